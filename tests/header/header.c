@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The contract's header as a C or C++ program of any age sees it: the layout
+ * is checked while this compiles, the four calls when it runs. It keeps to
+ * what C89 and C++98 have in common, and prints KTAP. With LAYOUT_ONLY it is
+ * the checks of the layout alone and needs no C library.
+ *
+ * Usage: header [DEVICE]	(default /dev/freelist)
+ */
+/* First and alone: the header includes what it needs itself. */
+#include "freelist.h"
+
+#include <stddef.h>
+#ifndef LAYOUT_ONLY
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+/* A second time: the guard holds. */
+#include "freelist.h"
+
+#define CHECK_AT_COMPILE_TIME(name, condition) \
+	typedef char check_##name[(condition) ? 1 : -1]
+#define CHECK_SIZE(type, bytes) \
+	CHECK_AT_COMPILE_TIME(size_of_##type, sizeof(struct type) == (bytes))
+#define CHECK_FIELD(type, field, at, bytes) \
+	CHECK_AT_COMPILE_TIME(type##_##field, \
+			      offsetof(struct type, field) == (at) && \
+			      sizeof(((struct type *)0)->field) == (bytes))
+
+CHECK_SIZE(freelist_info, 40);
+CHECK_FIELD(freelist_info, abi, 0, 4);
+CHECK_FIELD(freelist_info, page_size, 4, 4);
+CHECK_FIELD(freelist_info, min_shift, 8, 4);
+CHECK_FIELD(freelist_info, max_shift, 12, 4);
+CHECK_FIELD(freelist_info, arena_bytes, 16, 8);
+CHECK_FIELD(freelist_info, limit_bytes, 24, 8);
+CHECK_FIELD(freelist_info, features, 32, 8);
+
+CHECK_SIZE(freelist_alloc, 40);
+CHECK_FIELD(freelist_alloc, size, 0, 8);
+CHECK_FIELD(freelist_alloc, flags, 8, 4);
+CHECK_FIELD(freelist_alloc, reserved, 12, 4);
+CHECK_FIELD(freelist_alloc, timeout_ns, 16, 8);
+CHECK_FIELD(freelist_alloc, offset, 24, 8);
+CHECK_FIELD(freelist_alloc, block_bytes, 32, 8);
+
+CHECK_SIZE(freelist_free, 8);
+CHECK_FIELD(freelist_free, offset, 0, 8);
+
+CHECK_SIZE(freelist_stat, 256);
+CHECK_FIELD(freelist_stat, live_blocks, 0, 8);
+CHECK_FIELD(freelist_stat, live_bytes, 8, 8);
+CHECK_FIELD(freelist_stat, free_bytes, 16, 8);
+CHECK_FIELD(freelist_stat, held_bytes, 24, 8);
+CHECK_FIELD(freelist_stat, metadata_bytes, 32, 8);
+CHECK_FIELD(freelist_stat, limit_bytes, 40, 8);
+CHECK_FIELD(freelist_stat, requested_bytes, 48, 8);
+CHECK_FIELD(freelist_stat, allocs, 56, 8);
+CHECK_FIELD(freelist_stat, frees, 64, 8);
+CHECK_FIELD(freelist_stat, grows, 72, 8);
+CHECK_FIELD(freelist_stat, splits, 80, 8);
+CHECK_FIELD(freelist_stat, merges, 88, 8);
+CHECK_FIELD(freelist_stat, waits, 96, 8);
+CHECK_FIELD(freelist_stat, timeouts, 104, 8);
+CHECK_FIELD(freelist_stat, trims, 112, 8);
+CHECK_FIELD(freelist_stat, shrinks, 120, 8);
+CHECK_FIELD(freelist_stat, failures, 128, 8);
+CHECK_FIELD(freelist_stat, reserved, 136, 120);
+
+/*
+ * Written out as numbers, once, here: programs that were compiled with an
+ * older header carry them, so they may never change.
+ */
+CHECK_AT_COMPILE_TIME(ioc_info, FREELIST_IOC_INFO == 0x8028f100UL);
+CHECK_AT_COMPILE_TIME(ioc_alloc, FREELIST_IOC_ALLOC == 0xc028f101UL);
+CHECK_AT_COMPILE_TIME(ioc_free, FREELIST_IOC_FREE == 0x4008f102UL);
+CHECK_AT_COMPILE_TIME(ioc_stat, FREELIST_IOC_STAT == 0x8100f107UL);
+CHECK_AT_COMPILE_TIME(flag_default, FREELIST_DEFAULT == 3);
+CHECK_AT_COMPILE_TIME(flag_highest, FREELIST_POPULATE == 64);
+
+#ifndef LAYOUT_ONLY
+static int failed;
+static int number;
+
+static int report(int passed, const char *promise)
+{
+	if (!passed) {
+		printf("    # %s: errno %d (%s)\n", promise, errno,
+		       strerror(errno));
+		failed++;
+	}
+	printf("    %s %d %s\n", passed ? "ok" : "not ok", ++number, promise);
+	fflush(stdout);
+	return passed;
+}
+
+int main(int argc, char **argv)
+{
+	const char *device = argc > 1 ? argv[1] : "/dev/freelist";
+	struct freelist_info info;
+	struct freelist_alloc request;
+	struct freelist_free release;
+	struct freelist_stat stat;
+	char *block = NULL;
+	size_t length = 0;
+	int fd;
+
+	printf("KTAP version 1\n1..1\n");
+	printf("    KTAP version 1\n    # Subtest: freelist_header\n    1..6\n");
+
+	fd = open(device, O_RDWR);
+	report(fd >= 0, "the_device_opens");
+
+	memset(&info, 0xff, sizeof(info));
+	report(ioctl(fd, FREELIST_IOC_INFO, &info) == 0 &&
+	       info.abi == FREELIST_ABI && info.min_shift == 5 &&
+	       info.max_shift == 30 &&
+	       info.page_size == (__u32)sysconf(_SC_PAGESIZE) &&
+	       (info.features & FREELIST_DEFAULT) == FREELIST_DEFAULT,
+	       "info_describes_the_module");
+
+	memset(&request, 0, sizeof(request));
+	request.size = 3 * (__u64)info.page_size - 1;
+	request.flags = FREELIST_DEFAULT;
+	if (report(ioctl(fd, FREELIST_IOC_ALLOC, &request) == 0 &&
+		   request.block_bytes == 3 * (__u64)info.page_size &&
+		   request.offset % (4 * (__u64)info.page_size) == 0,
+		   "alloc_gives_a_block")) {
+		length = (size_t)request.block_bytes;
+		block = (char *)mmap(NULL, length, PROT_READ | PROT_WRITE,
+				     MAP_SHARED, fd, (off_t)request.offset);
+		if (block == (char *)MAP_FAILED)
+			block = NULL;
+	}
+
+	if (block)
+		memset(block, 0x5a, length);
+	report(block && block[0] == 0x5a && block[length - 1] == 0x5a,
+	       "the_block_is_memory");
+
+	memset(&stat, 0xff, sizeof(stat));
+	report(ioctl(fd, FREELIST_IOC_STAT, &stat) == 0 &&
+	       stat.live_blocks == 1 && stat.live_bytes == length &&
+	       stat.requested_bytes == request.size && stat.allocs == 1 &&
+	       stat.held_bytes == stat.live_bytes + stat.free_bytes &&
+	       stat.reserved[0] == 0 && stat.reserved[14] == 0,
+	       "stat_counts_the_block");
+
+	release.offset = request.offset;
+	report(ioctl(fd, FREELIST_IOC_FREE, &release) == 0 &&
+	       ioctl(fd, FREELIST_IOC_FREE, &release) == -1 && errno == ENOENT,
+	       "free_takes_the_block_once");
+
+	if (block)
+		munmap(block, length);
+	if (fd >= 0)
+		close(fd);
+	printf("%s 1 freelist_header\n", failed ? "not ok" : "ok");
+	return failed != 0;
+}
+#endif /* LAYOUT_ONLY */
