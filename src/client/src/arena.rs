@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An open of the device.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use crate::error::{Call, Error, Result};
+use crate::mapping::Mapping;
+use crate::sys;
+use crate::uapi::{
+    self, freelist_alloc, freelist_free, freelist_info as Info, freelist_stat as Stat,
+};
+
+/// Where the module puts its device.
+pub const DEVICE: &str = "/dev/freelist";
+
+bitflags::bitflags! {
+    /// What a request allows when the list of its own size class is empty, and
+    /// what the block has to be. `INFO.features` tells which of them the
+    /// running module serves.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Flags: u32 {
+        /// Split a larger free block.
+        const LARGER = uapi::FREELIST_LARGER;
+        /// Take new pages from the system, within the limit.
+        const GROW = uapi::FREELIST_GROW;
+        /// Sleep until a block comes back.
+        const WAIT = uapi::FREELIST_WAIT;
+        /// The block reads as zero.
+        const ZERO = uapi::FREELIST_ZERO;
+        /// The block's pages are physically contiguous.
+        const CONTIG = uapi::FREELIST_CONTIG;
+        /// The classic 16-byte header lies before the block.
+        const HEADER = uapi::FREELIST_HEADER;
+        /// The block is mapped before the call returns.
+        const POPULATE = uapi::FREELIST_POPULATE;
+        /// LARGER and GROW.
+        const DEFAULT = uapi::FREELIST_DEFAULT;
+    }
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("no flags");
+        }
+        // Name by name: DEFAULT is a short form, not a flag.
+        let mut separator = "";
+        for (name, _) in self.iter_names().filter(|(name, _)| *name != "DEFAULT") {
+            write!(f, "{separator}{name}")?;
+            separator = "|";
+        }
+        Ok(())
+    }
+}
+
+/// What a request got. Plain numbers: dropping it gives nothing back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Where it lies in the arena, in bytes; aligned to its size class.
+    pub offset: u64,
+    /// Bytes that belong to it, at least as many as were asked for.
+    pub bytes: u64,
+}
+
+/// An open of the device: a private address space and its blocks.
+///
+/// The arena lives until its last file descriptor is closed and its last
+/// mapping gone. Threads may use it at the same time.
+#[derive(Debug)]
+pub struct Arena {
+    file: OwnedFd,
+    writable: bool,
+}
+
+impl Arena {
+    /// Opens a new arena of [`DEVICE`] for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`], when the module is not loaded or access is denied.
+    pub fn open() -> Result<Self> {
+        Self::open_path(DEVICE)
+    }
+
+    /// Opens a new arena of another device file for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arena::open`].
+    pub fn open_path(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        Self::opened(file, path)
+    }
+
+    /// Opens a new arena for reading only: [`Arena::info`] and [`Arena::stat`]
+    /// work, calls that change it are `EBADF`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arena::open`].
+    pub fn open_read_only() -> Result<Self> {
+        Self::opened(File::open(DEVICE), Path::new(DEVICE))
+    }
+
+    fn opened(file: std::io::Result<File>, path: &Path) -> Result<Self> {
+        let file = file.map_err(|error| Error::Open {
+            path: path.to_owned(),
+            errno: Errno::from_raw(error.raw_os_error().unwrap_or(0)),
+        })?;
+        Ok(Self::from_fd(file.into()))
+    }
+
+    /// Takes an open file of the device, for instance one that another process
+    /// passed: the arena is shared with it.
+    pub fn from_fd(file: OwnedFd) -> Self {
+        let mode = nix::fcntl::fcntl(&file, nix::fcntl::F_GETFL);
+        let writable = mode
+            .is_ok_and(|mode| OFlag::from_bits_retain(mode) & OFlag::O_ACCMODE != OFlag::O_RDONLY);
+        Self { file, writable }
+    }
+
+    /// Another descriptor of the same arena.
+    ///
+    /// # Errors
+    ///
+    /// Those of `dup()`.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        Ok(Self {
+            file: self.file.try_clone()?,
+            writable: self.writable,
+        })
+    }
+
+    /// What this module offers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `ENOTTY` when the file is another device's.
+    pub fn info(&self) -> Result<Info> {
+        sys::info(self.as_fd()).map_err(Error::refused(Call::Info))
+    }
+
+    /// Asks for one block of at least `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with an errno of the contract's table: `EINVAL`,
+    /// `E2BIG`, `ENOMEM`, `EDQUOT`, `ENOSPC`, `EOPNOTSUPP`, `EBADF`.
+    pub fn alloc(&self, size: u64, flags: Flags) -> Result<Block> {
+        let mut request = freelist_alloc {
+            size,
+            flags: flags.bits(),
+            ..Default::default()
+        };
+        sys::alloc(self.as_fd(), &mut request)
+            .map_err(Error::refused(Call::Alloc { size, flags }))?;
+        Ok(Block {
+            offset: request.offset,
+            bytes: request.block_bytes,
+        })
+    }
+
+    /// Gives the block at `offset` back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `ENOENT` when nothing live is there, `EINVAL` when
+    /// `offset` cannot be a block's start or lies inside of a live block.
+    pub fn free(&self, offset: u64) -> Result<()> {
+        sys::free(self.as_fd(), &freelist_free { offset })
+            .map_err(Error::refused(Call::Free { offset }))
+    }
+
+    /// The arena's counters, of one moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arena::info`].
+    pub fn stat(&self) -> Result<Stat> {
+        sys::stat(self.as_fd()).map_err(Error::refused(Call::Stat))
+    }
+
+    /// Maps the arena's first `len` bytes; `INFO.arena_bytes` maps all of it.
+    /// Only addresses are used until blocks are touched.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `EINVAL` when `len` is 0 or beyond the arena,
+    /// `ENOMEM` when the process has no room for it.
+    pub fn map(&self, len: u64) -> Result<Mapping> {
+        self.map_at(0, len)
+    }
+
+    /// Maps `len` bytes from `offset`, which is a multiple of the page size.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arena::map`].
+    pub fn map_at(&self, offset: u64, len: u64) -> Result<Mapping> {
+        Mapping::new(self.as_fd(), offset, len, self.writable)
+            .map_err(Error::refused(Call::Map { offset, len }))
+    }
+}
+
+impl AsFd for Arena {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl From<Arena> for OwnedFd {
+    fn from(arena: Arena) -> Self {
+        arena.file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_shown_by_name() {
+        assert_eq!(Flags::DEFAULT.to_string(), "LARGER|GROW");
+        assert_eq!((Flags::WAIT | Flags::ZERO).to_string(), "WAIT|ZERO");
+        assert_eq!(Flags::empty().to_string(), "no flags");
+    }
+
+    #[test]
+    fn a_missing_device_is_named_with_what_to_do() {
+        let error = Arena::open_path("/nonexistent/freelist").unwrap_err();
+        let message = error.to_string();
+        assert!(message.starts_with("cannot open /nonexistent/freelist"));
+        assert!(message.contains("insmod"), "{message}");
+    }
+
+    #[test]
+    fn another_device_is_not_taken_for_ours() {
+        let null = Arena::open_path("/dev/null").unwrap();
+        let error = null.info().unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::ENOTTY));
+        assert!(error.to_string().contains("not /dev/freelist"));
+    }
+}

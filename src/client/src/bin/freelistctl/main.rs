@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `freelistctl`: looks at `/dev/freelist` and replays allocation traces.
+
+mod pattern;
+mod replay;
+mod session;
+mod show;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use freelist::debugfs::{Classes, Stats};
+use freelist::{Arena, DEVICE};
+
+/// Looks at /dev/freelist, the page-backed freelist allocator, and replays
+/// recorded allocation traces through it.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what the loaded module offers.
+    Info {
+        /// The device file.
+        #[arg(long, default_value = DEVICE)]
+        device: PathBuf,
+    },
+    /// Show the module's statistics (debugfs `stats` and `classes`).
+    Stat,
+    /// Replay a recorded trace: every allocation an ALLOC, every byte that is
+    /// written checked at its release. Fails when a byte changed, a call
+    /// failed or a block is left.
+    Replay(ReplayArgs),
+}
+
+#[derive(clap::Args)]
+struct ReplayArgs {
+    /// The trace, gzip'd or plain text.
+    file: PathBuf,
+    /// Replay only up to the end of training step N.
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Show the whole session: kernel, module, device and the statistics at
+    /// the peak and at the end.
+    #[arg(long, conflicts_with = "json")]
+    show: bool,
+    /// Print one JSON object instead.
+    #[arg(long)]
+    json: bool,
+    /// The device file.
+    #[arg(long, default_value = DEVICE)]
+    device: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("freelistctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<ExitCode> {
+    match command {
+        Command::Info { device } => {
+            let arena = Arena::open_path(device)?;
+            show::identity(&session::Identity::read(), device, &arena.info()?);
+        }
+        Command::Stat => {
+            show::stats(&[("now", &Stats::read()?)]);
+            println!();
+            show::classes("now", &Classes::read()?);
+        }
+        Command::Replay(args) => return replay(args),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn replay(args: &ReplayArgs) -> Result<ExitCode> {
+    let mut trace = freelist::trace::Trace::read(&args.file)?;
+    if let Some(steps) = args.steps {
+        anyhow::ensure!(
+            trace.keep_steps(steps),
+            "{}: has no line \"m step {steps} end\"",
+            args.file.display()
+        );
+    }
+    let arena = Arena::open_path(&args.device)?;
+    let info = arena.info()?;
+    let identity = session::Identity::read();
+    if args.show {
+        show::identity(&identity, &args.device, &info);
+        show::trace(&args.file, &trace);
+        println!();
+    }
+
+    let progress = if args.json {
+        show::Progress::silent()
+    } else {
+        show::Progress::new(trace.events.len())
+    };
+    let outcome = replay::run(&arena, &info, &trace, progress)
+        .with_context(|| args.file.display().to_string())?;
+
+    if args.json {
+        println!("{:#}", show::json(&identity, &args.file, &info, &outcome));
+    } else {
+        show::outcome(&outcome);
+    }
+    if args.show {
+        show::snapshots(&outcome);
+    }
+    Ok(if outcome.passed() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

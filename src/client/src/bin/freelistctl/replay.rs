@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Replays a trace through an arena.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use freelist::debugfs::{Classes, Stats};
+use freelist::trace::{Event, Peak, Trace};
+use freelist::{Arena, Block, Flags, Info, Mapping, Stat};
+
+use crate::pattern;
+use crate::show::Progress;
+
+/// What a replay found.
+pub(crate) struct Outcome {
+    /// Time of each ALLOC.
+    pub(crate) allocs: Times,
+    /// Time of each FREE, those at the end included.
+    pub(crate) frees: Times,
+    /// Blocks that the trace leaves, released at the end.
+    pub(crate) left: usize,
+    /// Allocations of 0 bytes: no call was made for them.
+    pub(crate) empty: usize,
+    /// The trace's peak, of bytes as asked for.
+    pub(crate) peak: Peak,
+    /// The most bytes of pages that the arena held.
+    pub(crate) peak_held: u64,
+    /// Bytes read back.
+    pub(crate) checked: u64,
+    /// Of these, not as written.
+    pub(crate) wrong: u64,
+    /// The first blocks with wrong bytes, in words.
+    pub(crate) findings: Vec<String>,
+    pub(crate) at_peak: Snapshot,
+    pub(crate) at_end: Snapshot,
+    pub(crate) took: Duration,
+}
+
+impl Outcome {
+    pub(crate) fn passed(&self) -> bool {
+        self.wrong == 0 && self.at_end.stat.live_blocks == 0
+    }
+}
+
+/// The counters at one moment; those in debugfs only where it can be read.
+pub(crate) struct Snapshot {
+    pub(crate) stat: Stat,
+    pub(crate) stats: std::io::Result<Stats>,
+    pub(crate) classes: std::io::Result<Classes>,
+}
+
+impl Snapshot {
+    fn take(arena: &Arena) -> Result<Self> {
+        Ok(Self {
+            stat: arena.stat()?,
+            stats: Stats::read(),
+            classes: Classes::read(),
+        })
+    }
+}
+
+/// The times of many calls.
+#[derive(Default)]
+pub(crate) struct Times(Vec<Duration>);
+
+impl Times {
+    fn add<T>(&mut self, call: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = call();
+        self.0.push(start.elapsed());
+        result
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The mean in ns, 0 without calls.
+    pub(crate) fn mean(&self) -> u128 {
+        let total: Duration = self.0.iter().sum();
+        total.as_nanos() / self.0.len().max(1) as u128
+    }
+
+    /// The time in ns that `percent` of the calls do not exceed, 0 without
+    /// calls.
+    pub(crate) fn percentile(&self, percent: usize) -> u128 {
+        let mut times = self.0.clone();
+        times.sort_unstable();
+        let at = (times.len() * percent).div_ceil(100).saturating_sub(1);
+        times.get(at).map_or(0, Duration::as_nanos)
+    }
+}
+
+/// Replays `trace`.
+pub(crate) fn run(
+    arena: &Arena,
+    info: &Info,
+    trace: &Trace,
+    mut progress: Progress,
+) -> Result<Outcome> {
+    let peak = trace.peak();
+    let mut replay = Replay {
+        arena,
+        memory: arena.map(info.arena_bytes)?,
+        page_size: info.page_size.into(),
+        trace,
+        blocks: vec![None; trace.sizes.len()],
+        allocs: Times::default(),
+        frees: Times::default(),
+        empty: 0,
+        peak_held: 0,
+        checked: 0,
+        wrong: 0,
+        findings: Vec::new(),
+    };
+    let mut at_peak = None;
+    let start = Instant::now();
+    for (i, event) in trace.events.iter().enumerate() {
+        match event {
+            Event::Alloc(block) => replay.alloc(*block),
+            Event::Free(block) => replay.free(*block),
+            Event::Mark(_) => Ok(()),
+        }
+        .with_context(|| format!("event {} of {}", i + 1, trace.events.len()))?;
+        if i == peak.event {
+            at_peak = Some(Snapshot::take(arena)?);
+        }
+        progress.advance(i + 1);
+    }
+    let left: Vec<usize> = (0..replay.blocks.len())
+        .filter(|block| replay.blocks[*block].is_some())
+        .collect();
+    for block in &left {
+        replay.free(*block).context("a block left at the end")?;
+    }
+    let took = start.elapsed();
+    progress.finish(took);
+
+    let at_end = Snapshot::take(arena)?;
+    let at_peak = match at_peak {
+        Some(snapshot) => snapshot,
+        None => Snapshot::take(arena)?,
+    };
+    Ok(Outcome {
+        allocs: replay.allocs,
+        frees: replay.frees,
+        left: left.len(),
+        empty: replay.empty,
+        peak,
+        peak_held: replay.peak_held,
+        checked: replay.checked,
+        wrong: replay.wrong,
+        findings: replay.findings,
+        at_peak,
+        at_end,
+        took,
+    })
+}
+
+struct Replay<'a> {
+    arena: &'a Arena,
+    memory: Mapping,
+    page_size: u64,
+    trace: &'a Trace,
+    /// The live blocks, by number; allocations of 0 bytes have none.
+    blocks: Vec<Option<Block>>,
+    allocs: Times,
+    frees: Times,
+    empty: usize,
+    peak_held: u64,
+    checked: u64,
+    wrong: u64,
+    findings: Vec<String>,
+}
+
+impl Replay<'_> {
+    fn alloc(&mut self, number: usize) -> Result<()> {
+        let size = self.trace.sizes[number];
+        if size == 0 {
+            self.empty += 1;
+            return Ok(());
+        }
+        let block = self.allocs.add(|| self.arena.alloc(size, Flags::DEFAULT))?;
+        anyhow::ensure!(
+            block.bytes >= size,
+            "ALLOC of {size} bytes gave a block of {}",
+            block.bytes
+        );
+        pattern::write(&self.memory, self.page_size, number, block.offset, size)?;
+        self.blocks[number] = Some(block);
+        self.peak_held = self.peak_held.max(self.arena.stat()?.held_bytes);
+        Ok(())
+    }
+
+    fn free(&mut self, number: usize) -> Result<()> {
+        let Some(block) = self.blocks[number].take() else {
+            return Ok(());
+        };
+        let size = self.trace.sizes[number];
+        let (checked, wrong) =
+            pattern::check(&self.memory, self.page_size, number, block.offset, size)?;
+        self.checked += checked;
+        self.wrong += wrong;
+        if wrong != 0 && self.findings.len() < 8 {
+            self.findings.push(format!(
+                "block {number} of {size} bytes at offset {:#x}: {wrong} of {checked} bytes wrong",
+                block.offset
+            ));
+        }
+        self.frees.add(|| self.arena.free(block.offset))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_summed_up() {
+        let times = Times((1..=100).rev().map(Duration::from_nanos).collect());
+        assert_eq!(times.mean(), 50);
+        assert_eq!(times.percentile(50), 50);
+        assert_eq!(times.percentile(99), 99);
+        assert_eq!(Times::default().mean(), 0);
+        assert_eq!(Times::default().percentile(99), 0);
+    }
+}

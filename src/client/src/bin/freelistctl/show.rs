@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What `freelistctl` prints: aligned text, or JSON.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use freelist::debugfs::{Classes, Stats};
+use freelist::trace::{Event, Trace};
+use freelist::{Flags, Info, Stat};
+use serde_json::{json, Value};
+
+use crate::replay::{Outcome, Times};
+use crate::session::Identity;
+
+/// A number with a comma every three digits.
+fn grouped(number: impl Into<u128>) -> String {
+    let digits = number.into().to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i != 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.2} MiB", bytes as f64 / (1 << 20) as f64)
+}
+
+/// A power of two in the largest unit that divides it: `32 B`, `4 KiB`.
+fn unit(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fits = |(shift, _): &&(u32, &str)| bytes != 0 && bytes % (1 << shift) == 0;
+    match units.iter().find(fits) {
+        Some((shift, name)) => format!("{} {name}", bytes >> shift),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// A line of a session: what it tells, and a text.
+fn line(name: &str, text: &str) {
+    println!("{name:<16}{text}");
+}
+
+/// A line of a result: what it tells, a number, and what belongs to it.
+fn result(name: &str, number: &str, text: &str) {
+    println!("{}", format!("{name:<16}{number:>14}   {text}").trim_end());
+}
+
+/// Kernel, module and INFO.
+pub(crate) fn identity(identity: &Identity, device: &Path, info: &Info) {
+    line("kernel", &identity.kernel);
+    line("module", &identity.module);
+    line(
+        "device",
+        &format!(
+            "{}: abi {}, pages of {}, size classes {} to {}",
+            device.display(),
+            info.abi,
+            unit(info.page_size.into()),
+            unit(1u64.checked_shl(info.min_shift).unwrap_or(0)),
+            unit(1u64.checked_shl(info.max_shift).unwrap_or(0)),
+        ),
+    );
+    line(
+        "",
+        &format!(
+            "arena of {}, limit {}, features {}",
+            unit(info.arena_bytes),
+            mib(info.limit_bytes),
+            Flags::from_bits_retain(info.features as u32)
+        ),
+    );
+}
+
+/// What the trace is.
+pub(crate) fn trace(file: &Path, trace: &Trace) {
+    let marks = |event: &&Event| !matches!(event, Event::Mark(_));
+    let events = trace.events.iter().filter(marks).count() as u64;
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    line("trace", &format!("{name}: {} events", grouped(events)));
+    if let Some(recorded) = trace.header("recorded") {
+        line("", recorded);
+    }
+}
+
+/// One line that grows by every tenth of the events, on a terminal or not.
+pub(crate) struct Progress {
+    events: usize,
+    tenths: usize,
+    silent: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(events: usize) -> Self {
+        print!("{:<16}", "replay");
+        Self {
+            events,
+            tenths: 0,
+            silent: false,
+        }
+    }
+
+    pub(crate) fn silent() -> Self {
+        Self {
+            events: 0,
+            tenths: 0,
+            silent: true,
+        }
+    }
+
+    pub(crate) fn advance(&mut self, done: usize) {
+        while !self.silent && self.tenths < 10 && done * 10 >= self.events * (self.tenths + 1) {
+            self.tenths += 1;
+            print!("{} % ", self.tenths * 10);
+            // Progress is worth nothing later; if nobody reads, so be it.
+            let _ = std::io::stdout().flush();
+        }
+    }
+
+    pub(crate) fn finish(self, took: Duration) {
+        if !self.silent {
+            println!("in {:.1} s\n", took.as_secs_f64());
+        }
+    }
+}
+
+fn times(times: &Times) -> String {
+    format!(
+        "calls: mean {} ns, median {} ns, 99 % within {} ns",
+        grouped(times.mean()),
+        grouped(times.percentile(50)),
+        grouped(times.percentile(99))
+    )
+}
+
+fn ratio(outcome: &Outcome) -> f64 {
+    outcome.peak_held as f64 / outcome.peak.bytes.max(1) as f64
+}
+
+/// The result.
+pub(crate) fn outcome(outcome: &Outcome) {
+    let count = |number: usize| grouped(number as u64);
+    result(
+        "allocations",
+        &count(outcome.allocs.count()),
+        &times(&outcome.allocs),
+    );
+    result(
+        "frees",
+        &count(outcome.frees.count()),
+        &times(&outcome.frees),
+    );
+    if outcome.empty != 0 {
+        result("of 0 bytes", &count(outcome.empty), "no call made");
+    }
+    result(
+        "peak live",
+        &mib(outcome.peak.bytes),
+        &format!("as asked for, in {} blocks", count(outcome.peak.blocks)),
+    );
+    result("peak held", &mib(outcome.peak_held), "in pages");
+    result("held / live", &format!("{:.4}", ratio(outcome)), "");
+    result(
+        "pattern errors",
+        &grouped(outcome.wrong),
+        &format!("of {} bytes checked", grouped(outcome.checked)),
+    );
+    for finding in &outcome.findings {
+        line("", finding);
+    }
+    result(
+        "live at the end",
+        &grouped(outcome.at_end.stat.live_blocks),
+        &format!(
+            "after the {} blocks that the trace leaves were freed",
+            count(outcome.left)
+        ),
+    );
+}
+
+/// The statistics at the peak and at the end.
+pub(crate) fn snapshots(outcome: &Outcome) {
+    let (peak, end) = (&outcome.at_peak, &outcome.at_end);
+    println!();
+    match (&peak.stats, &end.stats) {
+        (Ok(peak), Ok(end)) => stats(&[("at the peak", peak), ("at the end", end)]),
+        (Err(error), _) | (_, Err(error)) => line("stats", &error.to_string()),
+    }
+    for (when, snapshot) in [("at the peak", peak), ("at the end", end)] {
+        println!();
+        match &snapshot.classes {
+            Ok(table) => classes(when, table),
+            Err(error) => line("classes", &error.to_string()),
+        }
+    }
+}
+
+/// debugfs `stats` at some moments, side by side.
+pub(crate) fn stats(moments: &[(&str, &Stats)]) {
+    print!("{:<24}", "stats");
+    for (when, _) in moments {
+        print!("{when:>16}");
+    }
+    println!();
+    let Some((_, first)) = moments.first() else {
+        return;
+    };
+    for (name, _) in &first.0 {
+        print!("{name:<24}");
+        for (_, stats) in moments {
+            let value = stats.get(name).map_or("-".to_owned(), |value| {
+                if name.ends_with("_bytes") {
+                    mib(value)
+                } else {
+                    grouped(value)
+                }
+            });
+            print!("{value:>16}");
+        }
+        println!();
+    }
+}
+
+/// debugfs `classes`; size classes where nothing happened are left out.
+pub(crate) fn classes(when: &str, classes: &Classes) {
+    println!("classes {when}");
+    let used = |row: &&Vec<u64>| row.iter().skip(1).any(|value| *value != 0);
+    let mut table = vec![classes.columns.clone()];
+    table.extend(classes.rows.iter().filter(used).map(|row| {
+        let class = row.first().map(|class| unit(*class));
+        let rest = row.iter().skip(1).map(|value| grouped(*value));
+        class.into_iter().chain(rest).collect()
+    }));
+    for row in &table {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = table.iter().map(|row| row[column].len()).max();
+            format!("{cell:>width$}", width = width.unwrap_or(0).max(8))
+        });
+        println!("{}", cells.collect::<Vec<_>>().join("  "));
+    }
+}
+
+/// Everything, for programs. Times are in ns, sizes in bytes.
+pub(crate) fn json(identity: &Identity, file: &Path, info: &Info, outcome: &Outcome) -> Value {
+    let times = |times: &Times| {
+        json!({
+            "calls": times.count(),
+            "mean_ns": times.mean() as u64,
+            "median_ns": times.percentile(50) as u64,
+            "p99_ns": times.percentile(99) as u64,
+        })
+    };
+    json!({
+        "kernel": identity.kernel,
+        "module": identity.module,
+        "info": {
+            "abi": info.abi,
+            "page_size": info.page_size,
+            "min_shift": info.min_shift,
+            "max_shift": info.max_shift,
+            "arena_bytes": info.arena_bytes,
+            "limit_bytes": info.limit_bytes,
+            "features": info.features,
+        },
+        "trace": file.display().to_string(),
+        "alloc": times(&outcome.allocs),
+        "free": times(&outcome.frees),
+        "left_blocks": outcome.left,
+        "empty_allocs": outcome.empty,
+        "peak_live_bytes": outcome.peak.bytes,
+        "peak_live_blocks": outcome.peak.blocks,
+        "peak_held_bytes": outcome.peak_held,
+        "held_per_live": ratio(outcome),
+        "checked_bytes": outcome.checked,
+        "pattern_errors": outcome.wrong,
+        "seconds": outcome.took.as_secs_f64(),
+        "at_peak": stat(&outcome.at_peak.stat),
+        "at_end": stat(&outcome.at_end.stat),
+    })
+}
+
+fn stat(stat: &Stat) -> Value {
+    json!({
+        "live_blocks": stat.live_blocks,
+        "live_bytes": stat.live_bytes,
+        "free_bytes": stat.free_bytes,
+        "held_bytes": stat.held_bytes,
+        "metadata_bytes": stat.metadata_bytes,
+        "grows": stat.grows,
+        "splits": stat.splits,
+        "merges": stat.merges,
+        "failures": stat.failures,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(grouped(0u64), "0");
+        assert_eq!(grouped(999u64), "999");
+        assert_eq!(grouped(1_000u64), "1,000");
+        assert_eq!(grouped(1_234_567u64), "1,234,567");
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(unit(32), "32 B");
+        assert_eq!(unit(4096), "4 KiB");
+        assert_eq!(unit(1 << 30), "1 GiB");
+        assert_eq!(unit(64 << 30), "64 GiB");
+        assert_eq!(unit(0), "0 B");
+        assert_eq!(mib(169_175_752), "161.34 MiB");
+    }
+}

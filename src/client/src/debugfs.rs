@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module's statistics in debugfs, parsed.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Where the module's files are, once debugfs is mounted.
+pub const DIR: &str = "/sys/kernel/debug/freelist";
+
+fn read(name: &str) -> io::Result<String> {
+    let path = Path::new(DIR).join(name);
+    fs::read_to_string(&path).map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => "; is debugfs mounted and the module loaded?",
+            io::ErrorKind::PermissionDenied => "; only root may read it",
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("{}: {error}{advice}", path.display()))
+    })
+}
+
+/// The file `stats`: a name and a value a line, in the file's order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats(pub Vec<(String, u64)>);
+
+impl Stats {
+    /// Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading it, or `InvalidData` with the line that is no pair.
+    pub fn read() -> io::Result<Self> {
+        Self::parse(&read("stats")?)
+    }
+
+    /// Parses the file's text.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` with the line that is no pair.
+    pub fn parse(text: &str) -> io::Result<Self> {
+        let pair = |line: &str| {
+            let (name, value) = line.split_once(' ')?;
+            Some((name.to_owned(), value.trim().parse().ok()?))
+        };
+        text.lines()
+            .map(|line| pair(line).ok_or_else(|| invalid("stats", line)))
+            .collect::<io::Result<_>>()
+            .map(Self)
+    }
+
+    /// The value of `name`.
+    pub fn get(&self, name: &str) -> Option<u64> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
+    }
+}
+
+/// The file `classes`: a header with the columns' names, and a row a size
+/// class.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Classes {
+    /// The columns' names.
+    pub columns: Vec<String>,
+    /// As many values as there are columns, a row a size class.
+    pub rows: Vec<Vec<u64>>,
+}
+
+impl Classes {
+    /// Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading it, or `InvalidData` with the line that does not fit
+    /// the header.
+    pub fn read() -> io::Result<Self> {
+        Self::parse(&read("classes")?)
+    }
+
+    /// Parses the file's text.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` with the line that does not fit the header.
+    pub fn parse(text: &str) -> io::Result<Self> {
+        let mut lines = text.lines();
+        let header = lines.next().ok_or_else(|| invalid("classes", ""))?;
+        let columns: Vec<String> = header.split_whitespace().map(str::to_owned).collect();
+        let row = |line: &str| {
+            let row: Vec<u64> = line
+                .split_whitespace()
+                .map(|value| value.parse().ok())
+                .collect::<Option<_>>()?;
+            (row.len() == columns.len()).then_some(row)
+        };
+        let rows = lines
+            .map(|line| row(line).ok_or_else(|| invalid("classes", line)))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { columns, rows })
+    }
+
+    /// The value in column `name` of the row that begins with `class`.
+    pub fn get(&self, class: u64, name: &str) -> Option<u64> {
+        let column = self.columns.iter().position(|column| column == name)?;
+        let row = self.rows.iter().find(|row| row.first() == Some(&class))?;
+        row.get(column).copied()
+    }
+
+    /// The sum of column `name` over all size classes.
+    pub fn sum(&self, name: &str) -> Option<u64> {
+        let column = self.columns.iter().position(|column| column == name)?;
+        Some(self.rows.iter().map(|row| row[column]).sum())
+    }
+}
+
+fn invalid(file: &str, line: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{DIR}/{file}: cannot read the line {line:?}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stats_are_pairs_in_order() {
+        let stats = Stats::parse("arenas 1\nlive_blocks    20\n").unwrap();
+        assert_eq!(stats.get("live_blocks"), Some(20));
+        assert_eq!(stats.get("live"), None);
+        assert_eq!(stats.0[0], ("arenas".to_owned(), 1));
+        let error = Stats::parse("arenas 1\nlive_blocks\n").unwrap_err();
+        assert!(error.to_string().contains("live_blocks"));
+    }
+
+    #[test]
+    fn classes_are_found_by_column_name() {
+        let classes = Classes::parse("class  live free\n32 1 2\n64 3 4\n").unwrap();
+        assert_eq!(classes.get(64, "live"), Some(3));
+        assert_eq!(classes.get(128, "live"), None);
+        assert_eq!(classes.get(64, "held"), None);
+        assert_eq!(classes.sum("free"), Some(6));
+    }
+
+    #[test]
+    fn a_row_that_does_not_fit_the_header_is_named() {
+        let error = Classes::parse("class live\n32 1 7\n").unwrap_err();
+        assert!(error.to_string().contains("32 1 7"));
+    }
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Errors that say what is wrong and what to do.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use crate::arena::Flags;
+
+/// What the functions of this crate return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A call of the contract, as named in error messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// FREELIST_IOC_INFO.
+    Info,
+    /// FREELIST_IOC_ALLOC of `size` bytes.
+    Alloc {
+        /// Bytes asked for.
+        size: u64,
+        /// What the request allowed.
+        flags: Flags,
+    },
+    /// FREELIST_IOC_FREE of the block at `offset`.
+    Free {
+        /// Offset in the arena, in bytes.
+        offset: u64,
+    },
+    /// FREELIST_IOC_STAT.
+    Stat,
+    /// mmap() of `len` bytes from `offset`.
+    Map {
+        /// Offset in the arena, in bytes.
+        offset: u64,
+        /// Bytes to map.
+        len: u64,
+    },
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Call::Info => write!(f, "INFO"),
+            Call::Alloc { size, flags } => write!(f, "ALLOC of {size} bytes ({flags})"),
+            Call::Free { offset } => write!(f, "FREE of offset {offset:#x}"),
+            Call::Stat => write!(f, "STAT"),
+            Call::Map { offset, len } => write!(f, "mmap of {len} bytes at offset {offset:#x}"),
+        }
+    }
+}
+
+/// What went wrong.
+///
+/// [`Error::errno`] gives the number for programs; the message is for people.
+/// Converts into [`io::Error`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The device could not be opened.
+    #[error("cannot open {}: {errno}{}", path.display(), open_advice(*errno))]
+    Open {
+        /// The device file.
+        path: PathBuf,
+        /// Why.
+        errno: Errno,
+    },
+    /// The device refused a call.
+    #[error("{call}: {errno}{}", advice(*call, *errno))]
+    Refused {
+        /// The call.
+        call: Call,
+        /// Why; the contract's table says when.
+        errno: Errno,
+    },
+    /// A range that is not wholly inside of the [`crate::Mapping`].
+    #[error(
+        "{len} bytes at offset {offset:#x} are not in this mapping of {mapped} bytes at offset {start:#x}"
+    )]
+    NotMapped {
+        /// Offset in the arena, in bytes.
+        offset: u64,
+        /// Bytes to access.
+        len: usize,
+        /// First offset of the mapping.
+        start: u64,
+        /// Bytes of the mapping.
+        mapped: usize,
+    },
+}
+
+impl Error {
+    pub(crate) fn refused(call: Call) -> impl FnOnce(Errno) -> Self {
+        move |errno| Error::Refused { call, errno }
+    }
+
+    /// The kernel's number, where the kernel refused.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Error::Open { errno, .. } | Error::Refused { errno, .. } => Some(*errno),
+            Error::NotMapped { .. } => None,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.errno() {
+            Some(errno) => io::Error::from(errno).kind(),
+            None => io::ErrorKind::InvalidInput,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+fn open_advice(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => {
+            "; is the module loaded (insmod freelist.ko)?"
+        }
+        Errno::EACCES | Errno::EPERM => "; run as root, or have the udev rule give you access",
+        _ => "",
+    }
+}
+
+fn advice(call: Call, errno: Errno) -> &'static str {
+    match (call, errno) {
+        (_, Errno::ENOTTY) => "; this file is not /dev/freelist, or the module is older",
+        (_, Errno::EBADF) => "; the arena has to be open for writing",
+        (Call::Alloc { size: 0, .. }, Errno::EINVAL) => "; ask for at least 1 byte",
+        (Call::Alloc { .. }, Errno::EINVAL) => "; a flag or a combination of flags is unknown",
+        (Call::Alloc { .. }, Errno::E2BIG) => "; the largest block is 1 << INFO.max_shift bytes",
+        (Call::Alloc { flags, .. }, Errno::ENOMEM) if !flags.contains(Flags::GROW) => {
+            "; no free block serves it, and without GROW the arena takes no pages"
+        }
+        (Call::Alloc { .. }, Errno::ENOMEM) => "; the system is short of memory",
+        (Call::Alloc { .. }, Errno::EDQUOT) => {
+            "; it needs more than INFO.limit_bytes leaves: free blocks, or have the limit raised"
+        }
+        (Call::Alloc { .. }, Errno::ENOSPC) => "; the arena's offsets are used up: free blocks",
+        (Call::Alloc { .. }, Errno::EOPNOTSUPP) => {
+            "; the module does not serve every flag of it: INFO.features tells which"
+        }
+        (Call::Free { .. }, Errno::ENOENT) => "; no live block is there: freed before?",
+        (Call::Free { .. }, Errno::EINVAL) => {
+            "; it is no block's start: give back the offset that ALLOC gave"
+        }
+        (Call::Map { .. }, Errno::EINVAL) => {
+            "; map whole pages, at least one, that end within INFO.arena_bytes"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_says_what_is_wrong_and_what_to_do() {
+        let call = Call::Alloc {
+            size: 64,
+            flags: Flags::LARGER,
+        };
+        let error = Error::refused(call)(Errno::ENOMEM);
+        assert_eq!(
+            error.to_string(),
+            "ALLOC of 64 bytes (LARGER): ENOMEM: Out of memory; \
+             no free block serves it, and without GROW the arena takes no pages"
+        );
+        assert_eq!(error.errno(), Some(Errno::ENOMEM));
+    }
+
+    #[test]
+    fn an_error_becomes_an_io_error_of_its_kind() {
+        let error = Error::refused(Call::Free { offset: 32 })(Errno::ENOENT);
+        let error = io::Error::from(error);
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("freed before"));
+    }
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe access to `/dev/freelist`.
+//!
+//! An [`Arena`] is one open of the device: an address space of offsets, in
+//! bytes, from which it hands out [`Block`]s. A [`Mapping`] shows a part of
+//! that address space as memory.
+//!
+//! ```no_run
+//! use freelist::{Arena, Flags};
+//!
+//! let arena = Arena::open()?;
+//! let block = arena.alloc(3 << 20, Flags::DEFAULT)?;
+//! let memory = arena.map(arena.info()?.arena_bytes)?;
+//! memory.write(block.offset, b"hello")?;
+//! arena.free(block.offset)?;
+//! # Ok::<(), freelist::Error>(())
+//! ```
+//!
+//! Everything here may sleep in the kernel; nothing here keeps state of its
+//! own beside the open file.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | `uapi` | the contract's structures and numbers, made from its header |
+//! | `sys` | the system calls, and all `unsafe` of this crate |
+//! | `arena`, `mapping`, `error` | what a program uses |
+//! | `debugfs` | the module's statistics, parsed |
+//! | `trace` | recorded allocation traces, parsed |
+
+mod arena;
+pub mod debugfs;
+mod error;
+mod mapping;
+mod sys;
+pub mod trace;
+pub mod uapi;
+
+pub use arena::{Arena, Block, Flags, DEVICE};
+pub use error::{Call, Error, Result};
+pub use mapping::Mapping;
+pub use uapi::{freelist_info as Info, freelist_stat as Stat};

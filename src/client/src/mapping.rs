@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An arena's offsets as memory.
+
+use std::num::NonZeroUsize;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+
+use crate::error::{Error, Result};
+use crate::sys::Map;
+
+/// A part of an arena's address space, mapped into this process. Offsets are
+/// those of the arena, in bytes, whatever part of it is mapped.
+///
+/// The memory is shared with everyone who has the arena, so a read gives some
+/// value that each byte had. Touching an offset without a page (no block was
+/// ever there) raises `SIGBUS`. A mapping keeps its arena alive.
+///
+/// [`Mapping::read`] and [`Mapping::write`] go byte by byte, which is safe
+/// next to other threads and processes; a program that moves much data takes
+/// [`Mapping::as_ptr`] and sees itself to it that nobody else writes.
+#[derive(Debug)]
+pub struct Mapping {
+    map: Map,
+    start: u64,
+}
+
+impl Mapping {
+    pub(crate) fn new(
+        fd: BorrowedFd<'_>,
+        start: u64,
+        len: u64,
+        writable: bool,
+    ) -> std::result::Result<Self, Errno> {
+        let len = usize::try_from(len).map_err(|_| Errno::ENOMEM)?;
+        let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
+        let offset = i64::try_from(start).map_err(|_| Errno::EOVERFLOW)?;
+        let map = Map::new(fd, offset, len, writable)?;
+        Ok(Self { map, start })
+    }
+
+    /// The first offset of the arena that is mapped.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Bytes mapped.
+    #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The address of offset [`Mapping::start`], valid until the mapping is
+    /// dropped, of [`Mapping::len`] bytes.
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.map.base()
+    }
+
+    /// Reads `into.len()` bytes from `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMapped`] when the range is not wholly mapped.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        let at = self.place(offset, into.len())?;
+        for (i, byte) in into.iter_mut().enumerate() {
+            *byte = self.map.load(at + i);
+        }
+        Ok(())
+    }
+
+    /// Writes `from` to `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMapped`] when the range is not wholly mapped.
+    pub fn write(&self, offset: u64, from: &[u8]) -> Result<()> {
+        let at = self.place(offset, from.len())?;
+        for (i, byte) in from.iter().enumerate() {
+            self.map.store(at + i, *byte);
+        }
+        Ok(())
+    }
+
+    /// Reads the byte at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMapped`] when it is not mapped.
+    pub fn byte(&self, offset: u64) -> Result<u8> {
+        Ok(self.map.load(self.place(offset, 1)?))
+    }
+
+    /// Writes the byte at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMapped`] when it is not mapped.
+    pub fn set_byte(&self, offset: u64, value: u8) -> Result<()> {
+        self.map.store(self.place(offset, 1)?, value);
+        Ok(())
+    }
+
+    /// Where `len` bytes from `offset` begin in the mapping.
+    fn place(&self, offset: u64, len: usize) -> Result<usize> {
+        offset
+            .checked_sub(self.start)
+            .and_then(|at| usize::try_from(at).ok())
+            .filter(|at| at.checked_add(len).is_some_and(|end| end <= self.map.len()))
+            .ok_or(Error::NotMapped {
+                offset,
+                len,
+                start: self.start,
+                mapped: self.map.len(),
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    const PAGE: u64 = 65536;
+
+    fn mapping(name: &str) -> Mapping {
+        let path = std::env::temp_dir().join(format!("freelist-{}-{name}", std::process::id()));
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        std::fs::remove_file(&path).unwrap();
+        file.set_len(3 * PAGE).unwrap();
+        Mapping::new(file.as_fd(), PAGE, 2 * PAGE, true).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read_at_the_arenas_offsets() {
+        let mapping = mapping("offsets");
+        mapping.write(2 * PAGE - 2, b"abcd").unwrap();
+        let mut read = [0; 4];
+        mapping.read(2 * PAGE - 2, &mut read).unwrap();
+        assert_eq!(&read, b"abcd");
+        assert_eq!(mapping.byte(2 * PAGE + 1).unwrap(), b'd');
+    }
+
+    #[test]
+    fn a_range_that_is_not_wholly_mapped_is_refused() {
+        let mapping = mapping("range");
+        assert!(mapping.byte(PAGE - 1).is_err());
+        assert!(mapping.set_byte(3 * PAGE, 0).is_err());
+        assert!(mapping.write(3 * PAGE - 1, b"ab").is_err());
+        assert!(mapping.read(u64::MAX, &mut [0]).is_err());
+        assert!(mapping.read(3 * PAGE - 1, &mut [0]).is_ok());
+    }
+}

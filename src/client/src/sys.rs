@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The system calls, and all `unsafe` of this crate.
+//!
+//! Outwards everything is safe: the calls take and give structures by value,
+//! and [`Map`] checks every access against its length.
+
+#![expect(unsafe_code, reason = "the one place for it")]
+
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
+
+use crate::uapi::{freelist_alloc, freelist_free, freelist_info, freelist_stat};
+
+mod request {
+    use crate::uapi::*;
+
+    nix::ioctl_read_bad!(
+        /// Fills the structure that `data` points to.
+        info,
+        FREELIST_IOC_INFO,
+        freelist_info
+    );
+    nix::ioctl_readwrite_bad!(
+        /// Reads and fills the structure that `data` points to.
+        alloc,
+        FREELIST_IOC_ALLOC,
+        freelist_alloc
+    );
+    nix::ioctl_write_ptr_bad!(
+        /// Reads the structure that `data` points to.
+        free,
+        FREELIST_IOC_FREE,
+        freelist_free
+    );
+    nix::ioctl_read_bad!(
+        /// Fills the structure that `data` points to.
+        stat,
+        FREELIST_IOC_STAT,
+        freelist_stat
+    );
+}
+
+/// FREELIST_IOC_INFO.
+pub(crate) fn info(fd: BorrowedFd<'_>) -> Result<freelist_info, Errno> {
+    let mut answer = freelist_info::default();
+    // SAFETY: `answer` is writable for as many bytes as the request's number
+    // encodes, because the header makes that number from this structure's
+    // size; no driver accesses more than a request's number says.
+    unsafe { request::info(fd.as_raw_fd(), &mut answer) }?;
+    Ok(answer)
+}
+
+/// FREELIST_IOC_ALLOC; the answer is in the fields of `request`.
+pub(crate) fn alloc(fd: BorrowedFd<'_>, request: &mut freelist_alloc) -> Result<(), Errno> {
+    // SAFETY: As in `info()`; the reference makes `request` ours alone to
+    // write until the call returns.
+    unsafe { request::alloc(fd.as_raw_fd(), request) }?;
+    Ok(())
+}
+
+/// FREELIST_IOC_FREE.
+pub(crate) fn free(fd: BorrowedFd<'_>, request: &freelist_free) -> Result<(), Errno> {
+    // SAFETY: As in `info()`; the structure is only read.
+    unsafe { request::free(fd.as_raw_fd(), request) }?;
+    Ok(())
+}
+
+/// FREELIST_IOC_STAT.
+pub(crate) fn stat(fd: BorrowedFd<'_>) -> Result<freelist_stat, Errno> {
+    let mut answer = freelist_stat::default();
+    // SAFETY: As in `info()`.
+    unsafe { request::stat(fd.as_raw_fd(), &mut answer) }?;
+    Ok(answer)
+}
+
+/// A shared mapping of a device file.
+///
+/// # Invariants
+///
+/// `base` is the start of a mapping of `len` bytes that this value owns: it
+/// was made by [`Map::new`] and is unmapped by `drop()` and nowhere else.
+#[derive(Debug)]
+pub(crate) struct Map {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: A mapping belongs to the process, not to a thread, and is accessed
+// through atomics only.
+unsafe impl Send for Map {}
+// SAFETY: As above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Maps `len` bytes from `offset` of the file, readable and, if `writable`,
+    /// writable.
+    pub(crate) fn new(
+        fd: BorrowedFd<'_>,
+        offset: i64,
+        len: NonZeroUsize,
+        writable: bool,
+    ) -> Result<Self, Errno> {
+        let mut prot = ProtFlags::PROT_READ;
+        prot.set(ProtFlags::PROT_WRITE, writable);
+        // SAFETY: Without MAP_FIXED and with no address wished for, the kernel
+        // puts the mapping where nothing of this process lies.
+        let base = unsafe { mmap(None, len, prot, MapFlags::MAP_SHARED, fd, offset) }?;
+        // INVARIANT: The kernel mapped `len` bytes at `base`, for us.
+        Ok(Self {
+            base: base.cast(),
+            len: len.get(),
+        })
+    }
+
+    /// Bytes mapped.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The first byte's address.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    fn byte(&self, at: usize) -> &AtomicU8 {
+        assert!(at < self.len, "byte {at} of a mapping of {}", self.len);
+        // SAFETY: The assertion and the type's invariant put the byte inside
+        // of a mapping that lives as long as `self`. Bytes are accessed as
+        // atomics by all that this crate offers, so that threads do not race;
+        // what other processes store shows as some value of the byte, which is
+        // all that an atomic load promises. A page that is not there ends in
+        // SIGBUS, never in a wrong access.
+        unsafe { AtomicU8::from_ptr(self.base.as_ptr().add(at)) }
+    }
+
+    /// Loads one byte; panics beyond the mapping.
+    pub(crate) fn load(&self, at: usize) -> u8 {
+        self.byte(at).load(Ordering::Relaxed)
+    }
+
+    /// Stores one byte; panics beyond the mapping.
+    pub(crate) fn store(&self, at: usize, value: u8) {
+        self.byte(at).store(value, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant the range is ours, and `drop()` runs
+        // when no reference into it (see `byte()`) is left.
+        let result = unsafe { munmap(self.base.cast(), self.len) };
+        debug_assert_eq!(result, Ok(()), "munmap of a whole mapping");
+    }
+}
