@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The freelists: doubly linked through the heads of what is on them, with bit maps of those that
+//! are not empty.
+//!
+//! | list | has |
+//! | --- | --- |
+//! | `broken[shift]` | broken pages whose largest free block is `1 << shift` bytes |
+//! | `empty[order]` | runs without memory |
+//! | `backed[order][bin]` | runs with memory, by the leading bits of their backed pages |
+//!
+//! The last bin of an order has the wholly backed runs; the others an eighth of the order each.
+
+use super::class::{COUNT, MAX_SHIFT, MIN_SHIFT};
+use super::directory::{Directory, Head, Links};
+use super::Memory;
+
+/// The largest order, with the smallest page.
+const ORDERS: usize = (MAX_SHIFT - 12 + 1) as usize;
+/// The bin of wholly backed runs.
+const FULL: usize = 8;
+/// How many runs of a request's own bin, some of which fit, are looked at.
+const LOOK: usize = 8;
+
+/// The bin of runs of `order` with `backed` pages, which are more than half of it.
+fn bin(order: u8, backed: u32) -> usize {
+    if backed == 1 << order {
+        return FULL;
+    }
+    // The leading one of `backed - 1` is the same for the whole order: the next three bits tell.
+    let below = u64::from(backed - 1) << 3;
+    ((below >> (order - 1)) & 7) as usize
+}
+
+/// The head of one list.
+#[derive(Clone, Copy)]
+struct List(u32);
+
+impl List {
+    const NEW: Self = Self(Links::END);
+
+    fn is_empty(self) -> bool {
+        self.0 == Links::END
+    }
+
+    fn push<M: Memory, const K: usize>(&mut self, pages: &mut Directory<M, K>, page: u32) {
+        let next = core::mem::replace(&mut self.0, page);
+        if let Some(links) = pages.links_mut(page) {
+            *links = Links {
+                prev: Links::END,
+                next,
+            };
+        }
+        if next != Links::END {
+            if let Some(links) = pages.links_mut(next) {
+                links.prev = page;
+            }
+        }
+    }
+
+    fn remove<M: Memory, const K: usize>(&mut self, pages: &mut Directory<M, K>, page: u32) {
+        let Some(links) = pages.links_mut(page) else {
+            debug_assert!(false, "only what is on a list is removed");
+            return;
+        };
+        let Links { prev, next } = core::mem::replace(links, Links::NONE);
+        if prev == Links::END {
+            debug_assert_eq!(self.0, page, "removed from another list");
+            self.0 = next;
+        } else if let Some(links) = pages.links_mut(prev) {
+            links.next = next;
+        }
+        if next != Links::END {
+            if let Some(links) = pages.links_mut(next) {
+                links.prev = prev;
+            }
+        }
+    }
+}
+
+pub(super) struct Lists {
+    broken: [List; COUNT],
+    broken_map: u32,
+    empty: [List; ORDERS],
+    empty_map: u32,
+    backed: [[List; FULL + 1]; ORDERS],
+    /// The bins of each order that are not empty, and the orders with such a bin.
+    bins: [u16; ORDERS],
+    backed_map: u32,
+}
+
+/// The lowest set bit of `map` from `from` on.
+fn lowest(map: u32, from: u32) -> Option<u32> {
+    let map = map & u32::MAX.checked_shl(from)?;
+    (map != 0).then(|| map.trailing_zeros())
+}
+
+impl Lists {
+    pub(super) fn new() -> Self {
+        Self {
+            broken: [List::NEW; COUNT],
+            broken_map: 0,
+            empty: [List::NEW; ORDERS],
+            empty_map: 0,
+            backed: [[List::NEW; FULL + 1]; ORDERS],
+            bins: [0; ORDERS],
+            backed_map: 0,
+        }
+    }
+
+    pub(super) fn push_broken<M: Memory, const K: usize>(
+        &mut self,
+        pages: &mut Directory<M, K>,
+        shift: u32,
+        page: u32,
+    ) {
+        let index = (shift - MIN_SHIFT) as usize;
+        self.broken[index].push(pages, page);
+        self.broken_map |= 1 << index;
+    }
+
+    pub(super) fn remove_broken<M: Memory, const K: usize>(
+        &mut self,
+        pages: &mut Directory<M, K>,
+        shift: u32,
+        page: u32,
+    ) {
+        let index = (shift - MIN_SHIFT) as usize;
+        let list = &mut self.broken[index];
+        list.remove(pages, page);
+        if list.is_empty() {
+            self.broken_map &= !(1 << index);
+        }
+    }
+
+    /// A broken page with a free block of `1 << shift` bytes as its largest; with `larger`, one
+    /// that has at least that.
+    pub(super) fn find_broken(&self, shift: u32, larger: bool) -> Option<u32> {
+        let index = lowest(self.broken_map, shift - MIN_SHIFT)?;
+        (larger || index == shift - MIN_SHIFT).then(|| self.broken[index as usize].0)
+    }
+
+    /// Puts a run on its list; its head is in place.
+    pub(super) fn push_run<M: Memory, const K: usize>(
+        &mut self,
+        pages: &mut Directory<M, K>,
+        page: u32,
+        order: u8,
+        backed: u32,
+    ) {
+        let index = usize::from(order);
+        if backed == 0 {
+            self.empty[index].push(pages, page);
+            self.empty_map |= 1 << order;
+        } else {
+            let bin = bin(order, backed);
+            self.backed[index][bin].push(pages, page);
+            self.bins[index] |= 1 << bin;
+            self.backed_map |= 1 << order;
+        }
+    }
+
+    /// Takes a run off its list; its head is still in place.
+    pub(super) fn remove_run<M: Memory, const K: usize>(
+        &mut self,
+        pages: &mut Directory<M, K>,
+        page: u32,
+        order: u8,
+        backed: u32,
+    ) {
+        let index = usize::from(order);
+        if backed == 0 {
+            let list = &mut self.empty[index];
+            list.remove(pages, page);
+            if list.is_empty() {
+                self.empty_map &= !(1 << order);
+            }
+        } else {
+            let bin = bin(order, backed);
+            let list = &mut self.backed[index][bin];
+            list.remove(pages, page);
+            if list.is_empty() {
+                self.bins[index] &= !(1 << bin);
+                if self.bins[index] == 0 {
+                    self.backed_map &= !(1 << order);
+                }
+            }
+        }
+    }
+
+    /// A run of `order` with at least `pages` pages of memory.
+    pub(super) fn find_fit<M: Memory, const K: usize>(
+        &self,
+        directory: &Directory<M, K>,
+        order: u8,
+        pages: u32,
+    ) -> Option<u32> {
+        let lists = self.backed.get(usize::from(order))?;
+        let own = bin(order, pages);
+        // What is in the own bin may have a little less, what is in a higher one has enough.
+        let mut next = lists[own].0;
+        for _ in 0..LOOK {
+            let Some(Head::Free { backed, links, .. }) = directory.head(next) else {
+                break;
+            };
+            if *backed >= pages {
+                return Some(next);
+            }
+            next = links.next;
+        }
+        let higher = lowest(u32::from(self.bins[usize::from(order)]), own as u32 + 1)?;
+        Some(lists[higher as usize].0)
+    }
+
+    /// A run with memory of an order above `order`: the smallest.
+    pub(super) fn find_larger(&self, order: u8) -> Option<u32> {
+        let order = lowest(self.backed_map, u32::from(order) + 1)? as usize;
+        let bin = self.bins[order].trailing_zeros() as usize;
+        Some(self.backed[order].get(bin)?.0)
+    }
+
+    /// A run of `order` with memory, but for less than `pages` pages: that with the most.
+    pub(super) fn find_partial(&self, order: u8, pages: u32) -> Option<u32> {
+        let own = bin(order, pages);
+        let bins = self.bins[usize::from(order)] & ((2 << own) - 1);
+        let bin = bins.checked_ilog2()?;
+        Some(self.backed[usize::from(order)][bin as usize].0)
+    }
+
+    /// An empty run of `order` or above: the smallest.
+    pub(super) fn find_empty(&self, order: u8) -> Option<u32> {
+        let order = lowest(self.empty_map, u32::from(order))?;
+        Some(self.empty[order as usize].0)
+    }
+
+    /// A run of `order` in its highest bin, the best that the order has.
+    pub(super) fn best(&self, order: u8) -> Option<u32> {
+        let bin = self.bins.get(usize::from(order))?.checked_ilog2()?;
+        Some(self.backed[usize::from(order)][bin as usize].0)
+    }
+
+    /// Every list, with what it ought to have, for `check`.
+    pub(super) fn for_each(&self, mut see: impl FnMut(Kind, u32, bool)) {
+        for (index, list) in self.broken.iter().enumerate() {
+            let mapped = self.broken_map & (1 << index) != 0;
+            see(Kind::Broken(index as u32 + MIN_SHIFT), list.0, mapped);
+        }
+        for (order, list) in self.empty.iter().enumerate() {
+            let mapped = self.empty_map & (1 << order) != 0;
+            see(Kind::Empty(order as u8), list.0, mapped);
+        }
+        for (order, lists) in self.backed.iter().enumerate() {
+            for (bin, list) in lists.iter().enumerate() {
+                let mapped =
+                    self.bins[order] & (1 << bin) != 0 && self.backed_map & (1 << order) != 0;
+                see(Kind::Backed(order as u8, bin), list.0, mapped);
+            }
+        }
+    }
+}
+
+/// Which list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Broken(u32),
+    Empty(u8),
+    Backed(u8, usize),
+}
+
+impl Kind {
+    /// The list that a run belongs to.
+    pub(super) fn of_run(order: u8, backed: u32) -> Self {
+        if backed == 0 {
+            Self::Empty(order)
+        } else {
+            Self::Backed(order, bin(order, backed))
+        }
+    }
+}

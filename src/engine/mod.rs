@@ -1,0 +1,607 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The engine: power-of-2 freelists over the pages of one arena.
+//!
+//! It decides which block a request gets and nothing else: it fetches no page, allocates no
+//! metadata, takes no lock and knows nothing of the kernel. Whoever calls it lends it pages and
+//! metadata ([`Memory`]) and calls again when it asks for them, so the same files compile into the
+//! module and into the host's tests.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | page | the unit in which memory comes and goes; `PAGE_KIB` KiB |
+//! | order | a run of order `k` spans `1 << k` pages and is aligned to its size |
+//! | slot | an aligned power-of-2 range of page numbers, whatever lies in it |
+//! | run | a free slot on a list: its first `backed` pages have memory behind them, the rest is address space |
+//! | empty | a run with `backed == 0` |
+//! | block | what a request gets: part of a page, or whole pages |
+//! | broken | a page that is divided into blocks smaller than itself ([`Tree`]) |
+//! | head | the record of the first page of a run or block; all other records are interior |
+//!
+//! # How it works
+//!
+//! Page numbers are managed by a binary buddy system (Knowlton, 1965) whose nodes remember how
+//! many of their leading pages are backed. A run that is not empty is *canonical*: its order is the
+//! smallest that holds its backed pages (`backed > 1 << (order - 1)`), which is also the shape of a
+//! live block of that many pages. So a released block of 5.1 MiB becomes a run that serves the next
+//! request for 5.1 MiB as it is, although only part of its 8 MiB slot has memory.
+//!
+//! Two halves of a slot join when the result is backed from its beginning without a gap: the left
+//! half is wholly backed, or the right half is empty ([`joined`]).
+//!
+//! Below a page every broken page is a small buddy tree of its own. It is on one list, that of its
+//! largest free block; within it the smallest block that fits is taken.
+//!
+//! Runs are found by good fit through a two-level table of lists (as in TLSF, Masmano et al., 2004):
+//! by order, then by the leading bits of `backed`. Every operation costs O(orders), plus O(pages)
+//! for pages that get or lose their memory; nothing scans.
+//!
+//! # Invariants
+//!
+//! `held == live + free + pending` in bytes, no page number is in two runs or blocks, and free
+//! halves that could join have joined. [`Engine::check`] states them all, and proves them.
+
+mod check;
+mod class;
+mod directory;
+mod lists;
+mod runs;
+mod tree;
+
+pub use check::Violation;
+pub use class::{ClassCounters, Counters, MAX_SHIFT, MIN_SHIFT};
+pub use directory::{Entry, Kit, Memory, Metadata, Record, CHUNK_PAGES, PART_LEN, ROOT_LEN};
+pub use tree::Tree;
+
+use class::{Class, Shape};
+use directory::{Directory, Head};
+use lists::Lists;
+use runs::Slot;
+
+/// The most pages that change their backing in one call.
+pub const BATCH: u32 = 64;
+
+/// What a caller wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Bytes, at least 1.
+    pub size: u64,
+    /// A larger free block may be split.
+    pub larger: bool,
+    /// New pages may be asked for.
+    pub grow: bool,
+}
+
+/// Why [`Engine::reserve`] gave no block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Make one of these, put it into the kit, call again. Nothing has changed.
+    Need(Metadata),
+    /// The size is 0.
+    Zero,
+    /// The size is over the largest block.
+    TooBig,
+    /// No free block that the request may take.
+    Empty,
+    /// No address space is left for a block of this size.
+    NoSpace,
+}
+
+/// Why [`Engine::free`] refused an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FreeError {
+    /// Not a multiple of 16.
+    Misaligned,
+    /// Not below the end of the arena.
+    Beyond,
+    /// Inside a live block, not at its beginning.
+    Inside,
+    /// Nothing live is there.
+    NotLive,
+}
+
+/// A block that is reserved and not live yet: nobody else can get it, nobody can free it.
+///
+/// It has to be given to [`Engine::commit`] or [`Engine::cancel`]; dropped, its block is lost until
+/// the arena ends.
+#[must_use = "a reservation that is neither committed nor cancelled is lost"]
+#[derive(Debug)]
+pub struct Pending {
+    offset: u64,
+    class: Class,
+    requested: u64,
+    /// Pages that the block had when it was reserved.
+    had: u32,
+    missing: u32,
+}
+
+impl Pending {
+    /// Bytes from the beginning of the arena; aligned to the size class.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes that belong to the block.
+    pub fn block_bytes(&self) -> u64 {
+        self.class.block_bytes()
+    }
+
+    /// Pages that [`Engine::back`] still has to bring.
+    pub fn missing(&self) -> u32 {
+        self.missing
+    }
+}
+
+/// The freelists of one arena, over pages of `PAGE_KIB` KiB.
+pub struct Engine<M: Memory, const PAGE_KIB: usize> {
+    directory: Directory<M, PAGE_KIB>,
+    lists: Lists,
+    /// Page numbers from here on have never been used.
+    frontier: u32,
+    span: u32,
+    counters: Counters,
+    classes: [ClassCounters; class::COUNT],
+}
+
+impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+    const PAGE_SHIFT: u32 = class::page_shift(PAGE_KIB);
+    const PAGE_BYTES: u64 = 1 << Self::PAGE_SHIFT;
+    const MAX_ORDER: u8 = (MAX_SHIFT - Self::PAGE_SHIFT) as u8;
+
+    /// An empty arena of `span` pages of address space, at most [`ROOT_LEN`] parts.
+    ///
+    /// `root` has [`ROOT_LEN`] entries, all `None`.
+    pub fn new(span: u32, root: M::Slice<Option<M::Slice<Entry<M, PAGE_KIB>>>>) -> Self {
+        Self {
+            directory: Directory::new(root),
+            lists: Lists::new(),
+            frontier: 0,
+            span: span.min((ROOT_LEN * PART_LEN * CHUNK_PAGES) as u32),
+            counters: Counters::default(),
+            classes: [ClassCounters::default(); class::COUNT],
+        }
+    }
+
+    /// Bytes of address space.
+    pub fn span_bytes(&self) -> u64 {
+        u64::from(self.span) << Self::PAGE_SHIFT
+    }
+
+    /// Reserves a block.
+    ///
+    /// While [`Pending::missing`] is not 0 the block has too few pages: bring them with
+    /// [`Engine::back`]. A request without `grow` never misses any.
+    pub fn reserve(
+        &mut self,
+        request: &Request,
+        kit: &mut Kit<M, PAGE_KIB>,
+    ) -> Result<Pending, Refusal> {
+        let class = Class::of(request.size, Self::PAGE_SHIFT)?;
+        match class.shape() {
+            Shape::Part { shift } => self.reserve_part(request, class, shift, kit),
+            Shape::Pages { pages, order } => {
+                let reserved = self.reserve_run(request, pages, order, kit)?;
+                Ok(Pending {
+                    offset: u64::from(reserved.page) << Self::PAGE_SHIFT,
+                    class,
+                    requested: request.size,
+                    had: reserved.backed,
+                    missing: pages - reserved.backed,
+                })
+            }
+        }
+    }
+
+    /// Reserves a block smaller than a page: from a broken page, or by breaking one.
+    fn reserve_part(
+        &mut self,
+        request: &Request,
+        class: Class,
+        shift: u32,
+        kit: &mut Kit<M, PAGE_KIB>,
+    ) -> Result<Pending, Refusal> {
+        let depth = Self::PAGE_SHIFT - shift;
+        if let Some(page) = self.lists.find_broken(shift, request.larger) {
+            if let Some(node) = self.take_node(page, depth) {
+                self.counters.pending_bytes += 1 << shift;
+                return Ok(Pending {
+                    offset: self.node_offset(page, node),
+                    class,
+                    requested: request.size,
+                    had: 1,
+                    missing: 0,
+                });
+            }
+        }
+        if !request.larger && !request.grow {
+            return Err(Refusal::Empty);
+        }
+        let Some(tree) = kit.tree.take() else {
+            return Err(Refusal::Need(Metadata::Tree));
+        };
+        // A whole page is a larger block, even the smallest.
+        let whole = if request.larger {
+            self.reserve_run(request, 1, 0, kit)
+        } else {
+            self.reserve_fresh(1, 0, kit)
+        };
+        let reserved = match whole {
+            Ok(reserved) => reserved,
+            Err(refusal) => {
+                kit.tree = Some(tree);
+                return Err(refusal);
+            }
+        };
+        let page = reserved.page;
+        let mut tree = tree;
+        let node = tree.reset(depth);
+        self.directory.put(page, 0, Head::Broken(tree));
+        if reserved.backed == 1 {
+            // It was counted as a whole pending page.
+            self.counters.pending_bytes -= Self::PAGE_BYTES;
+            self.open_broken(page, shift);
+        }
+        Ok(Pending {
+            offset: self.node_offset(page, node),
+            class,
+            requested: request.size,
+            had: reserved.backed,
+            missing: 1 - reserved.backed,
+        })
+    }
+
+    /// Puts pages behind a pending block, at most [`BATCH`] a call.
+    ///
+    /// Takes them from `pages` until none is missing, `pages` ends, or metadata is missing: then
+    /// no page is lost, and the call is to be made again with the kit filled.
+    pub fn back(
+        &mut self,
+        pending: &mut Pending,
+        pages: &mut impl Iterator<Item = M::Page>,
+        kit: &mut Kit<M, PAGE_KIB>,
+    ) -> Result<(), Metadata> {
+        let first = (pending.offset >> Self::PAGE_SHIFT) as u32;
+        let count = pending.class.pages();
+        for _ in 0..pending.missing.min(BATCH) {
+            let page = first + (count - pending.missing);
+            self.directory.ensure_chunk(page, kit)?;
+            let Some(handle) = pages.next() else {
+                break;
+            };
+            let Some(record) = self.directory.record_mut(page) else {
+                debug_assert!(false, "the chunk was just ensured");
+                break;
+            };
+            record.page = Some(handle);
+            pending.missing -= 1;
+            self.counters.held_bytes += Self::PAGE_BYTES;
+            match pending.class.shape() {
+                Shape::Part { shift } => self.open_broken(page, shift),
+                Shape::Pages { .. } => {
+                    self.counters.pending_bytes += Self::PAGE_BYTES;
+                    if let Some(Head::Reserved { backed, .. }) = self.directory.head_mut(first) {
+                        *backed += 1;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer is out: the block is live.
+    pub fn commit(&mut self, pending: Pending) {
+        debug_assert_eq!(pending.missing, 0);
+        let page = (pending.offset >> Self::PAGE_SHIFT) as u32;
+        let bytes = pending.block_bytes();
+        match pending.class.shape() {
+            Shape::Part { shift } => {
+                let node = self.node_at(pending.offset, shift);
+                if let Some(Head::Broken(tree)) = self.directory.head_mut(page) {
+                    tree.set_live(node);
+                }
+            }
+            Shape::Pages { .. } => {
+                if let Some(head) = self.directory.head_mut(page) {
+                    if let Head::Reserved {
+                        order,
+                        whole,
+                        pages,
+                        ..
+                    } = *head
+                    {
+                        *head = Head::Live {
+                            order,
+                            whole,
+                            pages,
+                        };
+                    }
+                }
+            }
+        }
+        self.counters.pending_bytes -= bytes;
+        self.counters.live_bytes += bytes;
+        self.counters.live_blocks += 1;
+        self.counters.allocs += 1;
+        self.counters.requested_bytes += pending.requested;
+        let grew = u64::from(pending.had < pending.class.pages());
+        self.counters.grows += grew;
+        let class = &mut self.classes[pending.class.index()];
+        class.grows += grew;
+        class.live += 1;
+        class.held += bytes;
+    }
+
+    /// Undoes a reservation.
+    ///
+    /// Pages that were brought for it go to `out` by value, at most [`BATCH`] a call, to be dropped
+    /// after the unlock. `Some`: call again with it. `None`: done.
+    pub fn cancel(
+        &mut self,
+        mut pending: Pending,
+        kit: &mut Kit<M, PAGE_KIB>,
+        out: &mut impl FnMut(M::Page),
+    ) -> Option<Pending> {
+        let page = (pending.offset >> Self::PAGE_SHIFT) as u32;
+        match pending.class.shape() {
+            Shape::Part { shift } => {
+                if pending.missing == 0 {
+                    self.counters.pending_bytes -= pending.block_bytes();
+                    self.give_node(page, self.node_at(pending.offset, shift), kit);
+                } else {
+                    // The page never came, so nobody else has seen the tree.
+                    kit.tree = self.directory.take_tree(page).or(kit.tree.take());
+                    self.release(Slot::new(page, 0, 0));
+                }
+            }
+            Shape::Pages { pages, order } => {
+                let mut backed = pages - pending.missing;
+                for _ in 0..BATCH.min(backed - pending.had) {
+                    backed -= 1;
+                    if let Some(handle) = self.directory.take_page(page + backed) {
+                        out(handle);
+                    }
+                    self.counters.held_bytes -= Self::PAGE_BYTES;
+                    self.counters.pending_bytes -= Self::PAGE_BYTES;
+                }
+                pending.missing = pages - backed;
+                if let Some(Head::Reserved { backed: now, .. }) = self.directory.head_mut(page) {
+                    *now = backed;
+                }
+                if backed > pending.had {
+                    return Some(pending);
+                }
+                self.counters.pending_bytes -= u64::from(backed) << Self::PAGE_SHIFT;
+                if let Some(Head::Reserved { whole, .. }) = self.directory.take_head(page, order) {
+                    self.release_block(page, order, whole, backed);
+                }
+            }
+        }
+        None
+    }
+
+    /// Gives the live block at `offset` back. Needs no memory.
+    pub fn free(&mut self, offset: u64, kit: &mut Kit<M, PAGE_KIB>) -> Result<(), FreeError> {
+        if offset % 16 != 0 {
+            return Err(FreeError::Misaligned);
+        }
+        if offset >= self.span_bytes() {
+            return Err(FreeError::Beyond);
+        }
+        let page = (offset >> Self::PAGE_SHIFT) as u32;
+        let within = offset & (Self::PAGE_BYTES - 1);
+        let Some((first, head)) = self.directory.locate(page, Self::MAX_ORDER) else {
+            return Err(FreeError::NotLive);
+        };
+        let class = match head {
+            Head::Live {
+                order,
+                whole,
+                pages,
+            } if page - first < *pages => {
+                if page != first || within != 0 {
+                    return Err(FreeError::Inside);
+                }
+                let (order, whole, pages) = (*order, *whole, *pages);
+                self.directory.take_head(first, order);
+                self.release_block(first, order, whole, pages);
+                Class::of_pages(pages, Self::PAGE_SHIFT)
+            }
+            Head::Broken(tree) if page == first => {
+                let node = tree.live_at(within)?;
+                let class = Class::of_part(Self::PAGE_SHIFT - tree::depth(node));
+                if let Some(Head::Broken(tree)) = self.directory.head_mut(page) {
+                    tree.clear_live(node);
+                }
+                self.give_node(page, node, kit);
+                class
+            }
+            _ => return Err(FreeError::NotLive),
+        };
+        let bytes = class.block_bytes();
+        self.counters.live_bytes -= bytes;
+        self.counters.live_blocks -= 1;
+        self.counters.frees += 1;
+        let counters = &mut self.classes[class.index()];
+        counters.live -= 1;
+        counters.held -= bytes;
+        Ok(())
+    }
+
+    /// The page behind page number `page`, if a live block lies in it.
+    pub fn live_page(&self, page: u32) -> Option<&M::Page> {
+        let (first, head) = self.directory.locate(page, Self::MAX_ORDER)?;
+        let live = match head {
+            Head::Live { pages, .. } => page - first < *pages,
+            Head::Broken(tree) => page == first && tree.any_live(),
+            _ => false,
+        };
+        if !live {
+            return None;
+        }
+        self.directory.record(page)?.page.as_ref()
+    }
+
+    /// The arena's counters.
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters;
+        counters.free_bytes = counters.held_bytes - counters.live_bytes - counters.pending_bytes;
+        (counters.parts, counters.chunks, counters.trees) = self.directory.counts();
+        counters
+    }
+
+    /// The counters of the size class `1 << shift` bytes; zeros outside
+    /// [`MIN_SHIFT`]`..=`[`MAX_SHIFT`].
+    pub fn class(&self, shift: u32) -> ClassCounters {
+        let Some(&counters) = shift
+            .checked_sub(MIN_SHIFT)
+            .and_then(|index| self.classes.get(index as usize))
+        else {
+            return ClassCounters::default();
+        };
+        let largest = if shift < Self::PAGE_SHIFT {
+            u64::from(counters.free > 0) << shift
+        } else {
+            u64::from(self.largest_run((shift - Self::PAGE_SHIFT) as u8)) << Self::PAGE_SHIFT
+        };
+        ClassCounters {
+            largest,
+            ..counters
+        }
+    }
+
+    /// Ends the arena piece by piece: hands out one chunk with its pages, to be dropped outside
+    /// the lock; `None` when none is left. Nothing else may be called afterwards.
+    pub fn dismantle(&mut self) -> Option<M::Slice<Record<M, PAGE_KIB>>> {
+        while self.frontier > 0 {
+            self.frontier = (self.frontier - 1) & !(CHUNK_PAGES as u32 - 1);
+            if let Some(chunk) = self.directory.take_chunk(self.frontier) {
+                return Some(chunk);
+            }
+        }
+        None
+    }
+
+    /// Where the node of a broken page lies in the arena, in bytes.
+    fn node_offset(&self, page: u32, node: u32) -> u64 {
+        (u64::from(page) << Self::PAGE_SHIFT) + tree::start::<PAGE_KIB>(node)
+    }
+
+    /// The node of size class `shift` that begins at `offset`.
+    fn node_at(&self, offset: u64, shift: u32) -> u32 {
+        let within = offset & (Self::PAGE_BYTES - 1);
+        (1 << (Self::PAGE_SHIFT - shift)) + (within >> shift) as u32
+    }
+
+    /// Takes a node of `depth` out of a broken page that has one, or a larger one.
+    fn take_node(&mut self, page: u32, depth: u32) -> Option<u32> {
+        let Some(Head::Broken(tree)) = self.directory.head_mut(page) else {
+            debug_assert!(false, "a page on a list of broken pages is broken");
+            return None;
+        };
+        let before = tree.largest();
+        let taken = tree.take(depth)?;
+        let after = tree.largest();
+        let (node, from) = taken;
+        self.count_split(from, depth);
+        self.relist_broken(page, before, after);
+        Some(node)
+    }
+
+    /// A node of a broken page is free: joins it with its free buddies, and the page with its own
+    /// when it is whole again.
+    fn give_node(&mut self, page: u32, node: u32, kit: &mut Kit<M, PAGE_KIB>) {
+        let Some(Head::Broken(tree)) = self.directory.head_mut(page) else {
+            debug_assert!(false, "the node lies in a broken page");
+            return;
+        };
+        let before = tree.largest();
+        let joined = tree.give(node);
+        let after = tree.largest();
+        self.count_joins(tree::depth(node), joined);
+        if joined == 0 {
+            self.relist_broken(page, before, None);
+            kit.tree = self.directory.take_tree(page).or(kit.tree.take());
+            self.release(Slot::new(page, 0, 1));
+        } else {
+            self.relist_broken(page, before, after);
+        }
+    }
+
+    /// A page was broken for one block of `shift` and has its memory now: its free parts can be
+    /// had, the block itself is pending.
+    fn open_broken(&mut self, page: u32, shift: u32) {
+        let Some(Head::Broken(tree)) = self.directory.head_mut(page) else {
+            debug_assert!(false, "the page was just broken");
+            return;
+        };
+        let largest = tree.largest();
+        self.counters.pending_bytes += 1 << shift;
+        self.count_split(0, Self::PAGE_SHIFT - shift);
+        self.relist_broken(page, None, largest);
+    }
+
+    /// Moves a broken page between the lists of its largest free node, given as depths.
+    fn relist_broken(&mut self, page: u32, before: Option<u32>, after: Option<u32>) {
+        if before == after {
+            return;
+        }
+        if let Some(depth) = before {
+            self.lists
+                .remove_broken(&mut self.directory, Self::PAGE_SHIFT - depth, page);
+        }
+        if let Some(depth) = after {
+            self.lists
+                .push_broken(&mut self.directory, Self::PAGE_SHIFT - depth, page);
+        }
+    }
+
+    /// A free node of depth `from` (0: the page itself, which is on no list any more) was halved
+    /// down to `to`, and the node of that depth taken.
+    fn count_split(&mut self, from: u32, to: u32) {
+        if from > 0 {
+            self.count_free(from, false);
+        }
+        for depth in from..to {
+            self.counters.splits += 1;
+            self.class_at(depth).splits += 1;
+            self.count_free(depth + 1, true);
+        }
+    }
+
+    /// A node of depth `from` became free and joined its buddies up to depth `to`.
+    fn count_joins(&mut self, from: u32, to: u32) {
+        for depth in (to..from).rev() {
+            self.counters.merges += 1;
+            self.class_at(depth).merges += 1;
+            self.count_free(depth + 1, false);
+        }
+        if to > 0 {
+            self.count_free(to, true);
+        }
+    }
+
+    fn count_free(&mut self, depth: u32, came: bool) {
+        let bytes = Self::PAGE_BYTES >> depth;
+        let class = self.class_at(depth);
+        if came {
+            class.free += 1;
+            class.held += bytes;
+        } else {
+            class.free -= 1;
+            class.held -= bytes;
+        }
+    }
+
+    /// The counters of the class of nodes of `depth` in a broken page.
+    fn class_at(&mut self, depth: u32) -> &mut ClassCounters {
+        &mut self.classes[(Self::PAGE_SHIFT - MIN_SHIFT - depth) as usize]
+    }
+}
+
+impl From<Metadata> for Refusal {
+    fn from(metadata: Metadata) -> Self {
+        Refusal::Need(metadata)
+    }
+}

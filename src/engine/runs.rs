@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs of pages: finding one, halving it, joining halves.
+
+use super::class::ceil_log2;
+use super::directory::{Directory, Head, Kit, Links, Memory};
+use super::{ClassCounters, Engine, Refusal, Request, MIN_SHIFT};
+
+/// A slot: its first page, its order, and how many of its leading pages have memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) page: u32,
+    pub(super) order: u8,
+    pub(super) backed: u32,
+}
+
+impl Slot {
+    pub(super) fn new(page: u32, order: u8, backed: u32) -> Self {
+        debug_assert!(page % (1 << order) == 0 && backed <= 1 << order);
+        Self {
+            page,
+            order,
+            backed,
+        }
+    }
+
+    /// Whether a run may have this shape: no smaller order would hold its memory.
+    pub(super) fn is_canonical(&self) -> bool {
+        self.backed == 0 || ceil_log2(self.backed) as u8 == self.order
+    }
+
+    fn is_left(&self) -> bool {
+        self.page & (1 << self.order) == 0
+    }
+
+    /// The first page of the other half of the slot that this is a half of.
+    fn buddy(&self) -> u32 {
+        self.page ^ (1 << self.order)
+    }
+}
+
+/// How many leading pages of a slot have memory, given that of its halves of `order`; `None` where
+/// there would be a gap.
+fn joined(left: u32, right: u32, order: u8) -> Option<u32> {
+    (left == 1 << order || right == 0).then(|| left + right)
+}
+
+/// Pages that a request has got: the first, and how many of them have memory.
+pub(super) struct Reserved {
+    pub(super) page: u32,
+    pub(super) backed: u32,
+}
+
+impl<M: Memory, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
+    /// The run that begins at `page`.
+    pub(super) fn run_at(&self, page: u32) -> Option<Slot> {
+        match *self.head(page)? {
+            Head::Free { order, backed, .. } => Some(Slot::new(page, order, backed)),
+            _ => None,
+        }
+    }
+
+    /// How many leading pages of a slot have memory, if all of it is free and none after a gap.
+    fn view(&self, page: u32, order: u8) -> Option<u32> {
+        let run = self.run_at(page)?;
+        if run.order == order {
+            return Some(run.backed);
+        }
+        // A canonical run, with empty ones beside it up to the end of the slot.
+        if run.order > order || run.backed == 0 {
+            return None;
+        }
+        (run.order..order)
+            .all(|beside| {
+                self.run_at(page + (1 << beside))
+                    .is_some_and(|run| run.order == beside && run.backed == 0)
+            })
+            .then_some(run.backed)
+    }
+
+    /// The slot that `slot` and its buddy make, when they can be joined.
+    fn join(&self, slot: Slot, max_order: u8) -> Option<Slot> {
+        if slot.order >= max_order {
+            return None;
+        }
+        let beside = self.view(slot.buddy(), slot.order)?;
+        let backed = if slot.is_left() {
+            joined(slot.backed, beside, slot.order)
+        } else {
+            joined(beside, slot.backed, slot.order)
+        }?;
+        Some(Slot::new(
+            slot.page & !(1 << slot.order),
+            slot.order + 1,
+            backed,
+        ))
+    }
+
+    /// The largest run that a free slot can become part of. On the way up there may be slots that
+    /// are not canonical: memory in the left half only, which is worth joining only when it
+    /// continues what lies to the left of it.
+    pub(super) fn join_all(&self, slot: Slot, max_order: u8) -> Slot {
+        let (mut best, mut next) = (slot, slot);
+        while let Some(joined) = self.join(next, max_order) {
+            next = joined;
+            if next.is_canonical() {
+                best = next;
+            }
+        }
+        best
+    }
+}
+
+impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+    /// Reserves `pages` pages in a slot of `order`, by the request's flags.
+    pub(super) fn reserve_run(
+        &mut self,
+        request: &Request,
+        pages: u32,
+        order: u8,
+        kit: &mut Kit<M, PAGE_KIB>,
+    ) -> Result<Reserved, Refusal> {
+        let found = self
+            .lists
+            .find_fit(&self.directory, order, pages)
+            .or_else(|| self.lists.find_larger(order).filter(|_| request.larger));
+        match found {
+            Some(page) => self.claim(page, pages, order, kit),
+            None if request.grow => self.reserve_fresh(pages, order, kit),
+            None => Err(Refusal::Empty),
+        }
+    }
+
+    /// Reserves pages in a slot where some have no memory yet: one that has most of them, or empty
+    /// address space.
+    pub(super) fn reserve_fresh(
+        &mut self,
+        pages: u32,
+        order: u8,
+        kit: &mut Kit<M, PAGE_KIB>,
+    ) -> Result<Reserved, Refusal> {
+        let page = loop {
+            if let Some(page) = self
+                .lists
+                .find_partial(order, pages)
+                .filter(|_| pages > 1)
+                .or_else(|| self.lists.find_empty(order))
+            {
+                break page;
+            }
+            self.advance_frontier(order, kit)?;
+        };
+        self.claim(page, pages, order, kit)
+    }
+
+    /// Adds never used address space as an empty run of at least `order`.
+    fn advance_frontier(&mut self, order: u8, kit: &mut Kit<M, PAGE_KIB>) -> Result<(), Refusal> {
+        let left = (self.span - self.frontier)
+            .checked_ilog2()
+            .ok_or(Refusal::NoSpace)? as u8;
+        let slot = Slot::new(self.frontier, left.min(Self::MAX_ORDER), 0);
+        if slot.order < order {
+            return Err(Refusal::NoSpace);
+        }
+        self.directory.ensure_part(slot.page, kit)?;
+        self.directory.ensure_place(slot.page, slot.order, kit)?;
+        self.frontier += 1 << slot.order;
+        self.insert(slot);
+        Ok(())
+    }
+
+    /// Takes a run off its list for a block of `pages` pages in a slot of `order`, and gives back
+    /// what is more than that.
+    fn claim(
+        &mut self,
+        page: u32,
+        pages: u32,
+        order: u8,
+        kit: &mut Kit<M, PAGE_KIB>,
+    ) -> Result<Reserved, Refusal> {
+        let Some(mut slot) = self.directory.run_at(page) else {
+            debug_assert!(false, "what is on a list of runs is a run");
+            return Err(Refusal::Empty);
+        };
+        self.directory.ensure_place(page, order, kit)?;
+        self.remove(slot);
+        while slot.order > order {
+            slot.order -= 1;
+            let half = 1 << slot.order;
+            let right = slot.backed.saturating_sub(half);
+            slot.backed -= right;
+            if right > 0 {
+                self.counters.splits += 1;
+                self.class_of(slot.order + 1).splits += 1;
+            }
+            self.insert_slot(Slot::new(page + half, slot.order, right));
+        }
+        let whole = slot.backed <= pages;
+        if !whole {
+            self.insert_tail(page, pages, slot);
+        }
+        let backed = slot.backed.min(pages);
+        self.counters.pending_bytes += u64::from(backed) << Self::PAGE_SHIFT;
+        self.directory.put(
+            page,
+            order,
+            Head::Reserved {
+                order,
+                whole,
+                pages,
+                backed,
+            },
+        );
+        Ok(Reserved { page, backed })
+    }
+
+    /// A block takes the first `pages` pages of a slot that has memory beyond them: the rest of
+    /// the slot becomes free runs, each the right half of what it was part of.
+    fn insert_tail(&mut self, page: u32, pages: u32, slot: Slot) {
+        let mut at = pages;
+        while at < 1 << slot.order {
+            let order = at.trailing_zeros() as u8;
+            let backed = slot.backed.saturating_sub(at).min(1 << order);
+            self.insert_slot(Slot::new(page + at, order, backed));
+            at += 1 << order;
+        }
+    }
+
+    /// Frees what a block of `pages` pages, all with memory, had of its slot.
+    pub(super) fn release_block(&mut self, page: u32, order: u8, whole: bool, pages: u32) {
+        if whole {
+            self.release(Slot::new(page, order, pages));
+            return;
+        }
+        // Its tail is not its own. From the end, so that each piece joins what lies behind it.
+        let mut at = pages;
+        while at > 0 {
+            let piece = at.trailing_zeros() as u8;
+            at -= 1 << piece;
+            self.release(Slot::new(page + at, piece, 1 << piece));
+        }
+    }
+
+    /// Frees a slot that is on no list: joins it with what is free around it.
+    pub(super) fn release(&mut self, slot: Slot) {
+        let best = self.directory.join_all(slot, Self::MAX_ORDER);
+        let mut joined = slot;
+        while joined.order < best.order {
+            let buddy = joined.buddy();
+            let beside = self.remove_view(buddy, joined.order);
+            if beside > 0 && joined.backed > 0 {
+                self.counters.merges += 1;
+                self.class_of(joined.order + 1).merges += 1;
+            }
+            joined = Slot::new(
+                joined.page.min(buddy),
+                joined.order + 1,
+                joined.backed + beside,
+            );
+        }
+        self.insert_slot(joined);
+    }
+
+    /// Takes all runs of a wholly free slot off their lists. Gives its pages with memory.
+    fn remove_view(&mut self, page: u32, order: u8) -> u32 {
+        let Some(run) = self.directory.run_at(page) else {
+            debug_assert!(false, "a slot that is joined is free");
+            return 0;
+        };
+        self.remove(run);
+        for beside in run.order..order {
+            self.remove(Slot::new(page + (1 << beside), beside, 0));
+        }
+        run.backed
+    }
+
+    /// Puts a free slot on the lists: a canonical run, and empty ones beside it.
+    fn insert_slot(&mut self, slot: Slot) {
+        let mut run = slot;
+        if slot.backed > 0 {
+            run.order = ceil_log2(slot.backed) as u8;
+        }
+        self.insert(run);
+        for beside in run.order..slot.order {
+            self.insert(Slot::new(slot.page + (1 << beside), beside, 0));
+        }
+    }
+
+    fn insert(&mut self, run: Slot) {
+        let head = Head::Free {
+            order: run.order,
+            backed: run.backed,
+            links: Links::NONE,
+        };
+        self.directory.put(run.page, run.order, head);
+        self.lists
+            .push_run(&mut self.directory, run.page, run.order, run.backed);
+        if run.backed > 0 {
+            let class = self.class_of(run.order);
+            class.free += 1;
+            class.held += u64::from(run.backed) << Self::PAGE_SHIFT;
+        }
+    }
+
+    fn remove(&mut self, run: Slot) {
+        self.lists
+            .remove_run(&mut self.directory, run.page, run.order, run.backed);
+        self.directory.take_head(run.page, run.order);
+        if run.backed > 0 {
+            let class = self.class_of(run.order);
+            class.free -= 1;
+            class.held -= u64::from(run.backed) << Self::PAGE_SHIFT;
+        }
+    }
+
+    /// Pages of the largest request that the freelist of `order` can serve as it is.
+    pub(super) fn largest_run(&self, order: u8) -> u32 {
+        self.lists
+            .best(order)
+            .and_then(|page| self.directory.run_at(page))
+            .map_or(0, |run| run.backed)
+    }
+
+    /// The counters of the class of blocks in slots of `order`.
+    fn class_of(&mut self, order: u8) -> &mut ClassCounters {
+        &mut self.classes[(Self::PAGE_SHIFT - MIN_SHIFT) as usize + usize::from(order)]
+    }
+}

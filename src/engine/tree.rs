@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A broken page: a binary buddy tree over its granules of 32 bytes, in two bitmaps.
+//!
+//! A page of `KIB` KiB has `32 * KIB` granules, so its tree has fewer than `64 * KIB` nodes, and a
+//! bitmap over them is exactly `KIB` words:
+//!
+//! ```text
+//! node                  1                    depth 0: the page (never free, never live here)
+//!               2               3            depth 1: half a page
+//!           4       5       6       7        depth 2
+//!          ...
+//!  32*KIB ........................ 64*KIB-1  the granules
+//! ```
+//!
+//! A node is *free* (on offer as a whole), *live* (a block), or neither: divided into smaller
+//! nodes, part of a larger one, or pending.
+
+use super::directory::Links;
+use super::{FreeError, MIN_SHIFT};
+
+/// The depth of a node; its size is the page's, halved so many times.
+pub(super) const fn depth(node: u32) -> u32 {
+    node.ilog2()
+}
+
+/// Where a node begins, in bytes from the beginning of its page.
+pub(super) const fn start<const KIB: usize>(node: u32) -> u64 {
+    let depth = depth(node);
+    let index = (node - (1 << depth)) as u64;
+    index << (super::class::page_shift(KIB) - depth)
+}
+
+/// The blocks of one broken page.
+pub struct Tree<const KIB: usize> {
+    free: [u64; KIB],
+    live: [u64; KIB],
+    pub(super) links: Links,
+}
+
+impl<const KIB: usize> Default for Tree<KIB> {
+    fn default() -> Self {
+        Self {
+            free: [0; KIB],
+            live: [0; KIB],
+            links: Links::NONE,
+        }
+    }
+}
+
+impl<const KIB: usize> Tree<KIB> {
+    const LEAVES: u32 = 32 * KIB as u32;
+
+    /// A page that was whole: takes its first node of `depth`, the rest is free.
+    pub(super) fn reset(&mut self, depth: u32) -> u32 {
+        *self = Self::default();
+        for depth in 1..=depth {
+            set(&mut self.free, (1 << depth) + 1);
+        }
+        1 << depth
+    }
+
+    /// Takes the smallest free node that holds one of `depth`, halving it down to that. Gives the
+    /// node and the depth that it was taken from.
+    pub(super) fn take(&mut self, depth: u32) -> Option<(u32, u32)> {
+        let (mut node, from) = (1..=depth)
+            .rev()
+            .find_map(|from| Some((self.first_free(from)?, from)))?;
+        clear(&mut self.free, node);
+        for _ in from..depth {
+            node *= 2;
+            set(&mut self.free, node + 1);
+        }
+        Some((node, from))
+    }
+
+    /// A node that is no longer in use: joins it with its buddy as long as that is free. Gives the
+    /// depth of what came of it; 0: the whole page is free, and this tree is done.
+    pub(super) fn give(&mut self, mut node: u32) -> u32 {
+        while node > 1 {
+            if !get(&self.free, node ^ 1) {
+                set(&mut self.free, node);
+                break;
+            }
+            clear(&mut self.free, node ^ 1);
+            node /= 2;
+        }
+        depth(node)
+    }
+
+    /// The depth of the largest free node.
+    pub(super) fn largest(&self) -> Option<u32> {
+        let (index, word) = self.free.iter().enumerate().find(|(_, word)| **word != 0)?;
+        Some(depth(index as u32 * 64 + word.trailing_zeros()))
+    }
+
+    /// The first free node of a depth.
+    fn first_free(&self, depth: u32) -> Option<u32> {
+        let (first, end) = (1usize << depth, 2usize << depth);
+        if depth < 6 {
+            // All of them lie in the first word.
+            let mask = (u64::MAX << first) & (u64::MAX >> (64 - end));
+            let word = self.free.first()? & mask;
+            return (word != 0).then(|| word.trailing_zeros());
+        }
+        let words = self.free.get(first / 64..end / 64)?;
+        let (index, word) = words.iter().enumerate().find(|(_, word)| **word != 0)?;
+        Some(first as u32 + index as u32 * 64 + word.trailing_zeros())
+    }
+
+    pub(super) fn set_live(&mut self, node: u32) {
+        set(&mut self.live, node);
+    }
+
+    pub(super) fn clear_live(&mut self, node: u32) {
+        clear(&mut self.live, node);
+    }
+
+    pub(super) fn any_live(&self) -> bool {
+        self.live.iter().any(|word| *word != 0)
+    }
+
+    /// The live node that begins `within` bytes into the page.
+    pub(super) fn live_at(&self, within: u64) -> Result<u32, FreeError> {
+        let mut node = Self::LEAVES + (within >> MIN_SHIFT) as u32;
+        while node > 1 {
+            if get(&self.live, node) {
+                return if start::<KIB>(node) == within {
+                    Ok(node)
+                } else {
+                    Err(FreeError::Inside)
+                };
+            }
+            node /= 2;
+        }
+        Err(FreeError::NotLive)
+    }
+
+    /// Whether the node is free or live as a whole.
+    pub(super) fn is_used(&self, node: u32) -> bool {
+        get(&self.free, node) || get(&self.live, node)
+    }
+
+    /// Calls `see` with every node that is free or live, and whether it is live.
+    pub(super) fn for_each(&self, mut see: impl FnMut(u32, bool)) {
+        for node in 1..2 * Self::LEAVES {
+            if get(&self.free, node) {
+                see(node, false);
+            }
+            if get(&self.live, node) {
+                see(node, true);
+            }
+        }
+    }
+}
+
+fn get<const N: usize>(bits: &[u64; N], node: u32) -> bool {
+    bits.get(node as usize / 64)
+        .is_some_and(|word| word & (1 << (node % 64)) != 0)
+}
+
+fn set<const N: usize>(bits: &mut [u64; N], node: u32) {
+    if let Some(word) = bits.get_mut(node as usize / 64) {
+        *word |= 1 << (node % 64);
+    }
+}
+
+fn clear<const N: usize>(bits: &mut [u64; N], node: u32) {
+    if let Some(word) = bits.get_mut(node as usize / 64) {
+        *word &= !(1 << (node % 64));
+    }
+}

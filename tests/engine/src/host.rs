@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the engine needs around it, on the host: an arena without locks, whose pages are counted
+//! and whose every step can be checked.
+
+use crate::engine::{
+    Counters, Engine, Entry, FreeError, Kit, Memory, Metadata, Pending, Record, Refusal, Request,
+    CHUNK_PAGES, PART_LEN, ROOT_LEN,
+};
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// Pages and metadata of the host.
+pub struct Host;
+
+impl Memory for Host {
+    type Page = Page;
+    type Box<T> = Box<T>;
+    type Slice<T> = Box<[T]>;
+}
+
+/// A page that counts itself: what is never dropped is a leak, and seen as one.
+pub struct Page {
+    /// Which page it is; no two have the same.
+    pub id: u64,
+    alive: Rc<Cell<u64>>,
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.alive.set(self.alive.get() - 1);
+    }
+}
+
+/// `len` default values.
+pub fn slice<T: Default>(len: usize) -> Box<[T]> {
+    (0..len).map(|_| T::default()).collect()
+}
+
+/// An engine with its surroundings.
+pub struct Arena<const KIB: usize> {
+    /// The engine itself.
+    pub engine: Engine<Host, KIB>,
+    /// Metadata that is left over from earlier calls.
+    pub kit: Kit<Host, KIB>,
+    /// The page numbers that have memory, as the surroundings know them.
+    pub backed: BTreeSet<u32>,
+    alive: Rc<Cell<u64>>,
+    next_id: u64,
+    /// Whether [`Engine::check`] is called after every step.
+    pub checked: bool,
+}
+
+impl<const KIB: usize> Arena<KIB> {
+    /// Bytes of a page.
+    pub const PAGE: u64 = KIB as u64 * 1024;
+
+    /// An empty arena of `span` pages of address space.
+    pub fn new(span: u32) -> Self {
+        Self {
+            engine: Engine::new(span, slice(ROOT_LEN)),
+            kit: Kit::default(),
+            backed: BTreeSet::new(),
+            alive: Rc::default(),
+            next_id: 0,
+            checked: true,
+        }
+    }
+
+    /// Pages that exist at all, in the engine or lost.
+    pub fn pages_alive(&self) -> u64 {
+        self.alive.get()
+    }
+
+    /// The engine's counters.
+    pub fn counters(&self) -> Counters {
+        self.engine.counters()
+    }
+
+    /// Proves the invariants, with what only the surroundings know.
+    ///
+    /// # Panics
+    ///
+    /// When one does not hold.
+    pub fn check(&self) {
+        if let Err(violation) = self.engine.check() {
+            panic!("{violation}");
+        }
+        let held = self.counters().held_bytes;
+        assert_eq!(held, self.alive.get() * Self::PAGE, "a page was lost");
+        assert_eq!(held, self.backed.len() as u64 * Self::PAGE);
+    }
+
+    fn step(&self) {
+        if self.checked {
+            self.check();
+        }
+    }
+
+    fn make(&mut self, metadata: Metadata) {
+        match metadata {
+            Metadata::Part => self.kit.part = Some(slice::<Entry<Host, KIB>>(PART_LEN)),
+            Metadata::Chunk => self.kit.chunk = Some(slice::<Record<Host, KIB>>(CHUNK_PAGES)),
+            Metadata::Tree => self.kit.tree = Some(Box::default()),
+        }
+    }
+
+    /// Reserves a block, with the metadata that it takes.
+    pub fn reserve(&mut self, request: Request) -> Result<Pending, Refusal> {
+        // Part, chunk and tree are the most that one call can lack.
+        for _ in 0..=3 {
+            let result = self.engine.reserve(&request, &mut self.kit);
+            self.step();
+            match result {
+                Err(Refusal::Need(metadata)) => self.make(metadata),
+                result => return result,
+            }
+        }
+        panic!("the engine asks for metadata again and again");
+    }
+
+    /// Brings at most `most` pages to a reserved block.
+    pub fn back(&mut self, pending: &mut Pending, most: u32) {
+        let first = (pending.offset() / Self::PAGE) as u32;
+        let pages = pending.block_bytes().div_ceil(Self::PAGE) as u32;
+        let goal = pending.missing().saturating_sub(most);
+        while pending.missing() > goal {
+            let before = pending.missing();
+            let (alive, id) = (&self.alive, &mut self.next_id);
+            let mut supply = (0..before - goal).map(|_| {
+                alive.set(alive.get() + 1);
+                *id += 1;
+                Page {
+                    id: *id,
+                    alive: alive.clone(),
+                }
+            });
+            let result = self.engine.back(pending, &mut supply, &mut self.kit);
+            for missing in (pending.missing()..before).rev() {
+                let new = self.backed.insert(first + pages - missing - 1);
+                assert!(new, "a page was put where there was one");
+            }
+            if let Err(metadata) = result {
+                self.make(metadata);
+            }
+            self.step();
+        }
+    }
+
+    /// Makes a reserved block with all its pages live.
+    pub fn commit(&mut self, pending: Pending) {
+        self.engine.commit(pending);
+        self.step();
+    }
+
+    /// Undoes a reservation.
+    pub fn cancel(&mut self, pending: Pending) {
+        let mut pending = Some(pending);
+        while let Some(rest) = pending {
+            let first = (rest.offset() / Self::PAGE) as u32;
+            let pages = rest.block_bytes().div_ceil(Self::PAGE) as u32;
+            let mut end = first + pages - rest.missing();
+            let (kit, backed) = (&mut self.kit, &mut self.backed);
+            let mut out = Vec::new();
+            pending = self.engine.cancel(rest, kit, &mut |page| {
+                end -= 1;
+                assert!(backed.remove(&end), "a page came from where there was none");
+                out.push(page);
+            });
+            assert!(out.len() <= 64, "too many pages under one lock");
+            drop(out);
+            self.step();
+        }
+    }
+
+    /// A whole allocation: the offset and the bytes of the block.
+    pub fn alloc(&mut self, request: Request) -> Result<(u64, u64), Refusal> {
+        let mut pending = self.reserve(request)?;
+        self.back(&mut pending, u32::MAX);
+        let block = (pending.offset(), pending.block_bytes());
+        self.commit(pending);
+        Ok(block)
+    }
+
+    /// Gives a block back.
+    pub fn free(&mut self, offset: u64) -> Result<(), FreeError> {
+        let result = self.engine.free(offset, &mut self.kit);
+        self.step();
+        result
+    }
+
+    /// Ends the arena.
+    ///
+    /// # Panics
+    ///
+    /// When a page is lost.
+    pub fn end(mut self) {
+        while let Some(chunk) = self.engine.dismantle() {
+            drop(chunk);
+        }
+        assert_eq!(self.alive.get(), 0, "a page was lost");
+    }
+}

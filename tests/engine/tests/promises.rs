@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the engine promises, one test a promise, at every page size.
+
+use freelist_engine::engine::{FreeError, Refusal, Request, MAX_SHIFT, MIN_SHIFT};
+use freelist_engine::host::Arena;
+
+const NONE: (bool, bool) = (false, false);
+const LARGER: (bool, bool) = (true, false);
+const GROW: (bool, bool) = (false, true);
+const DEFAULT: (bool, bool) = (true, true);
+
+fn request(size: u64, (larger, grow): (bool, bool)) -> Request {
+    Request { size, larger, grow }
+}
+
+/// Runs a generic test at 4, 16 and 64 KiB pages.
+macro_rules! at_every_page_size {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        mod $name {
+            $(#[$doc])*
+            #[test] fn pages_of_4_kib() { super::generic::$name::<4>() }
+            $(#[$doc])*
+            #[test] fn pages_of_16_kib() { super::generic::$name::<16>() }
+            $(#[$doc])*
+            #[test] fn pages_of_64_kib() { super::generic::$name::<64>() }
+        }
+    )*};
+}
+
+at_every_page_size! {
+    an_empty_arena_holds_nothing;
+    a_block_is_its_size_class_up_to_half_a_page_and_whole_pages_above;
+    every_size_class_can_be_had_and_is_aligned_to_its_size;
+    sizes_out_of_range_are_refused;
+    without_flags_only_the_own_list_is_used;
+    without_grow_no_page_is_asked_for;
+    /// Peer case: gpu_buddy `split`: a larger block is split down to the smallest.
+    larger_splits_a_larger_block_and_wastes_nothing;
+    grow_alone_leaves_larger_blocks_whole;
+    /// Peer case: gpu_buddy `pessimistic`, `optimistic`: all that was split merges again.
+    all_halves_merge_when_all_is_free;
+    /// Peer case: gpu_buddy `pathological`: every second block stays.
+    a_live_neighbour_keeps_halves_apart;
+    a_freed_block_of_odd_length_serves_the_next_of_its_length;
+    what_a_shorter_block_leaves_of_a_longer_one_is_used;
+    a_partly_backed_run_grows_by_what_is_missing;
+    /// Peer case: hardened_malloc `double_free_small`, `double_free_large`.
+    a_double_free_is_refused;
+    /// Peer case: KASAN `invalid_free`: every wrong offset around a live block.
+    an_offset_inside_a_live_block_is_refused;
+    a_reserved_block_cannot_be_freed;
+    a_cancelled_block_gives_back_the_pages_it_grew;
+    a_cancelled_part_of_a_page_leaves_nothing;
+    only_pages_with_a_live_block_can_be_faulted_in;
+    /// Peer case: gpu_buddy `limit`: the address space ends.
+    the_end_of_the_address_space_is_said;
+    an_odd_span_is_used_to_its_last_page;
+    a_phase_change_from_small_to_large_needs_no_new_page;
+    one_live_block_a_page_leaves_the_rest_to_small_requests;
+    low_offsets_are_used_first;
+    the_largest_of_a_class_can_be_had_from_its_own_list;
+    an_arena_that_ends_loses_no_page;
+}
+
+mod generic {
+    use super::*;
+
+    pub fn an_empty_arena_holds_nothing<const KIB: usize>() {
+        let arena = Arena::<KIB>::new(1 << 20);
+        arena.check();
+        assert_eq!(arena.counters(), Default::default());
+        arena.end();
+    }
+
+    pub fn a_block_is_its_size_class_up_to_half_a_page_and_whole_pages_above<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        arena.checked = false;
+        let page = Arena::<KIB>::PAGE;
+        for shift in 0..=25 {
+            for size in [(1 << shift) - 1, 1 << shift, (1u64 << shift) + 1] {
+                if size == 0 {
+                    continue;
+                }
+                let (offset, bytes) = arena.alloc(request(size, DEFAULT)).unwrap();
+                let class = size.next_power_of_two().max(32);
+                let want = if size <= page / 2 {
+                    class
+                } else {
+                    size.div_ceil(page) * page
+                };
+                assert_eq!(bytes, want, "of {size} bytes");
+                assert_eq!(offset % class.max(want.next_power_of_two()), 0);
+                arena.free(offset).unwrap();
+            }
+        }
+        arena.check();
+    }
+
+    pub fn every_size_class_can_be_had_and_is_aligned_to_its_size<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        arena.checked = false;
+        for shift in MIN_SHIFT..=MAX_SHIFT {
+            let (offset, bytes) = arena.alloc(request(1 << shift, DEFAULT)).unwrap();
+            assert_eq!(bytes, 1 << shift);
+            assert_eq!(offset % bytes, 0);
+            assert_eq!(arena.engine.class(shift).live, 1);
+        }
+        arena.check();
+    }
+
+    pub fn sizes_out_of_range_are_refused<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        for (size, refusal) in [
+            (0, Refusal::Zero),
+            ((1 << MAX_SHIFT) + 1, Refusal::TooBig),
+            (u64::MAX, Refusal::TooBig),
+        ] {
+            assert_eq!(arena.alloc(request(size, DEFAULT)), Err(refusal));
+        }
+        assert_eq!(arena.counters(), Default::default());
+    }
+
+    pub fn without_flags_only_the_own_list_is_used<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        for size in [page / 2, page, 5 * page, 8 * page] {
+            let mut arena = Arena::<KIB>::new(1 << 20);
+            let (large, _) = arena.alloc(request(16 * page, GROW)).unwrap();
+            // Between them, so that what is freed below does not continue it.
+            arena.alloc(request(page, GROW)).unwrap();
+            arena.free(large).unwrap();
+            assert_eq!(arena.alloc(request(size, NONE)), Err(Refusal::Empty));
+            let (offset, _) = arena.alloc(request(size, GROW)).unwrap();
+            if size < page {
+                // Else the page would become whole again.
+                arena.alloc(request(16, DEFAULT)).unwrap();
+            }
+            arena.free(offset).unwrap();
+            assert_eq!(
+                arena.alloc(request(size, NONE)).map(|(offset, _)| offset),
+                Ok(offset)
+            );
+        }
+    }
+
+    pub fn without_grow_no_page_is_asked_for<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        for size in [32, 4096, 1 << 20] {
+            assert_eq!(arena.alloc(request(size, LARGER)), Err(Refusal::Empty));
+        }
+        assert_eq!(arena.counters().held_bytes, 0);
+    }
+
+    pub fn larger_splits_a_larger_block_and_wastes_nothing<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (offset, _) = arena.alloc(request(16 * page, GROW)).unwrap();
+        arena.free(offset).unwrap();
+        let mut taken = Vec::new();
+        while let Ok((offset, bytes)) = arena.alloc(request(page / 4, LARGER)) {
+            assert_eq!(bytes, page / 4);
+            taken.push(offset);
+        }
+        assert_eq!(taken.len(), 64);
+        assert_eq!(arena.counters().free_bytes, 0);
+        assert_eq!(arena.counters().held_bytes, 16 * page);
+    }
+
+    pub fn grow_alone_leaves_larger_blocks_whole<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (large, _) = arena.alloc(request(16 * page, GROW)).unwrap();
+        arena.free(large).unwrap();
+        for size in [32, page, 3 * page] {
+            arena.alloc(request(size, GROW)).unwrap();
+        }
+        assert_eq!(arena.counters().held_bytes, 21 * page);
+        assert_eq!(
+            arena.alloc(request(16 * page, NONE)),
+            Ok((large, 16 * page))
+        );
+    }
+
+    pub fn all_halves_merge_when_all_is_free<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (large, _) = arena.alloc(request(64 * page, GROW)).unwrap();
+        arena.free(large).unwrap();
+        let sizes = [32, 96, 1000, page / 2, page, 3 * page, 7 * page];
+        let mut live = Vec::new();
+        for round in 0.. {
+            let size = sizes[round % sizes.len()];
+            match arena.alloc(request(size, LARGER)) {
+                Ok((offset, _)) => live.push(offset),
+                Err(_) => break,
+            }
+        }
+        // In an order that is neither that of allocation nor its reverse.
+        while !live.is_empty() {
+            let next = live.len() * 7 / 11;
+            arena.free(live.swap_remove(next)).unwrap();
+        }
+        assert_eq!(
+            arena.alloc(request(64 * page, NONE)),
+            Ok((large, 64 * page))
+        );
+        assert_eq!(arena.counters().held_bytes, 64 * page);
+    }
+
+    pub fn a_live_neighbour_keeps_halves_apart<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let blocks: Vec<u64> = (0..32)
+            .map(|_| arena.alloc(request(page, DEFAULT)).unwrap().0)
+            .collect();
+        for offset in &blocks {
+            if offset / page % 2 == 0 {
+                arena.free(*offset).unwrap();
+            }
+        }
+        assert_eq!(arena.alloc(request(2 * page, LARGER)), Err(Refusal::Empty));
+        assert_eq!(arena.counters().free_bytes, 16 * page);
+        for _ in 0..16 {
+            arena.alloc(request(page, NONE)).unwrap();
+        }
+        assert_eq!(arena.counters().free_bytes, 0);
+    }
+
+    pub fn a_freed_block_of_odd_length_serves_the_next_of_its_length<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        for pages in [3, 5, 1306, 1025] {
+            let (first, bytes) = arena.alloc(request(pages * page, GROW)).unwrap();
+            assert_eq!(bytes, pages * page);
+            let held = arena.counters().held_bytes;
+            for _ in 0..3 {
+                arena.free(first).unwrap();
+                let (again, _) = arena.alloc(request(pages * page, NONE)).unwrap();
+                assert_eq!(again, first);
+            }
+            assert_eq!(arena.counters().held_bytes, held);
+        }
+    }
+
+    pub fn what_a_shorter_block_leaves_of_a_longer_one_is_used<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (long, _) = arena.alloc(request(15 * page, GROW)).unwrap();
+        arena.free(long).unwrap();
+        let (short, _) = arena.alloc(request(9 * page, LARGER)).unwrap();
+        assert_eq!(short, long);
+        let rest: Vec<u64> = (0..6)
+            .map(|_| arena.alloc(request(page, LARGER)).unwrap().0)
+            .collect();
+        assert_eq!(arena.alloc(request(1, LARGER)), Err(Refusal::Empty));
+        arena.free(short).unwrap();
+        for offset in rest {
+            arena.free(offset).unwrap();
+        }
+        assert_eq!(arena.alloc(request(15 * page, NONE)), Ok((long, 15 * page)));
+    }
+
+    pub fn a_partly_backed_run_grows_by_what_is_missing<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (short, _) = arena.alloc(request(9 * page, GROW)).unwrap();
+        arena.free(short).unwrap();
+        let (long, _) = arena.alloc(request(12 * page, DEFAULT)).unwrap();
+        assert_eq!(long, short);
+        assert_eq!(arena.counters().held_bytes, 12 * page);
+    }
+
+    pub fn a_double_free_is_refused<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        for size in [32, page / 2, page, 3 * page, 1000 * page] {
+            let (offset, _) = arena.alloc(request(size, DEFAULT)).unwrap();
+            let (_neighbour, _) = arena.alloc(request(size, DEFAULT)).unwrap();
+            arena.free(offset).unwrap();
+            let counters = arena.counters();
+            assert_eq!(arena.free(offset), Err(FreeError::NotLive));
+            assert_eq!(arena.counters(), counters);
+        }
+    }
+
+    pub fn an_offset_inside_a_live_block_is_refused<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        for size in [32, 256, page / 2, page, 3 * page, 8 * page] {
+            let (offset, bytes) = arena.alloc(request(size, DEFAULT)).unwrap();
+            for within in (1..bytes).filter(|at| at % 16 != 0).step_by(97) {
+                assert_eq!(arena.free(offset + within), Err(FreeError::Misaligned));
+            }
+            arena.checked = false;
+            for within in (16..bytes).step_by(16) {
+                assert_eq!(arena.free(offset + within), Err(FreeError::Inside));
+            }
+            arena.checked = true;
+            arena.check();
+            let slot = bytes.next_power_of_two();
+            if slot > bytes {
+                assert_eq!(arena.free(offset + bytes), Err(FreeError::NotLive));
+            }
+            arena.free(offset).unwrap();
+        }
+        let end = arena.engine.span_bytes();
+        assert_eq!(arena.free(end), Err(FreeError::Beyond));
+        assert_eq!(arena.free(end - 16), Err(FreeError::NotLive));
+        assert_eq!(arena.free(u64::MAX & !15), Err(FreeError::Beyond));
+    }
+
+    pub fn a_reserved_block_cannot_be_freed<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        for size in [32, page / 2, page, 3 * page] {
+            let mut pending = arena.reserve(request(size, DEFAULT)).unwrap();
+            let offset = pending.offset();
+            assert_eq!(arena.free(offset), Err(FreeError::NotLive));
+            arena.back(&mut pending, u32::MAX);
+            assert_eq!(arena.free(offset), Err(FreeError::NotLive));
+            assert_eq!(arena.free(offset + 16), Err(FreeError::NotLive));
+            arena.commit(pending);
+            arena.free(offset).unwrap();
+        }
+    }
+
+    pub fn a_cancelled_block_gives_back_the_pages_it_grew<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (offset, _) = arena.alloc(request(130 * page, GROW)).unwrap();
+        arena.free(offset).unwrap();
+        let before = arena.counters();
+        for brought in [0, 1, 63, 64, 65, 100, u32::MAX] {
+            let mut pending = arena.reserve(request(250 * page, DEFAULT)).unwrap();
+            assert_eq!(pending.offset(), offset);
+            assert_eq!(pending.missing(), 120);
+            arena.back(&mut pending, brought);
+            arena.cancel(pending);
+            let after = arena.counters();
+            assert_eq!(after.held_bytes, 130 * page);
+            assert_eq!(after.free_bytes, before.free_bytes);
+            assert_eq!(after.allocs, before.allocs);
+        }
+        // What was there before is as good as ever.
+        assert_eq!(
+            arena.alloc(request(130 * page, NONE)),
+            Ok((offset, 130 * page))
+        );
+    }
+
+    pub fn a_cancelled_part_of_a_page_leaves_nothing<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let pending = arena.reserve(request(64, DEFAULT)).unwrap();
+        arena.cancel(pending);
+        assert_eq!(arena.counters().held_bytes, 0);
+        assert_eq!(arena.counters().trees, 0);
+        // With the page there, it is the arena's: whole again, and free.
+        let mut pending = arena.reserve(request(64, DEFAULT)).unwrap();
+        arena.back(&mut pending, 1);
+        arena.cancel(pending);
+        assert_eq!(arena.counters().trees, 0);
+        assert_eq!(arena.counters().free_bytes, Arena::<KIB>::PAGE);
+        arena.alloc(request(Arena::<KIB>::PAGE, NONE)).unwrap();
+    }
+
+    pub fn only_pages_with_a_live_block_can_be_faulted_in<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        assert!(arena.engine.live_page(0).is_none());
+        let (offset, _) = arena.alloc(request(5 * page, DEFAULT)).unwrap();
+        let first = (offset / page) as u32;
+        let mut ids = Vec::new();
+        for index in 0..5 {
+            ids.push(arena.engine.live_page(first + index).unwrap().id);
+        }
+        ids.dedup();
+        assert_eq!(ids.len(), 5);
+        for index in 5..9 {
+            assert!(arena.engine.live_page(first + index).is_none());
+        }
+        assert!(arena.engine.live_page(u32::MAX).is_none());
+        arena.free(offset).unwrap();
+        assert!(arena.engine.live_page(first).is_none());
+
+        let mut pending = arena.reserve(request(64, DEFAULT)).unwrap();
+        let broken = (pending.offset() / page) as u32;
+        arena.back(&mut pending, 1);
+        assert!(arena.engine.live_page(broken).is_none());
+        arena.commit(pending);
+        assert!(arena.engine.live_page(broken).is_some());
+    }
+
+    pub fn the_end_of_the_address_space_is_said<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(64);
+        let page = Arena::<KIB>::PAGE;
+        let most = 64 * page;
+        assert_eq!(
+            arena.alloc(request(most + 1, DEFAULT)),
+            Err(Refusal::NoSpace)
+        );
+        let (offset, _) = arena.alloc(request(33 * page, DEFAULT)).unwrap();
+        assert_eq!(arena.alloc(request(page, DEFAULT)), Err(Refusal::NoSpace));
+        arena.free(offset).unwrap();
+        assert_eq!(arena.alloc(request(most, DEFAULT)), Ok((0, most)));
+        assert_eq!(arena.alloc(request(32, DEFAULT)), Err(Refusal::NoSpace));
+        let mut none = Arena::<KIB>::new(0);
+        assert_eq!(none.alloc(request(32, DEFAULT)), Err(Refusal::NoSpace));
+    }
+
+    pub fn an_odd_span_is_used_to_its_last_page<const KIB: usize>() {
+        let span = 3 * 1024 + 777;
+        let mut arena = Arena::<KIB>::new(span);
+        arena.checked = false;
+        let page = Arena::<KIB>::PAGE;
+        let mut seen = vec![false; span as usize];
+        while let Ok((offset, _)) = arena.alloc(request(page, DEFAULT)) {
+            seen[(offset / page) as usize] = true;
+        }
+        assert!(seen.iter().all(|seen| *seen));
+        arena.check();
+    }
+
+    pub fn a_phase_change_from_small_to_large_needs_no_new_page<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        arena.checked = false;
+        let page = Arena::<KIB>::PAGE;
+        let fill = 256 * page;
+        let blocks: Vec<u64> = (0..fill / 64)
+            .map(|_| arena.alloc(request(64, DEFAULT)).unwrap().0)
+            .collect();
+        assert_eq!(arena.counters().held_bytes, fill);
+        for offset in blocks {
+            arena.free(offset).unwrap();
+        }
+        arena.check();
+        for _ in 0..4 {
+            arena.alloc(request(fill / 4, LARGER)).unwrap();
+        }
+        assert_eq!(arena.counters().held_bytes, fill);
+        arena.check();
+    }
+
+    pub fn one_live_block_a_page_leaves_the_rest_to_small_requests<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        arena.checked = false;
+        let page = Arena::<KIB>::PAGE;
+        let blocks: Vec<u64> = (0..64 * page / 64)
+            .map(|_| arena.alloc(request(64, DEFAULT)).unwrap().0)
+            .collect();
+        let (kept, freed): (Vec<u64>, Vec<u64>) =
+            blocks.into_iter().partition(|offset| offset % page == 0);
+        assert_eq!(kept.len(), 64);
+        for offset in freed {
+            arena.free(offset).unwrap();
+        }
+        arena.check();
+        let free = arena.counters().free_bytes;
+        let mut small = Vec::new();
+        while let Ok((offset, _)) = arena.alloc(request(32, LARGER)) {
+            small.push(offset);
+        }
+        assert_eq!(small.len() as u64 * 32, free);
+        for offset in small.into_iter().chain(kept) {
+            arena.free(offset).unwrap();
+        }
+        arena.check();
+        assert!(arena.alloc(request(64 * page, NONE)).is_ok());
+    }
+
+    pub fn low_offsets_are_used_first<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        for index in 0..40u64 {
+            let (offset, _) = arena.alloc(request(page, DEFAULT)).unwrap();
+            assert_eq!(offset, index * page);
+        }
+    }
+
+    pub fn the_largest_of_a_class_can_be_had_from_its_own_list<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let mut held = Vec::new();
+        for pages in [5, 6, 7, 5, 33, 47, 64, 50, 3] {
+            held.push(arena.alloc(request(pages * page, GROW)).unwrap().0);
+        }
+        held.push(arena.alloc(request(96, GROW)).unwrap().0);
+        arena.alloc(request(96, DEFAULT)).unwrap();
+        for offset in held {
+            arena.free(offset).unwrap();
+        }
+        let mut classes = 0;
+        for shift in MIN_SHIFT..=MAX_SHIFT {
+            let class = arena.engine.class(shift);
+            assert_eq!(class.free > 0, class.largest > 0, "class {shift}");
+            if class.largest > 0 && shift >= page.ilog2() {
+                classes += 1;
+                assert!(class.largest > 1 << (shift - 1) && class.largest <= 1 << shift);
+                let (offset, bytes) = arena.alloc(request(class.largest, NONE)).unwrap();
+                assert_eq!(bytes, class.largest);
+                arena.free(offset).unwrap();
+            }
+        }
+        assert!(classes >= 3);
+        assert_eq!(arena.engine.class(MIN_SHIFT - 1), Default::default());
+        assert_eq!(arena.engine.class(MAX_SHIFT + 1), Default::default());
+    }
+
+    pub fn an_arena_that_ends_loses_no_page<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        arena.checked = false;
+        let page = Arena::<KIB>::PAGE;
+        for size in [32, page, 5 * page, 3000 * page, 100] {
+            arena.alloc(request(size, DEFAULT)).unwrap();
+        }
+        let pending = arena.reserve(request(7 * page, DEFAULT)).unwrap();
+        drop(pending);
+        assert!(arena.pages_alive() > 3000);
+        arena.end();
+    }
+}
