@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Random operations against a plain model of what an arena is: a map of live blocks and a set of
+//! pages with memory. After every step the engine's invariants are proved too.
+//!
+//! A failure prints the shortest sequence that shows it, and proptest keeps its seed beside this
+//! file; `PROPTEST_CASES` and `PROPTEST_RNG_SEED` set length and seed.
+
+use freelist_engine::engine::{FreeError, Pending, Refusal, Request, MAX_SHIFT};
+use freelist_engine::host::Arena;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Address space of the arenas here, in pages: not a power of 2, so that its end is met.
+const SPAN: u32 = 2 * 1024 + 300;
+
+#[derive(Clone, Copy, Debug)]
+struct Size(u64);
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// A whole allocation.
+    Alloc {
+        size: Size,
+        larger: bool,
+        grow: bool,
+    },
+    /// A release of the live block with this index, modulo their number.
+    Free(usize),
+    /// A release at an offset near the beginning of a live block, or anywhere.
+    FreeAt {
+        near: Option<usize>,
+        offset: i64,
+    },
+    /// A reservation that stays open, with some of its pages.
+    Reserve {
+        size: Size,
+        bring: u32,
+    },
+    /// The next step of an open reservation: commit, or cancel.
+    Commit(usize),
+    Cancel(usize),
+    /// All of every second live block goes.
+    FreeHalf,
+}
+
+fn sizes(page: u64) -> impl Strategy<Value = Size> {
+    prop_oneof![
+        4 => 1..page,
+        2 => (0..=16u64).prop_map(move |shift| (32 << shift).min(300 * page)),
+        4 => (1..40u64).prop_map(move |pages| pages * page),
+        1 => page..600 * page,
+        1 => Just(0),
+        1 => Just((1 << MAX_SHIFT) + 1),
+    ]
+    .prop_map(Size)
+}
+
+fn ops(page: u64) -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        8 => (sizes(page), any::<bool>(), prop::bool::weighted(0.7))
+            .prop_map(|(size, larger, grow)| Op::Alloc { size, larger, grow }),
+        7 => any::<usize>().prop_map(Op::Free),
+        2 => (proptest::option::of(any::<usize>()), -70000..70000i64)
+            .prop_map(|(near, offset)| Op::FreeAt { near, offset }),
+        2 => (sizes(page), 0..100u32).prop_map(|(size, bring)| Op::Reserve { size, bring }),
+        1 => any::<usize>().prop_map(Op::Commit),
+        1 => any::<usize>().prop_map(Op::Cancel),
+        1 => Just(Op::FreeHalf),
+    ];
+    vec(op, 1..120)
+}
+
+/// What is known of a live block: its bytes.
+type Live = BTreeMap<u64, u64>;
+
+struct Model<const KIB: usize> {
+    arena: Arena<KIB>,
+    live: Live,
+    /// Reserved blocks, and the sizes that were asked for.
+    open: Vec<(Pending, u64)>,
+    /// Of blocks that became live, and of their sizes as asked for.
+    allocs: u64,
+    requested: u64,
+    frees: u64,
+}
+
+impl<const KIB: usize> Model<KIB> {
+    const PAGE: u64 = Arena::<KIB>::PAGE;
+
+    fn new() -> Self {
+        Self {
+            arena: Arena::new(SPAN),
+            live: Live::new(),
+            open: Vec::new(),
+            allocs: 0,
+            requested: 0,
+            frees: 0,
+        }
+    }
+
+    fn block_bytes(size: u64) -> u64 {
+        if size <= Self::PAGE / 2 {
+            size.next_power_of_two().max(32)
+        } else {
+            size.div_ceil(Self::PAGE) * Self::PAGE
+        }
+    }
+
+    /// Whether a live or open block lies in `offset..offset + bytes`.
+    fn is_taken(&self, offset: u64, bytes: u64) -> bool {
+        let end = offset + bytes;
+        let live = self.live.range(..end).next_back();
+        live.is_some_and(|(at, bytes)| at + bytes > offset)
+            || self.open.iter().any(|(pending, _)| {
+                pending.offset() < end && pending.offset() + pending.block_bytes() > offset
+            })
+    }
+
+    /// Whether a free block of a power of 2 with memory is there to be had.
+    fn has_free(&self, bytes: u64) -> bool {
+        let page = Self::PAGE;
+        let held = |at: u64| self.arena.backed.contains(&((at / page) as u32));
+        self.arena.backed.iter().any(|first| {
+            let first = u64::from(*first) * page;
+            let starts = if bytes < page { page / bytes } else { 1 };
+            (0..starts).any(|index| {
+                let at = first + index * bytes;
+                at % bytes == 0
+                    && (0..bytes.div_ceil(page)).all(|page_of| held(at + page_of * page))
+                    && !self.is_taken(at, bytes)
+            })
+        })
+    }
+
+    /// Checks a reservation that was given.
+    fn check_reserved(&self, pending: &Pending, size: u64, grow: bool) {
+        let bytes = Self::block_bytes(size);
+        assert_eq!(pending.block_bytes(), bytes);
+        assert_eq!(pending.offset() % bytes.next_power_of_two(), 0);
+        assert!(pending.offset() + bytes <= u64::from(SPAN) * Self::PAGE);
+        assert!(
+            !self.is_taken(pending.offset(), bytes),
+            "two blocks at {:#x}",
+            pending.offset()
+        );
+        assert!(grow || pending.missing() == 0, "grows unasked");
+        let first = (pending.offset() / Self::PAGE) as u32;
+        let pages = bytes.div_ceil(Self::PAGE) as u32;
+        let backed = self.arena.backed.range(first..first + pages).count() as u32;
+        assert_eq!(pending.missing(), pages - backed);
+    }
+
+    fn check_refused(&self, refusal: Refusal, size: u64, larger: bool, grow: bool) {
+        match refusal {
+            Refusal::Zero => assert_eq!(size, 0),
+            Refusal::TooBig => assert!(size > 1 << MAX_SHIFT),
+            Refusal::Empty => assert!(!grow),
+            Refusal::NoSpace => assert!(grow),
+            Refusal::Need(_) => panic!("the host makes metadata"),
+        }
+        let class = size.next_power_of_two().max(32);
+        if larger && (1..=1 << MAX_SHIFT).contains(&size) && Self::block_bytes(size) == class {
+            assert!(!self.has_free(class), "{size} bytes are free and refused");
+        }
+    }
+
+    fn commit(&mut self, mut pending: Pending, size: u64) {
+        self.arena.back(&mut pending, u32::MAX);
+        self.allocs += 1;
+        self.requested += size;
+        self.live.insert(pending.offset(), pending.block_bytes());
+        self.arena.commit(pending);
+    }
+
+    fn free(&mut self, offset: u64) {
+        let before = self.arena.counters();
+        let inside = self
+            .live
+            .range(..=offset)
+            .next_back()
+            .is_some_and(|(at, bytes)| at + bytes > offset);
+        let want = if offset % 16 != 0 {
+            Err(FreeError::Misaligned)
+        } else if offset >= u64::from(SPAN) * Self::PAGE {
+            Err(FreeError::Beyond)
+        } else if self.live.contains_key(&offset) {
+            Ok(())
+        } else if inside {
+            Err(FreeError::Inside)
+        } else {
+            Err(FreeError::NotLive)
+        };
+        assert_eq!(self.arena.free(offset), want, "of {offset:#x}");
+        if want.is_ok() {
+            self.live.remove(&offset);
+            self.frees += 1;
+        } else {
+            assert_eq!(
+                self.arena.counters(),
+                before,
+                "a refused free changed things"
+            );
+        }
+    }
+
+    fn pick(&self, index: usize) -> Option<u64> {
+        let index = index.checked_rem(self.live.len())?;
+        self.live.keys().nth(index).copied()
+    }
+
+    fn step(&mut self, op: &Op) {
+        match *op {
+            Op::Alloc { size, larger, grow } => {
+                let size = size.0;
+                let request = Request { size, larger, grow };
+                match self.arena.reserve(request) {
+                    Ok(pending) => {
+                        self.check_reserved(&pending, size, grow);
+                        self.commit(pending, size);
+                    }
+                    Err(refusal) => self.check_refused(refusal, size, larger, grow),
+                }
+            }
+            Op::Free(index) => {
+                if let Some(offset) = self.pick(index) {
+                    self.free(offset);
+                }
+            }
+            Op::FreeAt { near, offset } => {
+                let base = near.and_then(|index| self.pick(index)).unwrap_or(0);
+                self.free(base.saturating_add_signed(offset));
+            }
+            Op::Reserve { size, bring } => {
+                let request = Request {
+                    size: size.0,
+                    larger: true,
+                    grow: true,
+                };
+                if self.open.len() < 4 {
+                    if let Ok(mut pending) = self.arena.reserve(request) {
+                        self.check_reserved(&pending, size.0, true);
+                        self.arena.back(&mut pending, bring);
+                        self.open.push((pending, size.0));
+                    }
+                }
+            }
+            Op::Commit(index) => {
+                if let Some(index) = index.checked_rem(self.open.len()) {
+                    let (pending, size) = self.open.swap_remove(index);
+                    self.commit(pending, size);
+                }
+            }
+            Op::Cancel(index) => {
+                if let Some(index) = index.checked_rem(self.open.len()) {
+                    let (pending, _) = self.open.swap_remove(index);
+                    let held = self.arena.counters().held_bytes;
+                    self.arena.cancel(pending);
+                    assert!(self.arena.counters().held_bytes <= held);
+                }
+            }
+            Op::FreeHalf => {
+                let half: Vec<u64> = self.live.keys().step_by(2).copied().collect();
+                for offset in half {
+                    self.free(offset);
+                }
+            }
+        }
+        self.compare();
+    }
+
+    /// The engine counts what the model has.
+    fn compare(&self) {
+        let counters = self.arena.counters();
+        assert_eq!(counters.live_blocks, self.live.len() as u64);
+        assert_eq!(counters.live_bytes, self.live.values().sum::<u64>());
+        assert_eq!(counters.allocs, self.allocs);
+        assert_eq!(counters.requested_bytes, self.requested);
+        assert_eq!(counters.frees, self.frees);
+        for (offset, bytes) in &self.live {
+            for at in [*offset, offset + bytes - 1] {
+                let page = (at / Self::PAGE) as u32;
+                assert!(self.arena.engine.live_page(page).is_some());
+            }
+        }
+    }
+
+    /// All goes; what is held is as good as new.
+    fn end(mut self) {
+        for (pending, _) in std::mem::take(&mut self.open) {
+            self.arena.cancel(pending);
+        }
+        for offset in self.live.keys().copied().collect::<Vec<_>>() {
+            self.free(offset);
+        }
+        let counters = self.arena.counters();
+        assert_eq!(counters.free_bytes, counters.held_bytes);
+        assert_eq!(counters.trees, 0);
+        self.arena.end();
+    }
+}
+
+fn run<const KIB: usize>(ops: &[Op]) {
+    let mut model = Model::<KIB>::new();
+    for op in ops {
+        model.step(op);
+    }
+    model.end();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_engine_is_its_model_with_pages_of_4_kib(ops in ops(4096)) {
+        run::<4>(&ops);
+    }
+
+    #[test]
+    fn the_engine_is_its_model_with_pages_of_16_kib(ops in ops(16384)) {
+        run::<16>(&ops);
+    }
+
+    #[test]
+    fn the_engine_is_its_model_with_pages_of_64_kib(ops in ops(65536)) {
+        run::<64>(&ops);
+    }
+}
