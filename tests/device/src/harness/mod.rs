@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs tests and prints KTAP.
+//!
+//! A test is a function that panics when a promise does not hold; the panic's
+//! place and message become its diagnostics. Each runs in a process of its
+//! own, this program called again with `--one`, so a crash, a leak or a hang
+//! is one test's failure and not the run's.
+
+mod ktap;
+mod process;
+
+use std::panic;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use process::Verdict;
+
+/// A test: the promise that it holds, as a name, and the code.
+pub struct Test {
+    /// The function's name.
+    pub name: &'static str,
+    /// Returns when the promise holds, else panics.
+    pub run: fn(),
+}
+
+/// The tests of one area.
+pub struct Suite {
+    /// `freelist_<area>`.
+    pub name: &'static str,
+    /// Run in this order.
+    pub tests: &'static [Test],
+    /// Run only when named: for suites that are meant to fail.
+    pub hidden: bool,
+}
+
+/// Makes a [`Suite`] of functions of the same file. A function that is not
+/// listed is an unused one, which the compiler reports.
+macro_rules! suite {
+    ($name:literal, $hidden:literal: $($test:ident),* $(,)?) => {
+        /// The tests of this file.
+        pub const SUITE: $crate::harness::Suite = $crate::harness::Suite {
+            name: $name,
+            tests: &[$($crate::harness::Test { name: stringify!($test), run: $test }),*],
+            hidden: $hidden,
+        };
+    };
+    ($name:literal: $($test:ident),* $(,)?) => {
+        $crate::harness::suite!($name, false: $($test),*);
+    };
+}
+pub(crate) use suite;
+
+/// The status of a test's process that says "skipped", as kselftest has it.
+const SKIPPED: u8 = 4;
+
+/// Ends this test as skipped: this machine cannot show what it promises.
+pub fn skip(reason: &str) -> ! {
+    eprintln!("SKIP {reason}");
+    std::process::exit(SKIPPED.into())
+}
+
+/// The tests that `names` select; all that are not hidden when it is empty.
+pub fn selected<'a>(
+    suites: &'a [Suite],
+    names: &'a [String],
+) -> impl Iterator<Item = (&'a Suite, &'a Test)> {
+    let pairs = suites
+        .iter()
+        .flat_map(|suite| suite.tests.iter().map(move |test| (suite, test)));
+    pairs.filter(move |(suite, test)| {
+        let named = |name: &String| match name.split_once('/') {
+            Some((of, one)) => of == suite.name && one == test.name,
+            None => name == suite.name,
+        };
+        names.iter().any(named) || (names.is_empty() && !suite.hidden)
+    })
+}
+
+/// Runs one test in this process.
+pub fn one(suites: &[Suite], name: &str) -> ExitCode {
+    let name = [name.to_owned()];
+    let Some((_, test)) = selected(suites, &name).next() else {
+        eprintln!("no test is named {}", name[0]);
+        return ExitCode::FAILURE;
+    };
+    // The panic's place and message are on stderr by then.
+    match panic::catch_unwind(test.run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Runs the selected tests, each in its own process, and prints KTAP.
+pub fn all(suites: &[Suite], names: &[String], scale: u32, timeout: Duration) -> ExitCode {
+    let mut chosen: Vec<(&Suite, Vec<&Test>)> = Vec::new();
+    for (suite, test) in selected(suites, names) {
+        match chosen.last_mut() {
+            Some((last, tests)) if last.name == suite.name => tests.push(test),
+            _ => chosen.push((suite, vec![test])),
+        }
+    }
+    let mut out = ktap::Writer::new(std::io::stdout());
+    if chosen.is_empty() {
+        out.bail("no test has such a name");
+        return ExitCode::FAILURE;
+    }
+    out.plan(chosen.len());
+    for (suite, tests) in &chosen {
+        out.begin_suite(suite.name, tests.len());
+        for test in tests {
+            let name = format!("{}/{}", suite.name, test.name);
+            let (verdict, said) = process::run(&name, scale, timeout);
+            out.result(test.name, &verdict, &said);
+        }
+        out.end_suite(suite.name);
+    }
+    if out.finish() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

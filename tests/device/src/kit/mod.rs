@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What tests are made of.
+
+pub mod ledger;
+pub mod process;
+pub mod raw;
+pub mod view;
+
+use std::env;
+use std::fmt::Debug;
+use std::fs;
+
+use freelist::{Arena, Block, Flags, Info, Stat};
+use nix::errno::Errno;
+
+pub use ledger::Ledger;
+pub use view::View;
+
+/// Says how much work the longer tests do, from the harness to the test.
+pub const SCALE_VARIABLE: &str = "FREELIST_SCALE";
+
+/// Repeats the random choices of an earlier run.
+const SEED_VARIABLE: &str = "FREELIST_SEED";
+
+/// 1 KiB.
+pub const KIB: u64 = 1 << 10;
+/// 1 MiB.
+pub const MIB: u64 = 1 << 20;
+/// The smallest size class, in bytes.
+pub const SMALLEST: u64 = 32;
+/// The largest size class, in bytes.
+pub const LARGEST: u64 = 1 << 30;
+/// Split what there is, take no pages.
+pub const LARGER: Flags = Flags::LARGER;
+/// Take pages.
+pub const GROW: Flags = Flags::GROW;
+/// LARGER and GROW.
+pub const DEFAULT: Flags = Flags::DEFAULT;
+
+/// `count`, times what the command line asks for.
+pub fn scaled(count: usize) -> usize {
+    let scale = env::var(SCALE_VARIABLE).ok();
+    count * scale.and_then(|scale| scale.parse().ok()).unwrap_or(1)
+}
+
+/// Random numbers whose seed is printed, and taken from the environment.
+pub fn random() -> fastrand::Rng {
+    let seed = env::var(SEED_VARIABLE)
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("{SEED_VARIABLE}={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+/// A size between 1 and `most` bytes, every magnitude as likely as another.
+pub fn random_size(rng: &mut fastrand::Rng, most: u64) -> u64 {
+    let shift = rng.u32(0..=most.ilog2());
+    rng.u64(1..=(2u64 << shift).min(most))
+}
+
+/// The system's page size, in bytes.
+pub fn system_page() -> usize {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    page.ok().flatten().expect("the page size is known") as usize
+}
+
+/// A new arena.
+#[track_caller]
+pub fn arena() -> Arena {
+    Arena::open().expect("the device opens")
+}
+
+/// What the module offers.
+#[track_caller]
+pub fn info() -> Info {
+    arena().info().expect("INFO")
+}
+
+/// The arena's page size, in bytes: the system's, as the suite of INFO holds.
+pub fn page() -> u64 {
+    system_page() as u64
+}
+
+/// The counters, which add up.
+#[track_caller]
+pub fn stat(arena: &Arena) -> Stat {
+    let stat = arena.stat().expect("STAT");
+    assert_eq!(
+        stat.held_bytes,
+        stat.live_bytes + stat.free_bytes,
+        "held bytes are live or free: {stat:?}"
+    );
+    assert_eq!(
+        stat.allocs - stat.frees,
+        stat.live_blocks,
+        "blocks handed out are live or given back: {stat:?}"
+    );
+    assert!(
+        stat.held_bytes <= stat.limit_bytes,
+        "more is held than the limit allows: {stat:?}"
+    );
+    assert_eq!(stat.reserved, [0; 15]);
+    stat
+}
+
+/// A block that there must be room for.
+#[track_caller]
+pub fn alloc(arena: &Arena, size: u64) -> Block {
+    arena.alloc(size, DEFAULT).expect("there is room for it")
+}
+
+/// Gives back a block that is live.
+#[track_caller]
+pub fn free(arena: &Arena, block: Block) {
+    arena.free(block.offset).expect("the block is live");
+}
+
+/// The call is refused, with this errno.
+#[track_caller]
+pub fn refused<T: Debug>(result: freelist::Result<T>, errno: Errno) {
+    match result {
+        Ok(got) => panic!("not refused with {errno}, but gave {got:x?}"),
+        Err(error) => assert_eq!(error.errno(), Some(errno), "{error}"),
+    }
+}
+
+/// The size class of a request, in bytes.
+pub fn class_of(size: u64) -> u64 {
+    size.next_power_of_two().max(SMALLEST)
+}
+
+/// The bytes that belong to a block: its size class up to half a page, whole
+/// pages above.
+pub fn block_bytes_of(size: u64, page: u64) -> u64 {
+    if size <= page / 2 {
+        class_of(size)
+    } else {
+        size.next_multiple_of(page)
+    }
+}
+
+/// Bytes that a request may take here: within the arena's limit, and so that
+/// the machine is left with some memory.
+pub fn room() -> u64 {
+    let available = meminfo("MemAvailable");
+    info().limit_bytes.min(available / 4 * 3)
+}
+
+/// A line of /proc/meminfo, in bytes.
+pub fn meminfo(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
+    let line = text.lines().find(|line| line.starts_with(name));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    kib.and_then(|kib| kib.parse::<u64>().ok())
+        .unwrap_or_else(|| panic!("/proc/meminfo has {name}"))
+        * KIB
+}

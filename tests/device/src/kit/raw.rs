@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The calls as C programs make them, and request numbers of every kind.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use freelist::uapi::{
+    freelist_alloc, freelist_free, freelist_info, freelist_stat, FREELIST_IOC_ALLOC,
+    FREELIST_IOC_FREE, FREELIST_IOC_INFO, FREELIST_IOC_STAT,
+};
+use freelist::DEVICE;
+use nix::errno::Errno;
+use nix::fcntl::{open, OFlag};
+use nix::sys::stat::Mode;
+
+use super::view::ioctl;
+
+/// Bits of a request's number, as asm-generic/ioctl.h has them.
+const SIZE_SHIFT: u32 = 16;
+const SIZE_MASK: u32 = (1 << 14) - 1;
+const DIRECTION_SHIFT: u32 = 30;
+const TYPE_SHIFT: u32 = 8;
+
+/// The largest size that a request's number can encode, in bytes.
+pub const LARGEST_SIZE: u32 = SIZE_MASK;
+
+/// The size that `request` encodes, in bytes.
+pub fn size(request: u32) -> u32 {
+    request >> SIZE_SHIFT & SIZE_MASK
+}
+
+/// `request` with another size.
+pub fn with_size(request: u32, size: u32) -> u32 {
+    request & !(SIZE_MASK << SIZE_SHIFT) | size << SIZE_SHIFT
+}
+
+/// `request` with another direction: 0 none, 1 write, 2 read, 3 both.
+pub fn with_direction(request: u32, direction: u32) -> u32 {
+    request & !(3 << DIRECTION_SHIFT) | direction << DIRECTION_SHIFT
+}
+
+/// `request` with another number.
+pub fn with_number(request: u32, number: u32) -> u32 {
+    request & !0xff | number
+}
+
+/// `request` with another type byte.
+pub fn with_type(request: u32, kind: u32) -> u32 {
+    request & !(0xff << TYPE_SHIFT) | kind << TYPE_SHIFT
+}
+
+/// The four calls.
+pub const REQUESTS: [u32; 4] = [
+    FREELIST_IOC_INFO,
+    FREELIST_IOC_ALLOC,
+    FREELIST_IOC_FREE,
+    FREELIST_IOC_STAT,
+];
+
+/// A new arena, opened as `mode` says.
+#[track_caller]
+pub fn open_as(mode: OFlag) -> OwnedFd {
+    open(DEVICE, mode | OFlag::O_CLOEXEC, Mode::empty()).expect("the device opens")
+}
+
+/// FREELIST_IOC_INFO.
+pub fn info(fd: impl AsFd) -> Result<freelist_info, Errno> {
+    let mut answer = freelist_info::default();
+    ioctl(fd.as_fd(), FREELIST_IOC_INFO, &mut answer)?;
+    Ok(answer)
+}
+
+/// FREELIST_IOC_ALLOC with every field as given.
+pub fn alloc(fd: impl AsFd, mut request: freelist_alloc) -> Result<freelist_alloc, Errno> {
+    ioctl(fd.as_fd(), FREELIST_IOC_ALLOC, &mut request)?;
+    Ok(request)
+}
+
+/// FREELIST_IOC_FREE.
+pub fn free(fd: impl AsFd, offset: u64) -> Result<(), Errno> {
+    ioctl(fd.as_fd(), FREELIST_IOC_FREE, &mut freelist_free { offset })?;
+    Ok(())
+}
+
+/// FREELIST_IOC_STAT.
+pub fn stat(fd: impl AsFd) -> Result<freelist_stat, Errno> {
+    let mut answer = freelist_stat::default();
+    ioctl(fd.as_fd(), FREELIST_IOC_STAT, &mut answer)?;
+    Ok(answer)
+}
+
+/// A request of `size` bytes that may split and grow.
+pub fn request(size: u64) -> freelist_alloc {
+    freelist_alloc {
+        size,
+        flags: freelist::uapi::FREELIST_DEFAULT,
+        ..Default::default()
+    }
+}

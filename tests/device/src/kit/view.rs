@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mappings in every way that the kernel allows, and calls with every pointer
+//! that a program can give.
+//!
+//! A wrong access here ends the process by a signal, which is a test's result;
+//! it never reaches memory that Rust knows: accesses are checked against what
+//! is mapped, and are atomic, because others may write.
+
+#![expect(unsafe_code, reason = "mappings and bare system calls")]
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use freelist::uapi;
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags};
+
+/// An address to give to the kernel. Either nothing of this process's is there,
+/// or a [`View`].
+#[derive(Debug, Clone, Copy)]
+pub struct Address(usize);
+
+impl Address {
+    /// The null pointer.
+    pub const NULL: Self = Self(0);
+    /// In the first page, which nobody may map.
+    pub const FIRST_PAGE: Self = Self(0x10);
+    /// The upper half of the address space is the kernel's.
+    pub const KERNEL: Self = Self(1 << (usize::BITS - 1) | 0x1000);
+    /// The very last bytes, so that any structure wraps around.
+    pub const LAST: Self = Self(usize::MAX - 7);
+
+    /// As a number.
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+/// A mapping of this process.
+///
+/// # Invariants
+///
+/// The ranges of `pieces` are mapped, by and for this value alone, and ascend.
+#[derive(Debug)]
+pub struct View {
+    base: usize,
+    len: usize,
+    pieces: Vec<Range<usize>>,
+}
+
+impl View {
+    /// mmap() of `len` bytes of a file from `offset`, anywhere.
+    pub fn map(
+        fd: impl AsFd,
+        offset: u64,
+        len: usize,
+        prot: ProtFlags,
+        flags: MapFlags,
+    ) -> Result<Self, Errno> {
+        assert!(!flags.contains(MapFlags::MAP_FIXED), "would hit the heap");
+        let fd = fd.as_fd().as_raw_fd();
+        // SAFETY: Without MAP_FIXED and with no address wished for, the kernel
+        // puts the mapping where nothing of this process lies.
+        let base = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                len,
+                prot.bits(),
+                flags.bits(),
+                fd,
+                offset as libc::off_t,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(Self::own(base as usize, len))
+    }
+
+    /// mmap() as programs do it: shared, readable and writable.
+    #[track_caller]
+    pub fn shared(fd: impl AsFd, offset: u64, len: usize) -> Self {
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        Self::map(fd, offset, len, prot, MapFlags::MAP_SHARED).expect("mmap of the arena")
+    }
+
+    /// Private memory of `len` bytes, with more than the largest structure of
+    /// any ioctl() after it that cannot be accessed.
+    pub fn anonymous(len: usize) -> Self {
+        const LARGEST: usize = 1 << 14;
+        let page = super::system_page();
+        let len = len.next_multiple_of(page);
+        let whole = NonZeroUsize::new(len + LARGEST.next_multiple_of(page)).expect("not 0");
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: As in `map()`.
+        let base =
+            unsafe { nix::sys::mman::mmap_anonymous(None, whole, prot, MapFlags::MAP_PRIVATE) };
+        let base = base.expect("memory").as_ptr() as usize;
+        let mut view = Self::own(base, whole.get());
+        view.protect(len..whole.get(), ProtFlags::PROT_NONE)
+            .expect("mprotect of own memory");
+        view.len = len;
+        view
+    }
+
+    fn own(base: usize, len: usize) -> Self {
+        // INVARIANT: The caller got the range from the kernel just now.
+        #[expect(clippy::single_range_in_vec_init, reason = "one piece at first")]
+        let pieces = vec![base..base + len];
+        Self { base, len, pieces }
+    }
+
+    /// Bytes from the first to the last that can be accessed.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The address of byte `at`.
+    pub fn address(&self, at: usize) -> Address {
+        assert!(at <= self.len, "byte {at} of {}", self.len);
+        Address(self.base + at)
+    }
+
+    /// The address of the last `bytes` before what cannot be accessed.
+    pub fn tail(&self, bytes: usize) -> Address {
+        self.address(self.len - bytes)
+    }
+
+    fn byte(&self, at: usize) -> &AtomicU8 {
+        let address = self.base + at;
+        let inside = |piece: &Range<usize>| piece.contains(&address);
+        assert!(self.pieces.iter().any(inside), "byte {at} is not mapped");
+        // SAFETY: By the type's invariant the byte belongs to a mapping that
+        // is this value's as long as it is borrowed. All accesses of this
+        // process are atomic; of others' any value is expected.
+        unsafe { AtomicU8::from_ptr(address as *mut u8) }
+    }
+
+    /// Reads byte `at`; a signal, where the page cannot be read.
+    pub fn load(&self, at: usize) -> u8 {
+        self.byte(at).load(Ordering::Relaxed)
+    }
+
+    /// Writes byte `at`; a signal, where the page cannot be written.
+    pub fn store(&self, at: usize, value: u8) {
+        self.byte(at).store(value, Ordering::Relaxed);
+    }
+
+    /// Reads byte `at` for what that does.
+    pub fn touch(&self, at: usize) {
+        std::hint::black_box(self.load(at));
+    }
+
+    /// Reads `len` bytes from `at`.
+    pub fn bytes(&self, at: usize, len: usize) -> Vec<u8> {
+        (at..at + len).map(|at| self.load(at)).collect()
+    }
+
+    /// Writes `from` to `at`.
+    pub fn set_bytes(&self, at: usize, from: &[u8]) {
+        for (i, byte) in from.iter().enumerate() {
+            self.store(at + i, *byte);
+        }
+    }
+
+    /// Reads byte `at` through the kernel, which answers `EFAULT` where a
+    /// program would get a signal.
+    pub fn probe(&self, at: usize) -> Result<u8, Errno> {
+        let (read, write) = nix::unistd::pipe().expect("pipe");
+        write_from(&write, self.address(at), 1)?;
+        let mut byte = [0];
+        nix::unistd::read(&read, &mut byte).expect("a byte was written");
+        Ok(byte[0])
+    }
+
+    /// Whether the page of byte `at` belongs to any mapping, without a touch.
+    pub fn is_mapped(&self, at: usize) -> bool {
+        let page = super::system_page();
+        let address = (self.base + at) / page * page;
+        // SAFETY: MS_ASYNC looks the mapping up and changes nothing.
+        unsafe { libc::msync(address as *mut _, page, libc::MS_ASYNC) == 0 }
+    }
+
+    fn absolute(&self, range: &Range<usize>) -> (*mut libc::c_void, usize) {
+        let address = self.base + range.start;
+        let whole =
+            |piece: &Range<usize>| piece.start <= address && self.base + range.end <= piece.end;
+        assert!(self.pieces.iter().any(whole), "{range:?} is not mapped");
+        (address as *mut _, range.len())
+    }
+
+    /// mprotect() of a range.
+    pub fn protect(&self, range: Range<usize>, prot: ProtFlags) -> Result<(), Errno> {
+        let (address, len) = self.absolute(&range);
+        // SAFETY: The range is this mapping's; accesses may end in a
+        // signal.
+        Errno::result(unsafe { libc::mprotect(address, len, prot.bits()) }).map(drop)
+    }
+
+    /// madvise() of a range.
+    pub fn advise(&self, range: Range<usize>, advice: MmapAdvise) -> Result<(), Errno> {
+        let (address, len) = self.absolute(&range);
+        // SAFETY: The range is this mapping's, whose contents may change at
+        // any time.
+        Errno::result(unsafe { libc::madvise(address, len, advice as i32) }).map(drop)
+    }
+
+    /// munmap() of a range.
+    pub fn unmap(&mut self, range: Range<usize>) -> Result<(), Errno> {
+        let (address, len) = self.absolute(&range);
+        // SAFETY: The range is this mapping's, and no longer counted as such
+        // below, so that nothing accesses what may come to lie there.
+        Errno::result(unsafe { libc::munmap(address, len) })?;
+        let (start, end) = (address as usize, address as usize + len);
+        let pieces = std::mem::take(&mut self.pieces).into_iter();
+        // INVARIANT: What was unmapped is taken out of the pieces.
+        self.pieces = pieces
+            .flat_map(|piece| {
+                [
+                    piece.start..piece.end.min(start),
+                    piece.start.max(end)..piece.end,
+                ]
+            })
+            .filter(|piece| !piece.is_empty())
+            .collect();
+        Ok(())
+    }
+
+    /// mremap() of the whole mapping from `old` to `new` bytes. What is refused
+    /// leaves it as it was.
+    pub fn remap(&mut self, old: usize, new: usize, flags: i32) -> Result<(), Errno> {
+        assert_eq!(flags & libc::MREMAP_FIXED, 0, "would hit the heap");
+        // SAFETY: The range is this mapping's, and the kernel chooses where it
+        // moves to, which is noted below.
+        let moved = unsafe { libc::mremap(self.base as *mut _, old, new, flags) };
+        if moved == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let before = std::mem::take(&mut self.pieces);
+        let old_stays = old == 0 || flags & libc::MREMAP_DONTUNMAP != 0;
+        // INVARIANT: The range is where the kernel moved it to.
+        *self = Self::own(moved as usize, new);
+        if old_stays {
+            self.pieces.extend(before);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        for piece in &self.pieces {
+            // SAFETY: By the type's invariant the range is ours, and `self` is
+            // not used again.
+            unsafe { libc::munmap(piece.start as *mut _, piece.len()) };
+        }
+    }
+}
+
+/// write() of `len` bytes at an address.
+pub fn write_from(fd: impl AsFd, from: Address, len: usize) -> Result<usize, Errno> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: The kernel only reads, and answers EFAULT where it cannot.
+    let written = unsafe { libc::write(fd, from.get() as *const _, len) };
+    Errno::result(written).map(|written| written as usize)
+}
+
+/// ioctl() with a pointer that may be anything.
+pub fn ioctl_at(fd: impl AsFd, request: u32, at: Address) -> Result<i32, Errno> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: A driver accesses at most the bytes that the request's number
+    // encodes, less than 16 KiB. By the type's promise these are in a `View`,
+    // whose accesses expect any value; where an anonymous one ends, so much
+    // follows that cannot be accessed.
+    Errno::result(unsafe { libc::ioctl(fd, request as _, at.get()) })
+}
+
+/// A structure of the contract: plain numbers without padding (the C header
+/// test holds their layout).
+pub trait Plain: Copy {
+    /// Its bytes.
+    fn to_bytes(&self) -> Vec<u8>;
+    /// From the first bytes of `bytes`.
+    fn from_bytes(bytes: &[u8]) -> Self;
+}
+
+macro_rules! plain {
+    ($($type:ty),*) => {$(
+        impl Plain for $type {
+            fn to_bytes(&self) -> Vec<u8> {
+                // SAFETY: The structure has no padding, and any byte is a u8.
+                unsafe {
+                    std::slice::from_raw_parts(ptr::from_ref(self).cast(), size_of::<Self>())
+                }
+                .to_vec()
+            }
+
+            fn from_bytes(bytes: &[u8]) -> Self {
+                assert!(bytes.len() >= size_of::<Self>(), "too few bytes");
+                // SAFETY: There are enough bytes, and any bytes are integers.
+                unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) }
+            }
+        }
+    )*};
+}
+
+plain!(
+    uapi::freelist_info,
+    uapi::freelist_alloc,
+    uapi::freelist_free,
+    uapi::freelist_stat
+);
+
+/// ioctl() with a structure, as C programs do it.
+pub fn ioctl<T: Plain>(fd: BorrowedFd<'_>, request: u32, with: &mut T) -> Result<i32, Errno> {
+    // Its end is the end of what can be accessed.
+    let view = View::anonymous(size_of::<T>());
+    let at = view.len() - size_of::<T>();
+    view.set_bytes(at, &with.to_bytes());
+    let result = ioctl_at(fd, request, view.address(at))?;
+    *with = T::from_bytes(&view.bytes(at, size_of::<T>()));
+    Ok(result)
+}

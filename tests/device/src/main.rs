@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of `/dev/freelist` from user space, in KTAP.
+//!
+//! They hold the module to the contract that `src/uapi/freelist.h` and the
+//! project's README describe. Run as root, with the module loaded and debugfs
+//! mounted. Every test is a process of its own (see [`harness`]), so what one
+//! leaves behind cannot reach the next.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | `harness` | runs tests, watches them, prints KTAP |
+//! | `kit` | what tests are made of: arenas, ledgers, raw calls and mappings |
+//! | `suites` | the tests, a file an area |
+//!
+//! `Peer:` in a test's comment names what a trusted peer tests in its place.
+
+mod harness;
+mod kit;
+mod suites;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Tests /dev/freelist and prints KTAP. The status is 0 when no test failed.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// Suites or SUITE/TEST to run; all when none is named.
+    names: Vec<String>,
+    /// List the tests and run none.
+    #[arg(long)]
+    list: bool,
+    /// How much work the longer tests do; 1 suits an emulated debug kernel.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    scale: u32,
+    /// Seconds after which a test that gave no result is killed.
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    timeout: u64,
+    /// Run this one test here, without KTAP: what the harness does for each.
+    #[arg(long, value_name = "SUITE/TEST", hide = true)]
+    one: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(name) = &cli.one {
+        return harness::one(suites::ALL, name);
+    }
+    if cli.list {
+        for (suite, test) in harness::selected(suites::ALL, &cli.names) {
+            println!("{}/{}", suite.name, test.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    harness::all(
+        suites::ALL,
+        &cli.names,
+        cli.scale,
+        Duration::from_secs(cli.timeout),
+    )
+}

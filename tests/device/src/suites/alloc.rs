@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a request gets.
+
+use freelist::Flags;
+
+use crate::harness::{skip, suite};
+use crate::kit::{
+    alloc, arena, block_bytes_of, free, page, random, random_size, raw, room, scaled, stat, Ledger,
+    DEFAULT, GROW, KIB, LARGEST, MIB, SMALLEST,
+};
+
+suite!("freelist_alloc":
+    every_size_class_up_to_16_mib_is_served,
+    every_size_class_that_fits_the_memory_is_served,
+    sizes_around_powers_of_two_get_their_own_bytes_and_no_more,
+    a_request_of_5_1_mib_gets_5_1_mib,
+    what_lies_behind_a_block_of_odd_size_serves_others,
+    fixed_sizes_come_and_go,
+    random_sizes_do_not_overlap,
+    a_long_list_of_live_blocks_keeps_its_bytes,
+    a_full_arena_of_small_blocks_has_no_gaps,
+    the_answer_leaves_the_other_fields,
+    low_offsets_are_used_first,
+    requested_bytes_are_those_that_were_asked_for,
+);
+
+fn every_class_from_to(least: u64, most: u64) {
+    let arena = arena();
+    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+    let mut ledger = Ledger::new(&arena, &memory);
+    let mut size = least;
+    while size <= most {
+        let block = ledger.alloc(size, DEFAULT).unwrap();
+        assert_eq!(block.bytes, size);
+        // A second one is another one.
+        if size <= MIB {
+            ledger.alloc(size, DEFAULT).unwrap();
+        }
+        let stat = stat(&arena);
+        assert_eq!(stat.live_blocks, ledger.len() as u64);
+        assert_eq!(stat.live_bytes, ledger.bytes());
+        if size > MIB {
+            ledger.free(block.offset);
+        }
+        size *= 2;
+    }
+    ledger.free_all();
+    assert_eq!(stat(&arena).live_bytes, 0);
+}
+
+fn every_size_class_up_to_16_mib_is_served() {
+    every_class_from_to(SMALLEST, 16 * MIB);
+}
+
+/// Peer: `gpu_buddy` (max order).
+fn every_size_class_that_fits_the_memory_is_served() {
+    // A freed block stays held, so the classes add up.
+    let most = (room() / 2).min(LARGEST);
+    if most < 32 * MIB {
+        skip("too little memory for blocks over 16 MiB");
+    }
+    every_class_from_to(32 * MIB, 1 << most.ilog2());
+    eprintln!("up to {} MiB", (1u64 << most.ilog2()) / MIB);
+}
+
+fn sizes_around_powers_of_two_get_their_own_bytes_and_no_more() {
+    let arena = arena();
+    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+    let mut ledger = Ledger::new(&arena, &memory);
+    for shift in 0..=22 {
+        let power = 1u64 << shift;
+        for size in [power - 1, power, power + 1] {
+            if size != 0 {
+                // The ledger checks block_bytes and alignment.
+                ledger.alloc(size, DEFAULT).unwrap();
+            }
+        }
+    }
+    ledger.free_all();
+}
+
+fn a_request_of_5_1_mib_gets_5_1_mib() {
+    let arena = arena();
+    let size = 51 * MIB / 10;
+    let block = alloc(&arena, size);
+    assert_eq!(block.bytes, size.next_multiple_of(page()));
+    assert_eq!(block.offset % (8 * MIB), 0);
+    let stat = stat(&arena);
+    assert_eq!(stat.live_bytes, block.bytes);
+    assert!(
+        stat.held_bytes < size + size / 50,
+        "{} bytes held for {size}",
+        stat.held_bytes
+    );
+}
+
+fn what_lies_behind_a_block_of_odd_size_serves_others() {
+    let arena = arena();
+    let big = alloc(&arena, 5 * MIB + 1);
+    let small = alloc(&arena, 2 * MIB);
+    assert!(
+        small.offset + small.bytes <= big.offset || small.offset >= big.offset + big.bytes,
+        "{small:x?} overlaps {big:x?}"
+    );
+    free(&arena, big);
+    free(&arena, small);
+}
+
+/// Peer: `lib/test_vmalloc.c` (fixed).
+fn fixed_sizes_come_and_go() {
+    let arena = arena();
+    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+    let mut ledger = Ledger::new(&arena, &memory);
+    for size in [32, 100, KIB, 4 * KIB, 12 * KIB, 64 * KIB + 1] {
+        for _ in 0..scaled(3) {
+            for _ in 0..20 {
+                ledger.alloc(size, DEFAULT).unwrap();
+            }
+            ledger.free_all();
+        }
+        assert_eq!(stat(&arena).live_blocks, 0);
+    }
+}
+
+/// Peer: `lib/test_vmalloc.c` (random size).
+fn random_sizes_do_not_overlap() {
+    let mut rng = random();
+    let arena = arena();
+    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+    let mut ledger = Ledger::new(&arena, &memory);
+    for _ in 0..scaled(400) {
+        ledger
+            .alloc(random_size(&mut rng, 256 * KIB), DEFAULT)
+            .unwrap();
+    }
+    ledger.free_all();
+}
+
+/// Peer: `lib/test_vmalloc.c` (long busy list).
+fn a_long_list_of_live_blocks_keeps_its_bytes() {
+    let arena = arena();
+    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+    let mut ledger = Ledger::new(&arena, &memory);
+    let count = scaled(3000);
+    for i in 0..count {
+        ledger.alloc(32 << (i % 3), DEFAULT).unwrap();
+    }
+    // Others come and go around them.
+    for size in [MIB, 64 * KIB, 4 * KIB] {
+        let block = ledger.alloc(size, DEFAULT).unwrap();
+        ledger.free(block.offset);
+    }
+    assert_eq!(ledger.len(), count);
+    ledger.free_all();
+    assert_eq!(stat(&arena).live_blocks, 0);
+}
+
+/// Peer: `lib/test_vmalloc.c` (full fit), `gpu_buddy` (pessimistic).
+fn a_full_arena_of_small_blocks_has_no_gaps() {
+    let arena = arena();
+    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+    let mut ledger = Ledger::new(&arena, &memory);
+    let run = arena.alloc(64 * KIB, GROW).unwrap();
+    arena.free(run.offset).unwrap();
+    let held = stat(&arena).held_bytes;
+    while ledger.alloc(SMALLEST, Flags::LARGER).is_ok() {}
+    assert_eq!(ledger.bytes(), held, "all of what is held is live");
+    assert_eq!(stat(&arena).free_bytes, 0);
+    ledger.free_all();
+    assert_eq!(stat(&arena).held_bytes, held);
+}
+
+fn the_answer_leaves_the_other_fields() {
+    let arena = arena();
+    let request = raw::request(1000);
+    let answer = raw::alloc(&arena, request).unwrap();
+    assert_eq!(answer.size, request.size);
+    assert_eq!(answer.flags, request.flags);
+    assert_eq!(answer.reserved, 0);
+    assert_eq!(answer.timeout_ns, 0);
+    assert_eq!(answer.block_bytes, block_bytes_of(1000, page()));
+}
+
+fn low_offsets_are_used_first() {
+    let arena = arena();
+    let blocks: Vec<_> = (0..8).map(|_| alloc(&arena, 64 * KIB)).collect();
+    let highest = blocks.iter().map(|block| block.offset).max();
+    assert!(highest.unwrap() < 8 * MIB, "{blocks:x?}");
+}
+
+fn requested_bytes_are_those_that_were_asked_for() {
+    let arena = arena();
+    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+    let mut ledger = Ledger::new(&arena, &memory);
+    for size in [1, 33, 5000, 70_000] {
+        ledger.alloc(size, DEFAULT).unwrap();
+        assert_eq!(stat(&arena).requested_bytes, ledger.requested());
+    }
+    let requested = ledger.requested();
+    ledger.free_all();
+    assert_eq!(stat(&arena).requested_bytes, requested, "in all");
+    assert_eq!(stat(&arena).frees, 4);
+}

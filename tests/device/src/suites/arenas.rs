@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whose arena it is.
+
+use std::fs;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use freelist::Arena;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    recvmsg, sendmsg, socketpair, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags,
+    SockFlag, SockType,
+};
+
+use crate::harness::suite;
+use crate::kit::process::spawn_child;
+use crate::kit::{alloc, arena, free, page, refused, scaled, stat, View, KIB, MIB};
+
+suite!("freelist_arenas":
+    every_open_is_an_arena_of_its_own,
+    arenas_hold_different_bytes_at_the_same_offset,
+    a_duplicate_is_the_same_arena,
+    a_passed_descriptor_is_the_same_arena,
+    opening_a_descriptor_of_proc_is_a_new_arena,
+    a_child_keeps_the_arena_of_a_parent_that_closed_it,
+    what_a_child_leaves_stays_until_the_last_reference,
+    many_arenas_come_and_go,
+    the_device_belongs_to_root_alone,
+    a_descriptor_is_closed_by_exec,
+);
+
+fn every_open_is_an_arena_of_its_own() {
+    let (one, two) = (arena(), arena());
+    let block = alloc(&one, 64 * KIB);
+    assert_eq!(stat(&one).live_blocks, 1);
+    assert_eq!(stat(&two).live_blocks, 0);
+    assert_eq!(stat(&two).held_bytes, 0);
+    refused(two.free(block.offset), Errno::ENOENT);
+    free(&one, block);
+}
+
+fn arenas_hold_different_bytes_at_the_same_offset() {
+    let arenas: Vec<Arena> = (0..4).map(|_| arena()).collect();
+    let views: Vec<View> = arenas
+        .iter()
+        .map(|arena| {
+            let block = alloc(arena, page());
+            assert_eq!(block.offset, 0, "low offsets are used first");
+            View::shared(arena, 0, page() as usize)
+        })
+        .collect();
+    for (i, view) in views.iter().enumerate() {
+        view.store(100, i as u8 + 1);
+    }
+    for (i, view) in views.iter().enumerate() {
+        assert_eq!(view.load(100), i as u8 + 1);
+    }
+}
+
+fn a_duplicate_is_the_same_arena() {
+    let one = arena();
+    let two = one.try_clone().unwrap();
+    let block = alloc(&one, 64);
+    assert_eq!(stat(&two).live_blocks, 1);
+    free(&two, block);
+    refused(one.free(block.offset), Errno::ENOENT);
+    let block = alloc(&one, 64);
+    drop(one);
+    free(&two, block);
+}
+
+/// A socket pair, whose ends are closed with it.
+fn sockets() -> (OwnedFd, OwnedFd) {
+    let (family, kind) = (AddressFamily::Unix, SockType::Stream);
+    socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap()
+}
+
+fn send(socket: &OwnedFd, arena: &Arena) {
+    let fds = [arena.as_fd().as_raw_fd()];
+    let message = [ControlMessage::ScmRights(&fds)];
+    let bytes = [IoSlice::new(b"x")];
+    let flags = MsgFlags::empty();
+    sendmsg::<()>(socket.as_raw_fd(), &bytes, &message, flags, None).unwrap();
+}
+
+#[expect(unsafe_code, reason = "a descriptor comes as a number")]
+fn receive(socket: &OwnedFd) -> Arena {
+    let mut byte = [0];
+    let mut bytes = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let got = recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut space), flags).unwrap();
+    let fd = got.cmsgs().unwrap().find_map(|message| match message {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    // SAFETY: recvmsg() made the descriptor just now, for us.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd.expect("a descriptor was sent")) };
+    Arena::from_fd(fd)
+}
+
+fn a_passed_descriptor_is_the_same_arena() {
+    let (here, there) = sockets();
+    let mine = arena();
+    let block = alloc(&mine, page());
+    let view = View::shared(&mine, block.offset, page() as usize);
+    view.store(0, 1);
+    let child = spawn_child(|| {
+        // One that the child has by no other way.
+        let passed = receive(&there);
+        let view = View::shared(&passed, 0, page() as usize);
+        let block = alloc(&passed, page());
+        assert_eq!(block.offset, 0);
+        view.store(7, 7);
+        send(&there, &passed);
+    });
+    {
+        let passed = arena();
+        send(&here, &passed);
+    }
+    let back = receive(&here);
+    child.succeed();
+    let passed = View::shared(&back, 0, page() as usize);
+    assert_eq!(passed.load(7), 7);
+    back.free(0).unwrap();
+    assert_eq!(stat(&back).allocs, 1);
+    assert_eq!(view.load(0), 1, "the other arena is untouched");
+    free(&mine, block);
+}
+
+fn opening_a_descriptor_of_proc_is_a_new_arena() {
+    let one = arena();
+    let block = alloc(&one, 64);
+    let path = format!("/proc/self/fd/{}", one.as_fd().as_raw_fd());
+    let two = Arena::open_path(path).unwrap();
+    assert_eq!(stat(&two).live_blocks, 0);
+    refused(two.free(block.offset), Errno::ENOENT);
+    alloc(&two, 3 * MIB);
+    assert_eq!(stat(&one).live_blocks, 1);
+}
+
+fn a_child_keeps_the_arena_of_a_parent_that_closed_it() {
+    let (here, there) = sockets();
+    let shared = arena();
+    let block = alloc(&shared, 64 * KIB);
+    let child = spawn_child(|| {
+        let mut byte = [0];
+        nix::unistd::read(&there, &mut byte).unwrap();
+        // The parent has closed it by now.
+        let view = View::shared(&shared, block.offset, block.bytes as usize);
+        view.store(5, 5);
+        assert_eq!(view.load(5), 5);
+        free(&shared, block);
+        assert_eq!(stat(&shared).live_blocks, 0);
+    });
+    drop(shared);
+    nix::unistd::write(&here, b"x").unwrap();
+    child.succeed();
+}
+
+fn what_a_child_leaves_stays_until_the_last_reference() {
+    let shared = arena();
+    spawn_child(|| {
+        alloc(&shared, 64);
+        alloc(&shared, 64 * KIB);
+    })
+    .succeed();
+    let stat = stat(&shared);
+    assert_eq!((stat.live_blocks, stat.allocs), (2, 2));
+}
+
+/// Peer: ttm_pool (fini drains).
+fn many_arenas_come_and_go() {
+    for _ in 0..scaled(10) {
+        let arenas: Vec<Arena> = (0..16).map(|_| arena()).collect();
+        for (i, arena) in arenas.iter().enumerate() {
+            alloc(arena, 32 << (i % 12));
+        }
+        for (i, arena) in arenas.iter().enumerate() {
+            let stat = stat(arena);
+            assert_eq!((stat.live_blocks, stat.live_bytes), (1, 32 << (i % 12)));
+        }
+    }
+}
+
+fn the_device_belongs_to_root_alone() {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let device = fs::metadata(freelist::DEVICE).unwrap();
+    assert!(device.file_type().is_char_device());
+    assert_eq!(device.mode() & 0o777, 0o600);
+    assert_eq!(device.uid(), 0);
+}
+
+fn a_descriptor_is_closed_by_exec() {
+    let arena = arena();
+    let fd = arena.as_fd().as_raw_fd();
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = i32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
+    assert_ne!(flags & libc::O_CLOEXEC, 0, "what the client crate opens");
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How the contract is extended: type and number decide, a shorter structure
+//! is extended with zeros, a longer one ends in zeros.
+//! Peer: dmabuf-heaps (old and new structure).
+
+use freelist::uapi::{
+    freelist_alloc, freelist_free, freelist_info, freelist_stat, FREELIST_IOC_ALLOC,
+    FREELIST_IOC_FREE, FREELIST_IOC_INFO, FREELIST_IOC_STAT,
+};
+use freelist::Arena;
+use nix::errno::Errno;
+
+use crate::harness::suite;
+use crate::kit::view::{ioctl_at, Address, Plain};
+use crate::kit::{alloc, arena, block_bytes_of, free, page, raw, stat, View};
+
+suite!("freelist_extension":
+    a_longer_request_that_ends_in_zeros_is_served,
+    a_longer_request_that_does_not_end_in_zeros_is_e2big,
+    a_longer_answer_ends_in_zeros,
+    a_shorter_request_is_extended_with_zeros,
+    a_shorter_answer_is_cut,
+    a_structure_of_no_bytes_is_all_zeros,
+    the_direction_does_not_matter,
+    calls_that_only_answer_read_nothing,
+);
+
+/// Calls with `bytes` as the structure, of which the number says how many they
+/// are, right before memory that cannot be accessed.
+fn call(arena: &Arena, request: u32, bytes: &mut [u8]) -> Result<(), Errno> {
+    let view = View::anonymous(bytes.len() + 1);
+    let at = view.len() - bytes.len();
+    view.set_bytes(at, bytes);
+    let request = raw::with_size(request, bytes.len() as u32);
+    ioctl_at(arena, request, view.address(at))?;
+    bytes.copy_from_slice(&view.bytes(at, bytes.len()));
+    Ok(())
+}
+
+/// Bytes more than this version's structure has; the last makes the largest
+/// structure that a number can encode.
+fn longer(request: u32) -> [usize; 6] {
+    let most = raw::LARGEST_SIZE - raw::size(request);
+    [1, 7, 8, 100, 5000, most as usize]
+}
+
+fn a_longer_request_that_ends_in_zeros_is_served() {
+    let arena = arena();
+    for more in longer(FREELIST_IOC_ALLOC) {
+        let mut bytes = raw::request(1000).to_bytes();
+        bytes.resize(bytes.len() + more, 0);
+        call(&arena, FREELIST_IOC_ALLOC, &mut bytes).unwrap();
+        let answer = freelist_alloc::from_bytes(&bytes);
+        assert_eq!(answer.block_bytes, block_bytes_of(1000, page()));
+        let tail = &bytes[size_of::<freelist_alloc>()..];
+        assert!(tail.iter().all(|byte| *byte == 0), "the answer's end");
+
+        let offset = answer.offset;
+        let mut bytes = freelist_free { offset }.to_bytes();
+        bytes.resize(bytes.len() + more.min(5000), 0);
+        call(&arena, FREELIST_IOC_FREE, &mut bytes).unwrap();
+        assert_eq!(stat(&arena).live_blocks, 0);
+    }
+}
+
+fn a_longer_request_that_does_not_end_in_zeros_is_e2big() {
+    let arena = arena();
+    let block = alloc(&arena, 64);
+    let offset = block.offset;
+    for more in longer(FREELIST_IOC_ALLOC) {
+        for (request, bytes) in [
+            (FREELIST_IOC_ALLOC, raw::request(64).to_bytes()),
+            (FREELIST_IOC_FREE, freelist_free { offset }.to_bytes()),
+        ] {
+            for nonzero in [0, more / 2, more - 1] {
+                let mut bytes = bytes.clone();
+                let at = bytes.len() + nonzero;
+                bytes.resize(bytes.len() + more, 0);
+                bytes[at] = 1;
+                let result = call(&arena, request, &mut bytes);
+                assert_eq!(result, Err(Errno::E2BIG), "{more} bytes more");
+            }
+        }
+    }
+    assert_eq!(stat(&arena).live_blocks, 1);
+    free(&arena, block);
+}
+
+fn a_longer_answer_ends_in_zeros() {
+    let arena = arena();
+    for (request, known) in [
+        (FREELIST_IOC_INFO, size_of::<freelist_info>()),
+        (FREELIST_IOC_STAT, size_of::<freelist_stat>()),
+    ] {
+        let mut exact = vec![0; known];
+        call(&arena, request, &mut exact).unwrap();
+        for more in longer(request) {
+            let mut bytes = vec![0xff; known + more];
+            call(&arena, request, &mut bytes).unwrap();
+            assert_eq!(bytes[..known], exact);
+            assert!(bytes[known..].iter().all(|byte| *byte == 0));
+        }
+    }
+}
+
+fn a_shorter_request_is_extended_with_zeros() {
+    let arena = arena();
+    let whole = raw::request(64).to_bytes();
+    // Without `offset` the block is made all the same, and known to the arena
+    // alone; without `flags` nothing may be done for it.
+    for (len, expected) in [
+        (36, Ok(())),
+        (24, Ok(())),
+        (16, Ok(())),
+        (12, Ok(())),
+        (8, Err(Errno::ENOMEM)),
+        (0, Err(Errno::EINVAL)),
+    ] {
+        let before = stat(&arena).live_blocks;
+        let result = call(&arena, FREELIST_IOC_ALLOC, &mut whole.clone()[..len]);
+        assert_eq!(result, expected, "of {len} bytes");
+        let made = stat(&arena).live_blocks - before;
+        assert_eq!(made, u64::from(expected.is_ok()), "of {len} bytes");
+    }
+
+    let block = alloc(&arena, 64);
+    assert!(block.offset < 1 << 16, "low offsets are used first");
+    let mut bytes = freelist_free {
+        offset: block.offset.to_le(),
+    }
+    .to_bytes();
+    call(&arena, FREELIST_IOC_FREE, &mut bytes[..2]).unwrap();
+    assert_eq!(raw::free(&arena, block.offset), Err(Errno::ENOENT));
+}
+
+fn a_shorter_answer_is_cut() {
+    let arena = arena();
+    for (request, known) in [
+        (FREELIST_IOC_INFO, size_of::<freelist_info>()),
+        (FREELIST_IOC_STAT, size_of::<freelist_stat>()),
+    ] {
+        let mut exact = vec![0; known];
+        call(&arena, request, &mut exact).unwrap();
+        for len in [1, 4, 7, 16, known - 1] {
+            let mut bytes = vec![0xff; len];
+            call(&arena, request, &mut bytes).unwrap();
+            assert_eq!(bytes, exact[..len]);
+        }
+        // Written are as many bytes as the number says, not more.
+        let view = View::anonymous(known);
+        view.set_bytes(0, &vec![0xff; known]);
+        let short = raw::with_size(request, 8);
+        ioctl_at(&arena, short, view.address(0)).unwrap();
+        assert!(view.bytes(8, known - 8).iter().all(|byte| *byte == 0xff));
+    }
+}
+
+fn a_structure_of_no_bytes_is_all_zeros() {
+    let arena = arena();
+    let of_none = |request| ioctl_at(&arena, raw::with_size(request, 0), Address::NULL);
+    assert_eq!(of_none(FREELIST_IOC_INFO), Ok(0));
+    assert_eq!(of_none(FREELIST_IOC_STAT), Ok(0));
+    assert_eq!(of_none(FREELIST_IOC_ALLOC), Err(Errno::EINVAL));
+    assert_eq!(of_none(FREELIST_IOC_FREE), Err(Errno::ENOENT));
+    let first = alloc(&arena, 64);
+    assert_eq!(first.offset, 0, "low offsets are used first");
+    assert_eq!(of_none(FREELIST_IOC_FREE), Ok(0));
+    assert_eq!(stat(&arena).live_blocks, 0);
+}
+
+fn the_direction_does_not_matter() {
+    let arena = arena();
+    for direction in 0..4 {
+        let turned = |request| raw::with_direction(request, direction);
+        let mut bytes = raw::request(64).to_bytes();
+        call(&arena, turned(FREELIST_IOC_ALLOC), &mut bytes).unwrap();
+        let offset = freelist_alloc::from_bytes(&bytes).offset;
+
+        let mut bytes = vec![0; size_of::<freelist_stat>()];
+        call(&arena, turned(FREELIST_IOC_STAT), &mut bytes).unwrap();
+        assert_eq!(freelist_stat::from_bytes(&bytes).live_blocks, 1);
+
+        let mut bytes = vec![0; size_of::<freelist_info>()];
+        call(&arena, turned(FREELIST_IOC_INFO), &mut bytes).unwrap();
+        assert_eq!(
+            u64::from(freelist_info::from_bytes(&bytes).page_size),
+            page()
+        );
+
+        let mut bytes = freelist_free { offset }.to_bytes();
+        call(&arena, turned(FREELIST_IOC_FREE), &mut bytes).unwrap();
+    }
+}
+
+fn calls_that_only_answer_read_nothing() {
+    let arena = arena();
+    for request in [FREELIST_IOC_INFO, FREELIST_IOC_STAT] {
+        // What would be E2BIG, were it read.
+        let mut bytes = vec![0xff; 300];
+        call(&arena, request, &mut bytes).unwrap();
+    }
+}

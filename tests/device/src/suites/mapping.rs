@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is seen through a mapping.
+
+use std::fs::File;
+use std::io::{IoSliceMut, Read, Seek, SeekFrom};
+
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags};
+use nix::sys::signal::Signal;
+use nix::sys::uio::{process_vm_readv, RemoteIoVec};
+use nix::unistd::Pid;
+
+use crate::harness::suite;
+use crate::kit::process::{fork_child, signal_of, spawn_child};
+use crate::kit::view::write_from;
+use crate::kit::{alloc, arena, free, info, page, refused, stat, View, DEFAULT, KIB, LARGER, MIB};
+
+suite!("freelist_mapping":
+    an_offset_without_a_page_is_sigbus,
+    a_free_page_that_was_never_mapped_is_sigbus,
+    a_page_with_any_live_block_is_there,
+    new_pages_read_as_zero,
+    other_arenas_bytes_are_never_seen,
+    all_mappings_of_an_arena_show_the_same_bytes,
+    a_part_of_the_arena_shows_its_bytes,
+    a_freed_blocks_page_stays_mapped_where_it_was,
+    contents_outlive_the_mapping,
+    the_mapping_outlives_the_descriptor,
+    a_hole_divides_a_mapping,
+    protections_divide_a_mapping,
+    a_forked_child_shares_the_blocks,
+    a_child_without_the_mapping_does_not_have_it,
+    madvise_dontneed_keeps_the_contents,
+    madvise_that_would_take_pages_away_is_refused,
+    blocks_are_good_for_system_calls,
+    other_processes_tools_read_the_blocks,
+    every_byte_of_a_block_is_memory,
+    pages_stay_what_they_were_under_all_this,
+);
+
+/// Peer: fault-handler bounds (CVE-2023-2008).
+fn an_offset_without_a_page_is_sigbus() {
+    let arena = arena();
+    let view = View::shared(&arena, 0, info().arena_bytes as usize);
+    let last = view.len() - 1;
+    for at in [0, MIB as usize, view.len() / 2, last] {
+        assert_eq!(view.probe(at), Err(Errno::EFAULT));
+        let signal = signal_of(|| view.touch(at));
+        assert_eq!(signal, Some(Signal::SIGBUS), "reading {at:#x}");
+        let signal = signal_of(|| view.store(at, 1));
+        assert_eq!(signal, Some(Signal::SIGBUS), "writing {at:#x}");
+    }
+    // Next to a block, too: what is behind its last page.
+    let block = alloc(&arena, 3 * page());
+    let end = (block.offset + block.bytes) as usize;
+    view.store(end - 1, 1);
+    assert_eq!(view.probe(end), Err(Errno::EFAULT));
+    free(&arena, block);
+}
+
+fn a_free_page_that_was_never_mapped_is_sigbus() {
+    let arena = arena();
+    for size in [64, page(), 64 * KIB] {
+        let block = alloc(&arena, size);
+        free(&arena, block);
+        let view = View::shared(&arena, 0, MIB as usize);
+        let signal = signal_of(|| view.touch(block.offset as usize));
+        assert_eq!(signal, Some(Signal::SIGBUS), "of {size} bytes");
+    }
+}
+
+fn a_page_with_any_live_block_is_there() {
+    let arena = arena();
+    let small: Vec<_> = (0..4).map(|_| alloc(&arena, page() / 4)).collect();
+    let view = View::shared(&arena, 0, MIB as usize);
+    let start = small.iter().map(|block| block.offset).min().unwrap();
+    assert_eq!(start % page(), 0);
+    for block in &small[1..] {
+        free(&arena, *block);
+    }
+    // The live block's page is one, whatever else it holds.
+    for at in [0, page() / 2, page() - 1] {
+        let at = small[0].offset / page() * page() + at;
+        view.store(at as usize, 1);
+        assert_eq!(view.load(at as usize), 1);
+    }
+    free(&arena, small[0]);
+}
+
+/// Peer: dmabuf-heaps (zeroed memory), hardened_malloc (zero).
+fn new_pages_read_as_zero() {
+    let arena = arena();
+    for size in [32, page(), 7 * page(), 256 * KIB] {
+        let block = alloc(&arena, size);
+        let start = block.offset / page() * page();
+        let len = (block.offset + block.bytes).next_multiple_of(page()) - start;
+        let view = View::shared(&arena, start, len as usize);
+        let bytes = view.bytes(0, view.len());
+        assert!(bytes.iter().all(|byte| *byte == 0), "of {size} bytes");
+    }
+}
+
+/// Peer: mimalloc-bench security; a mapping after the free (CVE-2024-0582).
+fn other_arenas_bytes_are_never_seen() {
+    let len = 2 * MIB;
+    for _ in 0..3 {
+        let secret = arena();
+        let block = alloc(&secret, len);
+        let view = View::shared(&secret, block.offset, len as usize);
+        for at in (0..len as usize).step_by(64) {
+            view.store(at, 0xa5);
+        }
+        drop(view);
+        drop(secret);
+
+        let other = arena();
+        let block = alloc(&other, len);
+        let view = View::shared(&other, block.offset, len as usize);
+        for at in (0..len as usize).step_by(64) {
+            assert_eq!(view.load(at), 0, "byte {at:#x} of a new page");
+        }
+    }
+}
+
+fn all_mappings_of_an_arena_show_the_same_bytes() {
+    let arena = arena();
+    let block = alloc(&arena, 4 * page());
+    let views: Vec<View> = (0..3)
+        .map(|_| View::shared(&arena, block.offset, block.bytes as usize))
+        .collect();
+    for at in [0, page() as usize, block.bytes as usize - 1] {
+        for (i, view) in views.iter().enumerate() {
+            view.store(at, i as u8 + 1);
+            for other in &views {
+                assert_eq!(other.load(at), i as u8 + 1);
+            }
+        }
+    }
+    let prot = ProtFlags::PROT_READ;
+    let len = block.bytes as usize;
+    let reader = View::map(&arena, block.offset, len, prot, MapFlags::MAP_SHARED).unwrap();
+    assert_eq!(reader.load(0), 3);
+    let signal = signal_of(|| reader.store(0, 9));
+    assert_eq!(signal, Some(Signal::SIGSEGV));
+    assert_eq!(views[0].load(0), 3);
+}
+
+fn a_part_of_the_arena_shows_its_bytes() {
+    let arena = arena();
+    let block = alloc(&arena, 16 * page());
+    let whole = View::shared(&arena, 0, 64 * MIB as usize);
+    for i in 0..16 {
+        let at = block.offset + i * page();
+        whole.store(at as usize, i as u8 + 1);
+        let part = View::shared(&arena, at, page() as usize);
+        assert_eq!(part.load(0), i as u8 + 1);
+    }
+    free(&arena, block);
+}
+
+/// A program that uses a block after its release hurts itself alone: no
+/// signal, and never a page of someone else. Peer: a mapping after the free
+/// (CVE-2024-0582).
+fn a_freed_blocks_page_stays_mapped_where_it_was() {
+    let arena = arena();
+    for size in [64, page(), 64 * KIB] {
+        let block = alloc(&arena, size);
+        let start = block.offset / page() * page();
+        let view = View::shared(&arena, start, block.bytes.next_multiple_of(page()) as usize);
+        view.store(0, 0x77);
+        free(&arena, block);
+        assert_eq!(signal_of(|| view.touch(0)), None, "of {size} bytes");
+        assert_eq!(view.load(0), 0x77);
+        view.store(0, 0x78);
+        let again = arena.alloc(size, LARGER).unwrap();
+        assert_eq!(again, block, "low offsets are used first");
+        assert_eq!(view.load(0), 0x78, "this arena's own bytes");
+        free(&arena, again);
+    }
+}
+
+fn contents_outlive_the_mapping() {
+    let arena = arena();
+    let block = alloc(&arena, 3 * page());
+    let len = block.bytes as usize;
+    for round in 1..5u8 {
+        let view = View::shared(&arena, block.offset, len);
+        for at in [0, len / 2, len - 1] {
+            assert_eq!(view.load(at), round - 1);
+            view.store(at, round);
+        }
+    }
+    free(&arena, block);
+}
+
+fn the_mapping_outlives_the_descriptor() {
+    let arena = arena();
+    let block = alloc(&arena, 4 * page());
+    let view = View::shared(&arena, block.offset, block.bytes as usize);
+    view.store(0, 1);
+    drop(arena);
+    // Also pages that were not touched before.
+    for at in (0..view.len()).step_by(page() as usize) {
+        view.store(at + 1, 2);
+    }
+    assert_eq!((view.load(0), view.load(1)), (1, 2));
+}
+
+/// Peer: `pfnmap`, guard regions (munmap split); CVE-2025-38563.
+fn a_hole_divides_a_mapping() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 8 * page as u64);
+    let mut view = View::shared(&arena, block.offset, 8 * page);
+    for i in 0..4 {
+        view.store(i * page, i as u8 + 1);
+    }
+    view.unmap(2 * page..4 * page).unwrap();
+    assert!(!view.is_mapped(2 * page) && !view.is_mapped(3 * page));
+    // Both sides work, with pages that were mapped before and new ones.
+    assert_eq!((view.load(0), view.load(page)), (1, 2));
+    view.store(7 * page, 8);
+    assert_eq!(view.load(7 * page), 8);
+    view.unmap(0..page).unwrap();
+    view.unmap(7 * page..8 * page).unwrap();
+    view.store(6 * page, 7);
+    let again = View::shared(&arena, block.offset, 8 * page);
+    for (i, value) in [1, 2, 3, 4, 0, 0, 7, 8].into_iter().enumerate() {
+        assert_eq!(again.load(i * page), value, "page {i}");
+    }
+    free(&arena, block);
+}
+
+/// Peer: guard regions (mprotect).
+fn protections_divide_a_mapping() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 4 * page as u64);
+    let view = View::shared(&arena, block.offset, 4 * page);
+    view.store(page, 5);
+    view.protect(page..2 * page, ProtFlags::PROT_NONE).unwrap();
+    let signal = signal_of(|| view.touch(page));
+    assert_eq!(signal, Some(Signal::SIGSEGV));
+    view.protect(page..2 * page, ProtFlags::PROT_READ).unwrap();
+    assert_eq!(view.load(page), 5);
+    let signal = signal_of(|| view.store(page, 6));
+    assert_eq!(signal, Some(Signal::SIGSEGV));
+    let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    view.protect(page..2 * page, both).unwrap();
+    view.store(page, 6);
+    view.store(3 * page, 7);
+    assert_eq!((view.load(page), view.load(3 * page)), (6, 7));
+    free(&arena, block);
+}
+
+/// Peer: guard regions (fork).
+fn a_forked_child_shares_the_blocks() {
+    let arena = arena();
+    let block = alloc(&arena, 2 * page());
+    let view = View::shared(&arena, block.offset, block.bytes as usize);
+    view.store(0, 1);
+    spawn_child(|| {
+        assert_eq!(view.load(0), 1, "written before the fork");
+        view.store(1, 2);
+        // A page that the parent has not touched.
+        view.store(page() as usize, 3);
+        // The arena is the same one.
+        let theirs = arena.alloc(100, DEFAULT).unwrap();
+        arena.free(block.offset).unwrap();
+        arena.free(theirs.offset).unwrap();
+    })
+    .succeed();
+    assert_eq!(view.load(1), 2);
+    assert_eq!(view.load(page() as usize), 3);
+    assert_eq!(stat(&arena).live_blocks, 0);
+    refused(arena.free(block.offset), Errno::ENOENT);
+}
+
+/// Peer: guard regions (fork).
+fn a_child_without_the_mapping_does_not_have_it() {
+    let arena = arena();
+    let block = alloc(&arena, page());
+    let view = View::shared(&arena, block.offset, page() as usize);
+    view.store(0, 1);
+    view.advise(0..view.len(), MmapAdvise::MADV_DONTFORK)
+        .unwrap();
+    let signal = signal_of(|| view.touch(0));
+    assert_eq!(signal, Some(Signal::SIGSEGV));
+    view.advise(0..view.len(), MmapAdvise::MADV_DOFORK).unwrap();
+    assert_eq!(signal_of(|| view.touch(0)), None);
+}
+
+fn madvise_dontneed_keeps_the_contents() {
+    let arena = arena();
+    let block = alloc(&arena, 8 * page());
+    let view = View::shared(&arena, block.offset, block.bytes as usize);
+    let pages = (0..view.len()).step_by(page() as usize);
+    for at in pages.clone() {
+        view.store(at, (at / page() as usize) as u8 + 1);
+    }
+    view.advise(0..view.len(), MmapAdvise::MADV_DONTNEED)
+        .unwrap();
+    for at in pages {
+        assert_eq!(view.load(at), (at / page() as usize) as u8 + 1);
+    }
+    free(&arena, block);
+}
+
+fn madvise_that_would_take_pages_away_is_refused() {
+    let arena = arena();
+    let block = alloc(&arena, page());
+    let view = View::shared(&arena, block.offset, page() as usize);
+    view.store(0, 1);
+    for advice in [MmapAdvise::MADV_REMOVE, MmapAdvise::MADV_FREE] {
+        let result = view.advise(0..view.len(), advice);
+        assert!(result.is_err(), "{advice:?}: {result:?}");
+    }
+    assert_eq!(view.load(0), 1);
+    free(&arena, block);
+}
+
+fn blocks_are_good_for_system_calls() {
+    let arena = arena();
+    let block = alloc(&arena, 2 * page());
+    let view = View::shared(&arena, block.offset, block.bytes as usize);
+    view.set_bytes(page() as usize - 3, b"across");
+    // Out of a block, into a file ...
+    let path = std::env::temp_dir().join(format!("freelist-{}", std::process::id()));
+    let mut options = File::options();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let from = view.address(page() as usize - 3);
+    assert_eq!(write_from(&file, from, 6), Ok(6));
+    file.seek(SeekFrom::Start(0)).unwrap();
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "across");
+    // ... and a pipe.
+    assert_eq!(view.probe(page() as usize), Ok(b'o'));
+    // Where no page is, the call fails and the process lives.
+    let absent = View::shared(&arena, 32 * MIB, page() as usize);
+    assert_eq!(write_from(&file, absent.address(0), 6), Err(Errno::EFAULT));
+    free(&arena, block);
+}
+
+fn other_processes_tools_read_the_blocks() {
+    let arena = arena();
+    let block = alloc(&arena, page());
+    let view = View::shared(&arena, block.offset, page() as usize);
+    view.set_bytes(0, b"seen");
+    let mut bytes = [0; 4];
+    let remote = RemoteIoVec {
+        base: view.address(0).get(),
+        len: bytes.len(),
+    };
+    let own = Pid::this();
+    process_vm_readv(own, &mut [IoSliceMut::new(&mut bytes)], &[remote]).unwrap();
+    assert_eq!(&bytes, b"seen");
+
+    let mut memory = File::open("/proc/self/mem").unwrap();
+    memory
+        .seek(SeekFrom::Start(view.address(0).get() as u64))
+        .unwrap();
+    let mut bytes = [0; 4];
+    memory.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"seen");
+    free(&arena, block);
+}
+
+fn every_byte_of_a_block_is_memory() {
+    let arena = arena();
+    for size in [32, 64, 2 * KIB, 4 * KIB, 3 * page() - 1] {
+        let block = alloc(&arena, size);
+        let start = block.offset / page() * page();
+        let into = (block.offset - start) as usize;
+        let len = (into as u64 + block.bytes).next_multiple_of(page());
+        let view = View::shared(&arena, start, len as usize);
+        let bytes: Vec<u8> = (0..block.bytes)
+            .map(|at| (at * 7 + at / 256) as u8)
+            .collect();
+        view.set_bytes(into, &bytes);
+        assert_eq!(view.bytes(into, bytes.len()), bytes);
+        free(&arena, block);
+    }
+}
+
+/// The same page under every treatment, in a row, then its neighbours.
+fn pages_stay_what_they_were_under_all_this() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 4 * page as u64);
+    let mut view = View::shared(&arena, block.offset, 4 * page);
+    for i in 0..4 {
+        view.store(i * page, 0x40 + i as u8);
+    }
+    view.advise(0..page, MmapAdvise::MADV_DONTNEED).unwrap();
+    view.protect(0..2 * page, ProtFlags::PROT_READ).unwrap();
+    let status = fork_child(|| assert_eq!(view.load(0), 0x40));
+    assert!(matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)));
+    view.unmap(page..2 * page).unwrap();
+    assert_eq!(view.load(2 * page), 0x42);
+    drop(view);
+    let view = View::shared(&arena, block.offset, 4 * page);
+    for i in 0..4 {
+        assert_eq!(view.load(i * page), 0x40 + i as u8);
+    }
+    free(&arena, block);
+}

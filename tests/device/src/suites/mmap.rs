@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which mappings there are, and which are refused.
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::mman::{MapFlags, ProtFlags};
+
+use crate::harness::suite;
+use crate::kit::process::{fork_child, signal_of};
+use crate::kit::{alloc, arena, info, page, raw, View, MIB};
+
+suite!("freelist_mmap":
+    the_whole_arena_is_mapped,
+    a_mapping_is_aligned_to_a_huge_page,
+    a_mapping_that_ends_beyond_the_arena_is_refused,
+    a_mapping_whose_offset_overflows_is_refused,
+    a_private_mapping_is_refused,
+    an_executable_mapping_is_refused,
+    a_mapping_cannot_become_executable,
+    a_read_only_arena_cannot_be_mapped_for_writing,
+    a_write_only_arena_cannot_be_mapped,
+    a_mapping_cannot_grow,
+    a_mapping_cannot_be_duplicated_by_mremap,
+    a_mapping_can_shrink_and_move,
+    populating_an_arena_with_holes_does_no_harm,
+    a_mapping_is_not_dumped_and_not_copied_on_write,
+    many_mappings_come_and_go,
+);
+
+const READ: ProtFlags = ProtFlags::PROT_READ;
+const WRITE: ProtFlags = ProtFlags::PROT_WRITE;
+const EXEC: ProtFlags = ProtFlags::PROT_EXEC;
+
+fn both() -> ProtFlags {
+    READ | WRITE
+}
+
+fn the_whole_arena_is_mapped() {
+    let arena = arena();
+    let view = View::shared(&arena, 0, info().arena_bytes as usize);
+    let block = alloc(&arena, 64);
+    view.store(block.offset as usize, 7);
+    assert_eq!(view.load(block.offset as usize), 7);
+}
+
+fn a_mapping_is_aligned_to_a_huge_page() {
+    let arena = arena();
+    // Something odd before each, so that it is no accident.
+    for len in [info().arena_bytes as usize, 64 << 20, 8 << 20] {
+        let _odd = View::anonymous(page() as usize);
+        let view = View::shared(&arena, 0, len);
+        let base = view.address(0).get();
+        assert_eq!(base % (2 << 20), 0, "base {base:#x} of {len} bytes");
+    }
+}
+
+/// Peer: mmap offset and size overflow (CVE-2018-8781, CVE-2024-42259).
+fn a_mapping_that_ends_beyond_the_arena_is_refused() {
+    let arena = arena();
+    let end = info().arena_bytes;
+    let page = page();
+    for (offset, len) in [
+        (0, end + page),
+        (page, end),
+        (end - page, 2 * page),
+        (end, page),
+        (end + page, page),
+        (end / 2, end),
+        (2 * end, page),
+    ] {
+        let result = View::map(&arena, offset, len as usize, both(), MapFlags::MAP_SHARED);
+        assert_eq!(result.err(), Some(Errno::EINVAL), "{len:#x} at {offset:#x}");
+    }
+    View::shared(&arena, end - page, page as usize);
+    let result = View::map(&arena, 0, 0, both(), MapFlags::MAP_SHARED);
+    assert_eq!(result.err(), Some(Errno::EINVAL), "of no bytes");
+}
+
+/// Peer: mmap offset and size overflow (CVE-2018-8781, CVE-2024-42259).
+fn a_mapping_whose_offset_overflows_is_refused() {
+    let arena = arena();
+    let page = page();
+    for (offset, pages) in [
+        (u64::MAX - page + 1, 1),
+        (u64::MAX - page + 1, 2),
+        (u64::MAX - 4 * page + 1, 8),
+        ((1 << 63) - page, 1),
+        ((1 << 63) - page, 2),
+        (1 << 63, 1),
+        (1 << 62, 16),
+    ] {
+        let len = (pages * page) as usize;
+        let result = View::map(&arena, offset, len, both(), MapFlags::MAP_SHARED);
+        // Some are refused before the device is asked.
+        let errno = result.err();
+        assert!(
+            matches!(errno, Some(Errno::EINVAL | Errno::EOVERFLOW)),
+            "{len:#x} at {offset:#x}: {errno:?}"
+        );
+    }
+}
+
+/// Peer: private writable mappings (CVE-2024-39497).
+fn a_private_mapping_is_refused() {
+    let arena = arena();
+    alloc(&arena, 64);
+    for prot in [READ, both(), ProtFlags::PROT_NONE] {
+        let result = View::map(&arena, 0, page() as usize, prot, MapFlags::MAP_PRIVATE);
+        assert_eq!(result.err(), Some(Errno::EINVAL), "{prot:?}");
+    }
+}
+
+/// Peer: hardened_malloc (executable heap).
+fn an_executable_mapping_is_refused() {
+    let arena = arena();
+    for prot in [EXEC, READ | EXEC, both() | EXEC] {
+        let errno = View::map(&arena, 0, page() as usize, prot, MapFlags::MAP_SHARED).err();
+        assert!(
+            matches!(errno, Some(Errno::EINVAL | Errno::EPERM | Errno::EACCES)),
+            "{prot:?}: {errno:?}"
+        );
+    }
+}
+
+/// Peer: hardened_malloc (executable heap).
+fn a_mapping_cannot_become_executable() {
+    let arena = arena();
+    let view = View::shared(&arena, 0, page() as usize);
+    for prot in [EXEC, READ | EXEC, both() | EXEC] {
+        let result = view.protect(0..view.len(), prot);
+        assert_eq!(result, Err(Errno::EACCES), "{prot:?}");
+    }
+    view.protect(0..view.len(), READ).unwrap();
+    view.protect(0..view.len(), both()).unwrap();
+}
+
+fn a_read_only_arena_cannot_be_mapped_for_writing() {
+    let fd = raw::open_as(OFlag::O_RDONLY);
+    let len = page() as usize;
+    for prot in [WRITE, both()] {
+        let result = View::map(&fd, 0, len, prot, MapFlags::MAP_SHARED);
+        assert_eq!(result.err(), Some(Errno::EACCES));
+    }
+    let view = View::map(&fd, 0, len, READ, MapFlags::MAP_SHARED).unwrap();
+    assert_eq!(view.protect(0..len, both()), Err(Errno::EACCES));
+    // Nothing can ever be there.
+    assert_eq!(view.probe(0), Err(Errno::EFAULT));
+}
+
+fn a_write_only_arena_cannot_be_mapped() {
+    let fd = raw::open_as(OFlag::O_WRONLY);
+    let result = View::map(&fd, 0, page() as usize, WRITE, MapFlags::MAP_SHARED);
+    assert_eq!(result.err(), Some(Errno::EACCES));
+}
+
+/// Peer: mremap growth (CVE-2024-46852), `pfnmap` (mremap expand).
+fn a_mapping_cannot_grow() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 8 * page as u64);
+    let mut view = View::shared(&arena, block.offset, page);
+    view.store(0, 1);
+    for (len, flags) in [
+        (2 * page, 0),
+        (2 * page, libc::MREMAP_MAYMOVE),
+        (info().arena_bytes as usize + page, libc::MREMAP_MAYMOVE),
+    ] {
+        let result = view.remap(page, len, flags);
+        assert!(result.is_err(), "to {len:#x} bytes, flags {flags}");
+    }
+    assert_eq!(view.load(0), 1);
+}
+
+/// Peer: `mremap_dontunmap`.
+fn a_mapping_cannot_be_duplicated_by_mremap() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, page as u64);
+    let mut view = View::shared(&arena, block.offset, page);
+    view.store(0, 1);
+    let result = view.remap(0, page, libc::MREMAP_MAYMOVE);
+    assert!(result.is_err(), "by an old size of 0");
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+    assert!(view.remap(page, page, flags).is_err(), "by DONTUNMAP");
+    assert_eq!(view.load(0), 1);
+}
+
+/// Peer: `pfnmap` (mremap fixed, shrink).
+fn a_mapping_can_shrink_and_move() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 8 * page as u64);
+    let mut view = View::shared(&arena, block.offset, 8 * page);
+    for i in 0..8 {
+        view.store(i * page, i as u8 + 1);
+    }
+    view.remap(8 * page, 4 * page, 0).unwrap();
+    for i in 0..4 {
+        assert_eq!(view.load(i * page), i as u8 + 1);
+    }
+    // What was cut off is in the arena still.
+    let rest = View::shared(&arena, block.offset + 4 * page as u64, 4 * page);
+    assert_eq!(rest.load(3 * page), 8);
+    arena.free(block.offset).unwrap();
+}
+
+fn populating_an_arena_with_holes_does_no_harm() {
+    let arena = arena();
+    let block = alloc(&arena, 2 * page());
+    let flags = MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE;
+    let len = 4 * MIB as usize;
+    let view = View::map(&arena, 0, len, both(), flags).unwrap();
+    view.store(block.offset as usize, 3);
+    assert_eq!(view.load(block.offset as usize), 3);
+    assert_eq!(view.probe(len - 1), Err(Errno::EFAULT));
+}
+
+/// What the mapping's line of flags in smaps says: shared (sh), without growth
+/// (de) and dumps (dd), never executable (me).
+fn a_mapping_is_not_dumped_and_not_copied_on_write() {
+    let arena = arena();
+    let view = View::shared(&arena, 0, page() as usize);
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let base = format!("{:x}-", view.address(0).get());
+    let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&base));
+    let flags = lines.find_map(|line| line.strip_prefix("VmFlags:"));
+    let flags: Vec<&str> = flags.expect("VmFlags").split_whitespace().collect();
+    for flag in ["rd", "wr", "sh", "de", "dd"] {
+        assert!(flags.contains(&flag), "{flag} in {flags:?}");
+    }
+    assert!(!flags.contains(&"me"), "may be executed: {flags:?}");
+}
+
+/// Peer: split mappings and counts (CVE-2025-38563).
+fn many_mappings_come_and_go() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 16 * page as u64);
+    let views: Vec<View> = (0..64)
+        .map(|i| {
+            let at = block.offset + (i % 16 * page) as u64;
+            let view = View::shared(&arena, at, page);
+            view.store(i, i as u8);
+            view
+        })
+        .collect();
+    let status = fork_child(|| views.iter().for_each(|view| view.touch(0)));
+    assert!(matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)));
+    let view = View::shared(&arena, block.offset, 16 * page);
+    for i in 0..64 {
+        assert_eq!(view.load(i % 16 * page + i), i as u8);
+    }
+    drop(views);
+    arena.free(block.offset).unwrap();
+    assert_eq!(signal_of(|| view.touch(0)), None, "still mapped");
+}

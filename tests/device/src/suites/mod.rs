@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tests, a file an area.
+
+mod alloc;
+mod arenas;
+mod concurrency;
+mod debugfs;
+mod errors;
+mod extension;
+mod free;
+mod info;
+mod mapping;
+mod mmap;
+mod pointers;
+mod random;
+mod selftest;
+mod split_merge;
+mod unload;
+
+use crate::harness::Suite;
+
+/// Every suite, in the order in which they run: what shows most first, and
+/// what could take the module away last.
+pub const ALL: &[Suite] = &[
+    info::SUITE,
+    alloc::SUITE,
+    free::SUITE,
+    split_merge::SUITE,
+    errors::SUITE,
+    extension::SUITE,
+    pointers::SUITE,
+    mmap::SUITE,
+    mapping::SUITE,
+    arenas::SUITE,
+    debugfs::SUITE,
+    concurrency::SUITE,
+    random::SUITE,
+    unload::SUITE,
+    selftest::SUITE,
+];

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Random calls, held to a reference model after every one. FREELIST_SEED
+//! repeats a run.
+
+use freelist::Flags;
+use nix::errno::Errno;
+
+use crate::harness::suite;
+use crate::kit::{
+    arena, random, random_size, refused, scaled, stat, Ledger, DEFAULT, GROW, KIB, LARGER, LARGEST,
+    MIB,
+};
+
+suite!("freelist_random":
+    random_calls_agree_with_the_model,
+    random_phases_keep_what_is_held_close_to_the_peak,
+    random_holes_and_mappings_keep_the_bytes,
+);
+
+/// The errno that the contract gives for a free of `offset`.
+fn model_of_free(ledger: &Ledger<'_>, offset: u64, arena_bytes: u64) -> Result<(), Errno> {
+    if ledger.starts(offset) {
+        Ok(())
+    } else if offset % 16 != 0 || offset >= arena_bytes || ledger.covers(offset) {
+        Err(Errno::EINVAL)
+    } else {
+        Err(Errno::ENOENT)
+    }
+}
+
+/// Peer: `lib/test_vmalloc.c` (random), hardened_malloc (invalid free).
+fn random_calls_agree_with_the_model() {
+    let mut rng = random();
+    let arena = arena();
+    let arena_bytes = arena.info().unwrap().arena_bytes;
+    let memory = arena.map(arena_bytes).unwrap();
+    let mut ledger = Ledger::new(&arena, &memory);
+    let (mut allocs, mut frees, mut failures, mut requested) = (0, 0, 0, 0);
+    for _ in 0..scaled(1500) {
+        let held = stat(&arena).held_bytes;
+        match rng.u8(0..10) {
+            0..=3 if ledger.len() < 200 => {
+                let size = random_size(&mut rng, 192 * KIB);
+                let flags = [DEFAULT, DEFAULT, LARGER, GROW, Flags::empty()][rng.usize(0..5)];
+                match ledger.alloc(size, flags) {
+                    Ok(_) => {
+                        allocs += 1;
+                        requested += size;
+                    }
+                    Err(error) => {
+                        failures += 1;
+                        assert_eq!(error.errno(), Some(Errno::ENOMEM), "{error}");
+                        assert!(!flags.contains(GROW), "{error}");
+                    }
+                }
+                if !flags.contains(GROW) {
+                    assert_eq!(stat(&arena).held_bytes, held, "{flags}");
+                }
+            }
+            4..=6 if ledger.len() > 0 => {
+                ledger.free(ledger.nth(rng.usize(0..ledger.len())));
+                frees += 1;
+            }
+            7 => {
+                failures += 1;
+                match rng.u8(0..3) {
+                    0 => refused(arena.alloc(0, DEFAULT), Errno::EINVAL),
+                    1 => refused(arena.alloc(rng.u64(LARGEST + 1..), DEFAULT), Errno::E2BIG),
+                    _ => {
+                        let offset = rng.u64(arena_bytes..);
+                        refused(arena.free(offset), Errno::EINVAL);
+                    }
+                }
+            }
+            _ => {
+                // Near the blocks, where it is interesting.
+                let near = match ledger.len() {
+                    0 => 0,
+                    len => ledger.nth(rng.usize(0..len)),
+                };
+                let offset =
+                    near.saturating_add_signed(rng.i64(-300..300) * [1, 16, 32][rng.usize(0..3)]);
+                if let Err(errno) = model_of_free(&ledger, offset, arena_bytes) {
+                    failures += 1;
+                    refused(arena.free(offset), errno);
+                }
+            }
+        }
+        let stat = stat(&arena);
+        assert_eq!(stat.live_blocks, ledger.len() as u64);
+        assert_eq!(stat.live_bytes, ledger.bytes());
+        assert_eq!(stat.allocs, allocs);
+        assert_eq!(stat.frees, frees);
+        assert_eq!(stat.requested_bytes, requested);
+        assert_eq!(stat.failures, failures);
+    }
+    ledger.free_all();
+    assert_eq!(stat(&arena).live_bytes, 0);
+}
+
+/// Phases of different sizes, each released before the next: pages of one
+/// serve the other.
+fn random_phases_keep_what_is_held_close_to_the_peak() {
+    let mut rng = random();
+    let arena = arena();
+    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+    let mut ledger = Ledger::new(&arena, &memory);
+    for _ in 0..scaled(6) {
+        let size = random_size(&mut rng, 512 * KIB).max(256);
+        while ledger.bytes() < 2 * MIB {
+            ledger.alloc(size, DEFAULT).unwrap();
+        }
+        ledger.free_all();
+    }
+    // Every phase peaks at 2 MiB and less than one block above. Blocks of odd
+    // size leave gaps in their own alignment, which the phases that come after
+    // cannot all use.
+    let held = stat(&arena).held_bytes;
+    assert!(held <= 6 * MIB, "{held} bytes held after peaks of 2.5 MiB");
+}
+
+fn random_holes_and_mappings_keep_the_bytes() {
+    let mut rng = random();
+    let arena = arena();
+    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+    let mut ledger = Ledger::new(&arena, &memory);
+    for _ in 0..scaled(100) {
+        ledger
+            .alloc(random_size(&mut rng, 64 * KIB), DEFAULT)
+            .unwrap();
+    }
+    for _ in 0..scaled(50) {
+        let offset = ledger.nth(rng.usize(0..ledger.len()));
+        ledger.free(offset);
+        ledger
+            .alloc(random_size(&mut rng, 64 * KIB), DEFAULT)
+            .unwrap();
+        let other = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+        let seen = ledger.nth(rng.usize(0..ledger.len()));
+        assert_eq!(other.byte(seen).unwrap(), memory.byte(seen).unwrap());
+        ledger.check(seen);
+    }
+    ledger.free_all();
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module stays while it is in use. Last of all suites: a failure here
+//! takes the device away.
+//! Peer: unloading while open, mapped or waited on.
+
+use nix::errno::Errno;
+use nix::kmod::{delete_module, DeleteModuleFlags};
+
+use crate::harness::{skip, suite};
+use crate::kit::process::spawn_child;
+use crate::kit::{alloc, arena, page, stat, View};
+
+suite!("freelist_unload":
+    the_module_stays_while_an_arena_is_open,
+    the_module_stays_while_only_a_mapping_lives,
+    the_module_stays_while_only_a_child_has_the_arena,
+);
+
+#[track_caller]
+fn unloading_is_refused() {
+    if !std::path::Path::new("/sys/module/freelist/refcnt").exists() {
+        skip("the module is built in");
+    }
+    let result = delete_module(c"freelist", DeleteModuleFlags::O_NONBLOCK);
+    assert!(
+        matches!(result, Err(Errno::EWOULDBLOCK | Errno::EBUSY)),
+        "{result:?}"
+    );
+}
+
+fn the_module_stays_while_an_arena_is_open() {
+    let arena = arena();
+    unloading_is_refused();
+    let block = alloc(&arena, 64);
+    unloading_is_refused();
+    arena.free(block.offset).unwrap();
+    assert_eq!(stat(&arena).live_blocks, 0);
+}
+
+fn the_module_stays_while_only_a_mapping_lives() {
+    let arena = arena();
+    let block = alloc(&arena, 2 * page());
+    let view = View::shared(&arena, block.offset, block.bytes as usize);
+    drop(arena);
+    unloading_is_refused();
+    // A fault after that needs the module's code.
+    view.store(page() as usize, 1);
+    assert_eq!(view.load(page() as usize), 1);
+}
+
+fn the_module_stays_while_only_a_child_has_the_arena() {
+    let shared = arena();
+    let (read, write) = nix::unistd::pipe().unwrap();
+    let child = spawn_child(|| {
+        let mut byte = [0];
+        nix::unistd::read(&read, &mut byte).unwrap();
+        alloc(&shared, 64);
+    });
+    drop(shared);
+    unloading_is_refused();
+    nix::unistd::write(&write, b"x").unwrap();
+    child.succeed();
+}
