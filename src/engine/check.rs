@@ -8,7 +8,8 @@
 //! 3. A run is canonical, on exactly the list of its shape, and could join nothing.
 //! 4. The nodes of a broken page cover each granule at most once; no two free halves lie side by
 //!    side; the page is on the list of its largest free node.
-//! 5. Every counter is what the walk counts; `held == live + free + pending`.
+//! 5. What is on a quick list is free, and nothing else's.
+//! 6. Every counter is what the walk counts; `held == live + free + pending`.
 
 use super::class::{self, Class, ClassCounters};
 use super::directory::{Head, Links, Memory};
@@ -73,6 +74,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             page += self.check_extent(page, &mut tally)?;
         }
         expect(page == self.frontier, page, "a run crosses the frontier")?;
+        self.check_quick(&mut tally)?;
         self.check_lists(&tally)?;
         self.check_counters(&tally)
     }
@@ -196,6 +198,37 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         if backed {
             tally.counters.pending_bytes += Self::PAGE_BYTES - used;
             tally.listed += u64::from(tree.largest().is_some());
+        }
+        Ok(())
+    }
+
+    /// A block on a quick list was walked over as one that is pending: it is free.
+    fn check_quick(&self, tally: &mut Tally) -> Result<(), Violation> {
+        for (index, row) in tally.classes.iter_mut().enumerate() {
+            for offset in self.quick.list(index) {
+                let page = (offset >> Self::PAGE_SHIFT) as u32;
+                let shift = MIN_SHIFT + index as u32;
+                let bytes = match self.directory.head(page) {
+                    Some(Head::Reserved { pages, backed, .. }) if pages == backed => {
+                        Class::of_pages(*pages, Self::PAGE_SHIFT).block_bytes()
+                    }
+                    Some(Head::Broken(tree)) if shift < Self::PAGE_SHIFT => {
+                        let node = self.node_at(*offset, shift);
+                        expect(!tree.is_used(node), page, "a quick block is in use")?;
+                        1 << shift
+                    }
+                    _ => return fail(page, "no block for one on a quick list"),
+                };
+                expect(
+                    tally.counters.pending_bytes >= bytes,
+                    page,
+                    "a quick block is counted twice",
+                )?;
+                tally.counters.pending_bytes -= bytes;
+                tally.counters.free_bytes += bytes;
+                row.free += 1;
+                row.held += bytes;
+            }
         }
         Ok(())
     }

@@ -34,6 +34,9 @@
 //! Below a page every broken page is a small buddy tree of its own. It is on one list, that of its
 //! largest free block; within it the smallest block that fits is taken.
 //!
+//! A block that is freed stays as it is for a while, on the quick list of its class ([`quick`]), so
+//! that the same size again costs neither a split nor a merge.
+//!
 //! Runs are found by good fit through a two-level table of lists (as in TLSF, Masmano et al., 2004):
 //! by order, then by the leading bits of `backed`. Every operation costs O(orders), plus O(pages)
 //! for pages that get or lose their memory; nothing scans.
@@ -47,6 +50,7 @@ mod check;
 mod class;
 mod directory;
 mod lists;
+mod quick;
 mod runs;
 mod tree;
 
@@ -58,7 +62,8 @@ pub use tree::Tree;
 use class::{Class, Shape};
 use directory::{Directory, Head};
 use lists::Lists;
-use runs::Slot;
+use quick::Quick;
+use runs::{Reserved, Slot};
 
 /// The most pages that change their backing in one call.
 pub const BATCH: u32 = 64;
@@ -138,6 +143,7 @@ impl Pending {
 pub struct Engine<M: Memory, const PAGE_KIB: usize> {
     directory: Directory<M, PAGE_KIB>,
     lists: Lists,
+    quick: Quick,
     /// Page numbers from here on have never been used.
     frontier: u32,
     span: u32,
@@ -157,6 +163,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         Self {
             directory: Directory::new(root),
             lists: Lists::new(),
+            quick: Quick::new(),
             frontier: 0,
             span: span.min((ROOT_LEN * PART_LEN * CHUNK_PAGES) as u32),
             counters: Counters::default(),
@@ -179,77 +186,130 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Pending, Refusal> {
         let class = Class::of(request.size, Self::PAGE_SHIFT)?;
+        if let Some(pending) = self.reserve_quick(request, class) {
+            return Ok(pending);
+        }
+        match self.reserve_listed(request, class, kit) {
+            Err(Refusal::Empty) => {}
+            result => return result,
+        }
+        if request.larger && self.drain(kit) {
+            match self.reserve_listed(request, class, kit) {
+                Err(Refusal::Empty) => {}
+                result => return result,
+            }
+        }
+        if !request.grow {
+            return Err(Refusal::Empty);
+        }
         match class.shape() {
-            Shape::Part { shift } => self.reserve_part(request, class, shift, kit),
             Shape::Pages { pages, order } => {
-                let reserved = self.reserve_run(request, pages, order, kit)?;
-                Ok(Pending {
-                    offset: u64::from(reserved.page) << Self::PAGE_SHIFT,
-                    class,
-                    requested: request.size,
-                    had: reserved.backed,
-                    missing: pages - reserved.backed,
-                })
+                let reserved = self.reserve_fresh(pages, order, kit)?;
+                Ok(self.pending(reserved, request, class))
+            }
+            Shape::Part { shift } => {
+                Self::ensure_tree(kit)?;
+                let reserved = self.reserve_fresh(1, 0, kit)?;
+                self.break_page(reserved, request, class, shift, kit)
             }
         }
     }
 
-    /// Reserves a block smaller than a page: from a broken page, or by breaking one.
-    fn reserve_part(
+    /// Reserves the block of a class that was freed last, as it is.
+    fn reserve_quick(&mut self, request: &Request, class: Class) -> Option<Pending> {
+        let offset = self.quick.newest(class)?;
+        let pages = class.pages();
+        if let Shape::Pages { .. } = class.shape() {
+            // The blocks of such a class differ in length.
+            let page = (offset >> Self::PAGE_SHIFT) as u32;
+            match self.directory.head(page)? {
+                Head::Reserved { pages: has, .. } if *has == pages => {}
+                _ => return None,
+            }
+        }
+        self.quick.pop(class);
+        self.counters.pending_bytes += class.block_bytes();
+        let counters = &mut self.classes[class.index()];
+        counters.free -= 1;
+        counters.held -= class.block_bytes();
+        Some(Pending {
+            offset,
+            class,
+            requested: request.size,
+            had: pages,
+            missing: 0,
+        })
+    }
+
+    /// Reserves a block from what is free: of the request's own list, or a larger one.
+    fn reserve_listed(
         &mut self,
+        request: &Request,
+        class: Class,
+        kit: &mut Kit<M, PAGE_KIB>,
+    ) -> Result<Pending, Refusal> {
+        let shift = match class.shape() {
+            Shape::Pages { pages, order } => {
+                let reserved = self.reserve_run(request, pages, order, kit)?;
+                return Ok(self.pending(reserved, request, class));
+            }
+            Shape::Part { shift } => shift,
+        };
+        let found = self.lists.find_broken(shift, request.larger);
+        if let Some(node) = found.and_then(|page| self.take_node(page, Self::PAGE_SHIFT - shift)) {
+            let page = found.unwrap_or_default();
+            self.counters.pending_bytes += 1 << shift;
+            return Ok(Pending {
+                offset: self.node_offset(page, node),
+                class,
+                requested: request.size,
+                had: 1,
+                missing: 0,
+            });
+        }
+        if !request.larger {
+            return Err(Refusal::Empty);
+        }
+        // A whole page is a larger block, even the smallest.
+        Self::ensure_tree(kit)?;
+        let reserved = self.reserve_run(request, 1, 0, kit)?;
+        self.break_page(reserved, request, class, shift, kit)
+    }
+
+    fn pending(&self, reserved: Reserved, request: &Request, class: Class) -> Pending {
+        Pending {
+            offset: u64::from(reserved.page) << Self::PAGE_SHIFT,
+            class,
+            requested: request.size,
+            had: reserved.backed,
+            missing: class.pages() - reserved.backed,
+        }
+    }
+
+    fn ensure_tree(kit: &Kit<M, PAGE_KIB>) -> Result<(), Metadata> {
+        kit.tree.as_ref().map(|_| ()).ok_or(Metadata::Tree)
+    }
+
+    /// Divides a page that was reserved, for a block of `1 << shift` bytes.
+    fn break_page(
+        &mut self,
+        reserved: Reserved,
         request: &Request,
         class: Class,
         shift: u32,
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Pending, Refusal> {
-        let depth = Self::PAGE_SHIFT - shift;
-        if let Some(page) = self.lists.find_broken(shift, request.larger) {
-            if let Some(node) = self.take_node(page, depth) {
-                self.counters.pending_bytes += 1 << shift;
-                return Ok(Pending {
-                    offset: self.node_offset(page, node),
-                    class,
-                    requested: request.size,
-                    had: 1,
-                    missing: 0,
-                });
-            }
-        }
-        if !request.larger && !request.grow {
-            return Err(Refusal::Empty);
-        }
-        let Some(tree) = kit.tree.take() else {
-            return Err(Refusal::Need(Metadata::Tree));
-        };
-        // A whole page is a larger block, even the smallest.
-        let whole = if request.larger {
-            self.reserve_run(request, 1, 0, kit)
-        } else {
-            self.reserve_fresh(1, 0, kit)
-        };
-        let reserved = match whole {
-            Ok(reserved) => reserved,
-            Err(refusal) => {
-                kit.tree = Some(tree);
-                return Err(refusal);
-            }
-        };
-        let page = reserved.page;
-        let mut tree = tree;
-        let node = tree.reset(depth);
-        self.directory.put(page, 0, Head::Broken(tree));
+        let mut tree = kit.tree.take().ok_or(Metadata::Tree)?;
+        let node = tree.reset(Self::PAGE_SHIFT - shift);
+        self.directory.put(reserved.page, 0, Head::Broken(tree));
         if reserved.backed == 1 {
             // It was counted as a whole pending page.
             self.counters.pending_bytes -= Self::PAGE_BYTES;
-            self.open_broken(page, shift);
+            self.open_broken(reserved.page, shift);
         }
-        Ok(Pending {
-            offset: self.node_offset(page, node),
-            class,
-            requested: request.size,
-            had: reserved.backed,
-            missing: 1 - reserved.backed,
-        })
+        let mut pending = self.pending(reserved, request, class);
+        pending.offset += tree::start::<PAGE_KIB>(node);
+        Ok(pending)
     }
 
     /// Puts pages behind a pending block, at most [`BATCH`] a call.
@@ -403,30 +463,74 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 if page != first || within != 0 {
                     return Err(FreeError::Inside);
                 }
-                let (order, whole, pages) = (*order, *whole, *pages);
-                self.directory.take_head(first, order);
-                self.release_block(first, order, whole, pages);
+                let pages = *pages;
+                let reserved = Head::Reserved {
+                    order: *order,
+                    whole: *whole,
+                    pages,
+                    backed: pages,
+                };
+                if let Some(head) = self.directory.head_mut(first) {
+                    *head = reserved;
+                }
                 Class::of_pages(pages, Self::PAGE_SHIFT)
             }
             Head::Broken(tree) if page == first => {
                 let node = tree.live_at(within)?;
-                let class = Class::of_part(Self::PAGE_SHIFT - tree::depth(node));
                 if let Some(Head::Broken(tree)) = self.directory.head_mut(page) {
                     tree.clear_live(node);
                 }
-                self.give_node(page, node, kit);
-                class
+                Class::of_part(Self::PAGE_SHIFT - tree::depth(node))
             }
             _ => return Err(FreeError::NotLive),
         };
-        let bytes = class.block_bytes();
-        self.counters.live_bytes -= bytes;
+        self.counters.live_bytes -= class.block_bytes();
         self.counters.live_blocks -= 1;
         self.counters.frees += 1;
         let counters = &mut self.classes[class.index()];
         counters.live -= 1;
-        counters.held -= bytes;
+        counters.free += 1;
+        if let Some(oldest) = self.quick.push(class, offset) {
+            self.merge(class.index(), oldest, kit);
+        }
         Ok(())
+    }
+
+    /// Empties the quick lists: their blocks join what is free around them. Says whether there
+    /// were any.
+    pub fn drain(&mut self, kit: &mut Kit<M, PAGE_KIB>) -> bool {
+        let mut any = false;
+        while let Some((index, offset)) = self.quick.pop_any() {
+            self.merge(index, offset, kit);
+            any = true;
+        }
+        any
+    }
+
+    /// A block that was on a quick list, or should be, is free for all; `index` is that of its
+    /// size class.
+    fn merge(&mut self, index: usize, offset: u64, kit: &mut Kit<M, PAGE_KIB>) {
+        let shift = MIN_SHIFT + index as u32;
+        let page = (offset >> Self::PAGE_SHIFT) as u32;
+        let counters = &mut self.classes[index];
+        counters.free -= 1;
+        if shift < Self::PAGE_SHIFT {
+            counters.held -= 1 << shift;
+            self.give_node(page, self.node_at(offset, shift), kit);
+        } else if let Some(Head::Reserved {
+            order,
+            whole,
+            pages,
+            ..
+        }) = self
+            .directory
+            .take_head(page, (shift - Self::PAGE_SHIFT) as u8)
+        {
+            counters.held -= u64::from(pages) << Self::PAGE_SHIFT;
+            self.release_block(page, order, whole, pages);
+        } else {
+            debug_assert!(false, "a block on a quick list is reserved");
+        }
     }
 
     /// The page behind page number `page`, if a live block lies in it.
@@ -463,11 +567,25 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let largest = if shift < Self::PAGE_SHIFT {
             u64::from(counters.free > 0) << shift
         } else {
-            u64::from(self.largest_run((shift - Self::PAGE_SHIFT) as u8)) << Self::PAGE_SHIFT
+            let run = self.largest_run((shift - Self::PAGE_SHIFT) as u8);
+            let quick = self.newest_pages(shift);
+            u64::from(run.max(quick)) << Self::PAGE_SHIFT
         };
         ClassCounters {
             largest,
             ..counters
+        }
+    }
+
+    /// Pages of the newest block on the quick list of a class of whole pages.
+    fn newest_pages(&self, shift: u32) -> u32 {
+        let list = self.quick.list((shift - MIN_SHIFT) as usize);
+        let head = list
+            .last()
+            .and_then(|offset| self.directory.head((offset >> Self::PAGE_SHIFT) as u32));
+        match head {
+            Some(Head::Reserved { pages, .. }) => *pages,
+            _ => 0,
         }
     }
 

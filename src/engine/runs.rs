@@ -112,7 +112,7 @@ impl<M: Memory, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
 }
 
 impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
-    /// Reserves `pages` pages in a slot of `order`, by the request's flags.
+    /// Reserves `pages` pages in a slot of `order` from what has memory.
     pub(super) fn reserve_run(
         &mut self,
         request: &Request,
@@ -124,11 +124,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             .lists
             .find_fit(&self.directory, order, pages)
             .or_else(|| self.lists.find_larger(order).filter(|_| request.larger));
-        match found {
-            Some(page) => self.claim(page, pages, order, kit),
-            None if request.grow => self.reserve_fresh(pages, order, kit),
-            None => Err(Refusal::Empty),
-        }
+        self.claim(found.ok_or(Refusal::Empty)?, pages, order, kit)
     }
 
     /// Reserves pages in a slot where some have no memory yet: one that has most of them, or empty

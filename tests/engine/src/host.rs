@@ -190,6 +190,12 @@ impl<const KIB: usize> Arena<KIB> {
         result
     }
 
+    /// Empties the quick lists.
+    pub fn drain(&mut self) {
+        self.engine.drain(&mut self.kit);
+        self.step();
+    }
+
     /// Ends the arena.
     ///
     /// # Panics

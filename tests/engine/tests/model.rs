@@ -294,6 +294,7 @@ impl<const KIB: usize> Model<KIB> {
         for offset in self.live.keys().copied().collect::<Vec<_>>() {
             self.free(offset);
         }
+        self.arena.drain();
         let counters = self.arena.counters();
         assert_eq!(counters.free_bytes, counters.held_bytes);
         assert_eq!(counters.trees, 0);

@@ -61,6 +61,8 @@ at_every_page_size! {
     low_offsets_are_used_first;
     the_largest_of_a_class_can_be_had_from_its_own_list;
     an_arena_that_ends_loses_no_page;
+    the_same_size_again_is_neither_split_nor_merged;
+    quick_lists_are_bounded_and_merge_before_the_arena_grows;
 }
 
 mod generic {
@@ -201,7 +203,7 @@ mod generic {
             arena.free(live.swap_remove(next)).unwrap();
         }
         assert_eq!(
-            arena.alloc(request(64 * page, NONE)),
+            arena.alloc(request(64 * page, LARGER)),
             Ok((large, 64 * page))
         );
         assert_eq!(arena.counters().held_bytes, 64 * page);
@@ -257,7 +259,10 @@ mod generic {
         for offset in rest {
             arena.free(offset).unwrap();
         }
-        assert_eq!(arena.alloc(request(15 * page, NONE)), Ok((long, 15 * page)));
+        assert_eq!(
+            arena.alloc(request(15 * page, LARGER)),
+            Ok((long, 15 * page))
+        );
     }
 
     pub fn a_partly_backed_run_grows_by_what_is_missing<const KIB: usize>() {
@@ -464,7 +469,7 @@ mod generic {
             arena.free(offset).unwrap();
         }
         arena.check();
-        assert!(arena.alloc(request(64 * page, NONE)).is_ok());
+        assert!(arena.alloc(request(64 * page, LARGER)).is_ok());
     }
 
     pub fn low_offsets_are_used_first<const KIB: usize>() {
@@ -516,5 +521,43 @@ mod generic {
         drop(pending);
         assert!(arena.pages_alive() > 3000);
         arena.end();
+    }
+
+    pub fn the_same_size_again_is_neither_split_nor_merged<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        for size in [32, 100, Arena::<KIB>::PAGE / 2, Arena::<KIB>::PAGE, 1 << 16] {
+            let (first, _) = arena.alloc(request(size, DEFAULT)).unwrap();
+            let before = arena.counters();
+            for _ in 0..10 {
+                arena.free(first).unwrap();
+                assert_eq!(arena.free(first), Err(FreeError::NotLive));
+                let again = arena.alloc(request(size, NONE));
+                assert_eq!(again.map(|(offset, _)| offset), Ok(first));
+            }
+            let after = arena.counters();
+            assert_eq!(
+                (after.splits, after.merges, after.trees),
+                (before.splits, before.merges, before.trees)
+            );
+        }
+    }
+
+    pub fn quick_lists_are_bounded_and_merge_before_the_arena_grows<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        for size in [64, page, 1 << 16] {
+            let blocks: Vec<u64> = (0..64)
+                .map(|_| arena.alloc(request(size, DEFAULT)).unwrap().0)
+                .collect();
+            let merges = arena.counters().merges;
+            for offset in &blocks {
+                arena.free(*offset).unwrap();
+            }
+            // All but a few have gone to their buddies already.
+            assert!(arena.counters().merges - merges >= 40, "{size}");
+        }
+        let held = arena.counters().held_bytes;
+        arena.alloc(request(1 << 20, DEFAULT)).unwrap();
+        assert_eq!(arena.counters().held_bytes, held.max(1 << 20));
     }
 }
