@@ -69,7 +69,7 @@ pub fn system_page() -> usize {
 /// A new arena.
 #[track_caller]
 pub fn arena() -> Arena {
-    Arena::open().expect("the device opens")
+    Arena::open().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// What the module offers.
@@ -108,13 +108,15 @@ pub fn stat(arena: &Arena) -> Stat {
 /// A block that there must be room for.
 #[track_caller]
 pub fn alloc(arena: &Arena, size: u64) -> Block {
-    arena.alloc(size, DEFAULT).expect("there is room for it")
+    let block = arena.alloc(size, DEFAULT);
+    block.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Gives back a block that is live.
 #[track_caller]
 pub fn free(arena: &Arena, block: Block) {
-    arena.free(block.offset).expect("the block is live");
+    let result = arena.free(block.offset);
+    result.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The call is refused, with this errno.

@@ -8,6 +8,7 @@ mod concurrency;
 mod debugfs;
 mod errors;
 mod extension;
+mod fail_nth;
 mod free;
 mod info;
 mod mapping;
@@ -36,6 +37,7 @@ pub const ALL: &[Suite] = &[
     debugfs::SUITE,
     concurrency::SUITE,
     random::SUITE,
+    fail_nth::SUITE,
     unload::SUITE,
     selftest::SUITE,
 ];

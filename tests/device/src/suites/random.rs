@@ -9,12 +9,10 @@ use nix::errno::Errno;
 use crate::harness::suite;
 use crate::kit::{
     arena, random, random_size, refused, scaled, stat, Ledger, DEFAULT, GROW, KIB, LARGER, LARGEST,
-    MIB,
 };
 
 suite!("freelist_random":
     random_calls_agree_with_the_model,
-    random_phases_keep_what_is_held_close_to_the_peak,
     random_holes_and_mappings_keep_the_bytes,
 );
 
@@ -97,27 +95,6 @@ fn random_calls_agree_with_the_model() {
     }
     ledger.free_all();
     assert_eq!(stat(&arena).live_bytes, 0);
-}
-
-/// Phases of different sizes, each released before the next: pages of one
-/// serve the other.
-fn random_phases_keep_what_is_held_close_to_the_peak() {
-    let mut rng = random();
-    let arena = arena();
-    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
-    let mut ledger = Ledger::new(&arena, &memory);
-    for _ in 0..scaled(6) {
-        let size = random_size(&mut rng, 512 * KIB).max(256);
-        while ledger.bytes() < 2 * MIB {
-            ledger.alloc(size, DEFAULT).unwrap();
-        }
-        ledger.free_all();
-    }
-    // Every phase peaks at 2 MiB and less than one block above. Blocks of odd
-    // size leave gaps in their own alignment, which the phases that come after
-    // cannot all use.
-    let held = stat(&arena).held_bytes;
-    assert!(held <= 6 * MIB, "{held} bytes held after peaks of 2.5 MiB");
 }
 
 fn random_holes_and_mappings_keep_the_bytes() {
