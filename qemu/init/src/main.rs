@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The first process of a VM: mounts what a program expects, loads the module,
+//! runs the command, unloads, looks for leaks, reports, powers off.
+//!
+//! `scripts/vm` puts into the initramfs, in `/freelist`:
+//!
+//! | file | content |
+//! | --- | --- |
+//! | `command` | the command and its arguments, each ended by a NUL; none: a shell |
+//! | `environment` | `NAME=VALUE`, each ended by a NUL |
+//! | `module.ko` | the module; none: nothing is loaded |
+//! | `module-args` | its parameters |
+//! | `settle` | seconds to wait before the command |
+//!
+//! and gives it ports named `stdout`, `stderr` and `verdict`.
+
+mod command;
+mod leaks;
+mod module;
+mod mounts;
+mod ports;
+mod verdict;
+
+use anyhow::Result;
+use nix::sys::reboot;
+use std::convert::Infallible;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use module::Module;
+use verdict::Verdict;
+
+/// Where `scripts/vm` puts what this VM is to do.
+const TASK: &str = "/freelist";
+
+fn main() -> Result<Infallible> {
+    let verdict = match session() {
+        Ok(verdict) => verdict,
+        Err(error) => Verdict::Error(format!("{error:#}")),
+    };
+    if let Err(error) = verdict.report() {
+        eprintln!("freelist-init: no verdict: {error:#}");
+    }
+    // QEMU runs with -no-reboot: this ends it, on every kernel.
+    Ok(reboot::reboot(reboot::RebootMode::RB_AUTOBOOT)?)
+}
+
+/// All that happens between boot and power-off.
+fn session() -> Result<Verdict> {
+    mounts::mount_all()?;
+    mounts::link_applets()?;
+    settle()?;
+
+    leaks::forget_earlier();
+    let module = Module::load_if_given()?;
+    let ended = command::run()?;
+    if let Some(text) = module.map(Module::unload).transpose()? {
+        leaks::look_for(&text)?;
+    }
+    Ok(ended)
+}
+
+/// Lets the kernel threads of the boot come to rest, where figures matter.
+fn settle() -> Result<()> {
+    if let Ok(seconds) = fs::read_to_string(format!("{TASK}/settle")) {
+        thread::sleep(Duration::from_secs(seconds.trim().parse()?));
+    }
+    Ok(())
+}

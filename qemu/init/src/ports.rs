@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The virtio ports to the host, found by the names that QEMU gave them.
+
+use anyhow::{bail, Result};
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PORTS: &str = "/sys/class/virtio-ports";
+
+/// How long a port may take to appear: its name comes in a message of its own.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Opens the port of that name for writing.
+pub fn open(name: &str) -> Result<File> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if let Some(device) = find(name) {
+            return Ok(File::options().write(true).open(device)?);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    bail!("there is no port {name}")
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    fs::read_dir(PORTS).ok()?.flatten().find_map(|port| {
+        let its_name = fs::read_to_string(port.path().join("name")).ok()?;
+        let device = PathBuf::from("/dev").join(port.file_name());
+        (its_name.trim_end() == name && device.exists()).then_some(device)
+    })
+}

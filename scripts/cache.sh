@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The cache: directories that take long to make, shared by all clones.
+#
+#	$CACHE/NAME-KEY		an entry, whole; KEY tells what it was made from
+#	$CACHE/NAME-KEY.tmp.*	one that is being made, or what a dead run left
+#	$CACHE/lock/NAME-KEY	held by whoever makes the entry
+#	$CACHE/log/NAME-KEY	what its making printed
+#
+# Sourced after lib.sh.
+# shellcheck shell=bash
+
+# Entries that nobody used for so long are removed when another is made.
+UNUSED_DAYS=21
+
+# Removes a tree, with directories that their owner may not write (a tree of
+# the archive's packages has some).
+remove_tree() {
+	[ -e "$1" ] || return 0
+	rm -rf "$1" 2>/dev/null || { chmod -R u+rwX "$1" && rm -rf "$1"; }
+}
+
+# cache_entry NAME KEY MAKER ARGS...: sets ENTRY to the entry's directory.
+# Where it does not exist, `MAKER DIR LOG ARGS...` makes it in DIR; it gets
+# its name when it is whole.
+cache_entry() {
+	local id=$1-$2 name=$1 lock
+	shift 2
+	ENTRY=$CACHE/$id
+	if [ ! -d "$ENTRY" ]; then
+		mkdir -p "$CACHE/lock" "$CACHE/log"
+		exec {lock}>"$CACHE/lock/$id"
+		if ! flock -n "$lock"; then
+			say "another run is making $id: waiting for it"
+			flock "$lock"
+		fi
+		if [ ! -d "$ENTRY" ]; then
+			cache_sweep "$name"
+			cache_make "$id" "$@"
+		fi
+		exec {lock}>&-
+	fi
+	touch "$ENTRY"
+}
+
+# What a run that was interrupted, or found the disk full, must not leave is
+# removed by the trap.
+cache_make() (
+	tmp=$CACHE/$1.tmp.$$ final=$CACHE/$1 log=$CACHE/log/$1 maker=$2
+	shift 2
+	trap 'remove_tree "$tmp"' EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+	mkdir "$tmp"
+	run_job "$TOP/scripts/$maker" "$tmp" "$log" "$@"
+	sync -f "$tmp"
+	mv -T "$tmp" "$final"
+)
+
+# Removes what killed runs left half-made, and NAME's entries that nobody uses.
+cache_sweep() {
+	local tmp id lock
+	for tmp in "$CACHE"/*.tmp.*; do
+		[ -d "$tmp" ] || continue
+		id=$(basename "${tmp%.tmp.*}")
+		exec {lock}>"$CACHE/lock/$id"
+		if [ "$ENTRY" = "$CACHE/$id" ] || flock -n "$lock"; then remove_tree "$tmp"; fi
+		exec {lock}>&-
+	done
+	find "$CACHE" -maxdepth 1 -type d -name "$1-*" -mtime +$UNUSED_DAYS -print0 |
+		while IFS= read -r -d '' tmp; do
+			say "removing ${tmp##*/}, unused for $UNUSED_DAYS days"
+			remove_tree "$tmp"
+		done
+}

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The entries of the cache, what each is made from, and how one leads to the
+# next. A key holds what decides an entry's content, not the text of scripts;
+# RECIPE goes up when a make-* script makes something else of the same inputs.
+#
+# Sourced after lib.sh, cache.sh and sandbox.sh.
+# shellcheck shell=bash
+
+# need_root: sets ROOT and TOOLCHAIN, after what the host lacks was installed.
+need_root() {
+	local key recipe=1
+	key=$({
+		echo "$recipe"
+		setting suite
+		lines_of "$TOP/qemu/packages"
+	} | digest)
+	[ -d "$CACHE/root-$key" ] || "$TOP/scripts/host-packages"
+	cache_entry root "$key" make-root
+	ROOT=$ENTRY/root
+	TOOLCHAIN=$ENTRY/toolchain
+}
+
+# need_versions: sets VERSIONS, the directory with a directory a series.
+need_versions() {
+	local key recipe=1
+	need_root
+	key=$({
+		echo "$recipe"
+		grep -v '^#' "$TOP/qemu/versions"
+	} | digest)
+	cache_entry versions "$key" make-versions "$ROOT"
+	VERSIONS=$ENTRY
+}
+
+# The series that the archive has, as far as qemu/versions names them; a line
+# for each other. Needs need_versions.
+known_series() {
+	local series
+	for series in $(setting series); do
+		if [ -e "$VERSIONS/$series/release" ]; then
+			echo "$series"
+		else
+			say "SKIP: Linux $series: the archive has none, only $(cat "$VERSIONS/$series/missing")"
+		fi
+	done
+}
+
+# need_kernel 7.3|debug: sets KERNEL_SOURCE, KERNEL_BUILD, KERNEL_IMAGE,
+# KERNEL_RELEASE and KERNEL_ARGS, the arguments of make.
+need_kernel() {
+	local name=$1 series=$1 key recipe=1 release
+	need_versions
+	if [ "$name" = debug ]; then
+		series=$(known_series | head -n 1)
+		[ -n "$series" ] || die "the archive has no kernel of the series in qemu/versions"
+	elif [ ! -e "$VERSIONS/$series/release" ]; then
+		die "no kernel $name: it is debug or one of $(setting series | paste -sd' ') that the archive has" \
+			"($(cat "$VERSIONS"/*/release "$VERSIONS"/*/missing 2>/dev/null | paste -sd' '))"
+	fi
+	release=$(cat "$VERSIONS/$series/release")
+	cache_entry source "$(cat "$VERSIONS/$series/version")" \
+		make-source "$ROOT" "$VERSIONS/$series/packages"
+	KERNEL_SOURCE=$ENTRY/source
+	if [ "$name" = debug ]; then
+		key=$({
+			echo "$recipe"
+			cat "$VERSIONS/$series/version" "$TOOLCHAIN"
+			grep CONFIG_ "$TOP/qemu/debug.config"
+		} | digest)
+		cache_entry debug "$key" make-debug "$ROOT" "$KERNEL_SOURCE"
+		KERNEL_RELEASE=$(cat "$ENTRY/build/include/config/kernel.release")
+		KERNEL_IMAGE=$ENTRY/build/arch/x86/boot/bzImage
+	else
+		key=$release-$({
+			echo "$recipe"
+			cat "$VERSIONS/$series/version" "$TOOLCHAIN"
+		} | digest)
+		cache_entry stock "$key" make-stock "$ROOT" "$KERNEL_SOURCE" \
+			"$VERSIONS/$series/packages" "$release"
+		KERNEL_RELEASE=$release
+		KERNEL_IMAGE=$ENTRY/vmlinuz
+	fi
+	KERNEL_BUILD=$ENTRY/build
+	KERNEL_ARGS=$(cat "$ENTRY/make-args")
+}
