@@ -132,8 +132,16 @@ fn mmap_fails_cleanly() {
 
 fn info_and_stat_fail_cleanly() {
     let arena = arena();
-    sweep(|| raw::info(&arena), |result| drop(made(result)));
-    sweep(|| raw::stat(&arena), |result| drop(made(result)));
+    let info = raw::info(&arena).unwrap();
+    sweep(
+        || raw::info(&arena),
+        |result| assert!(made(result).is_none_or(|answer| answer == info)),
+    );
+    let stat = raw::stat(&arena).unwrap();
+    sweep(
+        || raw::stat(&arena),
+        |result| assert!(made(result).is_none_or(|answer| answer == stat)),
+    );
 }
 
 /// After every failure nothing is live that was not before, all bytes are
