@@ -64,6 +64,7 @@ fn every_size_class_that_fits_the_memory_is_served() {
     eprintln!("up to {} MiB", (1u64 << most.ilog2()) / MIB);
 }
 
+/// Peer: `gpu_buddy` (alignment), `lib/test_vmalloc.c` (aligned).
 fn sizes_around_powers_of_two_get_their_own_bytes_and_no_more() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();

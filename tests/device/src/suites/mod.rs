@@ -4,6 +4,7 @@
 
 mod alloc;
 mod arenas;
+mod cgroup;
 mod concurrency;
 mod debugfs;
 mod errors;
@@ -37,6 +38,7 @@ pub const ALL: &[Suite] = &[
     debugfs::SUITE,
     concurrency::SUITE,
     random::SUITE,
+    cgroup::SUITE,
     fail_nth::SUITE,
     unload::SUITE,
     selftest::SUITE,

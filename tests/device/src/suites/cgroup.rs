@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The arena's memory is charged to a memory cgroup.
+//! Peer: memory that no cgroup is charged for (CVE-2021-3759).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use crate::harness::{skip, suite};
+use crate::kit::process::spawn_child;
+use crate::kit::{alloc, arena, stat, DEFAULT, KIB, MIB};
+
+suite!("freelist_cgroup":
+    pages_are_charged_to_the_cgroup_and_uncharged,
+    a_full_cgroup_is_enomem_and_nobody_is_killed,
+);
+
+/// A cgroup of its own, removed at the end.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new() -> Self {
+        let root = Path::new("/sys/fs/cgroup");
+        let enabled = fs::write(root.join("cgroup.subtree_control"), "+memory");
+        if enabled.is_err() {
+            skip("no cgroup2 with a memory controller is mounted");
+        }
+        let path = root.join(format!("freelist-test-{}", std::process::id()));
+        fs::create_dir(&path).expect("root may make a cgroup");
+        Self(path)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).expect("the controller is enabled")
+    }
+
+    fn write(&self, name: &str, value: &str) {
+        fs::write(self.0.join(name), value).expect("root may set it");
+    }
+
+    fn current(&self) -> u64 {
+        self.read("memory.current").trim().parse().expect("bytes")
+    }
+
+    fn event(&self, name: &str) -> u64 {
+        let text = self.read("memory.events");
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let (_, count) = lines.find(|(key, _)| *key == name).expect("the event");
+        count.parse().expect("a count")
+    }
+
+    /// Runs `work` in a child that belongs to the cgroup.
+    #[track_caller]
+    fn run(&self, work: impl FnOnce()) {
+        spawn_child(|| {
+            self.write("cgroup.procs", "0");
+            work();
+        })
+        .succeed();
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A failed test may have left it in use; the next one has another.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn pages_are_charged_to_the_cgroup_and_uncharged() {
+    let cgroup = Cgroup::new();
+    // The kernel counts in batches, so a little is missing or too much.
+    let slack = MIB;
+    cgroup.run(|| {
+        let before = cgroup.current();
+        let arena = arena();
+        alloc(&arena, 8 * MIB);
+        let after = cgroup.current();
+        assert!(after >= before + 8 * MIB - slack, "{before} to {after}");
+        drop(arena);
+        let end = cgroup.current();
+        assert!(end <= before + slack, "{before} to {after} to {end}");
+    });
+}
+
+fn a_full_cgroup_is_enomem_and_nobody_is_killed() {
+    let cgroup = Cgroup::new();
+    cgroup.run(|| {
+        let max = cgroup.current() + 16 * MIB;
+        let arena = arena();
+        cgroup.write("memory.swap.max", "0");
+        cgroup.write("memory.max", &max.to_string());
+        let mut got = 0;
+        let errno = loop {
+            match arena.alloc(MIB, DEFAULT) {
+                Ok(block) => got += block.bytes,
+                Err(error) => break error.errno(),
+            }
+            assert!(got <= 32 * MIB, "more than the cgroup may have");
+        };
+        assert_eq!(errno, Some(Errno::ENOMEM));
+        assert!(got >= 8 * MIB, "{got} bytes of 16 MiB");
+        assert_eq!(cgroup.event("oom_kill"), 0);
+        // Nothing is lost by it: what is held is live, or serves small ones.
+        let stat = stat(&arena);
+        assert_eq!(stat.live_bytes, got);
+        arena.free(0).expect("the first block");
+        alloc(&arena, 64 * KIB);
+    });
+}
