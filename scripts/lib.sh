@@ -19,7 +19,7 @@ lines_of() { sed -e 's/[[:space:]]*#.*//' -e '/^$/d' "$1"; }
 # A short name for what comes on stdin.
 digest() { sha256sum | cut -c1-12; }
 
-elapsed() { printf '%d:%02d' $((($SECONDS - $1) / 60)) $((($SECONDS - $1) % 60)); }
+elapsed() { printf "%d:%02d" $(((SECONDS - $1) / 60)) $(((SECONDS - $1) % 60)); }
 
 # run_job COMMAND...: runs COMMAND in a process group of its own, so that a
 # signal to us ends all of it, and we return only when none of it is left.

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Two ways to build. Without KDIR everything runs in a build root of its own
+# (scripts/), against the kernels that qemu/versions names. With KDIR, the build
+# tree of a kernel with Rust, freelist.ko is made in the ordinary way:
+#
+#	make KDIR=/path/to/build [W=1] [CLIPPY=1]
+
+KERNEL ?= $(shell sed -n 's/^series //p' qemu/versions | head -n 1)
+export KERNEL
+# The cache is a matter of the scripts; make must not hand its flags to cargo's.
+unexport MAKEFLAGS
+
+ifdef KDIR
+.DEFAULT_GOAL := modules
+else
+.DEFAULT_GOAL := help
+endif
+
+PHONY := help run test shell update cache-clean setup
+help:
+	@echo 'freelist: a power-of-two freelist allocator in the kernel'
+	@echo
+	@echo '  make run          load the module into a Debian kernel, serve a training run'
+	@echo '  make test         all tests; ends with "N passed, N failed"'
+	@echo '  make shell        a shell in a VM with the module loaded'
+	@echo '  make modules      build/$(KERNEL)/freelist.ko, for that Debian kernel'
+	@echo '  make clippy fmt doc rust-analyzer'
+	@echo '  make update       look for newer kernels in the archive'
+	@echo '  make clean        remove build/'
+	@echo '  make cache-clean  remove the cache: build root, kernel trees'
+	@echo
+	@echo '  KERNEL=7.3|debug  the kernel of run, shell and modules (now $(KERNEL))'
+	@echo '  KDIR=DIR          for modules (the default then), modules_install, clean, doc,'
+	@echo '                    rust-analyzer, fmt: your own kernel tree, with W=1, CLIPPY=1'
+
+run:
+	@scripts/run $(KERNEL)
+
+test:
+	@scripts/test
+
+shell:
+	@scripts/vm --kernel $(KERNEL)
+
+setup:
+	@scripts/setup $(KERNEL)
+
+update:
+	@scripts/update
+
+cache-clean:
+	@scripts/cache-clean
+
+PHONY += fmt clippy
+fmt:
+	@scripts/fmt
+
+ifdef KDIR
+
+PHONY += modules modules_install clean rust-analyzer doc
+kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR)
+
+modules modules_install rust-analyzer: rust-metadata
+	$(kbuild) $@
+
+clippy: rust-metadata
+	$(kbuild) CLIPPY=1 modules
+
+doc: rust-metadata
+	$(kbuild) FREELIST_DOC=$(CURDIR)/build/doc modules
+
+clean:
+	$(kbuild) clean
+	rm -rf build
+
+PHONY += rust-metadata
+rust-metadata:
+	@ls $(KDIR)/rust/libkernel.rmeta >/dev/null 2>&1 || { \
+		echo 'freelist: $(KDIR) has no Rust metadata (rust/*.rmeta), as headers packages have none: "make run" needs no kernel tree' >&2; \
+		exit 1; }
+
+else
+
+PHONY += modules clean rust-analyzer doc modules_install
+in-tree = scripts/in-root --kernel $(KERNEL) sh -ec 'make -C /kernel/build M=/freelist MO=/freelist/build/$(KERNEL) $$KERNEL_ARGS "$$@"' make
+
+modules:
+	@scripts/build module $(KERNEL)
+	@echo 'freelist: build/$(KERNEL)/freelist.ko is for Linux $(KERNEL)'
+
+modules_install:
+	@echo 'freelist: modules_install wants the kernel that it is for: make KDIR=/path/to/build modules_install' >&2; exit 1
+
+clippy:
+	@scripts/lint
+
+doc:
+	@$(in-tree) FREELIST_DOC=/freelist/build/doc modules
+	@scripts/in-root sh -c 'cd src && cargo doc --quiet --no-deps && mkdir -p ../build/doc && cp -r ../build/cargo/doc/. ../build/doc/'
+	@echo 'freelist: build/doc/freelist_main/index.html is the module, build/doc/freelist/index.html the client'
+
+rust-analyzer:
+	@$(in-tree) rust-analyzer
+
+clean:
+	rm -rf build
+
+endif
+
+.PHONY: $(PHONY)
