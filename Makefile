@@ -83,7 +83,7 @@ rust-metadata:
 else
 
 PHONY += modules clean rust-analyzer doc modules_install
-in-tree = scripts/in-root --kernel $(KERNEL) sh -ec 'make -C /kernel/build M=/freelist MO=/freelist/build/$(KERNEL) $$KERNEL_ARGS "$$@"' make
+in-tree = scripts/in-root --kernel $(KERNEL) sh -ec 'mkdir -p build/doc build/$(KERNEL) && make -C /kernel/build M=/freelist/src MO=/freelist/build/$(KERNEL) $$KERNEL_ARGS "$$@"' make
 
 modules:
 	@scripts/build module $(KERNEL)
