@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the module needs of C, made safe: the contract's structures and the helpers of `helpers.c`.
+
+use kernel::{
+    error::to_result,
+    prelude::*,
+    transmute::{
+        AsBytes,
+        FromBytes, //
+    },
+};
+
+#[allow(
+    clippy::all,
+    dead_code,
+    improper_ctypes,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn,
+    clippy::undocumented_unsafe_blocks
+)]
+pub(crate) mod raw {
+    include!(env!("FREELIST_BINDINGS"));
+}
+
+/// A structure of the contract: plain integers without padding.
+pub(crate) trait Contract: Default + FromBytes + AsBytes {}
+
+macro_rules! contract {
+    ($($name:ident)*) => {$(
+        // SAFETY: The structure has integers only, so any bytes are a value of it.
+        unsafe impl FromBytes for raw::$name {}
+        // SAFETY: Its fields are aligned by their order and its size is a multiple of 8 (the
+        // tests of the header assert both), so it has no padding, and it has no interior
+        // mutability.
+        unsafe impl AsBytes for raw::$name {}
+        impl Contract for raw::$name {}
+    )*};
+}
+
+contract! { freelist_info freelist_alloc freelist_free freelist_stat }
+
+/// The argument of a call: where the caller's structure is, and how long the caller thinks it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Argument {
+    pub(crate) address: usize,
+    pub(crate) size: usize,
+}
+
+impl Argument {
+    /// Copies the caller's structure, once: a shorter one is extended with zeros.
+    ///
+    /// `E2BIG` when a longer one does not end in zeros, `EFAULT` when it cannot be read.
+    pub(crate) fn read<T: Contract>(self) -> Result<T> {
+        let mut value = T::default();
+        // SAFETY: `value` is valid for writes of its size and every bit pattern is a value of it
+        // (`FromBytes`). The address is the caller's, and is checked as such.
+        to_result(unsafe {
+            raw::freelist_copy_in(
+                (&raw mut value).cast(),
+                size_of::<T>() as _,
+                self.address as _,
+                self.size as _,
+            )
+        } as _)?;
+        Ok(value)
+    }
+
+    /// Copies an answer to the caller: as much as there is room for, zeros beyond.
+    ///
+    /// `EFAULT` when it cannot be written; part of it may have been.
+    pub(crate) fn write<T: Contract>(self, value: &T) -> Result {
+        // SAFETY: `value` is valid for reads of its size and has no unset bytes (`AsBytes`). The
+        // address is the caller's, and is checked as such.
+        to_result(unsafe {
+            raw::freelist_copy_out(
+                self.address as _,
+                self.size as _,
+                core::ptr::from_ref(value).cast(),
+                size_of::<T>() as _,
+            )
+        } as _)
+    }
+}
+
+/// A table of functions for the kernel.
+pub(crate) struct Table<T>(pub(crate) T);
+
+// SAFETY: It is never changed, and what it points to is there as long as the module.
+unsafe impl<T> Sync for Table<T> {}
+
+/// The machine's memory, in bytes.
+pub(crate) fn ram_bytes() -> u64 {
+    // SAFETY: May be called at any time.
+    unsafe { raw::freelist_ram_bytes() }
+}
+
+/// Bytes of a huge page.
+pub(crate) fn huge_page_bytes() -> usize {
+    // SAFETY: May be called at any time.
+    unsafe { raw::freelist_huge_page_bytes() as usize }
+}
+
+/// `index` where it is below `size`, else `None`; 0 under speculation.
+pub(crate) fn index_nospec(index: u64, size: u32) -> Option<u32> {
+    if index >= u64::from(size) {
+        return None;
+    }
+    // SAFETY: May be called at any time.
+    Some(unsafe { raw::freelist_index_nospec(index as _, size as _) } as u32)
+}
+
+/// Whether the calling thread is being killed.
+pub(crate) fn fatal_signal() -> bool {
+    // SAFETY: May be called in the context of a task.
+    unsafe { raw::freelist_fatal_signal() }
+}
+
+/// Lets others run. May sleep.
+pub(crate) fn resched() {
+    // SAFETY: Called where sleeping is allowed.
+    unsafe { raw::freelist_resched() }
+}

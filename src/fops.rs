@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device and its file operations: what the kernel calls, made safe for the rest.
+//!
+//! The kernel crate's `MiscDevice` sets no owner on 7.2, and has neither `get_unmapped_area` nor
+//! `poll`, so the table is our own, as in binder.
+
+use crate::{
+    arena::Arena,
+    device,
+    ffi::{
+        self,
+        raw,
+        Table, //
+    },
+    registry::Registry,
+    vma, //
+};
+use kernel::{
+    bindings,
+    error::{
+        from_result,
+        to_result, //
+    },
+    ffi::{
+        c_int,
+        c_long,
+        c_uint,
+        c_ulong, //
+    },
+    mm::virt::VmaNew,
+    module::this_module,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+    types::{
+        ForeignOwnable,
+        Opaque, //
+    },
+};
+
+/// `/dev/freelist`, until it is dropped.
+///
+/// # Invariants
+///
+/// `misc` is registered.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Device {
+    #[pin]
+    misc: Opaque<bindings::miscdevice>,
+    registry: Arc<Registry>,
+}
+
+// SAFETY: A misc device may be deregistered by any thread.
+unsafe impl Send for Device {}
+// SAFETY: Nothing can be done through a shared `Device`; what `open` reads of it does not change.
+unsafe impl Sync for Device {}
+
+impl Device {
+    /// Makes the device, for root only. Whoever opens it gets an arena of `registry`.
+    pub(crate) fn register(registry: Arc<Registry>) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            registry,
+            // Last: the device can be opened before this returns.
+            misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
+                let misc = bindings::miscdevice {
+                    minor: bindings::MISC_DYNAMIC_MINOR as c_int,
+                    name: c"freelist".as_ptr().cast(),
+                    fops: &raw const OPERATIONS.0,
+                    mode: 0o600,
+                    ..pin_init::zeroed()
+                };
+                // SAFETY: The slot is ours to write.
+                unsafe { slot.write(misc) };
+                // SAFETY: The device was just written. It is pinned, and deregistered before its
+                // memory goes.
+                // INVARIANT: If this succeeds it is registered.
+                to_result(unsafe { bindings::misc_register(slot) })
+            }),
+        })
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Device {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the invariant it is registered.
+        unsafe { bindings::misc_deregister(self.misc.get()) };
+    }
+}
+
+static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_operations {
+    owner: this_module::<crate::LocalModule>().as_ptr(),
+    open: Some(open),
+    release: Some(release),
+    unlocked_ioctl: Some(ioctl),
+    // The structures have one layout, and an address is an address.
+    compat_ioctl: Some(ioctl),
+    mmap: Some(mmap),
+    get_unmapped_area: Some(get_unmapped_area),
+    llseek: Some(bindings::noop_llseek),
+    ..pin_init::zeroed()
+});
+
+/// The arena of an open file.
+///
+/// # Safety
+///
+/// `file` was opened by [`open`] and its last reference outlives `'a`.
+pub(crate) unsafe fn arena_of<'a>(file: *mut bindings::file) -> ArcBorrow<'a, Arena> {
+    // SAFETY: `open` has put an `Arc<Arena>` there, and `release` has not come yet.
+    unsafe { Arc::<Arena>::borrow((*file).private_data) }
+}
+
+unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: A misc device finds itself there when it is opened.
+    let misc: *mut bindings::miscdevice = unsafe { (*file).private_data }.cast();
+    // SAFETY: Only `Device` registers a misc device with our operations. It stays while it is
+    // being opened: to deregister it takes the lock that the caller holds.
+    let device = unsafe { &*kernel::container_of!(Opaque::cast_from(misc), Device, misc) };
+    match device.registry.open() {
+        Ok(arena) => {
+            // SAFETY: The file is not open yet: nobody else sees it.
+            unsafe { (*file).private_data = arena.into_foreign() };
+            0
+        }
+        Err(error) => error.to_errno(),
+    }
+}
+
+unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: `open` has put it there, and this is the last that is heard of the file.
+    let arena = unsafe { Arc::<Arena>::from_foreign((*file).private_data) };
+    arena.registry().close(&arena);
+    0
+}
+
+unsafe extern "C" fn ioctl(file: *mut bindings::file, command: c_uint, argument: c_ulong) -> c_long {
+    // SAFETY: The file is open for as long as the call takes.
+    let arena = unsafe { arena_of(file) };
+    // SAFETY: The file is open for as long as the call takes.
+    let writable = unsafe { raw::freelist_file_writable(file.cast()) };
+    from_result(|| {
+        device::call(&arena, writable, command, argument as usize)?;
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn mmap(_file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
+    // SAFETY: The area is being made: it is ours to set up.
+    let vma = unsafe { VmaNew::from_raw(vma) };
+    from_result(|| vma::map(vma).map(|()| 0))
+}
+
+/// Finds an address that is aligned as its offset is, up to a huge page: so blocks are aligned in
+/// memory as they are in the arena.
+unsafe extern "C" fn get_unmapped_area(
+    file: *mut bindings::file,
+    address: c_ulong,
+    len: c_ulong,
+    pgoff: c_ulong,
+    flags: c_ulong,
+) -> c_ulong {
+    let align = ffi::huge_page_bytes() as c_ulong;
+    let chosen = address != 0 || flags & raw::FREELIST_MAP_FIXED != 0;
+    let find = |address, len| {
+        // SAFETY: The arguments are those of the caller, but for a length that did not overflow.
+        unsafe { bindings::mm_get_unmapped_area(file, address, len, pgoff, flags) }
+    };
+    let padded = len.checked_add(align).filter(|_| !chosen);
+    let found = padded.map_or(0, |padded| find(0, padded));
+    // An error is no page's address.
+    if padded.is_none() || found % PAGE_SIZE as c_ulong != 0 {
+        return find(address, len);
+    }
+    let offset = pgoff.wrapping_mul(PAGE_SIZE as c_ulong);
+    found + (offset.wrapping_sub(found) & (align - 1))
+}

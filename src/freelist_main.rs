@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! freelist: page-backed power-of-2 freelists behind `/dev/freelist`.
+//!
+//! From user space down to the page:
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `fops` | the device and its file operations: what the kernel calls |
+//! | `device` | the calls: decodes, checks, answers |
+//! | `vma` | mappings and page faults |
+//! | `arena` | one open file: the lock, growing, undoing |
+//! | `limit` | how many pages there may be |
+//! | `engine` | which block a request gets; knows nothing of the kernel |
+//! | `page`, `ffi` | pages and the C that Rust cannot reach |
+//! | `registry`, `stats` | all arenas, and what debugfs shows of them |
+//!
+//! `unsafe` is in `fops`, `vma`, `page` and `ffi` only.
+
+use kernel::{
+    debugfs::{
+        Dir,
+        File, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+#[forbid(unsafe_code)]
+#[deny(missing_docs)]
+#[expect(unreachable_pub, reason = "on the host it is a crate's interface")]
+mod engine;
+
+#[deny(unsafe_code)]
+mod arena;
+#[deny(unsafe_code)]
+mod device;
+mod ffi;
+mod fops;
+#[deny(unsafe_code)]
+mod limit;
+mod page;
+#[deny(unsafe_code)]
+mod registry;
+#[deny(unsafe_code)]
+mod stats;
+mod vma;
+
+use fops::Device;
+use registry::Registry;
+
+module! {
+    type: Freelist,
+    name: "freelist",
+    authors: ["The freelist authors"],
+    description: "Page-backed power-of-2 freelists behind /dev/freelist",
+    license: "GPL",
+}
+
+/// The loaded module. Fields are dropped in this order: nobody can open the device any more, then
+/// nobody can look, then what was looked at goes.
+#[pin_data]
+struct Freelist {
+    #[pin]
+    _device: Device,
+    #[pin]
+    _stats: File<Arc<Registry>>,
+    #[pin]
+    _classes: File<Arc<Registry>>,
+    _directory: Dir,
+}
+
+impl kernel::InPlaceModule for Freelist {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        let directory = Dir::new(c"freelist");
+        pin_init::pin_init_scope(move || {
+            let registry = Registry::new()?;
+            Ok(try_pin_init!(Self {
+                _stats <- directory.read_callback_file(
+                    c"stats",
+                    registry.clone(),
+                    &stats::write_stats,
+                ),
+                _classes <- directory.read_callback_file(
+                    c"classes",
+                    registry.clone(),
+                    &stats::write_classes,
+                ),
+                _directory: directory.clone(),
+                _device <- Device::register(registry),
+            }))
+        })
+    }
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the module needs of the kernel and Rust cannot reach: macros, inline
+ * functions, and allocation flags. Read by bindgen, with the contract.
+ */
+#ifndef _FREELIST_HELPERS_H
+#define _FREELIST_HELPERS_H
+
+#include <linux/types.h>
+#include <uapi/linux/mman.h>
+#include "uapi/freelist.h"
+
+struct file;
+struct page;
+struct vm_fault;
+
+/* The numbers of the calls: direction and size do not tell them apart. */
+static const __u32 FREELIST_NR_INFO = _IOC_NR(FREELIST_IOC_INFO);
+static const __u32 FREELIST_NR_ALLOC = _IOC_NR(FREELIST_IOC_ALLOC);
+static const __u32 FREELIST_NR_FREE = _IOC_NR(FREELIST_IOC_FREE);
+static const __u32 FREELIST_NR_STAT = _IOC_NR(FREELIST_IOC_STAT);
+
+/* In the flags of an unmapped area that is looked for. */
+static const unsigned long FREELIST_MAP_FIXED = MAP_FIXED;
+
+bool freelist_file_writable(const struct file *file);
+struct page *freelist_page_alloc(unsigned int order);
+struct page *freelist_page_nth(struct page *page, unsigned long n);
+void freelist_page_get(struct page *page);
+void freelist_page_put(struct page *page);
+unsigned int freelist_fault_insert(struct vm_fault *vmf, struct page *page);
+unsigned int freelist_fault_sigbus(void);
+unsigned long freelist_huge_page_bytes(void);
+
+__u64 freelist_ram_bytes(void);
+unsigned long freelist_index_nospec(unsigned long index, unsigned long size);
+bool freelist_fatal_signal(void);
+void freelist_resched(void);
+
+long freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size);
+long freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
+		       unsigned long size);
+
+#endif /* _FREELIST_HELPERS_H */

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How much memory all arenas together may hold.
+
+use crate::ffi;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+
+/// A bound in bytes, and what of it is taken.
+///
+/// Bytes are taken before pages are asked for, so that two that grow at once cannot both use the
+/// last of it.
+pub(crate) struct Limit {
+    bytes: u64,
+    taken: Atomic<u64>,
+}
+
+impl Limit {
+    /// The default: half of the machine's memory.
+    pub(crate) fn half_of_ram() -> Self {
+        Self {
+            bytes: ffi::ram_bytes() / 2,
+            taken: Atomic::new(0),
+        }
+    }
+
+    /// The bound itself, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes `bytes`, or nothing when that would be too much.
+    pub(crate) fn take(&self, bytes: u64) -> bool {
+        let before = self.taken.fetch_add(bytes, Relaxed);
+        let fits = before
+            .checked_add(bytes)
+            .is_some_and(|after| after <= self.bytes);
+        if !fits {
+            self.give(bytes);
+        }
+        fits
+    }
+
+    /// Gives `bytes` back that were taken.
+    pub(crate) fn give(&self, bytes: u64) {
+        self.taken.fetch_sub(bytes, Relaxed);
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages of the buddy allocator.
+
+use crate::ffi::raw;
+use core::ptr::NonNull;
+use kernel::prelude::*;
+
+/// A reference to one page, which is given back when the last one is dropped. Page table entries
+/// hold references of their own.
+///
+/// # Invariants
+///
+/// `0` points to a page on which this object holds a reference.
+pub(crate) struct Page(NonNull<raw::page>);
+
+// SAFETY: A page reference belongs to no thread.
+unsafe impl Send for Page {}
+// SAFETY: What is done through a shared `Page` (getting a reference, mapping it) is atomic.
+unsafe impl Sync for Page {}
+
+impl Page {
+    pub(crate) fn as_ptr(&self) -> *mut raw::page {
+        self.0.as_ptr()
+    }
+}
+
+impl Clone for Page {
+    fn clone(&self) -> Self {
+        // SAFETY: By the invariant the page is there, with a reference.
+        unsafe { raw::freelist_page_get(self.as_ptr()) };
+        // INVARIANT: The reference was just taken.
+        Self(self.0)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant the reference is ours to give back.
+        unsafe { raw::freelist_page_put(self.as_ptr()) };
+    }
+}
+
+/// The highest order that is asked for: 64 pages, a batch.
+const MAX_ORDER: u32 = crate::engine::BATCH.ilog2();
+
+/// Zeroed pages that are charged to the caller's memory cgroup, brought for one request.
+///
+/// They come from the highest orders that are there and are split. What is not taken goes back
+/// when this is dropped.
+pub(crate) struct Supply {
+    pages: [Option<Page>; crate::engine::BATCH as usize],
+    next: usize,
+    len: usize,
+}
+
+impl Supply {
+    /// An empty supply.
+    pub(crate) fn new() -> Self {
+        Self {
+            pages: [const { None }; crate::engine::BATCH as usize],
+            next: 0,
+            len: 0,
+        }
+    }
+
+    /// Fills an empty supply with at most `want` pages, at least one. May sleep.
+    ///
+    /// `ENOMEM` when there is not even one, after reclaim and without an OOM kill.
+    pub(crate) fn fill(&mut self, want: u32) -> Result {
+        (self.next, self.len) = (0, 0);
+        let want = (want as usize).min(self.pages.len());
+        let mut order = MAX_ORDER;
+        while self.len < want {
+            order = order.min((want - self.len).ilog2());
+            // SAFETY: May be called where sleeping is allowed.
+            let Some(first) = NonNull::new(unsafe { raw::freelist_page_alloc(order) }) else {
+                if order > 0 {
+                    order -= 1;
+                    continue;
+                }
+                break;
+            };
+            for (n, place) in self.pages.iter_mut().skip(self.len).take(1 << order).enumerate() {
+                // SAFETY: `n` is within the `1 << order` pages that were allocated.
+                let page = unsafe { raw::freelist_page_nth(first.as_ptr(), n as _) };
+                // INVARIANT: The allocation was split: each of its pages has one reference.
+                *place = NonNull::new(page).map(Page);
+            }
+            self.len += 1 << order;
+        }
+        if self.len == 0 {
+            return Err(ENOMEM);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next == self.len
+    }
+}
+
+impl Iterator for Supply {
+    type Item = Page;
+
+    fn next(&mut self) -> Option<Page> {
+        let page = self.pages.get_mut(self.next)?.take()?;
+        self.next += 1;
+        Some(page)
+    }
+}
