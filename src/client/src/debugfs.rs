@@ -100,17 +100,16 @@ impl Classes {
         Ok(Self { columns, rows })
     }
 
-    /// The value in column `name` of the row that begins with `class`.
-    pub fn get(&self, class: u64, name: &str) -> Option<u64> {
+    /// All values of the column `name`, by size class.
+    pub fn column(&self, name: &str) -> Option<impl Iterator<Item = u64> + '_> {
         let column = self.columns.iter().position(|column| column == name)?;
-        let row = self.rows.iter().find(|row| row.first() == Some(&class))?;
-        row.get(column).copied()
+        Some(self.rows.iter().map(move |row| row[column]))
     }
 
-    /// The sum of column `name` over all size classes.
-    pub fn sum(&self, name: &str) -> Option<u64> {
-        let column = self.columns.iter().position(|column| column == name)?;
-        Some(self.rows.iter().map(|row| row[column]).sum())
+    /// The value in column `name` of the size class of `size` bytes.
+    pub fn get(&self, size: u64, name: &str) -> Option<u64> {
+        let row = self.column("size")?.position(|row| row == size)?;
+        self.column(name)?.nth(row)
     }
 }
 
@@ -137,16 +136,16 @@ mod tests {
 
     #[test]
     fn classes_are_found_by_column_name() {
-        let classes = Classes::parse("class  live free\n32 1 2\n64 3 4\n").unwrap();
+        let classes = Classes::parse("shift size  live free\n5 32 1 2\n6 64 3 4\n").unwrap();
         assert_eq!(classes.get(64, "live"), Some(3));
         assert_eq!(classes.get(128, "live"), None);
         assert_eq!(classes.get(64, "held"), None);
-        assert_eq!(classes.sum("free"), Some(6));
+        assert_eq!(classes.column("free").map(Iterator::sum::<u64>), Some(6));
     }
 
     #[test]
     fn a_row_that_does_not_fit_the_header_is_named() {
-        let error = Classes::parse("class live\n32 1 7\n").unwrap_err();
+        let error = Classes::parse("size live\n32 1 7\n").unwrap_err();
         assert!(error.to_string().contains("32 1 7"));
     }
 }

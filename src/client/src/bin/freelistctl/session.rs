@@ -28,18 +28,20 @@ impl Identity {
     }
 }
 
-/// The module's version where it has one, else its source's checksum.
+/// The module with its version, its source's checksum or its size in memory,
+/// whichever this kernel knows first.
 fn module() -> String {
     let attribute = |name: &str| {
         let text = fs::read_to_string(format!("/sys/module/freelist/{name}")).ok()?;
         Some(text.trim().to_owned())
     };
-    match (attribute("version"), attribute("srcversion")) {
-        (Some(version), _) => format!("freelist {version}"),
-        (None, Some(sources)) => format!("freelist (srcversion {sources})"),
-        (None, None) if fs::exists("/sys/module/freelist").unwrap_or(false) => {
-            "freelist".to_owned()
-        }
-        (None, None) => "freelist is not loaded".to_owned(),
+    if let Some(version) = attribute("version") {
+        format!("freelist {version}")
+    } else if let Some(sources) = attribute("srcversion") {
+        format!("freelist (srcversion {sources})")
+    } else if let Some(bytes) = attribute("coresize") {
+        format!("freelist ({bytes} bytes)")
+    } else {
+        "freelist, as part of the kernel or not loaded".to_owned()
     }
 }

@@ -211,6 +211,11 @@ pub(crate) fn stats(moments: &[(&str, &Stats)]) {
         return;
     };
     for (name, _) in &first.0 {
+        // A line for each errno, of which most never come.
+        let values = || moments.iter().filter_map(|(_, stats)| stats.get(name));
+        if name.starts_with("failures_") && values().all(|value| value == 0) {
+            continue;
+        }
         print!("{name:<24}");
         for (_, stats) in moments {
             let value = stats.get(name).map_or("-".to_owned(), |value| {
@@ -226,21 +231,31 @@ pub(crate) fn stats(moments: &[(&str, &Stats)]) {
     }
 }
 
-/// debugfs `classes`; size classes where nothing happened are left out.
+/// debugfs `classes`; size classes where nothing happened are left out, and so
+/// is what the others say again.
 pub(crate) fn classes(when: &str, classes: &Classes) {
     println!("classes {when}");
-    let used = |row: &&Vec<u64>| row.iter().skip(1).any(|value| *value != 0);
-    let mut table = vec![classes.columns.clone()];
-    table.extend(classes.rows.iter().filter(used).map(|row| {
-        let class = row.first().map(|class| unit(*class));
-        let rest = row.iter().skip(1).map(|value| grouped(*value));
-        class.into_iter().chain(rest).collect()
-    }));
+    let shown: Vec<usize> = (0..classes.columns.len())
+        .filter(|column| classes.columns[*column] != "shift")
+        .collect();
+    let of_size = |column: &usize| ["shift", "size"].contains(&classes.columns[*column].as_str());
+    let used = |row: &&Vec<u64>| (0..row.len()).any(|at| !of_size(&at) && row[at] != 0);
+    let cell = |row: &[u64], column: usize| match classes.columns[column].as_str() {
+        "size" | "largest" => unit(row[column]),
+        "held" => mib(row[column]),
+        _ => grouped(row[column]),
+    };
+
+    let header = shown.iter().map(|column| classes.columns[*column].clone());
+    let mut table: Vec<Vec<String>> = vec![header.collect()];
+    let rows = classes.rows.iter().filter(used);
+    table.extend(rows.map(|row| shown.iter().map(|column| cell(row, *column)).collect()));
+    let widths: Vec<usize> = (0..shown.len())
+        .map(|column| table.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
     for row in &table {
-        let cells = row.iter().enumerate().map(|(column, cell)| {
-            let width = table.iter().map(|row| row[column].len()).max();
-            format!("{cell:>width$}", width = width.unwrap_or(0).max(8))
-        });
+        let cells = row.iter().zip(&widths);
+        let cells = cells.map(|(cell, width)| format!("{cell:>width$}", width = width.max(&8)));
         println!("{}", cells.collect::<Vec<_>>().join("  "));
     }
 }
