@@ -7,14 +7,18 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use freelist::uapi::{
+    freelist_alloc, freelist_free, freelist_info, freelist_stat, FREELIST_IOC_ALLOC,
+    FREELIST_IOC_FREE, FREELIST_IOC_INFO, FREELIST_IOC_STAT,
+};
 use freelist::{Arena, Block};
 use nix::errno::Errno;
 
 use crate::harness::{skip, suite};
-use crate::kit::view::write_from;
+use crate::kit::view::{ioctl_at, write_from, Plain};
 use crate::kit::{alloc, arena, free, page, raw, stat, View, DEFAULT, KIB};
 
 suite!("freelist_fail_nth":
@@ -63,19 +67,41 @@ impl FailNth {
         }
     }
 
-    /// Runs `call` with its failure point number `nth` failing. Says also
-    /// whether there was one.
-    fn run<T>(&mut self, nth: usize, call: impl FnOnce() -> T) -> (T, bool) {
-        self.0.seek(SeekFrom::Start(0)).expect("seek");
+    /// Runs `call`, which makes one system call, with its failure point number
+    /// `nth` failing. Says also whether there was one.
+    fn run<T>(&self, nth: usize, call: impl FnOnce() -> T) -> (T, bool) {
         let text = nth.to_string();
-        self.0.write_all(text.as_bytes()).expect("fail-nth is set");
+        let set = self.0.write_at(text.as_bytes(), 0);
         let result = call();
+        // What is left may make these fail in place of the call.
         let mut left = [0; 16];
-        self.0.seek(SeekFrom::Start(0)).expect("seek");
-        let len = self.0.read(&mut left).expect("fail-nth is read");
-        self.0.seek(SeekFrom::Start(0)).expect("seek");
-        self.0.write_all(b"0").expect("fail-nth is cleared");
-        (result, left[..len].starts_with(b"0"))
+        let read = self.0.read_at(&mut left, 0);
+        while self.0.write_at(b"0", 0).is_err() {}
+        set.expect("fail-nth is set");
+        let failed = read.is_ok_and(|len| &left[..len] == b"0\n");
+        (result, failed)
+    }
+}
+
+/// A call with its structure, so that making it is one system call.
+struct Prepared {
+    request: u32,
+    view: View,
+}
+
+impl Prepared {
+    fn new<T: Plain>(request: u32, with: T) -> Self {
+        let view = View::anonymous(size_of::<T>());
+        view.set_bytes(0, &with.to_bytes());
+        Self { request, view }
+    }
+
+    fn make(&self, arena: &Arena) -> Result<i32, Errno> {
+        ioctl_at(arena, self.request, self.view.address(0))
+    }
+
+    fn answer<T: Plain>(&self) -> T {
+        T::from_bytes(&self.view.bytes(0, size_of::<T>()))
     }
 }
 
@@ -83,7 +109,7 @@ impl FailNth {
 /// `after`, until there is no further point.
 #[track_caller]
 fn sweep<T: Debug>(mut call: impl FnMut() -> T, mut after: impl FnMut(T)) {
-    let mut switch = FailNth::new();
+    let switch = FailNth::new();
     // What is done once only is done before.
     after(call());
     for nth in 1..MOST {
@@ -132,15 +158,25 @@ fn mmap_fails_cleanly() {
 
 fn info_and_stat_fail_cleanly() {
     let arena = arena();
-    let info = raw::info(&arena).unwrap();
+    let info = Prepared::new(FREELIST_IOC_INFO, freelist_info::default());
+    let expected = raw::info(&arena).unwrap();
     sweep(
-        || raw::info(&arena),
-        |result| assert!(made(result).is_none_or(|answer| answer == info)),
+        || info.make(&arena),
+        |result| {
+            if made(result).is_some() {
+                assert_eq!(info.answer::<freelist_info>(), expected);
+            }
+        },
     );
-    let stat = raw::stat(&arena).unwrap();
+    let stat = Prepared::new(FREELIST_IOC_STAT, freelist_stat::default());
+    let expected = raw::stat(&arena).unwrap();
     sweep(
-        || raw::stat(&arena),
-        |result| assert!(made(result).is_none_or(|answer| answer == stat)),
+        || stat.make(&arena),
+        |result| {
+            if made(result).is_some() {
+                assert_eq!(stat.answer::<freelist_stat>(), expected);
+            }
+        },
     );
 }
 
@@ -149,14 +185,15 @@ fn info_and_stat_fail_cleanly() {
 #[track_caller]
 fn alloc_sweep(size: u64, new: impl Fn() -> (Arena, u64)) {
     let mut state = new();
-    let request = raw::request(size);
-    let mut switch = FailNth::new();
+    let switch = FailNth::new();
     for nth in 1..MOST {
         let (arena, live) = &state;
-        let (result, failed) = switch.run(nth, || raw::alloc(arena, request));
+        let request = Prepared::new(FREELIST_IOC_ALLOC, raw::request(size));
+        let (result, failed) = switch.run(nth, || request.make(arena));
         match made(result) {
-            Some(answer) => {
+            Some(_) => {
                 assert_eq!(stat(arena).live_blocks, live + 1);
+                let answer = request.answer::<freelist_alloc>();
                 arena.free(answer.offset).unwrap();
             }
             None => assert_eq!(stat(arena).live_blocks, *live, "point {nth}"),
@@ -195,13 +232,14 @@ fn alloc_fails_cleanly_beside_other_blocks() {
 
 fn free_fails_only_by_its_pointer() {
     let arena = arena();
-    let mut switch = FailNth::new();
+    let switch = FailNth::new();
     for size in [64, page(), 64 * KIB] {
         for nth in 1..MOST {
             let Block { offset, .. } = alloc(&arena, size);
-            let (result, failed) = switch.run(nth, || raw::free(&arena, offset));
+            let request = Prepared::new(FREELIST_IOC_FREE, freelist_free { offset });
+            let (result, failed) = switch.run(nth, || request.make(&arena));
             match result {
-                Ok(()) => {}
+                Ok(_) => {}
                 // The block is live as before; a release needs no memory.
                 Err(Errno::EFAULT) => arena.free(offset).unwrap(),
                 Err(errno) => panic!("failed by {errno}"),
@@ -217,7 +255,7 @@ fn free_fails_only_by_its_pointer() {
 fn a_fault_fails_cleanly() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
-    let mut switch = FailNth::new();
+    let switch = FailNth::new();
     for nth in 1..MOST {
         let view = View::shared(&arena, block.offset, block.bytes as usize);
         // The pipe's own failures are no concern here.
