@@ -14,20 +14,24 @@ use crate::kit::{alloc, arena, stat, DEFAULT, KIB, MIB};
 
 suite!("freelist_cgroup":
     pages_are_charged_to_the_cgroup_and_uncharged,
+    pages_are_charged_to_the_opener_whoever_asks,
     a_full_cgroup_is_enomem_and_nobody_is_killed,
 );
+
+/// The kernel counts in batches, so a little is missing or too much.
+const SLACK: u64 = MIB;
 
 /// A cgroup of its own, removed at the end.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let root = Path::new("/sys/fs/cgroup");
         let enabled = fs::write(root.join("cgroup.subtree_control"), "+memory");
         if enabled.is_err() {
             skip("no cgroup2 with a memory controller is mounted");
         }
-        let path = root.join(format!("freelist-test-{}", std::process::id()));
+        let path = root.join(format!("freelist-{name}-{}", std::process::id()));
         fs::create_dir(&path).expect("root may make a cgroup");
         Self(path)
     }
@@ -51,11 +55,16 @@ impl Cgroup {
         count.parse().expect("a count")
     }
 
+    /// This process belongs to it from now on.
+    fn join(&self) {
+        self.write("cgroup.procs", "0");
+    }
+
     /// Runs `work` in a child that belongs to the cgroup.
     #[track_caller]
     fn run(&self, work: impl FnOnce()) {
         spawn_child(|| {
-            self.write("cgroup.procs", "0");
+            self.join();
             work();
         })
         .succeed();
@@ -70,23 +79,37 @@ impl Drop for Cgroup {
 }
 
 fn pages_are_charged_to_the_cgroup_and_uncharged() {
-    let cgroup = Cgroup::new();
-    // The kernel counts in batches, so a little is missing or too much.
-    let slack = MIB;
+    let cgroup = Cgroup::new("charged");
     cgroup.run(|| {
         let before = cgroup.current();
         let arena = arena();
         alloc(&arena, 8 * MIB);
         let after = cgroup.current();
-        assert!(after >= before + 8 * MIB - slack, "{before} to {after}");
+        assert!(after >= before + 8 * MIB - SLACK, "{before} to {after}");
         drop(arena);
         let end = cgroup.current();
-        assert!(end <= before + slack, "{before} to {after} to {end}");
+        assert!(end <= before + SLACK, "{before} to {after} to {end}");
+    });
+}
+
+/// An arena that was passed on cannot be used to fill another one's cgroup.
+fn pages_are_charged_to_the_opener_whoever_asks() {
+    let (opener, other) = (Cgroup::new("opener"), Cgroup::new("other"));
+    opener.run(|| {
+        let arena = arena();
+        other.join();
+        let before = [opener.current(), other.current()];
+        alloc(&arena, 8 * MIB);
+        let after = [opener.current(), other.current()];
+        assert!(
+            after[0] >= before[0] + 8 * MIB - SLACK && after[1] <= before[1] + SLACK,
+            "opener and other: {before:?} to {after:?}"
+        );
     });
 }
 
 fn a_full_cgroup_is_enomem_and_nobody_is_killed() {
-    let cgroup = Cgroup::new();
+    let cgroup = Cgroup::new("full");
     cgroup.run(|| {
         let max = cgroup.current() + 16 * MIB;
         let arena = arena();
