@@ -68,7 +68,7 @@ impl Device {
             misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
                 let misc = bindings::miscdevice {
                     minor: bindings::MISC_DYNAMIC_MINOR as c_int,
-                    name: c"freelist".as_ptr().cast(),
+                    name: c"freelist".as_char_ptr(),
                     fops: &raw const OPERATIONS.0,
                     mode: 0o600,
                     ..pin_init::zeroed()
@@ -115,6 +115,11 @@ pub(crate) unsafe fn arena_of<'a>(file: *mut bindings::file) -> ArcBorrow<'a, Ar
     unsafe { Arc::<Arena>::borrow((*file).private_data) }
 }
 
+/// A new arena for a new open file.
+///
+/// # Safety
+///
+/// Called by the kernel, for a file of the registered misc device that is being opened.
 unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: A misc device finds itself there when it is opened.
     let misc: *mut bindings::miscdevice = unsafe { (*file).private_data }.cast();
@@ -131,6 +136,11 @@ unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::fil
     }
 }
 
+/// The last reference to an open file goes.
+///
+/// # Safety
+///
+/// Called by the kernel, once, for a file that [`open`] has opened.
 unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: `open` has put it there, and this is the last that is heard of the file.
     let arena = unsafe { Arc::<Arena>::from_foreign((*file).private_data) };
@@ -138,17 +148,31 @@ unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::
     0
 }
 
-unsafe extern "C" fn ioctl(file: *mut bindings::file, command: c_uint, argument: c_ulong) -> c_long {
+/// A call, also one of a 32-bit program.
+///
+/// # Safety
+///
+/// Called by the kernel, for a file that [`open`] has opened.
+unsafe extern "C" fn ioctl(
+    file: *mut bindings::file,
+    command: c_uint,
+    argument: c_ulong,
+) -> c_long {
     // SAFETY: The file is open for as long as the call takes.
     let arena = unsafe { arena_of(file) };
     // SAFETY: The file is open for as long as the call takes.
     let writable = unsafe { raw::freelist_file_writable(file.cast()) };
     from_result(|| {
-        device::call(&arena, writable, command, argument as usize)?;
+        device::call(&arena, writable, command, argument)?;
         Ok(0)
     })
 }
 
+/// A new mapping.
+///
+/// # Safety
+///
+/// Called by the kernel, for an area of a file that [`open`] has opened, with its lock held.
 unsafe extern "C" fn mmap(_file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
     // SAFETY: The area is being made: it is ours to set up.
     let vma = unsafe { VmaNew::from_raw(vma) };
@@ -156,7 +180,11 @@ unsafe extern "C" fn mmap(_file: *mut bindings::file, vma: *mut bindings::vm_are
 }
 
 /// Finds an address that is aligned as its offset is, up to a huge page: so blocks are aligned in
-/// memory as they are in the arena.
+/// memory as they are in the arena. A free address that the caller proposes is taken as it is.
+///
+/// # Safety
+///
+/// Called by the kernel, for a mapping that is to be made of a file that [`open`] has opened.
 unsafe extern "C" fn get_unmapped_area(
     file: *mut bindings::file,
     address: c_ulong,
@@ -164,17 +192,23 @@ unsafe extern "C" fn get_unmapped_area(
     pgoff: c_ulong,
     flags: c_ulong,
 ) -> c_ulong {
-    let align = ffi::huge_page_bytes() as c_ulong;
-    let chosen = address != 0 || flags & raw::FREELIST_MAP_FIXED != 0;
     let find = |address, len| {
         // SAFETY: The arguments are those of the caller, but for a length that did not overflow.
         unsafe { bindings::mm_get_unmapped_area(file, address, len, pgoff, flags) }
     };
-    let padded = len.checked_add(align).filter(|_| !chosen);
-    let found = padded.map_or(0, |padded| find(0, padded));
-    // An error is no page's address.
-    if padded.is_none() || found % PAGE_SIZE as c_ulong != 0 {
-        return find(address, len);
+    let fixed = flags & raw::FREELIST_MAP_FIXED as c_ulong != 0;
+    if fixed || address != 0 {
+        let found = find(address, len);
+        if fixed || found == address {
+            return found;
+        }
+    }
+    let align = ffi::huge_page_bytes() as c_ulong;
+    // An arena is far smaller than what would overflow here; `mmap` refuses what is not.
+    let found = find(0, len.saturating_add(align - PAGE_SIZE as c_ulong));
+    if found % PAGE_SIZE as c_ulong != 0 {
+        // An error, which is no page's address.
+        return found;
     }
     let offset = pgoff.wrapping_mul(PAGE_SIZE as c_ulong);
     found + (offset.wrapping_sub(found) & (align - 1))
