@@ -25,34 +25,35 @@
 //! Nobody but the call that reserved it can touch a reserved block: a release at its offset finds
 //! nothing live there, a page fault no page.
 
+mod grow;
+
 use crate::{
+    account::Account,
     engine::{
-        Counters,
         Engine,
-        Entry,
         FreeError,
-        Kit,
-        Memory,
-        Metadata,
         Pending,
-        Record,
         Refusal,
         Request,
-        Tree,
         Violation,
         BATCH,
-        CHUNK_PAGES,
         MAX_SHIFT,
-        PART_LEN,
         ROOT_LEN, //
     },
     ffi,
-    page::{
-        Page,
-        Supply, //
+    memory::{
+        make,
+        metadata_bytes,
+        table,
+        KernelChunk,
+        KernelEngine,
+        KernelKit,
+        KernelPart, //
     },
+    page::Page,
     registry::Registry,
     stats::{
+        Classes,
         Failures,
         Snapshot, //
     },
@@ -60,7 +61,6 @@ use crate::{
 use kernel::{
     new_spinlock,
     page::{
-        page_align,
         PAGE_SHIFT,
         PAGE_SIZE, //
     },
@@ -71,64 +71,10 @@ use kernel::{
     },
 };
 
-/// Pages and metadata of the kernel. All of it is charged to the memory cgroup.
-pub(crate) struct Kernel;
-
-impl Memory for Kernel {
-    type Page = Page;
-    type Box<T> = KBox<T>;
-    type Slice<T> = VVec<T>;
-}
-
-const PAGE_KIB: usize = PAGE_SIZE / 1024;
-
-type KernelEngine = Engine<Kernel, PAGE_KIB>;
-type KernelKit = Kit<Kernel, PAGE_KIB>;
-type KernelPart = VVec<Entry<Kernel, PAGE_KIB>>;
-type KernelChunk = VVec<Record<Kernel, PAGE_KIB>>;
-
 /// Offsets of an arena, in bytes.
 pub(crate) const ARENA_BYTES: u64 = 64 << 30;
 /// The same in pages.
 const ARENA_PAGES: u32 = (ARENA_BYTES >> PAGE_SHIFT) as u32;
-
-/// A table of `len` default values, built in place.
-fn table<T: Default>(len: usize) -> Result<VVec<T>> {
-    let mut table = VVec::with_capacity(len, GFP_KERNEL_ACCOUNT)?;
-    for _ in 0..len {
-        table.push(T::default(), GFP_KERNEL_ACCOUNT)?;
-    }
-    Ok(table)
-}
-
-/// Makes what the engine lacks. May sleep.
-fn make(metadata: Metadata, kit: &mut KernelKit) -> Result {
-    match metadata {
-        Metadata::Part => kit.part = Some(table(PART_LEN)?),
-        Metadata::Chunk => kit.chunk = Some(table(CHUNK_PAGES)?),
-        Metadata::Tree => {
-            kit.tree = Some(KBox::new(Tree::<PAGE_KIB>::default(), GFP_KERNEL_ACCOUNT)?)
-        }
-    }
-    Ok(())
-}
-
-/// Bytes of a table of `len` values of `T`: whole pages.
-const fn table_bytes<T>(len: usize) -> u64 {
-    match page_align(len * size_of::<T>()) {
-        Some(bytes) => bytes as u64,
-        None => 0,
-    }
-}
-
-/// Bytes of kernel memory behind an arena that has made so much.
-fn metadata_bytes(counters: &Counters) -> u64 {
-    size_of::<Arena>() as u64
-        + table_bytes::<Option<KernelPart>>(ROOT_LEN)
-        + counters.parts * table_bytes::<Entry<Kernel, PAGE_KIB>>(PART_LEN)
-        + counters.chunks * table_bytes::<Record<Kernel, PAGE_KIB>>(CHUNK_PAGES)
-        + counters.trees * size_of::<Tree<PAGE_KIB>>() as u64
-}
 
 /// What the arena's lock protects.
 struct State {
@@ -145,12 +91,14 @@ pub(crate) struct Arena {
     /// The most bytes of pages that it may hold.
     limit: u64,
     registry: Arc<Registry>,
+    /// Its opener's.
+    account: Account,
     #[pin]
     state: SpinLock<State>,
 }
 
 impl Arena {
-    /// An empty arena.
+    /// An empty arena, on the caller's account.
     pub(crate) fn new(id: u64, registry: Arc<Registry>) -> Result<Arc<Self>> {
         let root = table::<Option<KernelPart>>(ROOT_LEN)?;
         Arc::pin_init(
@@ -158,6 +106,7 @@ impl Arena {
                 id,
                 limit: registry.limit().bytes(),
                 registry,
+                account: Account::of_caller(),
                 state <- new_spinlock!(
                     State {
                         engine: Engine::new(ARENA_PAGES, root),
@@ -222,77 +171,11 @@ impl Arena {
             // The guard goes at the end of this statement.
             let result = self.state.lock().engine.reserve(request, kit);
             match result {
-                Err(Refusal::Need(metadata)) => make(metadata, kit)?,
+                Err(Refusal::Need(metadata)) => {
+                    self.account.charge(|| make(metadata, kit))?;
+                }
                 result => return Ok(result?),
             }
-        }
-    }
-
-    /// Brings the pages that a reserved block lacks, in batches, without the lock in between.
-    fn fill(&self, pending: &mut Pending, kit: &mut KernelKit) -> Result {
-        if pending.missing() == 0 {
-            return Ok(());
-        }
-        let mut promise = self.promise(pending.missing())?;
-        let result = self.bring(pending, kit, &mut promise);
-        self.forget(promise);
-        result
-    }
-
-    fn bring(
-        &self,
-        pending: &mut Pending,
-        kit: &mut KernelKit,
-        promise: &mut Promise,
-    ) -> Result {
-        let mut supply = Supply::new();
-        while pending.missing() > 0 {
-            if supply.is_empty() {
-                if ffi::fatal_signal() {
-                    return Err(EINTR);
-                }
-                supply.fill(pending.missing().min(BATCH))?;
-                ffi::resched();
-            }
-            let before = pending.missing();
-            let mut state = self.state.lock();
-            let result = state.engine.back(pending, &mut supply, kit);
-            let came = u64::from(before - pending.missing()) << PAGE_SHIFT;
-            state.promised -= came;
-            promise.bytes -= came;
-            drop(state);
-            if let Err(metadata) = result {
-                make(metadata, kit)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Reserves room for `pages` pages under both limits.
-    fn promise(&self, pages: u32) -> Result<Promise> {
-        let bytes = u64::from(pages) << PAGE_SHIFT;
-        if !self.registry.limit().take(bytes) {
-            return Err(EDQUOT);
-        }
-        let mut state = self.state.lock();
-        let held = state.engine.counters().held_bytes + state.promised;
-        let fits = held + bytes <= self.limit;
-        if fits {
-            state.promised += bytes;
-        }
-        drop(state);
-        if fits {
-            return Ok(Promise { bytes });
-        }
-        self.registry.limit().give(bytes);
-        Err(EDQUOT)
-    }
-
-    /// Gives back what is left of a promise.
-    fn forget(&self, promise: Promise) {
-        if promise.bytes > 0 {
-            self.state.lock().promised -= promise.bytes;
-            self.registry.limit().give(promise.bytes);
         }
     }
 
@@ -318,6 +201,8 @@ impl Arena {
     /// `EINVAL` when the offset cannot be one, is beyond the arena or inside a live block,
     /// `ENOENT` when nothing live is there.
     pub(crate) fn free(&self, offset: u64) -> Result {
+        let page = ffi::index_nospec(offset >> PAGE_SHIFT, ARENA_PAGES).ok_or(EINVAL)?;
+        let offset = (u64::from(page) << PAGE_SHIFT) | (offset & (PAGE_SIZE as u64 - 1));
         // What comes back in the kit is dropped after the unlock.
         let mut kit = KernelKit::default();
         let result = self.state.lock().engine.free(offset, &mut kit);
@@ -339,11 +224,12 @@ impl Arena {
     pub(crate) fn snapshot(&self, snapshot: &mut Snapshot) {
         let state = self.state.lock();
         let counters = state.engine.counters();
-        snapshot.add(&counters, metadata_bytes(&counters), &state.failures);
+        let metadata = size_of::<Self>() as u64 + metadata_bytes(&counters);
+        snapshot.add(&counters, metadata, &state.failures);
     }
 
     /// The same by size class, added to what is in `classes`.
-    pub(crate) fn add_classes(&self, classes: &mut crate::stats::Classes) {
+    pub(crate) fn add_classes(&self, classes: &mut Classes) {
         let state = self.state.lock();
         classes.add(|shift| state.engine.class(shift));
     }
@@ -358,7 +244,6 @@ impl Arena {
     /// other call comes after this one. May sleep.
     pub(crate) fn end(&self) {
         let held = self.state.lock().engine.counters().held_bytes;
-        self.registry.limit().give(held);
         loop {
             let chunk: Option<KernelChunk> = self.state.lock().engine.dismantle();
             if chunk.is_none() {
@@ -367,13 +252,8 @@ impl Arena {
             drop(chunk);
             ffi::resched();
         }
+        self.registry.limit().give(held);
     }
-}
-
-/// Room under the limits for pages that are being brought. To be given to [`Arena::forget`].
-#[must_use]
-struct Promise {
-    bytes: u64,
 }
 
 impl From<Refusal> for Error {

@@ -62,11 +62,11 @@ impl Argument {
         to_result(unsafe {
             raw::freelist_copy_in(
                 (&raw mut value).cast(),
-                size_of::<T>() as _,
-                self.address as _,
-                self.size as _,
+                size_of::<T>(),
+                self.address,
+                self.size,
             )
-        } as _)?;
+        })?;
         Ok(value)
     }
 
@@ -78,12 +78,12 @@ impl Argument {
         // address is the caller's, and is checked as such.
         to_result(unsafe {
             raw::freelist_copy_out(
-                self.address as _,
-                self.size as _,
+                self.address,
+                self.size,
                 core::ptr::from_ref(value).cast(),
-                size_of::<T>() as _,
+                size_of::<T>(),
             )
-        } as _)
+        })
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn index_nospec(index: u64, size: u32) -> Option<u32> {
         return None;
     }
     // SAFETY: May be called at any time.
-    Some(unsafe { raw::freelist_index_nospec(index as _, size as _) } as u32)
+    Some(unsafe { raw::freelist_index_nospec(index as usize, size as usize) } as u32)
 }
 
 /// Whether the calling thread is being killed.

@@ -12,10 +12,12 @@
 //! | `arena` | one open file: the lock, growing, undoing |
 //! | `limit` | how many pages there may be |
 //! | `engine` | which block a request gets; knows nothing of the kernel |
-//! | `page`, `ffi` | pages and the C that Rust cannot reach |
+//! | `memory` | pages and metadata as the engine wants them |
+//! | `page`, `account` | where they come from, and who is charged |
+//! | `ffi` | the C that Rust cannot reach, and the contract's structures |
 //! | `registry`, `stats` | all arenas, and what debugfs shows of them |
 //!
-//! `unsafe` is in `fops`, `vma`, `page` and `ffi` only.
+//! `unsafe` is in `fops`, `vma`, `page`, `account` and `ffi` only.
 
 use kernel::{
     debugfs::{
@@ -31,6 +33,7 @@ use kernel::{
 #[expect(unreachable_pub, reason = "on the host it is a crate's interface")]
 mod engine;
 
+mod account;
 #[deny(unsafe_code)]
 mod arena;
 #[deny(unsafe_code)]
@@ -39,6 +42,8 @@ mod ffi;
 mod fops;
 #[deny(unsafe_code)]
 mod limit;
+#[deny(unsafe_code)]
+mod memory;
 mod page;
 #[deny(unsafe_code)]
 mod registry;
@@ -47,6 +52,7 @@ mod stats;
 mod vma;
 
 use fops::Device;
+use limit::Limit;
 use registry::Registry;
 
 module! {
@@ -74,7 +80,7 @@ impl kernel::InPlaceModule for Freelist {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         let directory = Dir::new(c"freelist");
         pin_init::pin_init_scope(move || {
-            let registry = Registry::new()?;
+            let registry = Registry::new(Limit::half_of_ram())?;
             Ok(try_pin_init!(Self {
                 _stats <- directory.read_callback_file(
                     c"stats",

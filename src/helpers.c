@@ -4,12 +4,16 @@
  */
 #include <linux/fs.h>
 #include <linux/gfp.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/nospec.h>
 #include <linux/pgtable.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vmalloc.h>
 
 #include "helpers.h"
 
@@ -73,6 +77,36 @@ unsigned long freelist_huge_page_bytes(void)
 	return PMD_SIZE;
 }
 
+/* The memory cgroup of the caller, with a reference; NULL without cgroups. */
+struct mem_cgroup *freelist_memcg_get(void)
+{
+	return get_mem_cgroup_from_mm(current->mm);
+}
+
+void freelist_memcg_put(struct mem_cgroup *memcg)
+{
+	mem_cgroup_put(memcg);
+}
+
+/* From now on @memcg is charged for the caller; answers what was before. */
+struct mem_cgroup *freelist_memcg_enter(struct mem_cgroup *memcg)
+{
+	return set_active_memcg(memcg);
+}
+
+/* Worth reclaiming for, but never the OOM killer, and no news if there is none. */
+#define METADATA_GFP (GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+
+void *freelist_object_alloc(unsigned long size)
+{
+	return kmalloc(size, METADATA_GFP);
+}
+
+void *freelist_table_alloc(unsigned long size)
+{
+	return __vmalloc(size, METADATA_GFP);
+}
+
 /* The machine's memory, in bytes. */
 __u64 freelist_ram_bytes(void)
 {
@@ -96,13 +130,13 @@ void freelist_resched(void)
 }
 
 /* A structure of user space, extended with zeros or ending in zeros. */
-long freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size)
+int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size)
 {
 	return copy_struct_from_user(to, size, (const void __user *)from, user_size);
 }
 
 /* Its answer: as much as user space has room for, and zeros beyond. */
-long freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
+int freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
 		       unsigned long size)
 {
 	return copy_struct_to_user((void __user *)to, user_size, from, size, NULL);

@@ -11,17 +11,20 @@
 #include "uapi/freelist.h"
 
 struct file;
+struct mem_cgroup;
 struct page;
 struct vm_fault;
 
-/* The numbers of the calls: direction and size do not tell them apart. */
-static const __u32 FREELIST_NR_INFO = _IOC_NR(FREELIST_IOC_INFO);
-static const __u32 FREELIST_NR_ALLOC = _IOC_NR(FREELIST_IOC_ALLOC);
-static const __u32 FREELIST_NR_FREE = _IOC_NR(FREELIST_IOC_FREE);
-static const __u32 FREELIST_NR_STAT = _IOC_NR(FREELIST_IOC_STAT);
-
-/* In the flags of an unmapped area that is looked for. */
-static const unsigned long FREELIST_MAP_FIXED = MAP_FIXED;
+/* Macros of the kernel that bindgen cannot read as they are. */
+enum {
+	/* The numbers of the calls: direction and size do not tell them apart. */
+	FREELIST_NR_INFO = _IOC_NR(FREELIST_IOC_INFO),
+	FREELIST_NR_ALLOC = _IOC_NR(FREELIST_IOC_ALLOC),
+	FREELIST_NR_FREE = _IOC_NR(FREELIST_IOC_FREE),
+	FREELIST_NR_STAT = _IOC_NR(FREELIST_IOC_STAT),
+	/* In the flags of an unmapped area that is looked for. */
+	FREELIST_MAP_FIXED = MAP_FIXED,
+};
 
 bool freelist_file_writable(const struct file *file);
 struct page *freelist_page_alloc(unsigned int order);
@@ -32,13 +35,19 @@ unsigned int freelist_fault_insert(struct vm_fault *vmf, struct page *page);
 unsigned int freelist_fault_sigbus(void);
 unsigned long freelist_huge_page_bytes(void);
 
+struct mem_cgroup *freelist_memcg_get(void);
+void freelist_memcg_put(struct mem_cgroup *memcg);
+struct mem_cgroup *freelist_memcg_enter(struct mem_cgroup *memcg);
+void *freelist_object_alloc(unsigned long size);
+void *freelist_table_alloc(unsigned long size);
+
 __u64 freelist_ram_bytes(void);
 unsigned long freelist_index_nospec(unsigned long index, unsigned long size);
 bool freelist_fatal_signal(void);
 void freelist_resched(void);
 
-long freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size);
-long freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
+int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size);
+int freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
 		       unsigned long size);
 
 #endif /* _FREELIST_HELPERS_H */

@@ -18,12 +18,17 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// The default: half of the machine's memory.
-    pub(crate) fn half_of_ram() -> Self {
+    /// A limit of which nothing is taken yet.
+    pub(crate) fn new(bytes: u64) -> Self {
         Self {
-            bytes: ffi::ram_bytes() / 2,
+            bytes,
             taken: Atomic::new(0),
         }
+    }
+
+    /// The default: half of the machine's memory.
+    pub(crate) fn half_of_ram() -> Self {
+        Self::new(ffi::ram_bytes() / 2)
     }
 
     /// The bound itself, in bytes.

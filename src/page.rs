@@ -72,7 +72,7 @@ impl Supply {
         let want = (want as usize).min(self.pages.len());
         let mut order = MAX_ORDER;
         while self.len < want {
-            order = order.min((want - self.len).ilog2());
+            order = order.min((want - self.len).checked_ilog2().unwrap_or(0));
             // SAFETY: May be called where sleeping is allowed.
             let Some(first) = NonNull::new(unsafe { raw::freelist_page_alloc(order) }) else {
                 if order > 0 {
@@ -81,9 +81,15 @@ impl Supply {
                 }
                 break;
             };
-            for (n, place) in self.pages.iter_mut().skip(self.len).take(1 << order).enumerate() {
+            for (n, place) in self
+                .pages
+                .iter_mut()
+                .skip(self.len)
+                .take(1 << order)
+                .enumerate()
+            {
                 // SAFETY: `n` is within the `1 << order` pages that were allocated.
-                let page = unsafe { raw::freelist_page_nth(first.as_ptr(), n as _) };
+                let page = unsafe { raw::freelist_page_nth(first.as_ptr(), n) };
                 // INVARIANT: The allocation was split: each of its pages has one reference.
                 *place = NonNull::new(page).map(Page);
             }

@@ -13,8 +13,15 @@ use crate::{
 use kernel::{
     new_mutex,
     prelude::*,
-    rbtree::RBTree,
+    rbtree::{
+        RBTree,
+        RBTreeNode, //
+    },
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex, //
     },
@@ -23,7 +30,6 @@ use kernel::{
 /// What the registry's lock protects.
 struct Arenas {
     open: RBTree<u64, Arc<Arena>>,
-    next_id: u64,
     /// What arenas that are closed have counted.
     closed: Snapshot,
 }
@@ -32,20 +38,21 @@ struct Arenas {
 #[pin_data]
 pub(crate) struct Registry {
     limit: Limit,
+    next_id: Atomic<u64>,
     #[pin]
     arenas: Mutex<Arenas>,
 }
 
 impl Registry {
-    /// An empty one.
-    pub(crate) fn new() -> Result<Arc<Self>> {
+    /// An empty one, whose arenas share a limit.
+    pub(crate) fn new(limit: Limit) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                limit: Limit::half_of_ram(),
+                limit,
+                next_id: Atomic::new(1),
                 arenas <- new_mutex!(
                     Arenas {
                         open: RBTree::new(),
-                        next_id: 1,
                         closed: Snapshot::default(),
                     },
                     "freelist_registry"
@@ -62,13 +69,11 @@ impl Registry {
 
     /// Opens an arena. `ENOMEM` when memory is short.
     pub(crate) fn open(self: &Arc<Self>) -> Result<Arc<Arena>> {
-        let mut arenas = self.arenas.lock();
-        let id = arenas.next_id;
+        let id = self.next_id.fetch_add(1, Relaxed);
         let arena = Arena::new(id, self.clone())?;
-        arenas
-            .open
-            .try_create_and_insert(id, arena.clone(), GFP_KERNEL_ACCOUNT)?;
-        arenas.next_id += 1;
+        // Made before the lock is taken.
+        let entry = RBTreeNode::new(id, arena.clone(), GFP_KERNEL_ACCOUNT)?;
+        self.arenas.lock().open.insert(entry);
         Ok(arena)
     }
 

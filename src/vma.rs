@@ -54,6 +54,10 @@ static OPERATIONS: Table<bindings::vm_operations_struct> = Table(bindings::vm_op
 });
 
 /// A page of the mapping is touched: maps it if a live block lies in it.
+///
+/// # Safety
+///
+/// Called by the kernel, for a fault in an area that [`map`] has set up.
 unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
     // SAFETY: The kernel gives a fault of an area that `map` has set up; it holds a reference to
     // the file.

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the engine is lent: pages of the buddy allocator, metadata in charged memory.
+
+use crate::{
+    account::{
+        Objects,
+        Tables, //
+    },
+    engine::{
+        Counters,
+        Engine,
+        Entry,
+        Kit,
+        Memory,
+        Metadata,
+        Record,
+        Tree,
+        CHUNK_PAGES,
+        PART_LEN,
+        ROOT_LEN, //
+    },
+    page::Page,
+};
+use kernel::{
+    alloc::{
+        Box,
+        Vec, //
+    },
+    page::{
+        page_align,
+        PAGE_SIZE, //
+    },
+    prelude::*, //
+};
+
+/// Pages and metadata of the kernel.
+pub(crate) struct Kernel;
+
+impl Memory for Kernel {
+    type Page = Page;
+    type Box<T> = Box<T, Objects>;
+    type Slice<T> = Table<T>;
+}
+
+/// A table of fixed length.
+pub(crate) type Table<T> = Vec<T, Tables>;
+
+/// The size of a page, as the engine takes it.
+pub(crate) const PAGE_KIB: usize = PAGE_SIZE / 1024;
+
+pub(crate) type KernelEngine = Engine<Kernel, PAGE_KIB>;
+pub(crate) type KernelKit = Kit<Kernel, PAGE_KIB>;
+pub(crate) type KernelPart = Table<Entry<Kernel, PAGE_KIB>>;
+pub(crate) type KernelChunk = Table<Record<Kernel, PAGE_KIB>>;
+
+/// A table of `len` default values, built in place: it may be larger than the stack. May sleep.
+pub(crate) fn table<T: Default>(len: usize) -> Result<Table<T>> {
+    let mut table = Table::with_capacity(len, GFP_KERNEL_ACCOUNT)?;
+    for _ in 0..len {
+        table.push(T::default(), GFP_KERNEL_ACCOUNT)?;
+    }
+    Ok(table)
+}
+
+/// Makes what the engine lacks. May sleep.
+pub(crate) fn make(metadata: Metadata, kit: &mut KernelKit) -> Result {
+    match metadata {
+        Metadata::Part => kit.part = Some(table(PART_LEN)?),
+        Metadata::Chunk => kit.chunk = Some(table(CHUNK_PAGES)?),
+        Metadata::Tree => {
+            kit.tree = Some(Box::new(Tree::<PAGE_KIB>::default(), GFP_KERNEL_ACCOUNT)?)
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of a table of `len` values of `T`: whole pages.
+const fn table_bytes<T>(len: usize) -> u64 {
+    match page_align(len * size_of::<T>()) {
+        Some(bytes) => bytes as u64,
+        None => 0,
+    }
+}
+
+/// Bytes of all the metadata that an engine with these counters has.
+pub(crate) fn metadata_bytes(counters: &Counters) -> u64 {
+    table_bytes::<Option<KernelPart>>(ROOT_LEN)
+        + counters.parts * table_bytes::<Entry<Kernel, PAGE_KIB>>(PART_LEN)
+        + counters.chunks * table_bytes::<Record<Kernel, PAGE_KIB>>(CHUNK_PAGES)
+        + counters.trees * size_of::<Tree<PAGE_KIB>>() as u64
+}
