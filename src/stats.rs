@@ -103,10 +103,18 @@ impl Snapshot {
     }
 }
 
-/// The counters of every size class.
-pub(crate) struct Classes([ClassCounters; (MAX_SHIFT - MIN_SHIFT + 1) as usize]);
+/// The counters of every size class, too many for the stack.
+pub(crate) struct Classes(KVec<ClassCounters>);
 
 impl Classes {
+    fn new() -> Result<Self> {
+        let mut classes = KVec::new();
+        for _ in MIN_SHIFT..=MAX_SHIFT {
+            classes.push(ClassCounters::default(), GFP_KERNEL)?;
+        }
+        Ok(Self(classes))
+    }
+
     /// Adds an arena's: `class` gives those of a shift.
     pub(crate) fn add(&mut self, class: impl Fn(u32) -> ClassCounters) {
         for (sum, shift) in self.0.iter_mut().zip(MIN_SHIFT..) {
@@ -143,21 +151,12 @@ pub(crate) fn write_stats(registry: &Arc<Registry>, f: &mut fmt::Formatter<'_>) 
 
 /// debugfs `classes`: a row a size class. Sizes are in bytes.
 pub(crate) fn write_classes(registry: &Arc<Registry>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut classes = Classes(Default::default());
+    let mut classes = Classes::new().map_err(|_| fmt::Error)?;
     registry.classes(&mut classes);
     writeln!(
         f,
         "{:>5} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>10}",
-        "shift",
-        "size",
-        "live",
-        "free",
-        "held",
-        "splits",
-        "merges",
-        "grows",
-        "waits",
-        "largest"
+        "shift", "size", "live", "free", "held", "splits", "merges", "grows", "waits", "largest"
     )?;
     for (class, shift) in classes.0.iter().zip(MIN_SHIFT..) {
         writeln!(
