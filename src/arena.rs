@@ -235,7 +235,7 @@ impl Arena {
     }
 
     /// Proves the engine's invariants. Slow.
-    #[cfg_attr(not(CONFIG_KUNIT), expect(dead_code))]
+    #[cfg_attr(not(CONFIG_KUNIT = "y"), expect(dead_code))]
     pub(crate) fn check(&self) -> Result<(), Violation> {
         self.state.lock().engine.check()
     }

@@ -40,6 +40,9 @@ mod arena;
 mod device;
 mod ffi;
 mod fops;
+#[cfg(CONFIG_KUNIT = "y")]
+#[deny(unsafe_code)]
+mod kunit;
 #[deny(unsafe_code)]
 mod limit;
 #[deny(unsafe_code)]
@@ -52,7 +55,6 @@ mod stats;
 mod vma;
 
 use fops::Device;
-use limit::Limit;
 use registry::Registry;
 
 module! {
@@ -80,7 +82,7 @@ impl kernel::InPlaceModule for Freelist {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         let directory = Dir::new(c"freelist");
         pin_init::pin_init_scope(move || {
-            let registry = Registry::new(Limit::half_of_ram())?;
+            let registry = Registry::new()?;
             Ok(try_pin_init!(Self {
                 _stats <- directory.read_callback_file(
                     c"stats",

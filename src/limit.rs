@@ -2,7 +2,6 @@
 
 //! How much memory all arenas together may hold.
 
-use crate::ffi;
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
@@ -26,11 +25,6 @@ impl Limit {
         }
     }
 
-    /// The default: half of the machine's memory.
-    pub(crate) fn half_of_ram() -> Self {
-        Self::new(ffi::ram_bytes() / 2)
-    }
-
     /// The bound itself, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
@@ -46,6 +40,12 @@ impl Limit {
             self.give(bytes);
         }
         fits
+    }
+
+    /// Whether all that was taken came back.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn is_unused(&self) -> bool {
+        self.taken.load(Relaxed) == 0
     }
 
     /// Gives `bytes` back that were taken.

@@ -4,6 +4,7 @@
 
 use crate::{
     arena::Arena,
+    ffi,
     limit::Limit,
     stats::{
         Classes,
@@ -44,11 +45,16 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// An empty one, whose arenas share a limit.
-    pub(crate) fn new(limit: Limit) -> Result<Arc<Self>> {
+    /// An empty one, whose arenas share the default limit.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Self::with_limit(ffi::ram_bytes() / 2)
+    }
+
+    /// An empty one, whose arenas together hold so many bytes at most.
+    pub(crate) fn with_limit(bytes: u64) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                limit,
+                limit: Limit::new(bytes),
                 next_id: Atomic::new(1),
                 arenas <- new_mutex!(
                     Arenas {

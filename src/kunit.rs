@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KUnit suites: the arena and what is below it, in the kernel, where memory is real. The engine by
+//! itself is tested on the host, with a model.
+
+use kernel::macros::kunit_tests;
+
+/// The engine with the kernel's pages and metadata, in random order.
+#[kunit_tests(freelist_engine)]
+mod engine {
+    use crate::{
+        arena::Arena,
+        engine::{
+            FreeError,
+            Request, //
+        },
+        registry::Registry,
+    };
+    use kernel::prelude::*;
+
+    /// Numbers that are always the same (xorshift64, Marsaglia, 2003).
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % end
+        }
+    }
+
+    /// A size in bytes: small ones often, up to 1 MiB.
+    fn size(random: &mut Random) -> u64 {
+        let shift = random.below(21);
+        1 + random.below(1 << shift)
+    }
+
+    fn alloc(arena: &Arena, size: u64) -> Result<(u64, u64)> {
+        let mut block = (0, 0);
+        let request = Request {
+            size,
+            larger: true,
+            grow: true,
+        };
+        arena.alloc(&request, |offset, bytes| {
+            block = (offset, bytes);
+            Ok(())
+        })?;
+        Ok(block)
+    }
+
+    #[test]
+    fn random_blocks_never_overlap_and_all_is_conserved() -> Result {
+        const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        let mut random = Random(SEED);
+        let mut live: KVec<(u64, u64)> = KVec::new();
+        for step in 0..1500 {
+            if live.len() < 200 && random.below(5) < 3 {
+                let size = size(&mut random);
+                let (offset, bytes) = alloc(&arena, size)?;
+                assert!(bytes >= size);
+                assert_eq!(offset % bytes.next_power_of_two(), 0);
+                assert!(!live
+                    .iter()
+                    .any(|(at, len)| offset < at + len && *at < offset + bytes));
+                live.push((offset, bytes), GFP_KERNEL)?;
+            } else if !live.is_empty() {
+                let index = random.below(live.len() as u64) as usize;
+                let (offset, bytes) = live[index];
+                let last = live.pop().unwrap_or_default();
+                if let Some(place) = live.get_mut(index) {
+                    *place = last;
+                }
+                assert_eq!(arena.free(offset + bytes - 1), Err(EINVAL));
+                assert_eq!(arena.free(offset), Ok(()));
+                assert_eq!(arena.free(offset), Err(FreeError::NotLive.into()));
+            }
+            if step % 10 == 0 {
+                assert_eq!(arena.check(), Ok(()));
+            }
+        }
+        for (offset, _) in &live {
+            arena.free(*offset)?;
+        }
+        assert_eq!(arena.check(), Ok(()));
+        registry.close(&arena);
+        assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
+    #[test]
+    fn pages_of_small_blocks_serve_a_large_one_when_all_is_free() -> Result {
+        const FILL: u64 = 1 << 20;
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        let mut blocks: KVVec<u64> = KVVec::new();
+        for _ in 0..FILL / 64 {
+            blocks.push(alloc(&arena, 64)?.0, GFP_KERNEL)?;
+        }
+        for offset in &blocks {
+            arena.free(*offset)?;
+        }
+        let request = Request {
+            size: FILL,
+            larger: true,
+            grow: false,
+        };
+        assert_eq!(arena.alloc(&request, |_, _| Ok(())), Ok(()));
+        assert_eq!(arena.check(), Ok(()));
+        registry.close(&arena);
+        assert!(registry.limit().is_unused());
+        Ok(())
+    }
+}
+
+/// One open file, without the file.
+#[kunit_tests(freelist_arena)]
+mod arena {
+    use crate::{
+        engine::Request,
+        registry::Registry,
+        stats::Snapshot, //
+    };
+    use kernel::{
+        page::PAGE_SIZE,
+        prelude::*, //
+    };
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+
+    fn request(size: u64) -> Request {
+        Request {
+            size,
+            larger: true,
+            grow: true,
+        }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_given_undoes_the_block() -> Result {
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        for size in [32, PAGE / 2, PAGE, 3 * PAGE, 200 * PAGE] {
+            assert_eq!(arena.alloc(&request(size), |_, _| Err(EFAULT)), Err(EFAULT));
+            let mut now = Snapshot::default();
+            arena.snapshot(&mut now);
+            let stat = now.stat(0);
+            assert_eq!(stat.live_blocks, 0);
+            assert_eq!(stat.allocs, 0);
+            // At most the page that was broken for a small block stays.
+            assert!(stat.held_bytes <= PAGE);
+            assert_eq!(arena.check(), Ok(()));
+        }
+        registry.close(&arena);
+        assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
+    #[test]
+    fn a_request_over_the_limit_is_refused_and_takes_nothing() -> Result {
+        let registry = Registry::with_limit(100 * PAGE)?;
+        let (one, two) = (registry.open()?, registry.open()?);
+        let done = |_, _| Ok(());
+        assert_eq!(one.alloc(&request(101 * PAGE), done), Err(EDQUOT));
+        assert_eq!(one.alloc(&request(60 * PAGE), done), Ok(()));
+        assert_eq!(one.alloc(&request(41 * PAGE), done), Err(EDQUOT));
+        // The limit of all of them together.
+        assert_eq!(two.alloc(&request(41 * PAGE), done), Err(EDQUOT));
+        assert_eq!(two.alloc(&request(40 * PAGE), done), Ok(()));
+        assert_eq!(two.alloc(&request(32), done), Err(EDQUOT));
+        for arena in [&one, &two] {
+            assert_eq!(arena.check(), Ok(()));
+        }
+        registry.close(&one);
+        assert_eq!(two.alloc(&request(60 * PAGE), done), Ok(()));
+        registry.close(&two);
+        assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
+    #[test]
+    fn only_pages_with_a_live_block_can_be_mapped() -> Result {
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        let mut offset = u64::MAX;
+        assert!(arena.live_page(0).is_none());
+        arena.alloc(&request(3 * PAGE), |at, _| {
+            offset = at;
+            // It is not live before the caller has the answer.
+            assert!(arena.live_page(at / PAGE).is_none());
+            assert_eq!(arena.free(at), Err(ENOENT));
+            Ok(())
+        })?;
+        for index in 0..4 {
+            let page = arena.live_page(offset / PAGE + index);
+            assert_eq!(page.is_some(), index < 3);
+        }
+        assert!(arena.live_page(u64::MAX).is_none());
+        arena.free(offset)?;
+        assert!(arena.live_page(offset / PAGE).is_none());
+        registry.close(&arena);
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_closed_arena_has_counted_stays() -> Result {
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        arena.alloc(&request(PAGE), |_, _| Ok(()))?;
+        registry.close(&arena);
+        let (arenas, sum) = registry.snapshot();
+        let stat = sum.stat(0);
+        assert_eq!(arenas, 0);
+        assert_eq!((stat.allocs, stat.grows), (1, 1));
+        assert_eq!((stat.live_blocks, stat.held_bytes), (0, 0));
+        assert_eq!(stat.metadata_bytes, 0);
+        Ok(())
+    }
+}
+
+/// Pages of the buddy allocator.
+#[kunit_tests(freelist_page)]
+mod page {
+    use crate::page::Supply;
+    use kernel::prelude::*;
+
+    #[test]
+    fn a_supply_brings_what_was_asked_for_up_to_a_batch() -> Result {
+        let mut supply = Supply::new();
+        for want in [1, 2, 3, 63, 64, 1000] {
+            supply.fill(want)?;
+            let mut pages: KVec<crate::page::Page> = KVec::new();
+            for page in supply.by_ref() {
+                assert!(!pages.iter().any(|other| other.as_ptr() == page.as_ptr()));
+                pages.push(page, GFP_KERNEL)?;
+            }
+            assert_eq!(pages.len(), (want as usize).min(64));
+            assert!(supply.is_empty());
+        }
+        Ok(())
+    }
+}
