@@ -16,7 +16,7 @@ use super::directory::{Head, Links, Memory};
 use super::lists::Kind;
 use super::runs::Slot;
 use super::tree::{self, Tree};
-use super::{Counters, Engine, MAX_SHIFT, MIN_SHIFT};
+use super::{Counters, Engine, CHUNK_PAGES, MAX_SHIFT, MIN_SHIFT};
 use core::fmt;
 
 /// An invariant that does not hold, and where.
@@ -130,19 +130,24 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             }
         };
         expect(page % (1 << order) == 0, page, "a head is not aligned")?;
-        for index in 0..span {
-            let at = page + index;
+        let mut at = page;
+        while at < page + span {
             let record = self.directory.record(at);
             expect(
-                record.is_some_and(|record| record.page.is_some()) == (index < backed),
+                record.is_some_and(|record| record.page.is_some()) == (at - page < backed),
                 at,
                 "memory where there should be none, or none where there should be",
             )?;
             expect(
-                index == 0 || self.directory.head(at).is_none(),
+                at == page || self.directory.head(at).is_none(),
                 at,
                 "a head inside a run or block",
             )?;
+            at = match record {
+                Some(_) => at + 1,
+                // Nor has any other page of its chunk.
+                None => (at / CHUNK_PAGES as u32 + 1) * CHUNK_PAGES as u32,
+            };
         }
         tally.counters.held_bytes += u64::from(backed) << Self::PAGE_SHIFT;
         Ok(span)

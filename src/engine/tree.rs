@@ -21,7 +21,8 @@ use super::{FreeError, MIN_SHIFT};
 
 /// The depth of a node; its size is the page's, halved so many times.
 pub(super) const fn depth(node: u32) -> u32 {
-    node.ilog2()
+    // Not `ilog2`, which panics for a node that does not exist.
+    (u32::BITS - 1).saturating_sub(node.leading_zeros())
 }
 
 /// Where a node begins, in bytes from the beginning of its page.
