@@ -36,7 +36,7 @@ cache_entry() {
 		fi
 		if [ ! -d "$ENTRY" ]; then
 			cache_sweep "$name"
-			cache_make "$id" "$@"
+			cache_make "$id" "$@" || exit
 		fi
 		exec {lock}>&-
 	fi
@@ -44,17 +44,17 @@ cache_entry() {
 }
 
 # What a run that was interrupted, or found the disk full, must not leave is
-# removed by the trap.
+# removed by the trap. Statuses are looked at, not left to `set -e`, which is
+# off where a caller looks at ours.
 cache_make() (
 	tmp=$CACHE/$1.tmp.$$ final=$CACHE/$1 log=$CACHE/log/$1 maker=$2
 	shift 2
 	trap 'remove_tree "$tmp"' EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
-	mkdir "$tmp"
-	run_job "$TOP/scripts/$maker" "$tmp" "$log" "$@"
-	sync -f "$tmp"
-	mv -T "$tmp" "$final"
+	mkdir "$tmp" || exit
+	run_job "$TOP/scripts/$maker" "$tmp" "$log" "$@" || exit
+	sync -f "$tmp" && mv -T "$tmp" "$final"
 )
 
 # Removes what killed runs left half-made, and NAME's entries that nobody uses.

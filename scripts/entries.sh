@@ -46,6 +46,13 @@ known_series() {
 	done
 }
 
+# need_source SERIES: sets KERNEL_SOURCE. Needs need_versions.
+need_source() {
+	cache_entry source "$(cat "$VERSIONS/$1/version")" \
+		make-source "$ROOT" "$VERSIONS/$1/packages"
+	KERNEL_SOURCE=$ENTRY/source
+}
+
 # need_kernel 7.3|debug: sets KERNEL_SOURCE, KERNEL_BUILD, KERNEL_IMAGE,
 # KERNEL_RELEASE and KERNEL_ARGS, the arguments of make.
 need_kernel() {
@@ -59,9 +66,7 @@ need_kernel() {
 			"($(cat "$VERSIONS"/*/release "$VERSIONS"/*/missing 2>/dev/null | paste -sd' '))"
 	fi
 	release=$(cat "$VERSIONS/$series/release")
-	cache_entry source "$(cat "$VERSIONS/$series/version")" \
-		make-source "$ROOT" "$VERSIONS/$series/packages"
-	KERNEL_SOURCE=$ENTRY/source
+	need_source "$series"
 	if [ "$name" = debug ]; then
 		key=$({
 			echo "$recipe"
