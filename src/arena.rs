@@ -179,7 +179,7 @@ impl Arena {
         }
     }
 
-    /// Undoes a reservation: the pages that it brought leave, in batches.
+    /// Undoes a reservation: the pages that it brought leave, in batches. May sleep.
     fn cancel(&self, pending: Pending, kit: &mut KernelKit) {
         let mut rest = Some(pending);
         while let Some(pending) = rest {
@@ -192,7 +192,9 @@ impl Arena {
             };
             rest = self.state.lock().engine.cancel(pending, kit, &mut out);
             let pages = leaving.iter().flatten().count() as u64;
+            drop(leaving);
             self.registry.limit().give(pages << PAGE_SHIFT);
+            ffi::resched();
         }
     }
 
