@@ -104,7 +104,7 @@ impl Arena {
         Arc::pin_init(
             pin_init!(Self {
                 id,
-                limit: registry.limit().bytes(),
+                limit: registry.arena_limit(),
                 registry,
                 account: Account::of_caller(),
                 state <- new_spinlock!(

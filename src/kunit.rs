@@ -161,7 +161,7 @@ mod arena {
 
     #[test]
     fn a_request_over_the_limit_is_refused_and_takes_nothing() -> Result {
-        let registry = Registry::with_limit(100 * PAGE)?;
+        let registry = Registry::with_limits(100 * PAGE, 100 * PAGE)?;
         let (one, two) = (registry.open()?, registry.open()?);
         let done = |_, _| Ok(());
         assert_eq!(one.alloc(&request(101 * PAGE), done), Err(EDQUOT));
@@ -176,6 +176,24 @@ mod arena {
         }
         registry.close(&one);
         assert_eq!(two.alloc(&request(60 * PAGE), done), Ok(()));
+        registry.close(&two);
+        assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
+    #[test]
+    fn the_limit_of_an_arena_is_its_own() -> Result {
+        let registry = Registry::with_limits(100 * PAGE, 50 * PAGE)?;
+        let (one, two) = (registry.open()?, registry.open()?);
+        let done = |_, _| Ok(());
+        assert_eq!(one.limit(), 50 * PAGE);
+        assert_eq!(one.alloc(&request(51 * PAGE), done), Err(EDQUOT));
+        assert_eq!(one.alloc(&request(30 * PAGE), done), Ok(()));
+        assert_eq!(one.alloc(&request(21 * PAGE), done), Err(EDQUOT));
+        assert_eq!(one.alloc(&request(20 * PAGE), done), Ok(()));
+        assert_eq!(one.alloc(&request(1), done), Err(EDQUOT));
+        assert_eq!(two.alloc(&request(50 * PAGE), done), Ok(()));
+        registry.close(&one);
         registry.close(&two);
         assert!(registry.limit().is_unused());
         Ok(())
@@ -218,6 +236,26 @@ mod arena {
         assert_eq!((stat.live_blocks, stat.held_bytes), (0, 0));
         assert_eq!(stat.metadata_bytes, 0);
         Ok(())
+    }
+}
+
+/// The bound that all arenas share.
+#[kunit_tests(freelist_limit)]
+mod limit {
+    use crate::limit::Limit;
+
+    #[test]
+    fn it_gives_exactly_what_it_has() {
+        let limit = Limit::new(100);
+        assert!(limit.take(60));
+        assert!(!limit.take(41));
+        assert!(limit.take(40));
+        assert!(!limit.take(1));
+        assert!(!limit.take(u64::MAX));
+        limit.give(60);
+        assert!(limit.take(60));
+        limit.give(100);
+        assert!(limit.is_unused());
     }
 }
 

@@ -32,14 +32,17 @@ impl Limit {
 
     /// Takes `bytes`, or nothing when that would be too much.
     pub(crate) fn take(&self, bytes: u64) -> bool {
-        let before = self.taken.fetch_add(bytes, Relaxed);
-        let fits = before
-            .checked_add(bytes)
-            .is_some_and(|after| after <= self.bytes);
-        if !fits {
-            self.give(bytes);
+        let mut before = self.taken.load(Relaxed);
+        loop {
+            let after = match before.checked_add(bytes) {
+                Some(after) if after <= self.bytes => after,
+                _ => return false,
+            };
+            match self.taken.cmpxchg(before, after, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => before = now,
+            }
         }
-        fits
     }
 
     /// Whether all that was taken came back.
@@ -51,5 +54,13 @@ impl Limit {
     /// Gives `bytes` back that were taken.
     pub(crate) fn give(&self, bytes: u64) {
         self.taken.fetch_sub(bytes, Relaxed);
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        // Every path takes and gives the same, also those that fail: whatever a whole run did with
+        // the module is proved when it is unloaded.
+        debug_assert_eq!(self.taken.load(Relaxed), 0);
     }
 }

@@ -39,22 +39,27 @@ struct Arenas {
 #[pin_data]
 pub(crate) struct Registry {
     limit: Limit,
+    /// The limit of a new arena, in bytes.
+    arena_limit: u64,
     next_id: Atomic<u64>,
     #[pin]
     arenas: Mutex<Arenas>,
 }
 
 impl Registry {
-    /// An empty one, whose arenas share the default limit.
+    /// An empty one with the default limits: half of the machine's memory for all arenas, the same
+    /// for one.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        Self::with_limit(ffi::ram_bytes() / 2)
+        let half = ffi::ram_bytes() / 2;
+        Self::with_limits(half, half)
     }
 
-    /// An empty one, whose arenas together hold so many bytes at most.
-    pub(crate) fn with_limit(bytes: u64) -> Result<Arc<Self>> {
+    /// An empty one, with the most bytes of pages that all arenas together and that one may hold.
+    pub(crate) fn with_limits(bytes: u64, arena_bytes: u64) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 limit: Limit::new(bytes),
+                arena_limit: arena_bytes,
                 next_id: Atomic::new(1),
                 arenas <- new_mutex!(
                     Arenas {
@@ -71,6 +76,11 @@ impl Registry {
     /// The limit on the bytes that all arenas hold.
     pub(crate) fn limit(&self) -> &Limit {
         &self.limit
+    }
+
+    /// The most bytes of pages that a new arena may hold.
+    pub(crate) fn arena_limit(&self) -> u64 {
+        self.arena_limit
     }
 
     /// Opens an arena. `ENOMEM` when memory is short.

@@ -70,21 +70,14 @@ impl Arena {
     /// Reserves room for `pages` pages under both limits.
     fn promise(&self, pages: u32) -> Result<Promise> {
         let bytes = u64::from(pages) << PAGE_SHIFT;
-        if !self.registry.limit().take(bytes) {
-            return Err(EDQUOT);
-        }
         let mut state = self.state.lock();
         let held = state.engine.counters().held_bytes + state.promised;
-        let fits = held + bytes <= self.limit;
-        if fits {
-            state.promised += bytes;
+        // Nothing is taken in vain, not even for a moment: somebody else might be refused for it.
+        if held + bytes > self.limit || !self.registry.limit().take(bytes) {
+            return Err(EDQUOT);
         }
-        drop(state);
-        if fits {
-            return Ok(Promise { bytes });
-        }
-        self.registry.limit().give(bytes);
-        Err(EDQUOT)
+        state.promised += bytes;
+        Ok(Promise { bytes })
     }
 
     /// Gives back what is left of a promise.
