@@ -56,8 +56,9 @@ fn session() -> Result<Verdict> {
     leaks::forget_earlier();
     let module = Module::load_if_given()?;
     let ended = command::run()?;
-    if let Some(text) = module.map(Module::unload).transpose()? {
-        leaks::look_for(&text)?;
+    if let Some(module) = module {
+        module.unload()?;
+        leaks::look_for_any()?;
     }
     Ok(ended)
 }

@@ -2,13 +2,12 @@
 
 //! Loading and unloading the module.
 
-use anyhow::{anyhow, Context, Result};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,9 +20,7 @@ const NAME: &CStr = c"freelist";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The module, loaded.
-pub struct Module {
-    text: Range<u64>,
-}
+pub struct Module(());
 
 impl Module {
     /// Loads `module.ko` if `scripts/vm` put one there.
@@ -34,16 +31,15 @@ impl Module {
         };
         let args = CString::new(fs::read_to_string(format!("{TASK}/module-args"))?.trim_end())?;
         finit_module(file, &args, ModuleInitFlags::empty()).context("the module does not load")?;
-        let text = loaded_at().ok_or_else(|| anyhow!("the module is not in /proc/modules"))?;
-        Ok(Some(Module { text }))
+        Ok(Some(Module(())))
     }
 
-    /// Unloads the module, unless the command did, and tells where it was.
-    pub fn unload(self) -> Result<Range<u64>> {
+    /// Unloads the module, unless the command did.
+    pub fn unload(self) -> Result<()> {
         let start = Instant::now();
         loop {
             match delete_module(NAME, DeleteModuleFlags::O_NONBLOCK) {
-                Ok(()) | Err(Errno::ENOENT) => return Ok(self.text),
+                Ok(()) | Err(Errno::ENOENT) => return Ok(()),
                 Err(Errno::EWOULDBLOCK) if start.elapsed() < PATIENCE => {
                     thread::sleep(Duration::from_millis(50));
                 }
@@ -55,16 +51,4 @@ impl Module {
             }
         }
     }
-}
-
-/// Its addresses, from a line such as `freelist 81920 0 - Live 0xffffffffc0000000 (O)`.
-fn loaded_at() -> Option<Range<u64>> {
-    let modules = fs::read_to_string("/proc/modules").ok()?;
-    let line = modules.lines().find(|line| line.starts_with("freelist "))?;
-    let mut fields = line.split_whitespace();
-    let size: u64 = fields.nth(1)?.parse().ok()?;
-    let start = fields.find_map(|field| field.strip_prefix("0x"))?;
-    let start = u64::from_str_radix(start, 16).ok()?;
-    // Its parts (code, data, read-only data) need not be adjacent: code is first.
-    Some(start..start + size)
 }
