@@ -63,7 +63,9 @@ pub fn look_for_any() -> Result<()> {
 /// Whether pages were taken by a module's code, for itself. After the unload
 /// its frames are bare addresses, and no other module was there.
 fn is_of_module(stack: &str) -> bool {
-    stack.lines().any(|line| line.trim_start().starts_with("0x"))
+    stack
+        .lines()
+        .any(|line| line.trim_start().starts_with("0x"))
         && !SHARED.iter().any(|function| stack.contains(function))
 }
 
