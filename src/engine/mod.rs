@@ -46,6 +46,7 @@
 //! `held == live + free + pending` in bytes, no page number is in two runs or blocks, and free
 //! halves that could join have joined. [`Engine::check`] states them all, and proves them.
 
+mod broken;
 mod check;
 mod class;
 mod directory;
@@ -215,32 +216,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         }
     }
 
-    /// Reserves the block of a class that was freed last, as it is.
-    fn reserve_quick(&mut self, request: &Request, class: Class) -> Option<Pending> {
-        let offset = self.quick.newest(class)?;
-        let pages = class.pages();
-        if let Shape::Pages { .. } = class.shape() {
-            // The blocks of such a class differ in length.
-            let page = (offset >> Self::PAGE_SHIFT) as u32;
-            match self.directory.head(page)? {
-                Head::Reserved { pages: has, .. } if *has == pages => {}
-                _ => return None,
-            }
-        }
-        self.quick.pop(class);
-        self.counters.pending_bytes += class.block_bytes();
-        let counters = &mut self.classes[class.index()];
-        counters.free -= 1;
-        counters.held -= class.block_bytes();
-        Some(Pending {
-            offset,
-            class,
-            requested: request.size,
-            had: pages,
-            missing: 0,
-        })
-    }
-
     /// Reserves a block from what is free: of the request's own list, or a larger one.
     fn reserve_listed(
         &mut self,
@@ -276,6 +251,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         self.break_page(reserved, request, class, shift, kit)
     }
 
+    /// A reservation of whole pages, or of the page that a block will lie in.
     fn pending(&self, reserved: Reserved, request: &Request, class: Class) -> Pending {
         Pending {
             offset: u64::from(reserved.page) << Self::PAGE_SHIFT,
@@ -284,32 +260,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             had: reserved.backed,
             missing: class.pages() - reserved.backed,
         }
-    }
-
-    fn ensure_tree(kit: &Kit<M, PAGE_KIB>) -> Result<(), Metadata> {
-        kit.tree.as_ref().map(|_| ()).ok_or(Metadata::Tree)
-    }
-
-    /// Divides a page that was reserved, for a block of `1 << shift` bytes.
-    fn break_page(
-        &mut self,
-        reserved: Reserved,
-        request: &Request,
-        class: Class,
-        shift: u32,
-        kit: &mut Kit<M, PAGE_KIB>,
-    ) -> Result<Pending, Refusal> {
-        let mut tree = kit.tree.take().ok_or(Metadata::Tree)?;
-        let node = tree.reset(Self::PAGE_SHIFT - shift);
-        self.directory.put(reserved.page, 0, Head::Broken(tree));
-        if reserved.backed == 1 {
-            // It was counted as a whole pending page.
-            self.counters.pending_bytes -= Self::PAGE_BYTES;
-            self.open_broken(reserved.page, shift);
-        }
-        let mut pending = self.pending(reserved, request, class);
-        pending.offset += tree::start::<PAGE_KIB>(node);
-        Ok(pending)
     }
 
     /// Puts pages behind a pending block, at most [`BATCH`] a call.
@@ -491,46 +441,9 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         counters.live -= 1;
         counters.free += 1;
         if let Some(oldest) = self.quick.push(class, offset) {
-            self.merge(class.index(), oldest, kit);
+            self.merge_quick(class.index(), oldest, kit);
         }
         Ok(())
-    }
-
-    /// Empties the quick lists: their blocks join what is free around them. Says whether there
-    /// were any.
-    pub fn drain(&mut self, kit: &mut Kit<M, PAGE_KIB>) -> bool {
-        let mut any = false;
-        while let Some((index, offset)) = self.quick.pop_any() {
-            self.merge(index, offset, kit);
-            any = true;
-        }
-        any
-    }
-
-    /// A block that was on a quick list, or should be, is free for all; `index` is that of its
-    /// size class.
-    fn merge(&mut self, index: usize, offset: u64, kit: &mut Kit<M, PAGE_KIB>) {
-        let shift = MIN_SHIFT + index as u32;
-        let page = (offset >> Self::PAGE_SHIFT) as u32;
-        let counters = &mut self.classes[index];
-        counters.free -= 1;
-        if shift < Self::PAGE_SHIFT {
-            counters.held -= 1 << shift;
-            self.give_node(page, self.node_at(offset, shift), kit);
-        } else if let Some(Head::Reserved {
-            order,
-            whole,
-            pages,
-            ..
-        }) = self
-            .directory
-            .take_head(page, (shift - Self::PAGE_SHIFT) as u8)
-        {
-            counters.held -= u64::from(pages) << Self::PAGE_SHIFT;
-            self.release_block(page, order, whole, pages);
-        } else {
-            debug_assert!(false, "a block on a quick list is reserved");
-        }
     }
 
     /// The page behind page number `page`, if a live block lies in it.
@@ -577,18 +490,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         }
     }
 
-    /// Pages of the newest block on the quick list of a class of whole pages.
-    fn newest_pages(&self, shift: u32) -> u32 {
-        let list = self.quick.list((shift - MIN_SHIFT) as usize);
-        let head = list
-            .last()
-            .and_then(|offset| self.directory.head((offset >> Self::PAGE_SHIFT) as u32));
-        match head {
-            Some(Head::Reserved { pages, .. }) => *pages,
-            _ => 0,
-        }
-    }
-
     /// Ends the arena piece by piece: hands out one chunk with its pages, to be dropped outside
     /// the lock; `None` when none is left. Nothing else may be called afterwards.
     pub fn dismantle(&mut self) -> Option<M::Slice<Record<M, PAGE_KIB>>> {
@@ -599,122 +500,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             }
         }
         None
-    }
-
-    /// Where the node of a broken page lies in the arena, in bytes.
-    fn node_offset(&self, page: u32, node: u32) -> u64 {
-        (u64::from(page) << Self::PAGE_SHIFT) + tree::start::<PAGE_KIB>(node)
-    }
-
-    /// The node of size class `shift` that begins at `offset`.
-    fn node_at(&self, offset: u64, shift: u32) -> u32 {
-        let within = offset & (Self::PAGE_BYTES - 1);
-        (1 << (Self::PAGE_SHIFT - shift)) + (within >> shift) as u32
-    }
-
-    /// Takes a node of `depth` out of a broken page that has one, or a larger one.
-    fn take_node(&mut self, page: u32, depth: u32) -> Option<u32> {
-        let Some(Head::Broken(tree)) = self.directory.head_mut(page) else {
-            debug_assert!(false, "a page on a list of broken pages is broken");
-            return None;
-        };
-        let before = tree.largest();
-        let taken = tree.take(depth)?;
-        let after = tree.largest();
-        let (node, from) = taken;
-        self.count_split(from, depth);
-        self.relist_broken(page, before, after);
-        Some(node)
-    }
-
-    /// A node of a broken page is free: joins it with its free buddies, and the page with its own
-    /// when it is whole again.
-    fn give_node(&mut self, page: u32, node: u32, kit: &mut Kit<M, PAGE_KIB>) {
-        let Some(Head::Broken(tree)) = self.directory.head_mut(page) else {
-            debug_assert!(false, "the node lies in a broken page");
-            return;
-        };
-        let before = tree.largest();
-        let joined = tree.give(node);
-        let after = tree.largest();
-        self.count_joins(tree::depth(node), joined);
-        if joined == 0 {
-            self.relist_broken(page, before, None);
-            kit.tree = self.directory.take_tree(page).or(kit.tree.take());
-            self.release(Slot::new(page, 0, 1));
-        } else {
-            self.relist_broken(page, before, after);
-        }
-    }
-
-    /// A page was broken for one block of `shift` and has its memory now: its free parts can be
-    /// had, the block itself is pending.
-    fn open_broken(&mut self, page: u32, shift: u32) {
-        let Some(Head::Broken(tree)) = self.directory.head_mut(page) else {
-            debug_assert!(false, "the page was just broken");
-            return;
-        };
-        let largest = tree.largest();
-        self.counters.pending_bytes += 1 << shift;
-        self.count_split(0, Self::PAGE_SHIFT - shift);
-        self.relist_broken(page, None, largest);
-    }
-
-    /// Moves a broken page between the lists of its largest free node, given as depths.
-    fn relist_broken(&mut self, page: u32, before: Option<u32>, after: Option<u32>) {
-        if before == after {
-            return;
-        }
-        if let Some(depth) = before {
-            self.lists
-                .remove_broken(&mut self.directory, Self::PAGE_SHIFT - depth, page);
-        }
-        if let Some(depth) = after {
-            self.lists
-                .push_broken(&mut self.directory, Self::PAGE_SHIFT - depth, page);
-        }
-    }
-
-    /// A free node of depth `from` (0: the page itself, which is on no list any more) was halved
-    /// down to `to`, and the node of that depth taken.
-    fn count_split(&mut self, from: u32, to: u32) {
-        if from > 0 {
-            self.count_free(from, false);
-        }
-        for depth in from..to {
-            self.counters.splits += 1;
-            self.class_at(depth).splits += 1;
-            self.count_free(depth + 1, true);
-        }
-    }
-
-    /// A node of depth `from` became free and joined its buddies up to depth `to`.
-    fn count_joins(&mut self, from: u32, to: u32) {
-        for depth in (to..from).rev() {
-            self.counters.merges += 1;
-            self.class_at(depth).merges += 1;
-            self.count_free(depth + 1, false);
-        }
-        if to > 0 {
-            self.count_free(to, true);
-        }
-    }
-
-    fn count_free(&mut self, depth: u32, came: bool) {
-        let bytes = Self::PAGE_BYTES >> depth;
-        let class = self.class_at(depth);
-        if came {
-            class.free += 1;
-            class.held += bytes;
-        } else {
-            class.free -= 1;
-            class.held -= bytes;
-        }
-    }
-
-    /// The counters of the class of nodes of `depth` in a broken page.
-    fn class_at(&mut self, depth: u32) -> &mut ClassCounters {
-        &mut self.classes[(Self::PAGE_SHIFT - MIN_SHIFT - depth) as usize]
     }
 }
 

@@ -9,7 +9,9 @@
 //! A block on a quick list is neither free nor live in its page's record or tree, like one that is
 //! pending: nobody else can take it, nobody can free it.
 
-use super::class::{Class, MIN_SHIFT};
+use super::class::{Class, Shape, MIN_SHIFT};
+use super::directory::{Head, Kit, Memory};
+use super::{Engine, Pending, Request};
 
 /// The largest block on a quick list, in bytes.
 const MAX_BYTES: u64 = 1 << 16;
@@ -92,5 +94,82 @@ impl Quick {
             .get(index)
             .and_then(|stack| stack.offsets.get(..stack.len))
             .unwrap_or_default()
+    }
+}
+
+impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+    /// Reserves the block of a class that was freed last, as it is.
+    pub(super) fn reserve_quick(&mut self, request: &Request, class: Class) -> Option<Pending> {
+        let offset = self.quick.newest(class)?;
+        let pages = class.pages();
+        if let Shape::Pages { .. } = class.shape() {
+            // The blocks of such a class differ in length.
+            let page = (offset >> Self::PAGE_SHIFT) as u32;
+            match self.directory.head(page)? {
+                Head::Reserved { pages: has, .. } if *has == pages => {}
+                _ => return None,
+            }
+        }
+        self.quick.pop(class);
+        self.counters.pending_bytes += class.block_bytes();
+        let counters = &mut self.classes[class.index()];
+        counters.free -= 1;
+        counters.held -= class.block_bytes();
+        Some(Pending {
+            offset,
+            class,
+            requested: request.size,
+            had: pages,
+            missing: 0,
+        })
+    }
+
+    /// Empties the quick lists: their blocks join what is free around them. Says whether there
+    /// were any.
+    pub fn drain(&mut self, kit: &mut Kit<M, PAGE_KIB>) -> bool {
+        let mut any = false;
+        while let Some((index, offset)) = self.quick.pop_any() {
+            self.merge_quick(index, offset, kit);
+            any = true;
+        }
+        any
+    }
+
+    /// A block that was on a quick list, or should be, is free for all; `index` is that of its
+    /// size class.
+    pub(super) fn merge_quick(&mut self, index: usize, offset: u64, kit: &mut Kit<M, PAGE_KIB>) {
+        let shift = MIN_SHIFT + index as u32;
+        let page = (offset >> Self::PAGE_SHIFT) as u32;
+        let counters = &mut self.classes[index];
+        counters.free -= 1;
+        if shift < Self::PAGE_SHIFT {
+            counters.held -= 1 << shift;
+            self.give_node(page, self.node_at(offset, shift), kit);
+        } else if let Some(Head::Reserved {
+            order,
+            whole,
+            pages,
+            ..
+        }) = self
+            .directory
+            .take_head(page, (shift - Self::PAGE_SHIFT) as u8)
+        {
+            counters.held -= u64::from(pages) << Self::PAGE_SHIFT;
+            self.release_block(page, order, whole, pages);
+        } else {
+            debug_assert!(false, "a block on a quick list is reserved");
+        }
+    }
+
+    /// Pages of the newest block on the quick list of a class of whole pages.
+    pub(super) fn newest_pages(&self, shift: u32) -> u32 {
+        let list = self.quick.list((shift - MIN_SHIFT) as usize);
+        let head = list
+            .last()
+            .and_then(|offset| self.directory.head((offset >> Self::PAGE_SHIFT) as u32));
+        match head {
+            Some(Head::Reserved { pages, .. }) => *pages,
+            _ => 0,
+        }
     }
 }
