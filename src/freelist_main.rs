@@ -9,13 +9,14 @@
 //! | `fops` | the device and its file operations: what the kernel calls |
 //! | `device` | the calls: decodes, checks, answers |
 //! | `vma` | mappings and page faults |
-//! | `arena` | one open file: the lock, growing, undoing |
-//! | `limit` | how many pages there may be |
+//! | `arena` | one open file: the lock, undoing; `arena::grow`: growing |
+//! | `limit` | how much memory there may be |
 //! | `engine` | which block a request gets; knows nothing of the kernel |
 //! | `memory` | pages and metadata as the engine wants them |
 //! | `page`, `account` | where they come from, and who is charged |
 //! | `ffi` | the C that Rust cannot reach, and the contract's structures |
 //! | `registry`, `stats` | all arenas, and what debugfs shows of them |
+//! | `kunit` | tests that need the kernel |
 //!
 //! `unsafe` is in `fops`, `vma`, `page`, `account` and `ffi` only.
 
