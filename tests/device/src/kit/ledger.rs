@@ -179,7 +179,7 @@ fn touches(live: &Live, page: u64) -> impl Iterator<Item = (u64, u8)> {
     let places = (0..live.bytes).step_by(step as usize);
     let last = std::iter::once(live.bytes - 1);
     places.chain(last).map(move |at| {
-        let mixed = (key ^ at << 20).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (key ^ (at << 20)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (at, (mixed >> 56) as u8)
     })
 }

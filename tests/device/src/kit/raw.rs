@@ -26,17 +26,17 @@ pub const LARGEST_SIZE: u32 = SIZE_MASK;
 
 /// The size that `request` encodes, in bytes.
 pub fn size(request: u32) -> u32 {
-    request >> SIZE_SHIFT & SIZE_MASK
+    (request >> SIZE_SHIFT) & SIZE_MASK
 }
 
 /// `request` with another size.
 pub fn with_size(request: u32, size: u32) -> u32 {
-    request & !(SIZE_MASK << SIZE_SHIFT) | size << SIZE_SHIFT
+    request & !(SIZE_MASK << SIZE_SHIFT) | (size << SIZE_SHIFT)
 }
 
 /// `request` with another direction: 0 none, 1 write, 2 read, 3 both.
 pub fn with_direction(request: u32, direction: u32) -> u32 {
-    request & !(3 << DIRECTION_SHIFT) | direction << DIRECTION_SHIFT
+    request & !(3 << DIRECTION_SHIFT) | (direction << DIRECTION_SHIFT)
 }
 
 /// `request` with another number.
@@ -46,7 +46,7 @@ pub fn with_number(request: u32, number: u32) -> u32 {
 
 /// `request` with another type byte.
 pub fn with_type(request: u32, kind: u32) -> u32 {
-    request & !(0xff << TYPE_SHIFT) | kind << TYPE_SHIFT
+    request & !(0xff << TYPE_SHIFT) | (kind << TYPE_SHIFT)
 }
 
 /// The four calls.

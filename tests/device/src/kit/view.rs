@@ -30,7 +30,7 @@ impl Address {
     /// In the first page, which nobody may map.
     pub const FIRST_PAGE: Self = Self(0x10);
     /// The upper half of the address space is the kernel's.
-    pub const KERNEL: Self = Self(1 << (usize::BITS - 1) | 0x1000);
+    pub const KERNEL: Self = Self((1 << (usize::BITS - 1)) | 0x1000);
     /// The very last bytes, so that any structure wraps around.
     pub const LAST: Self = Self(usize::MAX - 7);
 

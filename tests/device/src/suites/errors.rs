@@ -60,7 +60,7 @@ fn unknown_flags_are_einval() {
     for bit in Flags::all().bits().count_ones()..u32::BITS {
         for known in [0, DEFAULT.bits()] {
             let request = freelist_alloc {
-                flags: known | 1 << bit,
+                flags: known | (1 << bit),
                 ..raw::request(64)
             };
             refused_request(request, Errno::EINVAL);

@@ -16,7 +16,7 @@ fn places(size: u64, page_size: u64) -> impl Iterator<Item = u64> {
 /// The byte for one place of one block: a mixing function (SplitMix64, Steele,
 /// Lea and Flood 2014), so that neighbours have nothing in common.
 fn value(block: usize, place: u64) -> u8 {
-    let mut x = ((block as u64) << 32 ^ place).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut x = (((block as u64) << 32) ^ place).wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (x ^ (x >> 31)) as u8
