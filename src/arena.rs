@@ -29,6 +29,11 @@ mod grow;
 
 use crate::{
     account::Account,
+    counts::{
+        Classes,
+        Failures,
+        Snapshot, //
+    },
     engine::{
         Engine,
         FreeError,
@@ -41,6 +46,7 @@ use crate::{
         ROOT_LEN, //
     },
     ffi,
+    limit::Limit,
     memory::{
         make,
         metadata_bytes,
@@ -51,12 +57,6 @@ use crate::{
         KernelPart, //
     },
     page::Page,
-    registry::Registry,
-    stats::{
-        Classes,
-        Failures,
-        Snapshot, //
-    },
 };
 use kernel::{
     new_spinlock,
@@ -90,7 +90,8 @@ pub(crate) struct Arena {
     id: u64,
     /// The most bytes of pages that it may hold.
     limit: u64,
-    registry: Arc<Registry>,
+    /// That of all arenas together.
+    shared_limit: Arc<Limit>,
     /// Its opener's.
     account: Account,
     #[pin]
@@ -98,14 +99,15 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// An empty arena, on the caller's account.
-    pub(crate) fn new(id: u64, registry: Arc<Registry>) -> Result<Arc<Self>> {
+    /// An empty arena, on the caller's account, that may hold `limit` bytes of pages, and of those
+    /// of all arenas together what is left.
+    pub(crate) fn new(id: u64, limit: u64, shared_limit: Arc<Limit>) -> Result<Arc<Self>> {
         let root = table::<Option<KernelPart>>(ROOT_LEN)?;
         Arc::pin_init(
             pin_init!(Self {
                 id,
-                limit: registry.arena_limit(),
-                registry,
+                limit,
+                shared_limit,
                 account: Account::of_caller(),
                 state <- new_spinlock!(
                     State {
@@ -118,11 +120,6 @@ impl Arena {
             }),
             GFP_KERNEL_ACCOUNT,
         )
-    }
-
-    /// All arenas, of which it is one.
-    pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
     }
 
     /// Its number; no two that ever lived have the same.
@@ -193,7 +190,7 @@ impl Arena {
             rest = self.state.lock().engine.cancel(pending, kit, &mut out);
             let pages = leaving.iter().flatten().count() as u64;
             drop(leaving);
-            self.registry.limit().give(pages << PAGE_SHIFT);
+            self.shared_limit.give(pages << PAGE_SHIFT);
             ffi::resched();
         }
     }
@@ -254,7 +251,7 @@ impl Arena {
             drop(chunk);
             ffi::resched();
         }
-        self.registry.limit().give(held);
+        self.shared_limit.give(held);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
         Arena,
         ARENA_BYTES, //
     },
+    counts::Snapshot,
     engine::{
         Request,
         MAX_SHIFT,
@@ -21,7 +22,6 @@ use crate::{
         raw::*,
         Argument, //
     },
-    stats::Snapshot,
 };
 use kernel::{
     ioctl::{

@@ -6,13 +6,13 @@
 //! `poll`, so the table is our own, as in binder.
 
 use crate::{
-    arena::Arena,
     device,
     ffi::{
         self,
         raw,
         Table, //
     },
+    file::OpenFile,
     registry::Registry,
     vma, //
 };
@@ -32,14 +32,8 @@ use kernel::{
     module::this_module,
     page::PAGE_SIZE,
     prelude::*,
-    sync::{
-        Arc,
-        ArcBorrow, //
-    },
-    types::{
-        ForeignOwnable,
-        Opaque, //
-    },
+    sync::Arc,
+    types::Opaque, //
 };
 
 /// `/dev/freelist`, until it is dropped.
@@ -105,16 +99,6 @@ static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_opera
     ..pin_init::zeroed()
 });
 
-/// The arena of an open file.
-///
-/// # Safety
-///
-/// `file` was opened by [`open`] and its last reference outlives `'a`.
-pub(crate) unsafe fn arena_of<'a>(file: *mut bindings::file) -> ArcBorrow<'a, Arena> {
-    // SAFETY: `open` has put an `Arc<Arena>` there, and `release` has not come yet.
-    unsafe { Arc::<Arena>::borrow((*file).private_data) }
-}
-
 /// A new arena for a new open file.
 ///
 /// # Safety
@@ -126,14 +110,8 @@ unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::fil
     // SAFETY: Only `Device` registers a misc device with our operations. It stays while it is
     // being opened: to deregister it takes the lock that the caller holds.
     let device = unsafe { &*kernel::container_of!(Opaque::cast_from(misc), Device, misc) };
-    match device.registry.open() {
-        Ok(arena) => {
-            // SAFETY: The file is not open yet: nobody else sees it.
-            unsafe { (*file).private_data = arena.into_foreign() };
-            0
-        }
-        Err(error) => error.to_errno(),
-    }
+    // SAFETY: The file is not open yet: nobody else sees it.
+    from_result(|| unsafe { OpenFile::open(file, &device.registry) }.map(|()| 0))
 }
 
 /// The last reference to an open file goes.
@@ -142,9 +120,8 @@ unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::fil
 ///
 /// Called by the kernel, once, for a file that [`open`] has opened.
 unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    // SAFETY: `open` has put it there, and this is the last that is heard of the file.
-    let arena = unsafe { Arc::<Arena>::from_foreign((*file).private_data) };
-    arena.registry().close(&arena);
+    // SAFETY: `open` has opened it, and this is the last that is heard of the file.
+    unsafe { OpenFile::close(file) };
     0
 }
 
@@ -159,11 +136,11 @@ unsafe extern "C" fn ioctl(
     argument: c_ulong,
 ) -> c_long {
     // SAFETY: The file is open for as long as the call takes.
-    let arena = unsafe { arena_of(file) };
+    let arena = unsafe { OpenFile::of(file) };
     // SAFETY: The file is open for as long as the call takes.
     let writable = unsafe { raw::freelist_file_writable(file.cast()) };
     from_result(|| {
-        device::call(&arena, writable, command, argument)?;
+        device::call(arena, writable, command, argument)?;
         Ok(0)
     })
 }

@@ -7,6 +7,7 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `fops` | the device and its file operations: what the kernel calls |
+//! | `file` | what an open file has |
 //! | `device` | the calls: decodes, checks, answers |
 //! | `vma` | mappings and page faults |
 //! | `arena` | one open file: the lock, undoing; `arena::grow`: growing |
@@ -15,10 +16,11 @@
 //! | `memory` | pages and metadata as the engine wants them |
 //! | `page`, `account` | where they come from, and who is charged |
 //! | `ffi` | the C that Rust cannot reach, and the contract's structures |
-//! | `registry`, `stats` | all arenas, and what debugfs shows of them |
+//! | `registry`, `counts` | all arenas, and what they have counted |
+//! | `stats` | what debugfs shows of it |
 //! | `kunit` | tests that need the kernel |
 //!
-//! `unsafe` is in `fops`, `vma`, `page`, `account` and `ffi` only.
+//! `unsafe` is in `fops`, `file`, `vma`, `page`, `account` and `ffi` only.
 
 use kernel::{
     debugfs::{
@@ -38,8 +40,11 @@ mod account;
 #[deny(unsafe_code)]
 mod arena;
 #[deny(unsafe_code)]
+mod counts;
+#[deny(unsafe_code)]
 mod device;
 mod ffi;
+mod file;
 mod fops;
 #[cfg(CONFIG_KUNIT = "y")]
 #[deny(unsafe_code)]

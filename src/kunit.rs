@@ -120,9 +120,9 @@ mod engine {
 #[kunit_tests(freelist_arena)]
 mod arena {
     use crate::{
+        counts::Snapshot,
         engine::Request,
-        registry::Registry,
-        stats::Snapshot, //
+        registry::Registry, //
     };
     use kernel::{
         page::PAGE_SIZE,

@@ -4,12 +4,12 @@
 
 use crate::{
     arena::Arena,
-    ffi,
-    limit::Limit,
-    stats::{
+    counts::{
         Classes,
         Snapshot, //
     },
+    ffi,
+    limit::Limit,
 };
 use kernel::{
     new_mutex,
@@ -38,7 +38,7 @@ struct Arenas {
 /// Every open arena, by its number.
 #[pin_data]
 pub(crate) struct Registry {
-    limit: Limit,
+    limit: Arc<Limit>,
     /// The limit of a new arena, in bytes.
     arena_limit: u64,
     next_id: Atomic<u64>,
@@ -56,9 +56,10 @@ impl Registry {
 
     /// An empty one, with the most bytes of pages that all arenas together and that one may hold.
     pub(crate) fn with_limits(bytes: u64, arena_bytes: u64) -> Result<Arc<Self>> {
+        let limit = Arc::new(Limit::new(bytes), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
-                limit: Limit::new(bytes),
+                limit,
                 arena_limit: arena_bytes,
                 next_id: Atomic::new(1),
                 arenas <- new_mutex!(
@@ -78,15 +79,10 @@ impl Registry {
         &self.limit
     }
 
-    /// The most bytes of pages that a new arena may hold.
-    pub(crate) fn arena_limit(&self) -> u64 {
-        self.arena_limit
-    }
-
     /// Opens an arena. `ENOMEM` when memory is short.
-    pub(crate) fn open(self: &Arc<Self>) -> Result<Arc<Arena>> {
+    pub(crate) fn open(&self) -> Result<Arc<Arena>> {
         let id = self.next_id.fetch_add(1, Relaxed);
-        let arena = Arena::new(id, self.clone())?;
+        let arena = Arena::new(id, self.arena_limit, self.limit.clone())?;
         // Made before the lock is taken.
         let entry = RBTreeNode::new(id, arena.clone(), GFP_KERNEL_ACCOUNT)?;
         self.arenas.lock().open.insert(entry);

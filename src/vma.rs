@@ -12,7 +12,7 @@ use crate::{
         raw,
         Table, //
     },
-    fops, //
+    file::OpenFile, //
 };
 use kernel::{
     bindings,
@@ -63,7 +63,7 @@ unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault
     // the file.
     let (arena, index) = unsafe {
         let known = &(*fault).__bindgen_anon_1;
-        (fops::arena_of((*known.vma).vm_file), known.pgoff)
+        (OpenFile::of((*known.vma).vm_file), known.pgoff)
     };
     let Some(page) = arena.live_page(index as u64) else {
         // SAFETY: May be called at any time.

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is behind an open file.
+
+use crate::{
+    arena::Arena,
+    registry::Registry, //
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::Arc,
+    types::ForeignOwnable, //
+};
+
+/// An arena of its own, on the list of all of them until the file is closed.
+pub(crate) struct OpenFile {
+    arena: Arc<Arena>,
+    registry: Arc<Registry>,
+}
+
+impl OpenFile {
+    /// Opens an arena and puts it into a file. `ENOMEM` when memory is short.
+    ///
+    /// # Safety
+    ///
+    /// `file` is being opened: nobody else sees it.
+    pub(crate) unsafe fn open(file: *mut bindings::file, registry: &Arc<Registry>) -> Result {
+        let place = KBox::<Self>::new_uninit(GFP_KERNEL_ACCOUNT)?;
+        // Last: an arena that is listed has to be closed, so nothing may fail from here on.
+        let this = place.write(Self {
+            arena: registry.open()?,
+            registry: registry.clone(),
+        });
+        // SAFETY: By the caller's promise.
+        unsafe { (*file).private_data = this.into_foreign().cast() };
+        Ok(())
+    }
+
+    /// What is behind `file`.
+    ///
+    /// # Safety
+    ///
+    /// [`OpenFile::open`] has opened it, and its last reference outlives `'a`.
+    pub(crate) unsafe fn of<'a>(file: *mut bindings::file) -> &'a Arena {
+        // SAFETY: By the caller's promise it is there, and `close` has not come yet.
+        unsafe { &KBox::<Self>::borrow((*file).private_data.cast()).arena }
+    }
+
+    /// Closes the arena of a file.
+    ///
+    /// # Safety
+    ///
+    /// [`OpenFile::open`] has opened it, and this is the last that is heard of it.
+    pub(crate) unsafe fn close(file: *mut bindings::file) {
+        // SAFETY: By the caller's promise it is there, and nobody else has it.
+        let this = unsafe { KBox::<Self>::from_foreign((*file).private_data.cast()) };
+        this.registry.close(&this.arena);
+    }
+}
