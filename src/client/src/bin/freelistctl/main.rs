@@ -3,6 +3,7 @@
 //! `freelistctl`: looks at `/dev/freelist` and replays allocation traces.
 
 mod pattern;
+mod progress;
 mod replay;
 mod session;
 mod show;
@@ -14,6 +15,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use freelist::debugfs::{Classes, Stats};
 use freelist::{Arena, DEVICE};
+
+use crate::progress::Progress;
 
 /// Looks at /dev/freelist, the page-backed freelist allocator, and replays
 /// recorded allocation traces through it.
@@ -104,9 +107,9 @@ fn replay(args: &ReplayArgs) -> Result<ExitCode> {
     }
 
     let progress = if args.json {
-        show::Progress::silent()
+        Progress::silent()
     } else {
-        show::Progress::new(trace.events.len())
+        Progress::new(trace.events.len())
     };
     let outcome = replay::run(&arena, &info, &trace, progress)
         .with_context(|| args.file.display().to_string())?;

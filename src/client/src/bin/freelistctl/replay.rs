@@ -10,7 +10,7 @@ use freelist::trace::{Event, Peak, Trace};
 use freelist::{Arena, Block, Flags, Info, Mapping, Stat};
 
 use crate::pattern;
-use crate::show::Progress;
+use crate::progress::Progress;
 
 /// What a replay found.
 pub(crate) struct Outcome {

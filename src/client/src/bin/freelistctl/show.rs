@@ -2,9 +2,7 @@
 
 //! What `freelistctl` prints: aligned text, or JSON.
 
-use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
 
 use freelist::debugfs::{Classes, Stats};
 use freelist::trace::{Event, Trace};
@@ -85,47 +83,6 @@ pub(crate) fn trace(file: &Path, trace: &Trace) {
     line("trace", &format!("{name}: {} events", grouped(events)));
     if let Some(recorded) = trace.header("recorded") {
         line("", recorded);
-    }
-}
-
-/// One line that grows by every tenth of the events, on a terminal or not.
-pub(crate) struct Progress {
-    events: usize,
-    tenths: usize,
-    silent: bool,
-}
-
-impl Progress {
-    pub(crate) fn new(events: usize) -> Self {
-        print!("{:<16}", "replay");
-        Self {
-            events,
-            tenths: 0,
-            silent: false,
-        }
-    }
-
-    pub(crate) fn silent() -> Self {
-        Self {
-            events: 0,
-            tenths: 0,
-            silent: true,
-        }
-    }
-
-    pub(crate) fn advance(&mut self, done: usize) {
-        while !self.silent && self.tenths < 10 && done * 10 >= self.events * (self.tenths + 1) {
-            self.tenths += 1;
-            print!("{} % ", self.tenths * 10);
-            // Progress is worth nothing later; if nobody reads, so be it.
-            let _ = std::io::stdout().flush();
-        }
-    }
-
-    pub(crate) fn finish(self, took: Duration) {
-        if !self.silent {
-            println!("in {:.1} s\n", took.as_secs_f64());
-        }
     }
 }
 
