@@ -8,8 +8,6 @@
 
 KERNEL ?= $(shell sed -n 's/^series //p' qemu/versions | head -n 1)
 export KERNEL
-# The cache is a matter of the scripts; make must not hand its flags to cargo's.
-unexport MAKEFLAGS
 
 ifdef KDIR
 .DEFAULT_GOAL := modules
@@ -25,7 +23,7 @@ help:
 	@echo '  make test         all tests; ends with "N passed, N failed"'
 	@echo '  make shell        a shell in a VM with the module loaded'
 	@echo '  make modules      build/$(KERNEL)/freelist.ko, for that Debian kernel'
-	@echo '  make clippy fmt doc rust-analyzer'
+	@echo '  make clippy fmt doc'
 	@echo '  make update       look for newer kernels in the archive'
 	@echo '  make clean        remove build/'
 	@echo '  make cache-clean  remove the cache: build root, kernel trees'
@@ -83,25 +81,25 @@ rust-metadata:
 else
 
 PHONY += modules clean rust-analyzer doc modules_install
-in-tree = scripts/in-root --kernel $(KERNEL) sh -ec 'mkdir -p build/doc build/$(KERNEL) && make -C /kernel/build M=/freelist/src MO=/freelist/build/$(KERNEL) $$KERNEL_ARGS "$$@"' make
+in-root = scripts/in-root --kernel $(KERNEL) sh -ec
 
 modules:
 	@scripts/build module $(KERNEL)
 	@echo 'freelist: build/$(KERNEL)/freelist.ko is for Linux $(KERNEL)'
 
-modules_install:
-	@echo 'freelist: modules_install wants the kernel that it is for: make KDIR=/path/to/build modules_install' >&2; exit 1
+# Their results are for the tools of this machine.
+modules_install rust-analyzer:
+	@echo 'freelist: $@ wants a kernel tree of your own: make KDIR=/path/to/build $@' >&2; exit 1
 
 clippy:
 	@scripts/lint
 
 doc:
-	@$(in-tree) FREELIST_DOC=/freelist/build/doc modules
-	@scripts/in-root sh -c 'cd src && cargo doc --quiet --no-deps && mkdir -p ../build/doc && cp -r ../build/cargo/doc/. ../build/doc/'
+	@$(in-root) 'mkdir -p build/doc build/doc-tree && make -C /kernel/build \
+		M=/freelist MO=/freelist/build/doc-tree $$KERNEL_ARGS FREELIST_DOC=/freelist/build/doc'
+	@scripts/in-root sh -c 'cd src && cargo doc --locked --quiet --no-deps --target-dir ../build/cargo \
+		&& cp -r ../build/cargo/doc/freelist* ../build/doc/'
 	@echo 'freelist: build/doc/freelist_main/index.html is the module, build/doc/freelist/index.html the client'
-
-rust-analyzer:
-	@$(in-tree) rust-analyzer
 
 clean:
 	rm -rf build

@@ -14,7 +14,7 @@
 
 # What reaches the network inside as outside.
 PASSED=(http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY
-	TERM CI MAKEFLAGS)
+	TERM CI)
 
 # in_root BWRAP-OPTIONS... -- COMMAND...
 in_root() {

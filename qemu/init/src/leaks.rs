@@ -5,7 +5,7 @@
 use anyhow::{bail, Result};
 use std::fs;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 const PAGE_STACKS: &str = "/sys/kernel/debug/page_owner_stacks/show_stacks";
@@ -49,8 +49,9 @@ pub fn look_for_any() -> Result<()> {
     }
     if fs::metadata(KMEMLEAK).is_ok() {
         // The first scan notes checksums, the second reports what did not change.
+        let start = Instant::now();
         fs::write(KMEMLEAK, "scan")?;
-        thread::sleep(MINIMUM_AGE);
+        thread::sleep(MINIMUM_AGE.saturating_sub(start.elapsed()));
         fs::write(KMEMLEAK, "scan")?;
         let found = fs::read_to_string(KMEMLEAK)?;
         if !found.is_empty() {
