@@ -29,12 +29,12 @@
 //! request for 5.1 MiB as it is, although only part of its 8 MiB slot has memory.
 //!
 //! Two halves of a slot join when the result is backed from its beginning without a gap: the left
-//! half is wholly backed, or the right half is empty ([`joined`]).
+//! half is wholly backed, or the right half is empty (`joined` in `runs.rs`).
 //!
 //! Below a page every broken page is a small buddy tree of its own. It is on one list, that of its
 //! largest free block; within it the smallest block that fits is taken.
 //!
-//! A block that is freed stays as it is for a while, on the quick list of its class ([`quick`]), so
+//! A block that is freed stays as it is for a while, on the quick list of its class (`quick.rs`), so
 //! that the same size again costs neither a split nor a merge.
 //!
 //! Runs are found by good fit through a two-level table of lists (as in TLSF, Masmano et al., 2004):
