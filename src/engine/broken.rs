@@ -4,6 +4,7 @@
 
 use super::class::Class;
 use super::directory::{Head, Kit, Memory, Metadata};
+use super::lists::Kind;
 use super::runs::{Reserved, Slot};
 use super::tree;
 use super::{ClassCounters, Engine, Pending, Refusal, Request, MIN_SHIFT};
@@ -101,12 +102,18 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             return;
         }
         if let Some(depth) = before {
-            self.lists
-                .remove_broken(&mut self.directory, Self::PAGE_SHIFT - depth, page);
+            self.lists.remove(
+                &mut self.directory,
+                Kind::Broken(Self::PAGE_SHIFT - depth),
+                page,
+            );
         }
         if let Some(depth) = after {
-            self.lists
-                .push_broken(&mut self.directory, Self::PAGE_SHIFT - depth, page);
+            self.lists.push(
+                &mut self.directory,
+                Kind::Broken(Self::PAGE_SHIFT - depth),
+                page,
+            );
         }
     }
 

@@ -108,28 +108,54 @@ impl Lists {
         }
     }
 
-    pub(super) fn push_broken<M: Memory, const K: usize>(
-        &mut self,
-        pages: &mut Directory<M, K>,
-        shift: u32,
-        page: u32,
-    ) {
-        let index = (shift - MIN_SHIFT) as usize;
-        self.broken[index].push(pages, page);
-        self.broken_map |= 1 << index;
+    fn at(&mut self, kind: Kind) -> &mut List {
+        match kind {
+            Kind::Broken(shift) => &mut self.broken[(shift - MIN_SHIFT) as usize],
+            Kind::Empty(order) => &mut self.empty[usize::from(order)],
+            Kind::Backed(order, bin) => &mut self.backed[usize::from(order)][bin],
+        }
     }
 
-    pub(super) fn remove_broken<M: Memory, const K: usize>(
+    /// Puts a run or a broken page, whose head is in place, on a list.
+    pub(super) fn push<M: Memory, const K: usize>(
         &mut self,
         pages: &mut Directory<M, K>,
-        shift: u32,
+        kind: Kind,
         page: u32,
     ) {
-        let index = (shift - MIN_SHIFT) as usize;
-        let list = &mut self.broken[index];
+        self.at(kind).push(pages, page);
+        match kind {
+            Kind::Broken(shift) => self.broken_map |= 1 << (shift - MIN_SHIFT),
+            Kind::Empty(order) => self.empty_map |= 1 << order,
+            Kind::Backed(order, bin) => {
+                self.bins[usize::from(order)] |= 1 << bin;
+                self.backed_map |= 1 << order;
+            }
+        }
+    }
+
+    /// Takes a run or a broken page, whose head is still in place, off its list.
+    pub(super) fn remove<M: Memory, const K: usize>(
+        &mut self,
+        pages: &mut Directory<M, K>,
+        kind: Kind,
+        page: u32,
+    ) {
+        let list = self.at(kind);
         list.remove(pages, page);
-        if list.is_empty() {
-            self.broken_map &= !(1 << index);
+        if !list.is_empty() {
+            return;
+        }
+        match kind {
+            Kind::Broken(shift) => self.broken_map &= !(1 << (shift - MIN_SHIFT)),
+            Kind::Empty(order) => self.empty_map &= !(1 << order),
+            Kind::Backed(order, bin) => {
+                let bins = &mut self.bins[usize::from(order)];
+                *bins &= !(1 << bin);
+                if *bins == 0 {
+                    self.backed_map &= !(1 << order);
+                }
+            }
         }
     }
 
@@ -138,54 +164,6 @@ impl Lists {
     pub(super) fn find_broken(&self, shift: u32, larger: bool) -> Option<u32> {
         let index = lowest(self.broken_map, shift - MIN_SHIFT)?;
         (larger || index == shift - MIN_SHIFT).then(|| self.broken[index as usize].0)
-    }
-
-    /// Puts a run on its list; its head is in place.
-    pub(super) fn push_run<M: Memory, const K: usize>(
-        &mut self,
-        pages: &mut Directory<M, K>,
-        page: u32,
-        order: u8,
-        backed: u32,
-    ) {
-        let index = usize::from(order);
-        if backed == 0 {
-            self.empty[index].push(pages, page);
-            self.empty_map |= 1 << order;
-        } else {
-            let bin = bin(order, backed);
-            self.backed[index][bin].push(pages, page);
-            self.bins[index] |= 1 << bin;
-            self.backed_map |= 1 << order;
-        }
-    }
-
-    /// Takes a run off its list; its head is still in place.
-    pub(super) fn remove_run<M: Memory, const K: usize>(
-        &mut self,
-        pages: &mut Directory<M, K>,
-        page: u32,
-        order: u8,
-        backed: u32,
-    ) {
-        let index = usize::from(order);
-        if backed == 0 {
-            let list = &mut self.empty[index];
-            list.remove(pages, page);
-            if list.is_empty() {
-                self.empty_map &= !(1 << order);
-            }
-        } else {
-            let bin = bin(order, backed);
-            let list = &mut self.backed[index][bin];
-            list.remove(pages, page);
-            if list.is_empty() {
-                self.bins[index] &= !(1 << bin);
-                if self.bins[index] == 0 {
-                    self.backed_map &= !(1 << order);
-                }
-            }
-        }
     }
 
     /// A run of `order` with at least `pages` pages of memory.

@@ -231,8 +231,9 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             Shape::Part { shift } => shift,
         };
         let found = self.lists.find_broken(shift, request.larger);
-        if let Some(node) = found.and_then(|page| self.take_node(page, Self::PAGE_SHIFT - shift)) {
-            let page = found.unwrap_or_default();
+        let taken =
+            found.and_then(|page| Some((page, self.take_node(page, Self::PAGE_SHIFT - shift)?)));
+        if let Some((page, node)) = taken {
             self.counters.pending_bytes += 1 << shift;
             return Ok(Pending {
                 offset: self.node_offset(page, node),

@@ -4,6 +4,7 @@
 
 use super::class::ceil_log2;
 use super::directory::{Directory, Head, Kit, Links, Memory};
+use super::lists::Kind;
 use super::{ClassCounters, Engine, Refusal, Request, MIN_SHIFT};
 
 /// A slot: its first page, its order, and how many of its leading pages have memory.
@@ -289,8 +290,8 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             links: Links::NONE,
         };
         self.directory.put(run.page, run.order, head);
-        self.lists
-            .push_run(&mut self.directory, run.page, run.order, run.backed);
+        let kind = Kind::of_run(run.order, run.backed);
+        self.lists.push(&mut self.directory, kind, run.page);
         if run.backed > 0 {
             let class = self.class_of(run.order);
             class.free += 1;
@@ -299,8 +300,8 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     }
 
     fn remove(&mut self, run: Slot) {
-        self.lists
-            .remove_run(&mut self.directory, run.page, run.order, run.backed);
+        let kind = Kind::of_run(run.order, run.backed);
+        self.lists.remove(&mut self.directory, kind, run.page);
         self.directory.take_head(run.page, run.order);
         if run.backed > 0 {
             let class = self.class_of(run.order);
