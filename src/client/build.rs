@@ -8,10 +8,14 @@ use std::path::PathBuf;
 
 /// Macros whose values bindgen cannot evaluate by itself, because `sizeof` is
 /// in them. The compiler evaluates them as the value of a constant.
-const REQUESTS: [&str; 4] = [
+const REQUESTS: [&str; 8] = [
     "FREELIST_IOC_INFO",
     "FREELIST_IOC_ALLOC",
     "FREELIST_IOC_FREE",
+    "FREELIST_IOC_ALLOC_BULK",
+    "FREELIST_IOC_FREE_BULK",
+    "FREELIST_IOC_LIMIT",
+    "FREELIST_IOC_TRIM",
     "FREELIST_IOC_STAT",
 ];
 

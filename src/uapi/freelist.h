@@ -87,6 +87,56 @@ struct freelist_free {
 };
 
 /**
+ * struct freelist_bulk - get or give back many blocks of one size
+ *	(FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE_BULK)
+ * @size: in: bytes wanted of each block, at least 1. FREE_BULK: 0.
+ * @offsets: in: address of an array of @count __u64. ALLOC_BULK writes the
+ *	offsets of the blocks there, FREE_BULK reads them.
+ * @count: in: elements of the array, at least 1.
+ * @flags: in: FREELIST_* request flags, for every block. FREE_BULK: 0.
+ * @timeout_ns: in: nanoseconds to wait at most for all blocks together,
+ *	negative for ever; 0 without %FREELIST_WAIT, and for FREE_BULK. Out:
+ *	what is left of it.
+ * @done: out: elements done, from the first. Fewer than @count is a success
+ *	all the same: ask for the rest to learn why. The call is refused, and
+ *	this untouched, only when not one was done.
+ * @reserved: in: must be 0.
+ */
+struct freelist_bulk {
+	__u64 size;
+	__u64 offsets;
+	__u32 count;
+	__u32 flags;
+	__s64 timeout_ns;
+	__u32 done;
+	__u32 reserved;
+};
+
+/**
+ * struct freelist_limit - set and get the arena's bounds (FREELIST_IOC_LIMIT)
+ * @bytes: in: the most bytes of pages that the arena may hold from now on, 0 to
+ *	leave it as it is. More than the administrator's default needs
+ *	CAP_SYS_RESOURCE. What is held beyond it is given back as far as it is
+ *	free. Out: what is in force, in whole pages.
+ * @span: in: bytes of the arena's offsets, in whole pages, before the first
+ *	block only; 0 to leave it as it is. Out: what is in force.
+ */
+struct freelist_limit {
+	__u64 bytes;
+	__u64 span;
+};
+
+/**
+ * struct freelist_trim - give free pages back (FREELIST_IOC_TRIM)
+ * @keep_bytes: in: bytes of wholly free pages that may stay.
+ * @freed_bytes: out: bytes of the pages that were given back to the system.
+ */
+struct freelist_trim {
+	__u64 keep_bytes;
+	__u64 freed_bytes;
+};
+
+/**
  * struct freelist_stat - the arena's counters (FREELIST_IOC_STAT)
  * @live_blocks: blocks handed out now.
  * @live_bytes: bytes of those blocks (their block_bytes).
@@ -130,10 +180,13 @@ struct freelist_stat {
 
 #define FREELIST_IOC_MAGIC	0xF1
 
-/* Numbers 3 to 6 belong to calls that later modules serve. */
 #define FREELIST_IOC_INFO	_IOR(FREELIST_IOC_MAGIC, 0, struct freelist_info)
 #define FREELIST_IOC_ALLOC	_IOWR(FREELIST_IOC_MAGIC, 1, struct freelist_alloc)
 #define FREELIST_IOC_FREE	_IOW(FREELIST_IOC_MAGIC, 2, struct freelist_free)
+#define FREELIST_IOC_ALLOC_BULK	_IOWR(FREELIST_IOC_MAGIC, 3, struct freelist_bulk)
+#define FREELIST_IOC_FREE_BULK	_IOWR(FREELIST_IOC_MAGIC, 4, struct freelist_bulk)
+#define FREELIST_IOC_LIMIT	_IOWR(FREELIST_IOC_MAGIC, 5, struct freelist_limit)
+#define FREELIST_IOC_TRIM	_IOWR(FREELIST_IOC_MAGIC, 6, struct freelist_trim)
 #define FREELIST_IOC_STAT	_IOR(FREELIST_IOC_MAGIC, 7, struct freelist_stat)
 
 #endif /* _UAPI_LINUX_FREELIST_H */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The contract's header as a C or C++ program of any age sees it: the layout
- * is checked while this compiles, the four calls when it runs. It keeps to
+ * is checked while this compiles, four calls when it runs. It keeps to
  * what C89 and C++98 have in common, and prints KTAP. With LAYOUT_ONLY it is
  * the checks of the layout alone and needs no C library.
  * Peer: 32-bit layout.
@@ -54,6 +54,23 @@ CHECK_FIELD(freelist_alloc, block_bytes, 32, 8);
 CHECK_SIZE(freelist_free, 8);
 CHECK_FIELD(freelist_free, offset, 0, 8);
 
+CHECK_SIZE(freelist_bulk, 40);
+CHECK_FIELD(freelist_bulk, size, 0, 8);
+CHECK_FIELD(freelist_bulk, offsets, 8, 8);
+CHECK_FIELD(freelist_bulk, count, 16, 4);
+CHECK_FIELD(freelist_bulk, flags, 20, 4);
+CHECK_FIELD(freelist_bulk, timeout_ns, 24, 8);
+CHECK_FIELD(freelist_bulk, done, 32, 4);
+CHECK_FIELD(freelist_bulk, reserved, 36, 4);
+
+CHECK_SIZE(freelist_limit, 16);
+CHECK_FIELD(freelist_limit, bytes, 0, 8);
+CHECK_FIELD(freelist_limit, span, 8, 8);
+
+CHECK_SIZE(freelist_trim, 16);
+CHECK_FIELD(freelist_trim, keep_bytes, 0, 8);
+CHECK_FIELD(freelist_trim, freed_bytes, 8, 8);
+
 CHECK_SIZE(freelist_stat, 256);
 CHECK_FIELD(freelist_stat, live_blocks, 0, 8);
 CHECK_FIELD(freelist_stat, live_bytes, 8, 8);
@@ -81,6 +98,10 @@ CHECK_FIELD(freelist_stat, reserved, 136, 120);
 CHECK_AT_COMPILE_TIME(ioc_info, FREELIST_IOC_INFO == 0x8028f100UL);
 CHECK_AT_COMPILE_TIME(ioc_alloc, FREELIST_IOC_ALLOC == 0xc028f101UL);
 CHECK_AT_COMPILE_TIME(ioc_free, FREELIST_IOC_FREE == 0x4008f102UL);
+CHECK_AT_COMPILE_TIME(ioc_alloc_bulk, FREELIST_IOC_ALLOC_BULK == 0xc028f103UL);
+CHECK_AT_COMPILE_TIME(ioc_free_bulk, FREELIST_IOC_FREE_BULK == 0xc028f104UL);
+CHECK_AT_COMPILE_TIME(ioc_limit, FREELIST_IOC_LIMIT == 0xc010f105UL);
+CHECK_AT_COMPILE_TIME(ioc_trim, FREELIST_IOC_TRIM == 0xc010f106UL);
 CHECK_AT_COMPILE_TIME(ioc_stat, FREELIST_IOC_STAT == 0x8100f107UL);
 CHECK_AT_COMPILE_TIME(flag_default, FREELIST_DEFAULT == 3);
 CHECK_AT_COMPILE_TIME(flag_highest, FREELIST_POPULATE == 64);
