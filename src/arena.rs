@@ -25,6 +25,7 @@
 //! Nobody but the call that reserved it can touch a reserved block: a release at its offset finds
 //! nothing live there, a page fault no page.
 
+pub(crate) mod bounds;
 mod grow;
 
 use crate::{
@@ -42,6 +43,7 @@ use crate::{
         Request,
         Violation,
         BATCH,
+        MAX_PAGES,
         MAX_SHIFT,
         ROOT_LEN, //
     },
@@ -71,14 +73,14 @@ use kernel::{
     },
 };
 
-/// Offsets of an arena, in bytes.
-pub(crate) const ARENA_BYTES: u64 = 64 << 30;
-/// The same in pages.
-const ARENA_PAGES: u32 = (ARENA_BYTES >> PAGE_SHIFT) as u32;
+/// Offsets of a new arena, in bytes.
+const SPAN_BYTES: u64 = 64 << 30;
 
 /// What the arena's lock protects.
 struct State {
     engine: KernelEngine,
+    /// The most bytes of pages that it may hold.
+    limit: u64,
     /// Bytes of pages that are being brought, beyond those held.
     promised: u64,
     failures: Failures,
@@ -88,8 +90,8 @@ struct State {
 #[pin_data]
 pub(crate) struct Arena {
     id: u64,
-    /// The most bytes of pages that it may hold.
-    limit: u64,
+    /// The limit that everybody may set, in bytes; above it only the administrator.
+    default_limit: u64,
     /// That of all arenas together.
     shared_limit: Arc<Limit>,
     /// Its opener's.
@@ -106,12 +108,13 @@ impl Arena {
         Arc::pin_init(
             pin_init!(Self {
                 id,
-                limit,
+                default_limit: limit,
                 shared_limit,
                 account: Account::of_caller(),
                 state <- new_spinlock!(
                     State {
-                        engine: Engine::new(ARENA_PAGES, root),
+                        engine: Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root),
+                        limit,
                         promised: 0,
                         failures: Failures::default(),
                     },
@@ -125,11 +128,6 @@ impl Arena {
     /// Its number; no two that ever lived have the same.
     pub(crate) fn id(&self) -> u64 {
         self.id
-    }
-
-    /// The most bytes of pages that it may hold.
-    pub(crate) fn limit(&self) -> u64 {
-        self.limit
     }
 
     /// Gives one block to a caller, who has it when `answer` (its offset, its bytes) has told so.
@@ -148,9 +146,6 @@ impl Arena {
         request: &Request,
         answer: impl FnOnce(u64, u64) -> Result,
     ) -> Result {
-        if request.grow && request.size > self.limit && request.size <= 1 << MAX_SHIFT {
-            return Err(EDQUOT);
-        }
         let mut kit = KernelKit::default();
         let mut pending = self.reserve(request, &mut kit)?;
         let result = self
@@ -165,8 +160,12 @@ impl Arena {
 
     fn reserve(&self, request: &Request, kit: &mut KernelKit) -> Result<Pending> {
         loop {
-            // The guard goes at the end of this statement.
-            let result = self.state.lock().engine.reserve(request, kit);
+            let mut state = self.state.lock();
+            if request.grow && request.size > state.limit && request.size <= 1 << MAX_SHIFT {
+                return Err(EDQUOT);
+            }
+            let result = state.engine.reserve(request, kit);
+            drop(state);
             match result {
                 Err(Refusal::Need(metadata)) => {
                     self.account.charge(|| make(metadata, kit))?;
@@ -200,7 +199,7 @@ impl Arena {
     /// `EINVAL` when the offset cannot be one, is beyond the arena or inside a live block,
     /// `ENOENT` when nothing live is there.
     pub(crate) fn free(&self, offset: u64) -> Result {
-        let page = ffi::index_nospec(offset >> PAGE_SHIFT, ARENA_PAGES).ok_or(EINVAL)?;
+        let page = ffi::index_nospec(offset >> PAGE_SHIFT, MAX_PAGES).ok_or(EINVAL)?;
         let offset = (u64::from(page) << PAGE_SHIFT) | (offset & (PAGE_SIZE as u64 - 1));
         // What comes back in the kit is dropped after the unlock.
         let mut kit = KernelKit::default();
@@ -210,7 +209,7 @@ impl Arena {
 
     /// The page behind page number `index`, with a reference, if a live block lies in it.
     pub(crate) fn live_page(&self, index: u64) -> Option<Page> {
-        let index = ffi::index_nospec(index, ARENA_PAGES)?;
+        let index = ffi::index_nospec(index, MAX_PAGES)?;
         self.state.lock().engine.live_page(index).cloned()
     }
 
@@ -224,7 +223,7 @@ impl Arena {
         let state = self.state.lock();
         let counters = state.engine.counters();
         let metadata = size_of::<Self>() as u64 + metadata_bytes(&counters);
-        snapshot.add(&counters, metadata, &state.failures);
+        snapshot.add(&counters, metadata, state.limit, &state.failures);
     }
 
     /// The same by size class, added to what is in `classes`.

@@ -20,7 +20,7 @@ macro_rules! errnos {
     };
 }
 
-errnos! { EINVAL ENOENT E2BIG ENOMEM EDQUOT ENOSPC EINTR EFAULT EBADF EOPNOTSUPP }
+errnos! { EINVAL ENOENT E2BIG ENOMEM EDQUOT ENOSPC EINTR EPERM EFAULT EBADF EOPNOTSUPP }
 
 /// Calls that were refused, by error; the last is for all others.
 #[derive(Clone, Copy, Default)]
@@ -59,13 +59,20 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Adds an arena's counters.
-    pub(crate) fn add(&mut self, counters: &Counters, metadata_bytes: u64, failures: &Failures) {
+    pub(crate) fn add(
+        &mut self,
+        counters: &Counters,
+        metadata_bytes: u64,
+        limit_bytes: u64,
+        failures: &Failures,
+    ) {
         let stat = &mut self.stat;
         stat.live_blocks += counters.live_blocks;
         stat.live_bytes += counters.live_bytes;
         stat.free_bytes += counters.free_bytes;
         stat.held_bytes += counters.held_bytes;
         stat.metadata_bytes += metadata_bytes;
+        stat.limit_bytes = stat.limit_bytes.saturating_add(limit_bytes);
         stat.requested_bytes += counters.requested_bytes;
         stat.allocs += counters.allocs;
         stat.frees += counters.frees;
@@ -96,11 +103,8 @@ impl Snapshot {
     }
 
     /// As the contract has it.
-    pub(crate) fn stat(&self, limit_bytes: u64) -> freelist_stat {
-        freelist_stat {
-            limit_bytes,
-            ..self.stat
-        }
+    pub(crate) fn stat(&self) -> freelist_stat {
+        self.stat
     }
 }
 

@@ -8,10 +8,7 @@
 //! (`EOPNOTSUPP`); then what the arena says.
 
 use crate::{
-    arena::{
-        Arena,
-        ARENA_BYTES, //
-    },
+    arena::Arena,
     counts::Snapshot,
     engine::{
         Request,
@@ -65,19 +62,21 @@ pub(crate) fn call(arena: &Arena, writable: bool, command: u32, address: usize) 
         FREELIST_NR_INFO => info(arena, argument),
         FREELIST_NR_ALLOC => changes(alloc),
         FREELIST_NR_FREE => changes(free),
+        FREELIST_NR_LIMIT => changes(limit),
         FREELIST_NR_STAT => stat(arena, argument),
         _ => Err(ENOTTY),
     }
 }
 
 fn info(arena: &Arena, argument: Argument) -> Result {
+    let bounds = arena.bounds();
     argument.write(&freelist_info {
         abi: FREELIST_ABI,
         page_size: PAGE_SIZE as u32,
         min_shift: MIN_SHIFT,
         max_shift: MAX_SHIFT,
-        arena_bytes: ARENA_BYTES,
-        limit_bytes: arena.limit(),
+        arena_bytes: bounds.span,
+        limit_bytes: bounds.limit,
         features: u64::from(FEATURES),
     })
 }
@@ -113,8 +112,19 @@ fn free(arena: &Arena, argument: Argument) -> Result {
     arena.free(asked.offset)
 }
 
+fn limit(arena: &Arena, argument: Argument) -> Result {
+    let asked: freelist_limit = argument.read()?;
+    let some = |value| (value != 0).then_some(value);
+    arena.set_bounds(some(asked.bytes), some(asked.span), |now| {
+        argument.write(&freelist_limit {
+            bytes: now.limit,
+            span: now.span,
+        })
+    })
+}
+
 fn stat(arena: &Arena, argument: Argument) -> Result {
     let mut snapshot = Snapshot::default();
     arena.snapshot(&mut snapshot);
-    argument.write(&snapshot.stat(arena.limit()))
+    argument.write(&snapshot.stat())
 }

@@ -42,7 +42,7 @@ macro_rules! contract {
     )*};
 }
 
-contract! { freelist_info freelist_alloc freelist_free freelist_stat }
+contract! { freelist_info freelist_alloc freelist_free freelist_limit freelist_stat }
 
 /// The argument of a call: where the caller's structure is, and how long the caller thinks it is.
 #[derive(Clone, Copy)]
@@ -97,6 +97,12 @@ unsafe impl<T> Sync for Table<T> {}
 pub(crate) fn ram_bytes() -> u64 {
     // SAFETY: May be called at any time.
     unsafe { raw::freelist_ram_bytes() }
+}
+
+/// Whether the calling thread may go beyond what the administrator has set (`CAP_SYS_RESOURCE`).
+pub(crate) fn may_exceed_defaults() -> bool {
+    // SAFETY: May be called in the context of a task.
+    unsafe { raw::freelist_may_exceed_defaults() }
 }
 
 /// Bytes of a huge page.

@@ -150,10 +150,12 @@ unsafe extern "C" fn ioctl(
 /// # Safety
 ///
 /// Called by the kernel, for an area of a file that [`open`] has opened, with its lock held.
-unsafe extern "C" fn mmap(_file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
+unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
+    // SAFETY: The file is open for as long as the call takes.
+    let arena = unsafe { OpenFile::of(file) };
     // SAFETY: The area is being made: it is ours to set up.
     let vma = unsafe { VmaNew::from_raw(vma) };
-    from_result(|| vma::map(vma).map(|()| 0))
+    from_result(|| vma::map(arena, vma).map(|()| 0))
 }
 
 /// Finds an address that is aligned as its offset is, up to a huge page: so blocks are aligned in

@@ -10,7 +10,7 @@
 //! | `file` | what an open file has |
 //! | `device` | the calls: decodes, checks, answers |
 //! | `vma` | mappings and page faults |
-//! | `arena` | one open file: the lock, undoing; `arena::grow`: growing |
+//! | `arena` | one open file: the lock, undoing; `arena::grow`: growing; `arena::bounds`: its limits |
 //! | `limit` | how much memory there may be |
 //! | `engine` | which block a request gets; knows nothing of the kernel |
 //! | `memory` | pages and metadata as the engine wants them |
@@ -60,7 +60,9 @@ mod registry;
 mod stats;
 mod vma;
 
+use core::borrow::Borrow;
 use fops::Device;
+use limit::Limits;
 use registry::Registry;
 
 module! {
@@ -69,6 +71,21 @@ module! {
     authors: ["The freelist authors"],
     description: "Page-backed power-of-2 freelists behind /dev/freelist",
     license: "GPL",
+    params: {
+        limit_mb: u64 {
+            default: 0,
+            description: "MiB of pages that all arenas together may hold (default: half of the machine's memory)",
+        },
+        arena_limit_mb: u64 {
+            default: 0,
+            description: "MiB of pages that one arena may hold (default: as many as all of them)",
+        },
+    },
+}
+
+/// The value of a parameter: Linux 7.2 gives a reference to it.
+fn value(parameter: impl Borrow<u64>) -> u64 {
+    *parameter.borrow()
 }
 
 /// The loaded module. Fields are dropped in this order: nobody can open the device any more, then
@@ -88,7 +105,11 @@ impl kernel::InPlaceModule for Freelist {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         let directory = Dir::new(c"freelist");
         pin_init::pin_init_scope(move || {
-            let registry = Registry::new()?;
+            let limits = Limits::from_mib(
+                value(module_parameters::limit_mb.value()),
+                value(module_parameters::arena_limit_mb.value()),
+            );
+            let registry = Registry::with_limits(limits.all, limits.arena)?;
             Ok(try_pin_init!(Self {
                 _stats <- directory.read_callback_file(
                     c"stats",

@@ -2,6 +2,7 @@
 /*
  * The kernel's macros and inline functions, as functions for Rust.
  */
+#include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/memcontrol.h>
@@ -111,6 +112,11 @@ void *freelist_table_alloc(unsigned long size)
 __u64 freelist_ram_bytes(void)
 {
 	return (__u64)totalram_pages() << PAGE_SHIFT;
+}
+
+bool freelist_may_exceed_defaults(void)
+{
+	return capable(CAP_SYS_RESOURCE);
 }
 
 /* @index where it is below @size, else 0, also under speculation. */

@@ -21,6 +21,7 @@ enum {
 	FREELIST_NR_INFO = _IOC_NR(FREELIST_IOC_INFO),
 	FREELIST_NR_ALLOC = _IOC_NR(FREELIST_IOC_ALLOC),
 	FREELIST_NR_FREE = _IOC_NR(FREELIST_IOC_FREE),
+	FREELIST_NR_LIMIT = _IOC_NR(FREELIST_IOC_LIMIT),
 	FREELIST_NR_STAT = _IOC_NR(FREELIST_IOC_STAT),
 	/* In the flags of an unmapped area that is looked for. */
 	FREELIST_MAP_FIXED = MAP_FIXED,
@@ -42,6 +43,7 @@ void *freelist_object_alloc(unsigned long size);
 void *freelist_table_alloc(unsigned long size);
 
 __u64 freelist_ram_bytes(void);
+bool freelist_may_exceed_defaults(void);
 unsigned long freelist_index_nospec(unsigned long index, unsigned long size);
 bool freelist_fatal_signal(void);
 void freelist_resched(void);

@@ -120,8 +120,12 @@ mod engine {
 #[kunit_tests(freelist_arena)]
 mod arena {
     use crate::{
+        arena::bounds::Bounds,
         counts::Snapshot,
-        engine::Request,
+        engine::{
+            Request,
+            MAX_PAGES, //
+        },
         registry::Registry, //
     };
     use kernel::{
@@ -147,7 +151,7 @@ mod arena {
             assert_eq!(arena.alloc(&request(size), |_, _| Err(EFAULT)), Err(EFAULT));
             let mut now = Snapshot::default();
             arena.snapshot(&mut now);
-            let stat = now.stat(0);
+            let stat = now.stat();
             assert_eq!(stat.live_blocks, 0);
             assert_eq!(stat.allocs, 0);
             // At most the page that was broken for a small block stays.
@@ -186,7 +190,7 @@ mod arena {
         let registry = Registry::with_limits(100 * PAGE, 50 * PAGE)?;
         let (one, two) = (registry.open()?, registry.open()?);
         let done = |_, _| Ok(());
-        assert_eq!(one.limit(), 50 * PAGE);
+        assert_eq!(one.bounds().limit, 50 * PAGE);
         assert_eq!(one.alloc(&request(51 * PAGE), done), Err(EDQUOT));
         assert_eq!(one.alloc(&request(30 * PAGE), done), Ok(()));
         assert_eq!(one.alloc(&request(21 * PAGE), done), Err(EDQUOT));
@@ -196,6 +200,83 @@ mod arena {
         registry.close(&one);
         registry.close(&two);
         assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
+    fn bounds(limit: u64, span: u64) -> Bounds {
+        Bounds {
+            limit: limit * PAGE,
+            span: span * PAGE,
+        }
+    }
+
+    #[test]
+    fn a_lowered_limit_refuses_growth_and_breaks_nothing() -> Result {
+        let registry = Registry::with_limits(100 * PAGE, 50 * PAGE)?;
+        let arena = registry.open()?;
+        let done = |_, _| Ok(());
+        assert_eq!(arena.alloc(&request(30 * PAGE), done), Ok(()));
+        assert_eq!(arena.set_bounds(Some(20 * PAGE), None, |_| Ok(())), Ok(()));
+        assert_eq!(arena.bounds().limit, 20 * PAGE);
+        assert_eq!(arena.alloc(&request(PAGE), done), Err(EDQUOT));
+        assert!(arena.live_page(29).is_some());
+        // Up to the default for everybody.
+        assert_eq!(arena.set_bounds(Some(50 * PAGE), None, |_| Ok(())), Ok(()));
+        assert_eq!(arena.alloc(&request(20 * PAGE), done), Ok(()));
+        assert_eq!(arena.alloc(&request(PAGE), done), Err(EDQUOT));
+        assert_eq!(arena.check(), Ok(()));
+        registry.close(&arena);
+        Ok(())
+    }
+
+    #[test]
+    fn the_address_space_can_be_set_before_the_first_block() -> Result {
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        let set = |span| arena.set_bounds(None, Some(span), |_| Ok(()));
+        for wrong in [
+            1,
+            PAGE - 1,
+            PAGE + 1,
+            (MAX_PAGES as u64 + 1) * PAGE,
+            1 << 63,
+        ] {
+            assert_eq!(set(wrong), Err(EINVAL));
+        }
+        assert_eq!(set(u64::from(MAX_PAGES) * PAGE), Ok(()));
+        assert_eq!(set(5 * PAGE), Ok(()));
+        assert_eq!(arena.bounds().span, 5 * PAGE);
+        assert_eq!(arena.alloc(&request(5 * PAGE), |_, _| Ok(())), Err(ENOSPC));
+        assert_eq!(arena.alloc(&request(4 * PAGE), |_, _| Ok(())), Ok(()));
+        assert_eq!(arena.alloc(&request(PAGE), |_, _| Ok(())), Ok(()));
+        assert_eq!(arena.alloc(&request(PAGE), |_, _| Ok(())), Err(ENOSPC));
+        assert_eq!(set(6 * PAGE), Err(EINVAL));
+        assert_eq!(arena.free(5 * PAGE), Err(EINVAL));
+        assert_eq!(arena.check(), Ok(()));
+        registry.close(&arena);
+        Ok(())
+    }
+
+    #[test]
+    fn bounds_that_cannot_be_told_are_not_set() -> Result {
+        let registry = Registry::with_limits(100 * PAGE, 50 * PAGE)?;
+        let arena = registry.open()?;
+        let before = arena.bounds();
+        let both = |answer: Result| {
+            arena.set_bounds(Some(20 * PAGE), Some(30 * PAGE), |now| {
+                assert!(now == bounds(20, 30));
+                answer
+            })
+        };
+        assert_eq!(both(Err(EFAULT)), Err(EFAULT));
+        assert!(arena.bounds() == before);
+        assert_eq!(both(Ok(())), Ok(()));
+        assert!(arena.bounds() == bounds(20, 30));
+        // Neither is set when one is wrong.
+        let wrong = arena.set_bounds(Some(10 * PAGE), Some(1), |_| Ok(()));
+        assert_eq!(wrong, Err(EINVAL));
+        assert!(arena.bounds() == bounds(20, 30));
+        registry.close(&arena);
         Ok(())
     }
 
@@ -230,7 +311,7 @@ mod arena {
         arena.alloc(&request(PAGE), |_, _| Ok(()))?;
         registry.close(&arena);
         let (arenas, sum) = registry.snapshot();
-        let stat = sum.stat(0);
+        let stat = sum.stat();
         assert_eq!(arenas, 0);
         assert_eq!((stat.allocs, stat.grows), (1, 1));
         assert_eq!((stat.live_blocks, stat.held_bytes), (0, 0));
@@ -242,7 +323,27 @@ mod arena {
 /// The bound that all arenas share.
 #[kunit_tests(freelist_limit)]
 mod limit {
-    use crate::limit::Limit;
+    use crate::{
+        ffi,
+        limit::{
+            Limit,
+            Limits, //
+        }, //
+    };
+
+    #[test]
+    fn parameters_are_in_mib_and_0_is_the_default() {
+        let of = |all, arena| {
+            let limits = Limits::from_mib(all, arena);
+            (limits.all, limits.arena)
+        };
+        let half = ffi::ram_bytes() / 2;
+        assert_eq!(of(0, 0), (half, half));
+        assert_eq!(of(3, 0), (3 << 20, 3 << 20));
+        assert_eq!(of(3, 2), (3 << 20, 2 << 20));
+        assert_eq!(of(0, 2), (half, 2 << 20));
+        assert_eq!(of(u64::MAX, u64::MAX), (u64::MAX, u64::MAX));
+    }
 
     #[test]
     fn it_gives_exactly_what_it_has() {

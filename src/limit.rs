@@ -2,10 +2,36 @@
 
 //! How much memory all arenas together may hold.
 
+use crate::ffi;
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
 };
+
+/// What the administrator has set, in bytes of pages.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// For all arenas together.
+    pub(crate) all: u64,
+    /// For one, until it sets its own.
+    pub(crate) arena: u64,
+}
+
+impl Limits {
+    /// Those of the module's parameters, in MiB. 0 is half of the machine's memory for all arenas,
+    /// and the same for one as for all.
+    pub(crate) fn from_mib(all: u64, arena: u64) -> Self {
+        let bytes = |mib: u64, default| match mib {
+            0 => default,
+            mib => mib.saturating_mul(1 << 20),
+        };
+        let all = bytes(all, ffi::ram_bytes() / 2);
+        Self {
+            all,
+            arena: bytes(arena, all),
+        }
+    }
+}
 
 /// A bound in bytes, and what of it is taken.
 ///

@@ -8,7 +8,6 @@ use crate::{
         Classes,
         Snapshot, //
     },
-    ffi,
     limit::Limit,
 };
 use kernel::{
@@ -47,11 +46,11 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// An empty one with the default limits: half of the machine's memory for all arenas, the same
-    /// for one.
+    /// An empty one with the default limits.
+    #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let half = ffi::ram_bytes() / 2;
-        Self::with_limits(half, half)
+        let limits = crate::limit::Limits::from_mib(0, 0);
+        Self::with_limits(limits.all, limits.arena)
     }
 
     /// An empty one, with the most bytes of pages that all arenas together and that one may hold.

@@ -4,6 +4,7 @@
 
 use crate::{
     counts::Classes,
+    ffi::raw::freelist_stat,
     registry::Registry, //
 };
 use kernel::{
@@ -14,7 +15,10 @@ use kernel::{
 /// debugfs `stats`: a name and a value a line.
 pub(crate) fn write_stats(registry: &Arc<Registry>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (arenas, sum) = registry.snapshot();
-    let stat = sum.stat(registry.limit().bytes());
+    let stat = freelist_stat {
+        limit_bytes: registry.limit().bytes(),
+        ..sum.stat()
+    };
     macro_rules! lines {
         ($($name:ident)*) => {$( writeln!(f, "{} {}", stringify!($name), stat.$name)?; )*};
     }

@@ -7,7 +7,7 @@
 //! ptrace, pipes and direct I/O work on them.
 
 use crate::{
-    arena::ARENA_BYTES,
+    arena::Arena,
     ffi::{
         raw,
         Table, //
@@ -27,7 +27,7 @@ use kernel::{
 /// Sets up a new mapping.
 ///
 /// `EINVAL` when it is private, executable, or ends beyond the arena.
-pub(crate) fn map(vma: &VmaNew) -> Result {
+pub(crate) fn map(arena: &Arena, vma: &VmaNew) -> Result {
     // A shared mapping of a file that is open for reading only has this flag alone.
     if vma.flags() & flags::MAYSHARE == 0 {
         return Err(EINVAL);
@@ -36,7 +36,7 @@ pub(crate) fn map(vma: &VmaNew) -> Result {
     // SAFETY: The area is there for as long as `vma` is.
     let first = unsafe { (*vma.as_ptr()).vm_pgoff } as u64;
     let last = first.checked_add(pages).ok_or(EINVAL)?;
-    if last > ARENA_BYTES >> PAGE_SHIFT {
+    if last > arena.bounds().span >> PAGE_SHIFT {
         return Err(EINVAL);
     }
     vma.try_clear_mayexec()?;

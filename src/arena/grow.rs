@@ -73,7 +73,7 @@ impl Arena {
         let mut state = self.state.lock();
         let held = state.engine.counters().held_bytes + state.promised;
         // Nothing is taken in vain, not even for a moment: somebody else might be refused for it.
-        if held + bytes > self.limit || !self.shared_limit.take(bytes) {
+        if held + bytes > state.limit || !self.shared_limit.take(bytes) {
             return Err(EDQUOT);
         }
         state.promised += bytes;

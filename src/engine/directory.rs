@@ -20,8 +20,10 @@ use core::ops::DerefMut;
 pub const CHUNK_PAGES: usize = 1 << CHUNK_ORDER;
 /// Entries in a part.
 pub const PART_LEN: usize = 256;
-/// Parts in the root, so that an arena spans at most 16 Mi pages.
+/// Parts in the root.
 pub const ROOT_LEN: usize = 64;
+/// The most pages that an arena spans.
+pub const MAX_PAGES: u32 = (ROOT_LEN * PART_LEN * CHUNK_PAGES) as u32;
 
 const CHUNK_ORDER: u8 = 10;
 

@@ -57,7 +57,9 @@ mod tree;
 
 pub use check::Violation;
 pub use class::{ClassCounters, Counters, MAX_SHIFT, MIN_SHIFT};
-pub use directory::{Entry, Kit, Memory, Metadata, Record, CHUNK_PAGES, PART_LEN, ROOT_LEN};
+pub use directory::{
+    Entry, Kit, Memory, Metadata, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN,
+};
 pub use tree::Tree;
 
 use class::{Class, Shape};
@@ -157,7 +159,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     const PAGE_BYTES: u64 = 1 << Self::PAGE_SHIFT;
     const MAX_ORDER: u8 = (MAX_SHIFT - Self::PAGE_SHIFT) as u8;
 
-    /// An empty arena of `span` pages of address space, at most [`ROOT_LEN`] parts.
+    /// An empty arena of `span` pages of address space, at most [`MAX_PAGES`].
     ///
     /// `root` has [`ROOT_LEN`] entries, all `None`.
     pub fn new(span: u32, root: M::Slice<Option<M::Slice<Entry<M, PAGE_KIB>>>>) -> Self {
@@ -166,10 +168,20 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             lists: Lists::new(),
             quick: Quick::new(),
             frontier: 0,
-            span: span.min((ROOT_LEN * PART_LEN * CHUNK_PAGES) as u32),
+            span: span.min(MAX_PAGES),
             counters: Counters::default(),
             classes: [ClassCounters::default(); class::COUNT],
         }
+    }
+
+    /// Changes the address space to `pages` pages. Says whether it did: not when that is none or
+    /// more than [`MAX_PAGES`], nor once some of it was used.
+    pub fn set_span(&mut self, pages: u32) -> bool {
+        let may = self.frontier == 0 && (1..=MAX_PAGES).contains(&pages);
+        if may {
+            self.span = pages;
+        }
+        may
     }
 
     /// Bytes of address space.

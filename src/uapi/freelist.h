@@ -117,9 +117,9 @@ struct freelist_bulk {
  * @bytes: in: the most bytes of pages that the arena may hold from now on, 0 to
  *	leave it as it is. More than the administrator's default needs
  *	CAP_SYS_RESOURCE. What is held beyond it is given back as far as it is
- *	free. Out: what is in force, in whole pages.
+ *	free. Out: what is in force.
  * @span: in: bytes of the arena's offsets, in whole pages, before the first
- *	block only; 0 to leave it as it is. Out: what is in force.
+ *	block was asked for only; 0 to leave it as it is. Out: what is in force.
  */
 struct freelist_limit {
 	__u64 bytes;

@@ -14,7 +14,8 @@ use crate::error::{Call, Error, Result};
 use crate::mapping::Mapping;
 use crate::sys;
 use crate::uapi::{
-    self, freelist_alloc, freelist_free, freelist_info as Info, freelist_stat as Stat,
+    self, freelist_alloc, freelist_free, freelist_info as Info, freelist_limit as Limit,
+    freelist_stat as Stat,
 };
 
 /// Where the module puts its device.
@@ -177,6 +178,40 @@ impl Arena {
     pub fn free(&self, offset: u64) -> Result<()> {
         sys::free(self.as_fd(), &freelist_free { offset })
             .map_err(Error::refused(Call::Free { offset }))
+    }
+
+    /// Bounds the bytes of pages that the arena may hold. Live blocks stay as
+    /// they are; what is held beyond it is given back as far as it is free. 0
+    /// changes nothing. Gives what is in force.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `EPERM` when it is raised above the administrator's
+    /// default without `CAP_SYS_RESOURCE`, `EBADF` when the arena is open for
+    /// reading only.
+    pub fn set_limit(&self, bytes: u64) -> Result<Limit> {
+        self.bound(Limit { bytes, span: 0 })
+    }
+
+    /// Sets the bytes of the arena's offsets (`INFO.arena_bytes`), before the
+    /// first block is asked for only. 0 changes nothing. Gives what is in force.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `EINVAL` when `bytes` are not whole pages, more than
+    /// 16 Mi pages, or set too late; `EBADF` as [`Arena::set_limit`].
+    pub fn set_span(&self, bytes: u64) -> Result<Limit> {
+        self.bound(Limit {
+            bytes: 0,
+            span: bytes,
+        })
+    }
+
+    fn bound(&self, mut limit: Limit) -> Result<Limit> {
+        let (bytes, span) = (limit.bytes, limit.span);
+        sys::limit(self.as_fd(), &mut limit)
+            .map_err(Error::refused(Call::Limit { bytes, span }))?;
+        Ok(limit)
     }
 
     /// The arena's counters, of one moment.

@@ -30,6 +30,13 @@ pub enum Call {
         /// Offset in the arena, in bytes.
         offset: u64,
     },
+    /// FREELIST_IOC_LIMIT; what is 0 is left as it is.
+    Limit {
+        /// Bytes of pages that the arena may hold.
+        bytes: u64,
+        /// Bytes of its offsets.
+        span: u64,
+    },
     /// FREELIST_IOC_STAT.
     Stat,
     /// mmap() of `len` bytes from `offset`.
@@ -47,6 +54,9 @@ impl fmt::Display for Call {
             Call::Info => write!(f, "INFO"),
             Call::Alloc { size, flags } => write!(f, "ALLOC of {size} bytes ({flags})"),
             Call::Free { offset } => write!(f, "FREE of offset {offset:#x}"),
+            Call::Limit { bytes, span } => {
+                write!(f, "LIMIT to {bytes} bytes held, {span} bytes of offsets")
+            }
             Call::Stat => write!(f, "STAT"),
             Call::Map { offset, len } => write!(f, "mmap of {len} bytes at offset {offset:#x}"),
         }
@@ -146,6 +156,12 @@ fn advice(call: Call, errno: Errno) -> &'static str {
         (Call::Free { .. }, Errno::ENOENT) => "; no live block is there: freed before?",
         (Call::Free { .. }, Errno::EINVAL) => {
             "; it is no block's start: give back the offset that ALLOC gave"
+        }
+        (Call::Limit { .. }, Errno::EPERM) => {
+            "; beyond the module's default it takes CAP_SYS_RESOURCE"
+        }
+        (Call::Limit { .. }, Errno::EINVAL) => {
+            "; offsets are bounded in whole pages, before the first block is asked for"
         }
         (Call::Map { .. }, Errno::EINVAL) => {
             "; map whole pages, at least one, that end within INFO.arena_bytes"

@@ -39,4 +39,4 @@ pub mod uapi;
 pub use arena::{Arena, Block, Flags, DEVICE};
 pub use error::{Call, Error, Result};
 pub use mapping::Mapping;
-pub use uapi::{freelist_info as Info, freelist_stat as Stat};
+pub use uapi::{freelist_info as Info, freelist_limit as Limit, freelist_stat as Stat};

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use nix::errno::Errno;
 use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
 
-use crate::uapi::{freelist_alloc, freelist_free, freelist_info, freelist_stat};
+use crate::uapi::{freelist_alloc, freelist_free, freelist_info, freelist_limit, freelist_stat};
 
 mod request {
     use crate::uapi::*;
@@ -37,6 +37,12 @@ mod request {
         free,
         FREELIST_IOC_FREE,
         freelist_free
+    );
+    nix::ioctl_readwrite_bad!(
+        /// Reads and fills the structure that `data` points to.
+        limit,
+        FREELIST_IOC_LIMIT,
+        freelist_limit
     );
     nix::ioctl_read_bad!(
         /// Fills the structure that `data` points to.
@@ -68,6 +74,13 @@ pub(crate) fn alloc(fd: BorrowedFd<'_>, request: &mut freelist_alloc) -> Result<
 pub(crate) fn free(fd: BorrowedFd<'_>, request: &freelist_free) -> Result<(), Errno> {
     // SAFETY: As in `info()`; the structure is only read.
     unsafe { request::free(fd.as_raw_fd(), request) }?;
+    Ok(())
+}
+
+/// FREELIST_IOC_LIMIT; the answer is in the fields of `request`.
+pub(crate) fn limit(fd: BorrowedFd<'_>, request: &mut freelist_limit) -> Result<(), Errno> {
+    // SAFETY: As in `alloc()`.
+    unsafe { request::limit(fd.as_raw_fd(), request) }?;
     Ok(())
 }
 

@@ -219,7 +219,7 @@ fn unknown_calls_are_enotty() {
 }
 
 fn calls_of_later_versions_are_enotty() {
-    for number in 3..=6 {
+    for number in [3, 4, 6] {
         for request in raw::REQUESTS {
             unknown_call(raw::with_number(request, number));
         }
