@@ -41,7 +41,6 @@ use crate::{
         Pending,
         Refusal,
         Request,
-        Violation,
         BATCH,
         MAX_PAGES,
         MAX_SHIFT,
@@ -58,7 +57,8 @@ use crate::{
         KernelKit,
         KernelPart, //
     },
-    page::Page,
+    owner::Owner,
+    page::Page, //
 };
 use kernel::{
     new_spinlock,
@@ -94,7 +94,8 @@ pub(crate) struct Arena {
     default_limit: u64,
     /// That of all arenas together.
     shared_limit: Arc<Limit>,
-    /// Its opener's.
+    owner: Owner,
+    /// The owner's.
     account: Account,
     #[pin]
     state: SpinLock<State>,
@@ -110,6 +111,7 @@ impl Arena {
                 id,
                 default_limit: limit,
                 shared_limit,
+                owner: Owner::of_caller(),
                 account: Account::of_caller(),
                 state <- new_spinlock!(
                     State {
@@ -128,6 +130,11 @@ impl Arena {
     /// Its number; no two that ever lived have the same.
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Who opened it.
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// Gives one block to a caller, who has it when `answer` (its offset, its bytes) has told so.
@@ -233,8 +240,11 @@ impl Arena {
     }
 
     /// Proves the engine's invariants. Slow.
-    #[cfg_attr(not(CONFIG_KUNIT = "y"), expect(dead_code))]
-    pub(crate) fn check(&self) -> Result<(), Violation> {
+    #[cfg_attr(
+        not(any(CONFIG_FAULT_INJECTION, CONFIG_KUNIT = "y")),
+        expect(dead_code)
+    )]
+    pub(crate) fn check(&self) -> Result<(), crate::engine::Violation> {
         self.state.lock().engine.check()
     }
 

@@ -105,6 +105,17 @@ pub(crate) fn may_exceed_defaults() -> bool {
     unsafe { raw::freelist_may_exceed_defaults() }
 }
 
+/// The name of a process, as long as the kernel lets it be, with zeros behind it.
+pub(crate) type ProcessName = [u8; raw::FREELIST_NAME_LEN as usize];
+
+/// The name of the caller's process.
+pub(crate) fn process_name() -> ProcessName {
+    let mut name = [0; raw::FREELIST_NAME_LEN as usize];
+    // SAFETY: `name` is as long as is written.
+    unsafe { raw::freelist_process_name(name.as_mut_ptr().cast()) };
+    name
+}
+
 /// Bytes of a huge page.
 pub(crate) fn huge_page_bytes() -> usize {
     // SAFETY: May be called at any time.

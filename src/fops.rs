@@ -14,6 +14,7 @@ use crate::{
     },
     file::OpenFile,
     registry::Registry,
+    stats,
     vma, //
 };
 use kernel::{
@@ -32,6 +33,7 @@ use kernel::{
     module::this_module,
     page::PAGE_SIZE,
     prelude::*,
+    seq_file::SeqFile,
     sync::Arc,
     types::Opaque, //
 };
@@ -95,6 +97,7 @@ static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_opera
     compat_ioctl: Some(ioctl),
     mmap: Some(mmap),
     get_unmapped_area: Some(get_unmapped_area),
+    show_fdinfo: Some(show_fdinfo),
     llseek: Some(bindings::noop_llseek),
     ..pin_init::zeroed()
 });
@@ -143,6 +146,19 @@ unsafe extern "C" fn ioctl(
         device::call(arena, writable, command, argument)?;
         Ok(0)
     })
+}
+
+/// Shows an open file in `/proc`.
+///
+/// # Safety
+///
+/// Called by the kernel, for a file that [`open`] has opened.
+unsafe extern "C" fn show_fdinfo(out: *mut bindings::seq_file, file: *mut bindings::file) {
+    // SAFETY: The file is open for as long as the call takes.
+    let arena = unsafe { OpenFile::of(file) };
+    // SAFETY: The caller's for as long as the call takes.
+    let out = unsafe { SeqFile::from_raw(out) };
+    stats::show_fdinfo(arena, out);
 }
 
 /// A new mapping.

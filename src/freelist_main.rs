@@ -16,19 +16,15 @@
 //! | `memory` | pages and metadata as the engine wants them |
 //! | `page`, `account` | where they come from, and who is charged |
 //! | `ffi` | the C that Rust cannot reach, and the contract's structures |
-//! | `registry`, `counts` | all arenas, and what they have counted |
-//! | `stats` | what debugfs shows of it |
+//! | `registry`, `counts`, `owner` | all arenas, what they have counted, whose they are |
+//! | `stats` | what is shown of it |
+//! | `debugfs` | where it is shown |
 //! | `kunit` | tests that need the kernel |
 //!
-//! `unsafe` is in `fops`, `file`, `vma`, `page`, `account` and `ffi` only.
+//! `unsafe` is in `fops`, `file`, `vma`, `page`, `account`, `debugfs` and `ffi` only.
 
 use kernel::{
-    debugfs::{
-        Dir,
-        File, //
-    },
-    prelude::*,
-    sync::Arc, //
+    prelude::*, //
 };
 
 #[forbid(unsafe_code)]
@@ -41,6 +37,7 @@ mod account;
 mod arena;
 #[deny(unsafe_code)]
 mod counts;
+mod debugfs;
 #[deny(unsafe_code)]
 mod device;
 mod ffi;
@@ -53,6 +50,8 @@ mod kunit;
 mod limit;
 #[deny(unsafe_code)]
 mod memory;
+#[deny(unsafe_code)]
+mod owner;
 mod page;
 #[deny(unsafe_code)]
 mod registry;
@@ -89,21 +88,16 @@ fn value(parameter: impl Borrow<u64>) -> u64 {
 }
 
 /// The loaded module. Fields are dropped in this order: nobody can open the device any more, then
-/// nobody can look, then what was looked at goes.
+/// nobody can look.
 #[pin_data]
 struct Freelist {
     #[pin]
     _device: Device,
-    #[pin]
-    _stats: File<Arc<Registry>>,
-    #[pin]
-    _classes: File<Arc<Registry>>,
-    _directory: Dir,
+    _files: stats::Files,
 }
 
 impl kernel::InPlaceModule for Freelist {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        let directory = Dir::new(c"freelist");
         pin_init::pin_init_scope(move || {
             let limits = Limits::from_mib(
                 value(module_parameters::limit_mb.value()),
@@ -111,17 +105,7 @@ impl kernel::InPlaceModule for Freelist {
             );
             let registry = Registry::with_limits(limits.all, limits.arena)?;
             Ok(try_pin_init!(Self {
-                _stats <- directory.read_callback_file(
-                    c"stats",
-                    registry.clone(),
-                    &stats::write_stats,
-                ),
-                _classes <- directory.read_callback_file(
-                    c"classes",
-                    registry.clone(),
-                    &stats::write_classes,
-                ),
-                _directory: directory.clone(),
+                _files: stats::Files::new(&registry)?,
                 _device <- Device::register(registry),
             }))
         })

@@ -3,6 +3,7 @@
  * The kernel's macros and inline functions, as functions for Rust.
  */
 #include <linux/capability.h>
+#include <linux/debugfs.h>
 #include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/memcontrol.h>
@@ -13,6 +14,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
@@ -114,6 +116,13 @@ __u64 freelist_ram_bytes(void)
 	return (__u64)totalram_pages() << PAGE_SHIFT;
 }
 
+/* The name of the caller's process, in FREELIST_NAME_LEN bytes. */
+void freelist_process_name(char *name)
+{
+	BUILD_BUG_ON((int)FREELIST_NAME_LEN != (int)TASK_COMM_LEN);
+	strscpy_pad(name, current->group_leader->comm, FREELIST_NAME_LEN);
+}
+
 bool freelist_may_exceed_defaults(void)
 {
 	return capable(CAP_SYS_RESOURCE);
@@ -146,4 +155,21 @@ int freelist_copy_out(unsigned long to, unsigned long user_size, const void *fro
 		       unsigned long size)
 {
 	return copy_struct_to_user((void __user *)to, user_size, from, size, NULL);
+}
+
+/* debugfs, also where there is none: then these do nothing. */
+struct dentry *freelist_debugfs_dir(const char *name, struct dentry *parent)
+{
+	return debugfs_create_dir(name, parent);
+}
+
+struct dentry *freelist_debugfs_file(const char *name, unsigned short mode, struct dentry *parent,
+				     void *data, const struct file_operations *fops)
+{
+	return debugfs_create_file(name, mode, parent, data, fops);
+}
+
+void freelist_debugfs_remove(struct dentry *dentry)
+{
+	debugfs_remove(dentry);
 }

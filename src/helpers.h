@@ -10,7 +10,9 @@
 #include <uapi/linux/mman.h>
 #include "uapi/freelist.h"
 
+struct dentry;
 struct file;
+struct file_operations;
 struct mem_cgroup;
 struct page;
 struct vm_fault;
@@ -25,6 +27,8 @@ enum {
 	FREELIST_NR_STAT = _IOC_NR(FREELIST_IOC_STAT),
 	/* In the flags of an unmapped area that is looked for. */
 	FREELIST_MAP_FIXED = MAP_FIXED,
+	/* Bytes of a process's name. */
+	FREELIST_NAME_LEN = 16,
 };
 
 bool freelist_file_writable(const struct file *file);
@@ -43,6 +47,7 @@ void *freelist_object_alloc(unsigned long size);
 void *freelist_table_alloc(unsigned long size);
 
 __u64 freelist_ram_bytes(void);
+void freelist_process_name(char *name);
 bool freelist_may_exceed_defaults(void);
 unsigned long freelist_index_nospec(unsigned long index, unsigned long size);
 bool freelist_fatal_signal(void);
@@ -51,5 +56,10 @@ void freelist_resched(void);
 int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size);
 int freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
 		       unsigned long size);
+
+struct dentry *freelist_debugfs_dir(const char *name, struct dentry *parent);
+struct dentry *freelist_debugfs_file(const char *name, unsigned short mode, struct dentry *parent,
+				     void *data, const struct file_operations *fops);
+void freelist_debugfs_remove(struct dentry *dentry);
 
 #endif /* _FREELIST_HELPERS_H */

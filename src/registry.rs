@@ -113,6 +113,13 @@ impl Registry {
         (count, sum)
     }
 
+    /// Shows every open arena to `see`, in the order in which they were opened.
+    pub(crate) fn for_each(&self, mut see: impl FnMut(&Arena)) {
+        for arena in self.arenas.lock().open.values() {
+            see(arena);
+        }
+    }
+
     /// The counters of open arenas by size class.
     pub(crate) fn classes(&self, classes: &mut Classes) {
         for arena in self.arenas.lock().open.values() {
