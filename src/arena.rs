@@ -7,8 +7,10 @@
 //! In the order in which they are taken:
 //!
 //! 1. `mmap_lock` or a VMA's lock, of the kernel, around a page fault;
-//! 2. the registry's mutex, around the list of arenas;
-//! 3. an arena's `state`, a spin lock: its engine and what goes with it.
+//! 2. an arena's `space`: shared by a fault, from its lookup until the page is mapped; exclusively
+//!    for a moment, after pages were put out of reach and before they are unmapped;
+//! 3. the registry's mutex, around the list of arenas;
+//! 4. an arena's `state`, a spin lock: its engine and what goes with it.
 //!
 //! Under `state` no user memory is touched, nothing is allocated and nothing sleeps: the engine says
 //! what it lacks, the lock is dropped, it is made, the engine is called again. Nobody takes two of
@@ -27,12 +29,15 @@
 
 pub(crate) mod bounds;
 mod grow;
+mod leave;
+
+use leave::Patience;
 
 use crate::{
     account::Account,
     counts::{
         Classes,
-        Failures,
+        Events,
         Snapshot, //
     },
     engine::{
@@ -58,7 +63,9 @@ use crate::{
         KernelPart, //
     },
     owner::Owner,
-    page::Page, //
+    page::Page,
+    space::Space,
+    window::Window, //
 };
 use kernel::{
     new_spinlock,
@@ -83,7 +90,7 @@ struct State {
     limit: u64,
     /// Bytes of pages that are being brought, beyond those held.
     promised: u64,
-    failures: Failures,
+    events: Events,
 }
 
 /// What is behind one open of the device.
@@ -97,6 +104,7 @@ pub(crate) struct Arena {
     owner: Owner,
     /// The owner's.
     account: Account,
+    space: Space,
     #[pin]
     state: SpinLock<State>,
 }
@@ -106,6 +114,7 @@ impl Arena {
     /// of all arenas together what is left.
     pub(crate) fn new(id: u64, limit: u64, shared_limit: Arc<Limit>) -> Result<Arc<Self>> {
         let root = table::<Option<KernelPart>>(ROOT_LEN)?;
+        let space = Space::new()?;
         Arc::pin_init(
             pin_init!(Self {
                 id,
@@ -113,12 +122,13 @@ impl Arena {
                 shared_limit,
                 owner: Owner::of_caller(),
                 account: Account::of_caller(),
+                space,
                 state <- new_spinlock!(
                     State {
                         engine: Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root),
                         limit,
                         promised: 0,
-                        failures: Failures::default(),
+                        events: Events::default(),
                     },
                     "freelist_arena"
                 ),
@@ -135,6 +145,11 @@ impl Arena {
     /// Who opened it.
     pub(crate) fn owner(&self) -> &Owner {
         &self.owner
+    }
+
+    /// Where it is mapped.
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
     }
 
     /// Gives one block to a caller, who has it when `answer` (its offset, its bytes) has told so.
@@ -156,8 +171,11 @@ impl Arena {
         let mut kit = KernelKit::default();
         let mut pending = self.reserve(request, &mut kit)?;
         let result = self
-            .fill(&mut pending, &mut kit)
-            .and_then(|()| answer(pending.offset(), pending.block_bytes()));
+            .fill(&mut pending, &mut kit, request.grow)
+            .and_then(|()| {
+                Window::Answer.open();
+                answer(pending.offset(), pending.block_bytes())
+            });
         match result {
             Ok(()) => self.state.lock().engine.commit(pending),
             Err(_) => self.cancel(pending, &mut kit),
@@ -166,6 +184,7 @@ impl Arena {
     }
 
     fn reserve(&self, request: &Request, kit: &mut KernelKit) -> Result<Pending> {
+        let mut trimmed = false;
         loop {
             let mut state = self.state.lock();
             if request.grow && request.size > state.limit && request.size <= 1 << MAX_SHIFT {
@@ -176,6 +195,13 @@ impl Arena {
             match result {
                 Err(Refusal::Need(metadata)) => {
                     self.account.charge(|| make(metadata, kit))?;
+                }
+                // Free memory keeps address space apart: without it, all of that merges.
+                Err(Refusal::NoSpace) if request.grow && !trimmed => {
+                    trimmed = true;
+                    if self.give_up(u64::MAX, 0, Patience::Wait) == 0 {
+                        return Err(ENOSPC);
+                    }
                 }
                 result => return Ok(result?),
             }
@@ -193,12 +219,24 @@ impl Arena {
                     *place = Some(page);
                 }
             };
+            // A chunk that is given back takes the place of none.
+            kit.chunk = None;
             rest = self.state.lock().engine.cancel(pending, kit, &mut out);
             let pages = leaving.iter().flatten().count() as u64;
             drop(leaving);
             self.shared_limit.give(pages << PAGE_SHIFT);
             ffi::resched();
         }
+    }
+
+    #[cfg_attr(not(CONFIG_KUNIT = "y"), expect(dead_code))] // Until the call is in.
+    /// Gives free pages back to the system until at most `keep` bytes of them are held. Gives the
+    /// bytes that went. May sleep.
+    pub(crate) fn trim(&self, keep: u64) -> u64 {
+        let keep = (keep >> PAGE_SHIFT).min(u64::from(u32::MAX)) as u32;
+        let pages = self.give_up(u64::MAX, keep, Patience::Wait);
+        self.state.lock().events.trims += pages;
+        pages << PAGE_SHIFT
     }
 
     /// Takes the live block at `offset` back.
@@ -222,7 +260,7 @@ impl Arena {
 
     /// Counts a call that was refused.
     pub(crate) fn count_failure(&self, error: Error) {
-        self.state.lock().failures.count(error);
+        self.state.lock().events.failures.count(error);
     }
 
     /// All of its counters, of one moment.
@@ -230,7 +268,7 @@ impl Arena {
         let state = self.state.lock();
         let counters = state.engine.counters();
         let metadata = size_of::<Self>() as u64 + metadata_bytes(&counters);
-        snapshot.add(&counters, metadata, state.limit, &state.failures);
+        snapshot.add(&counters, metadata, state.limit, &state.events);
     }
 
     /// The same by size class, added to what is in `classes`.

@@ -50,6 +50,21 @@ impl Failures {
     }
 }
 
+/// What an arena counts beside its engine.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Events {
+    /// Allocations that slept.
+    pub(crate) waits: u64,
+    /// Allocations whose time ran out.
+    pub(crate) timeouts: u64,
+    /// Pages given back to the system by request.
+    pub(crate) trims: u64,
+    /// Pages given back because memory was short.
+    pub(crate) shrinks: u64,
+    /// Calls that were refused.
+    pub(crate) failures: Failures,
+}
+
 /// Counters of one arena at one moment, or sums of such.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Snapshot {
@@ -64,7 +79,7 @@ impl Snapshot {
         counters: &Counters,
         metadata_bytes: u64,
         limit_bytes: u64,
-        failures: &Failures,
+        events: &Events,
     ) {
         let stat = &mut self.stat;
         stat.live_blocks += counters.live_blocks;
@@ -79,8 +94,12 @@ impl Snapshot {
         stat.grows += counters.grows;
         stat.splits += counters.splits;
         stat.merges += counters.merges;
-        stat.failures += failures.sum();
-        self.failures.add(failures);
+        stat.waits += events.waits;
+        stat.timeouts += events.timeouts;
+        stat.trims += events.trims;
+        stat.shrinks += events.shrinks;
+        stat.failures += events.failures.sum();
+        self.failures.add(&events.failures);
     }
 
     /// Adds what an arena that is closing has counted in all, not what it has now.
@@ -92,6 +111,10 @@ impl Snapshot {
         stat.grows += last.stat.grows;
         stat.splits += last.stat.splits;
         stat.merges += last.stat.merges;
+        stat.waits += last.stat.waits;
+        stat.timeouts += last.stat.timeouts;
+        stat.trims += last.stat.trims;
+        stat.shrinks += last.stat.shrinks;
         stat.failures += last.stat.failures;
         self.failures.add(&last.failures);
     }

@@ -7,6 +7,8 @@
 
 use crate::ffi::raw;
 use core::marker::PhantomData;
+#[cfg(CONFIG_FAULT_INJECTION)]
+use kernel::sync::atomic::Atomic;
 use kernel::{
     bindings,
     error::from_result,
@@ -17,7 +19,7 @@ use kernel::{
     module::this_module,
     prelude::*,
     seq_file::SeqFile,
-    sync::Arc,
+    sync::Arc, //
 };
 
 /// A directory or a file, until it is dropped. One that debugfs could not make is none: nobody
@@ -61,6 +63,16 @@ impl Dir {
             _parent: parent.cloned(),
         };
         Ok(Self(Arc::new(entry, GFP_KERNEL_ACCOUNT)?))
+    }
+
+    /// Makes a file in it for a number that is read and written as it is, and goes with it.
+    #[cfg(CONFIG_FAULT_INJECTION)]
+    pub(crate) fn number(&self, name: &CStr, number: &'static Atomic<u32>) {
+        // SAFETY: The directory is there, or none; the name is copied; the number is always there,
+        // and debugfs reads and writes it in one piece, as everybody does.
+        unsafe {
+            raw::freelist_debugfs_number(name.as_char_ptr(), self.0.dentry, number.as_ptr());
+        }
     }
 }
 

@@ -97,6 +97,7 @@ fn alloc(arena: &Arena, argument: Argument) -> Result {
         size: asked.size,
         larger: flags & FREELIST_LARGER != 0,
         grow: flags & FREELIST_GROW != 0,
+        ..Request::default()
     };
     arena.alloc(&request, |offset, block_bytes| {
         argument.write(&freelist_alloc {

@@ -32,6 +32,8 @@ impl OpenFile {
             arena: registry.open()?,
             registry: registry.clone(),
         });
+        // SAFETY: By the caller's promise. A file outlives what is behind it only as far as `close`.
+        unsafe { this.arena.space().attach(file) };
         // SAFETY: By the caller's promise.
         unsafe { (*file).private_data = this.into_foreign().cast() };
         Ok(())

@@ -10,7 +10,11 @@
 //! | `file` | what an open file has |
 //! | `device` | the calls: decodes, checks, answers |
 //! | `vma` | mappings and page faults |
-//! | `arena` | one open file: the lock, undoing; `arena::grow`: growing; `arena::bounds`: its limits |
+//! | `space` | where an arena is mapped, and how that is undone |
+//! | `arena` | one open file: the lock, undoing |
+//! | `arena::grow` | where the pages of a block come from |
+//! | `arena::leave` | how free pages leave |
+//! | `arena::bounds` | its limits |
 //! | `limit` | how much memory there may be |
 //! | `engine` | which block a request gets; knows nothing of the kernel |
 //! | `memory` | pages and metadata as the engine wants them |
@@ -19,9 +23,10 @@
 //! | `registry`, `counts`, `owner` | all arenas, what they have counted, whose they are |
 //! | `stats` | what is shown of it |
 //! | `debugfs` | where it is shown |
+//! | `window` | races that tests force |
 //! | `kunit` | tests that need the kernel |
 //!
-//! `unsafe` is in `fops`, `file`, `vma`, `page`, `account`, `debugfs` and `ffi` only.
+//! `unsafe` is in `fops`, `file`, `vma`, `space`, `page`, `account`, `debugfs` and `ffi` only.
 
 use kernel::{
     prelude::*, //
@@ -55,9 +60,12 @@ mod owner;
 mod page;
 #[deny(unsafe_code)]
 mod registry;
+mod space;
 #[deny(unsafe_code)]
 mod stats;
 mod vma;
+#[deny(unsafe_code)]
+mod window;
 
 use core::borrow::Borrow;
 use fops::Device;

@@ -5,11 +5,15 @@
 #include <linux/capability.h>
 #include <linux/debugfs.h>
 #include <linux/fs.h>
+#include <linux/fs_context.h>
 #include <linux/gfp.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mount.h>
 #include <linux/nospec.h>
 #include <linux/pgtable.h>
+#include <linux/pseudo_fs.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
@@ -61,6 +65,91 @@ void freelist_page_get(struct page *page)
 void freelist_page_put(struct page *page)
 {
 	put_page(page);
+}
+
+/*
+ * Whether the caller's reference to a page that is mapped nowhere is the only
+ * one. Whoever looks it up at this moment, through a page table that he has
+ * read before, finds no reference to take, or has to look again.
+ */
+bool freelist_page_is_sole(struct page *page)
+{
+	if (!page_ref_freeze(page, 1))
+		return false;
+	page_ref_unfreeze(page, 1);
+	return true;
+}
+
+/* The file system that the inodes of arenas are in. */
+static int freelist_fs_context(struct fs_context *fc)
+{
+	return init_pseudo(fc, FREELIST_IOC_MAGIC) ? 0 : -ENOMEM;
+}
+
+static struct file_system_type freelist_fs = {
+	.name = "freelist",
+	.owner = THIS_MODULE,
+	.init_fs_context = freelist_fs_context,
+	.kill_sb = kill_anon_super,
+};
+
+static struct vfsmount *freelist_mount;
+static int freelist_mount_count;
+
+/* An inode for one arena; NULL when memory is short. */
+struct inode *freelist_space_new(void)
+{
+	struct inode *inode;
+
+	if (simple_pin_fs(&freelist_fs, &freelist_mount, &freelist_mount_count))
+		return NULL;
+	inode = alloc_anon_inode(freelist_mount->mnt_sb);
+	if (!IS_ERR(inode))
+		return inode;
+	simple_release_fs(&freelist_mount, &freelist_mount_count);
+	return NULL;
+}
+
+void freelist_space_free(struct inode *inode)
+{
+	iput(inode);
+	simple_release_fs(&freelist_mount, &freelist_mount_count);
+}
+
+void freelist_space_attach(struct inode *inode, struct file *file)
+{
+	file->f_mapping = inode->i_mapping;
+}
+
+/* The lock between faults and pages that leave is the kernel's own for that. */
+void freelist_space_hold(struct inode *inode)
+{
+	filemap_invalidate_lock_shared(inode->i_mapping);
+}
+
+void freelist_space_release(struct inode *inode)
+{
+	filemap_invalidate_unlock_shared(inode->i_mapping);
+}
+
+void freelist_space_settle(struct inode *inode)
+{
+	filemap_invalidate_lock(inode->i_mapping);
+	filemap_invalidate_unlock(inode->i_mapping);
+}
+
+bool freelist_space_is_settled(struct inode *inode)
+{
+	if (!down_write_trylock(&inode->i_mapping->invalidate_lock))
+		return false;
+	filemap_invalidate_unlock(inode->i_mapping);
+	return true;
+}
+
+void freelist_space_unmap(struct inode *inode, __u64 first, __u64 pages)
+{
+	unmap_mapping_range(inode->i_mapping, (loff_t)first << PAGE_SHIFT,
+			    (loff_t)pages << PAGE_SHIFT, true);
 }
 
 /* Maps @page where the fault was, writable at once if it was a write. */
@@ -167,6 +256,11 @@ struct dentry *freelist_debugfs_file(const char *name, unsigned short mode, stru
 				     void *data, const struct file_operations *fops)
 {
 	return debugfs_create_file(name, mode, parent, data, fops);
+}
+
+void freelist_debugfs_number(const char *name, struct dentry *parent, __u32 *number)
+{
+	debugfs_create_u32(name, 0600, parent, number);
 }
 
 void freelist_debugfs_remove(struct dentry *dentry)

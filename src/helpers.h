@@ -13,6 +13,7 @@
 struct dentry;
 struct file;
 struct file_operations;
+struct inode;
 struct mem_cgroup;
 struct page;
 struct vm_fault;
@@ -36,9 +37,19 @@ struct page *freelist_page_alloc(unsigned int order);
 struct page *freelist_page_nth(struct page *page, unsigned long n);
 void freelist_page_get(struct page *page);
 void freelist_page_put(struct page *page);
+bool freelist_page_is_sole(struct page *page);
 unsigned int freelist_fault_insert(struct vm_fault *vmf, struct page *page);
 unsigned int freelist_fault_sigbus(void);
 unsigned long freelist_huge_page_bytes(void);
+
+struct inode *freelist_space_new(void);
+void freelist_space_free(struct inode *inode);
+void freelist_space_attach(struct inode *inode, struct file *file);
+void freelist_space_hold(struct inode *inode);
+void freelist_space_release(struct inode *inode);
+void freelist_space_settle(struct inode *inode);
+bool freelist_space_is_settled(struct inode *inode);
+void freelist_space_unmap(struct inode *inode, __u64 first, __u64 pages);
 
 struct mem_cgroup *freelist_memcg_get(void);
 void freelist_memcg_put(struct mem_cgroup *memcg);
@@ -60,6 +71,7 @@ int freelist_copy_out(unsigned long to, unsigned long user_size, const void *fro
 struct dentry *freelist_debugfs_dir(const char *name, struct dentry *parent);
 struct dentry *freelist_debugfs_file(const char *name, unsigned short mode, struct dentry *parent,
 				     void *data, const struct file_operations *fops);
+void freelist_debugfs_number(const char *name, struct dentry *parent, __u32 *number);
 void freelist_debugfs_remove(struct dentry *dentry);
 
 #endif /* _FREELIST_HELPERS_H */

@@ -42,6 +42,7 @@ mod engine {
             size,
             larger: true,
             grow: true,
+            ..Request::default()
         };
         arena.alloc(&request, |offset, bytes| {
             block = (offset, bytes);
@@ -107,6 +108,7 @@ mod engine {
             size: FILL,
             larger: true,
             grow: false,
+            ..Request::default()
         };
         assert_eq!(arena.alloc(&request, |_, _| Ok(())), Ok(()));
         assert_eq!(arena.check(), Ok(()));
@@ -120,7 +122,10 @@ mod engine {
 #[kunit_tests(freelist_arena)]
 mod arena {
     use crate::{
-        arena::bounds::Bounds,
+        arena::{
+            bounds::Bounds,
+            Arena, //
+        },
         counts::Snapshot,
         engine::{
             Request,
@@ -140,6 +145,7 @@ mod arena {
             size,
             larger: true,
             grow: true,
+            ..Request::default()
         }
     }
 
@@ -277,6 +283,68 @@ mod arena {
         assert_eq!(wrong, Err(EINVAL));
         assert!(arena.bounds() == bounds(20, 30));
         registry.close(&arena);
+        Ok(())
+    }
+
+    /// Blocks of one page each, of which every second is freed again.
+    fn comb(arena: &Arena, pages: u64) -> Result {
+        let mut blocks: KVec<u64> = KVec::new();
+        for _ in 0..pages {
+            arena.alloc(&request(PAGE), |offset, _| {
+                Ok(blocks.push(offset, GFP_KERNEL)?)
+            })?;
+        }
+        for offset in blocks.iter().skip(1).step_by(2) {
+            arena.free(*offset)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn free_pages_elsewhere_serve_a_full_arena() -> Result {
+        let registry = Registry::with_limits(400 * PAGE, 300 * PAGE)?;
+        let arena = registry.open()?;
+        let done = |_, _| Ok(());
+        comb(&arena, 300)?;
+        assert_eq!(arena.alloc(&request(151 * PAGE), done), Err(EDQUOT));
+        assert_eq!(arena.check(), Ok(()));
+        assert_eq!(arena.alloc(&request(150 * PAGE), done), Ok(()));
+        assert_eq!(arena.check(), Ok(()));
+        // As an answer that fails gives back what was moved.
+        let other = registry.open()?;
+        comb(&other, 100)?;
+        let failed = other.alloc(&request(50 * PAGE), |_, _| Err(EFAULT));
+        assert_eq!(failed, Err(EFAULT));
+        assert_eq!(other.check(), Ok(()));
+        for arena in [&arena, &other] {
+            registry.close(arena);
+        }
+        assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_trimmed_can_be_had_by_another_arena() -> Result {
+        let registry = Registry::with_limits(300 * PAGE, 300 * PAGE)?;
+        let (one, two) = (registry.open()?, registry.open()?);
+        let done = |_, _| Ok(());
+        comb(&one, 300)?;
+        assert_eq!(two.alloc(&request(PAGE), done), Err(EDQUOT));
+        assert_eq!(one.trim(100 * PAGE), 50 * PAGE);
+        assert_eq!(one.trim(100 * PAGE), 0);
+        assert_eq!(two.alloc(&request(50 * PAGE), done), Ok(()));
+        assert_eq!(one.trim(0), 100 * PAGE);
+        assert_eq!(one.trim(0), 0);
+        assert_eq!(two.alloc(&request(100 * PAGE), done), Ok(()));
+        assert_eq!(two.alloc(&request(PAGE), done), Err(EDQUOT));
+        let mut now = Snapshot::default();
+        one.snapshot(&mut now);
+        assert_eq!(now.stat().trims, 150);
+        for arena in [&one, &two] {
+            assert_eq!(arena.check(), Ok(()));
+            registry.close(arena);
+        }
+        assert!(registry.limit().is_unused());
         Ok(())
     }
 

@@ -23,6 +23,12 @@ impl Page {
     pub(crate) fn as_ptr(&self) -> *mut raw::page {
         self.0.as_ptr()
     }
+
+    /// Whether nobody else refers to the page, which is mapped nowhere: then nobody will.
+    fn is_sole(&self) -> bool {
+        // SAFETY: By the invariant the page is there, with a reference.
+        unsafe { raw::freelist_page_is_sole(self.as_ptr()) }
+    }
 }
 
 impl Clone for Page {
@@ -44,10 +50,7 @@ impl Drop for Page {
 /// The highest order that is asked for: 64 pages, a batch.
 const MAX_ORDER: u32 = crate::engine::BATCH.ilog2();
 
-/// Zeroed pages that are charged to the caller's memory cgroup, brought for one request.
-///
-/// They come from the highest orders that are there and are split. What is not taken goes back
-/// when this is dropped.
+/// Pages on their way, at most a batch. What is not taken goes back when this is dropped.
 pub(crate) struct Supply {
     pages: [Option<Page>; crate::engine::BATCH as usize],
     next: usize,
@@ -64,7 +67,8 @@ impl Supply {
         }
     }
 
-    /// Fills an empty supply with at most `want` pages, at least one. May sleep.
+    /// Fills an empty supply with at most `want` pages, at least one: zeroed ones, charged to the
+    /// caller's memory cgroup, from the highest orders that are there, which are split. May sleep.
     ///
     /// `ENOMEM` when there is not even one, after reclaim and without an OOM kill.
     pub(crate) fn fill(&mut self, want: u32) -> Result {
@@ -99,6 +103,28 @@ impl Supply {
             return Err(ENOMEM);
         }
         Ok(())
+    }
+
+    /// Adds a page, as long as there is room: else it is dropped.
+    pub(crate) fn put(&mut self, page: Page) {
+        debug_assert!(self.len < self.pages.len());
+        if let Some(place) = self.pages.get_mut(self.len) {
+            *place = Some(page);
+            self.len += 1;
+        }
+    }
+
+    /// Drops the pages that somebody else refers to. None of them is mapped.
+    pub(crate) fn keep_sole(&mut self) {
+        let mut kept = 0;
+        for index in self.next..self.len {
+            let page = self.pages.get_mut(index).and_then(Option::take);
+            if let Some(page) = page.filter(Page::is_sole) {
+                self.pages[kept] = Some(page);
+                kept += 1;
+            }
+        }
+        (self.next, self.len) = (0, kept);
     }
 
     /// Whether nothing is left.

@@ -32,6 +32,8 @@ pub(crate) struct Files {
     _arenas: ReadFile<Arenas>,
     #[cfg(any(CONFIG_FAULT_INJECTION, CONFIG_KUNIT = "y"))]
     _check: ReadFile<Check>,
+    #[cfg(CONFIG_FAULT_INJECTION)]
+    _delays: Dir,
 }
 
 impl Files {
@@ -44,6 +46,8 @@ impl Files {
             _arenas: ReadFile::new(c"arenas", &dir, registry.clone()),
             #[cfg(any(CONFIG_FAULT_INJECTION, CONFIG_KUNIT = "y"))]
             _check: ReadFile::new(c"check", &dir, registry.clone()),
+            #[cfg(CONFIG_FAULT_INJECTION)]
+            _delays: crate::window::Window::files(&dir)?,
         })
     }
 }

@@ -12,7 +12,8 @@ use crate::{
         raw,
         Table, //
     },
-    file::OpenFile, //
+    file::OpenFile,
+    window::Window, //
 };
 use kernel::{
     bindings,
@@ -65,10 +66,13 @@ unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault
         let known = &(*fault).__bindgen_anon_1;
         (OpenFile::of((*known.vma).vm_file), known.pgoff)
     };
+    // Until the page is mapped: what is found stays.
+    let _held = arena.space().hold();
     let Some(page) = arena.live_page(index as u64) else {
         // SAFETY: May be called at any time.
         return unsafe { raw::freelist_fault_sigbus() };
     };
+    Window::Fault.open();
     // SAFETY: The fault is the caller's, and we hold a reference to the page.
     unsafe { raw::freelist_fault_insert(fault.cast(), page.as_ptr()) }
 }

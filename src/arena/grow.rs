@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How an arena grows: pages for a reserved block, in batches, within the limits.
+//! Where the pages of a reserved block come from: new ones within the limits, in batches, or those
+//! of free blocks elsewhere in the arena.
+//!
+//! New pages are cheaper, so they are preferred, as long as the arena does not hold much more than
+//! its blocks ever needed at a time, the limits allow it, and the system has them.
 
 use super::Arena;
 use crate::{
@@ -27,35 +31,90 @@ struct Promise {
 }
 
 impl Arena {
-    /// Brings the pages that a reserved block lacks, in batches, without the lock in between. What
-    /// was brought before an error stays with the block: `cancel` takes it back.
+    /// Brings the pages that a reserved block lacks; new ones only where it may `grow`. What was
+    /// brought before an error stays with the block: `cancel` takes it back. May sleep.
     ///
-    /// `EDQUOT` when a limit forbids it, `ENOMEM` when memory is short, `EINTR` when the caller is
-    /// being killed. May sleep.
-    pub(super) fn fill(&self, pending: &mut Pending, kit: &mut KernelKit) -> Result {
-        if pending.missing() == 0 {
-            return Ok(());
+    /// `EDQUOT` when a limit forbids it, `ENOMEM` when memory is short or all that was free is in
+    /// use by now, `EINTR` when the caller is being killed.
+    pub(super) fn fill(&self, pending: &mut Pending, kit: &mut KernelKit, grow: bool) -> Result {
+        while pending.missing() > 0 {
+            let promise = self.promise(pending, grow)?;
+            let fresh = (promise.bytes >> PAGE_SHIFT) as u32;
+            let before = pending.missing();
+            let mut result = self.steal(pending, kit, before - fresh);
+            if result.is_ok() && pending.missing() <= fresh {
+                result = self.bring(pending, kit, promise);
+            } else {
+                // Less was free than it seemed: another look.
+                self.forget(promise);
+            }
+            match result {
+                // The system has no more, but perhaps the arena has.
+                Err(error) if error == ENOMEM && pending.is_movable() => {
+                    self.steal(pending, kit, pending.missing())?;
+                    if pending.missing() > 0 {
+                        return Err(ENOMEM);
+                    }
+                }
+                result => result?,
+            }
         }
-        let mut promise = self.promise(pending.missing())?;
-        let result = self.bring(pending, kit, &mut promise);
+        Ok(())
+    }
+
+    /// Moves at most `most` free pages to a reserved block.
+    fn steal(&self, pending: &mut Pending, kit: &mut KernelKit, most: u32) -> Result {
+        let goal = pending.missing() - most;
+        while pending.missing() > goal {
+            if ffi::fatal_signal() {
+                return Err(EINTR);
+            }
+            let mut pages = Supply::new();
+            let bytes = self.take_to_move(pending.missing() - goal, &mut pages);
+            if bytes == 0 {
+                break;
+            }
+            let mut promise = Promise { bytes };
+            let result = self.put(pending, kit, &mut pages, &mut promise);
+            self.forget(promise);
+            result?;
+            ffi::resched();
+        }
+        Ok(())
+    }
+
+    /// Brings new pages, for as much as was promised.
+    fn bring(&self, pending: &mut Pending, kit: &mut KernelKit, mut promise: Promise) -> Result {
+        let mut result = Ok(());
+        let mut supply = Supply::new();
+        while result.is_ok() && pending.missing() > 0 {
+            if ffi::fatal_signal() {
+                result = Err(EINTR);
+                break;
+            }
+            let want = pending.missing().min(BATCH);
+            result = self
+                .account
+                .charge(|| supply.fill(want))
+                .and_then(|()| self.put(pending, kit, &mut supply, &mut promise));
+            ffi::resched();
+        }
         self.forget(promise);
         result
     }
 
-    fn bring(&self, pending: &mut Pending, kit: &mut KernelKit, promise: &mut Promise) -> Result {
-        let mut supply = Supply::new();
-        while pending.missing() > 0 {
-            if supply.is_empty() {
-                if ffi::fatal_signal() {
-                    return Err(EINTR);
-                }
-                let want = pending.missing().min(BATCH);
-                self.account.charge(|| supply.fill(want))?;
-                ffi::resched();
-            }
+    /// Puts pages, whose room was promised, behind a reserved block.
+    fn put(
+        &self,
+        pending: &mut Pending,
+        kit: &mut KernelKit,
+        pages: &mut Supply,
+        promise: &mut Promise,
+    ) -> Result {
+        while !pages.is_empty() {
             let before = pending.missing();
             let mut state = self.state.lock();
-            let result = state.engine.back(pending, &mut supply, kit);
+            let result = state.engine.back(pending, pages, kit);
             let came = u64::from(before - pending.missing()) << PAGE_SHIFT;
             state.promised -= came;
             promise.bytes -= came;
@@ -67,17 +126,40 @@ impl Arena {
         Ok(())
     }
 
-    /// Reserves room for `pages` pages under both limits.
-    fn promise(&self, pages: u32) -> Result<Promise> {
-        let bytes = u64::from(pages) << PAGE_SHIFT;
+    /// Decides how many of the pages that a block misses are to be new, and reserves room for them
+    /// under both limits.
+    fn promise(&self, pending: &Pending, grow: bool) -> Result<Promise> {
+        let missing = pending.missing();
         let mut state = self.state.lock();
+        let free = if pending.is_movable() {
+            state.engine.run_pages()
+        } else {
+            0
+        };
+        let least = missing.saturating_sub(free);
+        if !grow {
+            return if least == 0 {
+                Ok(Promise { bytes: 0 })
+            } else {
+                Err(ENOMEM)
+            };
+        }
         let held = state.engine.counters().held_bytes + state.promised;
-        // Nothing is taken in vain, not even for a moment: somebody else might be refused for it.
-        if held + bytes > state.limit || !self.shared_limit.take(bytes) {
+        let room = state.limit.saturating_sub(held) >> PAGE_SHIFT;
+        let room = room.min(u64::from(missing)) as u32;
+        if least > room {
             return Err(EDQUOT);
         }
-        state.promised += bytes;
-        Ok(Promise { bytes })
+        let wanted = missing - state.engine.thrift(pending, state.promised);
+        // Nothing is taken in vain, not even for a moment: somebody else might be refused for it.
+        for pages in [wanted.clamp(least, room), least] {
+            let bytes = u64::from(pages) << PAGE_SHIFT;
+            if self.shared_limit.take(bytes) {
+                state.promised += bytes;
+                return Ok(Promise { bytes });
+            }
+        }
+        Err(EDQUOT)
     }
 
     /// Gives back what is left of a promise.

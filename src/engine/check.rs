@@ -5,6 +5,7 @@
 //! 1. From page 0 to the frontier, runs, blocks and broken pages follow one another without a gap
 //!    or an overlap, each aligned to its order; no head lies inside another.
 //! 2. Exactly the pages that a head says have memory have it.
+//!    Chunks that could do without their records have none.
 //! 3. A run is canonical, on exactly the list of its shape, and could join nothing.
 //! 4. The nodes of a broken page cover each granule at most once; no two free halves lie side by
 //!    side; the page is on the list of its largest free node.
@@ -12,7 +13,7 @@
 //! 6. Every counter is what the walk counts; `held == live + free + pending`.
 
 use super::class::{self, Class, ClassCounters};
-use super::directory::{Head, Links, Memory};
+use super::directory::{Head, Links, Memory, CHUNK_ORDER};
 use super::lists::Kind;
 use super::runs::Slot;
 use super::tree::{self, Tree};
@@ -41,6 +42,7 @@ struct Tally {
     /// Runs and broken pages that belong on a list.
     listed: u64,
     trees: u64,
+    run_pages: u32,
 }
 
 impl Tally {
@@ -68,6 +70,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             classes: [ClassCounters::default(); class::COUNT],
             listed: 0,
             trees: 0,
+            run_pages: 0,
         };
         let mut page = 0;
         while page < self.frontier {
@@ -93,8 +96,18 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 let joined = self.directory.join_all(run, Self::MAX_ORDER);
                 expect(joined == run, page, "a run could join its buddy")?;
                 tally.listed += 1;
+                tally.run_pages += *backed;
                 if *backed > 0 {
                     tally.block(Class::of_pages(*backed, Self::PAGE_SHIFT), false);
+                }
+                if *order >= CHUNK_ORDER {
+                    let end = page + (1 << order);
+                    let mut chunk = (page + *backed).next_multiple_of(CHUNK_PAGES as u32);
+                    while chunk < end {
+                        let none = self.directory.record(chunk).is_none();
+                        expect(none, chunk, "a chunk has neither memory nor heads")?;
+                        chunk += CHUNK_PAGES as u32;
+                    }
                 }
                 (*order, 1 << order, *backed)
             }
@@ -296,6 +309,8 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         expect(have.held_bytes == seen.held_bytes, 0, "held_bytes")?;
         expect(have.free_bytes == seen.free_bytes, 0, "free_bytes")?;
         expect(have.trees == tally.trees, 0, "trees")?;
+        expect(self.run_pages == tally.run_pages, 0, "run_pages")?;
+        expect(self.claimed >= have.live_bytes, 0, "claimed")?;
         expect(
             have.allocs - have.frees == have.live_blocks,
             0,

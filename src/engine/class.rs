@@ -118,6 +118,8 @@ pub struct Counters {
     pub pending_bytes: u64,
     /// In all pages that the arena has.
     pub held_bytes: u64,
+    /// The most that were live or reserved at a time so far.
+    pub peak_bytes: u64,
     /// Asked for by all allocations so far.
     pub requested_bytes: u64,
     /// Blocks that became live so far.

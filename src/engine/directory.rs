@@ -3,7 +3,7 @@
 //! Where the engine keeps what it knows of each page.
 //!
 //! A *chunk* has the records of [`CHUNK_PAGES`] pages. It is made when one of them is backed or a
-//! run or block smaller than a chunk lies there. The *directory* has an [`Entry`] for each chunk,
+//! run or block smaller than a chunk lies there, and given back when that is over. The *directory* has an [`Entry`] for each chunk,
 //! which also has the head of a run or block of a chunk or more, so a terabyte of empty address
 //! space costs one entry. Entries come in *parts*, made on first use; the *root* is a table of
 //! parts. A slot never crosses a part.
@@ -25,7 +25,8 @@ pub const ROOT_LEN: usize = 64;
 /// The most pages that an arena spans.
 pub const MAX_PAGES: u32 = (ROOT_LEN * PART_LEN * CHUNK_PAGES) as u32;
 
-const CHUNK_ORDER: u8 = 10;
+/// The order of a slot that is a chunk.
+pub(super) const CHUNK_ORDER: u8 = 10;
 
 /// What the engine's surroundings lend it: pages, and memory for metadata.
 pub trait Memory {
@@ -284,11 +285,6 @@ impl<M: Memory, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
                 None
             }
         }
-    }
-
-    /// Takes the memory behind `page` away.
-    pub(super) fn take_page(&mut self, page: u32) -> Option<M::Page> {
-        self.record_mut(page)?.page.take()
     }
 
     /// Takes the chunk of `page` away, with all its pages.

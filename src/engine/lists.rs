@@ -205,6 +205,11 @@ impl Lists {
         Some(self.backed[usize::from(order)][bin as usize].0)
     }
 
+    /// A run with memory of the highest order that has one, in its highest bin.
+    pub(super) fn find_most(&self) -> Option<u32> {
+        self.best(self.backed_map.checked_ilog2()? as u8)
+    }
+
     /// An empty run of `order` or above: the smallest.
     pub(super) fn find_empty(&self, order: u8) -> Option<u32> {
         let order = lowest(self.empty_map, u32::from(order))?;

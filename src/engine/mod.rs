@@ -37,6 +37,11 @@
 //! A block that is freed stays as it is for a while, on the quick list of its class (`quick.rs`), so
 //! that the same size again costs neither a split nor a merge.
 //!
+//! A page is not tied to its page number. When no run fits a request, its block gets an empty slot and
+//! the memory of free runs elsewhere, piece by piece: a piece is *detached* (nobody can get it), its
+//! mappings are removed, and its pages leave by value (`leave.rs`). Pages go back to the system in the
+//! same way, and the metadata of chunks without memory goes with them.
+//!
 //! Runs are found by good fit through a two-level table of lists (as in TLSF, Masmano et al., 2004):
 //! by order, then by the leading bits of `backed`. Every operation costs O(orders), plus O(pages)
 //! for pages that get or lose their memory; nothing scans.
@@ -50,6 +55,7 @@ mod broken;
 mod check;
 mod class;
 mod directory;
+mod leave;
 mod lists;
 mod quick;
 mod runs;
@@ -60,26 +66,39 @@ pub use class::{ClassCounters, Counters, MAX_SHIFT, MIN_SHIFT};
 pub use directory::{
     Entry, Kit, Memory, Metadata, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN,
 };
+pub use leave::Leaving;
 pub use tree::Tree;
 
 use class::{Class, Shape};
-use directory::{Directory, Head};
+use directory::{Directory, Head, CHUNK_ORDER};
 use lists::Lists;
 use quick::Quick;
-use runs::{Reserved, Slot};
+use runs::Reserved;
 
 /// The most pages that change their backing in one call.
 pub const BATCH: u32 = 64;
 
 /// What a caller wants.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Request {
     /// Bytes, at least 1.
     pub size: u64,
-    /// A larger free block may be split.
+    /// A larger free block may be split, and free memory elsewhere be moved here.
     pub larger: bool,
     /// New pages may be asked for.
     pub grow: bool,
+    /// All of its pages have to be new: no free block will do.
+    pub fresh: bool,
+    /// Free whole pages are set aside for somebody else: what is left is parts of broken pages, and
+    /// growing.
+    pub modest: bool,
+}
+
+impl Request {
+    /// Whether the memory of free blocks elsewhere may be used.
+    fn may_move(&self) -> bool {
+        (self.larger || self.grow) && !self.fresh && !self.modest
+    }
 }
 
 /// Why [`Engine::reserve`] gave no block.
@@ -123,6 +142,7 @@ pub struct Pending {
     /// Pages that the block had when it was reserved.
     had: u32,
     missing: u32,
+    movable: bool,
 }
 
 impl Pending {
@@ -140,6 +160,11 @@ impl Pending {
     pub fn missing(&self) -> u32 {
         self.missing
     }
+
+    /// Whether free pages may be moved here from elsewhere.
+    pub fn is_movable(&self) -> bool {
+        self.movable
+    }
 }
 
 /// The freelists of one arena, over pages of `PAGE_KIB` KiB.
@@ -150,6 +175,10 @@ pub struct Engine<M: Memory, const PAGE_KIB: usize> {
     /// Page numbers from here on have never been used.
     frontier: u32,
     span: u32,
+    /// Pages with memory in runs.
+    run_pages: u32,
+    /// Bytes of all blocks that are live or reserved, with the pages that these still miss.
+    claimed: u64,
     counters: Counters,
     classes: [ClassCounters; class::COUNT],
 }
@@ -169,6 +198,8 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             quick: Quick::new(),
             frontier: 0,
             span: span.min(MAX_PAGES),
+            run_pages: 0,
+            claimed: 0,
             counters: Counters::default(),
             classes: [ClassCounters::default(); class::COUNT],
         }
@@ -192,40 +223,126 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Reserves a block.
     ///
     /// While [`Pending::missing`] is not 0 the block has too few pages: bring them with
-    /// [`Engine::back`]. A request without `grow` never misses any.
+    /// [`Engine::back`]. For a request without `grow` as many are free elsewhere
+    /// ([`Engine::detach`]).
     pub fn reserve(
         &mut self,
         request: &Request,
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Pending, Refusal> {
         let class = Class::of(request.size, Self::PAGE_SHIFT)?;
-        if let Some(pending) = self.reserve_quick(request, class) {
-            return Ok(pending);
-        }
-        match self.reserve_listed(request, class, kit) {
-            Err(Refusal::Empty) => {}
-            result => return result,
-        }
-        if request.larger && self.drain(kit) {
+        let pending = self.reserve_class(request, class, kit)?;
+        self.claimed += class.block_bytes();
+        Ok(pending)
+    }
+
+    fn reserve_class(
+        &mut self,
+        request: &Request,
+        class: Class,
+        kit: &mut Kit<M, PAGE_KIB>,
+    ) -> Result<Pending, Refusal> {
+        if !request.fresh {
+            if let Some(pending) = self.reserve_quick(request, class) {
+                return Ok(pending);
+            }
             match self.reserve_listed(request, class, kit) {
                 Err(Refusal::Empty) => {}
                 result => return result,
             }
+            if (request.larger || request.grow) && self.drain(kit) {
+                match self.reserve_listed(request, class, kit) {
+                    Err(Refusal::Empty) => {}
+                    result => return result,
+                }
+            }
         }
-        if !request.grow {
+        if !request.grow && !self.could_move(request, class) {
             return Err(Refusal::Empty);
         }
         match class.shape() {
             Shape::Pages { pages, order } => {
-                let reserved = self.reserve_fresh(pages, order, kit)?;
+                let reserved = self.reserve_fresh(request, pages, order, kit)?;
                 Ok(self.pending(reserved, request, class))
             }
             Shape::Part { shift } => {
                 Self::ensure_tree(kit)?;
-                let reserved = self.reserve_fresh(1, 0, kit)?;
+                let reserved = self.reserve_fresh(request, 1, 0, kit)?;
                 self.break_page(reserved, request, class, shift, kit)
             }
         }
+    }
+
+    /// Whether a block can be made of free memory that lies elsewhere.
+    fn could_move(&self, request: &Request, class: Class) -> bool {
+        request.may_move() && class.pages() <= self.run_pages
+    }
+
+    #[allow(dead_code)] // Until waiting is in.
+    /// Whether a request could be served now, if it were allowed `room` bytes of new pages and
+    /// these were there.
+    pub fn could_serve(
+        &mut self,
+        request: &Request,
+        room: u64,
+        kit: &mut Kit<M, PAGE_KIB>,
+    ) -> bool {
+        let Ok(class) = Class::of(request.size, Self::PAGE_SHIFT) else {
+            return false;
+        };
+        if !request.fresh {
+            if self.quick_fit(request, class).is_some() || self.has_listed(request, class) {
+                return true;
+            }
+            if (request.larger || request.grow)
+                && self.drain(kit)
+                && self.has_listed(request, class)
+            {
+                return true;
+            }
+        }
+        let moved = if request.may_move() {
+            self.run_pages
+        } else {
+            0
+        };
+        let room = if request.grow {
+            room >> Self::PAGE_SHIFT
+        } else {
+            0
+        };
+        (request.larger || request.grow) && u64::from(class.pages()) <= u64::from(moved) + room
+    }
+
+    #[allow(dead_code)] // Until waiting is in.
+    /// Whether [`Engine::reserve_listed`] would find something.
+    fn has_listed(&self, request: &Request, class: Class) -> bool {
+        match class.shape() {
+            Shape::Pages { pages, order } => self.find_run(request, pages, order).is_some(),
+            Shape::Part { shift } => {
+                self.lists.find_broken(shift, request.larger).is_some()
+                    || request.larger && self.find_run(request, 1, 0).is_some()
+            }
+        }
+    }
+
+    /// Of the pages that a reserved block misses, how many should come from free blocks elsewhere so
+    /// that the arena does not hold much more than its blocks ever needed: growing would take what
+    /// it holds (with `promised` bytes that are on their way) above 1.01 times the peak.
+    pub fn thrift(&self, pending: &Pending, promised: u64) -> u32 {
+        let peak = self.counters.peak_bytes.max(self.claimed);
+        let missing = u64::from(pending.missing) << Self::PAGE_SHIFT;
+        let after = self.counters.held_bytes + promised + missing;
+        let over = after.saturating_sub(peak + peak / 100);
+        let pages = over
+            .div_ceil(Self::PAGE_BYTES)
+            .min(u64::from(pending.missing));
+        self.run_pages.min(pages as u32)
+    }
+
+    /// Pages with memory in free runs. Those on quick lists are not counted.
+    pub fn run_pages(&self) -> u32 {
+        self.run_pages
     }
 
     /// Reserves a block from what is free: of the request's own list, or a larger one.
@@ -253,6 +370,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 requested: request.size,
                 had: 1,
                 missing: 0,
+                movable: false,
             });
         }
         if !request.larger {
@@ -272,6 +390,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             requested: request.size,
             had: reserved.backed,
             missing: class.pages() - reserved.backed,
+            movable: request.may_move(),
         }
     }
 
@@ -345,6 +464,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         }
         self.counters.pending_bytes -= bytes;
         self.counters.live_bytes += bytes;
+        self.counters.peak_bytes = self.counters.peak_bytes.max(self.claimed);
         self.counters.live_blocks += 1;
         self.counters.allocs += 1;
         self.counters.requested_bytes += pending.requested;
@@ -359,7 +479,8 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Undoes a reservation.
     ///
     /// Pages that were brought for it go to `out` by value, at most [`BATCH`] a call, to be dropped
-    /// after the unlock. `Some`: call again with it. `None`: done.
+    /// after the unlock. So does a chunk that is left without memory, in a kit without one. `Some`:
+    /// call again with it. `None`: done.
     pub fn cancel(
         &mut self,
         mut pending: Pending,
@@ -368,25 +489,27 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     ) -> Option<Pending> {
         let page = (pending.offset >> Self::PAGE_SHIFT) as u32;
         match pending.class.shape() {
+            Shape::Part { .. } if pending.missing > 0 => {
+                // The page never came, so nobody else has seen the tree.
+                kit.tree = self.directory.take_tree(page).or(kit.tree.take());
+                self.release_empty(page, 0, kit);
+            }
             Shape::Part { shift } => {
-                if pending.missing == 0 {
-                    self.counters.pending_bytes -= pending.block_bytes();
-                    self.give_node(page, self.node_at(pending.offset, shift), kit);
-                } else {
-                    // The page never came, so nobody else has seen the tree.
-                    kit.tree = self.directory.take_tree(page).or(kit.tree.take());
-                    self.release(Slot::new(page, 0, 0));
-                }
+                self.counters.pending_bytes -= pending.block_bytes();
+                self.give_node(page, self.node_at(pending.offset, shift), kit);
             }
             Shape::Pages { pages, order } => {
                 let mut backed = pages - pending.missing;
-                for _ in 0..BATCH.min(backed - pending.had) {
-                    backed -= 1;
-                    if let Some(handle) = self.directory.take_page(page + backed) {
-                        out(handle);
+                let leaving = BATCH.min(backed - pending.had);
+                for left in (0..=leaving).rev() {
+                    // A chunk may have been made for a page that did not come.
+                    if order >= CHUNK_ORDER && backed < pages {
+                        self.give_chunk(page + backed, kit);
                     }
-                    self.counters.held_bytes -= Self::PAGE_BYTES;
-                    self.counters.pending_bytes -= Self::PAGE_BYTES;
+                    if left > 0 {
+                        backed -= 1;
+                        self.take_page(page + backed, out);
+                    }
                 }
                 pending.missing = pages - backed;
                 if let Some(Head::Reserved { backed: now, .. }) = self.directory.head_mut(page) {
@@ -396,11 +519,15 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                     return Some(pending);
                 }
                 self.counters.pending_bytes -= u64::from(backed) << Self::PAGE_SHIFT;
-                if let Some(Head::Reserved { whole, .. }) = self.directory.take_head(page, order) {
+                let head = self.directory.take_head(page, order);
+                if backed == 0 {
+                    self.release_empty(page, order, kit);
+                } else if let Some(Head::Reserved { whole, .. }) = head {
                     self.release_block(page, order, whole, backed);
                 }
             }
         }
+        self.claimed -= pending.block_bytes();
         None
     }
 
@@ -447,6 +574,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             }
             _ => return Err(FreeError::NotLive),
         };
+        self.claimed -= class.block_bytes();
         self.counters.live_bytes -= class.block_bytes();
         self.counters.live_blocks -= 1;
         self.counters.frees += 1;

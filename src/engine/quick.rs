@@ -98,11 +98,13 @@ impl Quick {
 }
 
 impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
-    /// Reserves the block of a class that was freed last, as it is.
-    pub(super) fn reserve_quick(&mut self, request: &Request, class: Class) -> Option<Pending> {
+    /// The block of a class that was freed last, where a request may have it.
+    pub(super) fn quick_fit(&self, request: &Request, class: Class) -> Option<u64> {
         let offset = self.quick.newest(class)?;
-        let pages = class.pages();
-        if let Shape::Pages { .. } = class.shape() {
+        if let Shape::Pages { pages, .. } = class.shape() {
+            if request.modest {
+                return None;
+            }
             // The blocks of such a class differ in length.
             let page = (offset >> Self::PAGE_SHIFT) as u32;
             match self.directory.head(page)? {
@@ -110,6 +112,13 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 _ => return None,
             }
         }
+        Some(offset)
+    }
+
+    /// Reserves the block of a class that was freed last, as it is.
+    pub(super) fn reserve_quick(&mut self, request: &Request, class: Class) -> Option<Pending> {
+        let offset = self.quick_fit(request, class)?;
+        let pages = class.pages();
         self.quick.pop(class);
         self.counters.pending_bytes += class.block_bytes();
         let counters = &mut self.classes[class.index()];
@@ -121,6 +130,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             requested: request.size,
             had: pages,
             missing: 0,
+            movable: false,
         })
     }
 

@@ -121,26 +121,35 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         order: u8,
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Reserved, Refusal> {
-        let found = self
-            .lists
-            .find_fit(&self.directory, order, pages)
-            .or_else(|| self.lists.find_larger(order).filter(|_| request.larger));
+        let found = self.find_run(request, pages, order);
         self.claim(found.ok_or(Refusal::Empty)?, pages, order, kit)
+    }
+
+    /// A run with memory that a request may take `pages` pages in a slot of `order` from.
+    pub(super) fn find_run(&self, request: &Request, pages: u32, order: u8) -> Option<u32> {
+        if request.modest {
+            return None;
+        }
+        self.lists
+            .find_fit(&self.directory, order, pages)
+            .or_else(|| self.lists.find_larger(order).filter(|_| request.larger))
     }
 
     /// Reserves pages in a slot where some have no memory yet: one that has most of them, or empty
     /// address space.
     pub(super) fn reserve_fresh(
         &mut self,
+        request: &Request,
         pages: u32,
         order: u8,
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Reserved, Refusal> {
+        let partial = !request.fresh && !request.modest && pages > 1;
         let page = loop {
             if let Some(page) = self
                 .lists
                 .find_partial(order, pages)
-                .filter(|_| pages > 1)
+                .filter(|_| partial)
                 .or_else(|| self.lists.find_empty(order))
             {
                 break page;
@@ -238,8 +247,9 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         }
     }
 
-    /// Frees a slot that is on no list: joins it with what is free around it.
-    pub(super) fn release(&mut self, slot: Slot) {
+    /// Frees a slot that is on no list: joins it with what is free around it. Gives what comes of
+    /// it.
+    pub(super) fn release(&mut self, slot: Slot) -> Slot {
         let best = self.directory.join_all(slot, Self::MAX_ORDER);
         let mut joined = slot;
         while joined.order < best.order {
@@ -256,6 +266,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             );
         }
         self.insert_slot(joined);
+        joined
     }
 
     /// Takes all runs of a wholly free slot off their lists. Gives its pages with memory.
@@ -272,7 +283,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     }
 
     /// Puts a free slot on the lists: a canonical run, and empty ones beside it.
-    fn insert_slot(&mut self, slot: Slot) {
+    pub(super) fn insert_slot(&mut self, slot: Slot) {
         let mut run = slot;
         if slot.backed > 0 {
             run.order = ceil_log2(slot.backed) as u8;
@@ -293,17 +304,19 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let kind = Kind::of_run(run.order, run.backed);
         self.lists.push(&mut self.directory, kind, run.page);
         if run.backed > 0 {
+            self.run_pages += run.backed;
             let class = self.class_of(run.order);
             class.free += 1;
             class.held += u64::from(run.backed) << Self::PAGE_SHIFT;
         }
     }
 
-    fn remove(&mut self, run: Slot) {
+    pub(super) fn remove(&mut self, run: Slot) {
         let kind = Kind::of_run(run.order, run.backed);
         self.lists.remove(&mut self.directory, kind, run.page);
         self.directory.take_head(run.page, run.order);
         if run.backed > 0 {
+            self.run_pages -= run.backed;
             let class = self.class_of(run.order);
             class.free -= 1;
             class.held -= u64::from(run.backed) << Self::PAGE_SHIFT;

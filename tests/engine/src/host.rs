@@ -4,8 +4,8 @@
 //! and whose every step can be checked.
 
 use crate::engine::{
-    Counters, Engine, Entry, FreeError, Kit, Memory, Metadata, Pending, Record, Refusal, Request,
-    CHUNK_PAGES, PART_LEN, ROOT_LEN,
+    Counters, Engine, Entry, FreeError, Kit, Leaving, Memory, Metadata, Pending, Record, Refusal,
+    Request, CHUNK_PAGES, PART_LEN, ROOT_LEN,
 };
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -48,6 +48,8 @@ pub struct Arena<const KIB: usize> {
     pub backed: BTreeSet<u32>,
     alive: Rc<Cell<u64>>,
     next_id: u64,
+    /// Pages that the engine may hold.
+    pub limit: u32,
     /// Whether [`Engine::check`] is called after every step.
     pub checked: bool,
 }
@@ -64,6 +66,7 @@ impl<const KIB: usize> Arena<KIB> {
             backed: BTreeSet::new(),
             alive: Rc::default(),
             next_id: 0,
+            limit: u32::MAX,
             checked: true,
         }
     }
@@ -120,32 +123,116 @@ impl<const KIB: usize> Arena<KIB> {
         panic!("the engine asks for metadata again and again");
     }
 
-    /// Brings at most `most` pages to a reserved block.
+    /// Brings at most `most` new pages to a reserved block.
     pub fn back(&mut self, pending: &mut Pending, most: u32) {
-        let first = (pending.offset() / Self::PAGE) as u32;
-        let pages = pending.block_bytes().div_ceil(Self::PAGE) as u32;
-        let goal = pending.missing().saturating_sub(most);
-        while pending.missing() > goal {
+        let want = pending.missing().min(most);
+        let pages = (0..want).map(|_| {
+            self.alive.set(self.alive.get() + 1);
+            self.next_id += 1;
+            Page {
+                id: self.next_id,
+                alive: self.alive.clone(),
+            }
+        });
+        let pages: Vec<_> = pages.collect();
+        self.put(pending, pages);
+    }
+
+    /// Puts pages behind a reserved block that misses them.
+    fn put(&mut self, pending: &mut Pending, pages: Vec<Page>) {
+        let end =
+            (pending.offset() / Self::PAGE + pending.block_bytes().div_ceil(Self::PAGE)) as u32;
+        let mut pages = pages.into_iter();
+        while pages.len() > 0 {
             let before = pending.missing();
-            let (alive, id) = (&self.alive, &mut self.next_id);
-            let mut supply = (0..before - goal).map(|_| {
-                alive.set(alive.get() + 1);
-                *id += 1;
-                Page {
-                    id: *id,
-                    alive: alive.clone(),
-                }
-            });
-            let result = self.engine.back(pending, &mut supply, &mut self.kit);
-            for missing in (pending.missing()..before).rev() {
-                let new = self.backed.insert(first + pages - missing - 1);
+            let result = self.engine.back(pending, &mut pages, &mut self.kit);
+            assert!(
+                before - pending.missing() <= 64,
+                "too many pages under one lock"
+            );
+            for missing in pending.missing()..before {
+                let new = self.backed.insert(end - missing - 1);
                 assert!(new, "a page was put where there was one");
             }
             if let Err(metadata) = result {
                 self.make(metadata);
             }
+        }
+        self.step();
+    }
+
+    /// Takes free pages out of reach, at most `most`.
+    pub fn detach(&mut self, most: u32) -> Option<Leaving> {
+        let leaving = self.engine.detach(most, &mut self.kit)?;
+        self.step();
+        assert!((1..=most.min(64)).contains(&leaving.pages()));
+        Some(leaving)
+    }
+
+    /// Takes pages that are out of reach out of the engine.
+    pub fn unback(&mut self, leaving: Leaving) -> Vec<Page> {
+        let range = leaving.page()..leaving.page() + leaving.pages();
+        // What a call gives back has room.
+        self.kit.chunk = None;
+        let mut pages = Vec::new();
+        self.engine
+            .unback(leaving, &mut self.kit, &mut |page| pages.push(page));
+        assert_eq!(pages.len(), range.len());
+        for page in range {
+            assert!(
+                self.backed.remove(&page),
+                "a page came from where there was none"
+            );
+        }
+        pages
+    }
+
+    /// Makes pages that are out of reach free again.
+    pub fn reattach(&mut self, leaving: Leaving) {
+        self.engine.reattach(leaving);
+        self.step();
+    }
+
+    /// Moves free pages to a reserved block, at most `most`. Gives how many.
+    pub fn steal(&mut self, pending: &mut Pending, most: u32) -> u32 {
+        let before = pending.missing();
+        let goal = before.saturating_sub(most);
+        while pending.missing() > goal {
+            let Some(leaving) = self.detach(pending.missing() - goal) else {
+                break;
+            };
+            let pages = self.unback(leaving);
+            self.put(pending, pages);
+        }
+        before - pending.missing()
+    }
+
+    /// Brings what a reserved block misses: from free blocks as far as the engine wants it so or
+    /// nothing else is left, else new ones. `false`: that is not enough.
+    pub fn fill(&mut self, pending: &mut Pending, grow: bool) -> bool {
+        let held = (self.counters().held_bytes / Self::PAGE) as u32;
+        let room = if grow {
+            self.limit.saturating_sub(held)
+        } else {
+            0
+        };
+        let thrift = self.engine.thrift(pending, 0);
+        if pending.is_movable() {
+            self.steal(pending, thrift.max(pending.missing().saturating_sub(room)));
+        }
+        self.back(pending, room);
+        pending.missing() == 0
+    }
+
+    /// Gives free pages up until at most `keep` are left. Gives how many.
+    pub fn trim(&mut self, keep: u32) -> u32 {
+        self.drain();
+        let mut freed = 0;
+        while let Some(leaving) = self.detach(self.engine.run_pages().saturating_sub(keep)) {
+            freed += self.unback(leaving).len() as u32;
             self.step();
         }
+        freed
     }
 
     /// Makes a reserved block with all its pages live.
@@ -162,6 +249,7 @@ impl<const KIB: usize> Arena<KIB> {
             let pages = rest.block_bytes().div_ceil(Self::PAGE) as u32;
             let mut end = first + pages - rest.missing();
             let (kit, backed) = (&mut self.kit, &mut self.backed);
+            kit.chunk = None;
             let mut out = Vec::new();
             pending = self.engine.cancel(rest, kit, &mut |page| {
                 end -= 1;
@@ -177,7 +265,10 @@ impl<const KIB: usize> Arena<KIB> {
     /// A whole allocation: the offset and the bytes of the block.
     pub fn alloc(&mut self, request: Request) -> Result<(u64, u64), Refusal> {
         let mut pending = self.reserve(request)?;
-        self.back(&mut pending, u32::MAX);
+        if !self.fill(&mut pending, request.grow) {
+            self.cancel(pending);
+            return Err(Refusal::Empty);
+        }
         let block = (pending.offset(), pending.block_bytes());
         self.commit(pending);
         Ok(block)

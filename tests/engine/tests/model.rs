@@ -6,7 +6,7 @@
 //! A failure prints the shortest sequence that shows it, and proptest keeps its seed beside this
 //! file; `PROPTEST_CASES` and `PROPTEST_RNG_SEED` set length and seed.
 
-use freelist_engine::engine::{FreeError, Pending, Refusal, Request, MAX_SHIFT};
+use freelist_engine::engine::{FreeError, Leaving, Pending, Refusal, Request, MAX_SHIFT};
 use freelist_engine::host::Arena;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -43,6 +43,13 @@ enum Op {
     Cancel(usize),
     /// All of every second live block goes.
     FreeHalf,
+    /// Free pages are about to leave.
+    Detach(u32),
+    /// They do, or stay.
+    Unback(usize),
+    Reattach(usize),
+    /// All free pages but so many go back to the system.
+    Trim(u32),
 }
 
 fn sizes(page: u64) -> impl Strategy<Value = Size> {
@@ -68,6 +75,10 @@ fn ops(page: u64) -> impl Strategy<Value = Vec<Op>> {
         1 => any::<usize>().prop_map(Op::Commit),
         1 => any::<usize>().prop_map(Op::Cancel),
         1 => Just(Op::FreeHalf),
+        1 => (1..100u32).prop_map(Op::Detach),
+        1 => any::<usize>().prop_map(Op::Unback),
+        1 => any::<usize>().prop_map(Op::Reattach),
+        1 => prop_oneof![Just(0), 0..500u32].prop_map(Op::Trim),
     ];
     vec(op, 1..120)
 }
@@ -80,6 +91,7 @@ struct Model<const KIB: usize> {
     live: Live,
     /// Reserved blocks, and the sizes that were asked for.
     open: Vec<(Pending, u64)>,
+    leaving: Vec<Leaving>,
     /// Of blocks that became live, and of their sizes as asked for.
     allocs: u64,
     requested: u64,
@@ -94,6 +106,7 @@ impl<const KIB: usize> Model<KIB> {
             arena: Arena::new(SPAN),
             live: Live::new(),
             open: Vec::new(),
+            leaving: Vec::new(),
             allocs: 0,
             requested: 0,
             frees: 0,
@@ -108,7 +121,7 @@ impl<const KIB: usize> Model<KIB> {
         }
     }
 
-    /// Whether a live or open block lies in `offset..offset + bytes`.
+    /// Whether a live or open block, or leaving pages, lie in `offset..offset + bytes`.
     fn is_taken(&self, offset: u64, bytes: u64) -> bool {
         let end = offset + bytes;
         let live = self.live.range(..end).next_back();
@@ -116,6 +129,23 @@ impl<const KIB: usize> Model<KIB> {
             || self.open.iter().any(|(pending, _)| {
                 pending.offset() < end && pending.offset() + pending.block_bytes() > offset
             })
+            || self.leaving.iter().any(|leaving| {
+                let first = u64::from(leaving.page()) * Self::PAGE;
+                first < end && first + u64::from(leaving.pages()) * Self::PAGE > offset
+            })
+    }
+
+    /// Pages with memory and nothing else in them.
+    fn free_pages(&self) -> u64 {
+        let backed = self.arena.backed.iter();
+        let free = backed.filter(|page| !self.is_taken(u64::from(**page) * Self::PAGE, Self::PAGE));
+        free.count() as u64
+    }
+
+    /// Bytes of all live and open blocks.
+    fn claimed(&self) -> u64 {
+        let open = self.open.iter().map(|(pending, _)| pending.block_bytes());
+        self.live.values().sum::<u64>() + open.sum::<u64>()
     }
 
     /// Whether a free block of a power of 2 with memory is there to be had.
@@ -135,7 +165,7 @@ impl<const KIB: usize> Model<KIB> {
     }
 
     /// Checks a reservation that was given.
-    fn check_reserved(&self, pending: &Pending, size: u64, grow: bool) {
+    fn check_reserved(&self, pending: &Pending, size: u64, larger: bool, grow: bool) {
         let bytes = Self::block_bytes(size);
         assert_eq!(pending.block_bytes(), bytes);
         assert_eq!(pending.offset() % bytes.next_power_of_two(), 0);
@@ -145,7 +175,7 @@ impl<const KIB: usize> Model<KIB> {
             "two blocks at {:#x}",
             pending.offset()
         );
-        assert!(grow || pending.missing() == 0, "grows unasked");
+        assert!(larger || grow || pending.missing() == 0, "grows unasked");
         let first = (pending.offset() / Self::PAGE) as u32;
         let pages = bytes.div_ceil(Self::PAGE) as u32;
         let backed = self.arena.backed.range(first..first + pages).count() as u32;
@@ -157,17 +187,40 @@ impl<const KIB: usize> Model<KIB> {
             Refusal::Zero => assert_eq!(size, 0),
             Refusal::TooBig => assert!(size > 1 << MAX_SHIFT),
             Refusal::Empty => assert!(!grow),
-            Refusal::NoSpace => assert!(grow),
+            Refusal::NoSpace => assert!(larger || grow),
             Refusal::Need(_) => panic!("the host makes metadata"),
         }
         let class = size.next_power_of_two().max(32);
-        if larger && (1..=1 << MAX_SHIFT).contains(&size) && Self::block_bytes(size) == class {
-            assert!(!self.has_free(class), "{size} bytes are free and refused");
+        if larger && (1..=1 << MAX_SHIFT).contains(&size) {
+            let bytes = Self::block_bytes(size);
+            assert!(
+                bytes != class || !self.has_free(class),
+                "{size} bytes are free and refused"
+            );
+            assert!(
+                refusal == Refusal::NoSpace || bytes > self.free_pages() * Self::PAGE,
+                "{size} bytes are free in pieces and refused"
+            );
         }
     }
 
-    fn commit(&mut self, mut pending: Pending, size: u64) {
-        self.arena.back(&mut pending, u32::MAX);
+    /// Finishes a block. Nothing is taken from the system as long as free pages will do.
+    fn commit(&mut self, mut pending: Pending, size: u64, grow: bool) {
+        let claimed = self.claimed() + pending.block_bytes();
+        let before = self.arena.counters();
+        let filled = self.arena.fill(&mut pending, grow);
+        assert!(filled, "what was reserved cannot be had");
+        let after = self.arena.counters();
+        assert!(
+            grow || after.held_bytes == before.held_bytes,
+            "grows unasked"
+        );
+        let peak = claimed.max(before.peak_bytes);
+        assert!(
+            after.held_bytes <= before.held_bytes.max(peak + peak / 100)
+                || self.arena.engine.run_pages() == 0,
+            "grows while pages are free"
+        );
         self.allocs += 1;
         self.requested += size;
         self.live.insert(pending.offset(), pending.block_bytes());
@@ -214,11 +267,16 @@ impl<const KIB: usize> Model<KIB> {
         match *op {
             Op::Alloc { size, larger, grow } => {
                 let size = size.0;
-                let request = Request { size, larger, grow };
+                let request = Request {
+                    size,
+                    larger,
+                    grow,
+                    ..Request::default()
+                };
                 match self.arena.reserve(request) {
                     Ok(pending) => {
-                        self.check_reserved(&pending, size, grow);
-                        self.commit(pending, size);
+                        self.check_reserved(&pending, size, larger, grow);
+                        self.commit(pending, size, grow);
                     }
                     Err(refusal) => self.check_refused(refusal, size, larger, grow),
                 }
@@ -237,10 +295,11 @@ impl<const KIB: usize> Model<KIB> {
                     size: size.0,
                     larger: true,
                     grow: true,
+                    ..Request::default()
                 };
                 if self.open.len() < 4 {
                     if let Ok(mut pending) = self.arena.reserve(request) {
-                        self.check_reserved(&pending, size.0, true);
+                        self.check_reserved(&pending, size.0, true, true);
                         self.arena.back(&mut pending, bring);
                         self.open.push((pending, size.0));
                     }
@@ -249,7 +308,7 @@ impl<const KIB: usize> Model<KIB> {
             Op::Commit(index) => {
                 if let Some(index) = index.checked_rem(self.open.len()) {
                     let (pending, size) = self.open.swap_remove(index);
-                    self.commit(pending, size);
+                    self.commit(pending, size, true);
                 }
             }
             Op::Cancel(index) => {
@@ -266,6 +325,35 @@ impl<const KIB: usize> Model<KIB> {
                     self.free(offset);
                 }
             }
+            Op::Detach(most) => {
+                if let Some(leaving) = self.arena.detach(most) {
+                    let (first, pages) = (leaving.page(), leaving.pages());
+                    let taken =
+                        self.is_taken(u64::from(first) * Self::PAGE, u64::from(pages) * Self::PAGE);
+                    assert!(!taken, "pages that are in use leave");
+                    let range = first..first + pages;
+                    assert_eq!(self.arena.backed.range(range).count() as u32, pages);
+                    self.leaving.push(leaving);
+                }
+            }
+            Op::Unback(index) => {
+                if let Some(index) = index.checked_rem(self.leaving.len()) {
+                    let leaving = self.leaving.swap_remove(index);
+                    drop(self.arena.unback(leaving));
+                    self.arena.check();
+                }
+            }
+            Op::Reattach(index) => {
+                if let Some(index) = index.checked_rem(self.leaving.len()) {
+                    let leaving = self.leaving.swap_remove(index);
+                    self.arena.reattach(leaving);
+                }
+            }
+            Op::Trim(keep) => {
+                self.arena.trim(keep);
+                let left = self.free_pages();
+                assert!(left <= u64::from(keep), "{left} free pages are left");
+            }
         }
         self.compare();
     }
@@ -278,6 +366,7 @@ impl<const KIB: usize> Model<KIB> {
         assert_eq!(counters.allocs, self.allocs);
         assert_eq!(counters.requested_bytes, self.requested);
         assert_eq!(counters.frees, self.frees);
+        assert!(counters.peak_bytes >= counters.live_bytes);
         for (offset, bytes) in &self.live {
             for at in [*offset, offset + bytes - 1] {
                 let page = (at / Self::PAGE) as u32;
@@ -291,6 +380,9 @@ impl<const KIB: usize> Model<KIB> {
         for (pending, _) in std::mem::take(&mut self.open) {
             self.arena.cancel(pending);
         }
+        for leaving in std::mem::take(&mut self.leaving) {
+            self.arena.reattach(leaving);
+        }
         for offset in self.live.keys().copied().collect::<Vec<_>>() {
             self.free(offset);
         }
@@ -298,6 +390,9 @@ impl<const KIB: usize> Model<KIB> {
         let counters = self.arena.counters();
         assert_eq!(counters.free_bytes, counters.held_bytes);
         assert_eq!(counters.trees, 0);
+        self.arena.trim(0);
+        let counters = self.arena.counters();
+        assert_eq!((counters.held_bytes, counters.chunks), (0, 0));
         self.arena.end();
     }
 }

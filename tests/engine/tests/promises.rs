@@ -11,7 +11,12 @@ const GROW: (bool, bool) = (false, true);
 const DEFAULT: (bool, bool) = (true, true);
 
 fn request(size: u64, (larger, grow): (bool, bool)) -> Request {
-    Request { size, larger, grow }
+    Request {
+        size,
+        larger,
+        grow,
+        ..Request::default()
+    }
 }
 
 /// Runs a generic test at 4, 16 and 64 KiB pages.
@@ -63,6 +68,17 @@ at_every_page_size! {
     an_arena_that_ends_loses_no_page;
     the_same_size_again_is_neither_split_nor_merged;
     quick_lists_are_bounded_and_merge_before_the_arena_grows;
+    /// Peer case: gpu_buddy `fragmentation`.
+    free_pages_in_pieces_serve_a_large_request_without_growing;
+    free_pages_elsewhere_are_used_up_before_a_full_arena_refuses;
+    a_request_that_fits_nowhere_leaves_all_as_it_was;
+    a_trimmed_arena_keeps_what_is_live_and_what_it_is_told;
+    metadata_leaves_with_the_memory_it_is_for;
+    pages_that_leave_can_be_had_by_nobody;
+    a_fresh_block_takes_nothing_that_was_there;
+    what_is_set_aside_stays_whole;
+    could_serve_says_what_reserve_does;
+    the_span_can_be_set_until_it_is_used;
 }
 
 mod generic {
@@ -174,7 +190,9 @@ mod generic {
         let (large, _) = arena.alloc(request(16 * page, GROW)).unwrap();
         arena.free(large).unwrap();
         for size in [32, page, 3 * page] {
-            arena.alloc(request(size, GROW)).unwrap();
+            let mut pending = arena.reserve(request(size, GROW)).unwrap();
+            arena.back(&mut pending, u32::MAX);
+            arena.commit(pending);
         }
         assert_eq!(arena.counters().held_bytes, 21 * page);
         assert_eq!(
@@ -192,18 +210,23 @@ mod generic {
         let mut live = Vec::new();
         for round in 0.. {
             let size = sizes[round % sizes.len()];
-            match arena.alloc(request(size, LARGER)) {
-                Ok((offset, _)) => live.push(offset),
-                Err(_) => break,
+            let pending = arena.reserve(request(size, LARGER)).unwrap();
+            if pending.missing() > 0 {
+                // Pieces from elsewhere: not what is tried here.
+                arena.cancel(pending);
+                break;
             }
+            live.push(pending.offset());
+            arena.commit(pending);
         }
         // In an order that is neither that of allocation nor its reverse.
         while !live.is_empty() {
             let next = live.len() * 7 / 11;
             arena.free(live.swap_remove(next)).unwrap();
         }
+        arena.drain();
         assert_eq!(
-            arena.alloc(request(64 * page, LARGER)),
+            arena.alloc(request(64 * page, NONE)),
             Ok((large, 64 * page))
         );
         assert_eq!(arena.counters().held_bytes, 64 * page);
@@ -220,7 +243,8 @@ mod generic {
                 arena.free(*offset).unwrap();
             }
         }
-        assert_eq!(arena.alloc(request(2 * page, LARGER)), Err(Refusal::Empty));
+        arena.drain();
+        assert_eq!(arena.alloc(request(2 * page, NONE)), Err(Refusal::Empty));
         assert_eq!(arena.counters().free_bytes, 16 * page);
         for _ in 0..16 {
             arena.alloc(request(page, NONE)).unwrap();
@@ -559,5 +583,206 @@ mod generic {
         let held = arena.counters().held_bytes;
         arena.alloc(request(1 << 20, DEFAULT)).unwrap();
         assert_eq!(arena.counters().held_bytes, held.max(1 << 20));
+    }
+
+    /// Fills so many pages with blocks of one page and frees every second one.
+    fn comb<const KIB: usize>(arena: &mut Arena<KIB>, pages: u64) -> Vec<u64> {
+        let page = Arena::<KIB>::PAGE;
+        let blocks: Vec<u64> = (0..pages)
+            .map(|_| arena.alloc(request(page, DEFAULT)).unwrap().0)
+            .collect();
+        for offset in blocks.iter().skip(1).step_by(2) {
+            arena.free(*offset).unwrap();
+        }
+        arena.drain();
+        blocks.into_iter().step_by(2).collect()
+    }
+
+    pub fn free_pages_in_pieces_serve_a_large_request_without_growing<const KIB: usize>() {
+        for flags in [LARGER, GROW, DEFAULT] {
+            let mut arena = Arena::<KIB>::new(1 << 20);
+            let page = Arena::<KIB>::PAGE;
+            comb(&mut arena, 400);
+            let (offset, bytes) = arena.alloc(request(200 * page, flags)).unwrap();
+            assert_eq!(bytes, 200 * page);
+            // At most a percent more than what was live at a time.
+            assert!(arena.counters().held_bytes <= 404 * page);
+            assert!(flags != LARGER || arena.counters().free_bytes == 0);
+            for index in [0, 1, 100, 199] {
+                let at = (offset / page) as u32 + index;
+                assert!(arena.engine.live_page(at).is_some());
+            }
+            arena.end();
+        }
+    }
+
+    pub fn free_pages_elsewhere_are_used_up_before_a_full_arena_refuses<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        arena.limit = 100;
+        comb(&mut arena, 80);
+        // 40 pages are free, 20 more may come: 61 are too many, with all of it undone.
+        for flags in [DEFAULT, GROW] {
+            assert_eq!(arena.alloc(request(61 * page, flags)), Err(Refusal::Empty));
+            assert_eq!(arena.counters().live_bytes, 40 * page);
+        }
+        arena.alloc(request(60 * page, DEFAULT)).unwrap();
+        assert_eq!(arena.counters().held_bytes, 100 * page);
+        assert_eq!(arena.alloc(request(1, DEFAULT)), Err(Refusal::Empty));
+    }
+
+    pub fn a_request_that_fits_nowhere_leaves_all_as_it_was<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        comb(&mut arena, 64);
+        let before = arena.counters();
+        assert_eq!(arena.alloc(request(33 * page, LARGER)), Err(Refusal::Empty));
+        assert_eq!(arena.counters(), before);
+        arena.alloc(request(32 * page, LARGER)).unwrap();
+    }
+
+    pub fn a_trimmed_arena_keeps_what_is_live_and_what_it_is_told<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let kept = comb(&mut arena, 3000);
+        assert_eq!(arena.trim(1500), 0);
+        assert_eq!(arena.trim(1000), 500);
+        assert_eq!(arena.trim(0), 1000);
+        assert_eq!(arena.trim(0), 0);
+        assert_eq!(arena.counters().held_bytes, 1500 * page);
+        for offset in kept {
+            arena.free(offset).unwrap();
+        }
+        assert_eq!(arena.trim(0), 1500);
+        assert_eq!(arena.counters().held_bytes, 0);
+        arena.end();
+    }
+
+    pub fn metadata_leaves_with_the_memory_it_is_for<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let blocks: Vec<u64> = [1, 900, 1024, 3000, 2049, 5]
+            .map(|pages| arena.alloc(request(pages * page, GROW)).unwrap().0)
+            .into();
+        assert!(arena.counters().chunks >= 7);
+        for offset in &blocks[1..] {
+            arena.free(*offset).unwrap();
+        }
+        arena.trim(0);
+        // That of the first block.
+        assert_eq!(arena.counters().chunks, 1);
+        arena.free(blocks[0]).unwrap();
+        arena.trim(0);
+        assert_eq!(arena.counters().chunks, 0);
+        // A block that never comes takes none with it, however far it came.
+        for brought in [0, 1, 1023, 1024, 1025, 2048, 3000] {
+            let mut pending = arena.reserve(request(3000 * page, GROW)).unwrap();
+            arena.back(&mut pending, brought);
+            arena.cancel(pending);
+            assert_eq!(arena.counters().chunks, 0);
+        }
+    }
+
+    pub fn pages_that_leave_can_be_had_by_nobody<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (block, _) = arena.alloc(request(4 * page, GROW)).unwrap();
+        arena.free(block).unwrap();
+        arena.drain();
+        let leaving = arena.detach(64).unwrap();
+        assert_eq!(
+            (leaving.page(), leaving.pages()),
+            ((block / page) as u32, 4)
+        );
+        for size in [32, page, 4 * page] {
+            assert_eq!(arena.alloc(request(size, LARGER)), Err(Refusal::Empty));
+        }
+        assert_eq!(arena.free(block), Err(FreeError::NotLive));
+        assert!(arena.engine.live_page(leaving.page()).is_none());
+        assert!(arena.detach(64).is_none());
+        arena.reattach(leaving);
+        let (again, _) = arena.alloc(request(4 * page, LARGER)).unwrap();
+        assert_eq!(again, block);
+    }
+
+    pub fn a_fresh_block_takes_nothing_that_was_there<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (old, _) = arena.alloc(request(5 * page, GROW)).unwrap();
+        arena.free(old).unwrap();
+        arena.alloc(request(64, GROW)).unwrap();
+        let fresh = |size| Request {
+            fresh: true,
+            ..request(size, DEFAULT)
+        };
+        for (size, missing) in [(32, 1), (page, 1), (5 * page, 5), (8 * page, 8)] {
+            let mut pending = arena.reserve(fresh(size)).unwrap();
+            assert_eq!(pending.missing(), missing);
+            arena.back(&mut pending, u32::MAX);
+            arena.commit(pending);
+        }
+    }
+
+    pub fn what_is_set_aside_stays_whole<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (whole, _) = arena.alloc(request(4 * page, GROW)).unwrap();
+        let (part, _) = arena.alloc(request(64, GROW)).unwrap();
+        arena.free(whole).unwrap();
+        arena.drain();
+        let modest = |size, flags| Request {
+            modest: true,
+            ..request(size, flags)
+        };
+        for size in [page, 2 * page, 4 * page] {
+            assert!(arena.reserve(modest(size, LARGER)).is_err());
+            let pending = arena.reserve(modest(size, DEFAULT)).unwrap();
+            assert_eq!(u64::from(pending.missing()), size / page);
+            arena.cancel(pending);
+        }
+        // What a broken page has can be had.
+        let pending = arena.reserve(modest(page / 2, LARGER)).unwrap();
+        assert_eq!(pending.offset() / page, part / page);
+        arena.cancel(pending);
+        assert_eq!(arena.alloc(request(4 * page, NONE)).unwrap().0, whole);
+    }
+
+    pub fn could_serve_says_what_reserve_does<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let sizes = [1, 32, 64, page / 2, page, 3 * page, 20 * page, 21 * page];
+        for flags in [NONE, LARGER, GROW, DEFAULT] {
+            for size in sizes {
+                for modest in [false, true] {
+                    let mut arena = Arena::<KIB>::new(1 << 20);
+                    comb(&mut arena, 40);
+                    let (small, _) = arena.alloc(request(64, LARGER)).unwrap();
+                    arena.alloc(request(64, LARGER)).unwrap();
+                    arena.free(small).unwrap();
+                    arena.drain();
+                    let want = Request {
+                        modest,
+                        ..request(size, flags)
+                    };
+                    let room = page;
+                    arena.limit = 41;
+                    let could = arena.engine.could_serve(&want, room, &mut arena.kit);
+                    assert_eq!(could, arena.alloc(want).is_ok(), "{want:?}");
+                }
+            }
+        }
+    }
+
+    pub fn the_span_can_be_set_until_it_is_used<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        assert!(!arena.engine.set_span(0));
+        assert!(!arena.engine.set_span(u32::MAX));
+        assert!(arena.engine.set_span(7));
+        assert_eq!(arena.engine.span_bytes(), 7 * page);
+        for _ in 0..7 {
+            arena.alloc(request(page, GROW)).unwrap();
+        }
+        assert_eq!(arena.alloc(request(1, GROW)), Err(Refusal::NoSpace));
+        assert!(!arena.engine.set_span(8));
     }
 }

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How free pages leave: to another place of the arena, or back to the system.
+//!
+//! In batches, each in four steps: under the lock they are put out of reach; without it, the faults
+//! that may have found them are waited for, and their mappings removed; under the lock they are
+//! taken out; without it, they are used elsewhere or dropped. A page that somebody else refers to (a
+//! pipe, a pin) is dropped in any case: it lives on for him alone.
+
+use super::Arena;
+use crate::{
+    engine::{
+        Leaving,
+        BATCH, //
+    },
+    ffi,
+    memory::KernelKit,
+    page::Supply,
+    window::Window,
+};
+use kernel::page::PAGE_SHIFT;
+
+/// The most pieces in a batch.
+const PIECES: usize = 16;
+
+/// Whether faults in flight are waited for. Who reclaims memory must not: the fault may be waiting
+/// for memory itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Wait,
+    #[expect(dead_code)] // Until the shrinker is in.
+    Try,
+}
+
+/// What becomes of the room that pages leave under the limits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// It stays the arena's, as a promise.
+    Kept,
+    /// Others may have it.
+    Given,
+}
+
+impl Arena {
+    /// Gives at most `most` free pages back to the system, down to `keep` of them. Gives how many
+    /// went. May sleep.
+    pub(super) fn give_up(&self, most: u64, keep: u32, patience: Patience) -> u64 {
+        self.state.lock().engine.drain(&mut KernelKit::default());
+        let mut freed = 0;
+        while freed < most {
+            let free = self.state.lock().engine.run_pages();
+            let batch = u64::from(free.saturating_sub(keep)).min(most - freed);
+            let mut pages = Supply::new();
+            let count = self.take_free(batch as u32, patience, Room::Given, &mut pages);
+            if count == 0 {
+                break;
+            }
+            drop(pages);
+            self.shared_limit.give(u64::from(count) << PAGE_SHIFT);
+            freed += u64::from(count);
+            ffi::resched();
+        }
+        freed
+    }
+
+    /// Takes at most `most` free pages, and at most a batch, for another place of the arena: their
+    /// room is promised. Gives how many bytes, and in `pages` those that nobody else refers to.
+    pub(super) fn take_to_move(&self, most: u32, pages: &mut Supply) -> u64 {
+        let count = self.take_free(most, Patience::Wait, Room::Kept, pages);
+        pages.keep_sole();
+        u64::from(count) << PAGE_SHIFT
+    }
+
+    /// Takes at most `most` free pages, and at most a batch, unmapped, into `pages`, which is empty.
+    /// Gives how many.
+    fn take_free(&self, most: u32, patience: Patience, room: Room, pages: &mut Supply) -> u32 {
+        let mut pieces = self.detach(most.min(BATCH));
+        if pieces[0].is_none() {
+            return 0;
+        }
+        if patience == Patience::Wait {
+            self.space.settle();
+        } else if !self.space.is_settled() {
+            let mut state = self.state.lock();
+            for piece in pieces.into_iter().flatten() {
+                state.engine.reattach(piece);
+            }
+            return 0;
+        }
+        self.unmap(&pieces);
+        Window::Leave.open();
+        let mut count = 0;
+        for piece in pieces.iter_mut().map_while(Option::take) {
+            count += piece.pages();
+            // What comes back in the kit is dropped after the unlock.
+            let mut kit = KernelKit::default();
+            let mut state = self.state.lock();
+            if room == Room::Kept {
+                state.promised += u64::from(piece.pages()) << PAGE_SHIFT;
+            }
+            state
+                .engine
+                .unback(piece, &mut kit, &mut |page| pages.put(page));
+        }
+        count
+    }
+
+    /// Puts at most `most` free pages out of reach.
+    fn detach(&self, most: u32) -> [Option<Leaving>; PIECES] {
+        let mut pieces = [const { None }; PIECES];
+        let mut left = most;
+        let mut kit = KernelKit::default();
+        let mut state = self.state.lock();
+        for place in &mut pieces {
+            let Some(piece) = state.engine.detach(left, &mut kit) else {
+                break;
+            };
+            left -= piece.pages();
+            *place = Some(piece);
+        }
+        drop(state);
+        pieces
+    }
+
+    /// Removes the mappings of pages that are out of reach: in one go where they lie side by side.
+    fn unmap(&self, pieces: &[Option<Leaving>]) {
+        let (mut first, mut pages) = (0, 0);
+        for piece in pieces.iter().flatten() {
+            // Those of one run come from its end.
+            if piece.page() + piece.pages() != first {
+                if pages > 0 {
+                    self.space.unmap(first, pages);
+                }
+                pages = 0;
+            }
+            first = piece.page();
+            pages += piece.pages();
+        }
+        self.space.unmap(first, pages);
+    }
+}

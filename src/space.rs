@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The address space of an arena: what of it is mapped, in whatever process, and how that is undone.
+//!
+//! It is an inode of its own, in a file system that nobody sees, so that unmapping meets the mappings
+//! of this arena and no others, whichever device node they were made through.
+//!
+//! A page that leaves must not come back through a fault in flight. So a fault holds the space
+//! ([`Space::hold`]) from its lookup until the page table entry is set, and whoever takes a page away
+//! makes it unfindable first, then waits for the faults that may have found it ([`Space::settle`]),
+//! then removes the entries ([`Space::unmap`]).
+
+use crate::ffi::raw;
+use core::ptr::NonNull;
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+/// The address space of one arena.
+///
+/// # Invariants
+///
+/// `0` is an inode that was made for this object and is put when it is dropped.
+pub(crate) struct Space(NonNull<raw::inode>);
+
+// SAFETY: An inode belongs to no thread.
+unsafe impl Send for Space {}
+// SAFETY: What is done through a shared `Space` is done under the inode's own locks.
+unsafe impl Sync for Space {}
+
+/// Faults may find pages as long as this lives: what they find stays.
+pub(crate) struct Held<'a>(&'a Space);
+
+impl Space {
+    /// A space that is mapped nowhere. `ENOMEM` when memory is short.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: May be called where sleeping is allowed.
+        let inode = unsafe { raw::freelist_space_new() };
+        // INVARIANT: It was just made.
+        NonNull::new(inode).map(Self).ok_or(ENOMEM)
+    }
+
+    /// Makes all mappings of a file mappings of this space.
+    ///
+    /// # Safety
+    ///
+    /// `file` is being opened: nobody else sees it. The space outlives it.
+    pub(crate) unsafe fn attach(&self, file: *mut bindings::file) {
+        // SAFETY: By the invariant and by the caller's promise both are there.
+        unsafe { raw::freelist_space_attach(self.0.as_ptr(), file.cast()) };
+    }
+
+    /// Begins a lookup whose page is to be mapped. May sleep.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        // SAFETY: By the invariant the inode is there. `Held` releases what is taken here.
+        unsafe { raw::freelist_space_hold(self.0.as_ptr()) };
+        Held(self)
+    }
+
+    /// Waits until all lookups that have begun are over. May sleep.
+    pub(crate) fn settle(&self) {
+        // SAFETY: By the invariant the inode is there.
+        unsafe { raw::freelist_space_settle(self.0.as_ptr()) };
+    }
+
+    /// Says whether no lookup is going on, without waiting for one.
+    pub(crate) fn is_settled(&self) -> bool {
+        // SAFETY: By the invariant the inode is there.
+        unsafe { raw::freelist_space_is_settled(self.0.as_ptr()) }
+    }
+
+    /// Removes the mappings of `pages` pages from page number `first` on. May sleep.
+    pub(crate) fn unmap(&self, first: u32, pages: u32) {
+        // SAFETY: By the invariant the inode is there.
+        unsafe { raw::freelist_space_unmap(self.0.as_ptr(), first.into(), pages.into()) };
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant the inode is ours, and nobody has it after this.
+        unsafe { raw::freelist_space_free(self.0.as_ptr()) };
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // SAFETY: It was taken when this was made, by the same thread.
+        unsafe { raw::freelist_space_release(self.0 .0.as_ptr()) };
+    }
+}

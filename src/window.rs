@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Race windows that tests hold open.
+//!
+//! Some races are too narrow to be met by chance. On kernels for fault injection debugfs has a file
+//! for each such window, `delay_us/NAME`: whoever is in it sleeps for that many microseconds. On all
+//! other kernels nothing of this is there.
+
+/// A place where two threads could meet.
+#[derive(Clone, Copy)]
+pub(crate) enum Window {
+    /// A page fault has found its page and has not mapped it yet.
+    Fault,
+    /// Pages that leave are unmapped, and still in their place.
+    Leave,
+    /// A block is complete, and its answer not out yet.
+    Answer,
+}
+
+#[cfg(not(CONFIG_FAULT_INJECTION))]
+impl Window {
+    /// Nothing.
+    pub(crate) fn open(self) {}
+}
+
+#[cfg(CONFIG_FAULT_INJECTION)]
+mod forced {
+    use super::Window;
+    use crate::debugfs::Dir;
+    use kernel::{
+        prelude::*,
+        sync::atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        time::{
+            delay::fsleep,
+            Delta, //
+        },
+    };
+
+    /// How long each window is held open, in microseconds.
+    static DELAYS: [Atomic<u32>; 3] = [const { Atomic::new(0) }; 3];
+
+    impl Window {
+        /// Makes the files in debugfs `delay_us`.
+        pub(crate) fn files(parent: &Dir) -> Result<Dir> {
+            let dir = Dir::new(c"delay_us", Some(parent))?;
+            for (name, delay) in [c"fault", c"leave", c"answer"].into_iter().zip(&DELAYS) {
+                dir.number(name, delay);
+            }
+            Ok(dir)
+        }
+
+        /// Sleeps as long as the window is to be held open.
+        pub(crate) fn open(self) {
+            let delay = DELAYS[self as usize].load(Relaxed);
+            if delay > 0 {
+                fsleep(Delta::from_micros(delay.into()));
+            }
+        }
+    }
+}
