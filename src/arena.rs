@@ -28,6 +28,7 @@
 //! nothing live there, a page fault no page.
 
 pub(crate) mod bounds;
+mod bulk;
 mod grow;
 mod leave;
 
@@ -169,13 +170,10 @@ impl Arena {
         answer: impl FnOnce(u64, u64) -> Result,
     ) -> Result {
         let mut kit = KernelKit::default();
-        let mut pending = self.reserve(request, &mut kit)?;
-        let result = self
-            .fill(&mut pending, &mut kit, request.grow)
-            .and_then(|()| {
-                Window::Answer.open();
-                answer(pending.offset(), pending.block_bytes())
-            });
+        let pending = self.reserve(request, &mut kit)?;
+        let pending = self.filled(pending, request, &mut kit)?;
+        Window::Answer.open();
+        let result = answer(pending.offset(), pending.block_bytes());
         match result {
             Ok(()) => self.state.lock().engine.commit(pending),
             Err(_) => self.cancel(pending, &mut kit),
@@ -187,7 +185,7 @@ impl Arena {
         let mut trimmed = false;
         loop {
             let mut state = self.state.lock();
-            if request.grow && request.size > state.limit && request.size <= 1 << MAX_SHIFT {
+            if state.forbids(request) {
                 return Err(EDQUOT);
             }
             let result = state.engine.reserve(request, kit);
@@ -204,6 +202,22 @@ impl Arena {
                     }
                 }
                 result => return Ok(result?),
+            }
+        }
+    }
+
+    /// A reserved block with all of its pages; where they cannot be had it is undone. May sleep.
+    fn filled(
+        &self,
+        mut pending: Pending,
+        request: &Request,
+        kit: &mut KernelKit,
+    ) -> Result<Pending> {
+        match self.fill(&mut pending, kit, request.grow) {
+            Ok(()) => Ok(pending),
+            Err(error) => {
+                self.cancel(pending, kit);
+                Err(error)
             }
         }
     }
@@ -244,12 +258,11 @@ impl Arena {
     /// `EINVAL` when the offset cannot be one, is beyond the arena or inside a live block,
     /// `ENOENT` when nothing live is there.
     pub(crate) fn free(&self, offset: u64) -> Result {
-        let page = ffi::index_nospec(offset >> PAGE_SHIFT, MAX_PAGES).ok_or(EINVAL)?;
-        let offset = (u64::from(page) << PAGE_SHIFT) | (offset & (PAGE_SIZE as u64 - 1));
         // What comes back in the kit is dropped after the unlock.
         let mut kit = KernelKit::default();
-        let result = self.state.lock().engine.free(offset, &mut kit);
-        Ok(result?)
+        // The guard goes at the end of this statement.
+        let result = self.state.lock().free(offset, &mut kit);
+        result
     }
 
     /// The page behind page number `index`, with a reference, if a live block lies in it.
@@ -299,6 +312,20 @@ impl Arena {
             ffi::resched();
         }
         self.shared_limit.give(held);
+    }
+}
+
+impl State {
+    /// Whether a request is larger than all that the arena may ever hold.
+    fn forbids(&self, request: &Request) -> bool {
+        request.grow && request.size > self.limit && request.size <= 1 << MAX_SHIFT
+    }
+
+    /// Takes the live block at `offset` back.
+    fn free(&mut self, offset: u64, kit: &mut KernelKit) -> Result {
+        let page = ffi::index_nospec(offset >> PAGE_SHIFT, MAX_PAGES).ok_or(EINVAL)?;
+        let offset = (u64::from(page) << PAGE_SHIFT) | (offset & (PAGE_SIZE as u64 - 1));
+        Ok(self.engine.free(offset, kit)?)
     }
 }
 

@@ -17,7 +17,8 @@ use crate::{
     },
     ffi::{
         raw::*,
-        Argument, //
+        Argument,
+        Array, //
     },
 };
 use kernel::{
@@ -62,6 +63,8 @@ pub(crate) fn call(arena: &Arena, writable: bool, command: u32, address: usize) 
         FREELIST_NR_INFO => info(arena, argument),
         FREELIST_NR_ALLOC => changes(alloc),
         FREELIST_NR_FREE => changes(free),
+        FREELIST_NR_ALLOC_BULK => changes(alloc_bulk),
+        FREELIST_NR_FREE_BULK => changes(free_bulk),
         FREELIST_NR_LIMIT => changes(limit),
         FREELIST_NR_STAT => stat(arena, argument),
         _ => Err(ENOTTY),
@@ -83,22 +86,10 @@ fn info(arena: &Arena, argument: Argument) -> Result {
 
 fn alloc(arena: &Arena, argument: Argument) -> Result {
     let asked: freelist_alloc = argument.read()?;
-    let flags = asked.flags;
-    if flags & !KNOWN != 0 || asked.reserved != 0 || asked.size == 0 {
+    if asked.reserved != 0 {
         return Err(EINVAL);
     }
-    if asked.timeout_ns != 0 && flags & FREELIST_WAIT == 0 {
-        return Err(EINVAL);
-    }
-    if flags & !FEATURES != 0 {
-        return Err(EOPNOTSUPP);
-    }
-    let request = Request {
-        size: asked.size,
-        larger: flags & FREELIST_LARGER != 0,
-        grow: flags & FREELIST_GROW != 0,
-        ..Request::default()
-    };
+    let request = request(asked.size, asked.flags, asked.timeout_ns)?;
     arena.alloc(&request, |offset, block_bytes| {
         argument.write(&freelist_alloc {
             offset,
@@ -108,9 +99,67 @@ fn alloc(arena: &Arena, argument: Argument) -> Result {
     })
 }
 
+/// What a caller asks for, if it makes sense and this version has it.
+fn request(size: u64, flags: u32, timeout_ns: i64) -> Result<Request> {
+    if size == 0 || flags & !KNOWN != 0 || (timeout_ns != 0 && flags & FREELIST_WAIT == 0) {
+        return Err(EINVAL);
+    }
+    if flags & !FEATURES != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(Request {
+        size,
+        larger: flags & FREELIST_LARGER != 0,
+        grow: flags & FREELIST_GROW != 0,
+        ..Request::default()
+    })
+}
+
 fn free(arena: &Arena, argument: Argument) -> Result {
     let asked: freelist_free = argument.read()?;
     arena.free(asked.offset)
+}
+
+fn alloc_bulk(arena: &Arena, argument: Argument) -> Result {
+    let asked: freelist_bulk = argument.read()?;
+    if asked.count == 0 || asked.reserved != 0 {
+        return Err(EINVAL);
+    }
+    let request = request(asked.size, asked.flags, asked.timeout_ns)?;
+    let answer = |done| argument.write(&freelist_bulk { done, ..asked });
+    let array = Array(asked.offsets);
+    let mut told = 0;
+    arena.alloc_bulk(&request, asked.count, |offsets| {
+        let stored = array.store(told, offsets);
+        // Told before they are live: nothing can be undone afterwards.
+        if stored == 0 || answer(told + stored as u32).is_err() {
+            return 0;
+        }
+        told += stored as u32;
+        stored
+    })?;
+    Ok(())
+}
+
+fn free_bulk(arena: &Arena, argument: Argument) -> Result {
+    let asked: freelist_bulk = argument.read()?;
+    if asked.count == 0 || asked.reserved != 0 {
+        return Err(EINVAL);
+    }
+    if (asked.size, asked.flags, asked.timeout_ns) != (0, 0, 0) {
+        return Err(EINVAL);
+    }
+    let answer = |done| argument.write(&freelist_bulk { done, ..asked });
+    // What is freed stays freed: the answer has to be possible before.
+    answer(0)?;
+    let array = Array(asked.offsets);
+    let mut loaded = 0;
+    let done = arena.free_bulk(asked.count, |offsets| {
+        let count = array.load(loaded, offsets);
+        loaded += count as u32;
+        count
+    })?;
+    answer(done)
 }
 
 fn limit(arena: &Arena, argument: Argument) -> Result {

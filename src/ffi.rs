@@ -42,7 +42,7 @@ macro_rules! contract {
     )*};
 }
 
-contract! { freelist_info freelist_alloc freelist_free freelist_limit freelist_stat }
+contract! { freelist_info freelist_alloc freelist_free freelist_bulk freelist_limit freelist_stat }
 
 /// The argument of a call: where the caller's structure is, and how long the caller thinks it is.
 #[derive(Clone, Copy)]
@@ -84,6 +84,48 @@ impl Argument {
                 size_of::<T>(),
             )
         })
+    }
+}
+
+/// An array of a caller's, of numbers of 8 bytes: its address, as the contract has it.
+///
+/// Other threads may change it at any time: each element is copied once.
+#[derive(Clone, Copy)]
+pub(crate) struct Array(pub(crate) u64);
+
+impl Array {
+    /// The address of element `index`, if the array is where a caller's memory can be.
+    fn at(self, index: u32) -> Option<usize> {
+        let address = self
+            .0
+            .checked_add(u64::from(index) * size_of::<u64>() as u64)?;
+        usize::try_from(address).ok()
+    }
+
+    /// Copies the elements from `index` on into `to`. Says how many: all before the first that
+    /// cannot be read.
+    pub(crate) fn load(self, index: u32, to: &mut [u64]) -> usize {
+        let Some(address) = self.at(index) else {
+            return 0;
+        };
+        // SAFETY: `to` is valid for writes of its size, and any bytes are numbers. The address is
+        // the caller's, and is checked as such.
+        let left =
+            unsafe { raw::freelist_array_in(to.as_mut_ptr().cast(), address, size_of_val(to)) };
+        (size_of_val(to) - left) / size_of::<u64>()
+    }
+
+    /// Copies `from` to the elements from `index` on. Says how many: all before the first that
+    /// cannot be written.
+    pub(crate) fn store(self, index: u32, from: &[u64]) -> usize {
+        let Some(address) = self.at(index) else {
+            return 0;
+        };
+        // SAFETY: `from` is valid for reads of its size. The address is the caller's, and is
+        // checked as such.
+        let left =
+            unsafe { raw::freelist_array_out(address, from.as_ptr().cast(), size_of_val(from)) };
+        (size_of_val(from) - left) / size_of::<u64>()
     }
 }
 

@@ -246,6 +246,17 @@ int freelist_copy_out(unsigned long to, unsigned long user_size, const void *fro
 	return copy_struct_to_user((void __user *)to, user_size, from, size, NULL);
 }
 
+/* Parts of an array of user space; both answer the bytes that could not be copied. */
+unsigned long freelist_array_in(void *to, unsigned long from, unsigned long size)
+{
+	return copy_from_user(to, (const void __user *)from, size);
+}
+
+unsigned long freelist_array_out(unsigned long to, const void *from, unsigned long size)
+{
+	return copy_to_user((void __user *)to, from, size);
+}
+
 /* debugfs, also where there is none: then these do nothing. */
 struct dentry *freelist_debugfs_dir(const char *name, struct dentry *parent)
 {

@@ -24,6 +24,8 @@ enum {
 	FREELIST_NR_INFO = _IOC_NR(FREELIST_IOC_INFO),
 	FREELIST_NR_ALLOC = _IOC_NR(FREELIST_IOC_ALLOC),
 	FREELIST_NR_FREE = _IOC_NR(FREELIST_IOC_FREE),
+	FREELIST_NR_ALLOC_BULK = _IOC_NR(FREELIST_IOC_ALLOC_BULK),
+	FREELIST_NR_FREE_BULK = _IOC_NR(FREELIST_IOC_FREE_BULK),
 	FREELIST_NR_LIMIT = _IOC_NR(FREELIST_IOC_LIMIT),
 	FREELIST_NR_STAT = _IOC_NR(FREELIST_IOC_STAT),
 	/* In the flags of an unmapped area that is looked for. */
@@ -67,6 +69,8 @@ void freelist_resched(void);
 int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size);
 int freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
 		       unsigned long size);
+unsigned long freelist_array_in(void *to, unsigned long from, unsigned long size);
+unsigned long freelist_array_out(unsigned long to, const void *from, unsigned long size);
 
 struct dentry *freelist_debugfs_dir(const char *name, struct dentry *parent);
 struct dentry *freelist_debugfs_file(const char *name, unsigned short mode, struct dentry *parent,

@@ -209,6 +209,112 @@ mod arena {
         Ok(())
     }
 
+    fn live_blocks(arena: &Arena) -> u64 {
+        let mut now = Snapshot::default();
+        arena.snapshot(&mut now);
+        now.stat().live_blocks
+    }
+
+    #[test]
+    fn a_bulk_gives_and_takes_blocks_in_batches() -> Result {
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        for size in [32, PAGE, 3 * PAGE] {
+            let mut offsets: KVec<u64> = KVec::with_capacity(150, GFP_KERNEL)?;
+            let done = arena.alloc_bulk(&request(size), 150, |batch| {
+                assert!(batch.len() <= 64);
+                // They are not live before the caller has them.
+                assert_eq!(live_blocks(&arena), offsets.len() as u64);
+                for offset in batch {
+                    assert!(!offsets.contains(offset));
+                    assert_eq!(arena.free(*offset), Err(ENOENT));
+                    let _ = offsets.push(*offset, GFP_KERNEL);
+                }
+                batch.len()
+            });
+            assert_eq!(done, Ok(150));
+            assert_eq!(offsets.len(), 150);
+            assert_eq!(live_blocks(&arena), 150);
+            assert_eq!(arena.check(), Ok(()));
+            let mut rest = offsets.iter();
+            let done = arena.free_bulk(150, |batch| {
+                batch
+                    .iter_mut()
+                    .zip(&mut rest)
+                    .map(|(to, from)| *to = *from)
+                    .count()
+            });
+            assert_eq!(done, Ok(150));
+            assert_eq!(live_blocks(&arena), 0);
+            assert_eq!(arena.check(), Ok(()));
+        }
+        registry.close(&arena);
+        assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_bulk_cannot_store_is_undone() -> Result {
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        for size in [32, PAGE, 3 * PAGE] {
+            let none = arena.alloc_bulk(&request(size), 100, |_| 0);
+            assert_eq!(none, Err(EFAULT));
+            assert_eq!(live_blocks(&arena), 0);
+            let mut room = 70;
+            let some = arena.alloc_bulk(&request(size), 200, |batch| {
+                let stored = batch.len().min(room);
+                room -= stored;
+                stored
+            });
+            assert_eq!(some, Ok(70));
+            assert_eq!(live_blocks(&arena), 70);
+            assert_eq!(arena.check(), Ok(()));
+            // All of them, wherever they are.
+            for granule in 0..100 * PAGE / 16 {
+                let _ = arena.free(granule * 16);
+            }
+            let _ = (0..1000 * PAGE)
+                .step_by(PAGE_SIZE)
+                .map(|at| arena.free(at))
+                .count();
+            assert_eq!(live_blocks(&arena), 0);
+        }
+        registry.close(&arena);
+        assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
+    #[test]
+    fn a_bulk_that_is_refused_says_how_far_it_came() -> Result {
+        let registry = Registry::with_limits(100 * PAGE, 100 * PAGE)?;
+        let arena = registry.open()?;
+        let all = |batch: &[u64]| batch.len();
+        assert_eq!(arena.alloc_bulk(&request(PAGE), 150, all), Ok(100));
+        assert_eq!(arena.alloc_bulk(&request(PAGE), 50, all), Err(EDQUOT));
+        assert_eq!(live_blocks(&arena), 100);
+        // Page 50 twice: the second time it is refused.
+        let mut pages = Iterator::chain(0..=50, 50..99);
+        let mut load = |batch: &mut [u64]| {
+            let pages = batch.iter_mut().zip(&mut pages);
+            pages.map(|(to, page)| *to = page * PAGE).count()
+        };
+        assert_eq!(arena.free_bulk(100, &mut load), Ok(51));
+        assert_eq!(live_blocks(&arena), 49);
+        assert_eq!(
+            arena.free_bulk(1, |batch| {
+                batch.fill(50 * PAGE);
+                1
+            }),
+            Err(ENOENT)
+        );
+        assert_eq!(arena.free_bulk(1, |_| 0), Err(EFAULT));
+        assert_eq!(arena.check(), Ok(()));
+        registry.close(&arena);
+        assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
     fn bounds(limit: u64, span: u64) -> Bounds {
         Bounds {
             limit: limit * PAGE,

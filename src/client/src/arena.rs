@@ -14,8 +14,8 @@ use crate::error::{Call, Error, Result};
 use crate::mapping::Mapping;
 use crate::sys;
 use crate::uapi::{
-    self, freelist_alloc, freelist_free, freelist_info as Info, freelist_limit as Limit,
-    freelist_stat as Stat,
+    self, freelist_alloc, freelist_bulk, freelist_free, freelist_info as Info,
+    freelist_limit as Limit, freelist_stat as Stat,
 };
 
 /// Where the module puts its device.
@@ -178,6 +178,41 @@ impl Arena {
     pub fn free(&self, offset: u64) -> Result<()> {
         sys::free(self.as_fd(), &freelist_free { offset })
             .map_err(Error::refused(Call::Free { offset }))
+    }
+
+    /// Asks for as many blocks of at least `size` bytes as `offsets` has room
+    /// for, in one call. Says how many were given: their offsets are at its
+    /// beginning. Fewer than all is no error; asking for the rest tells why.
+    ///
+    /// # Errors
+    ///
+    /// When not even one was given: those of [`Arena::alloc`], and `EINVAL`
+    /// when `offsets` is empty.
+    pub fn alloc_bulk(&self, size: u64, flags: Flags, offsets: &mut [u64]) -> Result<usize> {
+        let count = offsets.len();
+        let mut request = freelist_bulk {
+            size,
+            flags: flags.bits(),
+            ..Default::default()
+        };
+        sys::alloc_bulk(self.as_fd(), &mut request, offsets)
+            .map_err(Error::refused(Call::AllocBulk { size, count, flags }))?;
+        Ok(request.done as usize)
+    }
+
+    /// Gives the blocks at `offsets` back, in one call, up to the first that is
+    /// refused. Says how many were taken back; giving the rest tells why not
+    /// more.
+    ///
+    /// # Errors
+    ///
+    /// When not even one was taken back: those of [`Arena::free`], and `EINVAL`
+    /// when `offsets` is empty.
+    pub fn free_bulk(&self, offsets: &[u64]) -> Result<usize> {
+        let count = offsets.len();
+        let done = sys::free_bulk(self.as_fd(), offsets)
+            .map_err(Error::refused(Call::FreeBulk { count }))?;
+        Ok(done as usize)
     }
 
     /// Bounds the bytes of pages that the arena may hold. Live blocks stay as

@@ -30,6 +30,20 @@ pub enum Call {
         /// Offset in the arena, in bytes.
         offset: u64,
     },
+    /// FREELIST_IOC_ALLOC_BULK of `count` blocks of `size` bytes.
+    AllocBulk {
+        /// Bytes asked for, of each.
+        size: u64,
+        /// Blocks asked for.
+        count: usize,
+        /// What the request allowed.
+        flags: Flags,
+    },
+    /// FREELIST_IOC_FREE_BULK of `count` blocks.
+    FreeBulk {
+        /// Blocks given back.
+        count: usize,
+    },
     /// FREELIST_IOC_LIMIT; what is 0 is left as it is.
     Limit {
         /// Bytes of pages that the arena may hold.
@@ -54,6 +68,10 @@ impl fmt::Display for Call {
             Call::Info => write!(f, "INFO"),
             Call::Alloc { size, flags } => write!(f, "ALLOC of {size} bytes ({flags})"),
             Call::Free { offset } => write!(f, "FREE of offset {offset:#x}"),
+            Call::AllocBulk { size, count, flags } => {
+                write!(f, "ALLOC_BULK of {count} blocks of {size} bytes ({flags})")
+            }
+            Call::FreeBulk { count } => write!(f, "FREE_BULK of {count} blocks"),
             Call::Limit { bytes, span } => {
                 write!(f, "LIMIT to {bytes} bytes held, {span} bytes of offsets")
             }
@@ -136,6 +154,15 @@ fn open_advice(errno: Errno) -> &'static str {
 }
 
 fn advice(call: Call, errno: Errno) -> &'static str {
+    // Each block of many is asked for and given back like one.
+    let call = match call {
+        Call::AllocBulk { count: 0, .. } | Call::FreeBulk { count: 0 } => {
+            return "; of no blocks at all"
+        }
+        Call::AllocBulk { size, flags, .. } => Call::Alloc { size, flags },
+        Call::FreeBulk { .. } => Call::Free { offset: 0 },
+        call => call,
+    };
     match (call, errno) {
         (_, Errno::ENOTTY) => "; this file is not /dev/freelist, or the module is older",
         (_, Errno::EBADF) => "; the arena has to be open for writing",
@@ -187,6 +214,20 @@ mod tests {
              no free block serves it, and without GROW the arena takes no pages"
         );
         assert_eq!(error.errno(), Some(Errno::ENOMEM));
+    }
+
+    #[test]
+    fn many_blocks_are_refused_for_the_reasons_of_one() {
+        let call = Call::AllocBulk {
+            size: 0,
+            count: 3,
+            flags: Flags::DEFAULT,
+        };
+        let message = Error::refused(call)(Errno::EINVAL).to_string();
+        assert!(message.starts_with("ALLOC_BULK of 3 blocks of 0 bytes (LARGER|GROW): EINVAL"));
+        assert!(message.ends_with("; ask for at least 1 byte"), "{message}");
+        let none = Error::refused(Call::FreeBulk { count: 0 })(Errno::EINVAL).to_string();
+        assert!(none.ends_with("; of no blocks at all"), "{none}");
     }
 
     #[test]

@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use nix::errno::Errno;
 use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
 
-use crate::uapi::{freelist_alloc, freelist_free, freelist_info, freelist_limit, freelist_stat};
+use crate::uapi::{
+    freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_stat,
+};
 
 mod request {
     use crate::uapi::*;
@@ -37,6 +39,20 @@ mod request {
         free,
         FREELIST_IOC_FREE,
         freelist_free
+    );
+    nix::ioctl_readwrite_bad!(
+        /// Reads and fills the structure that `data` points to, and the array
+        /// that it names.
+        alloc_bulk,
+        FREELIST_IOC_ALLOC_BULK,
+        freelist_bulk
+    );
+    nix::ioctl_readwrite_bad!(
+        /// Reads and fills the structure that `data` points to, and reads the
+        /// array that it names.
+        free_bulk,
+        FREELIST_IOC_FREE_BULK,
+        freelist_bulk
     );
     nix::ioctl_readwrite_bad!(
         /// Reads and fills the structure that `data` points to.
@@ -75,6 +91,33 @@ pub(crate) fn free(fd: BorrowedFd<'_>, request: &freelist_free) -> Result<(), Er
     // SAFETY: As in `info()`; the structure is only read.
     unsafe { request::free(fd.as_raw_fd(), request) }?;
     Ok(())
+}
+
+/// FREELIST_IOC_ALLOC_BULK: blocks for all of `offsets`. The answer is in the
+/// fields of `request`, the array in it is `offsets`.
+pub(crate) fn alloc_bulk(
+    fd: BorrowedFd<'_>,
+    request: &mut freelist_bulk,
+    offsets: &mut [u64],
+) -> Result<(), Errno> {
+    request.offsets = offsets.as_mut_ptr() as u64;
+    request.count = offsets.len().try_into().map_err(|_| Errno::EINVAL)?;
+    // SAFETY: As in `alloc()`; the array is writable for `count` numbers, and
+    // is ours alone until the call returns.
+    unsafe { request::alloc_bulk(fd.as_raw_fd(), request) }?;
+    Ok(())
+}
+
+/// FREELIST_IOC_FREE_BULK of all `offsets`; how many were done.
+pub(crate) fn free_bulk(fd: BorrowedFd<'_>, offsets: &[u64]) -> Result<u32, Errno> {
+    let mut request = freelist_bulk {
+        offsets: offsets.as_ptr() as u64,
+        count: offsets.len().try_into().map_err(|_| Errno::EINVAL)?,
+        ..Default::default()
+    };
+    // SAFETY: As in `alloc()`; the array is only read.
+    unsafe { request::free_bulk(fd.as_raw_fd(), &mut request) }?;
+    Ok(request.done)
 }
 
 /// FREELIST_IOC_LIMIT; the answer is in the fields of `request`.

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Many blocks of one size: batches of [`BATCH`] a lock hold, in between others run and a caller
+//! that is being killed stops.
+//!
+//! What was done stays done, so an error is the answer only when nothing was.
+
+use super::Arena;
+use crate::{
+    engine::{
+        Pending,
+        Request,
+        BATCH, //
+    },
+    ffi,
+    memory::KernelKit,
+    window::Window, //
+};
+use kernel::prelude::*;
+
+/// How much of a call was done, and why not more.
+struct Progress {
+    done: u32,
+    count: u32,
+    stopped: Option<Error>,
+}
+
+impl Progress {
+    fn new(count: u32) -> Self {
+        Self {
+            done: 0,
+            count,
+            stopped: None,
+        }
+    }
+
+    /// Elements of the next batch; `None` at the end. May sleep.
+    fn next(&mut self) -> Option<usize> {
+        if self.done > 0 && self.done < self.count && self.stopped.is_none() {
+            ffi::resched();
+            if ffi::fatal_signal() {
+                self.stopped = Some(EINTR);
+            }
+        }
+        let left = (self.count - self.done).min(BATCH) as usize;
+        (left > 0 && self.stopped.is_none()).then_some(left)
+    }
+
+    /// Elements done, if any, else why not.
+    fn result(self) -> Result<u32> {
+        match self.stopped {
+            Some(error) if self.done == 0 => Err(error),
+            _ => Ok(self.done),
+        }
+    }
+}
+
+impl Arena {
+    /// Gives at most `count` blocks to a caller, who has those whose offsets `store` has stored,
+    /// behind the ones before: it says how many of a batch. The others are undone. Says how many
+    /// blocks the caller has, at least one. May sleep.
+    ///
+    /// The errors are those of [`Arena::alloc`], and `EFAULT` when not even one could be stored.
+    pub(crate) fn alloc_bulk(
+        &self,
+        request: &Request,
+        count: u32,
+        mut store: impl FnMut(&[u64]) -> usize,
+    ) -> Result<u32> {
+        let mut progress = Progress::new(count);
+        let mut kit = KernelKit::default();
+        let mut batch = KVec::with_capacity(count.min(BATCH) as usize, GFP_KERNEL)?;
+        while let Some(most) = progress.next() {
+            progress.stopped = self.collect(request, most, &mut kit, &mut batch).err();
+            let mut offsets = [0; BATCH as usize];
+            for (offset, pending) in offsets.iter_mut().zip(&batch) {
+                *offset = pending.offset();
+            }
+            Window::Answer.open();
+            let stored = match offsets.get(..batch.len()) {
+                Some(offsets @ [_, ..]) => store(offsets),
+                _ => 0,
+            };
+            if stored < batch.len() {
+                progress.stopped = Some(EFAULT);
+            }
+            progress.done += stored as u32;
+            let mut rest = batch.drain_all();
+            let mut state = self.state.lock();
+            for pending in rest.by_ref().take(stored) {
+                state.engine.commit(pending);
+            }
+            drop(state);
+            for pending in rest {
+                self.cancel(pending, &mut kit);
+            }
+        }
+        progress.result()
+    }
+
+    /// Fills an empty batch with at most `most` blocks that are ready to be given out; at an error
+    /// those before it are there.
+    fn collect(
+        &self,
+        request: &Request,
+        most: usize,
+        kit: &mut KernelKit,
+        batch: &mut KVec<Pending>,
+    ) -> Result {
+        while batch.len() < most {
+            let mut state = self.state.lock();
+            let found = loop {
+                if state.forbids(request) {
+                    break None;
+                }
+                match state.engine.reserve(request, kit) {
+                    // One that has all its pages needs no unlock.
+                    Ok(pending) if pending.missing() == 0 => {
+                        Self::push(batch, pending);
+                        if batch.len() == most {
+                            return Ok(());
+                        }
+                    }
+                    found => break found.ok(),
+                }
+            };
+            drop(state);
+            let pending = match found {
+                Some(pending) => pending,
+                None => self.reserve(request, kit)?,
+            };
+            Self::push(batch, self.filled(pending, request, kit)?);
+        }
+        Ok(())
+    }
+
+    /// Adds to a batch, which has room.
+    fn push(batch: &mut KVec<Pending>, pending: Pending) {
+        let result = batch.push_within_capacity(pending);
+        debug_assert!(result.is_ok());
+    }
+
+    /// Takes at most `count` live blocks back: those whose offsets `load` has loaded, which says
+    /// how many of a batch. Ends at the first that is refused. Says how many were taken back, at
+    /// least one. May sleep.
+    ///
+    /// The errors are those of [`Arena::free`], and `EFAULT` when not even one could be loaded.
+    pub(crate) fn free_bulk(
+        &self,
+        count: u32,
+        mut load: impl FnMut(&mut [u64]) -> usize,
+    ) -> Result<u32> {
+        let mut progress = Progress::new(count);
+        // What comes back in the kit is dropped after the unlock.
+        let mut kit = KernelKit::default();
+        while let Some(most) = progress.next() {
+            let mut offsets = [0; BATCH as usize];
+            let loaded = offsets.get_mut(..most).map_or(0, &mut load);
+            if loaded < most {
+                progress.stopped = Some(EFAULT);
+            }
+            let mut state = self.state.lock();
+            for offset in offsets.iter().take(loaded) {
+                if let Err(error) = state.free(*offset, &mut kit) {
+                    progress.stopped = Some(error);
+                    break;
+                }
+                progress.done += 1;
+            }
+        }
+        progress.result()
+    }
+}
