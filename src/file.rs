@@ -4,7 +4,8 @@
 
 use crate::{
     arena::Arena,
-    registry::Registry, //
+    registry::Registry,
+    shrinker::Member, //
 };
 use kernel::{
     bindings,
@@ -16,6 +17,7 @@ use kernel::{
 /// An arena of its own, on the list of all of them until the file is closed.
 pub(crate) struct OpenFile {
     arena: Arc<Arena>,
+    member: Member,
     registry: Arc<Registry>,
 }
 
@@ -27,9 +29,14 @@ impl OpenFile {
     /// `file` is being opened: nobody else sees it.
     pub(crate) unsafe fn open(file: *mut bindings::file, registry: &Arc<Registry>) -> Result {
         let place = KBox::<Self>::new_uninit(GFP_KERNEL_ACCOUNT)?;
-        // Last: an arena that is listed has to be closed, so nothing may fail from here on.
+        let arena = registry.open()?;
+        // SAFETY: The shrinker is there as long as the device, and that as long as a file of it.
+        let member = unsafe { Member::new(arena.clone()) };
+        // An arena that is listed has to be closed: nothing else may fail from here on.
+        let member = member.inspect_err(|_| registry.close(&arena))?;
         let this = place.write(Self {
-            arena: registry.open()?,
+            arena,
+            member,
             registry: registry.clone(),
         });
         // SAFETY: By the caller's promise. A file outlives what is behind it only as far as `close`.
@@ -57,6 +64,13 @@ impl OpenFile {
     pub(crate) unsafe fn close(file: *mut bindings::file) {
         // SAFETY: By the caller's promise it is there, and nobody else has it.
         let this = unsafe { KBox::<Self>::from_foreign((*file).private_data.cast()) };
-        this.registry.close(&this.arena);
+        let Self {
+            arena,
+            member,
+            registry,
+        } = KBox::into_inner(this);
+        // Nobody shrinks what ends.
+        drop(member);
+        registry.close(&arena);
     }
 }

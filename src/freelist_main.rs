@@ -15,6 +15,7 @@
 //! | `arena::grow` | where the pages of a block come from |
 //! | `arena::leave` | how free pages leave |
 //! | `arena::bounds` | its limits |
+//! | `shrinker` | what makes arenas give free pages back when memory is short |
 //! | `limit` | how much memory there may be |
 //! | `engine` | which block a request gets; knows nothing of the kernel |
 //! | `memory` | pages and metadata as the engine wants them |
@@ -26,7 +27,7 @@
 //! | `window` | races that tests force |
 //! | `kunit` | tests that need the kernel |
 //!
-//! `unsafe` is in `fops`, `file`, `vma`, `space`, `page`, `account`, `debugfs` and `ffi` only.
+//! `unsafe` is in `fops`, `file`, `vma`, `space`, `shrinker`, `page`, `account`, `debugfs` and `ffi` only.
 
 use kernel::{
     prelude::*, //
@@ -60,6 +61,7 @@ mod owner;
 mod page;
 #[deny(unsafe_code)]
 mod registry;
+mod shrinker;
 mod space;
 #[deny(unsafe_code)]
 mod stats;
@@ -71,6 +73,7 @@ use core::borrow::Borrow;
 use fops::Device;
 use limit::Limits;
 use registry::Registry;
+use shrinker::Shrinker;
 
 module! {
     type: Freelist,
@@ -102,6 +105,7 @@ struct Freelist {
     #[pin]
     _device: Device,
     _files: stats::Files,
+    _shrinker: Shrinker,
 }
 
 impl kernel::InPlaceModule for Freelist {
@@ -114,6 +118,8 @@ impl kernel::InPlaceModule for Freelist {
             let registry = Registry::with_limits(limits.all, limits.arena)?;
             Ok(try_pin_init!(Self {
                 _files: stats::Files::new(&registry)?,
+                // SAFETY: A module is loaded once at a time.
+                _shrinker: unsafe { Shrinker::register() }?,
                 _device <- Device::register(registry),
             }))
         })

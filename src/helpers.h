@@ -13,6 +13,7 @@
 struct dentry;
 struct file;
 struct file_operations;
+struct freelist_member;
 struct inode;
 struct mem_cgroup;
 struct page;
@@ -58,6 +59,12 @@ void freelist_memcg_put(struct mem_cgroup *memcg);
 struct mem_cgroup *freelist_memcg_enter(struct mem_cgroup *memcg);
 void *freelist_object_alloc(unsigned long size);
 void *freelist_table_alloc(unsigned long size);
+
+int freelist_shrinker_register(unsigned long (*count)(void *arena),
+			       unsigned long (*scan)(void *arena, unsigned long pages));
+void freelist_shrinker_unregister(void);
+struct freelist_member *freelist_member_new(void *arena);
+void freelist_member_free(struct freelist_member *member);
 
 __u64 freelist_ram_bytes(void);
 void freelist_process_name(char *name);

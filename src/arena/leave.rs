@@ -28,7 +28,6 @@ const PIECES: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
     Wait,
-    #[expect(dead_code)] // Until the shrinker is in.
     Try,
 }
 
