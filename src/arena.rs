@@ -21,7 +21,7 @@
 //! | state | comes by | goes by |
 //! | --- | --- | --- |
 //! | free | the beginning; `cancel`; `free` | `reserve` |
-//! | reserved | `reserve` | `fill`, then `commit`; or `cancel` |
+//! | reserved | `reserve` | `prepared`, then `commit`; or `cancel` |
 //! | live | `commit`, when the caller has the answer | `free` |
 //!
 //! Nobody but the call that reserved it can touch a reserved block: a release at its offset finds
@@ -31,6 +31,8 @@ pub(crate) mod bounds;
 mod bulk;
 mod grow;
 mod leave;
+mod prepare;
+pub(crate) mod want;
 
 use leave::Patience;
 
@@ -80,6 +82,7 @@ use kernel::{
         SpinLock, //
     },
 };
+use want::Want;
 
 /// Offsets of a new arena, in bytes.
 const SPAN_BYTES: u64 = 64 << 30;
@@ -153,7 +156,7 @@ impl Arena {
         &self.space
     }
 
-    /// Gives one block to a caller, who has it when `answer` (its offset, its bytes) has told so.
+    /// Gives one block to a caller as it is wanted, who has it when `answer` (its offset, its bytes) has told so.
     /// If that fails nothing has happened. May sleep.
     ///
     /// | error | when |
@@ -164,14 +167,10 @@ impl Arena {
     /// | `EDQUOT` | it would have to grow, and a limit forbids it |
     /// | `ENOSPC` | no address space is left |
     /// | `EINTR` | the caller is being killed |
-    pub(crate) fn alloc(
-        &self,
-        request: &Request,
-        answer: impl FnOnce(u64, u64) -> Result,
-    ) -> Result {
+    pub(crate) fn alloc(&self, want: &Want, answer: impl FnOnce(u64, u64) -> Result) -> Result {
         let mut kit = KernelKit::default();
-        let pending = self.reserve(request, &mut kit)?;
-        let pending = self.filled(pending, request, &mut kit)?;
+        let pending = self.reserve(&want.request, &mut kit)?;
+        let pending = self.prepared(pending, want, &mut kit)?;
         Window::Answer.open();
         let result = answer(pending.offset(), pending.block_bytes());
         match result {
@@ -202,22 +201,6 @@ impl Arena {
                     }
                 }
                 result => return Ok(result?),
-            }
-        }
-    }
-
-    /// A reserved block with all of its pages; where they cannot be had it is undone. May sleep.
-    fn filled(
-        &self,
-        mut pending: Pending,
-        request: &Request,
-        kit: &mut KernelKit,
-    ) -> Result<Pending> {
-        match self.fill(&mut pending, kit, request.grow) {
-            Ok(()) => Ok(pending),
-            Err(error) => {
-                self.cancel(pending, kit);
-                Err(error)
             }
         }
     }

@@ -8,7 +8,10 @@
 //! (`EOPNOTSUPP`); then what the arena says.
 
 use crate::{
-    arena::Arena,
+    arena::{
+        want::Want,
+        Arena, //
+    },
     counts::Snapshot,
     engine::{
         Request,
@@ -32,7 +35,7 @@ use kernel::{
 };
 
 /// The request flags that this version serves.
-const FEATURES: u32 = FREELIST_LARGER | FREELIST_GROW;
+const FEATURES: u32 = FREELIST_LARGER | FREELIST_GROW | FREELIST_ZERO;
 /// The request flags that the contract knows.
 const KNOWN: u32 = FREELIST_LARGER
     | FREELIST_GROW
@@ -89,8 +92,8 @@ fn alloc(arena: &Arena, argument: Argument) -> Result {
     if asked.reserved != 0 {
         return Err(EINVAL);
     }
-    let request = request(asked.size, asked.flags, asked.timeout_ns)?;
-    arena.alloc(&request, |offset, block_bytes| {
+    let want = want(asked.size, asked.flags, asked.timeout_ns)?;
+    arena.alloc(&want, |offset, block_bytes| {
         argument.write(&freelist_alloc {
             offset,
             block_bytes,
@@ -99,19 +102,23 @@ fn alloc(arena: &Arena, argument: Argument) -> Result {
     })
 }
 
-/// What a caller asks for, if it makes sense and this version has it.
-fn request(size: u64, flags: u32, timeout_ns: i64) -> Result<Request> {
-    if size == 0 || flags & !KNOWN != 0 || (timeout_ns != 0 && flags & FREELIST_WAIT == 0) {
+/// What a caller asks for, if it makes sense (`EINVAL`) and this version has it (`EOPNOTSUPP`).
+fn want(size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
+    let has = |flag| flags & flag != 0;
+    if size == 0 || has(!KNOWN) || (timeout_ns != 0 && !has(FREELIST_WAIT)) {
         return Err(EINVAL);
     }
-    if flags & !FEATURES != 0 {
+    if has(!FEATURES) {
         return Err(EOPNOTSUPP);
     }
-    Ok(Request {
-        size,
-        larger: flags & FREELIST_LARGER != 0,
-        grow: flags & FREELIST_GROW != 0,
-        ..Request::default()
+    Ok(Want {
+        request: Request {
+            size,
+            larger: has(FREELIST_LARGER),
+            grow: has(FREELIST_GROW),
+            ..Request::default()
+        },
+        zero: has(FREELIST_ZERO),
     })
 }
 
@@ -125,11 +132,11 @@ fn alloc_bulk(arena: &Arena, argument: Argument) -> Result {
     if asked.count == 0 || asked.reserved != 0 {
         return Err(EINVAL);
     }
-    let request = request(asked.size, asked.flags, asked.timeout_ns)?;
+    let want = want(asked.size, asked.flags, asked.timeout_ns)?;
     let answer = |done| argument.write(&freelist_bulk { done, ..asked });
     let array = Array(asked.offsets);
     let mut told = 0;
-    arena.alloc_bulk(&request, asked.count, |offsets| {
+    arena.alloc_bulk(&want, asked.count, |offsets| {
         let stored = array.store(told, offsets);
         // Told before they are live: nothing can be undone afterwards.
         if stored == 0 || answer(told + stored as u32).is_err() {

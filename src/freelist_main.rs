@@ -12,6 +12,7 @@
 //! | `vma` | mappings and page faults |
 //! | `space` | where an arena is mapped, and how that is undone |
 //! | `arena` | one open file: the lock, undoing |
+//! | `arena::want`, `arena::prepare` | what a caller wants of a block, and what that takes |
 //! | `arena::grow` | where the pages of a block come from |
 //! | `arena::leave` | how free pages leave |
 //! | `arena::bounds` | its limits |

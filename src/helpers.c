@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/gfp.h>
+#include <linux/highmem.h>
 #include <linux/list_lru.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
@@ -157,6 +158,21 @@ void freelist_space_unmap(struct inode *inode, __u64 first, __u64 pages)
 {
 	unmap_mapping_range(inode->i_mapping, (loff_t)first << PAGE_SHIFT,
 			    (loff_t)pages << PAGE_SHIFT, true);
+}
+
+void freelist_page_zero(struct page *page, unsigned long at, unsigned long len)
+{
+	memzero_page(page, at, len);
+}
+
+void freelist_page_write(struct page *page, unsigned long at, const void *from, unsigned long len)
+{
+	memcpy_to_page(page, at, from, len);
+}
+
+void freelist_page_read(struct page *page, unsigned long at, void *to, unsigned long len)
+{
+	memcpy_from_page(to, page, at, len);
 }
 
 /* Maps @page where the fault was, writable at once if it was a write. */

@@ -3,18 +3,33 @@
 //! KUnit suites: the arena and what is below it, in the kernel, where memory is real. The engine by
 //! itself is tested on the host, with a model.
 
+use crate::{
+    arena::want::Want,
+    engine::Request, //
+};
 use kernel::macros::kunit_tests;
+
+/// A request for `size` bytes with `FREELIST_DEFAULT`.
+fn request(size: u64) -> Want {
+    Want {
+        request: Request {
+            size,
+            larger: true,
+            grow: true,
+            ..Request::default()
+        },
+        ..Want::default()
+    }
+}
 
 /// The engine with the kernel's pages and metadata, in random order.
 #[kunit_tests(freelist_engine)]
 mod engine {
+    use super::request;
     use crate::{
         arena::Arena,
-        engine::{
-            FreeError,
-            Request, //
-        },
-        registry::Registry,
+        engine::FreeError,
+        registry::Registry, //
     };
     use kernel::prelude::*;
 
@@ -38,13 +53,7 @@ mod engine {
 
     fn alloc(arena: &Arena, size: u64) -> Result<(u64, u64)> {
         let mut block = (0, 0);
-        let request = Request {
-            size,
-            larger: true,
-            grow: true,
-            ..Request::default()
-        };
-        arena.alloc(&request, |offset, bytes| {
+        arena.alloc(&request(size), |offset, bytes| {
             block = (offset, bytes);
             Ok(())
         })?;
@@ -104,13 +113,9 @@ mod engine {
         for offset in &blocks {
             arena.free(*offset)?;
         }
-        let request = Request {
-            size: FILL,
-            larger: true,
-            grow: false,
-            ..Request::default()
-        };
-        assert_eq!(arena.alloc(&request, |_, _| Ok(())), Ok(()));
+        let mut want = request(FILL);
+        want.request.grow = false;
+        assert_eq!(arena.alloc(&want, |_, _| Ok(())), Ok(()));
         assert_eq!(arena.check(), Ok(()));
         registry.close(&arena);
         assert!(registry.limit().is_unused());
@@ -121,16 +126,17 @@ mod engine {
 /// One open file, without the file.
 #[kunit_tests(freelist_arena)]
 mod arena {
+    use super::{
+        request,
+        Want, //
+    };
     use crate::{
         arena::{
             bounds::Bounds,
             Arena, //
         },
         counts::Snapshot,
-        engine::{
-            Request,
-            MAX_PAGES, //
-        },
+        engine::MAX_PAGES,
         registry::Registry, //
     };
     use kernel::{
@@ -139,15 +145,6 @@ mod arena {
     };
 
     const PAGE: u64 = PAGE_SIZE as u64;
-
-    fn request(size: u64) -> Request {
-        Request {
-            size,
-            larger: true,
-            grow: true,
-            ..Request::default()
-        }
-    }
 
     #[test]
     fn an_answer_that_cannot_be_given_undoes_the_block() -> Result {
@@ -451,6 +448,50 @@ mod arena {
             registry.close(arena);
         }
         assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
+    /// Peer case: hardened_malloc `write_zero_size`, `uninitialized_read_large`: nothing old is read.
+    #[test]
+    fn a_block_that_shall_be_zero_is_and_nothing_beside_it() -> Result {
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        let mut bytes = KVec::from_elem(0, PAGE_SIZE, GFP_KERNEL)?;
+        let alloc = |want: &Want| {
+            let mut block = (0, 0);
+            arena.alloc(want, |at, bytes| {
+                block = (at, bytes);
+                Ok(())
+            })?;
+            Ok::<_, Error>(block)
+        };
+        for size in [32, 100, PAGE / 2, PAGE, 3 * PAGE, 200 * PAGE] {
+            let (first, len) = alloc(&request(size))?;
+            // Keeps the page of a small block, and is not to be touched.
+            let (beside, beside_len) = alloc(&request(size))?;
+            for (offset, len) in [(first, len), (beside, beside_len)] {
+                for at in (offset..offset + len).step_by(16) {
+                    let page = arena.live_page(at / PAGE).ok_or(EFAULT)?;
+                    page.write((at % PAGE) as usize, &[0xa5; 16]);
+                }
+            }
+            arena.free(first)?;
+            let mut want = request(size);
+            want.zero = true;
+            assert_eq!(alloc(&want)?, (first, len));
+            for (offset, len, byte) in [(first, len, 0), (beside, beside_len, 0xa5)] {
+                for index in offset / PAGE..(offset + len).div_ceil(PAGE) {
+                    let page = arena.live_page(index).ok_or(EFAULT)?;
+                    page.read(0, &mut bytes);
+                    let within = (index * PAGE).max(offset) % PAGE;
+                    let here = &bytes[within as usize..][..len.min(PAGE) as usize];
+                    assert!(here.iter().all(|have| *have == byte));
+                }
+            }
+            arena.free(first)?;
+            arena.free(beside)?;
+        }
+        registry.close(&arena);
         Ok(())
     }
 

@@ -3,8 +3,14 @@
 //! Pages of the buddy allocator.
 
 use crate::ffi::raw;
-use core::ptr::NonNull;
-use kernel::prelude::*;
+use core::{
+    ops::Range,
+    ptr::NonNull, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*, //
+};
 
 /// A reference to one page, which is given back when the last one is dropped. Page table entries
 /// hold references of their own.
@@ -22,6 +28,33 @@ unsafe impl Sync for Page {}
 impl Page {
     pub(crate) fn as_ptr(&self) -> *mut raw::page {
         self.0.as_ptr()
+    }
+
+    /// Zeroes these bytes of it, as far as it has them.
+    pub(crate) fn zero(&self, bytes: Range<usize>) {
+        let end = bytes.end.min(PAGE_SIZE);
+        let start = bytes.start.min(end);
+        // SAFETY: By the invariant the page is there, and the bytes lie in it. Whoever else has it
+        // mapped is user space, which may find any bytes there.
+        unsafe { raw::freelist_page_zero(self.as_ptr(), start, end - start) };
+    }
+
+    /// Copies `from` to `at` bytes behind its beginning, as far as it has room.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn write(&self, at: usize, from: &[u8]) {
+        let len = from.len().min(PAGE_SIZE.saturating_sub(at));
+        // SAFETY: By the invariant the page is there, and the bytes lie in it and in `from`. Whoever
+        // else has it mapped is user space, which may find any bytes there.
+        unsafe { raw::freelist_page_write(self.as_ptr(), at, from.as_ptr().cast(), len) };
+    }
+
+    /// Copies to `to` what lies `at` bytes behind its beginning, as far as it goes.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn read(&self, at: usize, to: &mut [u8]) {
+        let len = to.len().min(PAGE_SIZE.saturating_sub(at));
+        // SAFETY: By the invariant the page is there, and the bytes lie in it and in `to`. User
+        // space may change them meanwhile: any bytes will do.
+        unsafe { raw::freelist_page_read(self.as_ptr(), at, to.as_mut_ptr().cast(), len) };
     }
 
     /// Whether nobody else refers to the page, which is mapped nowhere: then nobody will.

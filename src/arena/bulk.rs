@@ -5,11 +5,13 @@
 //!
 //! What was done stays done, so an error is the answer only when nothing was.
 
-use super::Arena;
+use super::{
+    Arena,
+    Want, //
+};
 use crate::{
     engine::{
         Pending,
-        Request,
         BATCH, //
     },
     ffi,
@@ -63,7 +65,7 @@ impl Arena {
     /// The errors are those of [`Arena::alloc`], and `EFAULT` when not even one could be stored.
     pub(crate) fn alloc_bulk(
         &self,
-        request: &Request,
+        want: &Want,
         count: u32,
         mut store: impl FnMut(&[u64]) -> usize,
     ) -> Result<u32> {
@@ -71,7 +73,7 @@ impl Arena {
         let mut kit = KernelKit::default();
         let mut batch = KVec::with_capacity(count.min(BATCH) as usize, GFP_KERNEL)?;
         while let Some(most) = progress.next() {
-            progress.stopped = self.collect(request, most, &mut kit, &mut batch).err();
+            progress.stopped = self.collect(want, most, &mut kit, &mut batch).err();
             let mut offsets = [0; BATCH as usize];
             for (offset, pending) in offsets.iter_mut().zip(&batch) {
                 *offset = pending.offset();
@@ -102,7 +104,7 @@ impl Arena {
     /// those before it are there.
     fn collect(
         &self,
-        request: &Request,
+        want: &Want,
         most: usize,
         kit: &mut KernelKit,
         batch: &mut KVec<Pending>,
@@ -110,12 +112,12 @@ impl Arena {
         while batch.len() < most {
             let mut state = self.state.lock();
             let found = loop {
-                if state.forbids(request) {
+                if state.forbids(&want.request) {
                     break None;
                 }
-                match state.engine.reserve(request, kit) {
-                    // One that has all its pages needs no unlock.
-                    Ok(pending) if pending.missing() == 0 => {
+                match state.engine.reserve(&want.request, kit) {
+                    // One that is as it is wanted needs no unlock.
+                    Ok(pending) if want.is_met(&pending) => {
                         Self::push(batch, pending);
                         if batch.len() == most {
                             return Ok(());
@@ -127,9 +129,9 @@ impl Arena {
             drop(state);
             let pending = match found {
                 Some(pending) => pending,
-                None => self.reserve(request, kit)?,
+                None => self.reserve(&want.request, kit)?,
             };
-            Self::push(batch, self.filled(pending, request, kit)?);
+            Self::push(batch, self.prepared(pending, want, kit)?);
         }
         Ok(())
     }

@@ -76,6 +76,7 @@ impl Arena {
             }
             let mut promise = Promise { bytes };
             let result = self.put(pending, kit, &mut pages, &mut promise);
+            pending.mark_stale();
             self.forget(promise);
             result?;
             ffi::resched();

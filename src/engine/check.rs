@@ -204,7 +204,8 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             }
             used += bytes;
             if backed {
-                tally.block(Class::of_part(Self::PAGE_SHIFT - depth), live);
+                let class = Class::of_part(Self::PAGE_SHIFT - depth, Self::PAGE_SHIFT);
+                tally.block(class, live);
             } else if live {
                 wrong = Some("a live block without memory");
             }

@@ -3,6 +3,7 @@
 //! Size classes: what a request of so many bytes gets, and what is counted.
 
 use super::Refusal;
+use core::ops::Range;
 
 /// The smallest size class is `1 << MIN_SHIFT` bytes.
 pub const MIN_SHIFT: u32 = 5;
@@ -68,10 +69,10 @@ impl Class {
     }
 
     /// The class of blocks of `1 << shift` bytes, smaller than a page.
-    pub(super) fn of_part(shift: u32) -> Self {
+    pub(super) fn of_part(shift: u32, page_shift: u32) -> Self {
         Self {
             shape: Shape::Part { shift },
-            page_shift: shift + 1,
+            page_shift,
         }
     }
 
@@ -92,6 +93,17 @@ impl Class {
         match self.shape {
             Shape::Part { shift } => 1 << shift,
             Shape::Pages { pages, .. } => u64::from(pages) << self.page_shift,
+        }
+    }
+
+    /// The bytes of each page of a block at `offset` that are the block's.
+    pub(super) fn within(&self, offset: u64) -> Range<usize> {
+        match self.shape {
+            Shape::Part { shift } => {
+                let start = (offset & ((1 << self.page_shift) - 1)) as usize;
+                start..start + (1 << shift)
+            }
+            Shape::Pages { .. } => 0..1 << self.page_shift,
         }
     }
 

@@ -70,6 +70,7 @@ pub use leave::Leaving;
 pub use tree::Tree;
 
 use class::{Class, Shape};
+use core::ops::Range;
 use directory::{Directory, Head, CHUNK_ORDER};
 use lists::Lists;
 use quick::Quick;
@@ -141,6 +142,8 @@ pub struct Pending {
     requested: u64,
     /// Pages that the block had when it was reserved.
     had: u32,
+    /// Leading pages that may have old bytes.
+    stale: u32,
     missing: u32,
     movable: bool,
 }
@@ -164,6 +167,21 @@ impl Pending {
     /// Whether free pages may be moved here from elsewhere.
     pub fn is_movable(&self) -> bool {
         self.movable
+    }
+
+    /// Leading pages of the block that may have old bytes; those behind them are fresh.
+    pub fn stale(&self) -> u32 {
+        self.stale
+    }
+
+    /// The pages that were brought so far are not fresh: they come from elsewhere in the arena.
+    pub fn mark_stale(&mut self) {
+        self.stale = self.class.pages() - self.missing;
+    }
+
+    /// The bytes of each of its pages that are the block's.
+    pub fn within(&self) -> Range<usize> {
+        self.class.within(self.offset)
     }
 }
 
@@ -369,6 +387,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 class,
                 requested: request.size,
                 had: 1,
+                stale: 1,
                 missing: 0,
                 movable: false,
             });
@@ -389,6 +408,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             class,
             requested: request.size,
             had: reserved.backed,
+            stale: reserved.backed,
             missing: class.pages() - reserved.backed,
             movable: request.may_move(),
         }
@@ -570,7 +590,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 if let Some(Head::Broken(tree)) = self.directory.head_mut(page) {
                     tree.clear_live(node);
                 }
-                Class::of_part(Self::PAGE_SHIFT - tree::depth(node))
+                Class::of_part(Self::PAGE_SHIFT - tree::depth(node), Self::PAGE_SHIFT)
             }
             _ => return Err(FreeError::NotLive),
         };
@@ -599,6 +619,12 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             return None;
         }
         self.directory.record(page)?.page.as_ref()
+    }
+
+    /// The page `index` of a pending block, if it is there already.
+    pub fn pending_page(&self, pending: &Pending, index: u32) -> Option<&M::Page> {
+        let first = (pending.offset >> Self::PAGE_SHIFT) as u32;
+        self.directory.record(first + index)?.page.as_ref()
     }
 
     /// The arena's counters.

@@ -129,6 +129,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             class,
             requested: request.size,
             had: pages,
+            stale: pages,
             missing: 0,
             movable: false,
         })

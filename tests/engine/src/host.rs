@@ -7,8 +7,9 @@ use crate::engine::{
     Counters, Engine, Entry, FreeError, Kit, Leaving, Memory, Metadata, Pending, Record, Refusal,
     Request, CHUNK_PAGES, PART_LEN, ROOT_LEN,
 };
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// Pages and metadata of the host.
@@ -24,7 +25,24 @@ impl Memory for Host {
 pub struct Page {
     /// Which page it is; no two have the same.
     pub id: u64,
+    /// Its bytes that were in live blocks: they may be old.
+    used: RefCell<Vec<Range<usize>>>,
     alive: Rc<Cell<u64>>,
+}
+
+impl Page {
+    /// Some of its bytes are in a live block from now on. Says whether any was before.
+    fn take_into_use(&self, bytes: Range<usize>) -> bool {
+        let mut all = self.used.borrow_mut();
+        let covers = |used: &Range<usize>| used.start <= bytes.start && bytes.end <= used.end;
+        let used = all
+            .iter()
+            .any(|used| used.start < bytes.end && bytes.start < used.end);
+        if !all.iter().any(covers) {
+            all.push(bytes);
+        }
+        used
+    }
 }
 
 impl Drop for Page {
@@ -131,6 +149,7 @@ impl<const KIB: usize> Arena<KIB> {
             self.next_id += 1;
             Page {
                 id: self.next_id,
+                used: RefCell::default(),
                 alive: self.alive.clone(),
             }
         });
@@ -203,6 +222,7 @@ impl<const KIB: usize> Arena<KIB> {
             };
             let pages = self.unback(leaving);
             self.put(pending, pages);
+            pending.mark_stale();
         }
         before - pending.missing()
     }
@@ -236,7 +256,17 @@ impl<const KIB: usize> Arena<KIB> {
     }
 
     /// Makes a reserved block with all its pages live.
+    ///
+    /// # Panics
+    ///
+    /// When what may have old bytes passes for fresh.
     pub fn commit(&mut self, pending: Pending) {
+        let pages = pending.block_bytes().div_ceil(Self::PAGE) as u32;
+        for index in 0..pages {
+            let page = self.engine.pending_page(&pending, index).unwrap();
+            let used = page.take_into_use(pending.within());
+            assert!(!used || index < pending.stale(), "old bytes as fresh ones");
+        }
         self.engine.commit(pending);
         self.step();
     }

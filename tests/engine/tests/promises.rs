@@ -55,6 +55,8 @@ at_every_page_size! {
     /// Peer case: KASAN `invalid_free`: every wrong offset around a live block.
     an_offset_inside_a_live_block_is_refused;
     a_reserved_block_cannot_be_freed;
+    /// Peer case: gpu_buddy `clear`: what is known to be clear is told from what is not.
+    only_what_may_have_old_bytes_is_stale;
     a_cancelled_block_gives_back_the_pages_it_grew;
     a_cancelled_part_of_a_page_leaves_nothing;
     only_pages_with_a_live_block_can_be_faulted_in;
@@ -351,6 +353,43 @@ mod generic {
             arena.commit(pending);
             arena.free(offset).unwrap();
         }
+    }
+
+    pub fn only_what_may_have_old_bytes_is_stale<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        // Fresh pages first, also for a part of one.
+        for size in [64, 20 * page] {
+            let mut pending = arena.reserve(request(size, DEFAULT)).unwrap();
+            arena.back(&mut pending, u32::MAX);
+            assert_eq!(pending.stale(), 0);
+            arena.commit(pending);
+        }
+        // The other part of a page that is broken.
+        let pending = arena.reserve(request(96, DEFAULT)).unwrap();
+        assert_eq!(pending.stale(), 1);
+        let start = (pending.offset() % page) as usize;
+        assert_eq!(pending.within(), start..start + 128);
+        arena.cancel(pending);
+        // What was freed, whole and with what it lacks.
+        let (short, _) = arena.alloc(request(9 * page, GROW)).unwrap();
+        arena.free(short).unwrap();
+        for (pages, stale) in [(9, 9), (12, 9), (5, 5)] {
+            let mut pending = arena.reserve(request(pages * page, DEFAULT)).unwrap();
+            assert_eq!(pending.offset(), short);
+            arena.back(&mut pending, u32::MAX);
+            assert_eq!(pending.stale(), stale);
+            assert_eq!(pending.within(), 0..page as usize);
+            arena.cancel(pending);
+        }
+        // Pages that come from elsewhere in the arena are brought first.
+        let mut pending = arena.reserve(request(12 * page, DEFAULT)).unwrap();
+        assert_eq!((pending.stale(), pending.missing()), (9, 3));
+        arena.back(&mut pending, 2);
+        pending.mark_stale();
+        arena.back(&mut pending, 1);
+        assert_eq!(pending.stale(), 11);
+        arena.commit(pending);
     }
 
     pub fn a_cancelled_block_gives_back_the_pages_it_grew<const KIB: usize>() {

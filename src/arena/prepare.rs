@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a reserved block gets before its caller hears of it.
+
+use super::{
+    Arena,
+    Want, //
+};
+use crate::{
+    engine::{
+        Pending,
+        BATCH, //
+    },
+    ffi,
+    memory::KernelKit,
+};
+use kernel::prelude::*;
+
+impl Arena {
+    /// A reserved block as it is wanted: with all its pages, zero if so asked. Where that cannot be
+    /// had it is undone. May sleep.
+    ///
+    /// `EDQUOT` when a limit forbids its pages, `ENOMEM` when memory is short, `EINTR` when the
+    /// caller is being killed.
+    pub(super) fn prepared(
+        &self,
+        mut pending: Pending,
+        want: &Want,
+        kit: &mut KernelKit,
+    ) -> Result<Pending> {
+        match self.prepare(&mut pending, want, kit) {
+            Ok(()) => Ok(pending),
+            Err(error) => {
+                self.cancel(pending, kit);
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(&self, pending: &mut Pending, want: &Want, kit: &mut KernelKit) -> Result {
+        self.fill(pending, kit, want.request.grow)?;
+        if want.zero {
+            self.zero(pending)?;
+        }
+        Ok(())
+    }
+
+    /// Zeroes what may have old bytes of a block that has its pages. Others may still write there,
+    /// through a mapping that they had of it before; nobody can lose anything by that.
+    fn zero(&self, pending: &Pending) -> Result {
+        let mut done = 0;
+        while done < pending.stale() {
+            let mut pages = [const { None }; BATCH as usize];
+            let state = self.state.lock();
+            for (place, index) in pages.iter_mut().zip(done..pending.stale()) {
+                *place = state.engine.pending_page(pending, index).cloned();
+                done += 1;
+            }
+            drop(state);
+            for page in pages.iter().flatten() {
+                if ffi::fatal_signal() {
+                    return Err(EINTR);
+                }
+                page.zero(pending.within());
+                ffi::resched();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a caller wants of a block.
+
+use crate::engine::{
+    Pending,
+    Request, //
+};
+
+/// A request, with what the engine need not know of it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Want {
+    /// What the engine looks for.
+    pub(crate) request: Request,
+    /// The block reads as zero.
+    pub(crate) zero: bool,
+}
+
+impl Want {
+    /// Whether a reserved block is as it is wanted already.
+    pub(super) fn is_met(&self, pending: &Pending) -> bool {
+        pending.missing() == 0 && !(self.zero && pending.stale() > 0)
+    }
+}
