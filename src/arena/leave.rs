@@ -108,10 +108,9 @@ impl Arena {
     fn detach(&self, most: u32) -> [Option<Leaving>; PIECES] {
         let mut pieces = [const { None }; PIECES];
         let mut left = most;
-        let mut kit = KernelKit::default();
         let mut state = self.state.lock();
         for place in &mut pieces {
-            let Some(piece) = state.engine.detach(left, &mut kit) else {
+            let Some(piece) = state.engine.detach(left) else {
                 break;
             };
             left -= piece.pages();

@@ -40,11 +40,10 @@ impl Leaving {
 impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Takes at most `most` and at most [`BATCH`] free pages with memory, side by side, out of
     /// reach: the last of the largest run. `None` when there is none, or `most` is 0.
-    pub fn detach(&mut self, most: u32, kit: &mut Kit<M, PAGE_KIB>) -> Option<Leaving> {
+    ///
+    /// What is on quick lists is in no run: [`Engine::drain`] them first.
+    pub fn detach(&mut self, most: u32) -> Option<Leaving> {
         let order_of_most = most.min(BATCH).checked_ilog2()?;
-        if self.run_pages == 0 {
-            self.drain(kit);
-        }
         let run = self.directory.run_at(self.lists.find_most()?)?;
         let order = run.backed.trailing_zeros().min(order_of_most) as u8;
         let page = run.page + run.backed - (1 << order);

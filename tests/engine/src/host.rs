@@ -182,7 +182,7 @@ impl<const KIB: usize> Arena<KIB> {
 
     /// Takes free pages out of reach, at most `most`.
     pub fn detach(&mut self, most: u32) -> Option<Leaving> {
-        let leaving = self.engine.detach(most, &mut self.kit)?;
+        let leaving = self.engine.detach(most)?;
         self.step();
         assert!((1..=most.min(64)).contains(&leaving.pages()));
         Some(leaving)

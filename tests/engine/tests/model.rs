@@ -392,7 +392,9 @@ impl<const KIB: usize> Model<KIB> {
         assert_eq!(counters.trees, 0);
         self.arena.trim(0);
         let counters = self.arena.counters();
-        assert_eq!((counters.held_bytes, counters.chunks), (0, 0));
+        assert_eq!(counters.held_bytes, 0);
+        // The end of the address space, which is no whole chunk, may have been met.
+        assert!(counters.chunks <= 1);
         self.arena.end();
     }
 }
