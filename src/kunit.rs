@@ -427,6 +427,30 @@ mod arena {
     }
 
     #[test]
+    fn free_memory_does_not_use_up_the_address_space() -> Result {
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        arena.set_bounds(None, Some(8 * PAGE), |_| Ok(()))?;
+        let mut blocks = [0; 2];
+        for (block, pages) in blocks.iter_mut().zip([3, 2]) {
+            arena.alloc(&request(pages * PAGE), |offset, _| {
+                *block = offset;
+                Ok(())
+            })?;
+        }
+        for block in blocks {
+            arena.free(block)?;
+        }
+        // Behind the three pages there is a gap, so they and the two cannot join.
+        assert_eq!(arena.alloc(&request(8 * PAGE), |_, _| Ok(())), Ok(()));
+        assert_eq!(arena.check(), Ok(()));
+        assert_eq!(arena.alloc(&request(1), |_, _| Ok(())), Err(ENOSPC));
+        registry.close(&arena);
+        assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
+    #[test]
     fn what_is_trimmed_can_be_had_by_another_arena() -> Result {
         let registry = Registry::with_limits(300 * PAGE, 300 * PAGE)?;
         let (one, two) = (registry.open()?, registry.open()?);
