@@ -45,6 +45,7 @@ use crate::{
     },
     engine::{
         Engine,
+        Extent,
         FreeError,
         Pending,
         Refusal,
@@ -226,14 +227,37 @@ impl Arena {
         }
     }
 
-    #[cfg_attr(not(CONFIG_KUNIT = "y"), expect(dead_code))] // Until the call is in.
     /// Gives free pages back to the system until at most `keep` bytes of them are held. Gives the
     /// bytes that went. May sleep.
     pub(crate) fn trim(&self, keep: u64) -> u64 {
         let keep = (keep >> PAGE_SHIFT).min(u64::from(u32::MAX)) as u32;
-        let pages = self.give_up(u64::MAX, keep, Patience::Wait);
+        self.trim_pages(u64::MAX, keep) << PAGE_SHIFT
+    }
+
+    /// Gives at most `most` free pages back, down to `keep` of them. Gives how many. May sleep.
+    fn trim_pages(&self, most: u64, keep: u32) -> u64 {
+        let pages = self.give_up(most, keep, Patience::Wait);
         self.state.lock().events.trims += pages;
-        pages << PAGE_SHIFT
+        pages
+    }
+
+    /// What lies where in it, at one moment. `ENOMEM` when memory is short. May sleep.
+    pub(crate) fn map(&self) -> Result<KVVec<Extent>> {
+        let mut room = 1024;
+        loop {
+            let mut map = KVVec::with_capacity(room, GFP_KERNEL)?;
+            let mut count = 0;
+            self.state.lock().engine.map(|extent| {
+                count += 1;
+                // What has no room is counted only.
+                let _ = map.push_within_capacity(extent);
+            });
+            if count <= room {
+                return Ok(map);
+            }
+            // In the meantime there may be some more.
+            room = count + count / 4;
+        }
     }
 
     /// Pages that [`Arena::shrink`] could give back.

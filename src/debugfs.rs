@@ -11,8 +11,12 @@ use core::marker::PhantomData;
 use kernel::sync::atomic::Atomic;
 use kernel::{
     bindings,
-    error::from_result,
+    error::{
+        from_result,
+        to_result, //
+    },
     ffi::{
+        c_char,
         c_int,
         c_void, //
     },
@@ -78,6 +82,9 @@ impl Dir {
 
 /// A file that is read.
 pub(crate) type ReadFile<V> = File<Read<V>>;
+/// A file that is written.
+pub(crate) type WriteFile<C> = File<Write<C>>;
+
 /// What is behind a file.
 pub(crate) trait Contents: 'static {
     /// What it shows or changes.
@@ -97,8 +104,20 @@ pub(crate) trait View: 'static {
     fn show(of: &Self::Of, out: &SeqFile) -> Result;
 }
 
+/// Something to be done when a number is written.
+pub(crate) trait Command: 'static {
+    /// What it is done to.
+    type Of: Send + Sync;
+
+    /// Does it.
+    fn run(of: &Self::Of, number: u64) -> Result;
+}
+
 /// A [`View`], as a file has it.
 pub(crate) struct Read<V>(PhantomData<V>);
+
+/// A [`Command`], as a file has it.
+pub(crate) struct Write<C>(PhantomData<C>);
 
 impl<V: View> Contents for Read<V> {
     type Of = V::Of;
@@ -109,6 +128,18 @@ impl<V: View> Contents for Read<V> {
         read: Some(bindings::seq_read),
         llseek: Some(bindings::seq_lseek),
         release: Some(bindings::single_release),
+        ..pin_init::zeroed()
+    };
+}
+
+impl<C: Command> Contents for Write<C> {
+    type Of = C::Of;
+    const MODE: u16 = 0o200;
+    const OPERATIONS: &'static bindings::file_operations = &bindings::file_operations {
+        owner: this_module::<crate::LocalModule>().as_ptr(),
+        open: Some(bindings::simple_open),
+        write: Some(write_command::<C>),
+        llseek: Some(bindings::noop_llseek),
         ..pin_init::zeroed()
     };
 }
@@ -171,4 +202,31 @@ unsafe extern "C" fn show_view<V: View>(out: *mut bindings::seq_file, _: *mut c_
     // SAFETY: The caller's for as long as this takes.
     let out = unsafe { SeqFile::from_raw(out) };
     from_result(|| V::show(of, out).map(|()| 0))
+}
+
+/// Takes a number.
+///
+/// # Safety
+///
+/// Called by debugfs for a [`File`] of `Write<C>`, which keeps its data for as long.
+unsafe extern "C" fn write_command<C: Command>(
+    file: *mut bindings::file,
+    from: *const c_char,
+    len: usize,
+    _position: *mut bindings::loff_t,
+) -> isize {
+    // SAFETY: `simple_open` put it there from the inode, `File::new` into that.
+    let of = unsafe { &*(*file).private_data.cast::<C::Of>() };
+    from_result(|| {
+        C::run(of, number(from, len)?)?;
+        Ok(len as isize)
+    })
+}
+
+/// A number in a caller's text: decimal, or as C writes others.
+fn number(from: *const c_char, len: usize) -> Result<u64> {
+    let mut number = 0;
+    // SAFETY: `number` is ours to write; the text is the caller's, and is checked as such.
+    to_result(unsafe { raw::freelist_number_from_user(from.cast(), len, &mut number) })?;
+    Ok(number)
 }

@@ -69,6 +69,7 @@ pub(crate) fn call(arena: &Arena, writable: bool, command: u32, address: usize) 
         FREELIST_NR_ALLOC_BULK => changes(alloc_bulk),
         FREELIST_NR_FREE_BULK => changes(free_bulk),
         FREELIST_NR_LIMIT => changes(limit),
+        FREELIST_NR_TRIM => changes(trim),
         FREELIST_NR_STAT => stat(arena, argument),
         _ => Err(ENOTTY),
     }
@@ -178,6 +179,19 @@ fn limit(arena: &Arena, argument: Argument) -> Result {
             span: now.span,
         })
     })
+}
+
+fn trim(arena: &Arena, argument: Argument) -> Result {
+    let asked: freelist_trim = argument.read()?;
+    let answer = |freed_bytes| {
+        argument.write(&freelist_trim {
+            freed_bytes,
+            ..asked
+        })
+    };
+    // What is gone is gone: the answer has to be possible before.
+    answer(0)?;
+    answer(arena.trim(asked.keep_bytes))
 }
 
 fn stat(arena: &Arena, argument: Argument) -> Result {

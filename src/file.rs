@@ -4,8 +4,10 @@
 
 use crate::{
     arena::Arena,
+    debugfs::Dir,
     registry::Registry,
     shrinker::Member, //
+    stats::ArenaFiles,
 };
 use kernel::{
     bindings,
@@ -16,6 +18,7 @@ use kernel::{
 
 /// An arena of its own, on the list of all of them until the file is closed.
 pub(crate) struct OpenFile {
+    files: ArenaFiles,
     arena: Arc<Arena>,
     member: Member,
     registry: Arc<Registry>,
@@ -27,14 +30,22 @@ impl OpenFile {
     /// # Safety
     ///
     /// `file` is being opened: nobody else sees it.
-    pub(crate) unsafe fn open(file: *mut bindings::file, registry: &Arc<Registry>) -> Result {
+    pub(crate) unsafe fn open(
+        file: *mut bindings::file,
+        registry: &Arc<Registry>,
+        dir: &Dir,
+    ) -> Result {
         let place = KBox::<Self>::new_uninit(GFP_KERNEL_ACCOUNT)?;
         let arena = registry.open()?;
-        // SAFETY: The shrinker is there as long as the device, and that as long as a file of it.
-        let member = unsafe { Member::new(arena.clone()) };
+        let around = || -> Result<_> {
+            let files = ArenaFiles::new(dir, &arena)?;
+            // SAFETY: The shrinker is there as long as the device, and that as long as a file of it.
+            Ok((files, unsafe { Member::new(arena.clone()) }?))
+        };
         // An arena that is listed has to be closed: nothing else may fail from here on.
-        let member = member.inspect_err(|_| registry.close(&arena))?;
+        let (files, member) = around().inspect_err(|_| registry.close(&arena))?;
         let this = place.write(Self {
+            files,
             arena,
             member,
             registry: registry.clone(),
@@ -65,11 +76,13 @@ impl OpenFile {
         // SAFETY: By the caller's promise it is there, and nobody else has it.
         let this = unsafe { KBox::<Self>::from_foreign((*file).private_data.cast()) };
         let Self {
+            files,
             arena,
             member,
             registry,
         } = KBox::into_inner(this);
-        // Nobody shrinks what ends.
+        // Nobody looks at what ends, nor shrinks it.
+        drop(files);
         drop(member);
         registry.close(&arena);
     }

@@ -6,6 +6,7 @@
 //! `poll`, so the table is our own, as in binder.
 
 use crate::{
+    debugfs::Dir,
     device,
     ffi::{
         self,
@@ -48,6 +49,7 @@ pub(crate) struct Device {
     #[pin]
     misc: Opaque<bindings::miscdevice>,
     registry: Arc<Registry>,
+    dir: Dir,
 }
 
 // SAFETY: A misc device may be deregistered by any thread.
@@ -56,10 +58,12 @@ unsafe impl Send for Device {}
 unsafe impl Sync for Device {}
 
 impl Device {
-    /// Makes the device, for root only. Whoever opens it gets an arena of `registry`.
-    pub(crate) fn register(registry: Arc<Registry>) -> impl PinInit<Self, Error> {
+    /// Makes the device, for root only. Whoever opens it gets an arena of `registry`, which is
+    /// shown in `dir`.
+    pub(crate) fn register(registry: Arc<Registry>, dir: Dir) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             registry,
+            dir,
             // Last: the device can be opened before this returns.
             misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
                 let misc = bindings::miscdevice {
@@ -114,7 +118,7 @@ unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::fil
     // being opened: to deregister it takes the lock that the caller holds.
     let device = unsafe { &*kernel::container_of!(Opaque::cast_from(misc), Device, misc) };
     // SAFETY: The file is not open yet: nobody else sees it.
-    from_result(|| unsafe { OpenFile::open(file, &device.registry) }.map(|()| 0))
+    from_result(|| unsafe { OpenFile::open(file, &device.registry, &device.dir) }.map(|()| 0))
 }
 
 /// The last reference to an open file goes.

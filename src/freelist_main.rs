@@ -117,11 +117,13 @@ impl kernel::InPlaceModule for Freelist {
                 value(module_parameters::arena_limit_mb.value()),
             );
             let registry = Registry::with_limits(limits.all, limits.arena)?;
+            let files = stats::Files::new(&registry)?;
+            let each = files.each().clone();
             Ok(try_pin_init!(Self {
-                _files: stats::Files::new(&registry)?,
+                _files: files,
                 // SAFETY: A module is loaded once at a time.
                 _shrinker: unsafe { Shrinker::register() }?,
-                _device <- Device::register(registry),
+                _device <- Device::register(registry, each),
             }))
         })
     }

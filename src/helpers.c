@@ -9,6 +9,7 @@
 #include <linux/gfp.h>
 #include <linux/highmem.h>
 #include <linux/list_lru.h>
+#include <linux/kstrtox.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -479,4 +480,10 @@ void freelist_debugfs_number(const char *name, struct dentry *parent, __u32 *num
 void freelist_debugfs_remove(struct dentry *dentry)
 {
 	debugfs_remove(dentry);
+}
+
+/* A number that user space has written as text. */
+int freelist_number_from_user(const char *from, unsigned long len, __u64 *number)
+{
+	return kstrtou64_from_user((const char __user *)from, len, 0, number);
 }

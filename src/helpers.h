@@ -28,6 +28,7 @@ enum {
 	FREELIST_NR_ALLOC_BULK = _IOC_NR(FREELIST_IOC_ALLOC_BULK),
 	FREELIST_NR_FREE_BULK = _IOC_NR(FREELIST_IOC_FREE_BULK),
 	FREELIST_NR_LIMIT = _IOC_NR(FREELIST_IOC_LIMIT),
+	FREELIST_NR_TRIM = _IOC_NR(FREELIST_IOC_TRIM),
 	FREELIST_NR_STAT = _IOC_NR(FREELIST_IOC_STAT),
 	/* In the flags of an unmapped area that is looked for. */
 	FREELIST_MAP_FIXED = MAP_FIXED,
@@ -87,5 +88,6 @@ struct dentry *freelist_debugfs_file(const char *name, unsigned short mode, stru
 				     void *data, const struct file_operations *fops);
 void freelist_debugfs_number(const char *name, struct dentry *parent, __u32 *number);
 void freelist_debugfs_remove(struct dentry *dentry);
+int freelist_number_from_user(const char *from, unsigned long len, __u64 *number);
 
 #endif /* _FREELIST_HELPERS_H */

@@ -136,7 +136,10 @@ mod arena {
             Arena, //
         },
         counts::Snapshot,
-        engine::MAX_PAGES,
+        engine::{
+            Content,
+            MAX_PAGES, //
+        },
         registry::Registry, //
     };
     use kernel::{
@@ -204,6 +207,12 @@ mod arena {
         registry.close(&two);
         assert!(registry.limit().is_unused());
         Ok(())
+    }
+
+    fn held_bytes(arena: &Arena) -> u64 {
+        let mut now = Snapshot::default();
+        arena.snapshot(&mut now);
+        now.stat().held_bytes
     }
 
     fn live_blocks(arena: &Arena) -> u64 {
@@ -329,9 +338,15 @@ mod arena {
         assert_eq!(arena.bounds().limit, 20 * PAGE);
         assert_eq!(arena.alloc(&request(PAGE), done), Err(EDQUOT));
         assert!(arena.live_page(29).is_some());
+        // What is free beyond it leaves, and no more than that.
+        assert_eq!(arena.free(0), Ok(()));
+        assert_eq!(held_bytes(&arena), 30 * PAGE);
+        assert_eq!(arena.set_bounds(Some(20 * PAGE), None, |_| Ok(())), Ok(()));
+        assert_eq!(held_bytes(&arena), 20 * PAGE);
+        assert_eq!(arena.alloc(&request(20 * PAGE), done), Ok(()));
         // Up to the default for everybody.
         assert_eq!(arena.set_bounds(Some(50 * PAGE), None, |_| Ok(())), Ok(()));
-        assert_eq!(arena.alloc(&request(20 * PAGE), done), Ok(()));
+        assert_eq!(arena.alloc(&request(30 * PAGE), done), Ok(()));
         assert_eq!(arena.alloc(&request(PAGE), done), Err(EDQUOT));
         assert_eq!(arena.check(), Ok(()));
         registry.close(&arena);
@@ -515,6 +530,33 @@ mod arena {
             arena.free(first)?;
             arena.free(beside)?;
         }
+        registry.close(&arena);
+        Ok(())
+    }
+
+    #[test]
+    fn the_map_has_room_for_all_of_an_arena() -> Result {
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        assert!(arena.map()?.is_empty());
+        // More than there is room for at first: blocks with address space behind each.
+        assert_eq!(
+            arena.alloc_bulk(&request(3 * PAGE), 1000, |batch| batch.len()),
+            Ok(1000)
+        );
+        let map = arena.map()?;
+        let of = |content| map.iter().filter(move |extent| extent.content == content);
+        assert_eq!(of(Content::Live).count(), 1000);
+        assert_eq!(
+            of(Content::Unbacked)
+                .filter(|extent| extent.pages == 1)
+                .count(),
+            1000
+        );
+        assert_eq!(
+            map.iter().map(|extent| extent.live_bytes).sum::<u64>(),
+            3000 * PAGE
+        );
         registry.close(&arena);
         Ok(())
     }

@@ -9,19 +9,24 @@ use crate::{
         Snapshot, //
     },
     debugfs::{
+        Command,
         Dir,
         ReadFile,
-        View, //
+        View,
+        WriteFile, //
     },
+    engine::Content,
     ffi::raw::freelist_stat,
     registry::Registry, //
 };
 use kernel::{
+    page::PAGE_SHIFT,
     prelude::*,
     seq_file::{
         seq_print,
         SeqFile, //
     },
+    str::CString,
     sync::Arc, //
 };
 
@@ -34,6 +39,7 @@ pub(crate) struct Files {
     _check: ReadFile<Check>,
     #[cfg(CONFIG_FAULT_INJECTION)]
     _delays: Dir,
+    each: Dir,
 }
 
 impl Files {
@@ -48,6 +54,30 @@ impl Files {
             _check: ReadFile::new(c"check", &dir, registry.clone()),
             #[cfg(CONFIG_FAULT_INJECTION)]
             _delays: crate::window::Window::files(&dir)?,
+            each: Dir::new(c"arenas.d", Some(&dir))?,
+        })
+    }
+
+    /// The directory that has one of each arena.
+    pub(crate) fn each(&self) -> &Dir {
+        &self.each
+    }
+}
+
+/// An arena's directory in debugfs, with its files.
+pub(crate) struct ArenaFiles {
+    _map: ReadFile<Map>,
+    _trim: WriteFile<Trim>,
+}
+
+impl ArenaFiles {
+    /// Makes them in `each`. `ENOMEM` when memory is short.
+    pub(crate) fn new(each: &Dir, arena: &Arc<Arena>) -> Result<Self> {
+        let name = CString::try_from_fmt(fmt!("{}", arena.id()))?;
+        let dir = Dir::new(&name, Some(each))?;
+        Ok(Self {
+            _map: ReadFile::new(c"map", &dir, arena.clone()),
+            _trim: WriteFile::new(c"trim", &dir, arena.clone()),
         })
     }
 }
@@ -180,6 +210,56 @@ impl View for Arenas {
                 arena.owner()
             );
         });
+        Ok(())
+    }
+}
+
+/// `arenas.d/ID/map`: a row for all that lies side by side and is the same.
+struct Map;
+
+impl View for Map {
+    type Of = Arena;
+
+    fn show(arena: &Arena, out: &SeqFile) -> Result {
+        seq_print!(
+            out,
+            "{:>14} {:>9} {:>5} {:>12} {:>12} content\n",
+            "offset",
+            "pages",
+            "shift",
+            "live",
+            "free"
+        );
+        for extent in &arena.map()? {
+            let content = match extent.content {
+                Content::Live => "live",
+                Content::Free => "free",
+                Content::Unbacked => "unbacked",
+                Content::Pending => "pending",
+                Content::Broken => "broken",
+            };
+            seq_print!(
+                out,
+                "{:>#14x} {:>9} {:>5} {:>12} {:>12} {content}\n",
+                u64::from(extent.page) << PAGE_SHIFT,
+                extent.pages,
+                extent.shift,
+                extent.live_bytes,
+                extent.free_bytes
+            );
+        }
+        Ok(())
+    }
+}
+
+/// `arenas.d/ID/trim`: free pages leave, until at most as many bytes as are written are left.
+struct Trim;
+
+impl Command for Trim {
+    type Of = Arena;
+
+    fn run(arena: &Arena, keep: u64) -> Result {
+        arena.trim(keep);
         Ok(())
     }
 }

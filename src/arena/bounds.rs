@@ -33,7 +33,7 @@ impl Arena {
     /// Changes what is given, and tells `answer` what is in force then. All or nothing, also when
     /// `answer` fails. May sleep.
     ///
-    /// A limit below what is held refuses growth from now on.
+    /// A limit below what is held refuses growth from now on, and free pages leave.
     ///
     /// | error | when |
     /// | --- | --- |
@@ -66,7 +66,7 @@ impl Arena {
             state.limit = limit.unwrap_or(before.limit);
             break (before, state.bounds());
         };
-        answer(now).inspect_err(|_| {
+        let result = answer(now).inspect_err(|_| {
             let mut state = self.state.lock();
             // What somebody else has set since then stays, and a span that is in use by now.
             if state.bounds() == now {
@@ -75,7 +75,22 @@ impl Arena {
                     state.engine.set_span(pages);
                 }
             }
-        })
+        });
+        if result.is_ok() && limit.is_some() {
+            self.shrink_to_limit();
+        }
+        result
+    }
+
+    /// Gives as many free pages back as are held beyond the limit. May sleep.
+    fn shrink_to_limit(&self) {
+        let state = self.state.lock();
+        let held = state.engine.counters().held_bytes;
+        let beyond = held.saturating_sub(state.limit).div_ceil(PAGE_SIZE as u64);
+        drop(state);
+        if beyond > 0 {
+            self.trim_pages(beyond, 0);
+        }
     }
 }
 

@@ -57,6 +57,7 @@ mod class;
 mod directory;
 mod leave;
 mod lists;
+mod map;
 mod quick;
 mod runs;
 mod tree;
@@ -67,6 +68,7 @@ pub use directory::{
     Entry, Kit, Memory, Metadata, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN,
 };
 pub use leave::Leaving;
+pub use map::{Content, Extent};
 pub use tree::Tree;
 
 use class::{Class, Shape};

@@ -88,6 +88,25 @@ impl Quick {
         Some((index, *stack.offsets.get(stack.len)?))
     }
 
+    /// All blocks in the order of their offsets, with the shift of their size classes, and how many
+    /// they are.
+    pub(super) fn all(&self) -> ([(u64, u8); LISTS * LEN], usize) {
+        let mut all = [(0, 0); LISTS * LEN];
+        let mut len = 0;
+        for (shift, stack) in (MIN_SHIFT as u8..).zip(&self.stacks) {
+            for offset in stack.offsets.iter().take(stack.len) {
+                let mut at = len;
+                len += 1;
+                while at > 0 && all[at - 1].0 > *offset {
+                    all[at] = all[at - 1];
+                    at -= 1;
+                }
+                all[at] = (*offset, shift);
+            }
+        }
+        (all, len)
+    }
+
     /// The blocks of a list, by the index of its size class.
     pub(super) fn list(&self, index: usize) -> &[u64] {
         self.stacks

@@ -100,8 +100,7 @@ impl<const KIB: usize> Tree<KIB> {
         let (first, end) = (1usize << depth, 2usize << depth);
         if depth < 6 {
             // All of them lie in the first word.
-            let mask = (u64::MAX << first) & (u64::MAX >> (64 - end));
-            let word = self.free.first()? & mask;
+            let word = self.free.first()? & depth_mask(depth);
             return (word != 0).then(|| word.trailing_zeros());
         }
         let words = self.free.get(first / 64..end / 64)?;
@@ -142,6 +141,22 @@ impl<const KIB: usize> Tree<KIB> {
         get(&self.free, node) || get(&self.live, node)
     }
 
+    /// Bytes of the nodes that are free, and of those that are live.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (Self::sum(&self.free), Self::sum(&self.live))
+    }
+
+    /// Bytes of the nodes in a bitmap.
+    fn sum(bits: &[u64; KIB]) -> u64 {
+        let page_shift = super::class::page_shift(KIB);
+        let bytes = |word: u64, depth| u64::from(word.count_ones()) << (page_shift - depth);
+        // Six depths are in the first word, each other word is in one.
+        let first = (1..6).map(|depth| bytes(bits[0] & depth_mask(depth), depth));
+        let rest = bits.iter().enumerate().skip(1);
+        let rest = rest.map(|(index, word)| bytes(*word, 6 + index.ilog2()));
+        first.sum::<u64>() + rest.sum::<u64>()
+    }
+
     /// Calls `see` with every node that is free or live, and whether it is live.
     pub(super) fn for_each(&self, mut see: impl FnMut(u32, bool)) {
         for node in 1..2 * Self::LEAVES {
@@ -153,6 +168,11 @@ impl<const KIB: usize> Tree<KIB> {
             }
         }
     }
+}
+
+/// The nodes of a depth below 6, in the first word of a bitmap.
+fn depth_mask(depth: u32) -> u64 {
+    (u64::MAX << (1 << depth)) & (u64::MAX >> (64 - (2 << depth)))
 }
 
 fn get<const N: usize>(bits: &[u64; N], node: u32) -> bool {

@@ -249,6 +249,17 @@ impl Arena {
         Ok(limit)
     }
 
+    /// Gives wholly free pages back to the system until at most `keep_bytes`
+    /// of them are held. Says how many bytes went. Touching them is `SIGBUS`
+    /// then, until they are part of a block again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `EBADF` when the arena is open for reading only.
+    pub fn trim(&self, keep_bytes: u64) -> Result<u64> {
+        sys::trim(self.as_fd(), keep_bytes).map_err(Error::refused(Call::Trim { keep_bytes }))
+    }
+
     /// The arena's counters, of one moment.
     ///
     /// # Errors

@@ -51,6 +51,11 @@ pub enum Call {
         /// Bytes of its offsets.
         span: u64,
     },
+    /// FREELIST_IOC_TRIM down to `keep_bytes`.
+    Trim {
+        /// Bytes of wholly free pages that may stay.
+        keep_bytes: u64,
+    },
     /// FREELIST_IOC_STAT.
     Stat,
     /// mmap() of `len` bytes from `offset`.
@@ -75,6 +80,7 @@ impl fmt::Display for Call {
             Call::Limit { bytes, span } => {
                 write!(f, "LIMIT to {bytes} bytes held, {span} bytes of offsets")
             }
+            Call::Trim { keep_bytes } => write!(f, "TRIM to {keep_bytes} free bytes"),
             Call::Stat => write!(f, "STAT"),
             Call::Map { offset, len } => write!(f, "mmap of {len} bytes at offset {offset:#x}"),
         }

@@ -17,6 +17,7 @@ use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
 
 use crate::uapi::{
     freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_stat,
+    freelist_trim,
 };
 
 mod request {
@@ -59,6 +60,12 @@ mod request {
         limit,
         FREELIST_IOC_LIMIT,
         freelist_limit
+    );
+    nix::ioctl_readwrite_bad!(
+        /// Reads and fills the structure that `data` points to.
+        trim,
+        FREELIST_IOC_TRIM,
+        freelist_trim
     );
     nix::ioctl_read_bad!(
         /// Fills the structure that `data` points to.
@@ -125,6 +132,17 @@ pub(crate) fn limit(fd: BorrowedFd<'_>, request: &mut freelist_limit) -> Result<
     // SAFETY: As in `alloc()`.
     unsafe { request::limit(fd.as_raw_fd(), request) }?;
     Ok(())
+}
+
+/// FREELIST_IOC_TRIM; how many bytes were given back.
+pub(crate) fn trim(fd: BorrowedFd<'_>, keep_bytes: u64) -> Result<u64, Errno> {
+    let mut request = freelist_trim {
+        keep_bytes,
+        ..Default::default()
+    };
+    // SAFETY: As in `alloc()`.
+    unsafe { request::trim(fd.as_raw_fd(), &mut request) }?;
+    Ok(request.freed_bytes)
 }
 
 /// FREELIST_IOC_STAT.

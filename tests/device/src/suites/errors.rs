@@ -28,7 +28,6 @@ suite!("freelist_errors":
     calls_that_change_a_read_only_arena_are_ebadf,
     a_write_only_arena_serves_every_call,
     unknown_calls_are_enotty,
-    calls_of_later_versions_are_enotty,
     another_type_byte_is_enotty,
     failures_are_counted,
     a_refused_request_changes_nothing,
@@ -215,12 +214,6 @@ fn unknown_calls_are_enotty() {
         for request in raw::REQUESTS {
             unknown_call(raw::with_number(request, number));
         }
-    }
-}
-
-fn calls_of_later_versions_are_enotty() {
-    for request in raw::REQUESTS {
-        unknown_call(raw::with_number(request, 6));
     }
 }
 

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What lies where in an arena, for people.
+
+use super::directory::{Head, Memory};
+use super::Engine;
+
+/// What a stretch of pages is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A block of whole pages.
+    Live,
+    /// Memory that any request may have.
+    Free,
+    /// Address space.
+    Unbacked,
+    /// A block that is being made, or memory that is about to leave.
+    Pending,
+    /// A page that is divided into smaller blocks.
+    Broken,
+}
+
+/// Pages side by side that are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The first page.
+    pub page: u32,
+    /// How many.
+    pub pages: u32,
+    /// The size class of the slot that they lie in; of a broken page that of its largest free
+    /// block, 0 if it has none.
+    pub shift: u8,
+    /// What they are.
+    pub content: Content,
+    /// Bytes of live blocks in them.
+    pub live_bytes: u64,
+    /// Bytes of free blocks in them.
+    pub free_bytes: u64,
+}
+
+impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+    /// Calls `see` with all that lies in the arena, from its beginning to the end of what was ever
+    /// used, without gaps. Takes time in proportion to its blocks and runs.
+    pub fn map(&self, mut see: impl FnMut(Extent)) {
+        // Blocks on quick lists look like pending ones.
+        let (quick, len) = self.quick.all();
+        let mut quick = quick.get(..len).unwrap_or_default();
+        let mut page = 0;
+        while page < self.frontier {
+            let later =
+                quick.partition_point(|(offset, _)| offset >> Self::PAGE_SHIFT <= page.into());
+            let (here, rest) = quick.split_at(later);
+            quick = rest;
+            page = self.map_head(page, here, &mut see);
+        }
+    }
+
+    /// Shows what begins at `page`, where the blocks `here` are on quick lists. Gives the page
+    /// behind it.
+    fn map_head(&self, page: u32, here: &[(u64, u8)], see: &mut impl FnMut(Extent)) -> u32 {
+        let Some(head) = self.directory.head(page) else {
+            debug_assert!(false, "every page belongs to something");
+            return self.frontier;
+        };
+        let (order, end, pages, content) = match head {
+            Head::Interior => return self.frontier,
+            Head::Free { order, backed, .. } => {
+                (*order, page + (1 << order), *backed, Content::Free)
+            }
+            Head::Reserved {
+                order,
+                whole,
+                pages,
+                ..
+            } => {
+                let end = page + if *whole { 1 << order } else { *pages };
+                let content = if here.is_empty() {
+                    Content::Pending
+                } else {
+                    Content::Free
+                };
+                (*order, end, *pages, content)
+            }
+            Head::Live {
+                order,
+                whole,
+                pages,
+            } => {
+                let end = page + if *whole { 1 << order } else { *pages };
+                (*order, end, *pages, Content::Live)
+            }
+            Head::Broken(tree) => {
+                let (free_bytes, live_bytes) = tree.bytes();
+                let backed = self
+                    .directory
+                    .record(page)
+                    .is_some_and(|record| record.page.is_some());
+                let largest = tree.largest().map_or(0, |depth| Self::PAGE_SHIFT - depth);
+                let quick: u64 = here.iter().map(|(_, shift)| 1 << shift).sum();
+                see(Extent {
+                    page,
+                    pages: 1,
+                    shift: largest as u8,
+                    content: if backed {
+                        Content::Broken
+                    } else {
+                        Content::Pending
+                    },
+                    live_bytes,
+                    free_bytes: if backed { free_bytes + quick } else { 0 },
+                });
+                return page + 1;
+            }
+        };
+        let shift = Self::PAGE_SHIFT as u8 + order;
+        let bytes = |of| {
+            if content == of {
+                u64::from(pages) << Self::PAGE_SHIFT
+            } else {
+                0
+            }
+        };
+        let with = |page, pages, content, live_bytes, free_bytes| Extent {
+            page,
+            pages,
+            shift,
+            content,
+            live_bytes,
+            free_bytes,
+        };
+        if pages > 0 {
+            see(with(
+                page,
+                pages,
+                content,
+                bytes(Content::Live),
+                bytes(Content::Free),
+            ));
+        }
+        if page + pages < end {
+            see(with(
+                page + pages,
+                end - page - pages,
+                Content::Unbacked,
+                0,
+                0,
+            ));
+        }
+        end
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The map of an arena: everything is on it, once, and it adds up with the counters.
+
+use freelist_engine::engine::{Content, Extent, Request};
+use freelist_engine::host::Arena;
+use proptest::prelude::*;
+
+fn request(size: u64) -> Request {
+    Request {
+        size,
+        larger: true,
+        grow: true,
+        ..Request::default()
+    }
+}
+
+/// The map, which has no gaps and no overlaps and adds up.
+fn map<const KIB: usize>(arena: &Arena<KIB>) -> Vec<Extent> {
+    let mut map: Vec<Extent> = Vec::new();
+    arena.engine.map(|extent| map.push(extent));
+    let mut end = 0;
+    for extent in &map {
+        assert_eq!(extent.page, end, "{extent:?}");
+        assert_ne!(extent.pages, 0, "{extent:?}");
+        end += extent.pages;
+        let with_memory = arena.backed.range(extent.page..end);
+        let expected = match extent.content {
+            Content::Live | Content::Free | Content::Broken => extent.pages as usize,
+            Content::Unbacked => 0,
+            Content::Pending => continue,
+        };
+        assert_eq!(with_memory.count(), expected, "{extent:?}");
+    }
+    let last = arena.backed.last().map_or(0, |page| page + 1);
+    assert!(
+        last <= end,
+        "memory at page {last} is on the map up to {end}"
+    );
+    let counters = arena.counters();
+    let sum = |bytes: fn(&Extent) -> u64| map.iter().map(bytes).sum::<u64>();
+    assert_eq!(sum(|extent| extent.live_bytes), counters.live_bytes);
+    assert_eq!(sum(|extent| extent.free_bytes), counters.free_bytes);
+    map
+}
+
+/// Contents, and where they begin in pages.
+fn contents<const KIB: usize>(arena: &Arena<KIB>) -> Vec<(Content, u32, u8)> {
+    let extents = map(arena).into_iter();
+    extents
+        .map(|extent| (extent.content, extent.pages, extent.shift))
+        .collect()
+}
+
+#[test]
+fn each_content_is_told_from_the_others() {
+    let mut arena = Arena::<4>::new(16);
+    assert_eq!(contents(&arena), []);
+    let (odd, _) = arena.alloc(request(3 * 4096)).unwrap();
+    let (small, _) = arena.alloc(request(64)).unwrap();
+    assert_eq!(
+        contents(&arena)[..3],
+        [
+            (Content::Live, 3, 14),
+            (Content::Unbacked, 1, 14),
+            (Content::Broken, 1, 11)
+        ]
+    );
+    let pending = arena.reserve(request(4096)).unwrap();
+    assert_eq!(contents(&arena)[3], (Content::Pending, 1, 12));
+    arena.cancel(pending);
+    // On its quick list it is free.
+    arena.free(odd).unwrap();
+    assert_eq!(contents(&arena)[0], (Content::Free, 3, 14));
+    arena.free(small).unwrap();
+    let broken = map(&arena)[2];
+    assert_eq!((broken.content, broken.free_bytes), (Content::Broken, 4096));
+    arena.drain();
+    assert_eq!(contents(&arena)[2], (Content::Free, 1, 12));
+    arena.trim(0);
+    assert!(map(&arena)
+        .iter()
+        .all(|extent| extent.content == Content::Unbacked));
+}
+
+fn random<const KIB: usize>(steps: &[(bool, u16, u16)]) {
+    let mut arena = Arena::<KIB>::new(4096);
+    // The map is the check.
+    arena.checked = false;
+    let mut live = Vec::new();
+    for (alloc, size, which) in steps {
+        // Every magnitude up to 64 KiB as likely as another.
+        let size = 1 + u64::from(*size >> (which % 16));
+        if *alloc || live.is_empty() {
+            if let Ok((offset, _)) = arena.alloc(request(size)) {
+                live.push(offset);
+            }
+        } else {
+            let offset = live.swap_remove(usize::from(*which) % live.len());
+            arena.free(offset).unwrap();
+        }
+        map(&arena);
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_map_adds_up_at_every_step(
+        steps in prop::collection::vec(any::<(bool, u16, u16)>(), 1..300),
+    ) {
+        random::<4>(&steps);
+        random::<16>(&steps);
+        random::<64>(&steps);
+    }
+}
