@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -13,6 +14,7 @@ use nix::fcntl::OFlag;
 use crate::error::{Call, Error, Result};
 use crate::mapping::Mapping;
 use crate::sys;
+use crate::timeout::Timeout;
 use crate::uapi::{
     self, freelist_alloc, freelist_bulk, freelist_free, freelist_info as Info,
     freelist_limit as Limit, freelist_stat as Stat,
@@ -149,20 +151,39 @@ impl Arena {
         sys::info(self.as_fd()).map_err(Error::refused(Call::Info))
     }
 
-    /// Asks for one block of at least `size` bytes.
+    /// Asks for one block of at least `size` bytes. It does not wait: with
+    /// WAIT, a request that would have to is `EAGAIN`.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`] with an errno of the contract's table: `EINVAL`,
-    /// `E2BIG`, `ENOMEM`, `EDQUOT`, `ENOSPC`, `EOPNOTSUPP`, `EBADF`.
+    /// `E2BIG`, `ENOMEM`, `EDQUOT`, `ENOSPC`, `EAGAIN`, `EOPNOTSUPP`, `EBADF`.
     pub fn alloc(&self, size: u64, flags: Flags) -> Result<Block> {
+        self.alloc_one(size, flags, &mut Timeout::from(Duration::ZERO))
+    }
+
+    /// Asks for one block of at least `size` bytes, and waits for it if it has
+    /// to, with WAIT added to `flags`. What is left of `timeout` is in it
+    /// afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arena::alloc`], and `ETIMEDOUT`; `EINTR` when a signal came, and
+    /// `EAGAIN` when the file is non-blocking or `timeout` is zero.
+    pub fn alloc_wait(&self, size: u64, flags: Flags, timeout: &mut Timeout) -> Result<Block> {
+        self.alloc_one(size, flags | Flags::WAIT, timeout)
+    }
+
+    fn alloc_one(&self, size: u64, flags: Flags, timeout: &mut Timeout) -> Result<Block> {
         let mut request = freelist_alloc {
             size,
             flags: flags.bits(),
+            timeout_ns: timeout.ns(),
             ..Default::default()
         };
-        sys::alloc(self.as_fd(), &mut request)
-            .map_err(Error::refused(Call::Alloc { size, flags }))?;
+        let result = sys::alloc(self.as_fd(), &mut request);
+        *timeout = Timeout::from_ns(request.timeout_ns);
+        result.map_err(Error::refused(Call::Alloc { size, flags }))?;
         Ok(Block {
             offset: request.offset,
             bytes: request.block_bytes,
@@ -189,14 +210,44 @@ impl Arena {
     /// When not even one was given: those of [`Arena::alloc`], and `EINVAL`
     /// when `offsets` is empty.
     pub fn alloc_bulk(&self, size: u64, flags: Flags, offsets: &mut [u64]) -> Result<usize> {
+        self.alloc_many(size, flags, &mut Timeout::from(Duration::ZERO), offsets)
+    }
+
+    /// As [`Arena::alloc_bulk`], and waits for blocks if it has to, with WAIT
+    /// added to `flags`: at most `timeout` for all of them together. What is
+    /// left of it is in it afterwards.
+    ///
+    /// # Errors
+    ///
+    /// When not even one was given: those of [`Arena::alloc_wait`], and
+    /// `EINVAL` when `offsets` is empty.
+    pub fn alloc_bulk_wait(
+        &self,
+        size: u64,
+        flags: Flags,
+        timeout: &mut Timeout,
+        offsets: &mut [u64],
+    ) -> Result<usize> {
+        self.alloc_many(size, flags | Flags::WAIT, timeout, offsets)
+    }
+
+    fn alloc_many(
+        &self,
+        size: u64,
+        flags: Flags,
+        timeout: &mut Timeout,
+        offsets: &mut [u64],
+    ) -> Result<usize> {
         let count = offsets.len();
         let mut request = freelist_bulk {
             size,
             flags: flags.bits(),
+            timeout_ns: timeout.ns(),
             ..Default::default()
         };
-        sys::alloc_bulk(self.as_fd(), &mut request, offsets)
-            .map_err(Error::refused(Call::AllocBulk { size, count, flags }))?;
+        let result = sys::alloc_bulk(self.as_fd(), &mut request, offsets);
+        *timeout = Timeout::from_ns(request.timeout_ns);
+        result.map_err(Error::refused(Call::AllocBulk { size, count, flags }))?;
         Ok(request.done as usize)
     }
 

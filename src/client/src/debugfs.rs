@@ -3,7 +3,7 @@
 //! The module's statistics in debugfs, parsed.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Where the module's files are, once debugfs is mounted.
@@ -11,14 +11,17 @@ pub const DIR: &str = "/sys/kernel/debug/freelist";
 
 fn read(name: &str) -> io::Result<String> {
     let path = Path::new(DIR).join(name);
-    fs::read_to_string(&path).map_err(|error| {
-        let advice = match error.kind() {
-            io::ErrorKind::NotFound => "; is debugfs mounted and the module loaded?",
-            io::ErrorKind::PermissionDenied => "; only root may read it",
-            _ => "",
-        };
-        io::Error::new(error.kind(), format!("{}: {error}{advice}", path.display()))
-    })
+    fs::read_to_string(&path).map_err(|error| explained(&path, error))
+}
+
+/// An error with the file's name and what to do.
+fn explained(path: &Path, error: io::Error) -> io::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::NotFound => "; is debugfs mounted, the module loaded, the arena open?",
+        io::ErrorKind::PermissionDenied => "; only root may use it",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{}: {error}{advice}", path.display()))
 }
 
 /// The file `stats`: a name and a value a line, in the file's order.
@@ -113,6 +116,110 @@ impl Classes {
     }
 }
 
+/// A row of the file `arenas`. Sizes are in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ArenaRow {
+    /// Its number; no two that ever lived have the same.
+    pub id: u64,
+    /// The process that opened it.
+    pub pid: u64,
+    /// In live blocks.
+    pub live: u64,
+    /// In free blocks.
+    pub free: u64,
+    /// In all pages that it has.
+    pub held: u64,
+    /// The most that it may hold.
+    pub limit: u64,
+    /// Requests that wait.
+    pub waiters: u64,
+    /// That process's name, with what is no plain letter written as `\x0a`.
+    pub name: String,
+}
+
+/// The file `arenas`: a header with the columns' names, and a row an arena.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Arenas(pub Vec<ArenaRow>);
+
+impl Arenas {
+    /// Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading it, or `InvalidData` with the line that does not fit
+    /// the header.
+    pub fn read() -> io::Result<Self> {
+        Self::parse(&read("arenas")?)
+    }
+
+    /// Parses the file's text. Columns that are not known are skipped, those
+    /// that are not there are 0.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` with the line that does not fit the header.
+    pub fn parse(text: &str) -> io::Result<Self> {
+        let mut lines = text.lines();
+        let header = lines.next().ok_or_else(|| invalid("arenas", ""))?;
+        let columns: Vec<&str> = header.split_whitespace().collect();
+        let row = |line: &str| {
+            let mut rest = line;
+            let mut row = ArenaRow::default();
+            for column in &columns {
+                rest = rest.trim_start();
+                // It is the last column, and may have blanks.
+                if *column == "name" {
+                    row.name = rest.to_owned();
+                    return Some(row);
+                }
+                let (value, after) = rest.split_once(' ').unwrap_or((rest, ""));
+                let value: u64 = value.parse().ok()?;
+                rest = after;
+                match *column {
+                    "id" => row.id = value,
+                    "pid" => row.pid = value,
+                    "live" => row.live = value,
+                    "free" => row.free = value,
+                    "held" => row.held = value,
+                    "limit" => row.limit = value,
+                    "waiters" => row.waiters = value,
+                    _ => {}
+                }
+            }
+            Some(row)
+        };
+        lines
+            .map(|line| row(line).ok_or_else(|| invalid("arenas", line)))
+            .collect::<io::Result<_>>()
+            .map(Self)
+    }
+}
+
+/// The file `arenas.d/ID/map`, as it is: a header, and a row for all that lies
+/// side by side and is the same.
+///
+/// # Errors
+///
+/// Those of reading it.
+pub fn map(id: u64) -> io::Result<String> {
+    read(&format!("arenas.d/{id}/map"))
+}
+
+/// Has an arena give free pages back until at most `keep` bytes of them are
+/// held (`arenas.d/ID/trim`), whoever opened it.
+///
+/// # Errors
+///
+/// Those of writing the file.
+pub fn trim(id: u64, keep: u64) -> io::Result<()> {
+    let path = Path::new(DIR).join(format!("arenas.d/{id}/trim"));
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(keep.to_string().as_bytes()))
+        .map_err(|error| explained(&path, error))
+}
+
 fn invalid(file: &str, line: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
@@ -141,6 +248,25 @@ mod tests {
         assert_eq!(classes.get(128, "live"), None);
         assert_eq!(classes.get(64, "held"), None);
         assert_eq!(classes.column("free").map(Iterator::sum::<u64>), Some(6));
+    }
+
+    #[test]
+    fn arenas_are_rows_with_a_name_at_the_end() {
+        let text = "id pid live later free held limit name\n\
+                    \x20 7 1234 1 99 2 3 4 a name with blanks\n";
+        let expected = ArenaRow {
+            id: 7,
+            pid: 1234,
+            live: 1,
+            free: 2,
+            held: 3,
+            limit: 4,
+            waiters: 0,
+            name: "a name with blanks".to_owned(),
+        };
+        assert_eq!(Arenas::parse(text).unwrap().0, [expected]);
+        assert!(Arenas::parse("id pid name\n7 x sh\n").is_err());
+        assert!(Arenas::parse("").is_err());
     }
 
     #[test]

@@ -182,6 +182,10 @@ fn advice(call: Call, errno: Errno) -> &'static str {
         (Call::Alloc { .. }, Errno::EDQUOT) => {
             "; it needs more than INFO.limit_bytes leaves: free blocks, or have the limit raised"
         }
+        (Call::Alloc { .. }, Errno::EAGAIN) => {
+            "; it would have to wait: give it a timeout, or poll the arena"
+        }
+        (Call::Alloc { .. }, Errno::ETIMEDOUT) => "; no block came back in time",
         (Call::Alloc { .. }, Errno::ENOSPC) => "; the arena's offsets are used up: free blocks",
         (Call::Alloc { .. }, Errno::EOPNOTSUPP) => {
             "; the module does not serve every flag of it: INFO.features tells which"

@@ -24,7 +24,7 @@
 //! | --- | --- |
 //! | `uapi` | the contract's structures and numbers, made from its header |
 //! | `sys` | the system calls, and all `unsafe` of this crate |
-//! | `arena`, `mapping`, `error` | what a program uses |
+//! | `arena`, `mapping`, `timeout`, `error` | what a program uses |
 //! | `debugfs` | the module's statistics, parsed |
 //! | `trace` | recorded allocation traces, parsed |
 
@@ -33,10 +33,12 @@ pub mod debugfs;
 mod error;
 mod mapping;
 mod sys;
+mod timeout;
 pub mod trace;
 pub mod uapi;
 
 pub use arena::{Arena, Block, Flags, DEVICE};
 pub use error::{Call, Error, Result};
 pub use mapping::Mapping;
+pub use timeout::Timeout;
 pub use uapi::{freelist_info as Info, freelist_limit as Limit, freelist_stat as Stat};

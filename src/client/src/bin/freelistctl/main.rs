@@ -7,13 +7,14 @@ mod progress;
 mod replay;
 mod session;
 mod show;
+mod size;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use freelist::debugfs::{Classes, Stats};
+use freelist::debugfs::{self, Arenas, Classes, Stats};
 use freelist::{Arena, DEVICE};
 
 use crate::progress::Progress;
@@ -35,12 +36,28 @@ enum Command {
         #[arg(long, default_value = DEVICE)]
         device: PathBuf,
     },
-    /// Show the module's statistics (debugfs `stats` and `classes`).
+    /// Show the module's statistics (debugfs `stats`, `arenas` and `classes`).
     Stat,
+    /// Show what lies where in an arena (debugfs `arenas.d/ID/map`).
+    Map {
+        /// Its number, as `stat` shows it.
+        id: u64,
+    },
+    /// Have arenas give their free pages back to the system.
+    Trim(TrimArgs),
     /// Replay a recorded trace: every allocation an ALLOC, every byte that is
     /// written checked at its release. Fails when a byte changed, a call
     /// failed or a block is left.
     Replay(ReplayArgs),
+}
+
+#[derive(clap::Args)]
+struct TrimArgs {
+    /// Their numbers, as `stat` shows them; all arenas if there is none.
+    ids: Vec<u64>,
+    /// Bytes of free pages that each may keep; K, M or G are KiB, MiB, GiB.
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = size::parse)]
+    keep: u64,
 }
 
 #[derive(clap::Args)]
@@ -50,6 +67,10 @@ struct ReplayArgs {
     /// Replay only up to the end of training step N.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
+    /// Let the arena hold at most so many bytes of pages; K, M or G are KiB,
+    /// MiB, GiB.
+    #[arg(long, value_name = "BYTES", value_parser = size::parse)]
+    limit: Option<u64>,
     /// Show the whole session: kernel, module, device and the statistics at
     /// the peak and at the end.
     #[arg(long, conflicts_with = "json")]
@@ -81,11 +102,42 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Stat => {
             show::stats(&[("now", &Stats::read()?)]);
             println!();
+            show::arenas(&Arenas::read()?);
+            println!();
             show::classes("now", &Classes::read()?);
         }
+        Command::Map { id } => print!("{}", debugfs::map(*id)?),
+        Command::Trim(args) => trim(args)?,
         Command::Replay(args) => return replay(args),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Trims the arenas that are meant, and shows what each gave back.
+fn trim(args: &TrimArgs) -> Result<()> {
+    let held = |id| -> Result<Option<u64>> {
+        let rows = Arenas::read()?.0;
+        Ok(rows.iter().find(|row| row.id == id).map(|row| row.held))
+    };
+    let all = args.ids.is_empty();
+    let ids: Vec<u64> = if all {
+        Arenas::read()?.0.iter().map(|row| row.id).collect()
+    } else {
+        args.ids.clone()
+    };
+    for id in ids {
+        let before = held(id)?;
+        if let Err(error) = debugfs::trim(id, args.keep) {
+            // One that was closed in the meantime holds nothing any more.
+            if all && held(id)?.is_none() {
+                continue;
+            }
+            return Err(error.into());
+        }
+        let after = held(id)?;
+        show::trimmed(id, before.unwrap_or(0), after.unwrap_or(0));
+    }
+    Ok(())
 }
 
 fn replay(args: &ReplayArgs) -> Result<ExitCode> {
@@ -98,6 +150,9 @@ fn replay(args: &ReplayArgs) -> Result<ExitCode> {
         );
     }
     let arena = Arena::open_path(&args.device)?;
+    if let Some(limit) = args.limit {
+        arena.set_limit(limit)?;
+    }
     let info = arena.info()?;
     let identity = session::Identity::read();
     if args.show {

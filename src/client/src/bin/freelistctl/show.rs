@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use freelist::debugfs::{Classes, Stats};
+use freelist::debugfs::{Arenas, Classes, Stats};
 use freelist::trace::{Event, Trace};
 use freelist::{Flags, Info, Stat};
 use serde_json::{json, Value};
@@ -188,6 +188,33 @@ pub(crate) fn stats(moments: &[(&str, &Stats)]) {
     }
 }
 
+/// debugfs `arenas`.
+pub(crate) fn arenas(arenas: &Arenas) {
+    println!(
+        "{:<8}{:>8}{:>14}{:>14}{:>14}{:>14}{:>9}  name",
+        "arenas", "pid", "live", "free", "held", "limit", "waiters"
+    );
+    for row in &arenas.0 {
+        println!(
+            "{:<8}{:>8}{:>14}{:>14}{:>14}{:>14}{:>9}  {}",
+            row.id,
+            row.pid,
+            mib(row.live),
+            mib(row.free),
+            mib(row.held),
+            mib(row.limit),
+            row.waiters,
+            row.name
+        );
+    }
+}
+
+/// What an arena gave back: the bytes that it held before and after.
+pub(crate) fn trimmed(id: u64, before: u64, after: u64) {
+    let gone = before.saturating_sub(after);
+    println!("arena {id}: {} given back, {} held", mib(gone), mib(after));
+}
+
 /// debugfs `classes`; size classes where nothing happened are left out, and so
 /// is what the others say again.
 pub(crate) fn classes(when: &str, classes: &Classes) {
@@ -266,6 +293,9 @@ fn stat(stat: &Stat) -> Value {
         "grows": stat.grows,
         "splits": stat.splits,
         "merges": stat.merges,
+        "waits": stat.waits,
+        "trims": stat.trims,
+        "shrinks": stat.shrinks,
         "failures": stat.failures,
     })
 }

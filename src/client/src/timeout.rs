@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How long a request may wait.
+
+use std::time::Duration;
+
+/// How long a request may wait. A call that ends early (`EINTR`) leaves in it
+/// what is left, so that the same request can be made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeout(i64);
+
+impl Timeout {
+    /// Until it is served.
+    pub const FOREVER: Self = Self(-1);
+
+    /// What is left; `None` is for ever.
+    pub fn left(self) -> Option<Duration> {
+        u64::try_from(self.0).ok().map(Duration::from_nanos)
+    }
+
+    /// As the contract has it, in nanoseconds.
+    pub(crate) fn from_ns(ns: i64) -> Self {
+        Self(ns)
+    }
+
+    /// As the contract has it, in nanoseconds.
+    pub(crate) fn ns(self) -> i64 {
+        self.0
+    }
+}
+
+/// More than 292 years are as many.
+impl From<Duration> for Timeout {
+    fn from(time: Duration) -> Self {
+        Self(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_the_same_again() {
+        for time in [
+            Duration::ZERO,
+            Duration::from_micros(1500),
+            Duration::from_secs(1 << 33),
+        ] {
+            assert_eq!(Timeout::from(time).left(), Some(time));
+        }
+        assert_eq!(Timeout::FOREVER.left(), None);
+        assert!(Timeout::from(Duration::MAX).left().is_some());
+    }
+}
