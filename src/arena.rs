@@ -30,6 +30,7 @@
 pub(crate) mod bounds;
 mod bulk;
 mod grow;
+mod header;
 mod leave;
 mod prepare;
 pub(crate) mod want;
@@ -110,6 +111,8 @@ pub(crate) struct Arena {
     /// The owner's.
     account: Account,
     space: Space,
+    /// What headers are mixed with.
+    secret: [u64; 2],
     #[pin]
     state: SpinLock<State>,
 }
@@ -128,6 +131,7 @@ impl Arena {
                 owner: Owner::of_caller(),
                 account: Account::of_caller(),
                 space,
+                secret: [ffi::random(), ffi::random()],
                 state <- new_spinlock!(
                     State {
                         engine: Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root),
@@ -279,13 +283,17 @@ impl Arena {
     /// Takes the live block at `offset` back.
     ///
     /// `EINVAL` when the offset cannot be one, is beyond the arena or inside a live block,
-    /// `ENOENT` when nothing live is there.
+    /// `ENOENT` when nothing live is there, `EUCLEAN` when its header was overwritten: then the block
+    /// is released all the same.
     pub(crate) fn free(&self, offset: u64) -> Result {
         // What comes back in the kit is dropped after the unlock.
         let mut kit = KernelKit::default();
         // The guard goes at the end of this statement.
-        let result = self.state.lock().free(offset, &mut kit);
-        result
+        let taken = self.state.lock().free(offset, &mut kit)?;
+        match taken {
+            Some(taken) => self.retire(taken, &mut kit),
+            None => Ok(()),
+        }
     }
 
     /// The page behind page number `index`, with a reference, if a live block lies in it.
@@ -341,11 +349,12 @@ impl Arena {
 impl State {
     /// Whether a request is larger than all that the arena may ever hold.
     fn forbids(&self, request: &Request) -> bool {
-        request.grow && request.size > self.limit && request.size <= 1 << MAX_SHIFT
+        let bytes = request.bytes();
+        request.grow && bytes > self.limit && bytes <= 1 << MAX_SHIFT
     }
 
-    /// Takes the live block at `offset` back.
-    fn free(&mut self, offset: u64, kit: &mut KernelKit) -> Result {
+    /// Takes the live block at `offset` back; with a header, as far as the engine does.
+    fn free(&mut self, offset: u64, kit: &mut KernelKit) -> Result<Option<Pending>> {
         let page = ffi::index_nospec(offset >> PAGE_SHIFT, MAX_PAGES).ok_or(EINVAL)?;
         let offset = (u64::from(page) << PAGE_SHIFT) | (offset & (PAGE_SIZE as u64 - 1));
         Ok(self.engine.free(offset, kit)?)

@@ -20,7 +20,7 @@ macro_rules! errnos {
     };
 }
 
-errnos! { EINVAL ENOENT E2BIG ENOMEM EDQUOT ENOSPC EINTR EPERM EFAULT EBADF EOPNOTSUPP }
+errnos! { EINVAL ENOENT E2BIG ENOMEM EDQUOT ENOSPC EINTR EPERM EFAULT EBADF EOPNOTSUPP EUCLEAN }
 
 /// Calls that were refused, by error; the last is for all others.
 #[derive(Clone, Copy, Default)]

@@ -35,7 +35,7 @@ use kernel::{
 };
 
 /// The request flags that this version serves.
-const FEATURES: u32 = FREELIST_LARGER | FREELIST_GROW | FREELIST_ZERO;
+const FEATURES: u32 = FREELIST_LARGER | FREELIST_GROW | FREELIST_ZERO | FREELIST_HEADER;
 /// The request flags that the contract knows.
 const KNOWN: u32 = FREELIST_LARGER
     | FREELIST_GROW
@@ -117,6 +117,7 @@ fn want(size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
             size,
             larger: has(FREELIST_LARGER),
             grow: has(FREELIST_GROW),
+            headed: has(FREELIST_HEADER),
             ..Request::default()
         },
         zero: has(FREELIST_ZERO),

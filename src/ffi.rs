@@ -173,6 +173,12 @@ pub(crate) fn index_nospec(index: u64, size: u32) -> Option<u32> {
     Some(unsafe { raw::freelist_index_nospec(index as usize, size as usize) } as u32)
 }
 
+/// A random number.
+pub(crate) fn random() -> u64 {
+    // SAFETY: May be called at any time.
+    unsafe { raw::freelist_random() }
+}
+
 /// Whether the calling thread is being killed.
 pub(crate) fn fatal_signal() -> bool {
     // SAFETY: May be called in the context of a task.

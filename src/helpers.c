@@ -19,6 +19,7 @@
 #include <linux/oom.h>
 #include <linux/pgtable.h>
 #include <linux/pseudo_fs.h>
+#include <linux/random.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
@@ -424,6 +425,11 @@ bool freelist_may_exceed_defaults(void)
 unsigned long freelist_index_nospec(unsigned long index, unsigned long size)
 {
 	return array_index_nospec(index, size);
+}
+
+__u64 freelist_random(void)
+{
+	return get_random_u64();
 }
 
 bool freelist_fatal_signal(void)

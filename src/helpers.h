@@ -74,6 +74,7 @@ __u64 freelist_ram_bytes(void);
 void freelist_process_name(char *name);
 bool freelist_may_exceed_defaults(void);
 unsigned long freelist_index_nospec(unsigned long index, unsigned long size);
+__u64 freelist_random(void);
 bool freelist_fatal_signal(void);
 void freelist_resched(void);
 

@@ -534,6 +534,79 @@ mod arena {
         Ok(())
     }
 
+    /// Peer case: slub_kunit `next_pointer`, `first_word`: what was overwritten is found, and harms
+    /// nothing.
+    #[test]
+    fn a_header_that_was_overwritten_is_found_and_the_block_released() -> Result {
+        let registry = Registry::new()?;
+        let arena = registry.open()?;
+        let overwritten = Err(Error::from_errno(-117));
+        for size in [1, 29, 1000, PAGE, 3 * PAGE] {
+            let mut want = request(size);
+            want.request.headed = true;
+            let alloc = || {
+                let mut block = (0, 0);
+                arena.alloc(&want, |at, bytes| {
+                    block = (at, bytes);
+                    Ok(())
+                })?;
+                Ok::<_, Error>(block)
+            };
+            // The block is the caller's from its first byte to its last.
+            let (offset, bytes) = alloc()?;
+            for at in [offset, offset + bytes - 16] {
+                let page = arena.live_page(at / PAGE).ok_or(EFAULT)?;
+                page.write((at % PAGE) as usize, &[0xa5; 16]);
+            }
+            assert_eq!(arena.free(offset), Ok(()));
+            for byte in 0..16 {
+                let (offset, _) = alloc()?;
+                let page = arena.live_page(offset / PAGE).ok_or(EFAULT)?;
+                let at = (offset % PAGE) as usize - 16 + byte;
+                let mut old = [0];
+                page.read(at, &mut old);
+                page.write(at, &[!old[0]]);
+                assert_eq!(arena.free(offset), overwritten);
+                assert_eq!(arena.free(offset), Err(ENOENT));
+            }
+            // That of another block will not do, nor what an earlier one left.
+            let ((one, _), (two, _)) = (alloc()?, alloc()?);
+            let mut header = [0; 16];
+            let page = |offset: u64| arena.live_page(offset / PAGE).ok_or(EFAULT);
+            page(one)?.read((one % PAGE) as usize - 16, &mut header);
+            page(two)?.write((two % PAGE) as usize - 16, &header);
+            assert_eq!(arena.free(two), overwritten);
+            assert_eq!(arena.free(one), Ok(()));
+            assert_eq!(arena.check(), Ok(()));
+        }
+        // With a batch it is counted, and the rest goes on.
+        let mut want = request(100);
+        want.request.headed = true;
+        let mut blocks = [0; 10];
+        let done = arena.alloc_bulk(&want, 10, |offsets| {
+            blocks.copy_from_slice(offsets);
+            10
+        });
+        assert_eq!(done, Ok(10));
+        let page = arena.live_page(blocks[4] / PAGE).ok_or(EFAULT)?;
+        page.write((blocks[4] % PAGE) as usize - 8, &[0; 8]);
+        let failures = || {
+            let mut now = Snapshot::default();
+            arena.snapshot(&mut now);
+            now.stat().failures
+        };
+        let before = failures();
+        let done = arena.free_bulk(10, |offsets| {
+            offsets.copy_from_slice(&blocks);
+            10
+        });
+        assert_eq!(done, Ok(10));
+        assert_eq!(failures(), before + 1);
+        assert_eq!(arena.check(), Ok(()));
+        registry.close(&arena);
+        Ok(())
+    }
+
     #[test]
     fn the_map_has_room_for_all_of_an_arena() -> Result {
         let registry = Registry::new()?;

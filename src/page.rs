@@ -40,7 +40,6 @@ impl Page {
     }
 
     /// Copies `from` to `at` bytes behind its beginning, as far as it has room.
-    #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn write(&self, at: usize, from: &[u8]) {
         let len = from.len().min(PAGE_SIZE.saturating_sub(at));
         // SAFETY: By the invariant the page is there, and the bytes lie in it and in `from`. Whoever
@@ -49,7 +48,6 @@ impl Page {
     }
 
     /// Copies to `to` what lies `at` bytes behind its beginning, as far as it goes.
-    #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn read(&self, at: usize, to: &mut [u8]) {
         let len = to.len().min(PAGE_SIZE.saturating_sub(at));
         // SAFETY: By the invariant the page is there, and the bytes lie in it and in `to`. User

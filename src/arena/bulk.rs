@@ -146,7 +146,8 @@ impl Arena {
     /// how many of a batch. Ends at the first that is refused. Says how many were taken back, at
     /// least one. May sleep.
     ///
-    /// The errors are those of [`Arena::free`], and `EFAULT` when not even one could be loaded.
+    /// The errors are those of [`Arena::free`], and `EFAULT` when not even one could be loaded. A
+    /// header that was overwritten is counted, and ends nothing.
     pub(crate) fn free_bulk(
         &self,
         count: u32,
@@ -163,9 +164,20 @@ impl Arena {
             }
             let mut state = self.state.lock();
             for offset in offsets.iter().take(loaded) {
-                if let Err(error) = state.free(*offset, &mut kit) {
-                    progress.stopped = Some(error);
-                    break;
+                match state.free(*offset, &mut kit) {
+                    Ok(None) => {}
+                    Ok(Some(taken)) => {
+                        drop(state);
+                        // It is released, whatever its header says.
+                        if let Err(error) = self.retire(taken, &mut kit) {
+                            self.count_failure(error);
+                        }
+                        state = self.state.lock();
+                    }
+                    Err(error) => {
+                        progress.stopped = Some(error);
+                        break;
+                    }
                 }
                 progress.done += 1;
             }

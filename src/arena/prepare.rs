@@ -17,7 +17,7 @@ use crate::{
 use kernel::prelude::*;
 
 impl Arena {
-    /// A reserved block as it is wanted: with all its pages, zero if so asked. Where that cannot be
+    /// A reserved block as it is wanted: with all its pages, zero if so asked, with its header. Where that cannot be
     /// had it is undone. May sleep.
     ///
     /// `EDQUOT` when a limit forbids its pages, `ENOMEM` when memory is short, `EINTR` when the
@@ -41,6 +41,9 @@ impl Arena {
         self.fill(pending, kit, want.request.grow)?;
         if want.zero {
             self.zero(pending)?;
+        }
+        if pending.is_headed() {
+            self.write_header(pending);
         }
         Ok(())
     }

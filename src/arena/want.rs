@@ -19,6 +19,6 @@ pub(crate) struct Want {
 impl Want {
     /// Whether a reserved block is as it is wanted already.
     pub(super) fn is_met(&self, pending: &Pending) -> bool {
-        pending.missing() == 0 && !(self.zero && pending.stale() > 0)
+        pending.missing() == 0 && !pending.is_headed() && !(self.zero && pending.stale() > 0)
     }
 }

@@ -33,7 +33,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             self.open_broken(reserved.page, shift);
         }
         let mut pending = self.pending(reserved, request, class);
-        pending.offset += tree::start::<PAGE_KIB>(node);
+        pending.start += tree::start::<PAGE_KIB>(node);
         Ok(pending)
     }
 

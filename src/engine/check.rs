@@ -9,6 +9,7 @@
 //! 3. A run is canonical, on exactly the list of its shape, and could join nothing.
 //! 4. The nodes of a broken page cover each granule at most once; no two free halves lie side by
 //!    side; the page is on the list of its largest free node.
+//!    No granule but the first of a live block is marked as headed.
 //! 5. What is on a quick list is free, and nothing else's.
 //! 6. Every counter is what the walk counts; `held == live + free + pending`.
 
@@ -125,6 +126,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 order,
                 whole,
                 pages,
+                ..
             } => {
                 let class = Class::of_pages(*pages, Self::PAGE_SHIFT);
                 tally.block(class, true);
@@ -177,6 +179,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let mut covered_to = [0u64; 32];
         let mut wrong = None;
         let mut free_before = 0;
+        let mut headed = 0;
         tree.for_each(|node, live| {
             let depth = tree::depth(node);
             let bytes = Self::PAGE_BYTES >> depth;
@@ -202,6 +205,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 }
                 free_before = node;
             }
+            headed += u32::from(live && tree.is_headed(node));
             used += bytes;
             if backed {
                 let class = Class::of_part(Self::PAGE_SHIFT - depth, Self::PAGE_SHIFT);
@@ -214,6 +218,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             return fail(page, what);
         }
         expect(used <= Self::PAGE_BYTES, page, "more blocks than page")?;
+        expect(headed == tree.marks(), page, "a mark of no live block")?;
         if backed {
             tally.counters.pending_bytes += Self::PAGE_BYTES - used;
             tally.listed += u64::from(tree.largest().is_some());

@@ -2,7 +2,7 @@
 
 //! Size classes: what a request of so many bytes gets, and what is counted.
 
-use super::Refusal;
+use super::{Refusal, Request};
 use core::ops::Range;
 
 /// The smallest size class is `1 << MIN_SHIFT` bytes.
@@ -38,12 +38,13 @@ pub(super) struct Class {
 }
 
 impl Class {
-    /// The class that a request for `size` bytes gets: a power of 2 up to half a page, whole pages
-    /// in a slot of a power of 2 above.
-    pub(super) fn of(size: u64, page_shift: u32) -> Result<Self, Refusal> {
-        if size == 0 {
+    /// The class that a request gets: a power of 2 up to half a page, whole pages in a slot of a
+    /// power of 2 above.
+    pub(super) fn of(request: &Request, page_shift: u32) -> Result<Self, Refusal> {
+        if request.size == 0 {
             return Err(Refusal::Zero);
         }
+        let size = request.bytes();
         if size > 1 << MAX_SHIFT {
             return Err(Refusal::TooBig);
         }

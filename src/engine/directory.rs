@@ -135,7 +135,12 @@ pub(super) enum Head<M: Memory, const PAGE_KIB: usize> {
         backed: u32,
     },
     /// A block of `pages` pages, all backed.
-    Live { order: u8, whole: bool, pages: u32 },
+    Live {
+        order: u8,
+        whole: bool,
+        pages: u32,
+        headed: bool,
+    },
     /// A page that is divided.
     Broken(M::Box<Tree<PAGE_KIB>>),
 }

@@ -85,6 +85,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 order,
                 whole,
                 pages,
+                ..
             } => {
                 let end = page + if *whole { 1 << order } else { *pages };
                 (*order, end, *pages, Content::Live)

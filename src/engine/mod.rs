@@ -55,6 +55,7 @@ mod broken;
 mod check;
 mod class;
 mod directory;
+mod free;
 mod leave;
 mod lists;
 mod map;
@@ -81,6 +82,14 @@ use runs::Reserved;
 /// The most pages that change their backing in one call.
 pub const BATCH: u32 = 64;
 
+/// Bytes of the header of a block that has one.
+pub const HEADER_BYTES: u64 = 16;
+
+/// Bytes of a block's header, if it is `headed`.
+fn header_bytes(headed: bool) -> u64 {
+    u64::from(headed) * HEADER_BYTES
+}
+
 /// What a caller wants.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request {
@@ -90,6 +99,8 @@ pub struct Request {
     pub larger: bool,
     /// New pages may be asked for.
     pub grow: bool,
+    /// The block begins with [`HEADER_BYTES`] that are not the caller's.
+    pub headed: bool,
     /// All of its pages have to be new: no free block will do.
     pub fresh: bool,
     /// Free whole pages are set aside for somebody else: what is left is parts of broken pages, and
@@ -98,6 +109,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// Bytes that it takes, with the header.
+    pub fn bytes(&self) -> u64 {
+        self.size.saturating_add(header_bytes(self.headed))
+    }
+
     /// Whether the memory of free blocks elsewhere may be used.
     fn may_move(&self) -> bool {
         (self.larger || self.grow) && !self.fresh && !self.modest
@@ -111,7 +127,7 @@ pub enum Refusal {
     Need(Metadata),
     /// The size is 0.
     Zero,
-    /// The size is over the largest block.
+    /// The size, with the header, is over the largest block.
     TooBig,
     /// No free block that the request may take.
     Empty,
@@ -139,8 +155,10 @@ pub enum FreeError {
 #[must_use = "a reservation that is neither committed nor cancelled is lost"]
 #[derive(Debug)]
 pub struct Pending {
-    offset: u64,
+    /// Bytes from the beginning of the arena, of the header if there is one.
+    start: u64,
     class: Class,
+    headed: bool,
     requested: u64,
     /// Pages that the block had when it was reserved.
     had: u32,
@@ -151,14 +169,25 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Bytes from the beginning of the arena; aligned to the size class.
+    /// Where the caller's part of it begins, in bytes from the beginning of the arena: aligned to
+    /// the size class, or [`HEADER_BYTES`] behind that.
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.start + header_bytes(self.headed)
     }
 
-    /// Bytes that belong to the block.
+    /// Bytes that are the caller's.
     pub fn block_bytes(&self) -> u64 {
-        self.class.block_bytes()
+        self.class.block_bytes() - header_bytes(self.headed)
+    }
+
+    /// All its bytes in the arena, those of its header too.
+    pub fn extent(&self) -> Range<u64> {
+        self.start..self.start + self.class.block_bytes()
+    }
+
+    /// Whether it has a header, at the beginning of its extent.
+    pub fn is_headed(&self) -> bool {
+        self.headed
     }
 
     /// Pages that [`Engine::back`] still has to bring.
@@ -183,7 +212,7 @@ impl Pending {
 
     /// The bytes of each of its pages that are the block's.
     pub fn within(&self) -> Range<usize> {
-        self.class.within(self.offset)
+        self.class.within(self.start)
     }
 }
 
@@ -250,7 +279,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         request: &Request,
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Pending, Refusal> {
-        let class = Class::of(request.size, Self::PAGE_SHIFT)?;
+        let class = Class::of(request, Self::PAGE_SHIFT)?;
         let pending = self.reserve_class(request, class, kit)?;
         self.claimed += class.block_bytes();
         Ok(pending)
@@ -307,7 +336,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         room: u64,
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> bool {
-        let Ok(class) = Class::of(request.size, Self::PAGE_SHIFT) else {
+        let Ok(class) = Class::of(request, Self::PAGE_SHIFT) else {
             return false;
         };
         if !request.fresh {
@@ -385,8 +414,9 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         if let Some((page, node)) = taken {
             self.counters.pending_bytes += 1 << shift;
             return Ok(Pending {
-                offset: self.node_offset(page, node),
+                start: self.node_offset(page, node),
                 class,
+                headed: request.headed,
                 requested: request.size,
                 had: 1,
                 stale: 1,
@@ -406,8 +436,9 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// A reservation of whole pages, or of the page that a block will lie in.
     fn pending(&self, reserved: Reserved, request: &Request, class: Class) -> Pending {
         Pending {
-            offset: u64::from(reserved.page) << Self::PAGE_SHIFT,
+            start: u64::from(reserved.page) << Self::PAGE_SHIFT,
             class,
+            headed: request.headed,
             requested: request.size,
             had: reserved.backed,
             stale: reserved.backed,
@@ -426,7 +457,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         pages: &mut impl Iterator<Item = M::Page>,
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<(), Metadata> {
-        let first = (pending.offset >> Self::PAGE_SHIFT) as u32;
+        let first = (pending.start >> Self::PAGE_SHIFT) as u32;
         let count = pending.class.pages();
         for _ in 0..pending.missing.min(BATCH) {
             let page = first + (count - pending.missing);
@@ -457,13 +488,13 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// The answer is out: the block is live.
     pub fn commit(&mut self, pending: Pending) {
         debug_assert_eq!(pending.missing, 0);
-        let page = (pending.offset >> Self::PAGE_SHIFT) as u32;
-        let bytes = pending.block_bytes();
+        let page = (pending.start >> Self::PAGE_SHIFT) as u32;
+        let bytes = pending.class.block_bytes();
         match pending.class.shape() {
             Shape::Part { shift } => {
-                let node = self.node_at(pending.offset, shift);
+                let node = self.node_at(pending.start, shift);
                 if let Some(Head::Broken(tree)) = self.directory.head_mut(page) {
-                    tree.set_live(node);
+                    tree.set_live(node, pending.headed);
                 }
             }
             Shape::Pages { .. } => {
@@ -479,6 +510,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                             order,
                             whole,
                             pages,
+                            headed: pending.headed,
                         };
                     }
                 }
@@ -509,7 +541,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         kit: &mut Kit<M, PAGE_KIB>,
         out: &mut impl FnMut(M::Page),
     ) -> Option<Pending> {
-        let page = (pending.offset >> Self::PAGE_SHIFT) as u32;
+        let page = (pending.start >> Self::PAGE_SHIFT) as u32;
         match pending.class.shape() {
             Shape::Part { .. } if pending.missing > 0 => {
                 // The page never came, so nobody else has seen the tree.
@@ -517,8 +549,8 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 self.release_empty(page, 0, kit);
             }
             Shape::Part { shift } => {
-                self.counters.pending_bytes -= pending.block_bytes();
-                self.give_node(page, self.node_at(pending.offset, shift), kit);
+                self.counters.pending_bytes -= pending.class.block_bytes();
+                self.give_node(page, self.node_at(pending.start, shift), kit);
             }
             Shape::Pages { pages, order } => {
                 let mut backed = pages - pending.missing;
@@ -549,64 +581,8 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 }
             }
         }
-        self.claimed -= pending.block_bytes();
+        self.claimed -= pending.class.block_bytes();
         None
-    }
-
-    /// Gives the live block at `offset` back. Needs no memory.
-    pub fn free(&mut self, offset: u64, kit: &mut Kit<M, PAGE_KIB>) -> Result<(), FreeError> {
-        if offset % 16 != 0 {
-            return Err(FreeError::Misaligned);
-        }
-        if offset >= self.span_bytes() {
-            return Err(FreeError::Beyond);
-        }
-        let page = (offset >> Self::PAGE_SHIFT) as u32;
-        let within = offset & (Self::PAGE_BYTES - 1);
-        let Some((first, head)) = self.directory.locate(page, Self::MAX_ORDER) else {
-            return Err(FreeError::NotLive);
-        };
-        let class = match head {
-            Head::Live {
-                order,
-                whole,
-                pages,
-            } if page - first < *pages => {
-                if page != first || within != 0 {
-                    return Err(FreeError::Inside);
-                }
-                let pages = *pages;
-                let reserved = Head::Reserved {
-                    order: *order,
-                    whole: *whole,
-                    pages,
-                    backed: pages,
-                };
-                if let Some(head) = self.directory.head_mut(first) {
-                    *head = reserved;
-                }
-                Class::of_pages(pages, Self::PAGE_SHIFT)
-            }
-            Head::Broken(tree) if page == first => {
-                let node = tree.live_at(within)?;
-                if let Some(Head::Broken(tree)) = self.directory.head_mut(page) {
-                    tree.clear_live(node);
-                }
-                Class::of_part(Self::PAGE_SHIFT - tree::depth(node), Self::PAGE_SHIFT)
-            }
-            _ => return Err(FreeError::NotLive),
-        };
-        self.claimed -= class.block_bytes();
-        self.counters.live_bytes -= class.block_bytes();
-        self.counters.live_blocks -= 1;
-        self.counters.frees += 1;
-        let counters = &mut self.classes[class.index()];
-        counters.live -= 1;
-        counters.free += 1;
-        if let Some(oldest) = self.quick.push(class, offset) {
-            self.merge_quick(class.index(), oldest, kit);
-        }
-        Ok(())
     }
 
     /// The page behind page number `page`, if a live block lies in it.
@@ -625,7 +601,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
 
     /// The page `index` of a pending block, if it is there already.
     pub fn pending_page(&self, pending: &Pending, index: u32) -> Option<&M::Page> {
-        let first = (pending.offset >> Self::PAGE_SHIFT) as u32;
+        let first = (pending.start >> Self::PAGE_SHIFT) as u32;
         self.directory.record(first + index)?.page.as_ref()
     }
 

@@ -144,8 +144,9 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         counters.free -= 1;
         counters.held -= class.block_bytes();
         Some(Pending {
-            offset,
+            start: offset,
             class,
+            headed: request.headed,
             requested: request.size,
             had: pages,
             stale: pages,

@@ -17,7 +17,7 @@
 //! nodes, part of a larger one, or pending.
 
 use super::directory::Links;
-use super::{FreeError, MIN_SHIFT};
+use super::{header_bytes, FreeError, MIN_SHIFT};
 
 /// The depth of a node; its size is the page's, halved so many times.
 pub(super) const fn depth(node: u32) -> u32 {
@@ -36,6 +36,8 @@ pub(super) const fn start<const KIB: usize>(node: u32) -> u64 {
 pub struct Tree<const KIB: usize> {
     free: [u64; KIB],
     live: [u64; KIB],
+    /// A bit for each granule: a live block with a header begins there.
+    headed: [u32; KIB],
     pub(super) links: Links,
 }
 
@@ -44,6 +46,7 @@ impl<const KIB: usize> Default for Tree<KIB> {
         Self {
             free: [0; KIB],
             live: [0; KIB],
+            headed: [0; KIB],
             links: Links::NONE,
         }
     }
@@ -108,25 +111,51 @@ impl<const KIB: usize> Tree<KIB> {
         Some(first as u32 + index as u32 * 64 + word.trailing_zeros())
     }
 
-    pub(super) fn set_live(&mut self, node: u32) {
+    pub(super) fn set_live(&mut self, node: u32, headed: bool) {
         set(&mut self.live, node);
+        if let (true, Some((word, bit))) = (headed, self.mark(node)) {
+            *word |= bit;
+        }
     }
 
     pub(super) fn clear_live(&mut self, node: u32) {
         clear(&mut self.live, node);
+        if let Some((word, bit)) = self.mark(node) {
+            *word &= !bit;
+        }
+    }
+
+    /// The mark of a live node with a header.
+    fn mark(&mut self, node: u32) -> Option<(&mut u32, u32)> {
+        let granule = (start::<KIB>(node) >> MIN_SHIFT) as usize;
+        Some((self.headed.get_mut(granule / 32)?, 1 << (granule % 32)))
+    }
+
+    /// Whether a live node has a header.
+    pub(super) fn is_headed(&self, node: u32) -> bool {
+        let granule = (start::<KIB>(node) >> MIN_SHIFT) as usize;
+        let word = self.headed.get(granule / 32);
+        word.is_some_and(|word| word & (1 << (granule % 32)) != 0)
+    }
+
+    /// How many granules are marked as the beginning of a live node with a header.
+    pub(super) fn marks(&self) -> u32 {
+        self.headed.iter().map(|word| word.count_ones()).sum()
     }
 
     pub(super) fn any_live(&self) -> bool {
         self.live.iter().any(|word| *word != 0)
     }
 
-    /// The live node that begins `within` bytes into the page.
-    pub(super) fn live_at(&self, within: u64) -> Result<u32, FreeError> {
+    /// The live node whose caller knows it by `within` bytes into the page, and whether it has a
+    /// header.
+    pub(super) fn live_at(&self, within: u64) -> Result<(u32, bool), FreeError> {
         let mut node = Self::LEAVES + (within >> MIN_SHIFT) as u32;
         while node > 1 {
             if get(&self.live, node) {
-                return if start::<KIB>(node) == within {
-                    Ok(node)
+                let headed = self.is_headed(node);
+                return if start::<KIB>(node) + header_bytes(headed) == within {
+                    Ok((node, headed))
                 } else {
                     Err(FreeError::Inside)
                 };

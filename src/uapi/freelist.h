@@ -65,9 +65,10 @@ struct freelist_info {
  * @reserved: in: must be 0.
  * @timeout_ns: in: nanoseconds to wait at most, negative for ever; 0 without
  *	%FREELIST_WAIT. Out: what is left of it.
- * @offset: out: where the block lies in the arena, aligned to its size class.
+ * @offset: out: where the block lies in the arena, aligned to its size class;
+ *	with %FREELIST_HEADER 16 bytes behind that.
  * @block_bytes: out: bytes that belong to the block: its size class up to half
- *	a page, whole pages above.
+ *	a page, whole pages above; less those of its header.
  */
 struct freelist_alloc {
 	__u64 size;
@@ -80,7 +81,9 @@ struct freelist_alloc {
 
 /**
  * struct freelist_free - give one block back (FREELIST_IOC_FREE)
- * @offset: in: the offset that FREELIST_IOC_ALLOC gave.
+ * @offset: in: the offset that FREELIST_IOC_ALLOC gave. If the block has a
+ *	header and that was overwritten the answer is EUCLEAN, and the block is
+ *	released all the same.
  */
 struct freelist_free {
 	__u64 offset;
@@ -97,7 +100,8 @@ struct freelist_free {
  * @timeout_ns: in: nanoseconds to wait at most for all blocks together,
  *	negative for ever; 0 without %FREELIST_WAIT, and for FREE_BULK. Out:
  *	what is left of it.
- * @done: out: elements done, from the first. Fewer than @count is a success
+ * @done: out: elements done, from the first; in FREE_BULK also those whose
+ *	header was overwritten. Fewer than @count is a success
  *	all the same: ask for the rest to learn why. The call is refused, and
  *	this untouched, only when not one was done.
  * @reserved: in: must be 0.
@@ -139,7 +143,7 @@ struct freelist_trim {
 /**
  * struct freelist_stat - the arena's counters (FREELIST_IOC_STAT)
  * @live_blocks: blocks handed out now.
- * @live_bytes: bytes of those blocks (their block_bytes).
+ * @live_bytes: bytes of those blocks (their block_bytes, and their headers).
  * @free_bytes: bytes of pages held that no block occupies.
  * @held_bytes: bytes of all pages that the arena has now.
  * @metadata_bytes: kernel memory behind the arena beside its pages.

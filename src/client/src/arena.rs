@@ -195,7 +195,9 @@ impl Arena {
     /// # Errors
     ///
     /// [`Error::Refused`]: `ENOENT` when nothing live is there, `EINVAL` when
-    /// `offset` cannot be a block's start or lies inside of a live block.
+    /// `offset` cannot be a block's start or lies inside of a live block,
+    /// `EUCLEAN` when its header was overwritten: then it is given back all the
+    /// same.
     pub fn free(&self, offset: u64) -> Result<()> {
         sys::free(self.as_fd(), &freelist_free { offset })
             .map_err(Error::refused(Call::Free { offset }))

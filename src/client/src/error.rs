@@ -191,6 +191,9 @@ fn advice(call: Call, errno: Errno) -> &'static str {
             "; the module does not serve every flag of it: INFO.features tells which"
         }
         (Call::Free { .. }, Errno::ENOENT) => "; no live block is there: freed before?",
+        (Call::Free { .. }, Errno::EUCLEAN) => {
+            "; it was released, but something was written before its beginning"
+        }
         (Call::Free { .. }, Errno::EINVAL) => {
             "; it is no block's start: give back the offset that ALLOC gave"
         }

@@ -304,11 +304,25 @@ impl<const KIB: usize> Arena<KIB> {
         Ok(block)
     }
 
-    /// Gives a block back.
+    /// Gives a block back, with its header if it has one.
     pub fn free(&mut self, offset: u64) -> Result<(), FreeError> {
+        if let Some(taken) = self.take(offset)? {
+            self.give_back(taken);
+        }
+        Ok(())
+    }
+
+    /// Gives a block without a header back, takes one with a header.
+    pub fn take(&mut self, offset: u64) -> Result<Option<Pending>, FreeError> {
         let result = self.engine.free(offset, &mut self.kit);
         self.step();
         result
+    }
+
+    /// Gives a block back that was taken.
+    pub fn give_back(&mut self, taken: Pending) {
+        self.engine.give_back(taken, &mut self.kit);
+        self.step();
     }
 
     /// Empties the quick lists.

@@ -6,7 +6,9 @@
 //! A failure prints the shortest sequence that shows it, and proptest keeps its seed beside this
 //! file; `PROPTEST_CASES` and `PROPTEST_RNG_SEED` set length and seed.
 
-use freelist_engine::engine::{FreeError, Leaving, Pending, Refusal, Request, MAX_SHIFT};
+use freelist_engine::engine::{
+    FreeError, Leaving, Pending, Refusal, Request, HEADER_BYTES, MAX_SHIFT,
+};
 use freelist_engine::host::Arena;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,7 +18,28 @@ use std::collections::BTreeMap;
 const SPAN: u32 = 2 * 1024 + 300;
 
 #[derive(Clone, Copy, Debug)]
-struct Size(u64);
+struct Size {
+    bytes: u64,
+    headed: bool,
+}
+
+impl Size {
+    /// What a block takes for it, its header included.
+    fn taken(self) -> u64 {
+        self.bytes
+            .saturating_add(u64::from(self.headed) * HEADER_BYTES)
+    }
+
+    fn request(self, larger: bool, grow: bool) -> Request {
+        Request {
+            size: self.bytes,
+            larger,
+            grow,
+            headed: self.headed,
+            ..Request::default()
+        }
+    }
+}
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -41,6 +64,8 @@ enum Op {
     /// The next step of an open reservation: commit, or cancel.
     Commit(usize),
     Cancel(usize),
+    /// The header of a block that was taken is found as it should be.
+    GiveBack(usize),
     /// All of every second live block goes.
     FreeHalf,
     /// Free pages are about to leave.
@@ -53,15 +78,15 @@ enum Op {
 }
 
 fn sizes(page: u64) -> impl Strategy<Value = Size> {
-    prop_oneof![
+    let bytes = prop_oneof![
         4 => 1..page,
         2 => (0..=16u64).prop_map(move |shift| (32 << shift).min(300 * page)),
         4 => (1..40u64).prop_map(move |pages| pages * page),
         1 => page..600 * page,
         1 => Just(0),
-        1 => Just((1 << MAX_SHIFT) + 1),
-    ]
-    .prop_map(Size)
+        1 => (0..18u64).prop_map(|over| (1 << MAX_SHIFT) + over - 16),
+    ];
+    (bytes, prop::bool::weighted(0.3)).prop_map(|(bytes, headed)| Size { bytes, headed })
 }
 
 fn ops(page: u64) -> impl Strategy<Value = Vec<Op>> {
@@ -74,6 +99,7 @@ fn ops(page: u64) -> impl Strategy<Value = Vec<Op>> {
         2 => (sizes(page), 0..100u32).prop_map(|(size, bring)| Op::Reserve { size, bring }),
         1 => any::<usize>().prop_map(Op::Commit),
         1 => any::<usize>().prop_map(Op::Cancel),
+        2 => any::<usize>().prop_map(Op::GiveBack),
         1 => Just(Op::FreeHalf),
         1 => (1..100u32).prop_map(Op::Detach),
         1 => any::<usize>().prop_map(Op::Unback),
@@ -83,14 +109,16 @@ fn ops(page: u64) -> impl Strategy<Value = Vec<Op>> {
     vec(op, 1..120)
 }
 
-/// What is known of a live block: its bytes.
-type Live = BTreeMap<u64, u64>;
+/// Live blocks: from where to where, headers included, and where the caller's part begins.
+type Live = BTreeMap<u64, (u64, u64)>;
 
 struct Model<const KIB: usize> {
     arena: Arena<KIB>,
     live: Live,
     /// Reserved blocks, and the sizes that were asked for.
     open: Vec<(Pending, u64)>,
+    /// Blocks whose headers are being looked at.
+    taken: Vec<Pending>,
     leaving: Vec<Leaving>,
     /// Of blocks that became live, and of their sizes as asked for.
     allocs: u64,
@@ -106,6 +134,7 @@ impl<const KIB: usize> Model<KIB> {
             arena: Arena::new(SPAN),
             live: Live::new(),
             open: Vec::new(),
+            taken: Vec::new(),
             leaving: Vec::new(),
             allocs: 0,
             requested: 0,
@@ -121,14 +150,20 @@ impl<const KIB: usize> Model<KIB> {
         }
     }
 
+    /// Blocks that are reserved.
+    fn reserved(&self) -> impl Iterator<Item = &Pending> {
+        let open = self.open.iter().map(|(pending, _)| pending);
+        open.chain(&self.taken)
+    }
+
     /// Whether a live or open block, or leaving pages, lie in `offset..offset + bytes`.
     fn is_taken(&self, offset: u64, bytes: u64) -> bool {
         let end = offset + bytes;
         let live = self.live.range(..end).next_back();
-        live.is_some_and(|(at, bytes)| at + bytes > offset)
-            || self.open.iter().any(|(pending, _)| {
-                pending.offset() < end && pending.offset() + pending.block_bytes() > offset
-            })
+        live.is_some_and(|(_, (end, _))| *end > offset)
+            || self
+                .reserved()
+                .any(|pending| pending.extent().start < end && pending.extent().end > offset)
             || self.leaving.iter().any(|leaving| {
                 let first = u64::from(leaving.page()) * Self::PAGE;
                 first < end && first + u64::from(leaving.pages()) * Self::PAGE > offset
@@ -144,8 +179,13 @@ impl<const KIB: usize> Model<KIB> {
 
     /// Bytes of all live and open blocks.
     fn claimed(&self) -> u64 {
-        let open = self.open.iter().map(|(pending, _)| pending.block_bytes());
-        self.live.values().sum::<u64>() + open.sum::<u64>()
+        let reserved = self.reserved().map(Pending::extent);
+        self.live_bytes() + reserved.map(|all| all.end - all.start).sum::<u64>()
+    }
+
+    /// Bytes of all live blocks.
+    fn live_bytes(&self) -> u64 {
+        self.live.iter().map(|(start, (end, _))| end - start).sum()
     }
 
     /// Whether a free block of a power of 2 with memory is there to be had.
@@ -165,16 +205,17 @@ impl<const KIB: usize> Model<KIB> {
     }
 
     /// Checks a reservation that was given.
-    fn check_reserved(&self, pending: &Pending, size: u64, larger: bool, grow: bool) {
-        let bytes = Self::block_bytes(size);
-        assert_eq!(pending.block_bytes(), bytes);
-        assert_eq!(pending.offset() % bytes.next_power_of_two(), 0);
-        assert!(pending.offset() + bytes <= u64::from(SPAN) * Self::PAGE);
-        assert!(
-            !self.is_taken(pending.offset(), bytes),
-            "two blocks at {:#x}",
-            pending.offset()
-        );
+    fn check_reserved(&self, pending: &Pending, size: Size, larger: bool, grow: bool) {
+        let bytes = Self::block_bytes(size.taken());
+        let start = pending.extent().start;
+        let header = if size.headed { 16 } else { 0 };
+        assert_eq!(pending.extent(), start..start + bytes);
+        assert_eq!(pending.offset(), start + header);
+        assert_eq!(pending.block_bytes(), bytes - header);
+        assert!(pending.block_bytes() >= size.bytes);
+        assert_eq!(start % bytes.next_power_of_two(), 0);
+        assert!(start + bytes <= u64::from(SPAN) * Self::PAGE);
+        assert!(!self.is_taken(start, bytes), "two blocks at {start:#x}");
         assert!(larger || grow || pending.missing() == 0, "grows unasked");
         let first = (pending.offset() / Self::PAGE) as u32;
         let pages = bytes.div_ceil(Self::PAGE) as u32;
@@ -182,16 +223,17 @@ impl<const KIB: usize> Model<KIB> {
         assert_eq!(pending.missing(), pages - backed);
     }
 
-    fn check_refused(&self, refusal: Refusal, size: u64, larger: bool, grow: bool) {
+    fn check_refused(&self, refusal: Refusal, size: Size, larger: bool, grow: bool) {
+        let (asked, size) = (size.bytes, size.taken());
         match refusal {
-            Refusal::Zero => assert_eq!(size, 0),
+            Refusal::Zero => assert_eq!(asked, 0),
             Refusal::TooBig => assert!(size > 1 << MAX_SHIFT),
             Refusal::Empty => assert!(!grow),
             Refusal::NoSpace => assert!(larger || grow),
             Refusal::Need(_) => panic!("the host makes metadata"),
         }
         let class = size.next_power_of_two().max(32);
-        if larger && (1..=1 << MAX_SHIFT).contains(&size) {
+        if larger && asked > 0 && size <= 1 << MAX_SHIFT {
             let bytes = Self::block_bytes(size);
             assert!(
                 bytes != class || !self.has_free(class),
@@ -206,7 +248,8 @@ impl<const KIB: usize> Model<KIB> {
 
     /// Finishes a block. Nothing is taken from the system as long as free pages will do.
     fn commit(&mut self, mut pending: Pending, size: u64, grow: bool) {
-        let claimed = self.claimed() + pending.block_bytes();
+        let extent = pending.extent();
+        let claimed = self.claimed() + extent.end - extent.start;
         let before = self.arena.counters();
         let filled = self.arena.fill(&mut pending, grow);
         assert!(filled, "what was reserved cannot be had");
@@ -223,32 +266,41 @@ impl<const KIB: usize> Model<KIB> {
         );
         self.allocs += 1;
         self.requested += size;
-        self.live.insert(pending.offset(), pending.block_bytes());
+        self.live
+            .insert(extent.start, (extent.end, pending.offset()));
         self.arena.commit(pending);
     }
 
     fn free(&mut self, offset: u64) {
         let before = self.arena.counters();
-        let inside = self
-            .live
-            .range(..=offset)
-            .next_back()
-            .is_some_and(|(at, bytes)| at + bytes > offset);
+        let block = self.live.range(..=offset).next_back();
+        let block = block.filter(|(_, (end, _))| *end > offset);
+        let block = block.map(|(start, (_, known))| (*start, *known));
         let want = if offset % 16 != 0 {
             Err(FreeError::Misaligned)
         } else if offset >= u64::from(SPAN) * Self::PAGE {
             Err(FreeError::Beyond)
-        } else if self.live.contains_key(&offset) {
-            Ok(())
-        } else if inside {
-            Err(FreeError::Inside)
         } else {
-            Err(FreeError::NotLive)
+            match block {
+                Some((start, known)) if known == offset => Ok(start),
+                Some(_) => Err(FreeError::Inside),
+                None => Err(FreeError::NotLive),
+            }
         };
-        assert_eq!(self.arena.free(offset), want, "of {offset:#x}");
-        if want.is_ok() {
-            self.live.remove(&offset);
+        let result = self.arena.take(offset);
+        assert_eq!(result.as_ref().err(), want.as_ref().err(), "of {offset:#x}");
+        if let (Ok(start), Ok(taken)) = (want, result) {
+            self.live.remove(&start);
             self.frees += 1;
+            assert_eq!(taken.is_some(), start < offset, "of {offset:#x}");
+            if let Some(taken) = taken {
+                assert_eq!(taken.offset(), offset);
+                assert!(taken.is_headed());
+                self.taken.push(taken);
+            }
+            if self.taken.len() > 3 {
+                self.arena.give_back(self.taken.swap_remove(0));
+            }
         } else {
             assert_eq!(
                 self.arena.counters(),
@@ -260,23 +312,16 @@ impl<const KIB: usize> Model<KIB> {
 
     fn pick(&self, index: usize) -> Option<u64> {
         let index = index.checked_rem(self.live.len())?;
-        self.live.keys().nth(index).copied()
+        self.live.values().nth(index).map(|(_, known)| *known)
     }
 
     fn step(&mut self, op: &Op) {
         match *op {
             Op::Alloc { size, larger, grow } => {
-                let size = size.0;
-                let request = Request {
-                    size,
-                    larger,
-                    grow,
-                    ..Request::default()
-                };
-                match self.arena.reserve(request) {
+                match self.arena.reserve(size.request(larger, grow)) {
                     Ok(pending) => {
                         self.check_reserved(&pending, size, larger, grow);
-                        self.commit(pending, size, grow);
+                        self.commit(pending, size.bytes, grow);
                     }
                     Err(refusal) => self.check_refused(refusal, size, larger, grow),
                 }
@@ -291,17 +336,11 @@ impl<const KIB: usize> Model<KIB> {
                 self.free(base.saturating_add_signed(offset));
             }
             Op::Reserve { size, bring } => {
-                let request = Request {
-                    size: size.0,
-                    larger: true,
-                    grow: true,
-                    ..Request::default()
-                };
                 if self.open.len() < 4 {
-                    if let Ok(mut pending) = self.arena.reserve(request) {
-                        self.check_reserved(&pending, size.0, true, true);
+                    if let Ok(mut pending) = self.arena.reserve(size.request(true, true)) {
+                        self.check_reserved(&pending, size, true, true);
                         self.arena.back(&mut pending, bring);
-                        self.open.push((pending, size.0));
+                        self.open.push((pending, size.bytes));
                     }
                 }
             }
@@ -319,9 +358,15 @@ impl<const KIB: usize> Model<KIB> {
                     assert!(self.arena.counters().held_bytes <= held);
                 }
             }
+            Op::GiveBack(index) => {
+                if let Some(index) = index.checked_rem(self.taken.len()) {
+                    let taken = self.taken.swap_remove(index);
+                    self.arena.give_back(taken);
+                }
+            }
             Op::FreeHalf => {
-                let half: Vec<u64> = self.live.keys().step_by(2).copied().collect();
-                for offset in half {
+                let half: Vec<_> = self.live.values().step_by(2).copied().collect();
+                for (_, offset) in half {
                     self.free(offset);
                 }
             }
@@ -362,13 +407,13 @@ impl<const KIB: usize> Model<KIB> {
     fn compare(&self) {
         let counters = self.arena.counters();
         assert_eq!(counters.live_blocks, self.live.len() as u64);
-        assert_eq!(counters.live_bytes, self.live.values().sum::<u64>());
+        assert_eq!(counters.live_bytes, self.live_bytes());
         assert_eq!(counters.allocs, self.allocs);
         assert_eq!(counters.requested_bytes, self.requested);
         assert_eq!(counters.frees, self.frees);
         assert!(counters.peak_bytes >= counters.live_bytes);
-        for (offset, bytes) in &self.live {
-            for at in [*offset, offset + bytes - 1] {
+        for (start, (end, _)) in &self.live {
+            for at in [*start, end - 1] {
                 let page = (at / Self::PAGE) as u32;
                 assert!(self.arena.engine.live_page(page).is_some());
             }
@@ -383,8 +428,11 @@ impl<const KIB: usize> Model<KIB> {
         for leaving in std::mem::take(&mut self.leaving) {
             self.arena.reattach(leaving);
         }
-        for offset in self.live.keys().copied().collect::<Vec<_>>() {
+        for (_, offset) in self.live.values().copied().collect::<Vec<_>>() {
             self.free(offset);
+        }
+        for taken in std::mem::take(&mut self.taken) {
+            self.arena.give_back(taken);
         }
         self.arena.drain();
         let counters = self.arena.counters();

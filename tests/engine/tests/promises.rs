@@ -19,6 +19,13 @@ fn request(size: u64, (larger, grow): (bool, bool)) -> Request {
     }
 }
 
+fn headed(size: u64, flags: (bool, bool)) -> Request {
+    Request {
+        headed: true,
+        ..request(size, flags)
+    }
+}
+
 /// Runs a generic test at 4, 16 and 64 KiB pages.
 macro_rules! at_every_page_size {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
@@ -54,6 +61,10 @@ at_every_page_size! {
     a_double_free_is_refused;
     /// Peer case: KASAN `invalid_free`: every wrong offset around a live block.
     an_offset_inside_a_live_block_is_refused;
+    a_header_takes_16_bytes_of_its_block;
+    a_block_with_a_header_is_known_by_what_lies_behind_it;
+    /// Driver bugs: racing frees of one handle.
+    of_those_that_release_a_block_with_a_header_one_gets_it;
     a_reserved_block_cannot_be_freed;
     /// Peer case: gpu_buddy `clear`: what is known to be clear is told from what is not.
     only_what_may_have_old_bytes_is_stale;
@@ -338,6 +349,91 @@ mod generic {
         assert_eq!(arena.free(end), Err(FreeError::Beyond));
         assert_eq!(arena.free(end - 16), Err(FreeError::NotLive));
         assert_eq!(arena.free(!15), Err(FreeError::Beyond));
+    }
+
+    pub fn a_header_takes_16_bytes_of_its_block<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        arena.checked = false;
+        let page = Arena::<KIB>::PAGE;
+        for (size, all) in [
+            (1, 32),
+            (16, 32),
+            (17, 64),
+            (29, 64),
+            (48, 64),
+            (page / 2 - 16, page / 2),
+            (page / 2 - 15, page),
+            (page - 16, page),
+            (page - 15, 2 * page),
+            (5 * page, 6 * page),
+            ((1 << MAX_SHIFT) - 16, 1 << MAX_SHIFT),
+        ] {
+            let before = arena.counters().live_bytes;
+            let (offset, bytes) = arena.alloc(headed(size, DEFAULT)).unwrap();
+            assert_eq!(bytes, all - 16, "of {size}");
+            assert_eq!(offset % all.next_power_of_two(), 16, "of {size}");
+            assert_eq!(arena.counters().live_bytes - before, all);
+            arena.free(offset).unwrap();
+            assert_eq!(arena.counters().live_bytes, before);
+        }
+        arena.check();
+        for size in [(1 << MAX_SHIFT) - 15, 1 << MAX_SHIFT, u64::MAX] {
+            assert_eq!(arena.alloc(headed(size, DEFAULT)), Err(Refusal::TooBig));
+        }
+        assert_eq!(arena.alloc(headed(0, DEFAULT)), Err(Refusal::Zero));
+    }
+
+    pub fn a_block_with_a_header_is_known_by_what_lies_behind_it<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        for size in [32, 200, page / 2, page, 3 * page] {
+            // The next of its class after it; then at the same place, the other way round.
+            let with = headed(size - 16, DEFAULT);
+            let without = request(size, DEFAULT);
+            for requests in [[with, without], [without, with]] {
+                let blocks = requests.map(|request| (arena.alloc(request).unwrap().0, request));
+                for (offset, request) in blocks {
+                    let start = offset - offset % 32;
+                    assert_eq!(offset - start, if request.headed { 16 } else { 0 });
+                    arena.checked = false;
+                    for wrong in (start..start + size).step_by(16) {
+                        if wrong != offset {
+                            assert_eq!(arena.free(wrong), Err(FreeError::Inside));
+                        }
+                    }
+                    arena.checked = true;
+                }
+                for (offset, _) in blocks {
+                    arena.free(offset).unwrap();
+                    for again in [offset - offset % 32, offset, offset - offset % 32 + 16] {
+                        assert_eq!(arena.free(again), Err(FreeError::NotLive));
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn of_those_that_release_a_block_with_a_header_one_gets_it<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        for size in [100, page, 3 * page] {
+            let (offset, bytes) = arena.alloc(headed(size, DEFAULT)).unwrap();
+            let taken = arena.take(offset).unwrap().unwrap();
+            assert_eq!(taken.offset(), offset);
+            assert_eq!(taken.block_bytes(), bytes);
+            assert_eq!(taken.missing(), 0);
+            assert!(arena.engine.pending_page(&taken, 0).is_some());
+            // It is nobody else's until it is given back.
+            assert_eq!(arena.take(offset).err(), Some(FreeError::NotLive));
+            let (other, _) = arena.alloc(headed(size, DEFAULT)).unwrap();
+            assert_ne!(other, offset);
+            arena.give_back(taken);
+            assert_eq!(arena.take(offset).err(), Some(FreeError::NotLive));
+            assert_eq!(
+                arena.alloc(headed(size, NONE)).map(|(offset, _)| offset),
+                Ok(offset)
+            );
+        }
     }
 
     pub fn a_reserved_block_cannot_be_freed<const KIB: usize>() {
@@ -824,4 +920,13 @@ mod generic {
         assert_eq!(arena.alloc(request(1, GROW)), Err(Refusal::NoSpace));
         assert!(!arena.engine.set_span(8));
     }
+}
+
+/// What every broken page costs beside itself: no more than a slab object of 96 bytes at 4 KiB.
+#[test]
+fn a_broken_page_costs_little() {
+    use freelist_engine::engine::Tree;
+    assert!(size_of::<Tree<4>>() <= 96);
+    assert!(size_of::<Tree<16>>() <= 512);
+    assert!(size_of::<Tree<64>>() <= 2048);
 }

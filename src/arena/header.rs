@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The classic header in front of a block.
+//!
+//! That a block has one, its class and its list are known out of band: nothing is ever read from a
+//! header but whether it is still what was written there, so that who writes before the beginning of
+//! a block hears of it at the release. It says where the block lies and how long it is, mixed with a
+//! secret of the arena: zeros, old data and the header of another block do not pass for it.
+
+use super::Arena;
+use crate::{
+    engine::{
+        Pending,
+        HEADER_BYTES, //
+    },
+    memory::KernelKit,
+};
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+type Header = [[u8; 8]; HEADER_BYTES as usize / 8];
+
+impl Arena {
+    fn header_of(&self, block: &Pending) -> Header {
+        let extent = block.extent();
+        let [one, two] = self.secret;
+        let bytes = extent.end - extent.start;
+        [
+            (extent.start ^ one).to_ne_bytes(),
+            (bytes ^ two).to_ne_bytes(),
+        ]
+    }
+
+    /// Writes the header of a reserved block that has its pages.
+    pub(super) fn write_header(&self, pending: &Pending) {
+        let page = self.state.lock().engine.pending_page(pending, 0).cloned();
+        if let Some(page) = page {
+            let header = self.header_of(pending);
+            page.write(pending.within().start, header.as_flattened());
+        }
+    }
+
+    /// Ends the release of a block with a header, which the engine has taken.
+    ///
+    /// `EUCLEAN` when its header was overwritten; it is released all the same.
+    pub(super) fn retire(&self, taken: Pending, kit: &mut KernelKit) -> Result {
+        let page = self.state.lock().engine.pending_page(&taken, 0).cloned();
+        let mut found = Header::default();
+        if let Some(page) = page {
+            page.read(taken.within().start, found.as_flattened_mut());
+        }
+        let intact = found == self.header_of(&taken);
+        self.state.lock().engine.give_back(taken, kit);
+        if intact {
+            Ok(())
+        } else {
+            Err(Error::from_errno(-(bindings::EUCLEAN as i32)))
+        }
+    }
+}
