@@ -18,7 +18,10 @@ use crate::{
     memory::KernelKit,
     window::Window, //
 };
-use kernel::prelude::*;
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*, //
+};
 
 /// How much of a call was done, and why not more.
 struct Progress {
@@ -110,28 +113,69 @@ impl Arena {
         batch: &mut KVec<Pending>,
     ) -> Result {
         while batch.len() < most {
-            let mut state = self.state.lock();
-            let found = loop {
-                if state.forbids(&want.request) {
-                    break None;
-                }
-                match state.engine.reserve(&want.request, kit) {
-                    // One that is as it is wanted needs no unlock.
-                    Ok(pending) if want.is_met(&pending) => {
-                        Self::push(batch, pending);
-                        if batch.len() == most {
-                            return Ok(());
-                        }
+            let first = batch.len();
+            self.reserve_some(want, most, kit, batch);
+            if batch.len() == first {
+                Self::push(batch, self.reserve(&want.request, kit)?);
+            }
+            self.prepare_from(first, want, kit, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Reserves as many blocks for a batch as can be reserved without an unlock, up to `most` in all
+    /// and as long as they do not miss a batch of pages.
+    fn reserve_some(
+        &self,
+        want: &Want,
+        most: usize,
+        kit: &mut KernelKit,
+        batch: &mut KVec<Pending>,
+    ) {
+        let mut missing = 0;
+        let mut state = self.state.lock();
+        while batch.len() < most && missing < BATCH && !state.forbids(&want.request) {
+            let Ok(pending) = state.engine.reserve(&want.request, kit) else {
+                break;
+            };
+            missing += pending.missing();
+            // One that leaves something of a new page: the next one is to have that.
+            let leaves = pending.missing() > 0 && pending.block_bytes() < PAGE_SIZE as u64;
+            Self::push(batch, pending);
+            if leaves {
+                break;
+            }
+        }
+    }
+
+    /// Makes the blocks of a batch from `first` on as they are wanted. One that cannot be, and
+    /// those behind it, are undone.
+    fn prepare_from(
+        &self,
+        first: usize,
+        want: &Want,
+        kit: &mut KernelKit,
+        batch: &mut KVec<Pending>,
+    ) -> Result {
+        if want.request.grow {
+            self.fill_together(batch.get_mut(first..).unwrap_or_default(), kit);
+        }
+        let mut done = first;
+        while let Some(pending) = batch.get_mut(done) {
+            let result = if want.is_met(pending) {
+                Ok(())
+            } else {
+                self.prepare(pending, want, kit)
+            };
+            if let Err(error) = result {
+                while batch.len() > done {
+                    if let Some(pending) = batch.pop() {
+                        self.cancel(pending, kit);
                     }
-                    found => break found.ok(),
                 }
-            };
-            drop(state);
-            let pending = match found {
-                Some(pending) => pending,
-                None => self.reserve(&want.request, kit)?,
-            };
-            Self::push(batch, self.prepared(pending, want, kit)?);
+                return Err(error);
+            }
+            done += 1;
         }
         Ok(())
     }

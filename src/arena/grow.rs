@@ -19,6 +19,7 @@ use crate::{
     },
     page::Supply,
 };
+use core::slice::from_mut;
 use kernel::{
     page::PAGE_SHIFT,
     prelude::*, //
@@ -28,6 +29,11 @@ use kernel::{
 #[must_use]
 struct Promise {
     bytes: u64,
+}
+
+/// Pages that reserved blocks miss.
+fn missing(blocks: &[Pending]) -> u32 {
+    blocks.iter().map(Pending::missing).sum()
 }
 
 impl Arena {
@@ -43,7 +49,7 @@ impl Arena {
             let before = pending.missing();
             let mut result = self.steal(pending, kit, before - fresh);
             if result.is_ok() && pending.missing() <= fresh {
-                result = self.bring(pending, kit, promise);
+                result = self.bring(from_mut(pending), kit, promise);
             } else {
                 // Less was free than it seemed: another look.
                 self.forget(promise);
@@ -62,6 +68,29 @@ impl Arena {
         Ok(())
     }
 
+    /// Brings new pages for several reserved blocks at once, if nothing speaks against it: no
+    /// limit, and no free memory that would better be used. What is missing afterwards is left to
+    /// [`Arena::fill`]. May sleep.
+    pub(super) fn fill_together(&self, blocks: &mut [Pending], kit: &mut KernelKit) {
+        let missing = missing(blocks);
+        if missing < 2 {
+            return;
+        }
+        let bytes = u64::from(missing) << PAGE_SHIFT;
+        let mut state = self.state.lock();
+        let after = state.engine.counters().held_bytes + state.promised + bytes;
+        if after > state.limit
+            || state.engine.thrift(missing, state.promised) > 0
+            || !self.shared_limit.take(bytes)
+        {
+            return;
+        }
+        state.promised += bytes;
+        drop(state);
+        // Why it failed shows where the rest is brought.
+        let _ = self.bring(blocks, kit, Promise { bytes });
+    }
+
     /// Moves at most `most` free pages to a reserved block.
     fn steal(&self, pending: &mut Pending, kit: &mut KernelKit, most: u32) -> Result {
         let goal = pending.missing() - most;
@@ -75,7 +104,7 @@ impl Arena {
                 break;
             }
             let mut promise = Promise { bytes };
-            let result = self.put(pending, kit, &mut pages, &mut promise);
+            let result = self.put(from_mut(pending), kit, &mut pages, &mut promise);
             pending.mark_stale();
             self.forget(promise);
             result?;
@@ -85,38 +114,43 @@ impl Arena {
     }
 
     /// Brings new pages, for as much as was promised.
-    fn bring(&self, pending: &mut Pending, kit: &mut KernelKit, mut promise: Promise) -> Result {
+    fn bring(&self, blocks: &mut [Pending], kit: &mut KernelKit, mut promise: Promise) -> Result {
         let mut result = Ok(());
         let mut supply = Supply::new();
-        while result.is_ok() && pending.missing() > 0 {
+        while result.is_ok() && missing(blocks) > 0 {
             if ffi::fatal_signal() {
                 result = Err(EINTR);
                 break;
             }
-            let want = pending.missing().min(BATCH);
+            let want = missing(blocks).min(BATCH);
             result = self
                 .account
                 .charge(|| supply.fill(want))
-                .and_then(|()| self.put(pending, kit, &mut supply, &mut promise));
+                .and_then(|()| self.put(blocks, kit, &mut supply, &mut promise));
             ffi::resched();
         }
         self.forget(promise);
         result
     }
 
-    /// Puts pages, whose room was promised, behind a reserved block.
+    /// Puts pages, whose room was promised, behind reserved blocks that miss as many.
     fn put(
         &self,
-        pending: &mut Pending,
+        blocks: &mut [Pending],
         kit: &mut KernelKit,
         pages: &mut Supply,
         promise: &mut Promise,
     ) -> Result {
         while !pages.is_empty() {
-            let before = pending.missing();
+            let before = missing(blocks);
             let mut state = self.state.lock();
-            let result = state.engine.back(pending, pages, kit);
-            let came = u64::from(before - pending.missing()) << PAGE_SHIFT;
+            let mut result = Ok(());
+            for block in &mut *blocks {
+                if result.is_ok() && !pages.is_empty() {
+                    result = state.engine.back(block, pages, kit);
+                }
+            }
+            let came = u64::from(before - missing(blocks)) << PAGE_SHIFT;
             state.promised -= came;
             promise.bytes -= came;
             drop(state);
@@ -151,7 +185,7 @@ impl Arena {
         if least > room {
             return Err(EDQUOT);
         }
-        let wanted = missing - state.engine.thrift(pending, state.promised);
+        let wanted = missing - state.engine.thrift(missing, state.promised);
         // Nothing is taken in vain, not even for a moment: somebody else might be refused for it.
         for pages in [wanted.clamp(least, room), least] {
             let bytes = u64::from(pages) << PAGE_SHIFT;

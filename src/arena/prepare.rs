@@ -37,7 +37,13 @@ impl Arena {
         }
     }
 
-    fn prepare(&self, pending: &mut Pending, want: &Want, kit: &mut KernelKit) -> Result {
+    /// The same, without undoing it.
+    pub(super) fn prepare(
+        &self,
+        pending: &mut Pending,
+        want: &Want,
+        kit: &mut KernelKit,
+    ) -> Result {
         self.fill(pending, kit, want.request.grow)?;
         if want.zero {
             self.zero(pending)?;

@@ -375,17 +375,15 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         }
     }
 
-    /// Of the pages that a reserved block misses, how many should come from free blocks elsewhere so
+    /// Of the `missing` pages of reserved blocks, how many should come from free blocks elsewhere so
     /// that the arena does not hold much more than its blocks ever needed: growing would take what
     /// it holds (with `promised` bytes that are on their way) above 1.01 times the peak.
-    pub fn thrift(&self, pending: &Pending, promised: u64) -> u32 {
+    pub fn thrift(&self, missing: u32, promised: u64) -> u32 {
         let peak = self.counters.peak_bytes.max(self.claimed);
-        let missing = u64::from(pending.missing) << Self::PAGE_SHIFT;
-        let after = self.counters.held_bytes + promised + missing;
+        let more = u64::from(missing) << Self::PAGE_SHIFT;
+        let after = self.counters.held_bytes + promised + more;
         let over = after.saturating_sub(peak + peak / 100);
-        let pages = over
-            .div_ceil(Self::PAGE_BYTES)
-            .min(u64::from(pending.missing));
+        let pages = over.div_ceil(Self::PAGE_BYTES).min(u64::from(missing));
         self.run_pages.min(pages as u32)
     }
 

@@ -236,7 +236,7 @@ impl<const KIB: usize> Arena<KIB> {
         } else {
             0
         };
-        let thrift = self.engine.thrift(pending, 0);
+        let thrift = self.engine.thrift(pending.missing(), 0);
         if pending.is_movable() {
             self.steal(pending, thrift.max(pending.missing().saturating_sub(room)));
         }
