@@ -28,7 +28,7 @@ help:
 	@echo '  make clean        remove build/'
 	@echo '  make cache-clean  remove the cache: build root, kernel trees'
 	@echo
-	@echo '  KERNEL=7.3|debug  the kernel of run, shell and modules (now $(KERNEL))'
+	@echo '  KERNEL=7.3|7.2|debug  the kernel of run, shell and modules (now $(KERNEL))'
 	@echo '  KDIR=DIR          for modules (the default then), modules_install, clean, doc,'
 	@echo '                    rust-analyzer, fmt: your own kernel tree, with W=1, CLIPPY=1'
 

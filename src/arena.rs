@@ -56,6 +56,7 @@ use crate::{
         MAX_SHIFT,
         ROOT_LEN, //
     },
+    errno::edquot,
     ffi,
     limit::Limit,
     memory::{
@@ -190,7 +191,7 @@ impl Arena {
         loop {
             let mut state = self.state.lock();
             if state.forbids(request) {
-                return Err(EDQUOT);
+                return Err(edquot());
             }
             let result = state.engine.reserve(request, kit);
             drop(state);

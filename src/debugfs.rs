@@ -5,7 +5,10 @@
 //! Those of the kernel crate (7.3) have no owner: one that is open when its module is unloaded ends
 //! in freed memory when it is closed (tried). Ours keep the module loaded.
 
-use crate::ffi::raw;
+use crate::ffi::{
+    self,
+    raw, //
+};
 use core::marker::PhantomData;
 #[cfg(CONFIG_FAULT_INJECTION)]
 use kernel::sync::atomic::Atomic;
@@ -20,7 +23,6 @@ use kernel::{
         c_int,
         c_void, //
     },
-    module::this_module,
     prelude::*,
     seq_file::SeqFile,
     sync::Arc, //
@@ -123,7 +125,7 @@ impl<V: View> Contents for Read<V> {
     type Of = V::Of;
     const MODE: u16 = 0o400;
     const OPERATIONS: &'static bindings::file_operations = &bindings::file_operations {
-        owner: this_module::<crate::LocalModule>().as_ptr(),
+        owner: ffi::this_module(),
         open: Some(open_view::<V>),
         read: Some(bindings::seq_read),
         llseek: Some(bindings::seq_lseek),
@@ -136,7 +138,7 @@ impl<C: Command> Contents for Write<C> {
     type Of = C::Of;
     const MODE: u16 = 0o200;
     const OPERATIONS: &'static bindings::file_operations = &bindings::file_operations {
-        owner: this_module::<crate::LocalModule>().as_ptr(),
+        owner: ffi::this_module(),
         open: Some(bindings::simple_open),
         write: Some(write_command::<C>),
         llseek: Some(bindings::noop_llseek),

@@ -18,6 +18,7 @@ use crate::{
         MAX_SHIFT,
         MIN_SHIFT, //
     },
+    errno::eopnotsupp,
     ffi::{
         raw::*,
         Argument,
@@ -110,7 +111,7 @@ fn want(size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
         return Err(EINVAL);
     }
     if has(!FEATURES) {
-        return Err(EOPNOTSUPP);
+        return Err(eopnotsupp());
     }
     Ok(Want {
         request: Request {

@@ -129,6 +129,11 @@ impl Array {
     }
 }
 
+/// This module, as the owner of what the kernel calls of it.
+pub(crate) const fn this_module() -> *mut kernel::bindings::module {
+    (&raw const raw::__this_module).cast_mut().cast()
+}
+
 /// A table of functions for the kernel.
 pub(crate) struct Table<T>(pub(crate) T);
 

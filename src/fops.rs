@@ -31,7 +31,6 @@ use kernel::{
         c_ulong, //
     },
     mm::virt::VmaNew,
-    module::this_module,
     page::PAGE_SIZE,
     prelude::*,
     seq_file::SeqFile,
@@ -93,7 +92,7 @@ impl PinnedDrop for Device {
 }
 
 static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_operations {
-    owner: this_module::<crate::LocalModule>().as_ptr(),
+    owner: ffi::this_module(),
     open: Some(open),
     release: Some(release),
     unlocked_ioctl: Some(ioctl),

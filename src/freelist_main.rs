@@ -21,6 +21,7 @@
 //! | `engine` | which block a request gets; knows nothing of the kernel |
 //! | `memory` | pages and metadata as the engine wants them |
 //! | `page`, `account` | where they come from, and who is charged |
+//! | `errno` | errors that the kernel crate has no name for everywhere |
 //! | `ffi` | the C that Rust cannot reach, and the contract's structures |
 //! | `registry`, `counts`, `owner` | all arenas, what they have counted, whose they are |
 //! | `stats` | what is shown of it |
@@ -47,6 +48,8 @@ mod counts;
 mod debugfs;
 #[deny(unsafe_code)]
 mod device;
+#[deny(unsafe_code)]
+mod errno;
 mod ffi;
 mod file;
 mod fops;

@@ -177,6 +177,15 @@ void freelist_page_read(struct page *page, unsigned long at, void *to, unsigned 
 	memcpy_from_page(to, page, at, len);
 }
 
+/*
+ * Also of a file that is open for reading only, where it has this flag alone.
+ * The kernel crate's constant has another flag's value in 7.2.
+ */
+bool freelist_area_is_shared(const struct vm_area_struct *area)
+{
+	return area->vm_flags & VM_MAYSHARE;
+}
+
 /* Maps @page where the fault was, writable at once if it was a write. */
 unsigned int freelist_fault_insert(struct vm_fault *vmf, struct page *page)
 {

@@ -16,8 +16,13 @@ struct file_operations;
 struct freelist_member;
 struct inode;
 struct mem_cgroup;
+struct module;
 struct page;
+struct vm_area_struct;
 struct vm_fault;
+
+/* This module; the kernel crate's name for it differs between releases. */
+extern struct module __this_module;
 
 /* Macros of the kernel that bindgen cannot read as they are. */
 enum {
@@ -45,6 +50,7 @@ bool freelist_page_is_sole(struct page *page);
 void freelist_page_zero(struct page *page, unsigned long at, unsigned long len);
 void freelist_page_write(struct page *page, unsigned long at, const void *from, unsigned long len);
 void freelist_page_read(struct page *page, unsigned long at, void *to, unsigned long len);
+bool freelist_area_is_shared(const struct vm_area_struct *area);
 unsigned int freelist_fault_insert(struct vm_fault *vmf, struct page *page);
 unsigned int freelist_fault_sigbus(void);
 unsigned long freelist_huge_page_bytes(void);

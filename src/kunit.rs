@@ -140,6 +140,7 @@ mod arena {
             Content,
             MAX_PAGES, //
         },
+        errno::edquot,
         registry::Registry, //
     };
     use kernel::{
@@ -174,13 +175,13 @@ mod arena {
         let registry = Registry::with_limits(100 * PAGE, 100 * PAGE)?;
         let (one, two) = (registry.open()?, registry.open()?);
         let done = |_, _| Ok(());
-        assert_eq!(one.alloc(&request(101 * PAGE), done), Err(EDQUOT));
+        assert_eq!(one.alloc(&request(101 * PAGE), done), Err(edquot()));
         assert_eq!(one.alloc(&request(60 * PAGE), done), Ok(()));
-        assert_eq!(one.alloc(&request(41 * PAGE), done), Err(EDQUOT));
+        assert_eq!(one.alloc(&request(41 * PAGE), done), Err(edquot()));
         // The limit of all of them together.
-        assert_eq!(two.alloc(&request(41 * PAGE), done), Err(EDQUOT));
+        assert_eq!(two.alloc(&request(41 * PAGE), done), Err(edquot()));
         assert_eq!(two.alloc(&request(40 * PAGE), done), Ok(()));
-        assert_eq!(two.alloc(&request(32), done), Err(EDQUOT));
+        assert_eq!(two.alloc(&request(32), done), Err(edquot()));
         for arena in [&one, &two] {
             assert_eq!(arena.check(), Ok(()));
         }
@@ -197,11 +198,11 @@ mod arena {
         let (one, two) = (registry.open()?, registry.open()?);
         let done = |_, _| Ok(());
         assert_eq!(one.bounds().limit, 50 * PAGE);
-        assert_eq!(one.alloc(&request(51 * PAGE), done), Err(EDQUOT));
+        assert_eq!(one.alloc(&request(51 * PAGE), done), Err(edquot()));
         assert_eq!(one.alloc(&request(30 * PAGE), done), Ok(()));
-        assert_eq!(one.alloc(&request(21 * PAGE), done), Err(EDQUOT));
+        assert_eq!(one.alloc(&request(21 * PAGE), done), Err(edquot()));
         assert_eq!(one.alloc(&request(20 * PAGE), done), Ok(()));
-        assert_eq!(one.alloc(&request(1), done), Err(EDQUOT));
+        assert_eq!(one.alloc(&request(1), done), Err(edquot()));
         assert_eq!(two.alloc(&request(50 * PAGE), done), Ok(()));
         registry.close(&one);
         registry.close(&two);
@@ -297,7 +298,7 @@ mod arena {
         let arena = registry.open()?;
         let all = |batch: &[u64]| batch.len();
         assert_eq!(arena.alloc_bulk(&request(PAGE), 150, all), Ok(100));
-        assert_eq!(arena.alloc_bulk(&request(PAGE), 50, all), Err(EDQUOT));
+        assert_eq!(arena.alloc_bulk(&request(PAGE), 50, all), Err(edquot()));
         assert_eq!(live_blocks(&arena), 100);
         // Page 50 twice: the second time it is refused.
         let mut pages = Iterator::chain(0..=50, 50..99);
@@ -336,7 +337,7 @@ mod arena {
         assert_eq!(arena.alloc(&request(30 * PAGE), done), Ok(()));
         assert_eq!(arena.set_bounds(Some(20 * PAGE), None, |_| Ok(())), Ok(()));
         assert_eq!(arena.bounds().limit, 20 * PAGE);
-        assert_eq!(arena.alloc(&request(PAGE), done), Err(EDQUOT));
+        assert_eq!(arena.alloc(&request(PAGE), done), Err(edquot()));
         assert!(arena.live_page(29).is_some());
         // What is free beyond it leaves, and no more than that.
         assert_eq!(arena.free(0), Ok(()));
@@ -347,7 +348,7 @@ mod arena {
         // Up to the default for everybody.
         assert_eq!(arena.set_bounds(Some(50 * PAGE), None, |_| Ok(())), Ok(()));
         assert_eq!(arena.alloc(&request(30 * PAGE), done), Ok(()));
-        assert_eq!(arena.alloc(&request(PAGE), done), Err(EDQUOT));
+        assert_eq!(arena.alloc(&request(PAGE), done), Err(edquot()));
         assert_eq!(arena.check(), Ok(()));
         registry.close(&arena);
         Ok(())
@@ -424,7 +425,7 @@ mod arena {
         let arena = registry.open()?;
         let done = |_, _| Ok(());
         comb(&arena, 300)?;
-        assert_eq!(arena.alloc(&request(151 * PAGE), done), Err(EDQUOT));
+        assert_eq!(arena.alloc(&request(151 * PAGE), done), Err(edquot()));
         assert_eq!(arena.check(), Ok(()));
         assert_eq!(arena.alloc(&request(150 * PAGE), done), Ok(()));
         assert_eq!(arena.check(), Ok(()));
@@ -471,14 +472,14 @@ mod arena {
         let (one, two) = (registry.open()?, registry.open()?);
         let done = |_, _| Ok(());
         comb(&one, 300)?;
-        assert_eq!(two.alloc(&request(PAGE), done), Err(EDQUOT));
+        assert_eq!(two.alloc(&request(PAGE), done), Err(edquot()));
         assert_eq!(one.trim(100 * PAGE), 50 * PAGE);
         assert_eq!(one.trim(100 * PAGE), 0);
         assert_eq!(two.alloc(&request(50 * PAGE), done), Ok(()));
         assert_eq!(one.trim(0), 100 * PAGE);
         assert_eq!(one.trim(0), 0);
         assert_eq!(two.alloc(&request(100 * PAGE), done), Ok(()));
-        assert_eq!(two.alloc(&request(PAGE), done), Err(EDQUOT));
+        assert_eq!(two.alloc(&request(PAGE), done), Err(edquot()));
         let mut now = Snapshot::default();
         one.snapshot(&mut now);
         assert_eq!(now.stat().trims, 150);

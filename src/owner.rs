@@ -19,7 +19,7 @@ impl Owner {
     /// The caller's process.
     pub(crate) fn of_caller() -> Self {
         Self {
-            pid: current!().tgid(),
+            pid: current!().group_leader().pid(),
             name: ffi::process_name(),
         }
     }

@@ -17,10 +17,7 @@ use crate::{
 };
 use kernel::{
     bindings,
-    mm::virt::{
-        flags,
-        VmaNew, //
-    },
+    mm::virt::VmaNew,
     page::PAGE_SHIFT,
     prelude::*, //
 };
@@ -29,8 +26,8 @@ use kernel::{
 ///
 /// `EINVAL` when it is private, executable, or ends beyond the arena.
 pub(crate) fn map(arena: &Arena, vma: &VmaNew) -> Result {
-    // A shared mapping of a file that is open for reading only has this flag alone.
-    if vma.flags() & flags::MAYSHARE == 0 {
+    // SAFETY: The area is there for as long as `vma` is.
+    if !unsafe { raw::freelist_area_is_shared(vma.as_ptr().cast()) } {
         return Err(EINVAL);
     }
     let pages = ((vma.end() - vma.start()) >> PAGE_SHIFT) as u64;

@@ -12,6 +12,7 @@ use crate::{
         Pending,
         BATCH, //
     },
+    errno::edquot,
     ffi,
     memory::{
         make,
@@ -183,7 +184,7 @@ impl Arena {
         let room = state.limit.saturating_sub(held) >> PAGE_SHIFT;
         let room = room.min(u64::from(missing)) as u32;
         if least > room {
-            return Err(EDQUOT);
+            return Err(edquot());
         }
         let wanted = missing - state.engine.thrift(missing, state.promised);
         // Nothing is taken in vain, not even for a moment: somebody else might be refused for it.
@@ -194,7 +195,7 @@ impl Arena {
                 return Ok(Promise { bytes });
             }
         }
-        Err(EDQUOT)
+        Err(edquot())
     }
 
     /// Gives back what is left of a promise.

@@ -13,12 +13,10 @@ use crate::{
         Pending,
         HEADER_BYTES, //
     },
+    errno::euclean,
     memory::KernelKit,
 };
-use kernel::{
-    bindings,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 type Header = [[u8; 8]; HEADER_BYTES as usize / 8];
 
@@ -56,7 +54,7 @@ impl Arena {
         if intact {
             Ok(())
         } else {
-            Err(Error::from_errno(-(bindings::EUCLEAN as i32)))
+            Err(euclean())
         }
     }
 }
