@@ -248,21 +248,28 @@ impl Arena {
 
     /// What lies where in it, at one moment. `ENOMEM` when memory is short. May sleep.
     pub(crate) fn map(&self) -> Result<KVVec<Extent>> {
-        let mut room = 1024;
+        let mut len = self.map_len();
         loop {
+            // In the meantime there may be some more.
+            let room = len + len / 8 + 8;
             let mut map = KVVec::with_capacity(room, GFP_KERNEL)?;
-            let mut count = 0;
+            len = 0;
             self.state.lock().engine.map(|extent| {
-                count += 1;
+                len += 1;
                 // What has no room is counted only.
                 let _ = map.push_within_capacity(extent);
             });
-            if count <= room {
+            if len <= room {
                 return Ok(map);
             }
-            // In the meantime there may be some more.
-            room = count + count / 4;
         }
+    }
+
+    /// How long that would be.
+    pub(crate) fn map_len(&self) -> usize {
+        let mut len = 0;
+        self.state.lock().engine.map(|_| len += 1);
+        len
     }
 
     /// Pages that [`Arena::shrink`] could give back.

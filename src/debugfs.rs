@@ -23,6 +23,7 @@ use kernel::{
         c_int,
         c_void, //
     },
+    page::PAGE_SIZE,
     prelude::*,
     seq_file::SeqFile,
     sync::Arc, //
@@ -101,6 +102,11 @@ pub(crate) trait Contents: 'static {
 pub(crate) trait View: 'static {
     /// What it is about.
     type Of: Send + Sync;
+
+    /// Bytes that it takes, as far as that is known: more than a page is worth knowing.
+    fn room(_of: &Self::Of) -> usize {
+        PAGE_SIZE
+    }
 
     /// Shows it; called again, from the beginning, where there was too little room.
     fn show(of: &Self::Of, out: &SeqFile) -> Result;
@@ -189,8 +195,12 @@ unsafe extern "C" fn open_view<V: View>(
     inode: *mut bindings::inode,
     file: *mut bindings::file,
 ) -> c_int {
-    // SAFETY: The inode's data is what `File::new` gave, as `show_view` takes it.
-    unsafe { bindings::single_open(file, Some(show_view::<V>), (*inode).i_private) }
+    // SAFETY: debugfs keeps the inode, and what `File::new` put there, for as long as this takes.
+    let data = unsafe { (*inode).i_private };
+    // SAFETY: As above.
+    let room = V::room(unsafe { &*data.cast::<V::Of>() });
+    // SAFETY: The data is as `show_view` takes it.
+    unsafe { bindings::single_open_size(file, Some(show_view::<V>), data, room) }
 }
 
 /// Shows it.

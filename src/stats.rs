@@ -217,8 +217,19 @@ impl View for Arenas {
 /// `arenas.d/ID/map`: a row for all that lies side by side and is the same.
 struct Map;
 
+impl Map {
+    /// Bytes of a row: numbers as wide as those of the largest arena, the longest word.
+    const ROW: usize = 70;
+}
+
 impl View for Map {
     type Of = Arena;
+
+    fn room(arena: &Arena) -> usize {
+        // Beside the header, some more may have come when it is shown.
+        let rows = arena.map_len();
+        (rows + rows / 8 + 8) * Self::ROW
+    }
 
     fn show(arena: &Arena, out: &SeqFile) -> Result {
         seq_print!(
