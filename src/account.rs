@@ -82,7 +82,9 @@ macro_rules! charged {
                 flags: Flags,
                 nid: NumaNode,
             ) -> Result<NonNull<[u8]>, AllocError> {
-                if ptr.is_some() || layout.size() == 0 || layout.align() > Self::MIN_ALIGN {
+                // A vector that is empty gives a pointer too, to nothing.
+                let has = ptr.is_some() && old_layout.size() > 0;
+                if has || layout.size() == 0 || layout.align() > Self::MIN_ALIGN {
                     // SAFETY: The caller's promises are those that are wanted here.
                     return unsafe { $kernel::realloc(ptr, layout, old_layout, flags, nid) };
                 }

@@ -69,7 +69,10 @@ use crate::{
         KernelPart, //
     },
     owner::Owner,
-    page::Page,
+    page::{
+        Adjacent,
+        Page, //
+    },
     space::Space,
     window::Window, //
 };
@@ -168,7 +171,7 @@ impl Arena {
     /// | error | when |
     /// | --- | --- |
     /// | `EINVAL` | the size is 0 |
-    /// | `E2BIG` | the size is over the largest block |
+    /// | `E2BIG` | the size is over the largest block, or more than pages can lie side by side |
     /// | `ENOMEM` | the request may not do more, or memory is short |
     /// | `EDQUOT` | it would have to grow, and a limit forbids it |
     /// | `ENOSPC` | no address space is left |
@@ -190,9 +193,7 @@ impl Arena {
         let mut trimmed = false;
         loop {
             let mut state = self.state.lock();
-            if state.forbids(request) {
-                return Err(edquot());
-            }
+            state.admit(request)?;
             let result = state.engine.reserve(request, kit);
             drop(state);
             match result {
@@ -355,10 +356,17 @@ impl Arena {
 }
 
 impl State {
-    /// Whether a request is larger than all that the arena may ever hold.
-    fn forbids(&self, request: &Request) -> bool {
+    /// Refuses what can never be had: `E2BIG` when it is more than pages can lie side by side,
+    /// `EDQUOT` when it is more than the arena may hold.
+    fn admit(&self, request: &Request) -> Result {
         let bytes = request.bytes();
-        request.grow && bytes > self.limit && bytes <= 1 << MAX_SHIFT
+        if request.fresh && bytes > u64::from(Adjacent::MOST) << PAGE_SHIFT {
+            return Err(E2BIG);
+        }
+        if request.grow && bytes > self.limit && bytes <= 1 << MAX_SHIFT {
+            return Err(edquot());
+        }
+        Ok(())
     }
 
     /// Takes the live block at `offset` back; with a header, as far as the engine does.

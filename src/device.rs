@@ -36,7 +36,8 @@ use kernel::{
 };
 
 /// The request flags that this version serves.
-const FEATURES: u32 = FREELIST_LARGER | FREELIST_GROW | FREELIST_ZERO | FREELIST_HEADER;
+const FEATURES: u32 =
+    FREELIST_LARGER | FREELIST_GROW | FREELIST_ZERO | FREELIST_CONTIG | FREELIST_HEADER;
 /// The request flags that the contract knows.
 const KNOWN: u32 = FREELIST_LARGER
     | FREELIST_GROW
@@ -110,6 +111,10 @@ fn want(size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
     if size == 0 || has(!KNOWN) || (timeout_ns != 0 && !has(FREELIST_WAIT)) {
         return Err(EINVAL);
     }
+    // What has to be new comes from no list, and no release helps it.
+    if has(FREELIST_CONTIG) && (!has(FREELIST_GROW) || has(FREELIST_WAIT)) {
+        return Err(EINVAL);
+    }
     if has(!FEATURES) {
         return Err(eopnotsupp());
     }
@@ -118,6 +123,7 @@ fn want(size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
             size,
             larger: has(FREELIST_LARGER),
             grow: has(FREELIST_GROW),
+            fresh: has(FREELIST_CONTIG),
             headed: has(FREELIST_HEADER),
             ..Request::default()
         },

@@ -67,6 +67,11 @@ struct page *freelist_page_nth(struct page *page, unsigned long n)
 	return page + n;
 }
 
+unsigned long freelist_page_frame(struct page *page)
+{
+	return page_to_pfn(page);
+}
+
 void freelist_page_get(struct page *page)
 {
 	get_page(page);
@@ -230,7 +235,8 @@ void *freelist_object_alloc(unsigned long size)
 
 void *freelist_table_alloc(unsigned long size)
 {
-	return __vmalloc(size, METADATA_GFP);
+	/* It tries high orders, without reclaim but for this. */
+	return __vmalloc(size, METADATA_GFP & ~__GFP_KSWAPD_RECLAIM);
 }
 
 /* An arena that the shrinker knows. */

@@ -6,6 +6,7 @@
 #ifndef _FREELIST_HELPERS_H
 #define _FREELIST_HELPERS_H
 
+#include <linux/mmzone.h>
 #include <linux/types.h>
 #include <uapi/linux/mman.h>
 #include "uapi/freelist.h"
@@ -35,6 +36,8 @@ enum {
 	FREELIST_NR_LIMIT = _IOC_NR(FREELIST_IOC_LIMIT),
 	FREELIST_NR_TRIM = _IOC_NR(FREELIST_IOC_TRIM),
 	FREELIST_NR_STAT = _IOC_NR(FREELIST_IOC_STAT),
+	/* The largest order that the buddy allocator has. */
+	FREELIST_MAX_PAGE_ORDER = MAX_PAGE_ORDER,
 	/* In the flags of an unmapped area that is looked for. */
 	FREELIST_MAP_FIXED = MAP_FIXED,
 	/* Bytes of a process's name. */
@@ -44,6 +47,7 @@ enum {
 bool freelist_file_writable(const struct file *file);
 struct page *freelist_page_alloc(unsigned int order);
 struct page *freelist_page_nth(struct page *page, unsigned long n);
+unsigned long freelist_page_frame(struct page *page);
 void freelist_page_get(struct page *page);
 void freelist_page_put(struct page *page);
 bool freelist_page_is_sole(struct page *page);

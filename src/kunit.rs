@@ -141,6 +141,7 @@ mod arena {
             MAX_PAGES, //
         },
         errno::edquot,
+        page::Adjacent,
         registry::Registry, //
     };
     use kernel::{
@@ -632,6 +633,75 @@ mod arena {
             3000 * PAGE
         );
         registry.close(&arena);
+        Ok(())
+    }
+
+    /// Peer case: gpu_buddy `contiguous`.
+    #[test]
+    fn a_contiguous_block_is_new_and_lies_side_by_side() -> Result {
+        let most = u64::from(Adjacent::MOST);
+        let registry = Registry::with_limits((most + 100) * PAGE, 100 * PAGE)?;
+        let arena = registry.open()?;
+        let held = || {
+            let mut now = Snapshot::default();
+            arena.snapshot(&mut now);
+            now.stat().held_bytes
+        };
+        let contiguous = |size| {
+            let mut want = request(size);
+            want.request.fresh = true;
+            want
+        };
+        let mut first = 0;
+        for size in [1, 3000, PAGE, 3 * PAGE - 5, 33 * PAGE] {
+            let pages = size.div_ceil(PAGE);
+            // What is free will not do, be it of the very size.
+            arena.alloc(&request(size), |at, _| {
+                first = at;
+                Ok(())
+            })?;
+            arena.free(first)?;
+            let before = held();
+            let mut block = (0, 0);
+            arena.alloc(&contiguous(size), |at, bytes| {
+                block = (at, bytes);
+                Ok(())
+            })?;
+            // What the order has beyond the block went back.
+            assert_eq!(held() - before, pages * PAGE);
+            let frame = |index: u64| {
+                let page = arena.live_page(block.0 / PAGE + index);
+                page.map(|page| page.frame())
+            };
+            let start = frame(0).ok_or(EFAULT)?;
+            for index in 0..pages {
+                assert_eq!(frame(index), Some(start + index as usize));
+            }
+            arena.free(block.0)?;
+            assert_eq!(arena.check(), Ok(()));
+        }
+        // Free memory makes room under the limit for it.
+        arena.alloc(&request(20 * PAGE), |at, _| {
+            first = at;
+            Ok(())
+        })?;
+        assert_eq!(
+            arena.alloc(&contiguous(81 * PAGE), |_, _| Ok(())),
+            Err(edquot())
+        );
+        assert_eq!(arena.alloc(&contiguous(80 * PAGE), |_, _| Ok(())), Ok(()));
+        assert_eq!(held(), 100 * PAGE);
+        assert_eq!(arena.alloc(&contiguous(1), |_, _| Ok(())), Err(edquot()));
+        for (pages, error) in [(101, edquot()), (most, edquot()), (most + 1, E2BIG)] {
+            assert_eq!(
+                arena.alloc(&contiguous(pages * PAGE), |_, _| Ok(())),
+                Err(error)
+            );
+        }
+        assert_eq!(held(), 100 * PAGE);
+        assert_eq!(arena.check(), Ok(()));
+        registry.close(&arena);
+        assert!(registry.limit().is_unused());
         Ok(())
     }
 

@@ -30,6 +30,13 @@ impl Page {
         self.0.as_ptr()
     }
 
+    /// Where it lies in physical memory, in pages.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn frame(&self) -> usize {
+        // SAFETY: By the invariant the page is there.
+        unsafe { raw::freelist_page_frame(self.as_ptr()) }
+    }
+
     /// Zeroes these bytes of it, as far as it has them.
     pub(crate) fn zero(&self, bytes: Range<usize>) {
         let end = bytes.end.min(PAGE_SIZE);
@@ -161,6 +168,67 @@ impl Supply {
     /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.next == self.len
+    }
+}
+
+/// Pages side by side in physical memory, zeroed and charged to the caller's memory cgroup. What is
+/// not taken goes back when this is dropped.
+///
+/// # Invariants
+///
+/// The pages `next..end` behind `first` are there, each with a reference that this object holds.
+pub(crate) struct Adjacent {
+    first: NonNull<raw::page>,
+    next: u32,
+    end: u32,
+}
+
+impl Adjacent {
+    /// The most pages that there can be side by side.
+    pub(crate) const MOST: u32 = 1 << raw::FREELIST_MAX_PAGE_ORDER;
+
+    /// `pages` pages, at least one and at most [`Adjacent::MOST`]. What the buddy allocator gives
+    /// beyond them, up to the next order, goes back at once. May sleep.
+    ///
+    /// `ENOMEM` when there are none: beyond a single page nothing is reclaimed for them.
+    pub(crate) fn new(pages: u32) -> Result<Self> {
+        let order = pages.next_power_of_two().ilog2();
+        if pages == 0 || pages > Self::MOST {
+            return Err(ENOMEM);
+        }
+        // SAFETY: May be called where sleeping is allowed.
+        let first = unsafe { raw::freelist_page_alloc(order) };
+        // INVARIANT: The allocation was split: each of its pages has one reference.
+        let mut all = Self {
+            first: NonNull::new(first).ok_or(ENOMEM)?,
+            next: pages,
+            end: 1 << order,
+        };
+        all.by_ref().for_each(drop);
+        // INVARIANT: Of those none was taken yet.
+        (all.next, all.end) = (0, pages);
+        Ok(all)
+    }
+}
+
+impl Iterator for Adjacent {
+    type Item = Page;
+
+    fn next(&mut self) -> Option<Page> {
+        if self.next == self.end {
+            return None;
+        }
+        // SAFETY: By the invariant it lies within one allocation.
+        let page = unsafe { raw::freelist_page_nth(self.first.as_ptr(), self.next as usize) };
+        self.next += 1;
+        // INVARIANT: The reference was this object's, which counts it no more.
+        NonNull::new(page).map(Page)
+    }
+}
+
+impl Drop for Adjacent {
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 

@@ -134,7 +134,7 @@ impl Arena {
     ) {
         let mut missing = 0;
         let mut state = self.state.lock();
-        while batch.len() < most && missing < BATCH && !state.forbids(&want.request) {
+        while batch.len() < most && missing < BATCH && state.admit(&want.request).is_ok() {
             let Ok(pending) = state.engine.reserve(&want.request, kit) else {
                 break;
             };
@@ -157,7 +157,8 @@ impl Arena {
         kit: &mut KernelKit,
         batch: &mut KVec<Pending>,
     ) -> Result {
-        if want.request.grow {
+        // Those that have to lie side by side are brought for each block.
+        if want.request.grow && !want.request.fresh {
             self.fill_together(batch.get_mut(first..).unwrap_or_default(), kit);
         }
         let mut done = first;

@@ -6,10 +6,14 @@
 //! New pages are cheaper, so they are preferred, as long as the arena does not hold much more than
 //! its blocks ever needed at a time, the limits allow it, and the system has them.
 
-use super::Arena;
+use super::{
+    leave::Patience,
+    Arena, //
+};
 use crate::{
     engine::{
         Pending,
+        Request,
         BATCH, //
     },
     errno::edquot,
@@ -18,7 +22,10 @@ use crate::{
         make,
         KernelKit, //
     },
-    page::Supply,
+    page::{
+        Adjacent,
+        Supply, //
+    },
 };
 use core::slice::from_mut;
 use kernel::{
@@ -38,14 +45,33 @@ fn missing(blocks: &[Pending]) -> u32 {
 }
 
 impl Arena {
-    /// Brings the pages that a reserved block lacks; new ones only where it may `grow`. What was
-    /// brought before an error stays with the block: `cancel` takes it back. May sleep.
+    /// Brings the pages that a reserved block lacks; new ones only where it may `grow`, and none but
+    /// new ones side by side where they have to be `fresh`. What was brought before an error stays
+    /// with the block: `cancel` takes it back. May sleep.
     ///
     /// `EDQUOT` when a limit forbids it, `ENOMEM` when memory is short or all that was free is in
     /// use by now, `EINTR` when the caller is being killed.
-    pub(super) fn fill(&self, pending: &mut Pending, kit: &mut KernelKit, grow: bool) -> Result {
+    pub(super) fn fill(
+        &self,
+        pending: &mut Pending,
+        kit: &mut KernelKit,
+        request: &Request,
+    ) -> Result {
         while pending.missing() > 0 {
-            let promise = self.promise(pending, grow)?;
+            let promise = match self.promise(pending, request.grow) {
+                // Free memory is of no use to it, but its room is.
+                Err(error) if error == edquot() && request.fresh => {
+                    let missing = pending.missing().into();
+                    if ffi::fatal_signal() || self.give_up(missing, 0, Patience::Wait) == 0 {
+                        return Err(edquot());
+                    }
+                    continue;
+                }
+                promise => promise?,
+            };
+            if request.fresh {
+                return self.bring_adjacent(pending, kit, promise);
+            }
             let fresh = (promise.bytes >> PAGE_SHIFT) as u32;
             let before = pending.missing();
             let mut result = self.steal(pending, kit, before - fresh);
@@ -129,6 +155,32 @@ impl Arena {
                 .charge(|| supply.fill(want))
                 .and_then(|()| self.put(blocks, kit, &mut supply, &mut promise));
             ffi::resched();
+        }
+        self.forget(promise);
+        result
+    }
+
+    /// Brings new pages that lie side by side, as many as the block lacks.
+    fn bring_adjacent(
+        &self,
+        pending: &mut Pending,
+        kit: &mut KernelKit,
+        mut promise: Promise,
+    ) -> Result {
+        let pages = pending.missing();
+        let mut result = Ok(());
+        match self.account.charge(|| Adjacent::new(pages)) {
+            Ok(mut adjacent) => {
+                while result.is_ok() && pending.missing() > 0 {
+                    let mut pages = Supply::new();
+                    for page in adjacent.by_ref().take(BATCH as usize) {
+                        pages.put(page);
+                    }
+                    result = self.put(from_mut(pending), kit, &mut pages, &mut promise);
+                    ffi::resched();
+                }
+            }
+            Err(error) => result = Err(error),
         }
         self.forget(promise);
         result

@@ -44,7 +44,7 @@ impl Arena {
         want: &Want,
         kit: &mut KernelKit,
     ) -> Result {
-        self.fill(pending, kit, want.request.grow)?;
+        self.fill(pending, kit, &want.request)?;
         if want.zero {
             self.zero(pending)?;
         }

@@ -32,7 +32,7 @@
 #define FREELIST_GROW		2	/* take new pages from the buddy allocator */
 #define FREELIST_WAIT		4	/* sleep until a block comes back */
 #define FREELIST_ZERO		8	/* the block reads as zero */
-#define FREELIST_CONTIG		16	/* physically contiguous, always fresh */
+#define FREELIST_CONTIG		16	/* physically contiguous, always fresh: with GROW, without WAIT */
 #define FREELIST_HEADER		32	/* the classic 16-byte header before the block */
 #define FREELIST_POPULATE	64	/* mapped before the call returns */
 
