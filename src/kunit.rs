@@ -323,6 +323,33 @@ mod arena {
         Ok(())
     }
 
+    #[test]
+    fn a_bulk_uses_free_pages_elsewhere_up_to_the_limit() -> Result {
+        let registry = Registry::with_limits(100 * PAGE, 100 * PAGE)?;
+        let arena = registry.open()?;
+        let mut offsets: KVec<u64> = KVec::with_capacity(50, GFP_KERNEL)?;
+        let pairs = arena.alloc_bulk(&request(2 * PAGE), 60, |batch| {
+            let _ = offsets.extend_from_slice(batch, GFP_KERNEL);
+            batch.len()
+        });
+        assert_eq!(pairs, Ok(50));
+        // Every second one: no run is longer than two pages, and each of the next has three.
+        let mut some = offsets.iter().step_by(2);
+        let freed = arena.free_bulk(25, |batch| {
+            let places = batch.iter_mut().zip(&mut some);
+            places.map(|(to, from)| *to = *from).count()
+        });
+        assert_eq!(freed, Ok(25));
+        let all = |batch: &[u64]| batch.len();
+        assert_eq!(arena.alloc_bulk(&request(3 * PAGE), 20, all), Ok(16));
+        assert_eq!(held_bytes(&arena), 100 * PAGE);
+        assert_eq!(live_blocks(&arena), 25 + 16);
+        assert_eq!(arena.check(), Ok(()));
+        registry.close(&arena);
+        assert!(registry.limit().is_unused());
+        Ok(())
+    }
+
     fn bounds(limit: u64, span: u64) -> Bounds {
         Bounds {
             limit: limit * PAGE,
