@@ -2,7 +2,7 @@
 
 //! Children that share what this process has.
 
-#![expect(unsafe_code, reason = "fork()")]
+#![expect(unsafe_code, reason = "fork(), and calls that nix does not have")]
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
@@ -15,6 +15,11 @@ use nix::unistd::{fork, ForkResult, Pid};
 pub struct Child(Pid);
 
 impl Child {
+    /// Its process ID.
+    pub fn pid(&self) -> Pid {
+        self.0
+    }
+
     /// Waits for its end.
     pub fn wait(self) -> WaitStatus {
         waitpid(self.0, None).expect("the child is ours to wait for")
@@ -43,6 +48,41 @@ pub fn spawn_child(work: impl FnOnce()) -> Child {
             unsafe { libc::_exit(result.is_err().into()) }
         }
     }
+}
+
+/// CAP_SYS_RESOURCE of linux/capability.h.
+const CAP_SYS_RESOURCE: u32 = 24;
+
+/// This process may not exceed limits from now on, and is root otherwise.
+pub fn drop_cap_sys_resource() {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+
+    // _LINUX_CAPABILITY_VERSION_3: two words of 32 bits each.
+    let header = Header {
+        version: 0x2008_0522,
+        pid: 0,
+    };
+    let mut data = [Data::default(); 2];
+    // SAFETY: The kernel reads the header and fills both words.
+    let got = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+    assert_eq!(got, 0, "capget");
+    for word in [&mut data[0].effective, &mut data[0].permitted] {
+        *word &= !(1 << CAP_SYS_RESOURCE);
+    }
+    // SAFETY: The kernel reads the header and both words.
+    let set = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    assert_eq!(set, 0, "capset");
 }
 
 /// Runs `work` in a forked child and waits for its end.

@@ -5,8 +5,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use freelist::uapi::{
-    freelist_alloc, freelist_free, freelist_info, freelist_stat, FREELIST_IOC_ALLOC,
-    FREELIST_IOC_FREE, FREELIST_IOC_INFO, FREELIST_IOC_STAT,
+    freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_stat,
+    freelist_trim, FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE,
+    FREELIST_IOC_FREE_BULK, FREELIST_IOC_INFO, FREELIST_IOC_LIMIT, FREELIST_IOC_STAT,
+    FREELIST_IOC_TRIM,
 };
 use freelist::DEVICE;
 use nix::errno::Errno;
@@ -49,11 +51,15 @@ pub fn with_type(request: u32, kind: u32) -> u32 {
     request & !(0xff << TYPE_SHIFT) | (kind << TYPE_SHIFT)
 }
 
-/// The four calls.
-pub const REQUESTS: [u32; 4] = [
+/// The calls.
+pub const REQUESTS: [u32; 8] = [
     FREELIST_IOC_INFO,
     FREELIST_IOC_ALLOC,
     FREELIST_IOC_FREE,
+    FREELIST_IOC_ALLOC_BULK,
+    FREELIST_IOC_FREE_BULK,
+    FREELIST_IOC_LIMIT,
+    FREELIST_IOC_TRIM,
     FREELIST_IOC_STAT,
 ];
 
@@ -80,6 +86,35 @@ pub fn alloc(fd: impl AsFd, mut request: freelist_alloc) -> Result<freelist_allo
 pub fn free(fd: impl AsFd, offset: u64) -> Result<(), Errno> {
     ioctl(fd.as_fd(), FREELIST_IOC_FREE, &mut freelist_free { offset })?;
     Ok(())
+}
+
+/// FREELIST_IOC_ALLOC_BULK with every field as given.
+pub fn alloc_bulk(fd: impl AsFd, mut request: freelist_bulk) -> Result<freelist_bulk, Errno> {
+    ioctl(fd.as_fd(), FREELIST_IOC_ALLOC_BULK, &mut request)?;
+    Ok(request)
+}
+
+/// FREELIST_IOC_FREE_BULK with every field as given.
+pub fn free_bulk(fd: impl AsFd, mut request: freelist_bulk) -> Result<freelist_bulk, Errno> {
+    ioctl(fd.as_fd(), FREELIST_IOC_FREE_BULK, &mut request)?;
+    Ok(request)
+}
+
+/// FREELIST_IOC_LIMIT.
+pub fn limit(fd: impl AsFd, bytes: u64, span: u64) -> Result<freelist_limit, Errno> {
+    let mut request = freelist_limit { bytes, span };
+    ioctl(fd.as_fd(), FREELIST_IOC_LIMIT, &mut request)?;
+    Ok(request)
+}
+
+/// FREELIST_IOC_TRIM: the bytes that went.
+pub fn trim(fd: impl AsFd, keep_bytes: u64) -> Result<u64, Errno> {
+    let mut request = freelist_trim {
+        keep_bytes,
+        ..Default::default()
+    };
+    ioctl(fd.as_fd(), FREELIST_IOC_TRIM, &mut request)?;
+    Ok(request.freed_bytes)
 }
 
 /// FREELIST_IOC_STAT.

@@ -230,6 +230,59 @@ impl View {
         Ok(())
     }
 
+    /// mmap() of anonymous memory over a range, which stays this value's.
+    pub fn cover(&self, range: Range<usize>) -> Result<(), Errno> {
+        let (address, len) = self.absolute(&range);
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        // SAFETY: The range is this mapping's, whose contents may change at
+        // any time.
+        let at = unsafe { libc::mmap(address, len, prot, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(())
+    }
+
+    /// mmap() of a file over a range, which stays this value's.
+    pub fn cover_with(&self, range: Range<usize>, fd: impl AsFd, offset: u64) -> Result<(), Errno> {
+        let (address, len) = self.absolute(&range);
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        let fd = fd.as_fd().as_raw_fd();
+        // SAFETY: As in `cover()`.
+        let at = unsafe { libc::mmap(address, len, prot, flags, fd, offset as libc::off_t) };
+        if at == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(())
+    }
+
+    /// madvise() with a number of which nix knows nothing.
+    pub fn advise_raw(&self, range: Range<usize>, advice: i32) -> Result<(), Errno> {
+        let (address, len) = self.absolute(&range);
+        // SAFETY: As in `advise()`.
+        Errno::result(unsafe { libc::madvise(address, len, advice) }).map(drop)
+    }
+
+    /// mremap() of the whole mapping, of `len` bytes, to another place.
+    pub fn move_to_elsewhere(&mut self, len: usize) -> Result<(), Errno> {
+        let there = Self::anonymous(len);
+        let target = there.base as *mut libc::c_void;
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: The range is this mapping's. It replaces one that is ours
+        // too, and that nobody accesses any more.
+        let moved = unsafe { libc::mremap(self.base as *mut _, len, len, flags, target) };
+        if moved == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        // INVARIANT: The range is where `there` was, which ends here.
+        self.pieces.clear();
+        *self = Self::own(moved as usize, len);
+        std::mem::forget(there);
+        Ok(())
+    }
+
     /// mremap() of the whole mapping from `old` to `new` bytes. What is refused
     /// leaves it as it was.
     pub fn remap(&mut self, old: usize, new: usize, flags: i32) -> Result<(), Errno> {
@@ -259,6 +312,20 @@ impl Drop for View {
             unsafe { libc::munmap(piece.start as *mut _, piece.len()) };
         }
     }
+}
+
+/// vmsplice() of `len` bytes at an address into a pipe, which refers to their
+/// pages from then on.
+pub fn splice_from(pipe: impl AsFd, from: Address, len: usize) -> Result<usize, Errno> {
+    let fd = pipe.as_fd().as_raw_fd();
+    let bytes = libc::iovec {
+        iov_base: from.get() as *mut _,
+        iov_len: len,
+    };
+    // SAFETY: The kernel only refers to the pages, and answers EFAULT where
+    // there are none.
+    let spliced = unsafe { libc::vmsplice(fd, &raw const bytes, 1, 0) };
+    Errno::result(spliced).map(|spliced| spliced as usize)
 }
 
 /// write() of `len` bytes at an address.
@@ -312,16 +379,20 @@ plain!(
     uapi::freelist_info,
     uapi::freelist_alloc,
     uapi::freelist_free,
+    uapi::freelist_bulk,
+    uapi::freelist_limit,
+    uapi::freelist_trim,
     uapi::freelist_stat
 );
 
-/// ioctl() with a structure, as C programs do it.
+/// ioctl() with a structure, as C programs do it: whatever it answers, also
+/// when it fails, is in the structure.
 pub fn ioctl<T: Plain>(fd: BorrowedFd<'_>, request: u32, with: &mut T) -> Result<i32, Errno> {
     // Its end is the end of what can be accessed.
     let view = View::anonymous(size_of::<T>());
     let at = view.len() - size_of::<T>();
     view.set_bytes(at, &with.to_bytes());
-    let result = ioctl_at(fd, request, view.address(at))?;
+    let result = ioctl_at(fd, request, view.address(at));
     *with = T::from_bytes(&view.bytes(at, size_of::<T>()));
-    Ok(result)
+    result
 }

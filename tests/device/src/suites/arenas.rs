@@ -26,6 +26,8 @@ suite!("freelist_arenas":
     a_child_keeps_the_arena_of_a_parent_that_closed_it,
     what_a_child_leaves_stays_until_the_last_reference,
     many_arenas_come_and_go,
+    closing_one_descriptor_leaves_the_others,
+    another_device_node_opens_arenas_of_its_own,
     the_device_belongs_to_root_alone,
     a_descriptor_is_closed_by_exec,
 );
@@ -180,6 +182,71 @@ fn many_arenas_come_and_go() {
         for (i, arena) in arenas.iter().enumerate() {
             let stat = stat(arena);
             assert_eq!((stat.live_blocks, stat.live_bytes), (1, 32 << (i % 12)));
+        }
+    }
+}
+
+/// Threads go on with the arena while descriptors of it are closed.
+fn closing_one_descriptor_leaves_the_others() {
+    let arena = arena();
+    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let own = arena.try_clone().unwrap();
+            let memory = &memory;
+            scope.spawn(move || {
+                let mut ledger = crate::kit::Ledger::new(&own, memory);
+                for i in 0..scaled(100) as u64 {
+                    ledger.alloc(32 << (i % 9), crate::kit::DEFAULT).unwrap();
+                    if i % 3 == 2 {
+                        ledger.free(ledger.nth(0));
+                    }
+                }
+                ledger.free_all();
+            });
+        }
+        for _ in 0..scaled(50) {
+            let other = arena.try_clone().unwrap();
+            free(&other, alloc(&other, 64));
+            drop(other);
+        }
+    });
+    assert_eq!(stat(&arena).live_blocks, 0);
+}
+
+/// A node of the same device in another place, as in a container: nothing
+/// depends on which one was opened.
+fn another_device_node_opens_arenas_of_its_own() {
+    use nix::sys::stat::{mknod, Mode, SFlag};
+    use std::os::unix::fs::MetadataExt;
+    let number = fs::metadata(freelist::DEVICE).unwrap().rdev();
+    let path = std::env::temp_dir().join(format!("freelist-node-{}", std::process::id()));
+    mknod(&path, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, number).unwrap();
+    let arenas = [
+        Arena::open_path(&path),
+        Arena::open_path(&path),
+        Arena::open(),
+    ];
+    fs::remove_file(&path).unwrap();
+    let arenas = arenas.map(Result::unwrap);
+    let views = arenas
+        .each_ref()
+        .map(|arena| View::shared(arena, 0, MIB as usize));
+    for (i, (arena, view)) in arenas.iter().zip(&views).enumerate() {
+        assert_eq!(alloc(arena, 4 * page()).offset, 0);
+        view.store(0, i as u8 + 1);
+    }
+    // What leaves one is unmapped there alone.
+    for (i, arena) in arenas.iter().enumerate() {
+        arena.free(0).unwrap();
+        assert_eq!(arena.trim(0).unwrap(), 4 * page());
+        for (j, view) in views.iter().enumerate() {
+            let expected = if j > i {
+                Ok(j as u8 + 1)
+            } else {
+                Err(Errno::EFAULT)
+            };
+            assert_eq!(view.probe(0), expected, "arena {j} after {i}");
         }
     }
 }

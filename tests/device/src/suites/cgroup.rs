@@ -3,14 +3,10 @@
 //! The arena's memory is charged to a memory cgroup.
 //! Peer: memory that no cgroup is charged for (CVE-2021-3759).
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use nix::errno::Errno;
 
-use crate::harness::{skip, suite};
-use crate::kit::process::spawn_child;
-use crate::kit::{alloc, arena, stat, DEFAULT, KIB, MIB};
+use crate::harness::suite;
+use crate::kit::{alloc, arena, stat, Cgroup, DEFAULT, KIB, MIB};
 
 suite!("freelist_cgroup":
     pages_are_charged_to_the_cgroup_and_uncharged,
@@ -20,63 +16,6 @@ suite!("freelist_cgroup":
 
 /// The kernel counts in batches, so a little is missing or too much.
 const SLACK: u64 = MIB;
-
-/// A cgroup of its own, removed at the end.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new(name: &str) -> Self {
-        let root = Path::new("/sys/fs/cgroup");
-        let enabled = fs::write(root.join("cgroup.subtree_control"), "+memory");
-        if enabled.is_err() {
-            skip("no cgroup2 with a memory controller is mounted");
-        }
-        let path = root.join(format!("freelist-{name}-{}", std::process::id()));
-        fs::create_dir(&path).expect("root may make a cgroup");
-        Self(path)
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.join(name)).expect("the controller is enabled")
-    }
-
-    fn write(&self, name: &str, value: &str) {
-        fs::write(self.0.join(name), value).expect("root may set it");
-    }
-
-    fn current(&self) -> u64 {
-        self.read("memory.current").trim().parse().expect("bytes")
-    }
-
-    fn event(&self, name: &str) -> u64 {
-        let text = self.read("memory.events");
-        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-        let (_, count) = lines.find(|(key, _)| *key == name).expect("the event");
-        count.parse().expect("a count")
-    }
-
-    /// This process belongs to it from now on.
-    fn join(&self) {
-        self.write("cgroup.procs", "0");
-    }
-
-    /// Runs `work` in a child that belongs to the cgroup.
-    #[track_caller]
-    fn run(&self, work: impl FnOnce()) {
-        spawn_child(|| {
-            self.join();
-            work();
-        })
-        .succeed();
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // A failed test may have left it in use; the next one has another.
-        let _ = fs::remove_dir(&self.0);
-    }
-}
 
 fn pages_are_charged_to_the_cgroup_and_uncharged() {
     let cgroup = Cgroup::new("charged");
@@ -113,10 +52,9 @@ fn a_full_cgroup_is_enomem_and_nobody_is_killed() {
     cgroup.run(|| {
         let max = cgroup.current() + 16 * MIB;
         let arena = arena();
-        // Absent on a kernel without swap. A call that fails gives back what
-        // it grew by, so this process has room for its own pages.
-        let _ = fs::write(cgroup.0.join("memory.swap.max"), "0");
-        cgroup.write("memory.max", &max.to_string());
+        // A call that fails gives back what it grew by, so this process has
+        // room for its own pages.
+        cgroup.limit(max);
         let mut got = 0;
         let errno = loop {
             match arena.alloc(MIB, DEFAULT) {

@@ -33,6 +33,10 @@ suite!("freelist_mapping":
     a_child_without_the_mapping_does_not_have_it,
     madvise_dontneed_keeps_the_contents,
     madvise_that_would_take_pages_away_is_refused,
+    no_advice_takes_or_spoils_a_page,
+    other_memory_may_cover_a_part_of_a_mapping,
+    another_arena_may_cover_a_part_of_a_mapping,
+    a_moved_mapping_shows_the_same_blocks,
     blocks_are_good_for_system_calls,
     other_processes_tools_read_the_blocks,
     every_byte_of_a_block_is_memory,
@@ -318,6 +322,119 @@ fn madvise_that_would_take_pages_away_is_refused() {
     }
     assert_eq!(view.load(0), 1);
     free(&arena, block);
+}
+
+/// MADV_GUARD_INSTALL and _REMOVE of linux/mman.h: touching is SIGSEGV between.
+const GUARD_INSTALL: i32 = 102;
+const GUARD_REMOVE: i32 = 103;
+
+/// Every advice there is, whether it is taken or not. Peer: `pfnmap` (madvise).
+fn no_advice_takes_or_spoils_a_page() {
+    let arena = arena();
+    let block = alloc(&arena, 8 * page());
+    let view = View::shared(&arena, block.offset, block.bytes as usize);
+    let pages = || (0..8).map(|i| i * page() as usize);
+    let (mut taken, mut refused) = (Vec::new(), Vec::new());
+    for advice in (0..=26).chain([102, 103, 104]) {
+        for at in pages() {
+            view.store(at, at.to_le_bytes()[1] ^ advice as u8);
+        }
+        // The middle only, so that mappings are divided by it.
+        let middle = 2 * page() as usize..6 * page() as usize;
+        match view.advise_raw(middle.clone(), advice) {
+            Ok(()) => taken.push(advice),
+            Err(_) => refused.push(advice),
+        }
+        if advice == GUARD_INSTALL {
+            let _ = view.advise_raw(middle, GUARD_REMOVE);
+        }
+        for at in pages() {
+            let byte = at.to_le_bytes()[1] ^ advice as u8;
+            assert_eq!(view.load(at), byte, "page {at:#x} after advice {advice}");
+        }
+    }
+    eprintln!("taken: {taken:?}; refused: {refused:?}");
+    for advice in [libc::MADV_FREE, libc::MADV_REMOVE] {
+        assert!(refused.contains(&advice), "{advice}");
+    }
+    assert!(taken.contains(&libc::MADV_DONTNEED));
+    assert_eq!(stat(&arena).held_bytes, 8 * page());
+    free(&arena, block);
+}
+
+/// Peer: `pfnmap`, guard regions (munmap split), by MAP_FIXED.
+fn other_memory_may_cover_a_part_of_a_mapping() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 6 * page as u64);
+    let view = View::shared(&arena, block.offset, 6 * page);
+    for i in 0..6 {
+        view.store(i * page, i as u8 + 1);
+    }
+    view.cover(2 * page..4 * page).unwrap();
+    for (i, byte) in [1, 2, 0, 0, 5, 6].into_iter().enumerate() {
+        assert_eq!(view.load(i * page), byte, "page {i}");
+        view.store(i * page + 1, 9);
+    }
+    // And the arena over that again, elsewhere in it.
+    let at = block.offset + 5 * page as u64;
+    view.cover_with(3 * page..4 * page, &arena, at).unwrap();
+    assert_eq!((view.load(3 * page), view.load(3 * page + 1)), (6, 9));
+    let again = View::shared(&arena, block.offset, 6 * page);
+    for (i, byte) in [9, 9, 0, 0, 9, 9].into_iter().enumerate() {
+        assert_eq!(again.load(i * page), i as u8 + 1);
+        assert_eq!(again.load(i * page + 1), byte, "page {i}");
+    }
+    free(&arena, block);
+}
+
+fn another_arena_may_cover_a_part_of_a_mapping() {
+    let (one, two) = (arena(), arena());
+    let page = page() as usize;
+    let blocks = [&one, &two].map(|arena| alloc(arena, 4 * page as u64));
+    let view = View::shared(&one, blocks[0].offset, 4 * page);
+    for i in 0..4 {
+        view.store(i * page, 1);
+    }
+    view.cover_with(page..3 * page, &two, blocks[1].offset)
+        .unwrap();
+    for i in 0..4 {
+        assert_eq!(view.load(i * page), [1, 0, 0, 1][i]);
+        view.store(i * page, 2);
+    }
+    // Unmapping what one arena gives back leaves the other's alone.
+    free(&one, blocks[0]);
+    one.trim(0).unwrap();
+    assert_eq!(view.probe(0), Err(Errno::EFAULT));
+    assert_eq!((view.load(page), view.load(2 * page)), (2, 2));
+    assert_eq!(view.probe(3 * page), Err(Errno::EFAULT));
+    free(&two, blocks[1]);
+    two.trim(0).unwrap();
+    assert_eq!(view.probe(page), Err(Errno::EFAULT));
+}
+
+/// Peer: `pfnmap` (mremap fixed), by moving what must move.
+fn a_moved_mapping_shows_the_same_blocks() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 8 * page as u64);
+    let mut view = View::shared(&arena, block.offset, 8 * page);
+    for i in 0..4 {
+        view.store(i * page, i as u8 + 1);
+    }
+    let before = view.address(0).get();
+    view.move_to_elsewhere(8 * page).unwrap();
+    assert_ne!(view.address(0).get(), before);
+    for i in 0..8 {
+        let byte = if i < 4 { i as u8 + 1 } else { 0 };
+        assert_eq!(view.load(i * page), byte, "page {i}");
+    }
+    // What leaves is found where it is mapped now.
+    free(&arena, block);
+    arena.trim(0).unwrap();
+    for i in 0..8 {
+        assert_eq!(view.probe(i * page), Err(Errno::EFAULT), "page {i}");
+    }
 }
 
 fn blocks_are_good_for_system_calls() {

@@ -4,6 +4,7 @@
 
 mod alloc;
 mod arenas;
+mod bulk;
 mod cgroup;
 mod concurrency;
 mod debugfs;
@@ -11,14 +12,20 @@ mod errors;
 mod extension;
 mod fail_nth;
 mod free;
+mod growing;
 mod info;
+mod limits;
 mod mapping;
 mod mmap;
 mod pointers;
+mod pressure;
 mod random;
 mod selftest;
 mod split_merge;
+mod stranded;
+mod trim;
 mod unload;
+mod zero;
 
 use crate::harness::Suite;
 
@@ -29,6 +36,13 @@ pub const ALL: &[Suite] = &[
     alloc::SUITE,
     free::SUITE,
     split_merge::SUITE,
+    stranded::SUITE,
+    bulk::SUITE,
+    zero::SUITE,
+    limits::SUITE,
+    trim::SUITE,
+    pressure::SUITE,
+    growing::SUITE,
     errors::SUITE,
     extension::SUITE,
     pointers::SUITE,

@@ -15,6 +15,7 @@ suite!("freelist_unload":
     the_module_stays_while_an_arena_is_open,
     the_module_stays_while_only_a_mapping_lives,
     the_module_stays_while_only_a_child_has_the_arena,
+    the_module_stays_while_a_file_of_debugfs_is_open,
 );
 
 #[track_caller]
@@ -47,6 +48,29 @@ fn the_module_stays_while_only_a_mapping_lives() {
     // A fault after that needs the module's code.
     view.store(page() as usize, 1);
     assert_eq!(view.load(page() as usize), 1);
+}
+
+fn the_module_stays_while_a_file_of_debugfs_is_open() {
+    let arena = arena();
+    let dir = std::path::Path::new(freelist::debugfs::DIR);
+    let of_arena = std::fs::read_dir(dir.join("arenas.d")).unwrap();
+    let of_arena = of_arena.flatten().next().unwrap().path();
+    let paths = [
+        dir.join("stats"),
+        dir.join("classes"),
+        dir.join("arenas"),
+        of_arena.join("map"),
+    ];
+    let mut files = paths.map(|path| std::fs::File::open(path).unwrap());
+    drop(arena);
+    unloading_is_refused();
+    // The arena's own file outlives it, and says nothing.
+    let mut text = String::new();
+    let _ = std::io::Read::read_to_string(&mut files[3], &mut text);
+    for file in files {
+        unloading_is_refused();
+        drop(file);
+    }
 }
 
 fn the_module_stays_while_only_a_child_has_the_arena() {

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory cgroups.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::process::spawn_child;
+use crate::harness::skip;
+
+/// A cgroup of its own, removed at the end.
+pub struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// Makes one, or skips the test where memory cgroups are not there.
+    pub fn new(name: &str) -> Self {
+        let root = Path::new("/sys/fs/cgroup");
+        let enabled = fs::write(root.join("cgroup.subtree_control"), "+memory");
+        if enabled.is_err() {
+            skip("no cgroup2 with a memory controller is mounted");
+        }
+        let path = root.join(format!("freelist-{name}-{}", std::process::id()));
+        fs::create_dir(&path).expect("root may make a cgroup");
+        Self(path)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).expect("the controller is enabled")
+    }
+
+    /// Sets a value.
+    pub fn write(&self, name: &str, value: &str) {
+        fs::write(self.0.join(name), value).expect("root may set it");
+    }
+
+    /// Bytes that are charged to it.
+    pub fn current(&self) -> u64 {
+        self.read("memory.current").trim().parse().expect("bytes")
+    }
+
+    /// How often this has happened in it (memory.events).
+    pub fn event(&self, name: &str) -> u64 {
+        let text = self.read("memory.events");
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let (_, count) = lines.find(|(key, _)| *key == name).expect("the event");
+        count.parse().expect("a count")
+    }
+
+    /// Its number, by which the kernel's shrinkers name it.
+    pub fn inode(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(&self.0).expect("it is there").ino()
+    }
+
+    /// This process belongs to it from now on.
+    pub fn join(&self) {
+        self.write("cgroup.procs", "0");
+    }
+
+    /// It may have `bytes` from now on, and no swap.
+    pub fn limit(&self, bytes: u64) {
+        // Absent on a kernel without swap.
+        let _ = fs::write(self.0.join("memory.swap.max"), "0");
+        self.write("memory.max", &bytes.to_string());
+    }
+
+    /// Runs `work` in a child that belongs to the cgroup.
+    #[track_caller]
+    pub fn run(&self, work: impl FnOnce()) {
+        spawn_child(|| {
+            self.join();
+            work();
+        })
+        .succeed();
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A failed test may have left it in use; the next one has another.
+        let _ = fs::remove_dir(&self.0);
+    }
+}

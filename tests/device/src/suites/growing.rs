@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How pages are asked for.
+
+use freelist::uapi::FREELIST_IOC_ALLOC;
+use freelist::Arena;
+use nix::errno::Errno;
+use nix::sys::mman::MmapAdvise;
+
+use crate::harness::{skip, suite};
+use crate::kit::trace::{PageAlloc, PageAllocs};
+use crate::kit::view::{ioctl_at, Plain};
+use crate::kit::{
+    arena, meminfo, page, pages, raw, refused, stat, system_page, View, DEFAULT, KIB, MIB,
+};
+
+suite!("freelist_growing":
+    a_request_grows_by_what_it_lacks_and_no_more,
+    high_orders_come_first,
+    high_orders_are_asked_for_without_reclaim_and_nothing_kills,
+    a_fragmented_machine_grows_to_the_limit,
+);
+
+fn a_request_grows_by_what_it_lacks_and_no_more() {
+    for size in [1, page(), 3 * page(), 64 * KIB, 3 * MIB + 1] {
+        let arena = arena();
+        arena.alloc(size, DEFAULT).unwrap();
+        assert_eq!(stat(&arena).held_bytes, size.next_multiple_of(page()));
+        assert_eq!(stat(&arena).grows, 1);
+    }
+}
+
+/// What one request for `size` bytes asks the page allocator for: the arena's
+/// pages, which are the only zeroed ones of the highest zone, and all others.
+fn asked(tracer: &PageAllocs, arena: &Arena, size: u64) -> (Vec<PageAlloc>, Vec<PageAlloc>) {
+    let request = raw::request(size).to_bytes();
+    let view = View::anonymous(request.len());
+    view.set_bytes(0, &request);
+    let (result, asked) = tracer.of(|| ioctl_at(arena, FREELIST_IOC_ALLOC, view.address(0)));
+    result.expect("there is room for it");
+    asked.into_iter().partition(|alloc| {
+        let highest = alloc.flags.contains("HIGH");
+        highest && alloc.flags.contains("__GFP_ZERO")
+    })
+}
+
+fn pages_of(asked: &[PageAlloc]) -> u64 {
+    asked.iter().map(|alloc| 1 << alloc.order).sum()
+}
+
+fn orders(asked: &[PageAlloc]) -> Vec<u32> {
+    asked.iter().map(|alloc| alloc.order).collect()
+}
+
+fn high_orders_come_first() {
+    let tracer = PageAllocs::record(256);
+    for pages in [1, 7, 64, 127, 300] {
+        let arena = arena();
+        let (data, _) = asked(&tracer, &arena, pages * page());
+        assert_eq!(pages_of(&data), pages, "{data:?}");
+        let orders = orders(&data);
+        eprintln!("{pages} pages in {} calls, orders {orders:?}", data.len());
+        // A batch at a time: within each from high to low.
+        let descending = orders.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        assert!(descending <= (pages as usize).div_ceil(64), "{orders:?}");
+        if pages > 1 {
+            let high = orders.iter().filter(|order| **order > 0).count();
+            assert!(high > 0, "no order but 0 for {pages} pages");
+        }
+    }
+}
+
+/// The check of every call that may bring pages or metadata of any order.
+#[track_caller]
+fn no_high_order_reclaims(asked: &[PageAlloc]) {
+    for alloc in asked {
+        assert!(alloc.order == 0 || !alloc.may_reclaim(), "{alloc:?}");
+    }
+}
+
+/// What is charged to a cgroup never calls its OOM killer: a single page is
+/// worth to reclaim for, and may fail.
+#[track_caller]
+fn no_single_page_kills(asked: &[PageAlloc]) {
+    for alloc in asked {
+        let charged = alloc.flags.contains("ACCOUNT");
+        let may_fail = alloc.flags.contains("__GFP_RETRY_MAYFAIL") || !alloc.may_reclaim();
+        assert!(!charged || may_fail, "{alloc:?}");
+    }
+}
+
+fn high_orders_are_asked_for_without_reclaim_and_nothing_kills() {
+    let tracer = PageAllocs::record(1024);
+    let arena = arena();
+    let (mut high, mut single, mut other) = (0, 0, 0);
+    for size in [
+        32,
+        700,
+        page(),
+        5 * page(),
+        64 * KIB,
+        MIB,
+        8 * MIB + 3 * page(),
+    ] {
+        // The second one needs less metadata, or none.
+        for _ in 0..2 {
+            let (data, rest) = asked(&tracer, &arena, size);
+            no_high_order_reclaims(&data);
+            no_high_order_reclaims(&rest);
+            no_single_page_kills(&data);
+            no_single_page_kills(&rest);
+            let of_high = data.iter().filter(|alloc| alloc.order > 0).count();
+            high += of_high;
+            single += data.len() - of_high;
+            other += rest.len();
+        }
+    }
+    eprintln!("{high} calls for high orders, {single} for single pages, {other} for other memory");
+    assert!(high > 0, "none was seen");
+}
+
+/// On a machine with so much memory it takes too long to break it up.
+const SMALL_MACHINE: u64 = 400 * MIB;
+
+/// Takes nearly all memory, and gives every page with an even number back: no
+/// two free pages are side by side.
+fn fragment() -> View {
+    let total = meminfo("MemTotal");
+    if total > SMALL_MACHINE {
+        skip("too much memory to break up; needs a machine of at most 400 MiB");
+    }
+    let bytes = meminfo("MemAvailable") / 10 * 8;
+    let view = View::anonymous(bytes as usize);
+    let _ = view.advise(0..view.len(), MmapAdvise::MADV_NOHUGEPAGE);
+    let page = system_page();
+    for at in (0..view.len()).step_by(page) {
+        view.store(at, 1);
+    }
+    let frames = pages::frames(&view, 0, view.len() / page);
+    for (i, frame) in frames.into_iter().enumerate() {
+        if frame.is_some_and(|frame| frame % 2 == 0) {
+            let at = i * page;
+            view.advise(at..at + page, MmapAdvise::MADV_DONTNEED)
+                .unwrap();
+        }
+    }
+    view
+}
+
+/// Free pages in pairs or more, of all free pages, by /proc/buddyinfo.
+fn in_pairs() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/buddyinfo").unwrap();
+    let (mut pairs, mut all) = (0, 0);
+    for line in text.lines() {
+        let counts = line.split_whitespace().skip(4);
+        for (order, count) in counts.enumerate() {
+            let pages = count.parse::<u64>().unwrap() << order;
+            all += pages;
+            pairs += if order > 0 { pages } else { 0 };
+        }
+    }
+    (pairs, all)
+}
+
+fn a_fragmented_machine_grows_to_the_limit() {
+    let _broken_up = fragment();
+    let (pairs, all) = in_pairs();
+    eprintln!("of {all} free pages {pairs} have a neighbour");
+    let tracer = PageAllocs::record(4096);
+    let arena = arena();
+    let limit = meminfo("MemFree") / 4 * 3 / MIB * MIB;
+    arena.set_limit(limit).unwrap();
+    let (mut high, mut single) = (0, 0);
+    for _ in 0..limit / MIB {
+        let (data, rest) = asked(&tracer, &arena, MIB);
+        no_high_order_reclaims(&data);
+        no_high_order_reclaims(&rest);
+        let of_high = data.iter().filter(|alloc| alloc.order > 0).count();
+        high += of_high;
+        single += data.len() - of_high;
+    }
+    refused(arena.alloc(page(), DEFAULT), Errno::EDQUOT);
+    assert_eq!(stat(&arena).held_bytes, limit);
+    eprintln!(
+        "{} MiB in {high} calls for high orders and {single} for single pages",
+        limit / MIB
+    );
+    assert!(single as u64 > limit / page() / 2, "it was not broken up");
+}

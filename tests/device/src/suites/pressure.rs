@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! When memory is short, arenas give their free pages back. The figures are
+//! printed.
+//! Peer: TTM, binder shrinker (return under pressure); shrinker recursion.
+
+use std::fs;
+use std::path::PathBuf;
+
+use freelist::{Arena, Block};
+use nix::sys::mman::MmapAdvise;
+
+use crate::harness::{skip, suite};
+use crate::kit::process::spawn_child;
+use crate::kit::{alloc, arena, free, meminfo, page, stat, system_page, Cgroup, View, KIB, MIB};
+
+suite!("freelist_pressure":
+    another_process_gets_what_an_idle_one_holds_in_free_blocks,
+    another_process_of_the_cgroup_gets_what_an_idle_one_holds_in_free_blocks,
+    another_cgroups_arena_is_left_alone,
+    a_forced_scan_takes_free_pages_and_no_others,
+    an_arena_that_grows_under_pressure_uses_its_own_free_pages,
+);
+
+/// On a machine with more memory it takes too long to use it all.
+const SMALL_MACHINE: u64 = 400 * MIB;
+
+/// Processes that the kernel has killed for want of memory.
+fn oom_kills() -> u64 {
+    let text = fs::read_to_string("/proc/vmstat").unwrap();
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.expect("vmstat has oom_kill").parse().unwrap()
+}
+
+/// Uses so much memory of this process's own.
+fn use_up(bytes: u64) {
+    let view = View::anonymous(bytes as usize);
+    let _ = view.advise(0..view.len(), MmapAdvise::MADV_NOHUGEPAGE);
+    for at in (0..view.len()).step_by(system_page()) {
+        view.store(at, 1);
+    }
+}
+
+/// An arena, idle, with so many free bytes between live blocks.
+struct Idle {
+    arena: Arena,
+    live: Vec<Block>,
+    view: View,
+}
+
+impl Idle {
+    fn new(bytes: u64) -> Self {
+        let arena = arena();
+        let piece = 128 * KIB;
+        let view = View::shared(&arena, 0, 4 * bytes as usize);
+        let pairs: Vec<_> = (0..bytes / piece)
+            .map(|_| (alloc(&arena, piece), alloc(&arena, 2 * page())))
+            .collect();
+        let live: Vec<Block> = pairs.iter().map(|(_, live)| *live).collect();
+        for (i, block) in live.iter().enumerate() {
+            view.store(block.offset as usize, i as u8);
+            view.store((block.offset + block.bytes) as usize - 1, !(i as u8));
+        }
+        for (block, _) in pairs {
+            // Mapped, as what was in use is.
+            view.store(block.offset as usize, 1);
+            free(&arena, block);
+        }
+        assert_eq!(stat(&arena).free_bytes, bytes);
+        Self { arena, live, view }
+    }
+
+    /// Checks that nothing live was lost. What went under pressure, in bytes.
+    #[track_caller]
+    fn given_back(&self) -> u64 {
+        let stat = stat(&self.arena);
+        for (i, block) in self.live.iter().enumerate() {
+            assert_eq!(self.view.load(block.offset as usize), i as u8);
+            let last = (block.offset + block.bytes) as usize - 1;
+            assert_eq!(self.view.load(last), !(i as u8));
+        }
+        assert_eq!(stat.live_blocks, self.live.len() as u64);
+        stat.shrinks * page()
+    }
+}
+
+fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
+    if meminfo("MemTotal") > SMALL_MACHINE {
+        skip("too much memory to use up; needs a machine of at most 400 MiB");
+    }
+    let kills = oom_kills();
+    let limit = arena().info().unwrap().limit_bytes;
+    let bytes = (meminfo("MemAvailable") / 2).min(limit / 4 * 3) / MIB * MIB;
+    let idle = Idle::new(bytes);
+    let available = meminfo("MemAvailable");
+    let wants = available + bytes / 4 * 3;
+    spawn_child(|| use_up(wants)).succeed();
+    let given = idle.given_back();
+    eprintln!(
+        "{} MiB available, {} MiB more in free blocks: {} MiB used by another, {} MiB given back",
+        available / MIB,
+        bytes / MIB,
+        wants / MIB,
+        given / MIB
+    );
+    assert_eq!(oom_kills(), kills, "the OOM killer was called");
+    assert!(given >= bytes / 2, "{given} bytes of {bytes}");
+}
+
+fn another_process_of_the_cgroup_gets_what_an_idle_one_holds_in_free_blocks() {
+    let cgroup = Cgroup::new("shared");
+    let (max, bytes) = (64 * MIB, 40 * MIB);
+    cgroup.limit(max);
+    cgroup.run(|| {
+        let idle = Idle::new(bytes);
+        let wants = 48 * MIB;
+        spawn_child(|| use_up(wants)).succeed();
+        let given = idle.given_back();
+        eprintln!(
+            "a cgroup of {} MiB, {} MiB in free blocks: {} MiB used by another, {} MiB given back",
+            max / MIB,
+            bytes / MIB,
+            wants / MIB,
+            given / MIB
+        );
+        assert!(given >= wants + bytes - max, "{given} bytes");
+    });
+    assert_eq!(cgroup.event("oom_kill"), 0);
+}
+
+fn another_cgroups_arena_is_left_alone() {
+    let (full, other) = (Cgroup::new("full"), Cgroup::new("alone"));
+    other.run(|| {
+        let idle = Idle::new(8 * MIB);
+        full.limit(32 * MIB);
+        full.join();
+        let own = Idle::new(16 * MIB);
+        spawn_child(|| use_up(24 * MIB)).succeed();
+        assert!(own.given_back() >= 8 * MIB);
+        assert_eq!(idle.given_back(), 0, "of another cgroup");
+    });
+    assert_eq!(full.event("oom_kill"), 0);
+}
+
+/// The directory of our shrinker in debugfs, on kernels that show shrinkers.
+fn shrinker() -> PathBuf {
+    let Ok(entries) = fs::read_dir("/sys/kernel/debug/shrinker") else {
+        skip("this kernel does not show its shrinkers (CONFIG_SHRINKER_DEBUG)");
+    };
+    let ours = entries.flatten().map(|entry| entry.path()).find(|path| {
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| name.starts_with("freelist"))
+    });
+    ours.expect("the module has a shrinker")
+}
+
+fn a_forced_scan_takes_free_pages_and_no_others() {
+    let shrinker = shrinker();
+    let cgroup = Cgroup::new("scanned");
+    let inode = cgroup.inode();
+    cgroup.run(|| {
+        let bytes = 4 * MIB;
+        let idle = Idle::new(bytes);
+        // Lines `INODE COUNT...`, a count a node.
+        let counts = fs::read_to_string(shrinker.join("count")).unwrap();
+        let own = counts
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{inode} ")));
+        let own = own.unwrap_or_else(|| panic!("{inode} in {counts}"));
+        let count: u64 = own.split(' ').next().unwrap().parse().unwrap();
+        assert_eq!(count, bytes / page());
+        let scan = |pages: u64| {
+            fs::write(shrinker.join("scan"), format!("{inode} 0 {pages}")).unwrap();
+        };
+        scan(64);
+        let some = idle.given_back();
+        assert!(
+            (1..=64 * page()).contains(&some),
+            "{some} bytes for 64 pages"
+        );
+        for _ in 0..200 {
+            scan(1 << 20);
+        }
+        assert_eq!(idle.given_back(), bytes);
+        assert_eq!(stat(&idle.arena).free_bytes, 0);
+    });
+}
+
+/// Reclaim that begins in the arena's own call comes back to the same arena.
+fn an_arena_that_grows_under_pressure_uses_its_own_free_pages() {
+    let cgroup = Cgroup::new("itself");
+    cgroup.run(|| {
+        let idle = Idle::new(16 * MIB);
+        cgroup.limit(cgroup.current() + MIB);
+        // Contiguous memory in 128 KiB pieces only, and nothing else to reclaim.
+        for _ in 0..10 {
+            alloc(&idle.arena, MIB);
+        }
+        let live = stat(&idle.arena).live_bytes;
+        assert!(live >= 10 * MIB);
+    });
+    assert_eq!(cgroup.event("oom_kill"), 0);
+}
