@@ -33,6 +33,7 @@ mod grow;
 mod header;
 mod leave;
 mod prepare;
+pub(crate) mod wait;
 pub(crate) mod want;
 
 use leave::Patience;
@@ -51,6 +52,7 @@ use crate::{
         Pending,
         Refusal,
         Request,
+        Ticket,
         BATCH,
         MAX_PAGES,
         MAX_SHIFT,
@@ -73,6 +75,7 @@ use crate::{
         Adjacent,
         Page, //
     },
+    poll::PollQueue,
     space::Space,
     window::Window, //
 };
@@ -100,6 +103,10 @@ struct State {
     limit: u64,
     /// Bytes of pages that are being brought, beyond those held.
     promised: u64,
+    waiters: wait::Line,
+    /// The smallest request that was refused, of those since `poll` last said that one could be
+    /// served.
+    refused: Option<Request>,
     events: Events,
 }
 
@@ -115,6 +122,7 @@ pub(crate) struct Arena {
     /// The owner's.
     account: Account,
     space: Space,
+    poll: PollQueue,
     /// What headers are mixed with.
     secret: [u64; 2],
     #[pin]
@@ -127,6 +135,7 @@ impl Arena {
     pub(crate) fn new(id: u64, limit: u64, shared_limit: Arc<Limit>) -> Result<Arc<Self>> {
         let root = table::<Option<KernelPart>>(ROOT_LEN)?;
         let space = Space::new()?;
+        let poll = PollQueue::new()?;
         Arc::pin_init(
             pin_init!(Self {
                 id,
@@ -135,12 +144,15 @@ impl Arena {
                 owner: Owner::of_caller(),
                 account: Account::of_caller(),
                 space,
+                poll,
                 secret: [ffi::random(), ffi::random()],
                 state <- new_spinlock!(
                     State {
                         engine: Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root),
                         limit,
                         promised: 0,
+                        waiters: wait::Line::new(),
+                        refused: None,
                         events: Events::default(),
                     },
                     "freelist_arena"
@@ -160,6 +172,11 @@ impl Arena {
         &self.owner
     }
 
+    /// Who polls it.
+    pub(crate) fn poll(&self) -> &PollQueue {
+        &self.poll
+    }
+
     /// Where it is mapped.
     pub(crate) fn space(&self) -> &Space {
         &self.space
@@ -176,32 +193,39 @@ impl Arena {
     /// | `EDQUOT` | it would have to grow, and a limit forbids it |
     /// | `ENOSPC` | no address space is left |
     /// | `EINTR` | the caller is being killed |
+    /// | `EAGAIN` | it would have to wait, and may not |
+    /// | `ETIMEDOUT` | it has waited for nothing |
+    /// | `ERESTARTSYS` | a signal came |
     pub(crate) fn alloc(&self, want: &Want, answer: impl FnOnce(u64, u64) -> Result) -> Result {
         let mut kit = KernelKit::default();
-        let pending = self.reserve(&want.request, &mut kit)?;
-        let pending = self.prepared(pending, want, &mut kit)?;
+        let pending = self.obtain(want, &mut kit)?;
         Window::Answer.open();
         let result = answer(pending.offset(), pending.block_bytes());
         match result {
             Ok(()) => self.state.lock().engine.commit(pending),
-            Err(_) => self.cancel(pending, &mut kit),
+            Err(_) => {
+                self.cancel(pending, &mut kit);
+                self.call_unlocked();
+            }
         }
         result
     }
 
-    fn reserve(&self, request: &Request, kit: &mut KernelKit) -> Result<Pending> {
+    /// Reserves a block, for a waiter as far as it is its turn.
+    fn reserve(&self, want: &Want, ticket: Option<Ticket>, kit: &mut KernelKit) -> Result<Pending> {
         let mut trimmed = false;
         loop {
             let mut state = self.state.lock();
-            state.admit(request)?;
-            let result = state.engine.reserve(request, kit);
+            state.admit(want)?;
+            let request = state.admitted(&want.request, want.wait.is_some(), ticket);
+            let result = state.engine.reserve(&request, kit);
             drop(state);
             match result {
                 Err(Refusal::Need(metadata)) => {
                     self.account.charge(|| make(metadata, kit))?;
                 }
                 // Free memory keeps address space apart: without it, all of that merges.
-                Err(Refusal::NoSpace) if request.grow && !trimmed => {
+                Err(Refusal::NoSpace) if request.grow && !request.modest && !trimmed => {
                     trimmed = true;
                     if self.give_up(u64::MAX, 0, Patience::Wait) == 0 {
                         return Err(ENOSPC);
@@ -212,7 +236,8 @@ impl Arena {
         }
     }
 
-    /// Undoes a reservation: the pages that it brought leave, in batches. May sleep.
+    /// Undoes a reservation: the pages that it brought leave, in batches. Others are to be called
+    /// after that. May sleep.
     fn cancel(&self, pending: Pending, kit: &mut KernelKit) {
         let mut rest = Some(pending);
         while let Some(pending) = rest {
@@ -297,8 +322,10 @@ impl Arena {
     pub(crate) fn free(&self, offset: u64) -> Result {
         // What comes back in the kit is dropped after the unlock.
         let mut kit = KernelKit::default();
-        // The guard goes at the end of this statement.
-        let taken = self.state.lock().free(offset, &mut kit)?;
+        let mut state = self.state.lock();
+        let taken = state.free(offset, &mut kit)?;
+        self.call(&mut state, None);
+        drop(state);
         match taken {
             Some(taken) => self.retire(taken, &mut kit),
             None => Ok(()),
@@ -358,12 +385,14 @@ impl Arena {
 impl State {
     /// Refuses what can never be had: `E2BIG` when it is more than pages can lie side by side,
     /// `EDQUOT` when it is more than the arena may hold.
-    fn admit(&self, request: &Request) -> Result {
+    fn admit(&self, want: &Want) -> Result {
+        let request = &want.request;
         let bytes = request.bytes();
         if request.fresh && bytes > u64::from(Adjacent::MOST) << PAGE_SHIFT {
             return Err(E2BIG);
         }
-        if request.grow && bytes > self.limit && bytes <= 1 << MAX_SHIFT {
+        let more = request.grow || want.wait.is_some();
+        if more && bytes > self.limit && bytes <= 1 << MAX_SHIFT {
             return Err(edquot());
         }
         Ok(())

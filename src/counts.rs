@@ -20,7 +20,8 @@ macro_rules! errnos {
     };
 }
 
-errnos! { EINVAL ENOENT E2BIG ENOMEM EDQUOT ENOSPC EINTR EPERM EFAULT EBADF EOPNOTSUPP EUCLEAN }
+errnos! { EINVAL ENOENT E2BIG ENOMEM EDQUOT ENOSPC EINTR EPERM EFAULT EBADF EOPNOTSUPP EUCLEAN EAGAIN
+ETIMEDOUT }
 
 /// Calls that were refused, by error; the last is for all others.
 #[derive(Clone, Copy, Default)]
@@ -29,6 +30,8 @@ pub(crate) struct Failures([u64; ERRNOS.len() + 1]);
 impl Failures {
     /// Counts one.
     pub(crate) fn count(&mut self, error: Error) {
+        // What a caller sees of it, unless it is made again.
+        let error = if error == ERESTARTSYS { EINTR } else { error };
         let errno = error.to_errno().unsigned_abs();
         let index = ERRNOS
             .iter()
@@ -154,6 +157,7 @@ impl Classes {
             sum.splits += class.splits;
             sum.merges += class.merges;
             sum.grows += class.grows;
+            sum.waits += class.waits;
             sum.largest = sum.largest.max(class.largest);
         }
     }

@@ -9,6 +9,7 @@
 
 use crate::{
     arena::{
+        wait::Deadline,
         want::Want,
         Arena, //
     },
@@ -36,8 +37,12 @@ use kernel::{
 };
 
 /// The request flags that this version serves.
-const FEATURES: u32 =
-    FREELIST_LARGER | FREELIST_GROW | FREELIST_ZERO | FREELIST_CONTIG | FREELIST_HEADER;
+const FEATURES: u32 = FREELIST_LARGER
+    | FREELIST_GROW
+    | FREELIST_ZERO
+    | FREELIST_CONTIG
+    | FREELIST_HEADER
+    | FREELIST_WAIT;
 /// The request flags that the contract knows.
 const KNOWN: u32 = FREELIST_LARGER
     | FREELIST_GROW
@@ -47,8 +52,17 @@ const KNOWN: u32 = FREELIST_LARGER
     | FREELIST_HEADER
     | FREELIST_POPULATE;
 
-/// Serves one call on an arena. `writable`: the file is open for writing.
-pub(crate) fn call(arena: &Arena, writable: bool, command: u32, address: usize) -> Result {
+/// How a file is open.
+#[derive(Clone, Copy)]
+pub(crate) struct Mode {
+    /// For writing.
+    pub(crate) writable: bool,
+    /// Its calls wait for nothing.
+    pub(crate) nonblocking: bool,
+}
+
+/// Serves one call on an arena.
+pub(crate) fn call(arena: &Arena, mode: Mode, command: u32, address: usize) -> Result {
     if _IOC_TYPE(command) != FREELIST_IOC_MAGIC {
         return Err(ENOTTY);
     }
@@ -56,9 +70,9 @@ pub(crate) fn call(arena: &Arena, writable: bool, command: u32, address: usize) 
         address,
         size: _IOC_SIZE(command),
     };
-    let changes = |call: fn(&Arena, Argument) -> Result| {
-        let result = if writable {
-            call(arena, argument)
+    let changes = |call: fn(&Arena, Mode, Argument) -> Result| {
+        let result = if mode.writable {
+            call(arena, mode, argument)
         } else {
             Err(EBADF)
         };
@@ -90,23 +104,38 @@ fn info(arena: &Arena, argument: Argument) -> Result {
     })
 }
 
-fn alloc(arena: &Arena, argument: Argument) -> Result {
+fn alloc(arena: &Arena, mode: Mode, argument: Argument) -> Result {
     let asked: freelist_alloc = argument.read()?;
     if asked.reserved != 0 {
         return Err(EINVAL);
     }
-    let want = want(asked.size, asked.flags, asked.timeout_ns)?;
-    arena.alloc(&want, |offset, block_bytes| {
+    let want = want(mode, asked.size, asked.flags, asked.timeout_ns)?;
+    let rest = |least| rest(&want, asked.timeout_ns).max(least);
+    let result = arena.alloc(&want, |offset, block_bytes| {
         argument.write(&freelist_alloc {
             offset,
             block_bytes,
+            timeout_ns: rest(i64::MIN),
             ..asked
         })
-    })
+    });
+    if result == Err(ERESTARTSYS) {
+        // Where the call is made again it waits on, for something at least.
+        argument.write(&freelist_alloc {
+            timeout_ns: rest(if asked.timeout_ns < 0 { i64::MIN } else { 1 }),
+            ..asked
+        })?;
+    }
+    result
+}
+
+/// What is left of a timeout.
+fn rest(want: &Want, timeout_ns: i64) -> i64 {
+    want.wait.map_or(0, |deadline| deadline.rest(timeout_ns))
 }
 
 /// What a caller asks for, if it makes sense (`EINVAL`) and this version has it (`EOPNOTSUPP`).
-fn want(size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
+fn want(mode: Mode, size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
     let has = |flag| flags & flag != 0;
     if size == 0 || has(!KNOWN) || (timeout_ns != 0 && !has(FREELIST_WAIT)) {
         return Err(EINVAL);
@@ -128,36 +157,51 @@ fn want(size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
             ..Request::default()
         },
         zero: has(FREELIST_ZERO),
+        wait: has(FREELIST_WAIT).then(|| match mode.nonblocking {
+            true => Deadline::Passed,
+            false => Deadline::after(timeout_ns),
+        }),
     })
 }
 
-fn free(arena: &Arena, argument: Argument) -> Result {
+fn free(arena: &Arena, _: Mode, argument: Argument) -> Result {
     let asked: freelist_free = argument.read()?;
     arena.free(asked.offset)
 }
 
-fn alloc_bulk(arena: &Arena, argument: Argument) -> Result {
+fn alloc_bulk(arena: &Arena, mode: Mode, argument: Argument) -> Result {
     let asked: freelist_bulk = argument.read()?;
     if asked.count == 0 || asked.reserved != 0 {
         return Err(EINVAL);
     }
-    let want = want(asked.size, asked.flags, asked.timeout_ns)?;
-    let answer = |done| argument.write(&freelist_bulk { done, ..asked });
+    let want = want(mode, asked.size, asked.flags, asked.timeout_ns)?;
+    let answer = |done, timeout_ns| {
+        argument.write(&freelist_bulk {
+            done,
+            timeout_ns,
+            ..asked
+        })
+    };
+    let rest = |least| rest(&want, asked.timeout_ns).max(least);
     let array = Array(asked.offsets);
     let mut told = 0;
-    arena.alloc_bulk(&want, asked.count, |offsets| {
+    let result = arena.alloc_bulk(&want, asked.count, |offsets| {
         let stored = array.store(told, offsets);
         // Told before they are live: nothing can be undone afterwards.
-        if stored == 0 || answer(told + stored as u32).is_err() {
+        if stored == 0 || answer(told + stored as u32, rest(i64::MIN)).is_err() {
             return 0;
         }
         told += stored as u32;
         stored
-    })?;
-    Ok(())
+    });
+    if result == Err(ERESTARTSYS) {
+        // Where the call is made again it waits on, for something at least.
+        answer(0, rest(if asked.timeout_ns < 0 { i64::MIN } else { 1 }))?;
+    }
+    result.map(|_| ())
 }
 
-fn free_bulk(arena: &Arena, argument: Argument) -> Result {
+fn free_bulk(arena: &Arena, _: Mode, argument: Argument) -> Result {
     let asked: freelist_bulk = argument.read()?;
     if asked.count == 0 || asked.reserved != 0 {
         return Err(EINVAL);
@@ -178,7 +222,7 @@ fn free_bulk(arena: &Arena, argument: Argument) -> Result {
     answer(done)
 }
 
-fn limit(arena: &Arena, argument: Argument) -> Result {
+fn limit(arena: &Arena, _: Mode, argument: Argument) -> Result {
     let asked: freelist_limit = argument.read()?;
     let some = |value| (value != 0).then_some(value);
     arena.set_bounds(some(asked.bytes), some(asked.span), |now| {
@@ -189,7 +233,7 @@ fn limit(arena: &Arena, argument: Argument) -> Result {
     })
 }
 
-fn trim(arena: &Arena, argument: Argument) -> Result {
+fn trim(arena: &Arena, _: Mode, argument: Argument) -> Result {
     let asked: freelist_trim = argument.read()?;
     let answer = |freed_bytes| {
         argument.write(&freelist_trim {

@@ -9,6 +9,7 @@ use kernel::{
         AsBytes,
         FromBytes, //
     },
+    types::NotThreadSafe,
 };
 
 #[allow(
@@ -188,6 +189,45 @@ pub(crate) fn random() -> u64 {
 pub(crate) fn fatal_signal() -> bool {
     // SAFETY: May be called in the context of a task.
     unsafe { raw::freelist_fatal_signal() }
+}
+
+/// Whether the calling thread has a signal to handle.
+pub(crate) fn signal_pending() -> bool {
+    // SAFETY: May be called in the context of a task.
+    unsafe { raw::freelist_signal_pending() }
+}
+
+/// Nanoseconds of the monotonic clock.
+pub(crate) fn now_ns() -> i64 {
+    // SAFETY: May be called at any time.
+    unsafe { raw::freelist_now() }
+}
+
+/// A sleep of the calling thread that is about to begin.
+pub(crate) struct Sleep(NotThreadSafe);
+
+impl Sleep {
+    /// From here on a wake-up ends the sleep, also one that comes before it. Nothing that could
+    /// sleep may be done until then.
+    pub(crate) fn prepare() -> Self {
+        // SAFETY: May be called in the context of a task. `drop` ends it.
+        unsafe { raw::freelist_sleep_prepare() };
+        Self(NotThreadSafe)
+    }
+
+    /// Sleeps until a time in nanoseconds of the monotonic clock, for ever if that is `i64::MAX`.
+    /// Says whether a wake-up or a signal came before.
+    pub(crate) fn until(self, end: i64) -> bool {
+        // SAFETY: Called where sleeping is allowed.
+        unsafe { raw::freelist_sleep(end) }
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        // SAFETY: May be called in the context of a task, of which this is a part.
+        unsafe { raw::freelist_sleep_finish() };
+    }
 }
 
 /// Lets others run. May sleep.

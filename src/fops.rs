@@ -7,7 +7,10 @@
 
 use crate::{
     debugfs::Dir,
-    device,
+    device::{
+        self,
+        Mode, //
+    },
     ffi::{
         self,
         raw,
@@ -99,6 +102,7 @@ static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_opera
     // The structures have one layout, and an address is an address.
     compat_ioctl: Some(ioctl),
     mmap: Some(mmap),
+    poll: Some(poll),
     get_unmapped_area: Some(get_unmapped_area),
     show_fdinfo: Some(show_fdinfo),
     llseek: Some(bindings::noop_llseek),
@@ -144,11 +148,38 @@ unsafe extern "C" fn ioctl(
     // SAFETY: The file is open for as long as the call takes.
     let arena = unsafe { OpenFile::of(file) };
     // SAFETY: The file is open for as long as the call takes.
-    let writable = unsafe { raw::freelist_file_writable(file.cast()) };
+    let mode = unsafe {
+        Mode {
+            writable: raw::freelist_file_writable(file.cast()),
+            nonblocking: raw::freelist_file_nonblocking(file.cast()),
+        }
+    };
     from_result(|| {
-        device::call(arena, writable, command, argument)?;
+        device::call(arena, mode, command, argument)?;
         Ok(0)
     })
+}
+
+/// Somebody wants to know whether a request could be served, or to be told when.
+///
+/// # Safety
+///
+/// Called by the kernel, for a file that [`open`] has opened.
+unsafe extern "C" fn poll(
+    file: *mut bindings::file,
+    table: *mut bindings::poll_table_struct,
+) -> bindings::__poll_t {
+    // SAFETY: The file is open for as long as the call takes.
+    let arena = unsafe { OpenFile::of(file) };
+    // Before the look, so that nothing is missed after it.
+    // SAFETY: The table is the kernel's for this call. The queue is the arena's, which ends when the
+    // file is closed, and who polls it is removed before that.
+    unsafe { arena.poll().register(file, table) };
+    if arena.is_ready() {
+        bindings::POLLOUT | bindings::POLLWRNORM
+    } else {
+        0
+    }
 }
 
 /// Shows an open file in `/proc`.

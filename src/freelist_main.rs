@@ -17,7 +17,9 @@
 //! | `arena::leave` | how free pages leave |
 //! | `arena::bounds` | its limits |
 //! | `shrinker` | what makes arenas give free pages back when memory is short |
-//! | `limit` | how much memory there may be |
+//! | `arena::wait` | sleeping until there is a block |
+//! | `poll` | who polls an open file |
+//! | `limit` | how much memory there may be, and who waits for more |
 //! | `engine` | which block a request gets; knows nothing of the kernel |
 //! | `memory` | pages and metadata as the engine wants them |
 //! | `page`, `account` | where they come from, and who is charged |
@@ -29,7 +31,7 @@
 //! | `window` | races that tests force |
 //! | `kunit` | tests that need the kernel |
 //!
-//! `unsafe` is in `fops`, `file`, `vma`, `space`, `shrinker`, `page`, `account`, `debugfs` and `ffi` only.
+//! `unsafe` is in `fops`, `file`, `vma`, `space`, `shrinker`, `poll`, `page`, `account`, `debugfs` and `ffi` only.
 
 use kernel::{
     prelude::*, //
@@ -63,6 +65,7 @@ mod memory;
 #[deny(unsafe_code)]
 mod owner;
 mod page;
+mod poll;
 #[deny(unsafe_code)]
 mod registry;
 mod shrinker;

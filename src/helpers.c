@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/gfp.h>
+#include <linux/hrtimer.h>
 #include <linux/highmem.h>
 #include <linux/list_lru.h>
 #include <linux/kstrtox.h>
@@ -18,6 +19,7 @@
 #include <linux/notifier.h>
 #include <linux/oom.h>
 #include <linux/pgtable.h>
+#include <linux/poll.h>
 #include <linux/pseudo_fs.h>
 #include <linux/random.h>
 #include <linux/sched.h>
@@ -37,6 +39,11 @@
 bool freelist_file_writable(const struct file *file)
 {
 	return file->f_mode & FMODE_WRITE;
+}
+
+bool freelist_file_nonblocking(const struct file *file)
+{
+	return READ_ONCE(file->f_flags) & O_NONBLOCK;
 }
 
 /*
@@ -450,6 +457,66 @@ __u64 freelist_random(void)
 bool freelist_fatal_signal(void)
 {
 	return fatal_signal_pending(current);
+}
+
+bool freelist_signal_pending(void)
+{
+	return signal_pending(current);
+}
+
+/* Nanoseconds of the monotonic clock. */
+__s64 freelist_now(void)
+{
+	return ktime_get();
+}
+
+/* From here on a wake-up ends the sleep that follows, or this state. */
+void freelist_sleep_prepare(void)
+{
+	set_current_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE);
+}
+
+void freelist_sleep_finish(void)
+{
+	__set_current_state(TASK_RUNNING);
+}
+
+/*
+ * Sleeps until @until, for ever if that is KTIME_MAX. Answers whether a wake-up
+ * or a signal came before.
+ */
+bool freelist_sleep(__s64 until)
+{
+	ktime_t end = until;
+
+	return schedule_hrtimeout_range(until == KTIME_MAX ? NULL : &end,
+					current->timer_slack_ns, HRTIMER_MODE_ABS);
+}
+
+/* Those who poll a file; NULL when memory is short. */
+struct wait_queue_head *freelist_poll_new(void)
+{
+	struct wait_queue_head *queue = kmalloc(sizeof(*queue), METADATA_GFP);
+
+	if (queue)
+		init_waitqueue_head(queue);
+	return queue;
+}
+
+void freelist_poll_free(struct wait_queue_head *queue)
+{
+	kfree(queue);
+}
+
+void freelist_poll_register(struct wait_queue_head *queue, struct file *file,
+			    struct poll_table_struct *table)
+{
+	poll_wait(file, queue, table);
+}
+
+void freelist_poll_wake(struct wait_queue_head *queue)
+{
+	wake_up_poll(queue, EPOLLOUT | EPOLLWRNORM);
 }
 
 void freelist_resched(void)

@@ -19,8 +19,10 @@ struct inode;
 struct mem_cgroup;
 struct module;
 struct page;
+struct poll_table_struct;
 struct vm_area_struct;
 struct vm_fault;
+struct wait_queue_head;
 
 /* This module; the kernel crate's name for it differs between releases. */
 extern struct module __this_module;
@@ -45,6 +47,7 @@ enum {
 };
 
 bool freelist_file_writable(const struct file *file);
+bool freelist_file_nonblocking(const struct file *file);
 struct page *freelist_page_alloc(unsigned int order);
 struct page *freelist_page_nth(struct page *page, unsigned long n);
 unsigned long freelist_page_frame(struct page *page);
@@ -86,7 +89,19 @@ bool freelist_may_exceed_defaults(void);
 unsigned long freelist_index_nospec(unsigned long index, unsigned long size);
 __u64 freelist_random(void);
 bool freelist_fatal_signal(void);
+bool freelist_signal_pending(void);
 void freelist_resched(void);
+
+__s64 freelist_now(void);
+void freelist_sleep_prepare(void);
+void freelist_sleep_finish(void);
+bool freelist_sleep(__s64 until);
+
+struct wait_queue_head *freelist_poll_new(void);
+void freelist_poll_free(struct wait_queue_head *queue);
+void freelist_poll_register(struct wait_queue_head *queue, struct file *file,
+			    struct poll_table_struct *table);
+void freelist_poll_wake(struct wait_queue_head *queue);
 
 int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size);
 int freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,

@@ -782,6 +782,10 @@ mod limit {
             Limits, //
         }, //
     };
+    use kernel::{
+        prelude::*,
+        sync::Arc, //
+    };
 
     #[test]
     fn parameters_are_in_mib_and_0_is_the_default() {
@@ -798,8 +802,8 @@ mod limit {
     }
 
     #[test]
-    fn it_gives_exactly_what_it_has() {
-        let limit = Limit::new(100);
+    fn it_gives_exactly_what_it_has() -> Result {
+        let limit = Arc::pin_init(Limit::new(100), GFP_KERNEL)?;
         assert!(limit.take(60));
         assert!(!limit.take(41));
         assert!(limit.take(40));
@@ -809,6 +813,7 @@ mod limit {
         assert!(limit.take(60));
         limit.give(100);
         assert!(limit.is_unused());
+        Ok(())
     }
 }
 

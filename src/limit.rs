@@ -3,9 +3,22 @@
 //! How much memory all arenas together may hold.
 
 use crate::ffi;
-use kernel::sync::atomic::{
-    Atomic,
-    Relaxed, //
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode, //
+    },
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        SpinLock, //
+    },
+    task::Task, //
 };
 
 /// What the administrator has set, in bytes of pages.
@@ -37,18 +50,39 @@ impl Limits {
 ///
 /// Bytes are taken before pages are asked for, so that two that grow at once cannot both use the
 /// last of it.
+#[pin_data]
 pub(crate) struct Limit {
     bytes: u64,
-    taken: Atomic<u64>,
+    taken: Taken,
+    next_sleeper: Atomic<u64>,
+    /// Who sleeps until there is more of it.
+    #[pin]
+    sleepers: SpinLock<RBTree<u64, Sleeping>>,
+}
+
+/// Bytes that are taken.
+struct Taken(Atomic<u64>);
+
+/// Somebody who sleeps, or is about to.
+struct Sleeping {
+    task: ARef<Task>,
+    called: bool,
 }
 
 impl Limit {
     /// A limit of which nothing is taken yet.
-    pub(crate) fn new(bytes: u64) -> Self {
-        Self {
+    pub(crate) fn new(bytes: u64) -> impl PinInit<Self> {
+        pin_init!(Self {
             bytes,
-            taken: Atomic::new(0),
-        }
+            taken: Taken(Atomic::new(0)),
+            next_sleeper: Atomic::new(0),
+            sleepers <- new_spinlock!(RBTree::new(), "freelist_sleepers"),
+        })
+    }
+
+    /// How many bytes are not taken.
+    pub(crate) fn room(&self) -> u64 {
+        self.bytes.saturating_sub(self.taken.0.load(Relaxed))
     }
 
     /// The bound itself, in bytes.
@@ -58,13 +92,13 @@ impl Limit {
 
     /// Takes `bytes`, or nothing when that would be too much.
     pub(crate) fn take(&self, bytes: u64) -> bool {
-        let mut before = self.taken.load(Relaxed);
+        let mut before = self.taken.0.load(Relaxed);
         loop {
             let after = match before.checked_add(bytes) {
                 Some(after) if after <= self.bytes => after,
                 _ => return false,
             };
-            match self.taken.cmpxchg(before, after, Relaxed) {
+            match self.taken.0.cmpxchg(before, after, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => before = now,
             }
@@ -74,19 +108,73 @@ impl Limit {
     /// Whether all that was taken came back.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn is_unused(&self) -> bool {
-        self.taken.load(Relaxed) == 0
+        self.taken.0.load(Relaxed) == 0
     }
 
-    /// Gives `bytes` back that were taken.
+    /// Gives `bytes` back that were taken, and wakes who sleeps until there are some. Not the caller,
+    /// who may have taken them in vain himself.
     pub(crate) fn give(&self, bytes: u64) {
-        self.taken.fetch_sub(bytes, Relaxed);
+        if bytes == 0 {
+            return;
+        }
+        self.taken.0.fetch_sub(bytes, Relaxed);
+        let caller = current!().as_ptr();
+        for sleeping in self.sleepers.lock().values_mut() {
+            if sleeping.task.as_ptr() != caller {
+                sleeping.called = true;
+                sleeping.task.wake_up();
+            }
+        }
     }
 }
 
-impl Drop for Limit {
+/// The caller, as somebody who is woken when others give back what they have of a limit.
+pub(crate) struct Sleeper<'a> {
+    limit: &'a Limit,
+    id: u64,
+}
+
+impl<'a> Sleeper<'a> {
+    /// From now on it is woken. `ENOMEM` when memory is short.
+    pub(crate) fn new(limit: &'a Limit) -> Result<Self> {
+        let id = limit.next_sleeper.fetch_add(1, Relaxed);
+        let sleeping = Sleeping {
+            task: ARef::from(&**current!()),
+            called: false,
+        };
+        // Made before the lock is taken.
+        let node = RBTreeNode::new(id, sleeping, GFP_KERNEL_ACCOUNT)?;
+        limit.sleepers.lock().insert(node);
+        Ok(Self { limit, id })
+    }
+
+    /// Forgets what was given up to now: who calls this looks for himself.
+    pub(crate) fn look(&self) {
+        if let Some(sleeping) = self.limit.sleepers.lock().get_mut(&self.id) {
+            sleeping.called = false;
+        }
+    }
+
+    /// Whether something was given since it looked.
+    pub(crate) fn is_called(&self) -> bool {
+        let sleepers = self.limit.sleepers.lock();
+        sleepers
+            .get(&self.id)
+            .is_some_and(|sleeping| sleeping.called)
+    }
+}
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        let node = self.limit.sleepers.lock().remove_node(&self.id);
+        drop(node);
+    }
+}
+
+impl Drop for Taken {
     fn drop(&mut self) {
         // Every path takes and gives the same, also those that fail: whatever a whole run did with
         // the module is proved when it is unloaded.
-        debug_assert_eq!(self.taken.load(Relaxed), 0);
+        debug_assert_eq!(self.0.load(Relaxed), 0);
     }
 }

@@ -168,7 +168,7 @@ impl View for ByClass {
                 class.splits,
                 class.merges,
                 class.grows,
-                0,
+                class.waits,
                 class.largest
             );
         }

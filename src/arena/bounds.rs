@@ -78,6 +78,8 @@ impl Arena {
         });
         if result.is_ok() && limit.is_some() {
             self.shrink_to_limit();
+            // There may be room now.
+            self.call_unlocked();
         }
         result
     }

@@ -90,14 +90,18 @@ impl Arena {
                 progress.stopped = Some(EFAULT);
             }
             progress.done += stored as u32;
+            let undone = batch.len() - stored;
             let mut rest = batch.drain_all();
             let mut state = self.state.lock();
             for pending in rest.by_ref().take(stored) {
                 state.engine.commit(pending);
             }
             drop(state);
-            for pending in rest {
-                self.cancel(pending, &mut kit);
+            if undone > 0 {
+                for pending in rest {
+                    self.cancel(pending, &mut kit);
+                }
+                self.call_unlocked();
             }
         }
         progress.result()
@@ -115,10 +119,13 @@ impl Arena {
         while batch.len() < most {
             let first = batch.len();
             self.reserve_some(want, most, kit, batch);
+            let result = self.prepare_from(first, want, kit, batch);
             if batch.len() == first {
-                Self::push(batch, self.reserve(&want.request, kit)?);
+                // None in one go: one by itself, which waits if so asked.
+                Self::push(batch, self.obtain(want, kit)?);
+            } else if want.wait.is_none() {
+                result?;
             }
-            self.prepare_from(first, want, kit, batch)?;
         }
         Ok(())
     }
@@ -134,8 +141,9 @@ impl Arena {
     ) {
         let mut missing = 0;
         let mut state = self.state.lock();
-        while batch.len() < most && missing < BATCH && state.admit(&want.request).is_ok() {
-            let Ok(pending) = state.engine.reserve(&want.request, kit) else {
+        let request = state.admitted(&want.request, want.wait.is_some(), None);
+        while batch.len() < most && missing < BATCH && state.admit(want).is_ok() {
+            let Ok(pending) = state.engine.reserve(&request, kit) else {
                 break;
             };
             missing += pending.missing();
@@ -226,6 +234,7 @@ impl Arena {
                 }
                 progress.done += 1;
             }
+            self.call(&mut state, None);
         }
         progress.result()
     }

@@ -62,7 +62,12 @@ impl Arena {
                 // Free memory is of no use to it, but its room is.
                 Err(error) if error == edquot() && request.fresh => {
                     let missing = pending.missing().into();
-                    if ffi::fatal_signal() || self.give_up(missing, 0, Patience::Wait) == 0 {
+                    // What somebody waits for is not to be given up.
+                    let waited = self.waiters() > 0;
+                    if waited
+                        || ffi::fatal_signal()
+                        || self.give_up(missing, 0, Patience::Wait) == 0
+                    {
                         return Err(edquot());
                     }
                     continue;

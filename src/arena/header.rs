@@ -50,7 +50,10 @@ impl Arena {
             page.read(taken.within().start, found.as_flattened_mut());
         }
         let intact = found == self.header_of(&taken);
-        self.state.lock().engine.give_back(taken, kit);
+        let mut state = self.state.lock();
+        state.engine.give_back(taken, kit);
+        self.call(&mut state, None);
+        drop(state);
         if intact {
             Ok(())
         } else {

@@ -59,6 +59,8 @@ impl Arena {
             freed += u64::from(count);
             ffi::resched();
         }
+        // What left is room under the limits.
+        self.call_unlocked();
         freed
     }
 

@@ -2,6 +2,7 @@
 
 //! What a caller wants of a block.
 
+use super::wait::Deadline;
 use crate::engine::{
     Pending,
     Request, //
@@ -14,6 +15,8 @@ pub(crate) struct Want {
     pub(crate) request: Request,
     /// The block reads as zero.
     pub(crate) zero: bool,
+    /// The caller waits until it is there, no longer than that.
+    pub(crate) wait: Option<Deadline>,
 }
 
 impl Want {

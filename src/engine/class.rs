@@ -168,6 +168,8 @@ pub struct ClassCounters {
     pub merges: u64,
     /// Allocations of this class so far that took new pages.
     pub grows: u64,
+    /// Allocations of this class so far that slept.
+    pub waits: u64,
     /// Bytes of the largest request that this class's freelist can serve as it is.
     pub largest: u64,
 }

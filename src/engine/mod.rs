@@ -62,6 +62,7 @@ mod map;
 mod quick;
 mod runs;
 mod tree;
+mod waiters;
 
 pub use check::Violation;
 pub use class::{ClassCounters, Counters, MAX_SHIFT, MIN_SHIFT};
@@ -71,6 +72,7 @@ pub use directory::{
 pub use leave::Leaving;
 pub use map::{Content, Extent};
 pub use tree::Tree;
+pub use waiters::{Seat, Ticket, Waiters};
 
 use class::{Class, Shape};
 use core::ops::Range;
@@ -327,7 +329,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         request.may_move() && class.pages() <= self.run_pages
     }
 
-    #[allow(dead_code)] // Until waiting is in.
     /// Whether a request could be served now, if it were allowed `room` bytes of new pages and
     /// these were there.
     pub fn could_serve(
@@ -363,7 +364,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         (request.larger || request.grow) && u64::from(class.pages()) <= u64::from(moved) + room
     }
 
-    #[allow(dead_code)] // Until waiting is in.
     /// Whether [`Engine::reserve_listed`] would find something.
     fn has_listed(&self, request: &Request, class: Class) -> bool {
         match class.shape() {
@@ -372,6 +372,19 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 self.lists.find_broken(shift, request.larger).is_some()
                     || request.larger && self.find_run(request, 1, 0).is_some()
             }
+        }
+    }
+
+    /// Whether a request is for a part of a page.
+    pub fn is_part(&self, request: &Request) -> bool {
+        let class = Class::of(request, Self::PAGE_SHIFT);
+        class.is_ok_and(|class| matches!(class.shape(), Shape::Part { .. }))
+    }
+
+    /// Counts a request that slept.
+    pub fn count_wait(&mut self, request: &Request) {
+        if let Ok(class) = Class::of(request, Self::PAGE_SHIFT) {
+            self.classes[class.index()].waits += 1;
         }
     }
 

@@ -31,6 +31,8 @@ struct Stack {
 
 pub(super) struct Quick {
     stacks: [Stack; LISTS],
+    /// Nothing is put on them.
+    closed: bool,
 }
 
 impl Quick {
@@ -41,6 +43,7 @@ impl Quick {
         };
         Self {
             stacks: [NEW; LISTS],
+            closed: false,
         }
     }
 
@@ -64,8 +67,9 @@ impl Quick {
     /// Adds a block. Gives one that is to be freed in its place: itself when it is too large, the
     /// oldest when the list is full.
     pub(super) fn push(&mut self, class: Class, offset: u64) -> Option<u64> {
+        let closed = self.closed;
         let most = (LIST_BYTES >> (class.index() as u32 + MIN_SHIFT)).min(LEN as u64) as usize;
-        let Some(stack) = self.stack(class) else {
+        let Some(stack) = self.stack(class).filter(|_| !closed) else {
             return Some(offset);
         };
         let oldest = (stack.len == most).then_some(stack.offsets[0]);
@@ -153,6 +157,14 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             missing: 0,
             movable: false,
         })
+    }
+
+    /// From now on freed blocks join what is free around them `at_once`, or again after a while.
+    pub fn merge_at_once(&mut self, at_once: bool, kit: &mut Kit<M, PAGE_KIB>) {
+        self.quick.closed = at_once;
+        if at_once {
+            self.drain(kit);
+        }
     }
 
     /// Empties the quick lists: their blocks join what is free around them. Says whether there

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Waiting for a block: sleeping and waking as `engine::waiters` says.
+//!
+//! Whoever makes memory available looks, under the lock, whose turn it is ([`Arena::call`]). A thread
+//! is enlisted before its last look, and marks itself asleep before it looks whether it was called.
+//! It is woken by its own arena, or by another one that gave up memory of the limit that they share;
+//! and now and then when it is the system that is short, which tells nobody.
+
+use super::{
+    Arena,
+    State,
+    Want, //
+};
+use crate::{
+    engine::{
+        Pending,
+        Request,
+        Seat,
+        Ticket,
+        Waiters, //
+    },
+    errno::edquot,
+    ffi,
+    limit::Sleeper,
+    memory::{
+        table,
+        KernelKit,
+        Table, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::aref::ARef,
+    task::Task, //
+};
+
+/// How long to sleep at most, in nanoseconds, when the system is short of memory.
+const RETRY_NS: i64 = 100_000_000;
+
+type Who = ARef<Task>;
+pub(super) type Line = Waiters<Request, Who, Table<Seat<Request, Who>>>;
+
+/// How long a caller waits.
+#[derive(Clone, Copy)]
+pub(crate) enum Deadline {
+    /// Not at all.
+    Passed,
+    /// Until this time, in nanoseconds of the monotonic clock.
+    At(i64),
+    /// For ever.
+    Never,
+}
+
+impl Deadline {
+    /// So many nanoseconds from now; for ever when negative.
+    pub(crate) fn after(timeout_ns: i64) -> Self {
+        match timeout_ns {
+            0 => Self::Passed,
+            1.. => Self::At(ffi::now_ns().saturating_add(timeout_ns)),
+            _ => Self::Never,
+        }
+    }
+
+    /// Nanoseconds that are left, at least 0; `forever` when there is no end.
+    pub(crate) fn rest(self, forever: i64) -> i64 {
+        match self {
+            Self::Passed => 0,
+            Self::At(end) => (end - ffi::now_ns()).max(0),
+            Self::Never => forever,
+        }
+    }
+
+    /// The earlier of this and `end`.
+    fn or_at(self, end: i64) -> i64 {
+        match self {
+            Self::Passed => 0,
+            Self::At(at) => at.min(end),
+            Self::Never => end,
+        }
+    }
+}
+
+/// A place among the waiters, until it is dropped: then others are called.
+struct Place<'a> {
+    arena: &'a Arena,
+    ticket: Ticket,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut kit = KernelKit::default();
+        let mut state = self.arena.state.lock();
+        state.waiters.leave(self.ticket);
+        if state.waiters.count() == 0 {
+            state.engine.merge_at_once(false, &mut kit);
+        }
+        self.arena.call(&mut state, None);
+    }
+}
+
+/// Whether more memory would help.
+fn is_shortage(error: Error) -> bool {
+    error == ENOMEM || error == edquot()
+}
+
+impl State {
+    /// What of a request may be tried: who waits is before those who do not, and the oldest before
+    /// those that came later.
+    pub(super) fn admitted(
+        &self,
+        request: &Request,
+        waits: bool,
+        ticket: Option<Ticket>,
+    ) -> Request {
+        let all = self.waiters.may_have_all(ticket);
+        Request {
+            modest: !all,
+            grow: request.grow && (all || !waits),
+            ..*request
+        }
+    }
+}
+
+impl Arena {
+    /// Reserves a block and makes it as it is wanted; waits for it, if so asked, and remembers for
+    /// `poll` that it could not be had. May sleep.
+    ///
+    /// Beside the errors of [`Arena::alloc`]: `EAGAIN` when it would have to wait and may not,
+    /// `ETIMEDOUT` when it has waited in vain, `ERESTARTSYS` when a signal came.
+    pub(super) fn obtain(&self, want: &Want, kit: &mut KernelKit) -> Result<Pending> {
+        let result = match (self.attempt(want, None, kit), want.wait) {
+            (Err(error), Some(deadline)) if is_shortage(error) => {
+                self.wait_for(want, deadline, kit)
+            }
+            (result, _) => result,
+        };
+        if let Err(error) = result {
+            if is_shortage(error) || error == EAGAIN || error == ETIMEDOUT {
+                self.remember_refused(&want.request);
+            }
+        }
+        result
+    }
+
+    /// One look.
+    fn attempt(&self, want: &Want, ticket: Option<Ticket>, kit: &mut KernelKit) -> Result<Pending> {
+        let pending = self.reserve(want, ticket, kit)?;
+        self.prepared(pending, want, kit)
+    }
+
+    fn wait_for(&self, want: &Want, deadline: Deadline, kit: &mut KernelKit) -> Result<Pending> {
+        self.state.lock().admit(want)?;
+        if let Deadline::Passed = deadline {
+            return Err(EAGAIN);
+        }
+        let place = self.enlist(&want.request)?;
+        let ticket = place.ticket;
+        // Memory that other arenas give up is of use to who may grow.
+        let sleeper = match want.request.grow {
+            true => Some(Sleeper::new(&self.shared_limit)?),
+            false => None,
+        };
+        let mut slept = false;
+        loop {
+            self.state.lock().waiters.look(ticket);
+            if let Some(sleeper) = &sleeper {
+                sleeper.look();
+            }
+            match self.attempt(want, Some(ticket), kit) {
+                Err(error) if is_shortage(error) => {}
+                result => return result,
+            }
+            let mut state = self.state.lock();
+            // The limit may have been lowered meanwhile.
+            state.admit(want)?;
+            if !state.waiters.rest(ticket) {
+                continue;
+            }
+            if !slept {
+                slept = true;
+                state.events.waits += 1;
+                state.engine.count_wait(&want.request);
+            }
+            // It could have been served, but for what only the system has.
+            let room = self.room(&state);
+            let short = state.waiters.may_have_all(Some(ticket))
+                && state
+                    .engine
+                    .could_serve(&want.request, room, &mut KernelKit::default());
+            // What it has put back may serve somebody else.
+            self.call(&mut state, Some(ticket));
+            drop(state);
+            let sleeper = sleeper.as_ref().filter(|_| !short);
+            self.sleep(ticket, sleeper, deadline, short)?;
+        }
+    }
+
+    /// Sleeps until it is this waiter's turn, or worth a look when the system is `short`.
+    fn sleep(
+        &self,
+        ticket: Ticket,
+        sleeper: Option<&Sleeper<'_>>,
+        deadline: Deadline,
+        short: bool,
+    ) -> Result {
+        let retry = ffi::now_ns().saturating_add(RETRY_NS);
+        loop {
+            // From here on a wake-up ends the sleep, also one before it.
+            let sleep = ffi::Sleep::prepare();
+            if self.state.lock().waiters.is_called(ticket)
+                || sleeper.is_some_and(Sleeper::is_called)
+            {
+                return Ok(());
+            }
+            if ffi::signal_pending() {
+                return Err(ERESTARTSYS);
+            }
+            let end = if short { retry } else { i64::MAX };
+            let woken = sleep.until(deadline.or_at(end));
+            if !woken && !self.state.lock().waiters.is_called(ticket) {
+                if deadline.rest(1) > 0 {
+                    return Ok(());
+                }
+                self.state.lock().events.timeouts += 1;
+                return Err(ETIMEDOUT);
+            }
+        }
+    }
+
+    /// Takes the last place.
+    fn enlist(&self, request: &Request) -> Result<Place<'_>> {
+        let mut spare = None;
+        let mut who = (*request, ARef::from(&**current!()));
+        loop {
+            let mut kit = KernelKit::default();
+            let mut state = self.state.lock();
+            let small = state.engine.is_part(request);
+            // Whole pages that are free must be seen as such.
+            state.engine.merge_at_once(true, &mut kit);
+            let result = state.waiters.enlist(who.0, small, who.1, &mut spare);
+            drop(state);
+            match result {
+                Ok(ticket) => {
+                    return Ok(Place {
+                        arena: self,
+                        ticket,
+                    })
+                }
+                Err((request, task, len)) => {
+                    who = (request, task);
+                    spare = Some(self.account.charge(|| table(len))?);
+                }
+            }
+        }
+    }
+
+    /// Memory may be available that was not before: wakes whose turn it is, and who polls. `by` has
+    /// only put back what it could not use.
+    pub(super) fn call(&self, state: &mut State, by: Option<Ticket>) {
+        if state.waiters.count() == 0 && state.refused.is_none() {
+            return;
+        }
+        let room = self.room(state);
+        let mut kit = KernelKit::default();
+        let State {
+            engine, waiters, ..
+        } = state;
+        let called = waiters.call(by, |request, all| {
+            let request = Request {
+                modest: !all,
+                grow: request.grow && all,
+                ..*request
+            };
+            engine.could_serve(&request, room, &mut kit)
+        });
+        for task in called.into_iter().flatten() {
+            task.wake_up();
+        }
+        if self.could_serve_refused(state) {
+            self.poll.wake();
+        }
+    }
+
+    /// The same, for whoever does not hold the lock.
+    pub(super) fn call_unlocked(&self) {
+        self.call(&mut self.state.lock(), None);
+    }
+
+    /// Bytes of new pages that the limits allow.
+    fn room(&self, state: &State) -> u64 {
+        let held = state.engine.counters().held_bytes + state.promised;
+        state
+            .limit
+            .saturating_sub(held)
+            .min(self.shared_limit.room())
+    }
+
+    fn remember_refused(&self, request: &Request) {
+        let mut state = self.state.lock();
+        let smaller = |refused: Request| request.bytes() < refused.bytes();
+        if state.refused.is_none_or(smaller) {
+            state.refused = Some(*request);
+        }
+    }
+
+    /// Whether what was refused could be served now.
+    fn could_serve_refused(&self, state: &mut State) -> bool {
+        let Some(refused) = state.refused else {
+            return false;
+        };
+        let request = state.admitted(&refused, false, None);
+        let room = self.room(state);
+        state
+            .engine
+            .could_serve(&request, room, &mut KernelKit::default())
+    }
+
+    /// Whether the smallest request that was refused since this was last true could be served; so it
+    /// is as long as none was.
+    pub(crate) fn is_ready(&self) -> bool {
+        let mut state = self.state.lock();
+        let ready = state.refused.is_none() || self.could_serve_refused(&mut state);
+        if ready {
+            state.refused = None;
+        }
+        ready
+    }
+
+    /// How many wait.
+    pub(crate) fn waiters(&self) -> u32 {
+        self.state.lock().waiters.count()
+    }
+}
