@@ -21,6 +21,7 @@ mod pointers;
 mod pressure;
 mod random;
 mod selftest;
+mod shown;
 mod split_merge;
 mod stranded;
 mod trim;
@@ -50,6 +51,7 @@ pub const ALL: &[Suite] = &[
     mapping::SUITE,
     arenas::SUITE,
     debugfs::SUITE,
+    shown::SUITE,
     concurrency::SUITE,
     random::SUITE,
     cgroup::SUITE,
