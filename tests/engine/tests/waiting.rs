@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module's own `waiters.rs` in every order in which threads can run, as far as loom finds one
+//! that differs (Norris and Demsky, 2013): around it is what the arena does, with a mutex for its
+//! spin lock and parking for its sleep, and nothing else.
+//!
+//! A lost wake-up is a deadlock here, which loom reports with the order that leads to it.
+
+use freelist_engine::engine::{Seat, Ticket, Waiters};
+use loom::sync::{Arc, Mutex};
+use loom::thread::{self, Thread};
+
+/// What somebody waits for.
+#[derive(Clone, Copy)]
+enum Want {
+    /// So many whole pages.
+    Pages(u32),
+    /// A part of a broken page.
+    Part,
+}
+
+impl Want {
+    fn is_part(self) -> bool {
+        matches!(self, Self::Part)
+    }
+}
+
+type Line = Waiters<Want, Thread, Box<[Seat<Want, Thread>]>>;
+
+/// What the arena's lock protects.
+struct State {
+    /// Free whole pages, and free parts of broken ones.
+    pages: u32,
+    parts: u32,
+    line: Line,
+    /// Waiters for whole pages: who came, who was served, in this order.
+    came: Vec<u32>,
+    served: Vec<u32>,
+}
+
+impl State {
+    fn could(pages: u32, parts: u32, want: &Want, all: bool) -> bool {
+        match want {
+            Want::Pages(count) => all && pages >= *count,
+            Want::Part => parts > 0 || all && pages > 0,
+        }
+    }
+
+    /// Takes what is wanted, as far as it is the caller's turn.
+    fn take(&mut self, want: Want, ticket: Option<Ticket>) -> bool {
+        let all = self.line.may_have_all(ticket);
+        if !Self::could(self.pages, self.parts, &want, all) {
+            return false;
+        }
+        match want {
+            Want::Pages(count) => self.pages -= count,
+            Want::Part if self.parts > 0 => self.parts -= 1,
+            Want::Part => self.pages -= 1,
+        }
+        true
+    }
+
+    fn call(&mut self, by: Option<Ticket>) {
+        let (pages, parts) = (self.pages, self.parts);
+        let called = self
+            .line
+            .call(by, |want, all| Self::could(pages, parts, want, all));
+        for thread in called.into_iter().flatten() {
+            thread.unpark();
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Arena(Arc<Mutex<State>>);
+
+impl Arena {
+    fn new(pages: u32, parts: u32) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            pages,
+            parts,
+            line: Waiters::new(),
+            came: Vec::new(),
+            served: Vec::new(),
+        })))
+    }
+
+    /// Gives memory back.
+    fn free(&self, want: Want) {
+        let mut state = self.0.lock().unwrap();
+        match want {
+            Want::Pages(count) => state.pages += count,
+            Want::Part => state.parts += 1,
+        }
+        state.call(None);
+    }
+
+    /// A request that does not wait.
+    fn take(&self, want: Want) -> bool {
+        self.0.lock().unwrap().take(want, None)
+    }
+
+    fn enlist(&self, id: u32, want: Want) -> Ticket {
+        let mut spare = None;
+        let mut who = (want, thread::current());
+        loop {
+            let mut state = self.0.lock().unwrap();
+            match state.line.enlist(who.0, want.is_part(), who.1, &mut spare) {
+                Ok(ticket) => {
+                    if !want.is_part() {
+                        state.came.push(id);
+                    }
+                    return ticket;
+                }
+                Err((want, thread, len)) => {
+                    who = (want, thread);
+                    spare = Some((0..len).map(|_| Seat::default()).collect());
+                }
+            }
+        }
+    }
+
+    fn leave(&self, id: u32, ticket: Ticket, served: bool) {
+        let mut state = self.0.lock().unwrap();
+        if served {
+            state.served.push(id);
+        } else {
+            state.came.retain(|came| *came != id);
+        }
+        state.line.leave(ticket);
+        state.call(None);
+    }
+
+    /// A request that waits. `fails`: so many looks lead nowhere although they could, as when the
+    /// system is short of memory; what they took is put back, and it looks again, as after the
+    /// arena's timer. `patience`: so many sleeps, then it gives up.
+    fn wait(&self, id: u32, want: Want, mut fails: u32, mut patience: u32) -> bool {
+        if fails == 0 && self.take(want) {
+            return true;
+        }
+        let ticket = self.enlist(id, want);
+        let mut called = false;
+        loop {
+            let mut state = self.0.lock().unwrap();
+            state.line.look(ticket);
+            let mut failed = false;
+            if state.take(want, Some(ticket)) {
+                if fails == 0 {
+                    drop(state);
+                    self.leave(id, ticket, !want.is_part());
+                    return true;
+                }
+                // What it holds is nobody's meanwhile, and comes back after all.
+                drop(state);
+                state = self.0.lock().unwrap();
+                match want {
+                    Want::Pages(count) => state.pages += count,
+                    Want::Part => state.parts += 1,
+                }
+                fails -= 1;
+                failed = true;
+            } else {
+                assert!(!called, "called before it could be served");
+                // The arena looks, brings pages, and says that it has found nothing, one by one.
+                drop(state);
+                state = self.0.lock().unwrap();
+            }
+            if !state.line.rest(ticket) {
+                called = false;
+                continue;
+            }
+            let all = state.line.may_have_all(Some(ticket));
+            let short = State::could(state.pages, state.parts, &want, all);
+            state.call(Some(ticket));
+            drop(state);
+            if short {
+                assert!(failed, "what came during the look was missed");
+                called = false;
+                continue;
+            }
+            if patience == 0 {
+                self.leave(id, ticket, false);
+                return false;
+            }
+            patience -= 1;
+            while !self.0.lock().unwrap().line.is_called(ticket) {
+                thread::park();
+            }
+            called = true;
+        }
+    }
+
+    /// Who came first was served first, and nobody is left.
+    fn end(&self, pages: u32, parts: u32) {
+        let state = self.0.lock().unwrap();
+        assert_eq!((state.pages, state.parts), (pages, parts));
+        assert_eq!(state.line.count(), 0);
+        assert!(state.came.ends_with(&state.served), "out of turn");
+    }
+}
+
+const FOREVER: u32 = u32::MAX;
+
+fn check(body: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    // More than that finds what fewer find too, in practice (Musuvathi and Qadeer, 2007).
+    model.preemption_bound = Some(3);
+    model.check(body);
+}
+
+fn spawn(arena: &Arena, body: impl FnOnce(Arena) + 'static) -> thread::JoinHandle<()> {
+    let arena = arena.clone();
+    thread::spawn(move || body(arena))
+}
+
+#[test]
+fn a_waiter_is_woken_whenever_the_release_comes() {
+    check(|| {
+        let arena = Arena::new(0, 0);
+        let waiter = spawn(&arena, |arena| {
+            assert!(arena.wait(1, Want::Pages(2), 0, FOREVER));
+        });
+        arena.free(Want::Pages(1));
+        arena.free(Want::Pages(1));
+        waiter.join().unwrap();
+        arena.end(0, 0);
+    });
+}
+
+#[test]
+fn two_waiters_are_served_in_their_order() {
+    check(|| {
+        let arena = Arena::new(0, 0);
+        let waiters = [1, 2].map(|id| {
+            spawn(&arena, move |arena| {
+                assert!(arena.wait(id, Want::Pages(1), 0, FOREVER));
+            })
+        });
+        arena.free(Want::Pages(1));
+        arena.free(Want::Pages(1));
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+        arena.end(0, 0);
+    });
+}
+
+#[test]
+fn who_gives_up_passes_its_turn_on() {
+    check(|| {
+        let arena = Arena::new(0, 0);
+        let leaver = spawn(&arena, |arena| {
+            if arena.wait(1, Want::Pages(1), 0, 0) {
+                arena.free(Want::Pages(1));
+            }
+        });
+        let waiter = spawn(&arena, |arena| {
+            assert!(arena.wait(2, Want::Pages(1), 0, FOREVER));
+        });
+        arena.free(Want::Pages(1));
+        leaver.join().unwrap();
+        waiter.join().unwrap();
+        arena.end(0, 0);
+    });
+}
+
+#[test]
+fn a_big_one_is_not_starved_by_small_ones_that_do_not_wait() {
+    check(|| {
+        let arena = Arena::new(1, 0);
+        let big = spawn(&arena, |arena| {
+            assert!(arena.wait(1, Want::Pages(2), 0, FOREVER));
+        });
+        let small = spawn(&arena, |arena| {
+            for _ in 0..2 {
+                if arena.take(Want::Pages(1)) {
+                    arena.free(Want::Pages(1));
+                }
+            }
+        });
+        arena.free(Want::Pages(1));
+        big.join().unwrap();
+        small.join().unwrap();
+        arena.end(0, 0);
+    });
+}
+
+#[test]
+fn a_part_of_a_page_can_be_had_while_a_big_one_waits() {
+    check(|| {
+        let arena = Arena::new(0, 0);
+        let big = spawn(&arena, |arena| {
+            assert!(arena.wait(1, Want::Pages(1), 0, FOREVER));
+        });
+        let part = spawn(&arena, |arena| {
+            assert!(arena.wait(2, Want::Part, 0, FOREVER));
+            // Only now: if it had to wait for the big one this would never come.
+            arena.free(Want::Pages(1));
+        });
+        arena.free(Want::Part);
+        big.join().unwrap();
+        part.join().unwrap();
+        arena.end(0, 0);
+    });
+}
+
+#[test]
+fn a_look_that_leads_nowhere_hides_no_release() {
+    check(|| {
+        let arena = Arena::new(1, 0);
+        let unlucky = spawn(&arena, |arena| {
+            assert!(arena.wait(1, Want::Pages(1), 1, FOREVER));
+        });
+        // It may have been looking, and failed with what there was: this is new.
+        arena.free(Want::Pages(1));
+        unlucky.join().unwrap();
+        arena.end(1, 0);
+    });
+}
+
+#[test]
+fn what_a_vain_look_puts_back_serves_a_part() {
+    check(|| {
+        let arena = Arena::new(0, 1);
+        let unlucky = spawn(&arena, |arena| {
+            if arena.wait(1, Want::Part, 1, 0) {
+                arena.free(Want::Part);
+            }
+        });
+        let part = spawn(&arena, |arena| {
+            assert!(arena.wait(2, Want::Part, 0, FOREVER));
+        });
+        unlucky.join().unwrap();
+        part.join().unwrap();
+        arena.end(0, 0);
+    });
+}
+
+#[test]
+fn seats_are_used_again_and_tables_grow() {
+    // One thread, any number of waiters.
+    let seats = |len| (0..len).map(|_| Seat::default()).collect::<Box<[_]>>();
+    let mut line = Waiters::<u32, u32, Box<[Seat<u32, u32>]>>::new();
+    let mut spare = None;
+    let mut tickets = std::collections::VecDeque::new();
+    for id in 0..1000 {
+        let ticket = loop {
+            match line.enlist(id, false, id, &mut spare) {
+                Ok(ticket) => break ticket,
+                Err((_, _, len)) => spare = Some(seats(len)),
+            }
+        };
+        tickets.push_back((id, ticket));
+        if id % 3 == 0 {
+            let (_, ticket) = tickets.remove(tickets.len() / 2).unwrap();
+            line.leave(ticket);
+        }
+    }
+    assert_eq!(line.count() as usize, tickets.len());
+    // All rest; each is called in its turn, and once.
+    for (_, ticket) in &tickets {
+        assert!(line.rest(*ticket));
+    }
+    while let Some((id, ticket)) = tickets.pop_front() {
+        assert!(line.may_have_all(Some(ticket)));
+        let called = line.call(None, |_, all| all);
+        assert_eq!(called, [Some(&id), None]);
+        assert_eq!(line.call(None, |_, all| all), [None, None]);
+        line.leave(ticket);
+    }
+    assert!(line.may_have_all(None));
+}
