@@ -170,7 +170,7 @@ impl Arena {
                 continue;
             }
             let all = state.line.may_have_all(Some(ticket));
-            let short = State::could(state.pages, state.parts, &want, all);
+            let short = all && State::could(state.pages, state.parts, &want, all);
             state.call(Some(ticket));
             drop(state);
             if short {
