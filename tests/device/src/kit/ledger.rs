@@ -122,9 +122,10 @@ impl<'a> Ledger<'a> {
         self.arena.free(offset).expect("the block is live");
     }
 
-    /// Checks and gives back every block.
+    /// Checks and gives back every block, and the arena's own invariants.
     #[track_caller]
     pub fn free_all(&mut self) {
+        super::check();
         while let Some((&offset, _)) = self.live.first_key_value() {
             self.free(offset);
         }

@@ -116,6 +116,16 @@ pub fn counters(arena: &Arena) -> Stat {
     stat
 }
 
+/// Lets the module prove the invariants of every arena, where it can.
+#[track_caller]
+pub fn check() {
+    let path = std::path::Path::new(freelist::debugfs::DIR).join("check");
+    if let Ok(text) = fs::read_to_string(path) {
+        let wrong: Vec<&str> = text.lines().filter(|line| !line.ends_with(" ok")).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+}
+
 /// A block that there must be room for.
 #[track_caller]
 pub fn alloc(arena: &Arena, size: u64) -> Block {

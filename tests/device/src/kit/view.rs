@@ -314,6 +314,15 @@ impl Drop for View {
     }
 }
 
+/// read() of `len` bytes to an address.
+pub fn read_to(fd: impl AsFd, to: Address, len: usize) -> Result<usize, Errno> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: The kernel answers EFAULT where it cannot write. By the type's
+    // promise nothing else is there but a `View`, which expects any value.
+    let got = unsafe { libc::read(fd, to.get() as *mut _, len) };
+    Errno::result(got).map(|got| got as usize)
+}
+
 /// vmsplice() of `len` bytes at an address into a pipe, which refers to their
 /// pages from then on.
 pub fn splice_from(pipe: impl AsFd, from: Address, len: usize) -> Result<usize, Errno> {

@@ -7,18 +7,21 @@ mod arenas;
 mod bulk;
 mod cgroup;
 mod concurrency;
+mod contig;
 mod debugfs;
 mod errors;
 mod extension;
 mod fail_nth;
 mod free;
 mod growing;
+mod header;
 mod info;
 mod limits;
 mod mapping;
 mod mmap;
 mod pointers;
 mod pressure;
+mod races;
 mod random;
 mod selftest;
 mod shown;
@@ -40,6 +43,8 @@ pub const ALL: &[Suite] = &[
     stranded::SUITE,
     bulk::SUITE,
     zero::SUITE,
+    header::SUITE,
+    contig::SUITE,
     limits::SUITE,
     trim::SUITE,
     pressure::SUITE,
@@ -53,6 +58,7 @@ pub const ALL: &[Suite] = &[
     debugfs::SUITE,
     shown::SUITE,
     concurrency::SUITE,
+    races::SUITE,
     random::SUITE,
     cgroup::SUITE,
     fail_nth::SUITE,

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Blocks whose pages lie side by side in physical memory.
+
+use freelist::uapi::FREELIST_IOC_ALLOC;
+use freelist::{Arena, Flags};
+use nix::errno::Errno;
+
+use crate::harness::suite;
+use crate::kit::trace::PageAllocs;
+use crate::kit::view::{ioctl_at, Plain};
+use crate::kit::{
+    alloc, arena, block_bytes_of, free, page, pages, raw, refused, stat, system_page, View,
+    DEFAULT, GROW, LARGER, LARGEST, MIB,
+};
+
+suite!("freelist_contig":
+    the_pages_lie_side_by_side,
+    others_need_not_and_are_told_apart,
+    what_is_beyond_the_request_is_given_back,
+    the_pages_are_new_and_zero,
+    more_than_the_largest_order_is_e2big,
+    growing_must_be_allowed_and_waiting_not,
+    at_the_limit_free_pages_make_room,
+    it_is_one_call_for_pages_without_reclaim,
+    a_released_one_serves_others,
+);
+
+const FLAGS: Flags = DEFAULT.union(Flags::CONTIG);
+
+/// Whether the pages of a block, as they are mapped, are consecutive.
+#[track_caller]
+fn is_contiguous(arena: &Arena, offset: u64, bytes: u64) -> bool {
+    let count = bytes.div_ceil(page()) as usize;
+    let view = View::shared(arena, offset / page() * page(), count * system_page());
+    for at in (0..view.len()).step_by(system_page()) {
+        view.touch(at);
+    }
+    let frames = pages::frames(&view, 0, count);
+    let frames: Vec<u64> = frames
+        .into_iter()
+        .map(|frame| frame.expect("it is mapped"))
+        .collect();
+    assert!(
+        frames.iter().all(|frame| *frame != 0),
+        "only root sees them"
+    );
+    frames.windows(2).all(|pair| pair[0] + 1 == pair[1])
+}
+
+/// The largest block that can be had, in bytes: the buddy allocator's.
+fn largest() -> u64 {
+    let mut size = page();
+    let arena = arena();
+    while size <= LARGEST {
+        match arena.alloc(2 * size, FLAGS) {
+            Ok(block) => free(&arena, block),
+            Err(error) => match error.errno() {
+                Some(Errno::E2BIG) => return size,
+                // There are such orders, and none free at this moment.
+                Some(Errno::ENOMEM) => {}
+                _ => panic!("{error}"),
+            },
+        }
+        arena.trim(0).unwrap();
+        size *= 2;
+    }
+    panic!("no size is too much")
+}
+
+/// Peer: `gpu_buddy` (contiguous).
+fn the_pages_lie_side_by_side() {
+    let arena = arena();
+    for pages in [1, 2, 3, 5, 16, 31, 64, 65, 100, 257] {
+        let size = pages * page() - 7;
+        let block = arena.alloc(size, FLAGS).unwrap();
+        assert_eq!(block.bytes, block_bytes_of(size, page()));
+        assert!(
+            is_contiguous(&arena, block.offset, block.bytes),
+            "{pages} pages"
+        );
+    }
+    assert_eq!(stat(&arena).grows, 10);
+}
+
+/// Else the test above would show nothing.
+fn others_need_not_and_are_told_apart() {
+    let arena = arena();
+    // Pages of two batches, with others' between.
+    let blocks: Vec<_> = (0..2).map(|_| alloc(&arena, 512 * page())).collect();
+    let apart = blocks
+        .iter()
+        .filter(|block| !is_contiguous(&arena, block.offset, block.bytes))
+        .count();
+    eprintln!("{apart} of 2 blocks of 512 pages are not contiguous without the flag");
+    // Pages taken from all over the arena.
+    let small: Vec<_> = (0..64).map(|_| alloc(&arena, page())).collect();
+    arena.set_limit(stat(&arena).held_bytes).unwrap();
+    for block in small.iter().step_by(2) {
+        free(&arena, *block);
+    }
+    let moved = alloc(&arena, 32 * page());
+    assert!(!is_contiguous(&arena, moved.offset, moved.bytes));
+}
+
+fn what_is_beyond_the_request_is_given_back() {
+    for pages in [1, 3, 5, 33, 65, 129] {
+        let arena = arena();
+        let block = arena.alloc(pages * page(), FLAGS).unwrap();
+        assert_eq!(block.bytes, pages * page());
+        let stat = stat(&arena);
+        assert_eq!((stat.held_bytes, stat.free_bytes), (pages * page(), 0));
+    }
+}
+
+fn the_pages_are_new_and_zero() {
+    let arena = arena();
+    let view = View::shared(&arena, 0, 4 * MIB as usize);
+    let used = alloc(&arena, 64 * page());
+    for at in (0..used.bytes).step_by(64) {
+        view.store((used.offset + at) as usize, 0xa5);
+    }
+    free(&arena, used);
+    let before = stat(&arena);
+    for size in [64, page(), 16 * page()] {
+        let block = arena.alloc(size, FLAGS).unwrap();
+        for at in block.offset..block.offset + block.bytes {
+            assert_eq!(view.load(at as usize), 0, "byte {at:#x}");
+        }
+    }
+    let after = stat(&arena);
+    assert_eq!(after.held_bytes - before.held_bytes, 18 * page());
+}
+
+fn more_than_the_largest_order_is_e2big() {
+    let largest = largest();
+    eprintln!("up to {} KiB", largest >> 10);
+    let arena = arena();
+    for size in [largest + 1, 2 * largest, LARGEST, LARGEST + 1, u64::MAX] {
+        refused(arena.alloc(size, FLAGS), Errno::E2BIG);
+    }
+    assert_eq!(stat(&arena).held_bytes, 0);
+}
+
+fn growing_must_be_allowed_and_waiting_not() {
+    let arena = arena();
+    let contig = Flags::CONTIG;
+    for flags in [
+        contig,
+        contig | LARGER,
+        FLAGS | Flags::WAIT,
+        contig | GROW | Flags::WAIT,
+    ] {
+        refused(arena.alloc(page(), flags), Errno::EINVAL);
+        refused(arena.alloc_bulk(page(), flags, &mut [0; 4]), Errno::EINVAL);
+    }
+    arena.alloc(page(), contig | GROW).unwrap();
+}
+
+fn at_the_limit_free_pages_make_room() {
+    let arena = arena();
+    arena.set_limit(32 * page()).unwrap();
+    let blocks: Vec<_> = (0..32).map(|_| alloc(&arena, page())).collect();
+    refused(arena.alloc(page(), FLAGS), Errno::EDQUOT);
+    for block in blocks.iter().step_by(2) {
+        free(&arena, *block);
+    }
+    let block = arena.alloc(8 * page(), FLAGS).unwrap();
+    assert!(is_contiguous(&arena, block.offset, block.bytes));
+    assert!(stat(&arena).held_bytes <= 32 * page());
+    refused(arena.alloc(33 * page(), FLAGS), Errno::EDQUOT);
+}
+
+fn it_is_one_call_for_pages_without_reclaim() {
+    let tracer = PageAllocs::record(256);
+    for pages in [1u64, 2, 3, 16, 65] {
+        let arena = arena();
+        let mut request = raw::request(pages * page());
+        request.flags |= Flags::CONTIG.bits();
+        let view = View::anonymous(request.to_bytes().len());
+        view.set_bytes(0, &request.to_bytes());
+        let (result, asked) = tracer.of(|| ioctl_at(&arena, FREELIST_IOC_ALLOC, view.address(0)));
+        result.unwrap();
+        let order = pages.next_power_of_two().ilog2();
+        let of_order = asked.iter().filter(|alloc| alloc.order == order);
+        assert!(of_order.count() >= 1, "order {order} in {asked:?}");
+        for alloc in &asked {
+            assert!(alloc.order == 0 || !alloc.may_reclaim(), "{alloc:?}");
+        }
+    }
+}
+
+fn a_released_one_serves_others() {
+    let arena = arena();
+    let block = arena.alloc(64 * page(), FLAGS).unwrap();
+    free(&arena, block);
+    let held = stat(&arena).held_bytes;
+    for _ in 0..64 {
+        arena.alloc(page(), LARGER).unwrap();
+    }
+    assert_eq!(stat(&arena).held_bytes, held);
+    refused(arena.alloc(page(), LARGER), Errno::ENOMEM);
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Races that hardly ever happen, made to happen: on kernels with fault
+//! injection the module holds the windows open in which two threads could meet
+//! (debugfs `delay_us`). Skipped elsewhere.
+//! Peer: a mapping after the free (CVE-2024-0582).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use freelist::{Arena, Block, Flags};
+use nix::errno::Errno;
+
+use crate::harness::{skip, suite};
+use crate::kit::process::spawn_child;
+use crate::kit::view::read_to;
+use crate::kit::{
+    alloc, arena, check, counters, free, page, raw, refused, stat, system_page, View, DEFAULT,
+    LARGER, MIB,
+};
+
+suite!("freelist_races":
+    a_write_by_a_fault_in_flight_is_not_lost_when_its_page_leaves,
+    a_fault_in_flight_does_not_bring_a_moved_page_back,
+    a_page_that_leaves_is_out_of_reach_meanwhile,
+    a_guessed_free_finds_nothing_until_the_answer_is_out,
+    a_block_whose_answer_is_not_out_cannot_be_touched,
+    an_arena_is_closed_while_its_pages_leave,
+    a_killed_thread_in_a_window_loses_nothing,
+);
+
+/// How long a window is held open.
+const OPEN: Duration = Duration::from_millis(80);
+/// Well inside of it.
+const INSIDE: Duration = Duration::from_millis(25);
+
+/// A window that is held open until this is dropped.
+struct Window(PathBuf);
+
+impl Window {
+    fn open(name: &str) -> Self {
+        let path = Path::new(freelist::debugfs::DIR)
+            .join("delay_us")
+            .join(name);
+        if !path.exists() {
+            skip("this kernel has no fault injection");
+        }
+        fs::write(&path, OPEN.as_micros().to_string()).expect("root may set it");
+        Self(path)
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.0, "0");
+    }
+}
+
+/// Runs `first`, and `second` when it is in its window.
+fn meet<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let first = scope.spawn(first);
+        thread::sleep(INSIDE);
+        let second = second();
+        (first.join().expect("no panic"), second)
+    })
+}
+
+/// Writes a byte to an address as a system call does: a fault that fails is an
+/// errno and no signal.
+fn write(view: &View, at: usize, byte: u8) -> Result<(), Errno> {
+    let (read, write) = nix::unistd::pipe().unwrap();
+    nix::unistd::write(&write, &[byte]).unwrap();
+    read_to(&read, view.address(at), 1).map(drop)
+}
+
+fn a_write_by_a_fault_in_flight_is_not_lost_when_its_page_leaves() {
+    let window = Window::open("fault");
+    let arena = arena();
+    let views = [0, 1].map(|_| View::shared(&arena, 0, MIB as usize));
+    let block = alloc(&arena, page());
+    let at = block.offset as usize;
+    let start = Instant::now();
+    let (_, freed) = meet(
+        || write(&views[0], at, 0x11),
+        || {
+            free(&arena, block);
+            arena.trim(0).unwrap()
+        },
+    );
+    assert_eq!(freed, page());
+    assert!(start.elapsed() >= OPEN, "the window was open");
+    drop(window);
+    // The fault's entry went with the page.
+    assert_eq!(views[0].probe(at), Err(Errno::EFAULT));
+    let again = alloc(&arena, page());
+    assert_eq!(again, block, "low offsets are used first");
+    views[1].store(at, 0x22);
+    assert_eq!(views[0].load(at), 0x22, "both show the same page");
+    views[0].store(at + 1, 0x33);
+    assert_eq!(views[1].load(at + 1), 0x33);
+    check();
+}
+
+fn a_fault_in_flight_does_not_bring_a_moved_page_back() {
+    let window = Window::open("fault");
+    let arena = arena();
+    arena.set_limit(8 * page()).unwrap();
+    let blocks: Vec<Block> = (0..8).map(|_| alloc(&arena, page())).collect();
+    let view = View::shared(&arena, 0, MIB as usize);
+    // Every second page, so that their memory has to move.
+    for block in blocks.iter().step_by(2).skip(1) {
+        free(&arena, *block);
+    }
+    let last = blocks[0];
+    let (_, moved) = meet(
+        || write(&view, last.offset as usize, 0x11),
+        || {
+            free(&arena, last);
+            arena.alloc(4 * page(), DEFAULT).unwrap()
+        },
+    );
+    drop(window);
+    let pages = || (0..4).map(|i| moved.offset as usize + i * system_page());
+    pages().for_each(|at| view.store(at, 0x22));
+    // A write through the old place would show in the new one.
+    let _ = write(&view, last.offset as usize, 0x33);
+    for at in pages() {
+        assert_eq!(view.load(at), 0x22, "page {at:#x}");
+    }
+    check();
+}
+
+fn a_page_that_leaves_is_out_of_reach_meanwhile() {
+    let window = Window::open("leave");
+    let arena = arena();
+    let view = View::shared(&arena, 0, MIB as usize);
+    let block = alloc(&arena, 4 * page());
+    let at = block.offset as usize;
+    view.store(at, 1);
+    free(&arena, block);
+    let (freed, ()) = meet(
+        || arena.trim(0).unwrap(),
+        || {
+            assert_eq!(view.probe(at), Err(Errno::EFAULT), "unmapped already");
+            refused(arena.alloc(4 * page(), LARGER), Errno::ENOMEM);
+            refused(arena.free(block.offset), Errno::ENOENT);
+            let other = alloc(&arena, 4 * page());
+            assert_ne!(other.offset, block.offset);
+            view.store(other.offset as usize, 2);
+            let stat = counters_loosely(&arena);
+            assert_eq!(stat.held_bytes, 8 * page(), "held until it is gone");
+        },
+    );
+    drop(window);
+    assert_eq!(freed, 4 * page());
+    assert_eq!(stat(&arena).held_bytes, 4 * page());
+    check();
+}
+
+/// The counters while pages are neither live nor free.
+#[track_caller]
+fn counters_loosely(arena: &Arena) -> freelist::Stat {
+    let stat = arena.stat().expect("STAT");
+    assert!(
+        stat.live_bytes + stat.free_bytes <= stat.held_bytes,
+        "{stat:?}"
+    );
+    stat
+}
+
+fn a_guessed_free_finds_nothing_until_the_answer_is_out() {
+    let window = Window::open("answer");
+    let contig = DEFAULT | Flags::CONTIG;
+    for (size, flags) in [
+        (64, DEFAULT),
+        (page(), DEFAULT),
+        (3 * page(), contig),
+        (64, DEFAULT | Flags::HEADER),
+        (100_000, DEFAULT | Flags::ZERO),
+    ] {
+        let arena = arena();
+        let (block, ()) = meet(
+            || arena.alloc(size, flags).unwrap(),
+            || {
+                for offset in [0, 16, 32, page()] {
+                    refused(arena.free(offset), Errno::ENOENT);
+                }
+                let stat = counters_loosely(&arena);
+                assert_eq!((stat.live_blocks, stat.frees), (0, 0));
+            },
+        );
+        assert!(block.offset <= 16, "it was the one that was guessed");
+        free(&arena, block);
+        assert_eq!(counters(&arena).live_blocks, 0);
+    }
+    let arena = arena();
+    let (offsets, ()) = meet(
+        || {
+            let mut offsets = [0; 8];
+            arena.alloc_bulk(64, DEFAULT, &mut offsets).unwrap();
+            offsets
+        },
+        || {
+            for offset in (0..8 * 64).step_by(64) {
+                refused(arena.free(offset), Errno::ENOENT);
+            }
+        },
+    );
+    drop(window);
+    assert_eq!(arena.free_bulk(&offsets).unwrap(), 8);
+    check();
+}
+
+fn a_block_whose_answer_is_not_out_cannot_be_touched() {
+    let window = Window::open("answer");
+    let arena = arena();
+    let view = View::shared(&arena, 0, MIB as usize);
+    let (block, early) = meet(
+        || alloc(&arena, 2 * page()),
+        || (view.probe(0), write(&view, 0, 0x44)),
+    );
+    drop(window);
+    assert_eq!(block.offset, 0);
+    assert_eq!(early.0, Err(Errno::EFAULT));
+    assert_eq!(early.1, Err(Errno::EFAULT));
+    assert_eq!(view.load(0), 0, "nobody has written there");
+    check();
+}
+
+/// The call goes on, and ends the arena afterwards.
+fn an_arena_is_closed_while_its_pages_leave() {
+    let window = Window::open("leave");
+    let arena = arena();
+    let block = alloc(&arena, 100 * page());
+    free(&arena, block);
+    let other = arena.try_clone().unwrap();
+    meet(|| other.trim(0).unwrap(), || drop(arena));
+    drop(window);
+    drop(other);
+    check();
+}
+
+fn a_killed_thread_in_a_window_loses_nothing() {
+    use nix::sys::signal::{kill, Signal};
+    let window = Window::open("answer");
+    let shared = arena();
+    for size in [64, 10 * page()] {
+        let child = spawn_child(|| _ = raw::alloc(&shared, raw::request(size)));
+        thread::sleep(INSIDE);
+        kill(child.pid(), Signal::SIGKILL).unwrap();
+        child.wait();
+    }
+    drop(window);
+    // Each is live, with nobody who knows it, or was undone.
+    let stat = stat(&shared);
+    assert!(stat.live_blocks <= 2, "{stat:?}");
+    check();
+}
