@@ -46,6 +46,11 @@ impl Cgroup {
         count.parse().expect("a count")
     }
 
+    /// Whether all of its processes are frozen (cgroup.freeze).
+    pub fn is_frozen(&self) -> bool {
+        self.read("cgroup.events").contains("frozen 1")
+    }
+
     /// Its number, by which the kernel's shrinkers name it.
     pub fn inode(&self) -> u64 {
         use std::os::unix::fs::MetadataExt;

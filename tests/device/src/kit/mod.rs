@@ -9,6 +9,7 @@ pub mod process;
 pub mod raw;
 pub mod trace;
 pub mod view;
+pub mod waiter;
 
 use std::env;
 use std::fmt::Debug;

@@ -82,6 +82,11 @@ pub fn alloc(fd: impl AsFd, mut request: freelist_alloc) -> Result<freelist_allo
     Ok(request)
 }
 
+/// FREELIST_IOC_ALLOC; what a call that fails answers is in `request`.
+pub fn alloc_in(fd: impl AsFd, request: &mut freelist_alloc) -> Result<(), Errno> {
+    ioctl(fd.as_fd(), FREELIST_IOC_ALLOC, request).map(drop)
+}
+
 /// FREELIST_IOC_FREE.
 pub fn free(fd: impl AsFd, offset: u64) -> Result<(), Errno> {
     ioctl(fd.as_fd(), FREELIST_IOC_FREE, &mut freelist_free { offset })?;

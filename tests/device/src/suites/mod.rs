@@ -29,6 +29,7 @@ mod split_merge;
 mod stranded;
 mod trim;
 mod unload;
+mod waiting;
 mod zero;
 
 use crate::harness::Suite;
@@ -46,6 +47,7 @@ pub const ALL: &[Suite] = &[
     header::SUITE,
     contig::SUITE,
     limits::SUITE,
+    waiting::SUITE,
     trim::SUITE,
     pressure::SUITE,
     growing::SUITE,

@@ -16,6 +16,7 @@ suite!("freelist_unload":
     the_module_stays_while_only_a_mapping_lives,
     the_module_stays_while_only_a_child_has_the_arena,
     the_module_stays_while_a_file_of_debugfs_is_open,
+    the_module_stays_while_somebody_waits,
 );
 
 #[track_caller]
@@ -71,6 +72,23 @@ fn the_module_stays_while_a_file_of_debugfs_is_open() {
         unloading_is_refused();
         drop(file);
     }
+}
+
+fn the_module_stays_while_somebody_waits() {
+    use crate::kit::waiter::{sleeps_in_ioctl, waiting};
+    let shared = arena();
+    shared.set_limit(page()).unwrap();
+    alloc(&shared, page());
+    let child = spawn_child(|| {
+        let request = waiting(page(), crate::kit::DEFAULT, None);
+        let _ = crate::kit::raw::alloc(&shared, request);
+    });
+    sleeps_in_ioctl(&format!("/proc/{}", child.pid()));
+    // Nobody else has the arena.
+    drop(shared);
+    unloading_is_refused();
+    nix::sys::signal::kill(child.pid(), nix::sys::signal::Signal::SIGKILL).unwrap();
+    child.wait();
 }
 
 fn the_module_stays_while_only_a_child_has_the_arena() {

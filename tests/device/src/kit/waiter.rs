@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Calls that sleep, each in a thread of its own.
+
+use std::fs;
+use std::sync::mpsc;
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use freelist::uapi::freelist_alloc;
+use freelist::{Arena, Flags};
+use nix::errno::Errno;
+use nix::sys::pthread::{pthread_kill, pthread_self, Pthread};
+use nix::sys::signal::Signal;
+use nix::unistd::{gettid, Pid};
+
+use super::raw;
+
+/// How long what is to happen may take: far more than it does, on any machine.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it is watched that something does not happen.
+pub const WHILE: Duration = Duration::from_millis(60);
+
+/// A request that may sleep at most `timeout`; [`None`] is for ever.
+pub fn waiting(size: u64, flags: Flags, timeout: Option<Duration>) -> freelist_alloc {
+    freelist_alloc {
+        size,
+        flags: (flags | Flags::WAIT).bits(),
+        timeout_ns: timeout.map_or(-1, |timeout| timeout.as_nanos() as i64),
+        ..Default::default()
+    }
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The structure, answered or not.
+    pub request: freelist_alloc,
+    /// What it says.
+    pub result: Result<(), Errno>,
+    /// From its begin to its end.
+    pub took: Duration,
+}
+
+/// A thread in a call of FREELIST_IOC_ALLOC.
+pub struct Waiter {
+    thread: Pthread,
+    id: Pid,
+    ended: mpsc::Receiver<Ended>,
+}
+
+impl Waiter {
+    /// Begins the call, which may end at any time.
+    pub fn begin<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        arena: &'scope Arena,
+        mut request: freelist_alloc,
+    ) -> Self {
+        let (tell, who) = mpsc::channel();
+        let (end, ended) = mpsc::channel();
+        scope.spawn(move || {
+            tell.send((pthread_self(), gettid())).expect("is awaited");
+            let start = Instant::now();
+            let result = raw::alloc_in(arena, &mut request);
+            let took = start.elapsed();
+            // Nobody may be interested.
+            let _ = end.send(Ended {
+                request,
+                result,
+                took,
+            });
+        });
+        let (thread, id) = who.recv().expect("the thread runs");
+        Self { thread, id, ended }
+    }
+
+    /// Begins the call, which sleeps when this returns.
+    #[track_caller]
+    pub fn asleep<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        arena: &'scope Arena,
+        request: freelist_alloc,
+    ) -> Self {
+        let this = Self::begin(scope, arena, request);
+        sleeps_in_ioctl(&format!("/proc/self/task/{}", this.id));
+        this
+    }
+
+    /// How the call ended, in time.
+    #[track_caller]
+    pub fn end(&self) -> Ended {
+        let ended = self.ended.recv_timeout(PATIENCE);
+        ended.unwrap_or_else(|_| panic!("the call goes on for {PATIENCE:?}"))
+    }
+
+    /// The block that the call got, in time.
+    #[track_caller]
+    pub fn served(&self) -> u64 {
+        let ended = self.end();
+        assert_eq!(ended.result, Ok(()), "{ended:?}");
+        ended.request.offset
+    }
+
+    /// The call goes on, so far as can be seen.
+    #[track_caller]
+    pub fn sleeps_on(&self) {
+        if let Ok(ended) = self.ended.recv_timeout(WHILE) {
+            panic!("the call ended: {ended:?}");
+        }
+    }
+
+    /// Sends a signal to the thread.
+    pub fn signal(&self, signal: Signal) {
+        pthread_kill(self.thread, signal).expect("the thread is there");
+    }
+}
+
+/// Waits until a task, given by its directory in /proc, sleeps in ioctl().
+#[track_caller]
+pub fn sleeps_in_ioctl(task: &str) {
+    let wanted = format!("{} ", libc::SYS_ioctl);
+    let start = Instant::now();
+    let mut seen = 0;
+    // Twice in a row, because a call may sleep for a moment elsewhere.
+    while seen < 2 {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{task} does not sleep in ioctl()"
+        );
+        let call = fs::read_to_string(format!("{task}/syscall")).unwrap_or_default();
+        seen = if call.starts_with(&wanted) {
+            seen + 1
+        } else {
+            0
+        };
+        thread::sleep(Duration::from_millis(1));
+    }
+}
