@@ -32,6 +32,7 @@ mod bulk;
 mod grow;
 mod header;
 mod leave;
+mod populate;
 mod prepare;
 pub(crate) mod wait;
 pub(crate) mod want;
@@ -71,14 +72,15 @@ use crate::{
         KernelPart, //
     },
     owner::Owner,
-    page::{
-        Adjacent,
-        Page, //
-    },
+    page::Adjacent,
     poll::PollQueue,
-    space::Space,
+    space::{
+        Found,
+        Space, //
+    },
     window::Window, //
 };
+use core::ops::Range;
 use kernel::{
     new_spinlock,
     page::{
@@ -87,6 +89,7 @@ use kernel::{
     },
     prelude::*,
     sync::{
+        atomic::Atomic,
         Arc,
         SpinLock, //
     },
@@ -123,6 +126,8 @@ pub(crate) struct Arena {
     account: Account,
     space: Space,
     poll: PollQueue,
+    /// Where page number 0 was mapped last, in whatever process.
+    base: Atomic<usize>,
     /// What headers are mixed with.
     secret: [u64; 2],
     #[pin]
@@ -145,6 +150,7 @@ impl Arena {
                 account: Account::of_caller(),
                 space,
                 poll,
+                base: Atomic::new(0),
                 secret: [ffi::random(), ffi::random()],
                 state <- new_spinlock!(
                     State {
@@ -201,14 +207,17 @@ impl Arena {
         let pending = self.obtain(want, &mut kit)?;
         Window::Answer.open();
         let result = answer(pending.offset(), pending.block_bytes());
-        match result {
-            Ok(()) => self.state.lock().engine.commit(pending),
-            Err(_) => {
-                self.cancel(pending, &mut kit);
-                self.call_unlocked();
-            }
+        if result.is_err() {
+            self.cancel(pending, &mut kit);
+            self.call_unlocked();
+            return result;
         }
-        result
+        let extent = pending.extent();
+        self.state.lock().engine.commit(pending);
+        if want.populate {
+            self.populate([extent]);
+        }
+        Ok(())
     }
 
     /// Reserves a block, for a waiter as far as it is its turn.
@@ -332,10 +341,33 @@ impl Arena {
         }
     }
 
-    /// The page behind page number `index`, with a reference, if a live block lies in it.
-    pub(crate) fn live_page(&self, index: u64) -> Option<Page> {
+    /// Finds pages that can be mapped: those of `window` that the live block has in which page
+    /// number `index` lies, as many as there is room for in `found`, which is empty. Gives the number
+    /// of the first. Whoever maps them holds the space.
+    pub(crate) fn live_pages(
+        &self,
+        index: u64,
+        window: Range<u64>,
+        found: &mut Found<'_>,
+    ) -> Option<u64> {
         let index = ffi::index_nospec(index, MAX_PAGES)?;
-        self.state.lock().engine.live_page(index).cloned()
+        let state = self.state.lock();
+        let extent = state.engine.live_extent(index)?;
+        let first = window.start.max(extent.start.into());
+        let end = window.end.min(extent.end.into());
+        for index in (first..end).take(BATCH as usize) {
+            found.push(state.engine.page(index as u32)?);
+        }
+        Some(first)
+    }
+
+    /// The page behind page number `index`, with a reference, if a live block lies in it.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn live_page(&self, index: u64) -> Option<crate::page::Page> {
+        let index = ffi::index_nospec(index, MAX_PAGES)?;
+        let state = self.state.lock();
+        state.engine.live_extent(index)?;
+        state.engine.page(index).cloned()
     }
 
     /// Counts a call that was refused.
@@ -388,7 +420,7 @@ impl State {
     fn admit(&self, want: &Want) -> Result {
         let request = &want.request;
         let bytes = request.bytes();
-        if request.fresh && bytes > u64::from(Adjacent::MOST) << PAGE_SHIFT {
+        if request.fresh && bytes > u64::from(Adjacent::most()) << PAGE_SHIFT {
             return Err(E2BIG);
         }
         let more = request.grow || want.wait.is_some();

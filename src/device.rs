@@ -42,6 +42,7 @@ const FEATURES: u32 = FREELIST_LARGER
     | FREELIST_ZERO
     | FREELIST_CONTIG
     | FREELIST_HEADER
+    | FREELIST_POPULATE
     | FREELIST_WAIT;
 /// The request flags that the contract knows.
 const KNOWN: u32 = FREELIST_LARGER
@@ -161,6 +162,7 @@ fn want(mode: Mode, size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
             true => Deadline::Passed,
             false => Deadline::after(timeout_ns),
         }),
+        populate: has(FREELIST_POPULATE),
     })
 }
 

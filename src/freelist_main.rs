@@ -10,9 +10,11 @@
 //! | `file` | what an open file has |
 //! | `device` | the calls: decodes, checks, answers |
 //! | `vma` | mappings and page faults |
+//! | `area` | the areas of an address space that map an arena |
 //! | `space` | where an arena is mapped, and how that is undone |
 //! | `arena` | one open file: the lock, undoing |
 //! | `arena::want`, `arena::prepare` | what a caller wants of a block, and what that takes |
+//! | `arena::header`, `arena::populate` | its header; mapping it before it is touched |
 //! | `arena::grow` | where the pages of a block come from |
 //! | `arena::leave` | how free pages leave |
 //! | `arena::bounds` | its limits |
@@ -31,7 +33,8 @@
 //! | `window` | races that tests force |
 //! | `kunit` | tests that need the kernel |
 //!
-//! `unsafe` is in `fops`, `file`, `vma`, `space`, `shrinker`, `poll`, `page`, `account`, `debugfs` and `ffi` only.
+//! `unsafe` is in `fops`, `file`, `vma`, `area`, `space`, `shrinker`, `poll`, `page`, `account`, `debugfs` and
+//! `ffi` only.
 
 use kernel::{
     prelude::*, //
@@ -43,6 +46,7 @@ use kernel::{
 mod engine;
 
 mod account;
+mod area;
 #[deny(unsafe_code)]
 mod arena;
 #[deny(unsafe_code)]

@@ -46,6 +46,12 @@ bool freelist_file_nonblocking(const struct file *file)
 	return READ_ONCE(file->f_flags) & O_NONBLOCK;
 }
 
+/* The largest order that the buddy allocator has. */
+unsigned int freelist_page_max_order(void)
+{
+	return MAX_PAGE_ORDER;
+}
+
 /*
  * Pages of one order, zeroed and charged to the memory cgroup, as single pages
  * that are freed one by one; NULL when there are none.
@@ -172,6 +178,86 @@ void freelist_space_unmap(struct inode *inode, __u64 first, __u64 pages)
 {
 	unmap_mapping_range(inode->i_mapping, (loff_t)first << PAGE_SHIFT,
 			    (loff_t)pages << PAGE_SHIFT, true);
+}
+
+/*
+ * The caller's address space, locked for reading; NULL when it has none or is
+ * being killed.
+ */
+struct mm_struct *freelist_mm_lock(void)
+{
+	struct mm_struct *mm = current->mm;
+
+	return mm && !mmap_read_lock_killable(mm) ? mm : NULL;
+}
+
+void freelist_mm_unlock(struct mm_struct *mm)
+{
+	mmap_read_unlock(mm);
+}
+
+static bool freelist_area_maps(struct vm_area_struct *vma, struct inode *inode)
+{
+	return vma->vm_file && vma->vm_file->f_mapping == inode->i_mapping &&
+	       vma_is_accessible(vma);
+}
+
+/* The area at @address, if it maps @inode and is not PROT_NONE. */
+struct vm_area_struct *freelist_area_at(struct mm_struct *mm, struct inode *inode,
+					unsigned long address)
+{
+	struct vm_area_struct *vma = vma_lookup(mm, address);
+
+	return vma && freelist_area_maps(vma, inode) ? vma : NULL;
+}
+
+/* The first such area that ends behind @address. */
+struct vm_area_struct *freelist_area_from(struct mm_struct *mm, struct inode *inode,
+					  unsigned long address)
+{
+	struct vm_area_struct *vma;
+
+	while ((vma = find_vma(mm, address)) && !freelist_area_maps(vma, inode)) {
+		if (fatal_signal_pending(current))
+			return NULL;
+		address = vma->vm_end;
+		cond_resched();
+	}
+	return vma;
+}
+
+struct freelist_entries {
+	unsigned long first;
+	__u64 empty;
+};
+
+static int freelist_note_empty(pte_t *pte, unsigned long address, void *data)
+{
+	struct freelist_entries *entries = data;
+
+	if (pte_none(ptep_get(pte)))
+		entries->empty |= 1ULL << ((address - entries->first) >> PAGE_SHIFT);
+	return 0;
+}
+
+/*
+ * Which of @pages page table entries from @address on, at most 64 and all in
+ * @vma, are empty: a bit for each. To ask is cheaper than to insert in vain.
+ */
+__u64 freelist_area_empty(struct vm_area_struct *vma, unsigned long address, unsigned int pages)
+{
+	struct freelist_entries entries = { .first = address };
+	unsigned long bytes = (unsigned long)pages << PAGE_SHIFT;
+
+	if (apply_to_page_range(vma->vm_mm, address, bytes, freelist_note_empty, &entries))
+		return 0;
+	return entries.empty;
+}
+
+int freelist_area_insert(struct vm_area_struct *vma, unsigned long address, struct page **pages,
+			 unsigned long *left)
+{
+	return vm_insert_pages(vma, address, pages, left);
 }
 
 void freelist_page_zero(struct page *page, unsigned long at, unsigned long len)

@@ -6,7 +6,6 @@
 #ifndef _FREELIST_HELPERS_H
 #define _FREELIST_HELPERS_H
 
-#include <linux/mmzone.h>
 #include <linux/types.h>
 #include <uapi/linux/mman.h>
 #include "uapi/freelist.h"
@@ -17,9 +16,11 @@ struct file_operations;
 struct freelist_member;
 struct inode;
 struct mem_cgroup;
+struct mm_struct;
 struct module;
 struct page;
 struct poll_table_struct;
+struct vm_area_struct;
 struct vm_area_struct;
 struct vm_fault;
 struct wait_queue_head;
@@ -38,8 +39,6 @@ enum {
 	FREELIST_NR_LIMIT = _IOC_NR(FREELIST_IOC_LIMIT),
 	FREELIST_NR_TRIM = _IOC_NR(FREELIST_IOC_TRIM),
 	FREELIST_NR_STAT = _IOC_NR(FREELIST_IOC_STAT),
-	/* The largest order that the buddy allocator has. */
-	FREELIST_MAX_PAGE_ORDER = MAX_PAGE_ORDER,
 	/* In the flags of an unmapped area that is looked for. */
 	FREELIST_MAP_FIXED = MAP_FIXED,
 	/* Bytes of a process's name. */
@@ -48,12 +47,23 @@ enum {
 
 bool freelist_file_writable(const struct file *file);
 bool freelist_file_nonblocking(const struct file *file);
+unsigned int freelist_page_max_order(void);
 struct page *freelist_page_alloc(unsigned int order);
 struct page *freelist_page_nth(struct page *page, unsigned long n);
 unsigned long freelist_page_frame(struct page *page);
 void freelist_page_get(struct page *page);
 void freelist_page_put(struct page *page);
 bool freelist_page_is_sole(struct page *page);
+struct mm_struct *freelist_mm_lock(void);
+void freelist_mm_unlock(struct mm_struct *mm);
+struct vm_area_struct *freelist_area_at(struct mm_struct *mm, struct inode *inode,
+					unsigned long address);
+struct vm_area_struct *freelist_area_from(struct mm_struct *mm, struct inode *inode,
+					  unsigned long address);
+__u64 freelist_area_empty(struct vm_area_struct *vma, unsigned long address, unsigned int pages);
+int freelist_area_insert(struct vm_area_struct *vma, unsigned long address, struct page **pages,
+			 unsigned long *left);
+
 void freelist_page_zero(struct page *page, unsigned long at, unsigned long len);
 void freelist_page_write(struct page *page, unsigned long at, const void *from, unsigned long len);
 void freelist_page_read(struct page *page, unsigned long at, void *to, unsigned long len);

@@ -666,7 +666,7 @@ mod arena {
     /// Peer case: gpu_buddy `contiguous`.
     #[test]
     fn a_contiguous_block_is_new_and_lies_side_by_side() -> Result {
-        let most = u64::from(Adjacent::MOST);
+        let most = u64::from(Adjacent::most());
         let registry = Registry::with_limits((most + 100) * PAGE, 100 * PAGE)?;
         let arena = registry.open()?;
         let held = || {

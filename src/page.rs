@@ -185,15 +185,18 @@ pub(crate) struct Adjacent {
 
 impl Adjacent {
     /// The most pages that there can be side by side.
-    pub(crate) const MOST: u32 = 1 << raw::FREELIST_MAX_PAGE_ORDER;
+    pub(crate) fn most() -> u32 {
+        // SAFETY: May be called at any time.
+        1 << unsafe { raw::freelist_page_max_order() }
+    }
 
-    /// `pages` pages, at least one and at most [`Adjacent::MOST`]. What the buddy allocator gives
+    /// `pages` pages, at least one and at most [`Adjacent::most`]. What the buddy allocator gives
     /// beyond them, up to the next order, goes back at once. May sleep.
     ///
     /// `ENOMEM` when there are none: beyond a single page nothing is reclaimed for them.
     pub(crate) fn new(pages: u32) -> Result<Self> {
         let order = pages.next_power_of_two().ilog2();
-        if pages == 0 || pages > Self::MOST {
+        if pages == 0 || pages > Self::most() {
             return Err(ENOMEM);
         }
         // SAFETY: May be called where sleeping is allowed.

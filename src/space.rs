@@ -10,8 +10,16 @@
 //! makes it unfindable first, then waits for the faults that may have found it ([`Space::settle`]),
 //! then removes the entries ([`Space::unmap`]).
 
-use crate::ffi::raw;
-use core::ptr::NonNull;
+use crate::{
+    engine::BATCH,
+    ffi::raw,
+    page::Page, //
+};
+use core::{
+    marker::PhantomData,
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     prelude::*, //
@@ -29,8 +37,50 @@ unsafe impl Send for Space {}
 // SAFETY: What is done through a shared `Space` is done under the inode's own locks.
 unsafe impl Sync for Space {}
 
-/// Faults may find pages as long as this lives: what they find stays.
+/// Pages may be found as long as this lives: what is found stays.
 pub(crate) struct Held<'a>(&'a Space);
+
+/// Pages that were found to be mapped, at most a batch. Without references: they stay as long as
+/// the space is held.
+///
+/// # Invariants
+///
+/// The first `len` of `pages` have been written.
+pub(crate) struct Found<'a> {
+    pages: [MaybeUninit<*mut raw::page>; BATCH as usize],
+    len: usize,
+    held: PhantomData<&'a Held<'a>>,
+}
+
+impl Held<'_> {
+    /// Nothing found yet.
+    pub(crate) fn find(&self) -> Found<'_> {
+        // INVARIANT: None has been written.
+        Found {
+            pages: [const { MaybeUninit::uninit() }; BATCH as usize],
+            len: 0,
+            held: PhantomData,
+        }
+    }
+}
+
+impl Found<'_> {
+    /// Adds a page of the arena that can be found now, as long as there is room.
+    pub(crate) fn push(&mut self, page: &Page) {
+        if let Some(place) = self.pages.get_mut(self.len) {
+            place.write(page.as_ptr());
+            // INVARIANT: It was just written.
+            self.len += 1;
+        }
+    }
+
+    /// All of them.
+    pub(crate) fn pages(&self) -> &[*mut raw::page] {
+        // SAFETY: By the invariant so many have been written, and a `MaybeUninit` has the layout of
+        // what it may have.
+        unsafe { core::slice::from_raw_parts(self.pages.as_ptr().cast(), self.len) }
+    }
+}
 
 impl Space {
     /// A space that is mapped nowhere. `ENOMEM` when memory is short.
@@ -49,6 +99,10 @@ impl Space {
     pub(crate) unsafe fn attach(&self, file: *mut bindings::file) {
         // SAFETY: By the invariant and by the caller's promise both are there.
         unsafe { raw::freelist_space_attach(self.0.as_ptr(), file.cast()) };
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut raw::inode {
+        self.0.as_ptr()
     }
 
     /// Begins a lookup whose page is to be mapped. May sleep.

@@ -7,6 +7,7 @@
 //! ptrace, pipes and direct I/O work on them.
 
 use crate::{
+    area::Area,
     arena::Arena,
     ffi::{
         raw,
@@ -41,6 +42,7 @@ pub(crate) fn map(arena: &Arena, vma: &VmaNew) -> Result {
     vma.set_mixedmap();
     vma.set_dontexpand();
     vma.set_dontdump();
+    arena.mapped_at(vma.start().wrapping_sub((first as usize) << PAGE_SHIFT));
     // SAFETY: The area is being made, and nobody else sees it yet.
     unsafe { (*vma.as_ptr()).vm_ops = &raw const OPERATIONS.0 };
     Ok(())
@@ -48,28 +50,61 @@ pub(crate) fn map(arena: &Arena, vma: &VmaNew) -> Result {
 
 static OPERATIONS: Table<bindings::vm_operations_struct> = Table(bindings::vm_operations_struct {
     fault: Some(fault),
+    map_pages: Some(map_pages),
     ..pin_init::zeroed()
 });
 
-/// A page of the mapping is touched: maps it if a live block lies in it.
+/// Pages that one fault maps at most: a window of so many, aligned.
+const AROUND: u64 = 16;
+
+/// A page of the mapping is touched: maps it if a live block lies in it, and what the same block has
+/// around it.
 ///
 /// # Safety
 ///
 /// Called by the kernel, for a fault in an area that [`map`] has set up.
 unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: The kernel gives a fault of an area that `map` has set up; it holds a reference to
-    // the file.
-    let (arena, index) = unsafe {
+    // SAFETY: The kernel gives a fault of an area that `map` has set up and that is locked; it holds
+    // a reference to the file.
+    let (arena, area, index) = unsafe {
         let known = &(*fault).__bindgen_anon_1;
-        (OpenFile::of((*known.vma).vm_file), known.pgoff)
+        let arena = OpenFile::of((*known.vma).vm_file);
+        (arena, Area::from_raw(known.vma), known.pgoff as u64)
     };
-    // Until the page is mapped: what is found stays.
-    let _held = arena.space().hold();
-    let Some(page) = arena.live_page(index as u64) else {
+    let here = area.pages();
+    let first = index / AROUND * AROUND;
+    let window = first.max(here.start)..(first + AROUND).min(here.end);
+    // Until the pages are mapped: what is found stays.
+    let held = arena.space().hold();
+    let mut found = held.find();
+    let Some(first) = arena.live_pages(index, window, &mut found) else {
         // SAFETY: May be called at any time.
         return unsafe { raw::freelist_fault_sigbus() };
     };
     Window::Fault.open();
-    // SAFETY: The fault is the caller's, and we hold a reference to the page.
-    unsafe { raw::freelist_fault_insert(fault.cast(), page.as_ptr()) }
+    let (at, count) = ((index - first) as usize, found.pages().len());
+    let Some(page) = found.pages().get(at) else {
+        // SAFETY: May be called at any time.
+        return unsafe { raw::freelist_fault_sigbus() };
+    };
+    // SAFETY: The fault is the caller's, and what was found is there as the space is held.
+    let result = unsafe { raw::freelist_fault_insert(fault.cast(), *page) };
+    // What cannot be mapped now, or is already, is left to its own fault.
+    let _ = area.insert(&found, first, at + 1..count);
+    let _ = area.insert(&found, first, 0..at);
+    result
+}
+
+/// Maps nothing: that the function is there lets the kernel call [`fault`] under the area's own lock
+/// instead of that of the whole address space.
+///
+/// # Safety
+///
+/// None: its arguments are not used.
+unsafe extern "C" fn map_pages(
+    _fault: *mut bindings::vm_fault,
+    _first: usize,
+    _last: usize,
+) -> bindings::vm_fault_t {
+    0
 }

@@ -78,6 +78,7 @@ impl Arena {
         while let Some(most) = progress.next() {
             progress.stopped = self.collect(want, most, &mut kit, &mut batch).err();
             let mut offsets = [0; BATCH as usize];
+            let bytes = batch.first().map_or(0, Pending::block_bytes);
             for (offset, pending) in offsets.iter_mut().zip(&batch) {
                 *offset = pending.offset();
             }
@@ -102,6 +103,10 @@ impl Arena {
                     self.cancel(pending, &mut kit);
                 }
                 self.call_unlocked();
+            }
+            if want.populate {
+                let blocks = offsets.iter().take(stored);
+                self.populate(blocks.map(|offset| *offset..offset + bytes));
             }
         }
         progress.result()

@@ -17,6 +17,8 @@ pub(crate) struct Want {
     pub(crate) zero: bool,
     /// The caller waits until it is there, no longer than that.
     pub(crate) wait: Option<Deadline>,
+    /// It is mapped into the caller's address space, where the arena is.
+    pub(crate) populate: bool,
 }
 
 impl Want {

@@ -596,24 +596,28 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         None
     }
 
-    /// The page behind page number `page`, if a live block lies in it.
-    pub fn live_page(&self, page: u32) -> Option<&M::Page> {
+    /// The page numbers of the live block in which page number `page` lies, or `page` alone if
+    /// live blocks lie in it.
+    pub fn live_extent(&self, page: u32) -> Option<Range<u32>> {
         let (first, head) = self.directory.locate(page, Self::MAX_ORDER)?;
-        let live = match head {
-            Head::Live { pages, .. } => page - first < *pages,
-            Head::Broken(tree) => page == first && tree.any_live(),
-            _ => false,
+        let pages = match head {
+            Head::Live { pages, .. } => *pages,
+            Head::Broken(tree) if tree.any_live() => 1,
+            _ => return None,
         };
-        if !live {
-            return None;
-        }
+        let extent = first..first + pages;
+        extent.contains(&page).then_some(extent)
+    }
+
+    /// The page behind page number `page`.
+    pub fn page(&self, page: u32) -> Option<&M::Page> {
         self.directory.record(page)?.page.as_ref()
     }
 
     /// The page `index` of a pending block, if it is there already.
     pub fn pending_page(&self, pending: &Pending, index: u32) -> Option<&M::Page> {
         let first = (pending.start >> Self::PAGE_SHIFT) as u32;
-        self.directory.record(first + index)?.page.as_ref()
+        self.page(first + index)
     }
 
     /// The arena's counters.

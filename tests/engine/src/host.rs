@@ -325,6 +325,13 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
+    /// The page behind page number `page`, if a live block lies in it.
+    pub fn live_page(&self, page: u32) -> Option<&Page> {
+        let extent = self.engine.live_extent(page)?;
+        assert!(extent.clone().all(|page| self.engine.page(page).is_some()));
+        self.engine.page(page)
+    }
+
     /// Empties the quick lists.
     pub fn drain(&mut self) {
         self.engine.drain(&mut self.kit);

@@ -415,7 +415,7 @@ impl<const KIB: usize> Model<KIB> {
         for (start, (end, _)) in &self.live {
             for at in [*start, end - 1] {
                 let page = (at / Self::PAGE) as u32;
-                assert!(self.arena.engine.live_page(page).is_some());
+                assert!(self.arena.live_page(page).is_some());
             }
         }
     }

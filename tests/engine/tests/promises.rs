@@ -530,28 +530,28 @@ mod generic {
     pub fn only_pages_with_a_live_block_can_be_faulted_in<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
-        assert!(arena.engine.live_page(0).is_none());
+        assert!(arena.live_page(0).is_none());
         let (offset, _) = arena.alloc(request(5 * page, DEFAULT)).unwrap();
         let first = (offset / page) as u32;
         let mut ids = Vec::new();
         for index in 0..5 {
-            ids.push(arena.engine.live_page(first + index).unwrap().id);
+            ids.push(arena.live_page(first + index).unwrap().id);
         }
         ids.dedup();
         assert_eq!(ids.len(), 5);
         for index in 5..9 {
-            assert!(arena.engine.live_page(first + index).is_none());
+            assert!(arena.live_page(first + index).is_none());
         }
-        assert!(arena.engine.live_page(u32::MAX).is_none());
+        assert!(arena.live_page(u32::MAX).is_none());
         arena.free(offset).unwrap();
-        assert!(arena.engine.live_page(first).is_none());
+        assert!(arena.live_page(first).is_none());
 
         let mut pending = arena.reserve(request(64, DEFAULT)).unwrap();
         let broken = (pending.offset() / page) as u32;
         arena.back(&mut pending, 1);
-        assert!(arena.engine.live_page(broken).is_none());
+        assert!(arena.live_page(broken).is_none());
         arena.commit(pending);
-        assert!(arena.engine.live_page(broken).is_some());
+        assert!(arena.live_page(broken).is_some());
     }
 
     pub fn the_end_of_the_address_space_is_said<const KIB: usize>() {
@@ -745,7 +745,7 @@ mod generic {
             assert!(flags != LARGER || arena.counters().free_bytes == 0);
             for index in [0, 1, 100, 199] {
                 let at = (offset / page) as u32 + index;
-                assert!(arena.engine.live_page(at).is_some());
+                assert!(arena.live_page(at).is_some());
             }
             arena.end();
         }
@@ -833,7 +833,7 @@ mod generic {
             assert_eq!(arena.alloc(request(size, LARGER)), Err(Refusal::Empty));
         }
         assert_eq!(arena.free(block), Err(FreeError::NotLive));
-        assert!(arena.engine.live_page(leaving.page()).is_none());
+        assert!(arena.live_page(leaving.page()).is_none());
         assert!(arena.detach(64).is_none());
         arena.reattach(leaving);
         let (again, _) = arena.alloc(request(4 * page, LARGER)).unwrap();

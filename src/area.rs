@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The areas of an address space where an arena is mapped, and the pages in their page tables.
+
+use crate::{
+    engine::BATCH,
+    ffi::raw,
+    space::{
+        Found,
+        Space, //
+    },
+};
+use core::{
+    ops::Range,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    mm::virt::VmaRef,
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
+
+/// The caller's address space: as long as this lives, its areas stay as they are.
+///
+/// # Invariants
+///
+/// `0` is the address space of the thread that made this, which holds its lock for reading.
+pub(crate) struct Caller(NonNull<raw::mm_struct>);
+
+impl Caller {
+    /// Locks it. `None` when there is none, or the caller is being killed. May sleep.
+    pub(crate) fn lock() -> Option<Self> {
+        // SAFETY: May be called in the context of a task.
+        let mm = unsafe { raw::freelist_mm_lock() };
+        // INVARIANT: It was just locked.
+        NonNull::new(mm).map(Self)
+    }
+
+    /// The area at `address`, if it maps `space` and can be used.
+    pub(crate) fn area_at(&self, space: &Space, address: usize) -> Option<Area<'_>> {
+        // SAFETY: By the invariants of both, the address space is locked and the inode there.
+        let vma = unsafe { raw::freelist_area_at(self.0.as_ptr(), space.as_ptr(), address) };
+        self.area(vma)
+    }
+
+    /// The first area that ends behind `address`, maps `space` and can be used. Ends early for a
+    /// caller that is being killed.
+    pub(crate) fn area_from(&self, space: &Space, address: usize) -> Option<Area<'_>> {
+        // SAFETY: By the invariants of both, the address space is locked and the inode there.
+        let vma = unsafe { raw::freelist_area_from(self.0.as_ptr(), space.as_ptr(), address) };
+        self.area(vma)
+    }
+
+    fn area(&self, vma: *mut raw::vm_area_struct) -> Option<Area<'_>> {
+        // SAFETY: It is null, or an area of an address space that is locked as long as `self`
+        // lives; it maps the inode of an arena, as only `vma::map` lets one do.
+        (!vma.is_null()).then(|| unsafe { Area::from_raw(vma.cast()) })
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant this thread has locked it.
+        unsafe { raw::freelist_mm_unlock(self.0.as_ptr()) };
+    }
+}
+
+/// Part of an address space where part of an arena is mapped.
+///
+/// # Invariants
+///
+/// `vma::map` has set it up, and it stays as it is for as long as this lives.
+pub(crate) struct Area<'a>(&'a VmaRef);
+
+impl<'a> Area<'a> {
+    /// An area of the kernel.
+    ///
+    /// # Safety
+    ///
+    /// `vma::map` has set it up, and it is locked for as long as `'a`.
+    pub(crate) unsafe fn from_raw(vma: *const bindings::vm_area_struct) -> Self {
+        // SAFETY: By the caller's promise it is there and locked.
+        // INVARIANT: By the caller's promise.
+        Self(unsafe { VmaRef::from_raw(vma) })
+    }
+
+    /// The address behind it.
+    pub(crate) fn end(&self) -> usize {
+        self.0.end()
+    }
+
+    /// The page numbers of the arena that it maps.
+    pub(crate) fn pages(&self) -> Range<u64> {
+        // SAFETY: By the invariant the area is there, and its place in the file does not change.
+        let first = unsafe { (*self.0.as_ptr()).vm_pgoff } as u64;
+        let pages = (self.0.end() - self.0.start()) >> PAGE_SHIFT;
+        first..first + pages as u64
+    }
+
+    /// Where page number 0 is or would be: it may lie before the beginning of all addresses.
+    pub(crate) fn base(&self) -> usize {
+        let first = self.pages().start as usize;
+        self.0.start().wrapping_sub(first << PAGE_SHIFT)
+    }
+
+    /// Which of `count` pages from page number `first` on, at most a batch and all within the area,
+    /// are not mapped: a bit for each. None, if there is no memory for page tables. May sleep.
+    pub(crate) fn unmapped(&self, first: u64, count: usize) -> u64 {
+        let pages = self.pages();
+        if count == 0 || first < pages.start || first + count as u64 > pages.end {
+            return 0;
+        }
+        let count = count.min(BATCH as usize) as u32;
+        // SAFETY: By the invariant the area is there and locked; the entries lie in it.
+        unsafe { raw::freelist_area_empty(self.0.as_ptr().cast(), self.address_of(first), count) }
+    }
+
+    fn address_of(&self, page: u64) -> usize {
+        self.base().wrapping_add((page as usize) << PAGE_SHIFT)
+    }
+
+    /// Maps pages that were found, those of `range` among them, the first of all of them at page
+    /// number `first`, up to one that cannot be. Gives how many were mapped, and why not more:
+    /// `EBUSY` when the next one is already, `ENOMEM` when there is no memory for page tables,
+    /// `EFAULT` when they are not all within the area. May sleep.
+    pub(crate) fn insert(
+        &self,
+        found: &Found<'_>,
+        first: u64,
+        range: Range<usize>,
+    ) -> (usize, Result) {
+        let first = first + range.start as u64;
+        let pages = found.pages().get(range).unwrap_or_default();
+        let count = pages.len();
+        let mut left = count;
+        // SAFETY: By the invariant the area is there and locked, and may have pages that it takes
+        // references of its own to; where they do not lie in it the function refuses them. What
+        // was found is there, as the space is held.
+        let errno = unsafe {
+            raw::freelist_area_insert(
+                self.0.as_ptr().cast(),
+                self.address_of(first),
+                pages.as_ptr().cast_mut(),
+                &mut left,
+            )
+        };
+        (count - left, to_result(errno))
+    }
+}

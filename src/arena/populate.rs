@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Blocks that are mapped for their caller before it touches them: a page costs a tenth of a fault.
+//!
+//! Where the arena is not mapped there is nothing to do, and where there is no memory for page tables
+//! the rest is left to faults: the caller has its block in any case.
+
+use super::Arena;
+use crate::{
+    area::{
+        Area,
+        Caller, //
+    },
+    ffi,
+    window::Window, //
+};
+use core::ops::Range;
+use kernel::{
+    page::PAGE_SHIFT,
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
+
+impl Arena {
+    /// The arena was mapped, with page number 0 at `base`.
+    pub(crate) fn mapped_at(&self, base: usize) {
+        self.base.store(base, Relaxed);
+    }
+
+    /// Maps live blocks, given by where they begin and end, into the caller's address space. May
+    /// sleep.
+    pub(super) fn populate(&self, blocks: impl IntoIterator<Item = Range<u64>>) {
+        let Some(caller) = Caller::lock() else {
+            return;
+        };
+        for block in blocks {
+            let pages = block.start >> PAGE_SHIFT..block.end.div_ceil(1 << PAGE_SHIFT);
+            self.populate_block(&caller, pages);
+        }
+    }
+
+    fn populate_block(&self, caller: &Caller, pages: Range<u64>) {
+        // As a rule an arena is mapped once, and as a whole.
+        let base = self.base.load(Relaxed);
+        let address = base.wrapping_add((pages.start as usize) << PAGE_SHIFT);
+        let area = caller.area_at(&self.space, address);
+        if let Some(area) = area.filter(|area| area.base() == base) {
+            if pages.end <= area.pages().end {
+                return self.populate_part(&area, pages);
+            }
+        }
+        // Else in every area that has some of it.
+        let mut address = 0;
+        while let Some(area) = caller.area_from(&self.space, address) {
+            let has = area.pages();
+            let part = pages.start.max(has.start)..pages.end.min(has.end);
+            if !part.is_empty() {
+                self.mapped_at(area.base());
+                self.populate_part(&area, part);
+            }
+            address = area.end();
+        }
+    }
+
+    /// Maps what is live of some pages of an area.
+    fn populate_part(&self, area: &Area<'_>, part: Range<u64>) {
+        let mut next = part.start;
+        while next < part.end && !ffi::fatal_signal() {
+            // Until the pages are mapped: what is found stays.
+            let held = self.space.hold();
+            let mut found = held.find();
+            if self.live_pages(next, next..part.end, &mut found).is_none() {
+                break;
+            }
+            Window::Fault.open();
+            let count = found.pages().len();
+            let mut unmapped = area.unmapped(next, count);
+            while unmapped != 0 {
+                let at = unmapped.trailing_zeros();
+                let run = (unmapped >> at).trailing_ones();
+                let range = at as usize..(at + run) as usize;
+                let done = match area.insert(&found, next, range) {
+                    (_, Ok(())) => at + run,
+                    // One was touched meanwhile.
+                    (mapped, Err(error)) if error == EBUSY => at + mapped as u32 + 1,
+                    _ => return,
+                };
+                unmapped &= u64::MAX.checked_shl(done).unwrap_or(0);
+            }
+            next += count as u64;
+        }
+    }
+}
