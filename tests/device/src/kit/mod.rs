@@ -22,6 +22,12 @@ pub use cgroup::Cgroup;
 pub use ledger::Ledger;
 pub use view::View;
 
+/// Prints a figure that was measured, in words: it is shown with the result of all tests.
+#[macro_export]
+macro_rules! figure {
+    ($($words:tt)*) => { eprintln!("figure: {}", format_args!($($words)*)) };
+}
+
 /// Says how much work the longer tests do, from the harness to the test.
 pub const SCALE_VARIABLE: &str = "FREELIST_SCALE";
 

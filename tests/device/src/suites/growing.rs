@@ -7,6 +7,7 @@ use freelist::Arena;
 use nix::errno::Errno;
 use nix::sys::mman::MmapAdvise;
 
+use crate::figure;
 use crate::harness::{skip, suite};
 use crate::kit::trace::{PageAlloc, PageAllocs};
 use crate::kit::view::{ioctl_at, Plain};
@@ -59,7 +60,7 @@ fn high_orders_come_first() {
         let (data, _) = asked(&tracer, &arena, pages * page());
         assert_eq!(pages_of(&data), pages, "{data:?}");
         let orders = orders(&data);
-        eprintln!("{pages} pages in {} calls, orders {orders:?}", data.len());
+        figure!("{pages} pages in {} calls, orders {orders:?}", data.len());
         // A batch at a time: within each from high to low.
         let descending = orders.windows(2).filter(|pair| pair[0] < pair[1]).count();
         assert!(descending <= (pages as usize).div_ceil(64), "{orders:?}");
@@ -115,7 +116,7 @@ fn high_orders_are_asked_for_without_reclaim_and_nothing_kills() {
             other += rest.len();
         }
     }
-    eprintln!("{high} calls for high orders, {single} for single pages, {other} for other memory");
+    figure!("{high} calls for high orders, {single} for single pages, {other} for other memory");
     assert!(high > 0, "none was seen");
 }
 
@@ -165,7 +166,7 @@ fn in_pairs() -> (u64, u64) {
 fn a_fragmented_machine_grows_to_the_limit() {
     let _broken_up = fragment();
     let (pairs, all) = in_pairs();
-    eprintln!("of {all} free pages {pairs} have a neighbour");
+    figure!("of {all} free pages {pairs} have a neighbour");
     let tracer = PageAllocs::record(4096);
     let arena = arena();
     let limit = meminfo("MemFree") / 4 * 3 / MIB * MIB;
@@ -181,7 +182,7 @@ fn a_fragmented_machine_grows_to_the_limit() {
     }
     refused(arena.alloc(page(), DEFAULT), Errno::EDQUOT);
     assert_eq!(stat(&arena).held_bytes, limit);
-    eprintln!(
+    figure!(
         "{} MiB in {high} calls for high orders and {single} for single pages",
         limit / MIB
     );

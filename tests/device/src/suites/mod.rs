@@ -8,6 +8,7 @@ mod bulk;
 mod cgroup;
 mod concurrency;
 mod contig;
+mod cost;
 mod debugfs;
 mod errors;
 mod extension;
@@ -60,6 +61,7 @@ pub const ALL: &[Suite] = &[
     debugfs::SUITE,
     shown::SUITE,
     concurrency::SUITE,
+    cost::SUITE,
     races::SUITE,
     random::SUITE,
     cgroup::SUITE,

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use freelist::{Arena, Block};
 use nix::sys::mman::MmapAdvise;
 
+use crate::figure;
 use crate::harness::{skip, suite};
 use crate::kit::process::spawn_child;
 use crate::kit::{alloc, arena, free, meminfo, page, stat, system_page, Cgroup, View, KIB, MIB};
@@ -96,7 +97,7 @@ fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
     let wants = available + bytes / 4 * 3;
     spawn_child(|| use_up(wants)).succeed();
     let given = idle.given_back();
-    eprintln!(
+    figure!(
         "{} MiB available, {} MiB more in free blocks: {} MiB used by another, {} MiB given back",
         available / MIB,
         bytes / MIB,
@@ -116,7 +117,7 @@ fn another_process_of_the_cgroup_gets_what_an_idle_one_holds_in_free_blocks() {
         let wants = 48 * MIB;
         spawn_child(|| use_up(wants)).succeed();
         let given = idle.given_back();
-        eprintln!(
+        figure!(
             "a cgroup of {} MiB, {} MiB in free blocks: {} MiB used by another, {} MiB given back",
             max / MIB,
             bytes / MIB,

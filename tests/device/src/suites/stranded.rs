@@ -8,6 +8,7 @@ use freelist::trace::{Event, Trace};
 use freelist::{Arena, Flags};
 use nix::errno::Errno;
 
+use crate::figure;
 use crate::harness::suite;
 use crate::kit::{arena, page, random, refused, scaled, stat, DEFAULT, LARGER, MIB};
 
@@ -63,7 +64,7 @@ fn after_a_phase_of_small_blocks_every_page_serves_large_ones() {
     let held = stat(&arena).held_bytes;
     let large = exhaust(&arena, 4 * MIB, LARGER, Errno::ENOMEM);
     let serves = percent(large.len() as u64 * 4 * MIB, held);
-    eprintln!("phase change: {serves:.1} % of what is held serves requests for 4 MiB");
+    figure!("phase change: {serves:.1} % of what is held serves requests for 4 MiB");
     assert_eq!(large.len() as u64 * 4 * MIB, held);
     free_all(&arena, &large);
 }
@@ -89,7 +90,7 @@ fn one_live_block_a_page_strands_nothing() {
     assert_eq!(before.live_blocks, limit / page());
     let smaller = exhaust(&arena, 32, LARGER, Errno::ENOMEM);
     let serves = percent(smaller.len() as u64 * 32, before.free_bytes);
-    eprintln!("one live block a page: {serves:.1} % of what is free serves requests for 32 bytes");
+    figure!("one live block a page: {serves:.1} % of what is free serves requests for 32 bytes");
     assert!(serves >= 98.0, "{serves} %");
     assert_eq!(stat(&arena).held_bytes, before.held_bytes);
     free_all(&arena, &smaller);
@@ -140,7 +141,7 @@ fn replay(name: &str, file: &[u8], most: f64) {
     let held = held.max(stat(&arena).held_bytes);
     let peak = trace.peak().bytes;
     let ratio = held as f64 / peak as f64;
-    eprintln!(
+    figure!(
         "{name}: peak {:.2} MiB asked for, {:.2} MiB held: {ratio:.4}",
         peak as f64 / MIB as f64,
         held as f64 / MIB as f64

@@ -12,6 +12,7 @@ use nix::fcntl::OFlag;
 use nix::sys::mman::ProtFlags;
 use nix::sys::signal::Signal;
 
+use crate::figure;
 use crate::harness::suite;
 use crate::kit::process::signal_of;
 use crate::kit::view::{ioctl_at, splice_from, Plain};
@@ -236,7 +237,7 @@ fn metadata_of_what_left_is_given_back() {
     let idle = stat(&arena).metadata_bytes;
     arena.trim(0).unwrap();
     let after = stat(&arena).metadata_bytes;
-    eprintln!("metadata: empty {empty}, full {full}, free {idle}, trimmed {after} bytes");
+    figure!("metadata: empty {empty}, full {full}, free {idle}, trimmed {after} bytes");
     assert!(empty <= 16 * KIB, "an empty arena costs {empty} bytes");
     assert!(full > empty + 64 * KIB, "it was no test");
     assert!(after < empty + 64 * KIB, "{after} bytes stay");
@@ -256,7 +257,7 @@ fn after_a_phase_of_small_blocks_all_pages_leave() {
         assert_eq!(arena.free_bulk(batch).unwrap(), batch.len());
     }
     let freed = arena.trim(0).unwrap();
-    eprintln!(
+    figure!(
         "phase change: {:.1} % leaves by trim",
         freed as f64 * 100.0 / limit as f64
     );

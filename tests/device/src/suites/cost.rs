@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What calls and page faults cost, in instructions: in a VM whose clock counts
+//! them (`scripts/vm --icount`), so that the same figure comes out every time.
+//! Elsewhere there is nothing to measure.
+//!
+//! Each figure is the least of several rounds: what is more is the kernel's
+//! own business in between. Instructions say nothing of cache misses.
+
+use std::env;
+use std::time::Instant;
+
+use freelist::{Arena, Flags};
+
+use crate::figure;
+use crate::harness::{skip, suite};
+use crate::kit::{alloc, arena, free, page, stat, View, DEFAULT, KIB, MIB};
+
+suite!("freelist_cost":
+    an_allocation_costs_the_same_with_a_thousand_blocks_and_a_million,
+    an_allocation_costs_the_same_with_one_arena_and_a_thousand,
+    a_batch_costs_less_than_single_calls,
+    pages_are_mapped_and_given_back_at_these_costs,
+);
+
+/// Set where the clock counts instructions, one a nanosecond.
+const ICOUNT: &str = "FREELIST_ICOUNT";
+/// Rounds of a measurement, of which the least counts.
+const ROUNDS: usize = 7;
+/// How much more something may cost that ought to cost the same.
+const SAME: f64 = 1.10;
+
+/// Instructions of one of `count` operations that `round` does.
+fn cost(count: u64, mut round: impl FnMut()) -> f64 {
+    if env::var_os(ICOUNT).is_none() {
+        skip("the clock counts no instructions here; needs scripts/vm --icount");
+    }
+    let least = (0..ROUNDS).map(|_| {
+        let start = Instant::now();
+        round();
+        start.elapsed().as_nanos()
+    });
+    least.min().unwrap_or(0) as f64 / count as f64
+}
+
+/// Costs of a block: taken and given back at once; and many taken, then all
+/// given back in another order, which no short list can hide.
+fn costs(arena: &Arena, size: u64) -> [f64; 2] {
+    const COUNT: u64 = 400;
+    let pair = cost(COUNT, || {
+        for _ in 0..COUNT {
+            free(arena, alloc(arena, size));
+        }
+    });
+    let many = cost(COUNT, || {
+        let blocks: Vec<_> = (0..COUNT).map(|_| alloc(arena, size)).collect();
+        // Every seventh, so that neighbours are not given back together.
+        for index in 0..COUNT as usize {
+            free(arena, blocks[index * 7 % COUNT as usize]);
+        }
+    });
+    [pair, many]
+}
+
+fn compare(what: &str, few: [f64; 2], many: [f64; 2]) {
+    for (how, few, many) in [("at once", few[0], many[0]), ("later", few[1], many[1])] {
+        let ratio = many / few;
+        figure!("{what}, freed {how}: {few:.0} and {many:.0} instructions: {ratio:.3}");
+        assert!(ratio <= SAME, "{ratio} times as much");
+    }
+}
+
+/// Live blocks of 32 bytes, every other one of those that there are.
+fn litter(arena: &Arena, count: usize) {
+    let mut offsets = vec![0; 1000];
+    for _ in 0..2 * count / offsets.len() {
+        assert_eq!(arena.alloc_bulk(32, DEFAULT, &mut offsets).unwrap(), 1000);
+        let every_other: Vec<u64> = offsets.iter().copied().step_by(2).collect();
+        assert_eq!(arena.free_bulk(&every_other).unwrap(), 500);
+    }
+    assert!(stat(arena).live_blocks >= count as u64);
+}
+
+fn an_allocation_costs_the_same_with_a_thousand_blocks_and_a_million() {
+    for size in [64, 2 * page(), 100 * KIB] {
+        let (few, many) = (arena(), arena());
+        let _ = cost(1, || {});
+        litter(&few, 1000);
+        litter(&many, 1_000_000);
+        compare(
+            &format!("{size} bytes with 10^3 and 10^6 live blocks"),
+            costs(&few, size),
+            costs(&many, size),
+        );
+    }
+}
+
+fn an_allocation_costs_the_same_with_one_arena_and_a_thousand() {
+    let one = arena();
+    let few = costs(&one, 64);
+    let others: Vec<Arena> = (0..1000).map(|_| arena()).collect();
+    for other in &others {
+        alloc(other, 64);
+    }
+    compare("64 bytes with 1 and 1,000 arenas", few, costs(&one, 64));
+}
+
+fn a_batch_costs_less_than_single_calls() {
+    const BATCH: usize = 64;
+    let arena = arena();
+    let mut offsets = [0; BATCH];
+    let batch = cost(BATCH as u64, || {
+        assert_eq!(arena.alloc_bulk(64, DEFAULT, &mut offsets).unwrap(), BATCH);
+        assert_eq!(arena.free_bulk(&offsets).unwrap(), BATCH);
+    });
+    let [single, _] = costs(&arena, 64);
+    figure!("64 bytes, allocated and freed: {single:.0} instructions by itself, {batch:.0} in a batch of 64");
+    assert!(batch < single);
+}
+
+fn pages_are_mapped_and_given_back_at_these_costs() {
+    let bytes = 4 * MIB;
+    let pages = bytes / page();
+    let arena = arena();
+    let view = View::shared(&arena, 0, 16 * MIB as usize);
+    let touch = |offset: u64| {
+        for index in 0..pages {
+            view.store((offset + index * page()) as usize, 1);
+        }
+    };
+    let ways = [
+        ("by faults", Flags::empty()),
+        ("with POPULATE", Flags::POPULATE),
+    ];
+    for (way, flags) in ways {
+        if !Flags::from_bits_retain(arena.info().unwrap().features as u32).contains(flags) {
+            continue;
+        }
+        let fresh = cost(pages, || {
+            arena.trim(0).unwrap();
+            let block = arena.alloc(bytes, DEFAULT | flags).unwrap();
+            touch(block.offset);
+            free(&arena, block);
+        });
+        figure!("new memory touched {way}, and trimmed: {fresh:.0} instructions a page");
+    }
+    let reused = cost(pages, || {
+        let block = alloc(&arena, bytes);
+        touch(block.offset);
+        free(&arena, block);
+    });
+    figure!("memory used again, and touched: {reused:.0} instructions a page");
+    let anonymous = cost(pages, || {
+        let view = View::anonymous(bytes as usize);
+        for index in 0..pages {
+            view.store((index * page()) as usize, 1);
+        }
+    });
+    figure!("anonymous memory touched, and unmapped: {anonymous:.0} instructions a page");
+    assert!(reused < anonymous / 10.0);
+}
