@@ -59,8 +59,8 @@ impl Arena {
     ) -> Result {
         while pending.missing() > 0 {
             let promise = match self.promise(pending, request.grow) {
-                // Free memory is of no use to it, but its room is.
-                Err(error) if error == edquot() && request.fresh => {
+                // Free memory is of no use to it, but its room is, unless it is set aside.
+                Err(error) if error == edquot() && request.fresh && self.waiters() == 0 => {
                     let missing = pending.missing().into();
                     // What somebody waits for is not to be given up.
                     let waited = self.waiters() > 0;

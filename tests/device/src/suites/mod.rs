@@ -21,6 +21,7 @@ mod limits;
 mod mapping;
 mod mmap;
 mod pointers;
+mod populate;
 mod pressure;
 mod races;
 mod random;
@@ -47,6 +48,7 @@ pub const ALL: &[Suite] = &[
     zero::SUITE,
     header::SUITE,
     contig::SUITE,
+    populate::SUITE,
     limits::SUITE,
     waiting::SUITE,
     trim::SUITE,

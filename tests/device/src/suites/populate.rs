@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Blocks that are mapped before they are touched, and faults that map more
+//! than one page.
+
+use std::ops::Range;
+
+use freelist::{Arena, Block, Flags};
+use nix::sys::mman::{MmapAdvise, ProtFlags};
+
+use crate::harness::suite;
+use crate::kit::process::spawn_child;
+use crate::kit::{
+    alloc, arena, check, free, page, pages, stat, system_page, View, DEFAULT, KIB, MIB,
+};
+
+suite!("freelist_populate":
+    a_populated_block_is_mapped_before_it_is_touched,
+    without_the_flag_nothing_is_mapped,
+    a_block_that_comes_again_is_mapped_where_it_is_not_yet,
+    blocks_of_a_batch_are_mapped,
+    with_zero_and_header_it_is_what_they_say,
+    without_a_mapping_it_is_a_block_like_any,
+    holes_and_other_protections_are_no_obstacle,
+    another_mapping_is_found_when_the_last_is_gone,
+    the_callers_own_mapping_is_populated,
+    a_refused_request_maps_nothing,
+    a_fault_maps_16_pages_of_its_block_and_no_others,
+    a_fault_stays_within_its_mapping,
+);
+
+const FLAGS: Flags = DEFAULT.union(Flags::POPULATE);
+const SIZES: [u64; 7] = [1, 100, 4 * KIB, 20_000, 64 * KIB, 300 * KIB, 3 * MIB];
+
+/// All of the arena's first bytes.
+fn view(arena: &Arena) -> View {
+    View::shared(arena, 0, 64 * MIB as usize)
+}
+
+/// The pages that a block lies in, of a view of the whole arena.
+fn pages_of(block: Block) -> Range<usize> {
+    let end = (block.offset + block.bytes).div_ceil(page());
+    (block.offset / page()) as usize..end as usize
+}
+
+/// Which of some pages are mapped.
+fn mapped(view: &View, pages: Range<usize>) -> Vec<bool> {
+    let frames = pages::frames(view, pages.start * system_page(), pages.len());
+    frames.iter().map(Option::is_some).collect()
+}
+
+#[track_caller]
+fn all_mapped(view: &View, pages: Range<usize>) {
+    let mapped = mapped(view, pages.clone());
+    assert!(mapped.iter().all(|yes| *yes), "{pages:?}: {mapped:?}");
+}
+
+#[track_caller]
+fn none_mapped(view: &View, pages: Range<usize>) {
+    let mapped = mapped(view, pages.clone());
+    assert!(!mapped.iter().any(|yes| *yes), "{pages:?}: {mapped:?}");
+}
+
+fn a_populated_block_is_mapped_before_it_is_touched() {
+    for size in SIZES {
+        let arena = arena();
+        let view = view(&arena);
+        // So that it does not begin where the mapping does.
+        let before = alloc(&arena, 40_000);
+        let block = arena.alloc(size, FLAGS).unwrap();
+        let here = pages_of(block);
+        all_mapped(&view, here.clone());
+        none_mapped(&view, here.end..here.end + 20);
+        if size > page() {
+            none_mapped(&view, pages_of(before));
+        }
+        // It is this block's memory.
+        view.store(block.offset as usize, 1);
+        assert_eq!(view.load(block.offset as usize), 1);
+    }
+}
+
+/// Else the test above would show nothing.
+fn without_the_flag_nothing_is_mapped() {
+    let arena = arena();
+    let view = view(&arena);
+    for size in SIZES {
+        none_mapped(&view, pages_of(alloc(&arena, size)));
+    }
+}
+
+fn a_block_that_comes_again_is_mapped_where_it_is_not_yet() {
+    let arena = arena();
+    let view = view(&arena);
+    let block = arena.alloc(300 * KIB, FLAGS).unwrap();
+    let at = block.offset as usize;
+    view.set_bytes(at, b"kept");
+    for dropped in [0..0, 0..10, 60..75, 3..4, 0..75] {
+        let bytes = dropped.start * system_page()..dropped.end * system_page();
+        if !bytes.is_empty() {
+            let range = at + bytes.start..at + bytes.end;
+            view.advise(range, MmapAdvise::MADV_DONTNEED).unwrap();
+        }
+        free(&arena, block);
+        assert_eq!(arena.alloc(300 * KIB, FLAGS).unwrap().offset, block.offset);
+        all_mapped(&view, pages_of(block));
+        assert_eq!(view.bytes(at, 4), b"kept");
+    }
+    free(&arena, block);
+    arena.trim(0).unwrap();
+    none_mapped(&view, pages_of(block));
+    let block = arena.alloc(300 * KIB, FLAGS).unwrap();
+    all_mapped(&view, pages_of(block));
+}
+
+fn blocks_of_a_batch_are_mapped() {
+    for size in [100, 4 * KIB, 20_000] {
+        let arena = arena();
+        let view = view(&arena);
+        let mut offsets = [0; 150];
+        let done = arena.alloc_bulk(size, FLAGS, &mut offsets).unwrap();
+        assert_eq!(done, offsets.len());
+        for offset in offsets {
+            all_mapped(
+                &view,
+                pages_of(Block {
+                    offset,
+                    bytes: size,
+                }),
+            );
+        }
+    }
+}
+
+fn with_zero_and_header_it_is_what_they_say() {
+    let arena = arena();
+    let view = view(&arena);
+    let flags = FLAGS | Flags::ZERO | Flags::HEADER;
+    for size in [29, 5 * page()] {
+        let block = arena.alloc(size, flags).unwrap();
+        all_mapped(&view, pages_of(block));
+        let bytes = block.bytes as usize;
+        view.set_bytes(block.offset as usize, &vec![7; bytes]);
+        free(&arena, block);
+        let block = arena.alloc(size, flags).unwrap();
+        let all = view.bytes(block.offset as usize, bytes);
+        assert!(all.iter().all(|byte| *byte == 0));
+        free(&arena, block);
+    }
+    let block = arena.alloc(9 * page(), FLAGS | Flags::CONTIG).unwrap();
+    all_mapped(&view, pages_of(block));
+}
+
+fn without_a_mapping_it_is_a_block_like_any() {
+    let arena = arena();
+    let block = arena.alloc(MIB, FLAGS).unwrap();
+    let view = view(&arena);
+    none_mapped(&view, pages_of(block));
+    drop(view);
+    // The mapping that was there last is gone, and something else is there.
+    let other = View::anonymous(64 * MIB as usize);
+    let again = arena.alloc(MIB, FLAGS).unwrap();
+    none_mapped(&other, 0..256);
+    free(&arena, block);
+    free(&arena, again);
+    assert_eq!(stat(&arena).live_blocks, 0);
+}
+
+/// Peer: mm selftests of split mappings.
+fn holes_and_other_protections_are_no_obstacle() {
+    let arena = arena();
+    let mut view = view(&arena);
+    let block = alloc(&arena, 100 * page());
+    let first = pages_of(block).start;
+    let range = |pages: Range<usize>| {
+        (first + pages.start) * system_page()..(first + pages.end) * system_page()
+    };
+    view.protect(range(10..20), ProtFlags::PROT_READ).unwrap();
+    view.protect(range(30..40), ProtFlags::PROT_NONE).unwrap();
+    view.unmap(range(50..60)).unwrap();
+    free(&arena, block);
+    assert_eq!(
+        arena.alloc(100 * page(), FLAGS).unwrap().offset,
+        block.offset
+    );
+    for pages in [0..30, 40..50, 60..100] {
+        all_mapped(&view, first + pages.start..first + pages.end);
+    }
+    none_mapped(&view, first + 30..first + 40);
+    // What is protected is so, populated or not.
+    view.touch(range(10..20).start);
+    assert!(crate::kit::process::signal_of(|| view.store(range(10..20).start, 1)).is_some());
+    check();
+}
+
+fn another_mapping_is_found_when_the_last_is_gone() {
+    let arena = arena();
+    let first = view(&arena);
+    let block = alloc(&arena, 20 * page());
+    let start = pages_of(block).start;
+    // Of a part of the block only, where it begins, at an address of its own.
+    let part = View::shared(&arena, block.offset + 4 * page(), 8 * system_page());
+    free(&arena, block);
+    let block = arena.alloc(20 * page(), FLAGS).unwrap();
+    all_mapped(&first, start..start + 20);
+    drop(part);
+    let second = view(&arena);
+    let other = arena.alloc(20 * page(), FLAGS).unwrap();
+    all_mapped(&second, pages_of(other));
+    drop(second);
+    let third = arena.alloc(20 * page(), FLAGS).unwrap();
+    all_mapped(&first, pages_of(third));
+    let fourth = arena.alloc(20 * page(), FLAGS).unwrap();
+    all_mapped(&first, pages_of(fourth));
+    free(&arena, block);
+}
+
+fn the_callers_own_mapping_is_populated() {
+    let arena = arena();
+    let view = view(&arena);
+    let block = arena.alloc(20 * page(), FLAGS).unwrap();
+    all_mapped(&view, pages_of(block));
+    let start = pages_of(block).end;
+    spawn_child(|| {
+        let block = arena.alloc(32 * page(), FLAGS).unwrap();
+        assert!(pages_of(block).start >= start);
+        all_mapped(&view, pages_of(block));
+    })
+    .succeed();
+    none_mapped(&view, start..start + 100);
+}
+
+fn a_refused_request_maps_nothing() {
+    let arena = arena();
+    let view = view(&arena);
+    arena.set_limit(10 * page()).unwrap();
+    assert!(arena.alloc(11 * page(), FLAGS).is_err());
+    assert!(arena.alloc(page(), Flags::POPULATE).is_err());
+    none_mapped(&view, 0..64);
+}
+
+fn a_fault_maps_16_pages_of_its_block_and_no_others() {
+    let arena = arena();
+    let view = view(&arena);
+    let block = alloc(&arena, 40 * page());
+    let first = pages_of(block).start;
+    assert_eq!(first % 16, 0);
+    view.touch((first + 21) * system_page());
+    none_mapped(&view, first..first + 16);
+    all_mapped(&view, first + 16..first + 32);
+    none_mapped(&view, first + 32..first + 64);
+    // The window's end is beyond the block's.
+    view.store((first + 38) * system_page(), 1);
+    all_mapped(&view, first + 32..first + 40);
+    none_mapped(&view, first + 40..first + 64);
+    // Each of these is a block by itself.
+    let blocks: Vec<Block> = (0..8).map(|_| alloc(&arena, page())).collect();
+    let touched = pages_of(blocks[3]).start;
+    view.touch(touched * system_page());
+    for block in blocks {
+        let here = pages_of(block);
+        assert_eq!(mapped(&view, here.clone()), [here.start == touched]);
+    }
+}
+
+fn a_fault_stays_within_its_mapping() {
+    let arena = arena();
+    let block = alloc(&arena, 16 * page());
+    let view = View::shared(&arena, block.offset + 3 * page(), 5 * system_page());
+    none_mapped(&view, 0..5);
+    view.touch(2 * system_page());
+    all_mapped(&view, 0..5);
+    check();
+}
