@@ -375,12 +375,13 @@ impl Arena {
         self.state.lock().events.failures.count(error);
     }
 
-    /// All of its counters, of one moment.
-    pub(crate) fn snapshot(&self, snapshot: &mut Snapshot) {
+    /// All of its counters, of one moment. Gives how many wait at that.
+    pub(crate) fn snapshot(&self, snapshot: &mut Snapshot) -> u32 {
         let state = self.state.lock();
         let counters = state.engine.counters();
         let metadata = size_of::<Self>() as u64 + metadata_bytes(&counters);
         snapshot.add(&counters, metadata, state.limit, &state.events);
+        state.waiters.count()
     }
 
     /// The same by size class, added to what is in `classes`.

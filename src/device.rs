@@ -196,9 +196,14 @@ fn alloc_bulk(arena: &Arena, mode: Mode, argument: Argument) -> Result {
         told += stored as u32;
         stored
     });
-    if result == Err(ERESTARTSYS) {
+    match result {
         // Where the call is made again it waits on, for something at least.
-        answer(0, rest(if asked.timeout_ns < 0 { i64::MIN } else { 1 }))?;
+        Err(ERESTARTSYS) => answer(0, rest(if asked.timeout_ns < 0 { i64::MIN } else { 1 }))?,
+        // It has waited since it told what there is. That is told, whatever becomes of this.
+        Ok(done) if done < asked.count && want.wait.is_some() => {
+            let _ = answer(done, rest(i64::MIN));
+        }
+        _ => {}
     }
     result.map(|_| ())
 }

@@ -185,28 +185,30 @@ impl View for Arenas {
     fn show(registry: &Registry, out: &SeqFile) -> Result {
         seq_print!(
             out,
-            "{:>6} {:>7} {:>14} {:>14} {:>14} {:>14} {}\n",
+            "{:>6} {:>7} {:>14} {:>14} {:>14} {:>14} {:>7} {}\n",
             "id",
             "pid",
             "live",
             "free",
             "held",
             "limit",
+            "waiters",
             "name"
         );
         registry.for_each(|arena| {
             let mut snapshot = Snapshot::default();
-            arena.snapshot(&mut snapshot);
+            let waiters = arena.snapshot(&mut snapshot);
             let stat = snapshot.stat();
             seq_print!(
                 out,
-                "{:>6} {:>7} {:>14} {:>14} {:>14} {:>14} {}\n",
+                "{:>6} {:>7} {:>14} {:>14} {:>14} {:>14} {:>7} {}\n",
                 arena.id(),
                 arena.owner().pid(),
                 stat.live_bytes,
                 stat.free_bytes,
                 stat.held_bytes,
                 stat.limit_bytes,
+                waiters,
                 arena.owner()
             );
         });

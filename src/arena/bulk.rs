@@ -6,6 +6,7 @@
 //! What was done stays done, so an error is the answer only when nothing was.
 
 use super::{
+    wait::is_shortage,
     Arena,
     Want, //
 };
@@ -113,7 +114,8 @@ impl Arena {
     }
 
     /// Fills an empty batch with at most `most` blocks that are ready to be given out; at an error
-    /// those before it are there.
+    /// those before it are there. Waits only for the first: what there is is given out before
+    /// anybody sleeps.
     fn collect(
         &self,
         want: &Want,
@@ -124,12 +126,20 @@ impl Arena {
         while batch.len() < most {
             let first = batch.len();
             self.reserve_some(want, most, kit, batch);
-            let result = self.prepare_from(first, want, kit, batch);
+            let mut result = self.prepare_from(first, want, kit, batch);
+            let waits_later = want.wait.is_some() && !batch.is_empty();
             if batch.len() == first {
-                // None in one go: one by itself, which waits if so asked.
-                Self::push(batch, self.obtain(want, kit)?);
-            } else if want.wait.is_none() {
-                result?;
+                // None in one go: one by itself.
+                let one = if waits_later {
+                    self.attempt(want, None, kit)
+                } else {
+                    self.obtain(want, kit)
+                };
+                result = one.map(|pending| Self::push(batch, pending));
+            }
+            match result {
+                Err(error) if waits_later && is_shortage(error) => return Ok(()),
+                result => result?,
             }
         }
         Ok(())
@@ -187,6 +197,7 @@ impl Arena {
                         self.cancel(pending, kit);
                     }
                 }
+                self.call_unlocked();
                 return Err(error);
             }
             done += 1;

@@ -100,7 +100,7 @@ impl Drop for Place<'_> {
 }
 
 /// Whether more memory would help.
-fn is_shortage(error: Error) -> bool {
+pub(super) fn is_shortage(error: Error) -> bool {
     error == ENOMEM || error == edquot()
 }
 
@@ -144,9 +144,19 @@ impl Arena {
     }
 
     /// One look.
-    fn attempt(&self, want: &Want, ticket: Option<Ticket>, kit: &mut KernelKit) -> Result<Pending> {
+    pub(super) fn attempt(
+        &self,
+        want: &Want,
+        ticket: Option<Ticket>,
+        kit: &mut KernelKit,
+    ) -> Result<Pending> {
         let pending = self.reserve(want, ticket, kit)?;
-        self.prepared(pending, want, kit)
+        self.prepared(pending, want, kit).inspect_err(|_| {
+            // What it had is free again, and somebody may wait for it; a waiter says so itself.
+            if ticket.is_none() {
+                self.call_unlocked();
+            }
+        })
     }
 
     fn wait_for(&self, want: &Want, deadline: Deadline, kit: &mut KernelKit) -> Result<Pending> {

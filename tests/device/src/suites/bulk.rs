@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use freelist::uapi::{
     freelist_bulk, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE_BULK, FREELIST_WAIT,
 };
-use freelist::{Arena, Flags};
+use freelist::{Arena, Flags, Timeout};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::mman::ProtFlags;
@@ -45,6 +45,9 @@ suite!("freelist_bulk":
     a_batch_that_is_killed_stops,
     arrays_and_requests_that_change_under_the_call_lose_nothing,
     threads_never_share_a_block_of_a_batch,
+    what_there_is_is_given_out_before_a_batch_waits,
+    a_timeout_is_for_the_whole_batch,
+    a_batch_that_may_not_wait_gives_what_there_is,
 );
 
 /// A request for as many blocks as `array` has room for, from its byte `at` on.
@@ -519,4 +522,72 @@ fn threads_never_share_a_block_of_a_batch() {
         }
     });
     nothing_is_live(arena);
+}
+
+/// An arena that may hold 10 pages, and as many live blocks but for `free`.
+fn full_arena(free: usize) -> (Arena, Vec<u64>) {
+    let arena = arena();
+    arena.set_limit(10 * page()).unwrap();
+    let mut offsets = vec![0; 10];
+    assert_eq!(arena.alloc_bulk(page(), DEFAULT, &mut offsets).unwrap(), 10);
+    arena.free_bulk(&offsets[10 - free..]).unwrap();
+    offsets.truncate(10 - free);
+    (arena, offsets)
+}
+
+fn what_there_is_is_given_out_before_a_batch_waits() {
+    let (arena, held) = full_arena(4);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let mut offsets = [0; 8];
+            let mut timeout = Timeout::from(Duration::from_secs(20));
+            let done = arena.alloc_bulk_wait(page(), DEFAULT, &mut timeout, &mut offsets);
+            (done.unwrap(), timeout.left().unwrap())
+        });
+        // Its first four are live while it waits for the others.
+        while arena.stat().unwrap().live_blocks < 10 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(50));
+        assert!(!waiter.is_finished());
+        arena.free_bulk(&held[..2]).unwrap();
+        while arena.stat().unwrap().live_blocks < 10 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!waiter.is_finished());
+        arena.free_bulk(&held[2..4]).unwrap();
+        let (done, left) = waiter.join().unwrap();
+        assert_eq!(done, 8);
+        assert!(left < Duration::from_secs(20), "{left:?}");
+    });
+    assert_eq!(stat(&arena).live_blocks, 10);
+}
+
+fn a_timeout_is_for_the_whole_batch() {
+    let (arena, _held) = full_arena(3);
+    let mut offsets = [0; 8];
+    let time = Duration::from_millis(200);
+    let (mut timeout, start) = (Timeout::from(time), Instant::now());
+    let done = arena.alloc_bulk_wait(page(), DEFAULT, &mut timeout, &mut offsets);
+    assert_eq!(done.unwrap(), 3);
+    assert!(start.elapsed() >= time, "{:?}", start.elapsed());
+    // Asking for the rest tells why.
+    let mut timeout = Timeout::from(time);
+    let rest = arena.alloc_bulk_wait(page(), DEFAULT, &mut timeout, &mut offsets[3..]);
+    refused(rest, Errno::ETIMEDOUT);
+    assert!(start.elapsed() >= 2 * time, "{:?}", start.elapsed());
+    assert_eq!(stat(&arena).timeouts, 2);
+    assert_eq!(stat(&arena).live_blocks, 10);
+}
+
+fn a_batch_that_may_not_wait_gives_what_there_is() {
+    let (arena, _held) = full_arena(3);
+    let mut offsets = [0; 8];
+    let flags = DEFAULT | Flags::WAIT;
+    assert_eq!(arena.alloc_bulk(page(), flags, &mut offsets).unwrap(), 3);
+    refused(
+        arena.alloc_bulk(page(), flags, &mut offsets[3..]),
+        Errno::EAGAIN,
+    );
+    assert_eq!(stat(&arena).waits, 0);
 }
