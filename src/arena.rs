@@ -209,7 +209,6 @@ impl Arena {
         let result = answer(pending.offset(), pending.block_bytes());
         if result.is_err() {
             self.cancel(pending, &mut kit);
-            self.call_unlocked();
             return result;
         }
         let extent = pending.extent();
@@ -245,8 +244,7 @@ impl Arena {
         }
     }
 
-    /// Undoes a reservation: the pages that it brought leave, in batches. Others are to be called
-    /// after that. May sleep.
+    /// Undoes a reservation: the pages that it brought leave, in batches. May sleep.
     fn cancel(&self, pending: Pending, kit: &mut KernelKit) {
         let mut rest = Some(pending);
         while let Some(pending) = rest {
@@ -265,6 +263,7 @@ impl Arena {
             self.shared_limit.give(pages << PAGE_SHIFT);
             ffi::resched();
         }
+        self.call_unlocked();
     }
 
     /// Gives free pages back to the system until at most `keep` bytes of them are held. Gives the
@@ -333,7 +332,7 @@ impl Arena {
         let mut kit = KernelKit::default();
         let mut state = self.state.lock();
         let taken = state.free(offset, &mut kit)?;
-        self.call(&mut state, None);
+        self.call(&mut state);
         drop(state);
         match taken {
             Some(taken) => self.retire(taken, &mut kit),

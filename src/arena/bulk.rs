@@ -92,18 +92,14 @@ impl Arena {
                 progress.stopped = Some(EFAULT);
             }
             progress.done += stored as u32;
-            let undone = batch.len() - stored;
             let mut rest = batch.drain_all();
             let mut state = self.state.lock();
             for pending in rest.by_ref().take(stored) {
                 state.engine.commit(pending);
             }
             drop(state);
-            if undone > 0 {
-                for pending in rest {
-                    self.cancel(pending, &mut kit);
-                }
-                self.call_unlocked();
+            for pending in rest {
+                self.cancel(pending, &mut kit);
             }
             if want.populate {
                 let blocks = offsets.iter().take(stored);
@@ -250,7 +246,7 @@ impl Arena {
                 }
                 progress.done += 1;
             }
-            self.call(&mut state, None);
+            self.call(&mut state);
         }
         progress.result()
     }

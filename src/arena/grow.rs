@@ -258,7 +258,10 @@ impl Arena {
     /// Gives back what is left of a promise.
     fn forget(&self, promise: Promise) {
         if promise.bytes > 0 {
-            self.state.lock().promised -= promise.bytes;
+            let mut state = self.state.lock();
+            state.promised -= promise.bytes;
+            self.call(&mut state);
+            drop(state);
             self.shared_limit.give(promise.bytes);
         }
     }

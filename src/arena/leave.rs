@@ -86,6 +86,7 @@ impl Arena {
             for piece in pieces.into_iter().flatten() {
                 state.engine.reattach(piece);
             }
+            self.call(&mut state);
             return 0;
         }
         self.unmap(&pieces);

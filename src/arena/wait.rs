@@ -95,7 +95,7 @@ impl Drop for Place<'_> {
         if state.waiters.count() == 0 {
             state.engine.merge_at_once(false, &mut kit);
         }
-        self.arena.call(&mut state, None);
+        self.arena.call(&mut state);
     }
 }
 
@@ -198,8 +198,6 @@ impl Arena {
                 && state
                     .engine
                     .could_serve(&want.request, room, &mut KernelKit::default());
-            // What it has put back may serve somebody else.
-            self.call(&mut state, Some(ticket));
             drop(state);
             let sleeper = sleeper.as_ref().filter(|_| !short);
             self.sleep(ticket, sleeper, deadline, short)?;
@@ -265,9 +263,9 @@ impl Arena {
         }
     }
 
-    /// Memory may be available that was not before: wakes whose turn it is, and who polls. `by` has
-    /// only put back what it could not use.
-    pub(super) fn call(&self, state: &mut State, by: Option<Ticket>) {
+    /// Memory may be available that was not before: wakes whose turn it is, and who polls, but never
+    /// the caller himself.
+    pub(super) fn call(&self, state: &mut State) {
         if state.waiters.count() == 0 && state.refused.is_none() {
             return;
         }
@@ -276,7 +274,9 @@ impl Arena {
         let State {
             engine, waiters, ..
         } = state;
-        let called = waiters.call(by, |request, all| {
+        let caller = current!().as_ptr();
+        let is_caller = |task: &Who| task.as_ptr() == caller;
+        let called = waiters.call(is_caller, |request, all| {
             let request = Request {
                 modest: !all,
                 grow: request.grow && all,
@@ -294,7 +294,7 @@ impl Arena {
 
     /// The same, for whoever does not hold the lock.
     pub(super) fn call_unlocked(&self) {
-        self.call(&mut self.state.lock(), None);
+        self.call(&mut self.state.lock());
     }
 
     /// Bytes of new pages that the limits allow.

@@ -240,10 +240,11 @@ impl<R, W, S: DerefMut<Target = [Seat<R, W>]>> Waiters<R, W, S> {
     /// Something has come back, or somebody has left: calls whose turn it is and who `could` be
     /// served, given its request and whether it may have what is set aside. Gives those to be woken.
     ///
-    /// `by` has brought that about with a look that led nowhere, and is not called for it.
+    /// Nobody calls himself: what a waiter puts back after a look that led nowhere would lead it
+    /// nowhere again.
     pub fn call(
         &mut self,
-        by: Option<Ticket>,
+        is_caller: impl Fn(&W) -> bool,
         mut could: impl FnMut(&R, bool) -> bool,
     ) -> [Option<&W>; 2] {
         let oldest = self.oldest();
@@ -252,7 +253,7 @@ impl<R, W, S: DerefMut<Target = [Seat<R, W>]>> Waiters<R, W, S> {
         let tickets = [oldest, if small == oldest { NONE } else { small }];
         let called = [(tickets[0], true), (tickets[1], false)].map(|(ticket, all)| {
             let waiter = self.waiter_mut(ticket)?;
-            if by == Some(Ticket(ticket)) {
+            if is_caller(&waiter.wake) {
                 return None;
             }
             // One that is looking has perhaps seen what was there before.

@@ -60,11 +60,13 @@ impl State {
         true
     }
 
-    fn call(&mut self, by: Option<Ticket>) {
+    fn call(&mut self) {
+        let caller = thread::current().id();
         let (pages, parts) = (self.pages, self.parts);
-        let called = self
-            .line
-            .call(by, |want, all| Self::could(pages, parts, want, all));
+        let called = self.line.call(
+            |thread| thread.id() == caller,
+            |want, all| Self::could(pages, parts, want, all),
+        );
         for thread in called.into_iter().flatten() {
             thread.unpark();
         }
@@ -92,7 +94,7 @@ impl Arena {
             Want::Pages(count) => state.pages += count,
             Want::Part => state.parts += 1,
         }
-        state.call(None);
+        state.call();
     }
 
     /// A request that does not wait.
@@ -128,7 +130,7 @@ impl Arena {
             state.came.retain(|came| *came != id);
         }
         state.line.leave(ticket);
-        state.call(None);
+        state.call();
     }
 
     /// A request that waits. `fails`: so many looks lead nowhere although they could, as when the
@@ -171,7 +173,7 @@ impl Arena {
             }
             let all = state.line.may_have_all(Some(ticket));
             let short = all && State::could(state.pages, state.parts, &want, all);
-            state.call(Some(ticket));
+            state.call();
             drop(state);
             if short {
                 assert!(failed, "what came during the look was missed");
@@ -363,9 +365,9 @@ fn seats_are_used_again_and_tables_grow() {
     }
     while let Some((id, ticket)) = tickets.pop_front() {
         assert!(line.may_have_all(Some(ticket)));
-        let called = line.call(None, |_, all| all);
+        let called = line.call(|_| false, |_, all| all);
         assert_eq!(called, [Some(&id), None]);
-        assert_eq!(line.call(None, |_, all| all), [None, None]);
+        assert_eq!(line.call(|_| false, |_, all| all), [None, None]);
         line.leave(ticket);
     }
     assert!(line.may_have_all(None));
