@@ -134,6 +134,9 @@ impl<'a> Area<'a> {
         let first = first + range.start as u64;
         let pages = found.pages().get(range).unwrap_or_default();
         let count = pages.len();
+        if count == 0 {
+            return (0, Ok(()));
+        }
         let mut left = count;
         // SAFETY: By the invariant the area is there and locked, and may have pages that it takes
         // references of its own to; where they do not lie in it the function refuses them. What

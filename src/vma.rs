@@ -54,7 +54,9 @@ static OPERATIONS: Table<bindings::vm_operations_struct> = Table(bindings::vm_op
     ..pin_init::zeroed()
 });
 
-/// Pages that one fault maps at most: a window of so many, aligned.
+/// Pages that one fault maps at most: a window of so many, aligned. Instructions a page of 4 MiB
+/// touched from end to end, and a touch of 64 of its pages anywhere: 2481 and 2425 with 1, 691 and
+/// 4470 with 8, 550 and 5222 with 16, 481 and 6666 with 32.
 const AROUND: u64 = 16;
 
 /// A page of the mapping is touched: maps it if a live block lies in it, and what the same block has
