@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Makes every call in every way that gives the same answer each time, and
+ * prints the answers. Compiled for 32 and for 64 bit: both print the same, or
+ * the layout differs somewhere.
+ * Peer: 32-bit layout.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "freelist.h"
+
+static const char *call = "";
+
+static void put(const char *name, unsigned long long value)
+{
+	printf("%s.%s %#llx\n", call, name, value);
+}
+
+/* Makes a call; prints its name and what it says. */
+static int made(int fd, const char *name, unsigned long request, void *argument)
+{
+	int result = ioctl(fd, request, argument);
+
+	call = name;
+	put("errno", result ? errno : 0);
+	return result;
+}
+
+static unsigned long long alloc(int fd, unsigned long long size, unsigned int flags,
+				long long timeout_ns)
+{
+	struct freelist_alloc request = {
+		.size = size, .flags = flags, .timeout_ns = timeout_ns,
+	};
+
+	if (made(fd, "alloc", FREELIST_IOC_ALLOC, &request))
+		return -1;
+	put("offset", request.offset);
+	put("block_bytes", request.block_bytes);
+	put("timeout_ns", request.timeout_ns);
+	return request.offset;
+}
+
+static void release(int fd, unsigned long long offset)
+{
+	struct freelist_free request = { .offset = offset };
+
+	made(fd, "free", FREELIST_IOC_FREE, &request);
+}
+
+static void bulk(int fd, unsigned long request, unsigned long long size, unsigned int count,
+		 unsigned long long offsets, unsigned int flags)
+{
+	struct freelist_bulk many = {
+		.size = size, .offsets = offsets, .count = count, .flags = flags,
+	};
+
+	made(fd, request == FREELIST_IOC_FREE_BULK ? "free_bulk" : "alloc_bulk", request, &many);
+	put("done", many.done);
+}
+
+static void limit(int fd, unsigned long long bytes, unsigned long long span)
+{
+	struct freelist_limit bounds = { .bytes = bytes, .span = span };
+
+	made(fd, "limit", FREELIST_IOC_LIMIT, &bounds);
+	put("bytes", bounds.bytes);
+	put("span", bounds.span);
+}
+
+static void trim(int fd, unsigned long long keep_bytes)
+{
+	struct freelist_trim request = { .keep_bytes = keep_bytes };
+
+	made(fd, "trim", FREELIST_IOC_TRIM, &request);
+	put("freed_bytes", request.freed_bytes);
+}
+
+static void counters(int fd)
+{
+	struct freelist_stat stat;
+
+	memset(&stat, 255, sizeof(stat));
+	made(fd, "stat", FREELIST_IOC_STAT, &stat);
+	put("live_blocks", stat.live_blocks);
+	put("live_bytes", stat.live_bytes);
+	put("free_bytes", stat.free_bytes);
+	put("held_bytes", stat.held_bytes);
+	put("metadata_bytes", stat.metadata_bytes);
+	put("limit_bytes", stat.limit_bytes);
+	put("requested_bytes", stat.requested_bytes);
+	put("allocs", stat.allocs);
+	put("frees", stat.frees);
+	put("grows", stat.grows);
+	put("splits", stat.splits);
+	put("merges", stat.merges);
+	put("waits", stat.waits);
+	put("timeouts", stat.timeouts);
+	put("trims", stat.trims);
+	put("failures", stat.failures);
+	put("reserved", stat.reserved[14]);
+}
+
+int main(void)
+{
+	static const unsigned long long sizes[] = {
+		0, 1, 32, 33, 2048, 2049, 4096, 5000, 65536, 5347738, 0x40000000, 0x40000001,
+		0x100000001, 0xffffffff00000001, -1ULL,
+	};
+	static unsigned long long offsets[200];
+	struct freelist_info info;
+	const unsigned int span = 256 << 20;
+	unsigned int i, j;
+	char *base;
+	int fd = open("/dev/freelist", O_RDWR);
+
+	if (fd < 0) {
+		perror("/dev/freelist");
+		return 1;
+	}
+	memset(&info, 255, sizeof(info));
+	made(fd, "info", FREELIST_IOC_INFO, &info);
+	put("abi", info.abi);
+	put("page_size", info.page_size);
+	put("min_shift", info.min_shift);
+	put("max_shift", info.max_shift);
+	put("arena_bytes", info.arena_bytes);
+	put("limit_bytes", info.limit_bytes);
+	put("features", info.features);
+
+	limit(fd, 0, 0x100000001);
+	limit(fd, 0, -1ULL);
+	limit(fd, 0x700000001, 0);
+	limit(fd, 64 << 20, span);
+	/* A program of 32 bits can map no more. */
+	base = mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (base == MAP_FAILED) {
+		perror("mmap");
+		return 1;
+	}
+
+	for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		for (j = 0; j < 128; j++) {
+			unsigned long long offset = alloc(fd, sizes[i], j, 0);
+
+			if (offset == -1ULL)
+				continue;
+			base[offset] = 1;
+			base[offset + sizes[i] - 1] = 1;
+			release(fd, offset);
+			release(fd, offset);
+		}
+	}
+	for (i = 0; i < 8; i++)
+		alloc(fd, 64, 1 << (7 + i), 0);
+	alloc(fd, 64, FREELIST_DEFAULT, 1);
+	alloc(fd, 48 << 20, FREELIST_DEFAULT, 0);
+	alloc(fd, 32 << 20, FREELIST_DEFAULT | FREELIST_WAIT, 1000);
+	alloc(fd, 4096, FREELIST_DEFAULT | FREELIST_WAIT, -0x100000001);
+	release(fd, 0x100000000);
+	release(fd, 0xffffffff00000000);
+	release(fd, 3);
+
+	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 200, (unsigned long)offsets, FREELIST_DEFAULT);
+	for (i = 0; i < 200; i++)
+		put("offset", offsets[i]);
+	bulk(fd, FREELIST_IOC_FREE_BULK, 0, 150, (unsigned long)offsets, 0);
+	bulk(fd, FREELIST_IOC_FREE_BULK, 0, 200, (unsigned long)offsets, 0);
+	bulk(fd, FREELIST_IOC_FREE_BULK, 0, 0, (unsigned long)offsets, 0);
+	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, 0, FREELIST_DEFAULT);
+	/* Where an address of 32 bits ends there is nothing for either. */
+	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, 0xffffffff00000000, FREELIST_DEFAULT);
+	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, -8ULL, FREELIST_DEFAULT);
+
+	trim(fd, 0x100000000);
+	trim(fd, 4096);
+	trim(fd, 0);
+	limit(fd, 0, span);
+	made(fd, "info", FREELIST_IOC_INFO, NULL);
+	made(fd, "unknown", _IO(FREELIST_IOC_MAGIC, 99), NULL);
+	counters(fd);
+	return 0;
+}
