@@ -188,8 +188,8 @@ impl Arena {
         &self.space
     }
 
-    /// Gives one block to a caller as it is wanted, who has it when `answer` (its offset, its bytes) has told so.
-    /// If that fails nothing has happened. May sleep.
+    /// Gives one block to a caller as it is wanted, who has it when `answer` (its offset, its bytes)
+    /// has told so. If that fails nothing has happened. May sleep.
     ///
     /// | error | when |
     /// | --- | --- |

@@ -17,8 +17,8 @@ use crate::{
 use kernel::prelude::*;
 
 impl Arena {
-    /// A reserved block as it is wanted: with all its pages, zero if so asked, with its header. Where that cannot be
-    /// had it is undone. May sleep.
+    /// A reserved block as it is wanted: with all its pages, zero if so asked, with its header. Where
+    /// that cannot be had it is undone. May sleep.
     ///
     /// `EDQUOT` when a limit forbids its pages, `ENOMEM` when memory is short, `EINTR` when the
     /// caller is being killed.

@@ -34,7 +34,7 @@
 #define FREELIST_ZERO		8	/* the block reads as zero */
 #define FREELIST_CONTIG		16	/* physically contiguous, always fresh: with GROW, without WAIT */
 #define FREELIST_HEADER		32	/* the classic 16-byte header before the block */
-#define FREELIST_POPULATE	64	/* mapped before the call returns */
+#define FREELIST_POPULATE	64	/* mapped for the caller before the call returns */
 
 #define FREELIST_DEFAULT	(FREELIST_LARGER | FREELIST_GROW)
 
@@ -101,9 +101,9 @@ struct freelist_free {
  *	negative for ever; 0 without %FREELIST_WAIT, and for FREE_BULK. Out:
  *	what is left of it.
  * @done: out: elements done, from the first; in FREE_BULK also those whose
- *	header was overwritten. Fewer than @count is a success
- *	all the same: ask for the rest to learn why. The call is refused, and
- *	this untouched, only when not one was done.
+ *	header was overwritten. Fewer than @count is a success all the same:
+ *	ask for the rest to learn why. The call is refused, and this untouched,
+ *	only when not one was done.
  * @reserved: in: must be 0.
  */
 struct freelist_bulk {
