@@ -193,7 +193,6 @@ impl Arena {
                         self.cancel(pending, kit);
                     }
                 }
-                self.call_unlocked();
                 return Err(error);
             }
             done += 1;
