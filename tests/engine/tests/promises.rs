@@ -77,6 +77,7 @@ at_every_page_size! {
     a_phase_change_from_small_to_large_needs_no_new_page;
     one_live_block_a_page_leaves_the_rest_to_small_requests;
     low_offsets_are_used_first;
+    a_trimmed_arena_begins_at_its_beginning;
     the_largest_of_a_class_can_be_had_from_its_own_list;
     an_arena_that_ends_loses_no_page;
     the_same_size_again_is_neither_split_nor_merged;
@@ -637,6 +638,19 @@ mod generic {
         for index in 0..40u64 {
             let (offset, _) = arena.alloc(request(page, DEFAULT)).unwrap();
             assert_eq!(offset, index * page);
+        }
+    }
+
+    pub fn a_trimmed_arena_begins_at_its_beginning<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        for pages in [1, 3, 16, 100] {
+            let mut arena = Arena::<KIB>::new(1 << 20);
+            for _ in 0..3 {
+                let (offset, _) = arena.alloc(request(pages * page, DEFAULT)).unwrap();
+                assert_eq!(offset, 0);
+                arena.free(offset).unwrap();
+                arena.trim(0);
+            }
         }
     }
 
