@@ -6,7 +6,7 @@
 #
 #	make KDIR=/path/to/build [W=1] [CLIPPY=1]
 
-KERNEL ?= $(shell sed -n 's/^series //p' qemu/versions | head -n 1)
+KERNEL ?= $(shell sed -n 's/^series //p' qemu/versions | sed -n 1p)
 export KERNEL
 
 ifdef KDIR

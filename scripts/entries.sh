@@ -59,7 +59,8 @@ need_kernel() {
 	local name=$1 series=$1 key recipe=1 release
 	need_versions
 	if [ "$name" = debug ]; then
-		series=$(known_series | head -n 1)
+		series=$(known_series)
+		series=${series%%$'\n'*}
 		[ -n "$series" ] || die "the archive has no kernel of the series in qemu/versions"
 	elif [ ! -e "$VERSIONS/$series/release" ]; then
 		die "no kernel $name: it is debug or one of $(setting series | paste -sd' ') that the archive has" \

@@ -12,6 +12,8 @@ die() { say "$*"; exit 1; }
 
 # The value of a key in qemu/versions: `setting suite`.
 setting() { sed -n "s/^$1[[:space:]]\\+//p" "$TOP/qemu/versions"; }
+# The series that is meant where none is named.
+default_series() { setting series | sed -n 1p; }
 
 # The lines of a file that are neither blank nor comments.
 lines_of() { sed -e 's/[[:space:]]*#.*//' -e '/^$/d' "$1"; }
