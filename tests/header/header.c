@@ -122,6 +122,115 @@ static int report(int passed, const char *promise)
 	return passed;
 }
 
+/* 1 when the call fails with @error. */
+static int refused(int fd, unsigned long request, void *argument, int error)
+{
+	errno = 0;
+	return ioctl(fd, request, argument) == -1 && errno == error;
+}
+
+#define BATCH 100
+
+/*
+ * The other calls, as a 32-bit program has to use them too: with a span that it
+ * can map, and addresses as numbers of 64 bits.
+ */
+static void other_calls(const char *device)
+{
+	static __u64 offsets[BATCH];
+	const __u64 span = (__u64)64 << 20;
+	struct freelist_limit limit;
+	struct freelist_alloc request;
+	struct freelist_bulk bulk;
+	struct freelist_trim trim;
+	struct freelist_stat stat;
+	struct freelist_info info;
+	char *base;
+	int same, i, fd;
+
+	fd = open(device, O_RDWR);
+	memset(&limit, 0, sizeof(limit));
+	limit.bytes = (__u64)1 << 20;
+	limit.span = span;
+	report(ioctl(fd, FREELIST_IOC_LIMIT, &limit) == 0 &&
+	       limit.bytes == (__u64)1 << 20 && limit.span == span &&
+	       ioctl(fd, FREELIST_IOC_INFO, &info) == 0 &&
+	       info.arena_bytes == span && info.limit_bytes == limit.bytes,
+	       "limit_bounds_the_arena");
+
+	base = (char *)mmap(NULL, (size_t)span, PROT_READ | PROT_WRITE,
+			    MAP_SHARED, fd, 0);
+	report(base != (char *)MAP_FAILED, "the_whole_arena_is_mapped");
+	if (base == (char *)MAP_FAILED)
+		return;
+
+	memset(&bulk, 0, sizeof(bulk));
+	bulk.size = 3000;
+	bulk.offsets = (__u64)(unsigned long)offsets;
+	bulk.count = BATCH;
+	bulk.flags = FREELIST_DEFAULT | FREELIST_ZERO;
+	same = ioctl(fd, FREELIST_IOC_ALLOC_BULK, &bulk) == 0 &&
+	       bulk.done == BATCH && bulk.count == BATCH && bulk.size == 3000;
+	for (i = 0; same && i < BATCH; i++)
+		memset(base + offsets[i], i, 3000);
+	for (i = 0; same && i < BATCH; i++)
+		same = base[offsets[i]] == (char)i &&
+		       base[offsets[i] + 2999] == (char)i;
+	report(same, "a_batch_gives_blocks_of_memory");
+
+	memset(&request, 0, sizeof(request));
+	request.size = 29;
+	request.flags = FREELIST_DEFAULT | FREELIST_HEADER;
+	report(ioctl(fd, FREELIST_IOC_ALLOC, &request) == 0 &&
+	       request.block_bytes == 48 && request.offset % 64 == 16 &&
+	       ioctl(fd, FREELIST_IOC_FREE, &request.offset) == 0,
+	       "a_block_may_have_a_header");
+
+	/* More than is left: waited for in vain, and what is left of the time. */
+	memset(&request, 0, sizeof(request));
+	request.size = (__u64)900 << 10;
+	request.flags = FREELIST_DEFAULT | FREELIST_WAIT;
+	request.timeout_ns = 2000000;
+	same = refused(fd, FREELIST_IOC_ALLOC, &request, ETIMEDOUT);
+	request.timeout_ns = 0;
+	report(same && refused(fd, FREELIST_IOC_ALLOC, &request, EAGAIN),
+	       "waiting_has_an_end");
+
+	request.size = (__u64)5 << 32;
+	same = refused(fd, FREELIST_IOC_ALLOC, &request, E2BIG);
+	request.size = (__u64)2 << 20;
+	same = same && refused(fd, FREELIST_IOC_ALLOC, &request, EDQUOT);
+	request.reserved = 1;
+	same = same && refused(fd, FREELIST_IOC_ALLOC, &request, EINVAL);
+	bulk.offsets = ~(__u64)4095;
+	bulk.done = 0;
+	same = same && refused(fd, FREELIST_IOC_ALLOC_BULK, &bulk, EFAULT);
+	report(same && refused(fd, FREELIST_IOC_STAT, NULL, EFAULT),
+	       "what_is_wrong_is_refused");
+
+	bulk.offsets = (__u64)(unsigned long)offsets;
+	bulk.size = 0;
+	bulk.flags = 0;
+	report(ioctl(fd, FREELIST_IOC_FREE_BULK, &bulk) == 0 &&
+	       bulk.done == BATCH, "a_batch_takes_all_back");
+
+	memset(&trim, 0, sizeof(trim));
+	trim.keep_bytes = 2 * (__u64)info.page_size;
+	memset(&stat, 0, sizeof(stat));
+	report(ioctl(fd, FREELIST_IOC_TRIM, &trim) == 0 &&
+	       trim.freed_bytes >= (__u64)BATCH * 3000 / 2 &&
+	       ioctl(fd, FREELIST_IOC_STAT, &stat) == 0 &&
+	       stat.live_blocks == 0 &&
+	       stat.held_bytes == 2 * (__u64)info.page_size &&
+	       stat.trims == trim.freed_bytes / info.page_size &&
+	       stat.allocs == BATCH + 1 && stat.frees == BATCH + 1 &&
+	       stat.timeouts == 1 && stat.limit_bytes == limit.bytes,
+	       "trim_gives_free_pages_back");
+
+	munmap(base, (size_t)span);
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	const char *device = argc > 1 ? argv[1] : "/dev/freelist";
@@ -134,7 +243,7 @@ int main(int argc, char **argv)
 	int fd;
 
 	printf("KTAP version 1\n1..1\n");
-	printf("    KTAP version 1\n    # Subtest: freelist_header\n    1..6\n");
+	printf("    KTAP version 1\n    # Subtest: freelist_header\n    1..14\n");
 
 	fd = open(device, O_RDWR);
 	report(fd >= 0, "the_device_opens");
@@ -183,6 +292,7 @@ int main(int argc, char **argv)
 		munmap(block, length);
 	if (fd >= 0)
 		close(fd);
+	other_calls(device);
 	printf("%s 1 freelist_header\n", failed ? "not ok" : "ok");
 	return failed != 0;
 }

@@ -5,8 +5,10 @@
 //! Peer: dmabuf-heaps (old and new structure).
 
 use freelist::uapi::{
-    freelist_alloc, freelist_free, freelist_info, freelist_stat, FREELIST_IOC_ALLOC,
-    FREELIST_IOC_FREE, FREELIST_IOC_INFO, FREELIST_IOC_STAT,
+    freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_stat,
+    freelist_trim, FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE,
+    FREELIST_IOC_FREE_BULK, FREELIST_IOC_INFO, FREELIST_IOC_LIMIT, FREELIST_IOC_STAT,
+    FREELIST_IOC_TRIM,
 };
 use freelist::Arena;
 use nix::errno::Errno;
@@ -22,6 +24,8 @@ suite!("freelist_extension":
     a_shorter_request_is_extended_with_zeros,
     a_shorter_answer_is_cut,
     a_structure_of_no_bytes_is_all_zeros,
+    every_structure_may_be_longer_if_it_ends_in_zeros,
+    every_structure_may_be_shorter,
     the_direction_does_not_matter,
     calls_that_only_answer_read_nothing,
 );
@@ -167,6 +171,100 @@ fn a_structure_of_no_bytes_is_all_zeros() {
     assert_eq!(first.offset, 0, "low offsets are used first");
     assert_eq!(of_none(FREELIST_IOC_FREE), Ok(0));
     assert_eq!(stat(&arena).live_blocks, 0);
+}
+
+/// Good requests of the calls that change more than one block, on an arena of
+/// 1 MiB at most that has 8 free pages.
+fn good(array: &View) -> [(u32, Vec<u8>); 4] {
+    let bulk = freelist_bulk {
+        size: 64,
+        offsets: array.address(0).get() as u64,
+        count: 4,
+        flags: freelist::uapi::FREELIST_DEFAULT,
+        ..Default::default()
+    };
+    let release = freelist_bulk {
+        size: 0,
+        flags: 0,
+        ..bulk
+    };
+    let limit = freelist_limit {
+        bytes: 1 << 20,
+        span: 0,
+    };
+    let trim = freelist_trim {
+        keep_bytes: 2 * page(),
+        ..Default::default()
+    };
+    [
+        (FREELIST_IOC_ALLOC_BULK, bulk.to_bytes()),
+        (FREELIST_IOC_FREE_BULK, release.to_bytes()),
+        (FREELIST_IOC_LIMIT, limit.to_bytes()),
+        (FREELIST_IOC_TRIM, trim.to_bytes()),
+    ]
+}
+
+/// An arena with 8 free pages.
+fn with_free_pages() -> Arena {
+    let arena = arena();
+    let block = alloc(&arena, 8 * page());
+    free(&arena, block);
+    arena
+}
+
+fn every_structure_may_be_longer_if_it_ends_in_zeros() {
+    let array = View::anonymous(64);
+    for more in longer(FREELIST_IOC_ALLOC_BULK) {
+        let arena = with_free_pages();
+        for (request, exact) in good(&array) {
+            let mut spoiled = exact.clone();
+            spoiled.resize(exact.len() + more, 0);
+            *spoiled.last_mut().unwrap() = 1;
+            let before = stat(&arena);
+            let result = call(&arena, request, &mut spoiled);
+            assert_eq!(result, Err(Errno::E2BIG), "{request:#x}, {more} bytes more");
+            let failures = before.failures + 1;
+            assert_eq!(stat(&arena), freelist::Stat { failures, ..before });
+
+            let mut bytes = exact.clone();
+            bytes.resize(exact.len() + more, 0);
+            call(&arena, request, &mut bytes).unwrap();
+            assert!(bytes[exact.len()..].iter().all(|byte| *byte == 0));
+            assert_ne!(bytes[..exact.len()], exact, "it is answered");
+        }
+        let after = stat(&arena);
+        assert_eq!((after.allocs, after.frees), (5, 5));
+        assert_eq!((after.limit_bytes, after.held_bytes), (1 << 20, 2 * page()));
+    }
+}
+
+fn every_structure_may_be_shorter() {
+    let arena = with_free_pages();
+    let array = View::anonymous(64);
+    let [(_, bulk), (_, release), ..] = good(&array);
+    // Without the answer's fields, and the time: as if they were 0.
+    for len in [24, 32] {
+        call(&arena, FREELIST_IOC_ALLOC_BULK, &mut bulk.clone()[..len]).unwrap();
+        assert_eq!(stat(&arena).live_blocks, 4);
+        call(&arena, FREELIST_IOC_FREE_BULK, &mut release.clone()[..len]).unwrap();
+        assert_eq!(stat(&arena).live_blocks, 0);
+    }
+    // Without flags nothing may be done, without a count there is nothing to do.
+    for (len, errno) in [(20, Errno::ENOMEM), (16, Errno::EINVAL), (0, Errno::EINVAL)] {
+        let size = 64 * page();
+        let mut bulk = bulk.clone();
+        bulk[..8].copy_from_slice(&size.to_le_bytes());
+        let result = call(&arena, FREELIST_IOC_ALLOC_BULK, &mut bulk[..len]);
+        assert_eq!(result, Err(errno), "of {len} bytes");
+    }
+    // A limit alone; nothing at all.
+    let mut limit = (1u64 << 20).to_le_bytes();
+    call(&arena, FREELIST_IOC_LIMIT, &mut limit).unwrap();
+    call(&arena, FREELIST_IOC_LIMIT, &mut []).unwrap();
+    assert_eq!(arena.info().unwrap().limit_bytes, 1 << 20);
+    // To keep nothing is what zeros say.
+    call(&arena, FREELIST_IOC_TRIM, &mut []).unwrap();
+    assert_eq!(stat(&arena).held_bytes, 0);
 }
 
 fn the_direction_does_not_matter() {

@@ -11,15 +11,18 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use freelist::uapi::{
-    freelist_alloc, freelist_free, freelist_info, freelist_stat, FREELIST_IOC_ALLOC,
-    FREELIST_IOC_FREE, FREELIST_IOC_INFO, FREELIST_IOC_STAT,
+    freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_stat,
+    freelist_trim, FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE,
+    FREELIST_IOC_FREE_BULK, FREELIST_IOC_INFO, FREELIST_IOC_LIMIT, FREELIST_IOC_STAT,
+    FREELIST_IOC_TRIM,
 };
-use freelist::{Arena, Block};
+use freelist::{Arena, Block, Flags};
 use nix::errno::Errno;
 
 use crate::harness::{skip, suite};
 use crate::kit::view::{ioctl_at, write_from, Plain};
-use crate::kit::{alloc, arena, free, page, raw, stat, View, DEFAULT, KIB};
+use crate::kit::waiter::waiting;
+use crate::kit::{alloc, arena, check, free, page, raw, stat, View, DEFAULT, KIB, MIB};
 
 suite!("freelist_fail_nth":
     open_fails_cleanly,
@@ -29,6 +32,11 @@ suite!("freelist_fail_nth":
     alloc_fails_cleanly_beside_other_blocks,
     free_fails_only_by_its_pointer,
     a_fault_fails_cleanly,
+    batches_fail_cleanly,
+    special_blocks_fail_cleanly,
+    moving_fails_cleanly,
+    limit_and_trim_fail_cleanly,
+    waiting_fails_cleanly,
 );
 
 /// More failure points than any call has.
@@ -272,4 +280,188 @@ fn a_fault_fails_cleanly() {
     }
     assert_eq!(stat(&arena).live_blocks, 1);
     free(&arena, block);
+}
+
+/// Sweeps the failure points of one call, each in an arena of its own, of which
+/// `new` also says how many blocks are live. `after` is told how the call ended
+/// and undoes it.
+#[track_caller]
+fn sweep_new(
+    prepared: impl Fn() -> Prepared,
+    new: impl Fn() -> (Arena, u64),
+    after: impl Fn(&Arena, &Prepared, Result<i32, Errno>),
+) {
+    let switch = FailNth::new();
+    for nth in 1..MOST {
+        let (arena, live) = new();
+        let call = prepared();
+        let (result, failed) = switch.run(nth, || call.make(&arena));
+        after(&arena, &call, result);
+        assert_eq!(stat(&arena).live_blocks, live, "point {nth}");
+        check();
+        arena.alloc(64, DEFAULT).expect("the next is served");
+        if !failed {
+            eprintln!("{} failure points", nth - 1);
+            return;
+        }
+    }
+    panic!("more than {MOST} failure points");
+}
+
+fn batches_fail_cleanly() {
+    let array = View::anonymous(8 * 70);
+    let bulk = |size, count| freelist_bulk {
+        size,
+        offsets: array.address(0).get() as u64,
+        count,
+        flags: DEFAULT.bits(),
+        ..Default::default()
+    };
+    let release = |done| freelist_bulk {
+        size: 0,
+        flags: 0,
+        ..bulk(0, done)
+    };
+    for (size, count) in [(96, 5), (3 * page(), 4)] {
+        sweep_new(
+            || Prepared::new(FREELIST_IOC_ALLOC_BULK, bulk(size, count)),
+            || (arena(), 0),
+            |arena, call, result| {
+                // What was done stays done, and is told.
+                let done = made(result).map_or(0, |_| call.answer::<freelist_bulk>().done);
+                assert_eq!(stat(arena).live_blocks, u64::from(done));
+                if done > 0 {
+                    let freed = raw::free_bulk(arena, release(done)).unwrap();
+                    assert_eq!(freed.done, done);
+                }
+            },
+        );
+    }
+    sweep_new(
+        || Prepared::new(FREELIST_IOC_FREE_BULK, release(70)),
+        || {
+            let arena = arena();
+            raw::alloc_bulk(&arena, bulk(64, 70)).unwrap();
+            (arena, 0)
+        },
+        |arena, call, result| {
+            match result {
+                Ok(_) => {
+                    let done = u64::from(call.answer::<freelist_bulk>().done);
+                    assert_eq!(stat(arena).live_blocks, 70 - done);
+                }
+                // The last write alone can fail after the releases.
+                Err(errno) => assert_eq!(errno, Errno::EFAULT),
+            }
+            let offsets = array.bytes(0, 8 * 70);
+            for offset in offsets.chunks_exact(8) {
+                let offset = u64::from_le_bytes(offset.try_into().unwrap());
+                let _ = raw::free(arena, offset);
+            }
+        },
+    );
+}
+
+fn special_blocks_fail_cleanly() {
+    for (size, flags) in [
+        (100, Flags::HEADER),
+        (3 * page(), Flags::HEADER | Flags::ZERO),
+        (5 * page(), Flags::CONTIG),
+        (2 * page(), Flags::POPULATE),
+    ] {
+        let request = freelist_alloc {
+            flags: (DEFAULT | flags).bits(),
+            ..raw::request(size)
+        };
+        sweep_new(
+            || Prepared::new(FREELIST_IOC_ALLOC, request),
+            || (arena(), 0),
+            |arena, call, result| {
+                if made(result).is_some() {
+                    arena.free(call.answer::<freelist_alloc>().offset).unwrap();
+                }
+            },
+        );
+    }
+}
+
+/// The pages of free blocks move to a request at the limit.
+fn moving_fails_cleanly() {
+    sweep_new(
+        || Prepared::new(FREELIST_IOC_ALLOC, raw::request(4 * page())),
+        || {
+            let arena = arena();
+            arena.set_limit(16 * page()).unwrap();
+            let blocks: Vec<Block> = (0..16).map(|_| alloc(&arena, page())).collect();
+            for block in blocks.iter().step_by(2) {
+                free(&arena, *block);
+            }
+            (arena, 8)
+        },
+        |arena, call, result| {
+            if made(result).is_some() {
+                arena.free(call.answer::<freelist_alloc>().offset).unwrap();
+            }
+        },
+    );
+}
+
+fn limit_and_trim_fail_cleanly() {
+    let idle = || {
+        let arena = arena();
+        let block = alloc(&arena, MIB);
+        alloc(&arena, 64);
+        free(&arena, block);
+        (arena, 1)
+    };
+    let limit = freelist_limit {
+        bytes: 64 * KIB,
+        span: 0,
+    };
+    sweep_new(
+        || Prepared::new(FREELIST_IOC_LIMIT, limit),
+        idle,
+        |arena, _, result| {
+            let now = arena.info().unwrap().limit_bytes;
+            match made(result) {
+                Some(_) => assert_eq!(now, 64 * KIB),
+                None => assert_ne!(now, 64 * KIB),
+            }
+        },
+    );
+    sweep_new(
+        || Prepared::new(FREELIST_IOC_TRIM, freelist_trim::default()),
+        idle,
+        |arena, call, result| {
+            if made(result).is_some() {
+                let freed = call.answer::<freelist_trim>().freed_bytes;
+                assert_eq!(freed, stat(arena).trims * page());
+                assert_eq!(freed, MIB);
+            }
+        },
+    );
+}
+
+fn waiting_fails_cleanly() {
+    let request = waiting(page(), DEFAULT, Some(std::time::Duration::from_millis(1)));
+    sweep_new(
+        || Prepared::new(FREELIST_IOC_ALLOC, request),
+        || {
+            let arena = arena();
+            arena.set_limit(page()).unwrap();
+            let parts = [0; 4].map(|_| alloc(&arena, page() / 4));
+            free(&arena, parts[2]);
+            (arena, 3)
+        },
+        |arena, _, result| {
+            let errno = result.expect_err("there is no such block");
+            let expected = [Errno::ETIMEDOUT, Errno::ENOMEM, Errno::EFAULT];
+            assert!(expected.contains(&errno), "{errno}");
+            // Nobody is left in the line: the next goes first.
+            alloc(arena, page() / 4);
+            let live = stat(arena).live_blocks;
+            assert_eq!(live, 4);
+            arena.free(2 * page() / 4).unwrap();
+        },
+    );
 }

@@ -582,7 +582,7 @@ fn no_wake_up_is_lost() {
     let arena = arena();
     arena.set_limit(6 * page()).unwrap();
     let done = AtomicUsize::new(0);
-    let (threads, rounds) = (8, 60 * crate::kit::scaled(1));
+    let (threads, rounds) = (8, 30 * crate::kit::scaled(1));
     let start = Instant::now();
     thread::scope(|scope| {
         for i in 0..threads {
