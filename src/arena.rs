@@ -178,9 +178,10 @@ impl Arena {
         &self.owner
     }
 
-    /// Who polls it.
-    pub(crate) fn poll(&self) -> &PollQueue {
-        &self.poll
+    /// Who polls it, and who polls any arena of the limit that they share: memory that another one
+    /// gives up is of use too.
+    pub(crate) fn polls(&self) -> [&PollQueue; 2] {
+        [&self.poll, self.shared_limit.poll()]
     }
 
     /// Where it is mapped.

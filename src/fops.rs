@@ -172,9 +172,11 @@ unsafe extern "C" fn poll(
     // SAFETY: The file is open for as long as the call takes.
     let arena = unsafe { OpenFile::of(file) };
     // Before the look, so that nothing is missed after it.
-    // SAFETY: The table is the kernel's for this call. The queue is the arena's, which ends when the
-    // file is closed, and who polls it is removed before that.
-    unsafe { arena.poll().register(file, table) };
+    for queue in arena.polls() {
+        // SAFETY: The table is the kernel's for this call. The queue lives as long as the arena,
+        // which ends when the file is closed, and who polls it is removed before that.
+        unsafe { queue.register(file, table) };
+    }
     if arena.is_ready() {
         bindings::POLLOUT | bindings::POLLWRNORM
     } else {

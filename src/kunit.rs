@@ -782,10 +782,7 @@ mod limit {
             Limits, //
         }, //
     };
-    use kernel::{
-        prelude::*,
-        sync::Arc, //
-    };
+    use kernel::prelude::*;
 
     #[test]
     fn parameters_are_in_mib_and_0_is_the_default() {
@@ -803,7 +800,7 @@ mod limit {
 
     #[test]
     fn it_gives_exactly_what_it_has() -> Result {
-        let limit = Arc::pin_init(Limit::new(100), GFP_KERNEL)?;
+        let limit = Limit::new(100)?;
         assert!(limit.take(60));
         assert!(!limit.take(41));
         assert!(limit.take(40));

@@ -2,7 +2,10 @@
 
 //! How much memory all arenas together may hold.
 
-use crate::ffi;
+use crate::{
+    ffi,
+    poll::PollQueue, //
+};
 use kernel::{
     new_spinlock,
     prelude::*,
@@ -16,6 +19,7 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
+        Arc,
         SpinLock, //
     },
     task::Task, //
@@ -58,6 +62,8 @@ pub(crate) struct Limit {
     /// Who sleeps until there is more of it.
     #[pin]
     sleepers: SpinLock<RBTree<u64, Sleeping>>,
+    /// Who polls an arena, which may have been refused because of this limit.
+    poll: PollQueue,
 }
 
 /// Bytes that are taken.
@@ -70,14 +76,24 @@ struct Sleeping {
 }
 
 impl Limit {
-    /// A limit of which nothing is taken yet.
-    pub(crate) fn new(bytes: u64) -> impl PinInit<Self> {
-        pin_init!(Self {
-            bytes,
-            taken: Taken(Atomic::new(0)),
-            next_sleeper: Atomic::new(0),
-            sleepers <- new_spinlock!(RBTree::new(), "freelist_sleepers"),
-        })
+    /// A limit of which nothing is taken yet. `ENOMEM` when memory is short.
+    pub(crate) fn new(bytes: u64) -> Result<Arc<Self>> {
+        let poll = PollQueue::new()?;
+        Arc::pin_init(
+            pin_init!(Self {
+                bytes,
+                taken: Taken(Atomic::new(0)),
+                next_sleeper: Atomic::new(0),
+                sleepers <- new_spinlock!(RBTree::new(), "freelist_sleepers"),
+                poll,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Who polls an arena.
+    pub(crate) fn poll(&self) -> &PollQueue {
+        &self.poll
     }
 
     /// How many bytes are not taken.
@@ -111,8 +127,8 @@ impl Limit {
         self.taken.0.load(Relaxed) == 0
     }
 
-    /// Gives `bytes` back that were taken, and wakes who sleeps until there are some. Not the caller,
-    /// who may have taken them in vain himself.
+    /// Gives `bytes` back that were taken, and wakes who sleeps until there are some, or polls. Not
+    /// the caller, who may have taken them in vain himself.
     pub(crate) fn give(&self, bytes: u64) {
         if bytes == 0 {
             return;
@@ -125,6 +141,7 @@ impl Limit {
                 sleeping.task.wake_up();
             }
         }
+        self.poll.wake();
     }
 }
 

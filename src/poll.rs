@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whoever polls an open file.
+//! Whoever polls open files.
 
 use crate::ffi::raw;
 use core::ptr::NonNull;
@@ -9,7 +9,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// Those who poll one open file.
+/// Those who poll an open file, or one of many.
 ///
 /// # Invariants
 ///

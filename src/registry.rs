@@ -55,7 +55,7 @@ impl Registry {
 
     /// An empty one, with the most bytes of pages that all arenas together and that one may hold.
     pub(crate) fn with_limits(bytes: u64, arena_bytes: u64) -> Result<Arc<Self>> {
-        let limit = Arc::pin_init(Limit::new(bytes), GFP_KERNEL)?;
+        let limit = Limit::new(bytes)?;
         Arc::pin_init(
             pin_init!(Self {
                 limit,

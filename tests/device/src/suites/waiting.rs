@@ -51,6 +51,7 @@ suite!("freelist_waiting":
     no_wake_up_is_lost_by_poll,
     before_any_refusal_poll_is_ready,
     poll_tells_when_the_smallest_refused_size_could_be_served,
+    poll_tells_of_memory_that_another_arena_gives_back,
     edges_are_told_by_epoll,
     epoll_outlives_a_closed_arena,
 );
@@ -701,6 +702,35 @@ fn poll_tells_when_the_smallest_refused_size_could_be_served() {
         arena.set_limit(17 * page()).unwrap();
         assert!(now(&arena));
     }
+}
+
+fn poll_tells_of_memory_that_another_arena_gives_back() {
+    let (hog, blocks) = hog();
+    let arena = arena();
+    free(&hog, blocks[0]);
+    // Registered before the refusal, and polled anew after it.
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+    epoll
+        .add(&arena, EpollEvent::new(EpollFlags::EPOLLOUT, 1))
+        .unwrap();
+    refused(arena.alloc(2 * MIB, DEFAULT), Errno::EDQUOT);
+    assert!(!now(&arena));
+    thread::scope(|scope| {
+        let poller = scope.spawn(|| ready(&arena, PATIENCE));
+        let timeout = PollTimeout::try_from(PATIENCE).unwrap();
+        let epoller = scope.spawn(move || {
+            let mut events = [EpollEvent::empty(); 2];
+            epoll.wait(&mut events, timeout).unwrap()
+        });
+        thread::sleep(WHILE);
+        assert!(!poller.is_finished() && !epoller.is_finished());
+        let start = Instant::now();
+        assert!(hog.trim(blocks[0].bytes - 4 * MIB).unwrap() >= 4 * MIB);
+        assert!(poller.join().unwrap());
+        assert_eq!(epoller.join().unwrap(), 1);
+        assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+    });
+    alloc(&arena, 2 * MIB);
 }
 
 fn edges_are_told_by_epoll() {
