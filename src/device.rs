@@ -4,8 +4,7 @@
 //!
 //! Checks come in this order, and the first that fails is the answer: the call is known (`ENOTTY`);
 //! the file is open for writing (`EBADF`); the structure can be read (`EFAULT`) and has nothing
-//! unknown at its end (`E2BIG`); its fields make sense (`EINVAL`); the module has what they ask for
-//! (`EOPNOTSUPP`); then what the arena says.
+//! unknown at its end (`E2BIG`); its fields make sense (`EINVAL`); then what the arena says.
 
 use crate::{
     arena::{
@@ -19,7 +18,6 @@ use crate::{
         MAX_SHIFT,
         MIN_SHIFT, //
     },
-    errno::eopnotsupp,
     ffi::{
         raw::*,
         Argument,
@@ -36,16 +34,8 @@ use kernel::{
     prelude::*, //
 };
 
-/// The request flags that this version serves.
+/// The request flags that this version serves: all that the contract knows.
 const FEATURES: u32 = FREELIST_LARGER
-    | FREELIST_GROW
-    | FREELIST_ZERO
-    | FREELIST_CONTIG
-    | FREELIST_HEADER
-    | FREELIST_POPULATE
-    | FREELIST_WAIT;
-/// The request flags that the contract knows.
-const KNOWN: u32 = FREELIST_LARGER
     | FREELIST_GROW
     | FREELIST_WAIT
     | FREELIST_ZERO
@@ -135,18 +125,15 @@ fn rest(want: &Want, timeout_ns: i64) -> i64 {
     want.wait.map_or(0, |deadline| deadline.rest(timeout_ns))
 }
 
-/// What a caller asks for, if it makes sense (`EINVAL`) and this version has it (`EOPNOTSUPP`).
+/// What a caller asks for, if it makes sense (`EINVAL`).
 fn want(mode: Mode, size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
     let has = |flag| flags & flag != 0;
-    if size == 0 || has(!KNOWN) || (timeout_ns != 0 && !has(FREELIST_WAIT)) {
+    if size == 0 || has(!FEATURES) || (timeout_ns != 0 && !has(FREELIST_WAIT)) {
         return Err(EINVAL);
     }
     // What has to be new comes from no list, and no release helps it.
     if has(FREELIST_CONTIG) && (!has(FREELIST_GROW) || has(FREELIST_WAIT)) {
         return Err(EINVAL);
-    }
-    if has(!FEATURES) {
-        return Err(eopnotsupp());
     }
     Ok(Want {
         request: Request {

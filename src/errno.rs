@@ -19,8 +19,6 @@ macro_rules! errors {
 errors! {
     /// `EDQUOT`: a limit forbids it.
     edquot = EDQUOT;
-    /// `EOPNOTSUPP`: known, and not served.
-    eopnotsupp = EOPNOTSUPP;
     /// `EUCLEAN`: a header was overwritten.
     euclean = EUCLEAN;
 }
