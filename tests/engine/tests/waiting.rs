@@ -372,3 +372,17 @@ fn seats_are_used_again_and_tables_grow() {
     }
     assert!(line.may_have_all(None));
 }
+
+#[test]
+fn what_a_waiter_puts_back_calls_the_others_only() {
+    let mut line = Waiters::<u32, u32, Box<[Seat<u32, u32>]>>::new();
+    let mut spare = Some((0..32).map(|_| Seat::default()).collect());
+    let whole = line.enlist(1, false, 1, &mut spare).unwrap();
+    let part = line.enlist(2, true, 2, &mut spare).unwrap();
+    assert!(line.rest(part));
+    // Else the oldest would look again at once, and for ever.
+    assert_eq!(line.call(|id| *id == 1, |_, _| true), [None, Some(&2)]);
+    assert!(!line.is_called(whole) && line.is_called(part));
+    assert!(line.rest(whole));
+    assert_eq!(line.call(|id| *id == 3, |_, _| true), [Some(&1), None]);
+}
