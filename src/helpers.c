@@ -600,6 +600,11 @@ void freelist_poll_register(struct wait_queue_head *queue, struct file *file,
 	poll_wait(file, queue, table);
 }
 
+bool freelist_poll_is_idle(struct wait_queue_head *queue)
+{
+	return !waitqueue_active(queue);
+}
+
 void freelist_poll_wake(struct wait_queue_head *queue)
 {
 	wake_up_poll(queue, EPOLLOUT | EPOLLWRNORM);

@@ -111,6 +111,7 @@ struct wait_queue_head *freelist_poll_new(void);
 void freelist_poll_free(struct wait_queue_head *queue);
 void freelist_poll_register(struct wait_queue_head *queue, struct file *file,
 			    struct poll_table_struct *table);
+bool freelist_poll_is_idle(struct wait_queue_head *queue);
 void freelist_poll_wake(struct wait_queue_head *queue);
 
 int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size);

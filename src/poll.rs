@@ -45,6 +45,12 @@ impl PollQueue {
         unsafe { raw::freelist_poll_register(self.0.as_ptr(), file.cast(), table.cast()) };
     }
 
+    /// Whether nobody polls. Who begins to at this moment looks after that.
+    pub(crate) fn is_idle(&self) -> bool {
+        // SAFETY: By the invariant the queue is there.
+        unsafe { raw::freelist_poll_is_idle(self.0.as_ptr()) }
+    }
+
     /// Wakes all of them: they poll again.
     pub(crate) fn wake(&self) {
         // SAFETY: By the invariant the queue is there.

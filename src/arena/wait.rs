@@ -151,12 +151,7 @@ impl Arena {
         kit: &mut KernelKit,
     ) -> Result<Pending> {
         let pending = self.reserve(want, ticket, kit)?;
-        self.prepared(pending, want, kit).inspect_err(|_| {
-            // What it had is free again, and somebody may wait for it; a waiter says so itself.
-            if ticket.is_none() {
-                self.call_unlocked();
-            }
-        })
+        self.prepared(pending, want, kit)
     }
 
     fn wait_for(&self, want: &Want, deadline: Deadline, kit: &mut KernelKit) -> Result<Pending> {
@@ -244,9 +239,11 @@ impl Arena {
             let mut kit = KernelKit::default();
             let mut state = self.state.lock();
             let small = state.engine.is_part(request);
-            // Whole pages that are free must be seen as such.
-            state.engine.merge_at_once(true, &mut kit);
             let result = state.waiters.enlist(who.0, small, who.1, &mut spare);
+            if result.is_ok() {
+                // Whole pages that are free must be seen as such.
+                state.engine.merge_at_once(true, &mut kit);
+            }
             drop(state);
             match result {
                 Ok(ticket) => {
@@ -266,7 +263,9 @@ impl Arena {
     /// Memory may be available that was not before: wakes whose turn it is, and who polls, but never
     /// the caller himself.
     pub(super) fn call(&self, state: &mut State) {
-        if state.waiters.count() == 0 && state.refused.is_none() {
+        // Who begins to poll is in the queue before it takes the lock for its own look.
+        let polled = state.refused.is_some() && !self.poll.is_idle();
+        if state.waiters.count() == 0 && !polled {
             return;
         }
         let room = self.room(state);
@@ -287,7 +286,7 @@ impl Arena {
         for task in called.into_iter().flatten() {
             task.wake_up();
         }
-        if self.could_serve_refused(state) {
+        if polled && self.could_serve_refused(state) {
             self.poll.wake();
         }
     }
