@@ -7,11 +7,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use freelist::{Arena, Block, Flags};
 use nix::errno::Errno;
+use nix::unistd::gettid;
 
 use crate::harness::{skip, suite};
 use crate::kit::process::spawn_child;
@@ -33,7 +35,9 @@ suite!("freelist_races":
 
 /// How long a window is held open.
 const OPEN: Duration = Duration::from_millis(80);
-/// Well inside of it.
+/// How long it may take until a thread is in one.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Well inside of one.
 const INSIDE: Duration = Duration::from_millis(25);
 
 /// A window that is held open until this is dropped.
@@ -58,11 +62,29 @@ impl Drop for Window {
     }
 }
 
-/// Runs `first`, and `second` when it is in its window.
+/// Runs `first`, and `second` when it is in its window: there it sleeps without
+/// being interrupted, as it does nowhere else.
 fn meet<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
     thread::scope(|scope| {
-        let first = scope.spawn(first);
-        thread::sleep(INSIDE);
+        let (tell, who) = mpsc::channel();
+        let first = scope.spawn(move || {
+            tell.send(gettid()).expect("is awaited");
+            first()
+        });
+        let stat = format!("/proc/self/task/{}/stat", who.recv().expect("it runs"));
+        let is_in_window = || {
+            let text = fs::read_to_string(&stat).unwrap_or_default();
+            let state = text
+                .rsplit(") ")
+                .next()
+                .and_then(|rest| rest.chars().next());
+            state == Some('D')
+        };
+        let start = Instant::now();
+        while !is_in_window() {
+            assert!(start.elapsed() < PATIENCE, "the window was not open");
+            thread::sleep(Duration::from_millis(1));
+        }
         let second = second();
         (first.join().expect("no panic"), second)
     })
@@ -82,7 +104,6 @@ fn a_write_by_a_fault_in_flight_is_not_lost_when_its_page_leaves() {
     let views = [0, 1].map(|_| View::shared(&arena, 0, MIB as usize));
     let block = alloc(&arena, page());
     let at = block.offset as usize;
-    let start = Instant::now();
     let (_, freed) = meet(
         || write(&views[0], at, 0x11),
         || {
@@ -91,7 +112,6 @@ fn a_write_by_a_fault_in_flight_is_not_lost_when_its_page_leaves() {
         },
     );
     assert_eq!(freed, page());
-    assert!(start.elapsed() >= OPEN, "the window was open");
     drop(window);
     // The fault's entry went with the page.
     assert_eq!(views[0].probe(at), Err(Errno::EFAULT));
