@@ -6,6 +6,8 @@
 
 # run_suite NAME TEST...: the tests as KTAP. Each is a process of its own,
 # `$0 --one TEST`, as `set -e` is off in a function whose status is looked at.
+# Signals have their default there: what runs in the background, or under nohup,
+# ignores some, and a shell cannot undo that (an interrupt then never came).
 run_suite() {
 	local suite=$1 test number=0 failures=0
 	shift
@@ -16,7 +18,7 @@ run_suite() {
 	printf 'KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: %s\n    1..%d\n' "$suite" $#
 	for test; do
 		number=$((number + 1))
-		if "$self" --one "$test" >"$scratch/log" 2>&1; then
+		if env --default-signal=HUP,INT,QUIT,TERM "$self" --one "$test" >"$scratch/log" 2>&1; then
 			echo "    ok $number $test"
 		else
 			sed 's/^/    # /' "$scratch/log"
