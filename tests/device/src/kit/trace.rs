@@ -3,8 +3,12 @@
 //! What a thread asks the page allocator for, by the kernel's tracepoint
 //! `kmem:mm_page_alloc`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::libc::O_NONBLOCK;
 
 use crate::harness::skip;
 
@@ -45,50 +49,87 @@ impl PageAlloc {
 }
 
 /// The tracer, switched on for this thread.
-pub struct PageAllocs(PathBuf);
+///
+/// To open its reader asks for pages of a high order, and may call the OOM
+/// killer where there are none: it is opened once, when recording begins.
+// An instance with a file open is not removed: they are dropped in this order.
+pub struct PageAllocs {
+    reader: File,
+    switch: File,
+    _instance: Instance,
+}
 
 impl PageAllocs {
     /// Records what this thread does, with room for `kib` KiB a CPU.
     pub fn record(kib: u64) -> Self {
-        let path = Path::new(INSTANCES).join(format!("freelist-{}", nix::unistd::gettid()));
-        if fs::create_dir(&path).is_err() {
-            skip("this kernel has no tracing");
-        }
-        let this = Self(path);
-        this.set("buffer_size_kb", &kib.to_string());
-        if !this.0.join("events/kmem/mm_page_alloc").exists() {
-            drop(this);
+        let instance = Instance::new();
+        instance.set("buffer_size_kb", &kib.to_string());
+        if !instance.0.join("events/kmem/mm_page_alloc").exists() {
+            drop(instance);
             skip("this kernel has no tracepoint mm_page_alloc");
         }
-        this.set("set_event_pid", &nix::unistd::gettid().to_string());
-        this.set("tracing_on", "0");
-        this.set("events/kmem/mm_page_alloc/enable", "1");
-        this
-    }
-
-    fn set(&self, name: &str, value: &str) {
-        fs::write(self.0.join(name), value).unwrap_or_else(|error| panic!("{name}: {error}"));
+        instance.set("set_event_pid", &nix::unistd::gettid().to_string());
+        instance.set("tracing_on", "0");
+        instance.set("events/kmem/mm_page_alloc/enable", "1");
+        let open = |options: &mut fs::OpenOptions, name| {
+            let path = instance.0.join(name);
+            options.open(path).expect("root may open it")
+        };
+        Self {
+            reader: open(
+                File::options().read(true).custom_flags(O_NONBLOCK),
+                "trace_pipe",
+            ),
+            switch: open(File::options().write(true), "tracing_on"),
+            _instance: instance,
+        }
     }
 
     /// What `work` asks for, and its result. Both switches may ask for single
     /// pages too.
     pub fn of<T>(&self, work: impl FnOnce() -> T) -> (T, Vec<PageAlloc>) {
-        self.set("trace", "");
-        let switch = fs::File::options()
-            .write(true)
-            .open(self.0.join("tracing_on"))
-            .expect("root may write it");
-        nix::unistd::write(&switch, b"1").expect("on");
+        nix::unistd::write(&self.switch, b"1").expect("on");
         let result = work();
-        nix::unistd::write(&switch, b"0").expect("off");
-        let text = fs::read_to_string(self.0.join("trace")).expect("root may read it");
+        nix::unistd::write(&self.switch, b"0").expect("off");
+        let text = self.read();
         let lost = text.lines().filter(|line| line.contains("LOST"));
         assert_eq!(lost.count(), 0, "the buffer is too small");
         (result, text.lines().filter_map(parse).collect())
     }
+
+    /// All that was recorded since the last time.
+    fn read(&self) -> String {
+        let mut text = Vec::new();
+        let mut part = [0; 4096];
+        loop {
+            match (&self.reader).read(&mut part) {
+                Ok(length) => text.extend_from_slice(&part[..length]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("trace_pipe: {error}"),
+            }
+        }
+        String::from_utf8(text).expect("the kernel's text")
+    }
 }
 
-impl Drop for PageAllocs {
+/// An instance of the tracer, removed when it is dropped.
+struct Instance(PathBuf);
+
+impl Instance {
+    fn new() -> Self {
+        let path = Path::new(INSTANCES).join(format!("freelist-{}", nix::unistd::gettid()));
+        if fs::create_dir(&path).is_err() {
+            skip("this kernel has no tracing");
+        }
+        Self(path)
+    }
+
+    fn set(&self, name: &str, value: &str) {
+        fs::write(self.0.join(name), value).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+impl Drop for Instance {
     fn drop(&mut self) {
         let _ = fs::write(self.0.join("events/kmem/mm_page_alloc/enable"), "0");
         let _ = fs::remove_dir(&self.0);
