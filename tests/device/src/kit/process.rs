@@ -6,6 +6,8 @@
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::{waitpid, WaitStatus};
@@ -35,9 +37,20 @@ impl Child {
 
 /// Runs `work` in a forked child; a panic there is the status 1.
 pub fn spawn_child(work: impl FnOnce()) -> Child {
-    let threads = fs::read_dir("/proc/self/task").expect("/proc is mounted");
-    assert_eq!(threads.count(), 1, "fork() is for processes of one thread");
-    // SAFETY: This process has one thread (asserted above), so no lock can be
+    // A thread that was joined is there for a moment more.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while fs::read_dir("/proc/self/task")
+        .expect("/proc is mounted")
+        .count()
+        > 1
+    {
+        assert!(
+            Instant::now() < deadline,
+            "fork() is for processes of one thread"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+    // SAFETY: This process has one thread (waited for above), so no lock can be
     // held in the child by a thread that it does not have.
     match unsafe { fork() }.expect("fork") {
         ForkResult::Parent { child } => Child(child),

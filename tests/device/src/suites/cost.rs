@@ -8,7 +8,7 @@
 //! own business in between. Instructions say nothing of cache misses.
 
 use std::env;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use freelist::{Arena, Flags};
 
@@ -30,17 +30,35 @@ const ROUNDS: usize = 7;
 /// How much more something may cost that ought to cost the same.
 const SAME: f64 = 1.10;
 
-/// Instructions of one of `count` operations that `round` does.
-fn cost(count: u64, mut round: impl FnMut()) -> f64 {
+/// How long `work` takes.
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// Instructions of one of `count` operations, for each of the parts that
+/// `round` has and times.
+fn costs_of_parts<const N: usize>(
+    count: u64,
+    mut round: impl FnMut() -> [Duration; N],
+) -> [f64; N] {
     if env::var_os(ICOUNT).is_none() {
         skip("the clock counts no instructions here; needs scripts/vm --icount");
     }
-    let least = (0..ROUNDS).map(|_| {
-        let start = Instant::now();
-        round();
-        start.elapsed().as_nanos()
-    });
-    least.min().unwrap_or(0) as f64 / count as f64
+    let mut least = [Duration::MAX; N];
+    for _ in 0..ROUNDS {
+        for (least, part) in least.iter_mut().zip(round()) {
+            *least = part.min(*least);
+        }
+    }
+    least.map(|part| part.as_nanos() as f64 / count as f64)
+}
+
+/// Instructions of one of `count` operations that `round` does.
+fn cost(count: u64, mut round: impl FnMut()) -> f64 {
+    let [cost] = costs_of_parts(count, || [timed(&mut round)]);
+    cost
 }
 
 /// Costs of a block: taken and given back at once; and many taken, then all
@@ -136,13 +154,21 @@ fn pages_are_mapped_and_given_back_at_these_costs() {
         if !Flags::from_bits_retain(arena.info().unwrap().features as u32).contains(flags) {
             continue;
         }
-        let fresh = cost(pages, || {
-            arena.trim(0).unwrap();
-            let block = arena.alloc(bytes, DEFAULT | flags).unwrap();
-            touch(block.offset);
-            free(&arena, block);
+        let [used, trimmed] = costs_of_parts(pages, || {
+            let mut block = None;
+            let used = timed(|| {
+                let new = arena.alloc(bytes, DEFAULT | flags).unwrap();
+                touch(new.offset);
+                block = Some(new);
+            });
+            free(&arena, block.expect("just allocated"));
+            // All of it: the next round's memory is new again.
+            let trimmed = timed(|| assert_eq!(arena.trim(0).unwrap(), bytes));
+            [used, trimmed]
         });
-        figure!("new memory touched {way}, and trimmed: {fresh:.0} instructions a page");
+        figure!(
+            "new memory touched {way}: {used:.0} instructions a page, and {trimmed:.0} to trim it"
+        );
     }
     let reused = cost(pages, || {
         let block = alloc(&arena, bytes);
@@ -150,12 +176,17 @@ fn pages_are_mapped_and_given_back_at_these_costs() {
         free(&arena, block);
     });
     figure!("memory used again, and touched: {reused:.0} instructions a page");
-    let anonymous = cost(pages, || {
-        let view = View::anonymous(bytes as usize);
-        for index in 0..pages {
-            view.store((index * page()) as usize, 1);
-        }
+    let [anonymous, unmapped] = costs_of_parts(pages, || {
+        let mut view = None;
+        let used = timed(|| {
+            let new = View::anonymous(bytes as usize);
+            for index in 0..pages {
+                new.store((index * page()) as usize, 1);
+            }
+            view = Some(new);
+        });
+        [used, timed(|| drop(view))]
     });
-    figure!("anonymous memory touched, and unmapped: {anonymous:.0} instructions a page");
+    figure!("anonymous memory touched: {anonymous:.0} instructions a page, and {unmapped:.0} to unmap it");
     assert!(reused < anonymous / 10.0);
 }
