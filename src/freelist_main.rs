@@ -80,9 +80,11 @@ mod vma;
 #[deny(unsafe_code)]
 mod window;
 
+use account::TreeCache;
 use core::borrow::Borrow;
 use fops::Device;
 use limit::Limits;
+use memory::KernelTree;
 use registry::Registry;
 use shrinker::Shrinker;
 
@@ -117,6 +119,7 @@ struct Freelist {
     _device: Device,
     _files: stats::Files,
     _shrinker: Shrinker,
+    _trees: TreeCache,
 }
 
 impl kernel::InPlaceModule for Freelist {
@@ -131,7 +134,9 @@ impl kernel::InPlaceModule for Freelist {
             let each = files.each().clone();
             Ok(try_pin_init!(Self {
                 _files: files,
-                // SAFETY: A module is loaded once at a time.
+                // SAFETY: A module is loaded once at a time, and no arena is there before the device.
+                _trees: unsafe { TreeCache::create::<KernelTree>() }?,
+                // SAFETY: As above.
                 _shrinker: unsafe { Shrinker::register() }?,
                 _device <- Device::register(registry, each),
             }))

@@ -321,9 +321,31 @@ struct mem_cgroup *freelist_memcg_enter(struct mem_cgroup *memcg)
 /* Worth reclaiming for, but never the OOM killer, and no news if there is none. */
 #define METADATA_GFP (GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
-void *freelist_object_alloc(unsigned long size)
+/* The trees of broken pages: objects of one size, in a cache of their own that slabinfo names. */
+static struct kmem_cache *trees;
+
+int freelist_trees_create(unsigned int size)
 {
-	return kmalloc(size, METADATA_GFP);
+	trees = kmem_cache_create("freelist_tree", size, __alignof__(u64),
+				  SLAB_ACCOUNT | SLAB_NO_MERGE, NULL);
+	return trees ? 0 : -ENOMEM;
+}
+
+/* None of them is left. The kernel warns of those that are. */
+void freelist_trees_destroy(void)
+{
+	kmem_cache_destroy(trees);
+}
+
+/* NULL when memory is short, or @size is not that of the cache. */
+void *freelist_tree_alloc(unsigned long size)
+{
+	return size == kmem_cache_size(trees) ? kmem_cache_alloc(trees, METADATA_GFP) : NULL;
+}
+
+void freelist_tree_free(void *tree)
+{
+	kmem_cache_free(trees, tree);
 }
 
 void *freelist_table_alloc(unsigned long size)

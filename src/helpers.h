@@ -84,7 +84,10 @@ void freelist_space_unmap(struct inode *inode, __u64 first, __u64 pages);
 struct mem_cgroup *freelist_memcg_get(void);
 void freelist_memcg_put(struct mem_cgroup *memcg);
 struct mem_cgroup *freelist_memcg_enter(struct mem_cgroup *memcg);
-void *freelist_object_alloc(unsigned long size);
+int freelist_trees_create(unsigned int size);
+void freelist_trees_destroy(void);
+void *freelist_tree_alloc(unsigned long size);
+void freelist_tree_free(void *tree);
 void *freelist_table_alloc(unsigned long size);
 
 int freelist_shrinker_register(unsigned long (*count)(void *arena),

@@ -4,8 +4,8 @@
 
 use crate::{
     account::{
-        Objects,
-        Tables, //
+        Tables,
+        Trees, //
     },
     engine::{
         Counters,
@@ -39,7 +39,7 @@ pub(crate) struct Kernel;
 
 impl Memory for Kernel {
     type Page = Page;
-    type Box<T> = Box<T, Objects>;
+    type Box<T> = Box<T, Trees>;
     type Slice<T> = Table<T>;
 }
 
@@ -50,6 +50,7 @@ pub(crate) type Table<T> = Vec<T, Tables>;
 pub(crate) const PAGE_KIB: usize = PAGE_SIZE / 1024;
 
 pub(crate) type KernelEngine = Engine<Kernel, PAGE_KIB>;
+pub(crate) type KernelTree = Tree<PAGE_KIB>;
 pub(crate) type KernelKit = Kit<Kernel, PAGE_KIB>;
 pub(crate) type KernelPart = Table<Entry<Kernel, PAGE_KIB>>;
 pub(crate) type KernelChunk = Table<Record<Kernel, PAGE_KIB>>;
@@ -68,9 +69,7 @@ pub(crate) fn make(metadata: Metadata, kit: &mut KernelKit) -> Result {
     match metadata {
         Metadata::Part => kit.part = Some(table(PART_LEN)?),
         Metadata::Chunk => kit.chunk = Some(table(CHUNK_PAGES)?),
-        Metadata::Tree => {
-            kit.tree = Some(Box::new(Tree::<PAGE_KIB>::default(), GFP_KERNEL_ACCOUNT)?)
-        }
+        Metadata::Tree => kit.tree = Some(Box::new(KernelTree::default(), GFP_KERNEL_ACCOUNT)?),
     }
     Ok(())
 }
@@ -88,5 +87,5 @@ pub(crate) fn metadata_bytes(counters: &Counters) -> u64 {
     table_bytes::<Option<KernelPart>>(ROOT_LEN)
         + counters.parts * table_bytes::<Entry<Kernel, PAGE_KIB>>(PART_LEN)
         + counters.chunks * table_bytes::<Record<Kernel, PAGE_KIB>>(CHUNK_PAGES)
-        + counters.trees * size_of::<Tree<PAGE_KIB>>() as u64
+        + counters.trees * size_of::<KernelTree>() as u64
 }

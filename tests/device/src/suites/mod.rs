@@ -19,6 +19,7 @@ mod header;
 mod info;
 mod limits;
 mod mapping;
+mod metadata;
 mod mmap;
 mod pointers;
 mod populate;
@@ -62,6 +63,7 @@ pub const ALL: &[Suite] = &[
     arenas::SUITE,
     debugfs::SUITE,
     shown::SUITE,
+    metadata::SUITE,
     concurrency::SUITE,
     cost::SUITE,
     races::SUITE,

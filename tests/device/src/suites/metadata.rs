@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module's own memory, as the kernel's tools for finding bugs see it.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{skip, suite};
+use crate::kit::waiter::{waiting, Waiter};
+use crate::kit::{alloc, arena, free, page, stat, DEFAULT, MIB};
+
+suite!("freelist_metadata":
+    divided_pages_are_objects_of_a_cache_of_their_own,
+    what_an_arena_has_is_not_taken_for_a_leak,
+);
+
+const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+/// Younger objects are not reported by kmemleak.
+const MINIMUM_AGE: Duration = Duration::from_millis(5200);
+
+/// Objects that are live in the slab cache `name`.
+fn objects(name: &str) -> u64 {
+    let Ok(slabs) = fs::read_to_string("/proc/slabinfo") else {
+        skip("this kernel has no /proc/slabinfo");
+    };
+    let line = slabs
+        .lines()
+        .find(|line| line.split(' ').next() == Some(name));
+    let live = line.and_then(|line| line.split_whitespace().nth(1));
+    live.map_or(0, |live| live.parse().expect("a number"))
+}
+
+fn divided_pages_are_objects_of_a_cache_of_their_own() {
+    const PAGES: u64 = 1000;
+    let before = objects("freelist_tree");
+    let arena = arena();
+    let halves: Vec<_> = (0..PAGES).map(|_| alloc(&arena, page() / 2)).collect();
+    let divided = objects("freelist_tree");
+    // The cache counts whole slabs of a CPU as live.
+    assert!(divided - before >= PAGES / 2, "{before}, then {divided}");
+    for half in halves {
+        free(&arena, half);
+    }
+}
+
+fn what_an_arena_has_is_not_taken_for_a_leak() {
+    if !Path::new(KMEMLEAK).exists() {
+        skip("this kernel has no kmemleak");
+    }
+    let arena = arena();
+    // Broken pages, several chunks, a run as large as a chunk, free blocks.
+    let blocks = [32, 3 * MIB, page(), 4 * MIB, 5 * MIB, 2048, 64, 9 * page()]
+        .map(|size| alloc(&arena, size));
+    let (freed, live) = blocks.split_at(4);
+    for block in freed {
+        free(&arena, *block);
+    }
+    let held = stat(&arena).held_bytes;
+    arena.set_limit(held).unwrap();
+    thread::scope(|scope| {
+        let waiter = Waiter::asleep(scope, &arena, waiting(held, DEFAULT, None));
+        // The first scan notes checksums, the second reports what did not change.
+        let start = Instant::now();
+        fs::write(KMEMLEAK, "scan").expect("root may write it");
+        thread::sleep(MINIMUM_AGE.saturating_sub(start.elapsed()));
+        fs::write(KMEMLEAK, "scan").expect("root may write it");
+        let found = fs::read_to_string(KMEMLEAK).expect("root may read it");
+        let ours: Vec<_> = found
+            .split("unreferenced object")
+            .filter(|report| report.contains("freelist"))
+            .collect();
+        assert!(ours.is_empty(), "taken for leaks:\n{}", ours.join("\n"));
+        for block in live {
+            free(&arena, *block);
+        }
+        waiter.served();
+    });
+}
