@@ -28,6 +28,15 @@ macro_rules! figure {
     ($($words:tt)*) => { eprintln!("figure: {}", format_args!($($words)*)) };
 }
 
+/// Prints a figure of the report on trust, which the crate `freelist-report` makes: its name there,
+/// its value, its unit, and what it is held to (`<=X`, `>=X`, `=X`, or `-`).
+#[macro_export]
+macro_rules! trust {
+    ($name:expr, $value:expr, $unit:expr, $aim:expr) => {
+        eprintln!("trust: {} {} {} {}", $name, $value, $unit, $aim)
+    };
+}
+
 /// Says how much work the longer tests do, from the harness to the test.
 pub const SCALE_VARIABLE: &str = "FREELIST_SCALE";
 

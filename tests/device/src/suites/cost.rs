@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use freelist::{Arena, Flags};
 
-use crate::figure;
 use crate::harness::{skip, suite};
 use crate::kit::{alloc, arena, free, page, stat, View, DEFAULT, KIB, MIB};
+use crate::{figure, trust};
 
 suite!("freelist_cost":
     an_allocation_costs_the_same_with_a_thousand_blocks_and_a_million,
@@ -80,10 +80,19 @@ fn costs(arena: &Arena, size: u64) -> [f64; 2] {
     [pair, many]
 }
 
-fn compare(what: &str, few: [f64; 2], many: [f64; 2]) {
-    for (how, few, many) in [("at once", few[0], many[0]), ("later", few[1], many[1])] {
+fn compare(name: &str, what: &str, few: [f64; 2], many: [f64; 2]) {
+    for (how, few, many) in [("at_once", few[0], many[0]), ("later", few[1], many[1])] {
         let ratio = many / few;
-        figure!("{what}, freed {how}: {few:.0} and {many:.0} instructions: {ratio:.3}");
+        figure!(
+            "{what}, freed {}: {few:.0} and {many:.0} instructions: {ratio:.3}",
+            how.replace('_', " ")
+        );
+        trust!(
+            format!("cost_{name}_{how}"),
+            ratio,
+            "ratio",
+            format_args!("<={SAME}")
+        );
         assert!(ratio <= SAME, "{ratio} times as much");
     }
 }
@@ -106,6 +115,7 @@ fn an_allocation_costs_the_same_with_a_thousand_blocks_and_a_million() {
         litter(&few, 1000);
         litter(&many, 1_000_000);
         compare(
+            &format!("blocks_{size}"),
             &format!("{size} bytes with 10^3 and 10^6 live blocks"),
             costs(&few, size),
             costs(&many, size),
@@ -120,7 +130,12 @@ fn an_allocation_costs_the_same_with_one_arena_and_a_thousand() {
     for other in &others {
         alloc(other, 64);
     }
-    compare("64 bytes with 1 and 1,000 arenas", few, costs(&one, 64));
+    compare(
+        "arenas",
+        "64 bytes with 1 and 1,000 arenas",
+        few,
+        costs(&one, 64),
+    );
 }
 
 fn a_batch_costs_less_than_single_calls() {
@@ -133,6 +148,8 @@ fn a_batch_costs_less_than_single_calls() {
     });
     let [single, _] = costs(&arena, 64);
     figure!("64 bytes, allocated and freed: {single:.0} instructions by itself, {batch:.0} in a batch of 64");
+    trust!("cost_pair", single, "instructions", "-");
+    trust!("cost_in_a_batch_of_64", batch, "instructions", "-");
     assert!(batch < single);
 }
 

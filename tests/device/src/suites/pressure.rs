@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use freelist::{Arena, Block};
 use nix::sys::mman::MmapAdvise;
 
-use crate::figure;
 use crate::harness::{skip, suite};
 use crate::kit::process::spawn_child;
 use crate::kit::{alloc, arena, free, meminfo, page, stat, system_page, Cgroup, View, KIB, MIB};
+use crate::{figure, trust};
 
 suite!("freelist_pressure":
     another_process_gets_what_an_idle_one_holds_in_free_blocks,
@@ -104,6 +104,7 @@ fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
         wants / MIB,
         given / MIB
     );
+    trust!("handed_over_under_pressure", given / MIB, "MiB", ">=1");
     assert_eq!(oom_kills(), kills, "the OOM killer was called");
     assert!(given >= bytes / 2, "{given} bytes of {bytes}");
 }
@@ -124,6 +125,7 @@ fn another_process_of_the_cgroup_gets_what_an_idle_one_holds_in_free_blocks() {
             wants / MIB,
             given / MIB
         );
+        trust!("handed_over_in_a_cgroup", given / MIB, "MiB", ">=1");
         assert!(given >= wants + bytes - max, "{given} bytes");
     });
     assert_eq!(cgroup.event("oom_kill"), 0);

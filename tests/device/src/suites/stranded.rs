@@ -8,9 +8,9 @@ use freelist::trace::{Event, Trace};
 use freelist::{Arena, Flags};
 use nix::errno::Errno;
 
-use crate::figure;
 use crate::harness::suite;
 use crate::kit::{arena, page, random, refused, scaled, stat, DEFAULT, LARGER, MIB};
+use crate::{figure, trust};
 
 suite!("freelist_stranded":
     after_a_phase_of_small_blocks_every_page_serves_large_ones,
@@ -65,6 +65,7 @@ fn after_a_phase_of_small_blocks_every_page_serves_large_ones() {
     let large = exhaust(&arena, 4 * MIB, LARGER, Errno::ENOMEM);
     let serves = percent(large.len() as u64 * 4 * MIB, held);
     figure!("phase change: {serves:.1} % of what is held serves requests for 4 MiB");
+    trust!("phase_change_served", serves, "percent", ">=100");
     assert_eq!(large.len() as u64 * 4 * MIB, held);
     free_all(&arena, &large);
 }
@@ -91,6 +92,7 @@ fn one_live_block_a_page_strands_nothing() {
     let smaller = exhaust(&arena, 32, LARGER, Errno::ENOMEM);
     let serves = percent(smaller.len() as u64 * 32, before.free_bytes);
     figure!("one live block a page: {serves:.1} % of what is free serves requests for 32 bytes");
+    trust!("one_live_block_a_page_served", serves, "percent", ">=98");
     assert!(serves >= 98.0, "{serves} %");
     assert_eq!(stat(&arena).held_bytes, before.held_bytes);
     free_all(&arena, &smaller);
@@ -145,6 +147,12 @@ fn replay(name: &str, file: &[u8], most: f64) {
         "{name}: peak {:.2} MiB asked for, {:.2} MiB held: {ratio:.4}",
         peak as f64 / MIB as f64,
         held as f64 / MIB as f64
+    );
+    trust!(
+        format!("held_over_requested_{name}"),
+        ratio,
+        "ratio",
+        format_args!("<={most}")
     );
     assert!(ratio <= most, "{ratio} times what was asked for");
     let left: Vec<u64> = blocks.into_iter().flatten().collect();

@@ -12,7 +12,6 @@ use nix::fcntl::OFlag;
 use nix::sys::mman::ProtFlags;
 use nix::sys::signal::Signal;
 
-use crate::figure;
 use crate::harness::suite;
 use crate::kit::process::signal_of;
 use crate::kit::view::{ioctl_at, splice_from, Plain};
@@ -20,6 +19,7 @@ use crate::kit::{
     alloc, arena, counters, free, meminfo, page, random, random_size, raw, refused, scaled, stat,
     system_page, Ledger, View, DEFAULT, KIB, LARGER, MIB,
 };
+use crate::{figure, trust};
 
 suite!("freelist_trim":
     all_that_is_wholly_free_leaves,
@@ -260,6 +260,12 @@ fn after_a_phase_of_small_blocks_all_pages_leave() {
     figure!(
         "phase change: {:.1} % leaves by trim",
         freed as f64 * 100.0 / limit as f64
+    );
+    trust!(
+        "phase_change_trimmed",
+        freed * 100 / limit,
+        "percent",
+        ">=100"
     );
     assert_eq!(freed, limit);
 }
