@@ -15,13 +15,14 @@ else
 .DEFAULT_GOAL := help
 endif
 
-PHONY := help run test trust shell update cache-clean setup
+PHONY := help run test trust planted shell update cache-clean setup
 help:
 	@echo 'freelist: a power-of-two freelist allocator in the kernel'
 	@echo
 	@echo '  make run          load the module into a Debian kernel, serve a training run'
 	@echo '  make test         all tests; ends with "N passed, N failed"'
 	@echo '  make trust        all tests, the long ones too, and a table of all figures'
+	@echo '  make planted      plants bugs, and names the tests that see them'
 	@echo '  make shell        a shell in a VM with the module loaded'
 	@echo '  make modules      build/$(KERNEL)/freelist.ko, for that Debian kernel'
 	@echo '  make clippy fmt doc'
@@ -41,6 +42,9 @@ test:
 
 trust:
 	@scripts/trust
+
+planted:
+	@scripts/planted $(NAME)
 
 shell:
 	@scripts/vm --kernel $(KERNEL)

@@ -39,6 +39,9 @@ struct Cli {
     /// Seconds after which a test that gave no result is killed.
     #[arg(long, value_name = "S", default_value_t = 60)]
     timeout: u64,
+    /// End with the first test that fails, and say which runs.
+    #[arg(long)]
+    until_failure: bool,
     /// Run this one test here, without KTAP: what the harness does for each.
     #[arg(long, value_name = "SUITE/TEST", hide = true)]
     one: Option<String>,
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
     harness::all(
         suites::ALL,
         &cli.names,
+        cli.until_failure,
         cli.scale,
         Duration::from_secs(cli.timeout),
     )

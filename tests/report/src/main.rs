@@ -2,6 +2,7 @@
 
 //! Tables of what the tests have shown.
 
+mod coverage;
 mod trust;
 
 use std::fs;
@@ -24,6 +25,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
+    /// How much of the engine a run of its tests has reached, by what llvm-cov has exported.
+    Coverage {
+        /// Its summary, JSON.
+        summary: PathBuf,
+    },
     /// The figures of the last run of every stage: a table, and build/trust.json. The status is
     /// not 0 when one is missing, or misses its aim without an explanation.
     Trust,
@@ -32,6 +38,7 @@ enum What {
 fn main() -> Result<ExitCode> {
     let Cli { top, what } = Cli::parse();
     match what {
+        What::Coverage { summary } => print!("{}", coverage::Coverage::read(&summary)?),
         What::Trust => {
             let report = trust::Report::read(&top)?;
             let path = top.join("build/trust.json");

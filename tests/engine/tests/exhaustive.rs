@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every sequence of operations on a small arena, up to a length: each is carried out from the
+//! beginning, and after its last operation all is proved (what is before that are shorter sequences).
+//! Then everything is given back, and nothing may be left.
+//!
+//! `FREELIST_DEPTH` is the length, 4 unless set; from 8 on they are more than ten million. Build with
+//! `--release` then.
+
+use freelist_engine::engine::{Leaving, Pending, Refusal, Request};
+use freelist_engine::host::Arena;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Mutex;
+use std::thread;
+
+const KIB: usize = 4;
+const PAGE: u64 = Arena::<KIB>::PAGE;
+/// Pages that the arena may hold.
+const LIMIT: u64 = 5;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Op {
+    /// Half a page, from anywhere.
+    Half,
+    /// Half a page with a header.
+    HeadedHalf,
+    /// A page, from anywhere.
+    Page,
+    /// Three pages, from anywhere.
+    Pages,
+    /// A page from what there is.
+    PageWithoutGrowing,
+    /// The block that came first goes.
+    FreeOldest,
+    /// The block that came last goes.
+    FreeNewest,
+    /// Three pages are reserved, and one of them comes.
+    Reserve,
+    /// What is reserved gets its pages and is live.
+    Commit,
+    /// What is reserved is undone.
+    Cancel,
+    /// At most two free pages are put out of reach.
+    Detach,
+    /// They leave.
+    Unback,
+    /// They stay.
+    Reattach,
+    /// All free pages leave.
+    Trim,
+}
+
+const ALL: [Op; 14] = [
+    Op::Half,
+    Op::HeadedHalf,
+    Op::Page,
+    Op::Pages,
+    Op::PageWithoutGrowing,
+    Op::FreeOldest,
+    Op::FreeNewest,
+    Op::Reserve,
+    Op::Commit,
+    Op::Cancel,
+    Op::Detach,
+    Op::Unback,
+    Op::Reattach,
+    Op::Trim,
+];
+
+/// An arena, and what is known of it without it.
+struct World {
+    arena: Arena<KIB>,
+    /// Where live blocks are released, and all of their bytes.
+    live: Vec<(u64, Range<u64>)>,
+    pending: Option<Pending>,
+    leaving: Option<Leaving>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut arena = Arena::new(1 << 12);
+        arena.limit = LIMIT as u32;
+        arena.checked = false;
+        Self {
+            arena,
+            live: Vec::new(),
+            pending: None,
+            leaving: None,
+        }
+    }
+
+    /// Pages that no request can have.
+    fn pages_in_use(&self) -> u64 {
+        let pages = |bytes: &Range<u64>| bytes.start / PAGE..bytes.end.div_ceil(PAGE);
+        let mut used: Vec<u64> = self.live.iter().flat_map(|(_, all)| pages(all)).collect();
+        used.extend(self.pending.iter().flat_map(|block| pages(&block.extent())));
+        used.sort_unstable();
+        used.dedup();
+        used.len() as u64 + self.leaving.as_ref().map_or(0, |some| some.pages().into())
+    }
+
+    /// Somebody has got a block.
+    fn is_new(&self, extent: &Range<u64>) {
+        let length = extent.end - extent.start;
+        assert_eq!(extent.start % length.next_power_of_two(), 0, "misaligned");
+        let others = self.live.iter().map(|(_, other)| other.clone());
+        for other in others.chain(self.pending.iter().map(Pending::extent)) {
+            assert!(
+                other.end <= extent.start || extent.end <= other.start,
+                "{extent:?} and {other:?}"
+            );
+        }
+    }
+
+    fn alloc(&mut self, size: u64, headed: bool, grow: bool) {
+        let request = Request {
+            size,
+            larger: true,
+            grow,
+            headed,
+            ..Request::default()
+        };
+        let used = self.pages_in_use();
+        match self.arena.alloc(request) {
+            Ok((offset, bytes)) => {
+                assert!(bytes >= size);
+                let start = offset - 16 * u64::from(headed);
+                let extent = start..offset + bytes;
+                self.is_new(&extent);
+                self.live.push((offset, extent));
+            }
+            Err(Refusal::Empty) => {
+                let fits = used + size.div_ceil(PAGE) <= LIMIT;
+                assert!(!grow || !fits, "refused with {used} pages in use");
+            }
+            Err(refusal) => panic!("{refusal:?}"),
+        }
+    }
+
+    fn free(&mut self, at: usize) {
+        let (offset, _) = self.live.remove(at);
+        self.arena.free(offset).expect("it is live");
+        self.arena.free(offset).expect_err("it was just freed");
+    }
+
+    fn commit(&mut self, mut pending: Pending) {
+        if self.arena.fill(&mut pending, true) {
+            self.live.push((pending.offset(), pending.extent()));
+            self.arena.commit(pending);
+        } else {
+            self.arena.cancel(pending);
+        }
+    }
+
+    /// Carries an operation out. `None`: there is nothing that it could be done to.
+    fn apply(&mut self, op: Op) -> Option<()> {
+        match op {
+            Op::Half => self.alloc(PAGE / 2, false, true),
+            Op::HeadedHalf => self.alloc(PAGE / 2 - 16, true, true),
+            Op::Page => self.alloc(PAGE, false, true),
+            Op::Pages => self.alloc(3 * PAGE, false, true),
+            Op::PageWithoutGrowing => self.alloc(PAGE, false, false),
+            Op::FreeOldest if !self.live.is_empty() => self.free(0),
+            // Of one it is the same.
+            Op::FreeNewest => match self.live.len() {
+                0 | 1 => return None,
+                len => self.free(len - 1),
+            },
+            Op::Reserve if self.pending.is_none() => {
+                let request = Request {
+                    size: 3 * PAGE,
+                    larger: true,
+                    grow: true,
+                    ..Request::default()
+                };
+                let mut pending = self.arena.reserve(request).expect("there are offsets");
+                self.is_new(&pending.extent());
+                let held = self.arena.counters().held_bytes / PAGE;
+                self.arena.back(&mut pending, u32::from(held < LIMIT));
+                self.pending = Some(pending);
+            }
+            Op::Commit => {
+                let pending = self.pending.take()?;
+                self.commit(pending);
+            }
+            Op::Cancel => {
+                let pending = self.pending.take()?;
+                self.arena.cancel(pending);
+            }
+            Op::Detach if self.leaving.is_none() => self.leaving = Some(self.arena.detach(2)?),
+            Op::Unback => drop(self.arena.unback(self.leaving.take()?)),
+            Op::Reattach => {
+                let leaving = self.leaving.take()?;
+                self.arena.reattach(leaving);
+            }
+            Op::Trim => (self.arena.trim(0) > 0).then_some(())?,
+            Op::FreeOldest | Op::Reserve | Op::Detach => return None,
+        }
+        Some(())
+    }
+
+    /// Proves what is known.
+    fn check(&self) {
+        self.arena.check();
+        let counters = self.arena.counters();
+        let bytes = self.live.iter().map(|(_, all)| all.end - all.start);
+        assert_eq!(counters.live_blocks, self.live.len() as u64);
+        assert_eq!(counters.live_bytes, bytes.sum::<u64>());
+        assert!(counters.held_bytes <= LIMIT * PAGE);
+    }
+
+    /// Gives everything back.
+    fn end(mut self) {
+        if let Some(leaving) = self.leaving.take() {
+            self.arena.reattach(leaving);
+        }
+        if let Some(pending) = self.pending.take() {
+            self.arena.cancel(pending);
+        }
+        while !self.live.is_empty() {
+            self.free(0);
+        }
+        let held = self.arena.counters().held_bytes / PAGE;
+        assert_eq!(u64::from(self.arena.trim(0)), held);
+        let counters = self.arena.counters();
+        assert_eq!(
+            (counters.held_bytes, counters.chunks, counters.trees),
+            (0, 0, 0)
+        );
+        self.arena.end();
+    }
+}
+
+/// Carries a sequence out and proves what comes of it. `false`: its last operation does not apply.
+fn run(sequence: &[Op]) -> bool {
+    let mut world = World::new();
+    for op in sequence {
+        if world.apply(*op).is_none() {
+            return false;
+        }
+    }
+    world.check();
+    world.end();
+    true
+}
+
+/// All sequences that begin with `sequence` and are at most `depth` long. Gives how many.
+fn extend(sequence: &mut Vec<Op>, depth: usize) -> u64 {
+    let mut count = 0;
+    for op in ALL {
+        sequence.push(op);
+        if run(sequence) {
+            count += 1;
+            if sequence.len() < depth {
+                count += extend(sequence, depth);
+            }
+        }
+        sequence.pop();
+    }
+    count
+}
+
+/// Says what was being done when something did not hold.
+struct Doing<'a>(&'a [Op]);
+
+impl Drop for Doing<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("in a sequence that begins with {:?}", self.0);
+        }
+    }
+}
+
+#[test]
+fn every_short_sequence_leaves_all_in_order() {
+    let depth = std::env::var("FREELIST_DEPTH").map_or(4, |depth| depth.parse().expect("a number"));
+    assert!(depth >= 2, "FREELIST_DEPTH is at least 2");
+    // The work is divided by the first two operations.
+    let begins: Vec<[Op; 2]> = ALL
+        .iter()
+        .flat_map(|first| ALL.map(|second| [*first, second]))
+        .collect();
+    let count = AtomicU64::new(ALL.iter().filter(|op| run(&[**op])).count() as u64);
+    let next = Mutex::new(begins.iter());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| loop {
+                let Some(begin) = next.lock().unwrap().next() else {
+                    break;
+                };
+                let _doing = Doing(begin);
+                let mut sequence = begin.to_vec();
+                if run(&sequence) {
+                    count.fetch_add(1 + extend(&mut sequence, depth), Relaxed);
+                }
+            });
+        }
+    });
+    let count = count.into_inner();
+    assert!(count > 1000, "{count} sequences are none");
+    println!("{count} sequences of at most {depth} operations");
+    if depth >= 8 {
+        println!("trust: enumerated_sequences {count} sequences >=10000000");
+    }
+}
