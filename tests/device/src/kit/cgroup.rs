@@ -4,6 +4,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::process::spawn_child;
 use crate::harness::skip;
@@ -67,6 +69,17 @@ impl Cgroup {
         // Absent on a kernel without swap.
         let _ = fs::write(self.0.join("memory.swap.max"), "0");
         self.write("memory.max", &bytes.to_string());
+    }
+
+    /// Removes it: nobody is in it any more.
+    #[track_caller]
+    pub fn remove(self) {
+        // Whoever was in it may have ended a moment ago.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while let Err(error) = fs::remove_dir(&self.0) {
+            assert!(Instant::now() < deadline, "the cgroup stays: {error}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Runs `work` in a child that belongs to the cgroup.

@@ -3,6 +3,8 @@
 //! How much an arena may hold, and how far its offsets go.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
 
 use freelist::uapi::{freelist_limit, FREELIST_IOC_LIMIT};
 use freelist::{Arena, Block};
@@ -15,14 +17,15 @@ use crate::harness::{skip, suite};
 use crate::kit::process::{drop_cap_sys_resource, signal_of, spawn_child};
 use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
-    alloc, arena, counters, free, info, page, random, random_size, raw, refused, stat, Cgroup,
-    Ledger, View, DEFAULT, GROW, KIB, LARGER, LARGEST, MIB,
+    alloc, arena, counters, free, info, page, random, random_size, raw, refused, scaled, stat,
+    Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, LARGEST, MIB,
 };
 
 suite!("freelist_limits":
     a_limit_in_force_is_shown_everywhere,
     what_is_0_stays_as_it_is,
     growing_stops_at_the_limit_exactly,
+    threads_that_grow_at_once_stay_within_the_limit,
     at_the_limit_free_blocks_still_serve,
     a_request_that_may_grow_and_is_larger_than_the_limit_is_edquot,
     a_limit_below_what_is_live_breaks_nothing,
@@ -107,6 +110,35 @@ fn what_is_0_stays_as_it_is() {
         (before.limit_bytes, before.arena_bytes)
     );
     assert_eq!(arena.info().unwrap(), before);
+}
+
+/// What is on its way counts: nobody is told of room that another thread is about to use.
+fn threads_that_grow_at_once_stay_within_the_limit() {
+    const THREADS: u64 = 4;
+    let shared = arena();
+    shared.set_limit(THREADS * MIB).unwrap();
+    let growing = AtomicU64::new(THREADS);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..scaled(20) {
+                    // Of four that ask at once two are refused.
+                    match shared.alloc(3 * MIB / 2, GROW) {
+                        Ok(block) => {
+                            free(&shared, block);
+                            shared.trim(0).unwrap();
+                        }
+                        result => refused(result, Errno::EDQUOT),
+                    }
+                }
+                growing.fetch_sub(1, Relaxed);
+            });
+        }
+        while growing.load(Relaxed) > 0 {
+            let stat = shared.stat().unwrap();
+            assert!(stat.held_bytes <= stat.limit_bytes, "{stat:?}");
+        }
+    });
 }
 
 /// Peer: `gpu_buddy` (limit).

@@ -29,6 +29,7 @@ mod random;
 mod selftest;
 mod shown;
 mod split_merge;
+mod storm;
 mod stranded;
 mod trim;
 mod unload;
@@ -68,6 +69,7 @@ pub const ALL: &[Suite] = &[
     cost::SUITE,
     races::SUITE,
     random::SUITE,
+    storm::SUITE,
     cgroup::SUITE,
     fail_nth::SUITE,
     unload::SUITE,

@@ -4,12 +4,17 @@
 //! takes the device away.
 //! Peer: unloading while open, mapped or waited on.
 
+use std::fs::File;
+use std::thread;
+use std::time::{Duration, Instant};
+
 use nix::errno::Errno;
-use nix::kmod::{delete_module, DeleteModuleFlags};
+use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 
 use crate::harness::{skip, suite};
 use crate::kit::process::spawn_child;
-use crate::kit::{alloc, arena, page, stat, View};
+use crate::kit::{alloc, arena, free, meminfo, page, scaled, stat, View, KIB};
+use crate::{figure, trust};
 
 suite!("freelist_unload":
     the_module_stays_while_an_arena_is_open,
@@ -17,6 +22,7 @@ suite!("freelist_unload":
     the_module_stays_while_only_a_child_has_the_arena,
     the_module_stays_while_a_file_of_debugfs_is_open,
     the_module_stays_while_somebody_waits,
+    a_module_that_comes_and_goes_holds_nothing,
 );
 
 #[track_caller]
@@ -103,4 +109,77 @@ fn the_module_stays_while_only_a_child_has_the_arena() {
     unloading_is_refused();
     nix::unistd::write(&write, b"x").unwrap();
     child.succeed();
+}
+
+/// Where `scripts/vm` puts the module.
+const MODULE: &str = "/freelist/module.ko";
+/// Cycles before the kernel's own caches are as full as they will be.
+const WARM: usize = 100;
+
+/// Unloads the module, which nobody uses.
+fn unload() {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = delete_module(c"freelist", DeleteModuleFlags::O_NONBLOCK) {
+        // A file may be closed a moment after its process has ended.
+        assert!(Instant::now() < deadline, "the module stays: {error}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Bytes a step of the line that fits `values` best.
+fn slope(values: &[f64]) -> f64 {
+    let count = values.len() as f64;
+    let middle = (count - 1.0) / 2.0;
+    let mean = values.iter().sum::<f64>() / count;
+    let terms = values.iter().enumerate().map(|(at, value)| {
+        let from_middle = at as f64 - middle;
+        (from_middle * (value - mean), from_middle * from_middle)
+    });
+    let (above, below) = terms.fold((0.0, 0.0), |sum, term| (sum.0 + term.0, sum.1 + term.1));
+    above / below
+}
+
+/// Memory that is in use, but for what files are cached with, in bytes.
+fn used() -> u64 {
+    let free = ["MemFree", "Cached", "Buffers"].map(meminfo);
+    meminfo("MemTotal") - free.iter().sum::<u64>()
+}
+
+/// Peer: `slub_kunit` (leaks at destroy).
+fn a_module_that_comes_and_goes_holds_nothing() {
+    let Ok(module) = File::open(MODULE) else {
+        skip("the module's file is not there");
+    };
+    let cycles = scaled(5);
+    let memory: Vec<f64> = (0..cycles)
+        .map(|_| {
+            let arena = arena();
+            for size in [32, page(), 300 * KIB] {
+                let block = alloc(&arena, size);
+                let view = View::shared(&arena, block.offset / page() * page(), size as usize);
+                view.store(0, 1);
+                if size > page() {
+                    free(&arena, block);
+                }
+            }
+            drop(arena);
+            unload();
+            finit_module(&module, c"", ModuleInitFlags::empty()).expect("it was loaded before");
+            used() as f64
+        })
+        .collect();
+    // It serves as before.
+    assert_eq!(stat(&arena()).allocs, 0);
+    if let Some(warm @ [_, _, ..]) = memory.get(WARM..) {
+        let slope = slope(warm) / KIB as f64;
+        figure!("{cycles} loads and unloads: {slope:.2} KiB more in use with each");
+        trust!("load_cycles", cycles, "cycles", ">=500");
+        trust!(
+            "load_cycles_slope",
+            format_args!("{slope:.2}"),
+            "KiB",
+            "<=1"
+        );
+        assert!(slope <= 1.0);
+    }
 }

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Storms: the same rough thing again and again, and at the end nothing is held that nobody has.
+//! `--scale 100` is what the report on trust counts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use freelist::{debugfs, Arena, Flags};
+use nix::sys::signal::{kill, Signal};
+use nix::sys::wait::WaitStatus;
+
+use crate::harness::suite;
+use crate::kit::process::{spawn_child, Child};
+use crate::kit::waiter::waiting;
+use crate::kit::{
+    alloc, arena, check, free, page, random, random_size, raw, scaled, stat, system_page, Cgroup,
+    Ledger, View, DEFAULT, KIB, MIB,
+};
+use crate::trust;
+
+suite!("freelist_storm":
+    processes_that_are_killed_anywhere_hold_nothing,
+    a_cgroup_that_is_out_of_memory_again_and_again_holds_nothing,
+    forced_shrinks_take_nothing_from_anybody,
+);
+
+/// A counter of debugfs, of all arenas.
+fn total(name: &str) -> u64 {
+    let text = fs::read_to_string(Path::new(debugfs::DIR).join("stats")).expect("debugfs");
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    let (_, value) = lines.find(|(key, _)| *key == name).expect("the counter");
+    value.trim().parse().expect("a number")
+}
+
+/// Nobody has an arena, and no arena has anything.
+#[track_caller]
+fn nothing_is_held() {
+    let held = ["arenas", "held_bytes", "live_blocks", "metadata_bytes"];
+    // A file may be closed a moment after its process has ended.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let now = held.map(total);
+        if now == [0; 4] {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{held:?} are {now:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What a process does until it is killed.
+fn be_a_victim(shared: &Arena, seed: u64) -> ! {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let own = arena();
+    own.set_limit(4 * MIB).unwrap();
+    let bytes = 16 * MIB as usize;
+    let views = [shared, &own].map(|arena| View::shared(arena, 0, bytes));
+    let kind = rng.u8(0..4);
+    let mut live = Vec::new();
+    let mut offsets = [0; 100];
+    loop {
+        match kind {
+            // In calls of an arena of its own.
+            0 => match own.alloc(random_size(&mut rng, 256 * KIB), DEFAULT) {
+                Ok(block) => live.push(block),
+                Err(_) => live.drain(..).for_each(|block| free(&own, block)),
+            },
+            // In batches of an arena that others have too.
+            1 => {
+                let size = random_size(&mut rng, 2 * page());
+                if let Ok(count) = shared.alloc_bulk(size, DEFAULT, &mut offsets) {
+                    let _ = shared.free_bulk(&offsets[..count.min(90)]);
+                }
+            }
+            // In faults, of pages that come and go.
+            2 => {
+                let block = alloc(&own, MIB);
+                for at in (0..block.bytes).step_by(page() as usize) {
+                    views[1].store((block.offset + at) as usize, 1);
+                }
+                free(&own, block);
+                own.trim(0).unwrap();
+            }
+            // In a sleep that only a signal ends, or a release of a block that nobody has any more.
+            _ => {
+                let request = waiting(7 * MIB, DEFAULT | Flags::ZERO, None);
+                let _ = raw::alloc(shared, request);
+            }
+        }
+    }
+}
+
+fn end(child: Child) {
+    let pid = child.pid();
+    kill(pid, Signal::SIGKILL).unwrap();
+    assert_eq!(
+        child.wait(),
+        WaitStatus::Signaled(pid, Signal::SIGKILL, false)
+    );
+}
+
+/// Peer: signals while waiting (SIGKILL).
+fn processes_that_are_killed_anywhere_hold_nothing() {
+    const AT_ONCE: usize = 4;
+    const BATCH: usize = 10;
+    let mut rng = random();
+    let mut kills = 0;
+    while kills < scaled(120) {
+        let shared = arena();
+        shared.set_limit(8 * MIB).unwrap();
+        let memory = shared.map(shared.info().unwrap().arena_bytes).unwrap();
+        let mut ledger = Ledger::new(&shared, &memory);
+        for _ in 0..20 {
+            ledger
+                .alloc(random_size(&mut rng, 64 * KIB), DEFAULT)
+                .unwrap();
+        }
+        for _ in 0..BATCH {
+            let victims: Vec<Child> = (0..AT_ONCE)
+                .map(|_| {
+                    let seed = rng.u64(..);
+                    spawn_child(|| be_a_victim(&shared, seed))
+                })
+                .collect();
+            for victim in victims {
+                thread::sleep(Duration::from_micros(rng.u64(0..2500)));
+                end(victim);
+                kills += 1;
+            }
+        }
+        ledger.free_all();
+        check();
+        // What the dead have left in it is the arena's, which ends here.
+        drop(memory);
+        drop(shared);
+        nothing_is_held();
+    }
+    if kills >= 10_000 {
+        trust!("storm_kills", kills, "kills", ">=10000");
+    }
+}
+
+/// Peer: memory that no cgroup is charged for (CVE-2021-3759).
+fn a_cgroup_that_is_out_of_memory_again_and_again_holds_nothing() {
+    const MAX: u64 = 24 * MIB;
+    let times = scaled(3);
+    for _ in 0..times {
+        let cgroup = Cgroup::new("storm");
+        cgroup.limit(MAX);
+        let child = spawn_child(|| {
+            cgroup.join();
+            let arena = arena();
+            let view = View::shared(&arena, 0, 2 * MAX as usize);
+            // Ours ends in an error,
+            while let Ok(block) = arena.alloc(64 * KIB, DEFAULT) {
+                view.store(block.offset as usize, 1);
+            }
+            assert!(stat(&arena).held_bytes >= MAX / 2);
+            // its own in the OOM killer.
+            let view = View::anonymous(2 * MAX as usize);
+            for at in (0..view.len()).step_by(system_page()) {
+                view.store(at, 1);
+            }
+        });
+        let pid = child.pid();
+        assert_eq!(
+            child.wait(),
+            WaitStatus::Signaled(pid, Signal::SIGKILL, false)
+        );
+        assert_eq!(cgroup.event("oom_kill"), 1);
+        nothing_is_held();
+        cgroup.remove();
+    }
+    if times >= 100 {
+        trust!("storm_cgroup_kills", times, "kills", ">=100");
+    }
+}
+
+/// The shrinker's directory, on kernels that show shrinkers.
+fn shrinker() -> Option<PathBuf> {
+    let entries = fs::read_dir("/sys/kernel/debug/shrinker").ok()?;
+    let mut ours = entries.flatten().map(|entry| entry.path());
+    ours.find(|path| {
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| name.starts_with("freelist"))
+    })
+}
+
+/// Makes the kernel shrink: us alone where it can be told so, else everybody.
+fn force(shrinker: Option<&Path>) {
+    let Some(dir) = shrinker else {
+        return fs::write("/proc/sys/vm/drop_caches", "2").expect("root may write it");
+    };
+    let counts = fs::read_to_string(dir.join("count")).expect("root may read it");
+    for line in counts.lines() {
+        let inode = line.split(' ').next().expect("a cgroup");
+        fs::write(dir.join("scan"), format!("{inode} 0 100")).expect("root may write it");
+    }
+}
+
+/// Peer: TTM, binder shrinker (return under pressure).
+fn forced_shrinks_take_nothing_from_anybody() {
+    let shrinks = scaled(100);
+    let shared = arena();
+    shared.set_limit(16 * MIB).unwrap();
+    let memory = shared.map(shared.info().unwrap().arena_bytes).unwrap();
+    let mut rng = random();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for key in 1..=2 {
+            let (mut rng, shared, memory, done) = (rng.fork(), &shared, &memory, &done);
+            scope.spawn(move || {
+                let mut ledger = Ledger::new(shared, memory).with_key(key);
+                while !done.load(Relaxed) {
+                    let size = random_size(&mut rng, 512 * KIB);
+                    if ledger.len() < 60 && rng.bool() {
+                        // The other one may have all that the limit allows.
+                        let _ = ledger.alloc(size, DEFAULT);
+                    } else if ledger.len() > 0 {
+                        ledger.free(ledger.nth(rng.usize(0..ledger.len())));
+                    }
+                }
+                ledger.free_all();
+            });
+        }
+        let dir = shrinker();
+        for _ in 0..shrinks {
+            force(dir.as_deref());
+        }
+        done.store(true, Relaxed);
+    });
+    let stat = stat(&shared);
+    assert_eq!(stat.live_blocks, 0);
+    assert!(stat.shrinks > 0, "nothing was shrunk");
+    drop(memory);
+    drop(shared);
+    nothing_is_held();
+    if shrinks >= 10_000 {
+        trust!("storm_shrinks", shrinks, "shrinks", ">=10000");
+    }
+}
