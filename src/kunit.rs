@@ -519,7 +519,9 @@ mod arena {
         Ok(())
     }
 
-    /// Peer case: hardened_malloc `write_zero_size`, `uninitialized_read_large`: nothing old is read.
+    /// Nothing old is read.
+    /// Peer: kasan kmalloc_oob_in_memset, kmalloc_oob_memset_2, kmalloc_oob_memset_4,
+    /// kmalloc_oob_memset_8, kmalloc_oob_memset_16.
     #[test]
     fn a_block_that_shall_be_zero_is_and_nothing_beside_it() -> Result {
         let registry = Registry::new()?;
@@ -563,8 +565,8 @@ mod arena {
         Ok(())
     }
 
-    /// Peer case: slub_kunit `next_pointer`, `first_word`: what was overwritten is found, and harms
-    /// nothing.
+    /// What was overwritten is found, and harms nothing.
+    /// Peer: slub_kunit test_next_pointer, test_first_word.
     #[test]
     fn a_header_that_was_overwritten_is_found_and_the_block_released() -> Result {
         let registry = Registry::new()?;
@@ -663,7 +665,7 @@ mod arena {
         Ok(())
     }
 
-    /// Peer case: gpu_buddy `contiguous`.
+    /// Peer: gpu_buddy gpu_test_buddy_alloc_contiguous.
     #[test]
     fn a_contiguous_block_is_new_and_lies_side_by_side() -> Result {
         let most = u64::from(Adjacent::most());

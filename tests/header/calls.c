@@ -3,7 +3,7 @@
  * Makes every call in every way that gives the same answer each time, and
  * prints the answers. Compiled for 32 and for 64 bit: both print the same, or
  * the layout differs somewhere.
- * Peer: 32-bit layout.
+ * Peer: vulnerabilities 32_bit_layout.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -4,7 +4,7 @@
  * is checked while this compiles, four calls when it runs. It keeps to
  * what C89 and C++98 have in common, and prints KTAP. With LAYOUT_ONLY it is
  * the checks of the layout alone and needs no C library.
- * Peer: 32-bit layout.
+ * Peer: vulnerabilities 32_bit_layout.
  *
  * Usage: header [DEVICE]	(default /dev/freelist)
  */

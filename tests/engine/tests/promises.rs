@@ -47,31 +47,30 @@ at_every_page_size! {
     sizes_out_of_range_are_refused;
     without_flags_only_the_own_list_is_used;
     without_grow_no_page_is_asked_for;
-    /// Peer case: gpu_buddy `split`: a larger block is split down to the smallest.
     larger_splits_a_larger_block_and_wastes_nothing;
     grow_alone_leaves_larger_blocks_whole;
-    /// Peer case: gpu_buddy `pessimistic`, `optimistic`: all that was split merges again.
     all_halves_merge_when_all_is_free;
-    /// Peer case: gpu_buddy `pathological`: every second block stays.
     a_live_neighbour_keeps_halves_apart;
     a_freed_block_of_odd_length_serves_the_next_of_its_length;
     what_a_shorter_block_leaves_of_a_longer_one_is_used;
     a_partly_backed_run_grows_by_what_is_missing;
-    /// Peer case: hardened_malloc `double_free_small`, `double_free_large`.
+    /// Peer: hardened_malloc double_free_small, double_free_large.
     a_double_free_is_refused;
-    /// Peer case: KASAN `invalid_free`: every wrong offset around a live block.
+    /// Every wrong offset around a live block.
+    /// Peer: gpu_buddy gpu_test_buddy_addr_to_block; kasan kmem_cache_invalid_free.
     an_offset_inside_a_live_block_is_refused;
     a_header_takes_16_bytes_of_its_block;
     a_block_with_a_header_is_known_by_what_lies_behind_it;
-    /// Driver bugs: racing frees of one handle.
+    /// Peer: vulnerabilities racing_frees.
     of_those_that_release_a_block_with_a_header_one_gets_it;
     a_reserved_block_cannot_be_freed;
-    /// Peer case: gpu_buddy `clear`: what is known to be clear is told from what is not.
+    /// What is known to be clear is told from what is not.
+    /// Peer: gpu_buddy gpu_test_buddy_alloc_clear.
     only_what_may_have_old_bytes_is_stale;
     a_cancelled_block_gives_back_the_pages_it_grew;
     a_cancelled_part_of_a_page_leaves_nothing;
     only_pages_with_a_live_block_can_be_faulted_in;
-    /// Peer case: gpu_buddy `limit`: the address space ends.
+    /// The address space ends.
     the_end_of_the_address_space_is_said;
     an_odd_span_is_used_to_its_last_page;
     a_phase_change_from_small_to_large_needs_no_new_page;
@@ -82,7 +81,7 @@ at_every_page_size! {
     an_arena_that_ends_loses_no_page;
     the_same_size_again_is_neither_split_nor_merged;
     quick_lists_are_bounded_and_merge_before_the_arena_grows;
-    /// Peer case: gpu_buddy `fragmentation`.
+    /// Peer: gpu_buddy gpu_test_buddy_alloc_contiguous.
     free_pages_in_pieces_serve_a_large_request_without_growing;
     free_pages_elsewhere_are_used_up_before_a_full_arena_refuses;
     a_request_that_fits_nowhere_leaves_all_as_it_was;

@@ -3,6 +3,7 @@
 //! Tables of what the tests have shown.
 
 mod coverage;
+mod peers;
 mod trust;
 
 use std::fs;
@@ -30,6 +31,9 @@ enum What {
         /// Its summary, JSON.
         summary: PathBuf,
     },
+    /// Cases of trusted peers, and which test holds each or why it cannot apply: Markdown. The status
+    /// is not 0 when one has neither, or a test names one that is not there.
+    Peers,
     /// The figures of the last run of every stage: a table, and build/trust.json. The status is
     /// not 0 when one is missing, or misses its aim without an explanation.
     Trust,
@@ -39,6 +43,13 @@ fn main() -> Result<ExitCode> {
     let Cli { top, what } = Cli::parse();
     match what {
         What::Coverage { summary } => print!("{}", coverage::Coverage::read(&summary)?),
+        What::Peers => {
+            let peers = peers::Peers::read(&top)?;
+            print!("{peers}");
+            if !peers.holds() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         What::Trust => {
             let report = trust::Report::read(&top)?;
             let path = top.join("build/trust.json");

@@ -53,7 +53,7 @@ fn every_size_class_up_to_16_mib_is_served() {
     every_class_from_to(SMALLEST, 16 * MIB);
 }
 
-/// Peer: `gpu_buddy` (max order).
+/// Peer: gpu_buddy gpu_test_buddy_alloc_limit; ttm_pool ttm_pool_alloc_basic.
 fn every_size_class_that_fits_the_memory_is_served() {
     let most = room().min(LARGEST).ilog2();
     if most < (32 * MIB).ilog2() {
@@ -66,7 +66,7 @@ fn every_size_class_that_fits_the_memory_is_served() {
     eprintln!("up to {} MiB", (1u64 << most) / MIB);
 }
 
-/// Peer: `gpu_buddy` (alignment), `lib/test_vmalloc.c` (aligned).
+/// Peer: test_vmalloc fix_align_alloc_test, random_size_align_alloc_test; kasan ksize_unpoisons_memory.
 fn sizes_around_powers_of_two_get_their_own_bytes_and_no_more() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
@@ -110,7 +110,7 @@ fn what_lies_behind_a_block_of_odd_size_serves_others() {
     free(&arena, small);
 }
 
-/// Peer: `lib/test_vmalloc.c` (fixed).
+/// Peer: test_vmalloc fix_size_alloc_test.
 fn fixed_sizes_come_and_go() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
@@ -126,7 +126,7 @@ fn fixed_sizes_come_and_go() {
     }
 }
 
-/// Peer: `lib/test_vmalloc.c` (random size).
+/// Peer: test_vmalloc random_size_alloc_test.
 fn random_sizes_do_not_overlap() {
     let mut rng = random();
     let arena = arena();
@@ -140,7 +140,7 @@ fn random_sizes_do_not_overlap() {
     ledger.free_all();
 }
 
-/// Peer: `lib/test_vmalloc.c` (long busy list).
+/// Peer: test_vmalloc long_busy_list_alloc_test.
 fn a_long_list_of_live_blocks_keeps_its_bytes() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
@@ -159,7 +159,7 @@ fn a_long_list_of_live_blocks_keeps_its_bytes() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// Peer: `lib/test_vmalloc.c` (full fit), `gpu_buddy` (pessimistic).
+/// Peer: gpu_buddy gpu_test_buddy_alloc_pessimistic.
 fn a_full_arena_of_small_blocks_has_no_gaps() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();

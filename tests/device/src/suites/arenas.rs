@@ -172,7 +172,7 @@ fn what_a_child_leaves_stays_until_the_last_reference() {
     assert_eq!((stat.live_blocks, stat.allocs), (2, 2));
 }
 
-/// Peer: ttm_pool (fini drains).
+/// Peer: ttm_pool ttm_pool_fini_basic.
 fn many_arenas_come_and_go() {
     for _ in 0..scaled(10) {
         let arenas: Vec<Arena> = (0..16).map(|_| arena()).collect();

@@ -91,6 +91,7 @@ fn nothing_is_live(arena: &Arena) {
     assert_eq!((stat.live_blocks, stat.live_bytes), (0, 0));
 }
 
+/// Peer: kfence test_memcache_alloc_bulk.
 fn every_block_is_one_of_its_own() {
     let arena = arena();
     // Below, at and beyond what is done in one hold of the lock.
@@ -173,7 +174,7 @@ fn a_batch_of_none_is_einval() {
     nothing_is_live(&arena);
 }
 
-/// Peer: dmabuf-heaps (bad flags).
+/// Peer: dmabuf_heaps invalid_heap_flags.
 fn bad_fields_are_einval() {
     let arena = arena();
     let array = View::anonymous(8 * 4);
@@ -295,7 +296,6 @@ fn a_release_stops_at_the_first_that_is_refused() {
     }
 }
 
-/// Peer: KASAN KUnit (bulk), hardened_malloc (double free).
 fn a_block_twice_in_a_batch_is_released_once() {
     let arena = arena();
     let keep = alloc(&arena, 64);
@@ -307,7 +307,7 @@ fn a_block_twice_in_a_batch_is_released_once() {
     assert_eq!(stat(&arena).frees, 3);
 }
 
-/// Peer: state changed and then EFAULT.
+/// Peer: vulnerabilities state_changed_then_EFAULT.
 fn an_offset_that_cannot_be_stored_undoes_its_element() {
     let page = system_page();
     let array = View::anonymous(2 * page);
@@ -371,7 +371,7 @@ fn an_array_that_is_nowhere_is_efault() {
     nothing_is_live(&arena);
 }
 
-/// Peer: state changed and then EFAULT.
+/// Peer: vulnerabilities state_changed_then_EFAULT.
 fn an_answer_that_cannot_be_written_loses_nothing() {
     let arena = arena();
     let array = View::anonymous(8 * 10);
@@ -410,7 +410,7 @@ fn an_array_in_a_block_of_the_arena_itself_is_served() {
     nothing_is_live(&arena);
 }
 
-/// Peer: size arithmetic.
+/// Peer: kasan kmalloc_memmove_invalid_size; vulnerabilities size_arithmetic.
 fn a_count_beyond_the_array_is_harmless() {
     let arena = arena();
     let array = View::anonymous(8);
@@ -452,7 +452,7 @@ fn a_batch_that_is_killed_stops() {
     assert_eq!(stat.live_bytes, 32 * stat.live_blocks);
 }
 
-/// Peer: double fetch (CVE-2016-6516).
+/// Peer: vulnerabilities CVE-2016-6516.
 fn arrays_and_requests_that_change_under_the_call_lose_nothing() {
     let arena = arena();
     let fixed = alloc(&arena, 64).offset;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The arena's memory is charged to a memory cgroup.
-//! Peer: memory that no cgroup is charged for (CVE-2021-3759).
+//! Peer: vulnerabilities CVE-2021-3759.
 
 use nix::errno::Errno;
 

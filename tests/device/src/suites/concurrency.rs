@@ -57,7 +57,7 @@ fn churn(arena: &Arena, memory: &Mapping, seed: u64, rounds: usize) {
     ledger.free_all();
 }
 
-/// Peer: `lib/test_vmalloc.c` (per-CPU), snmalloc func tests.
+/// Peer: test_vmalloc pcpu_alloc_test.
 fn threads_never_share_a_block() {
     let seed = random().u64(0..1 << 30);
     let arena = arena();
@@ -84,8 +84,7 @@ fn processes_never_share_a_block() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// Peer: racing frees of one handle; a list race after dropping the lock
-/// (CVE-2025-68260).
+/// Peer: vulnerabilities racing_frees, CVE-2025-68260.
 fn racing_frees_of_one_block_succeed_once() {
     let arena = arena();
     let neighbour = alloc(&arena, 64);
@@ -255,7 +254,7 @@ fn statistics_add_up_under_load() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// Peer: double fetch (CVE-2016-6516).
+/// Peer: vulnerabilities CVE-2016-6516.
 fn a_request_that_changes_under_the_call_is_read_once() {
     let arena = arena();
     let view = View::anonymous(size_of::<freelist_alloc>());

@@ -68,7 +68,7 @@ fn largest() -> u64 {
     panic!("no size is too much")
 }
 
-/// Peer: `gpu_buddy` (contiguous).
+/// Peer: gpu_buddy gpu_test_buddy_alloc_contiguous.
 fn the_pages_lie_side_by_side() {
     let arena = arena();
     for pages in [1, 2, 3, 5, 16, 31, 64, 65, 100, 257] {

@@ -141,7 +141,7 @@ fn counts_in_all_keep_those_of_closed_arenas() {
     assert!(more("frees") >= 3, "{} frees", more("frees"));
 }
 
-/// Peer: `slub_kunit` (leaks at destroy), ttm_pool (fini drains).
+/// Peer: slub_kunit test_leak_destroy; ttm_pool ttm_pool_fini_basic.
 fn nothing_is_held_once_every_arena_is_closed() {
     alone();
     let one = arena();
@@ -257,7 +257,6 @@ fn failures_are_counted_by_errno() {
     assert_eq!(sum, value(&after, "failures"), "{:?}", by_errno(&after));
 }
 
-/// Peer: the usual traps of seq_file.
 fn reading_in_small_pieces_gives_whole_lines() {
     for name in ["stats", "classes"] {
         let mut file = File::open(format!("{DIR}/{name}")).unwrap();

@@ -54,7 +54,7 @@ fn size_0_is_einval() {
     }
 }
 
-/// Peer: dmabuf-heaps (bad flags).
+/// Peer: dmabuf_heaps invalid_heap_flags, invalid_fd_flags.
 fn unknown_flags_are_einval() {
     for bit in Flags::all().bits().count_ones()..u32::BITS {
         for known in [0, DEFAULT.bits()] {
@@ -104,7 +104,8 @@ fn flags_of_later_versions_are_eopnotsupp() {
     }
 }
 
-/// Peer: size arithmetic, CVE-2018-8781.
+/// Peer: gpu_buddy gpu_test_buddy_alloc_exceeds_max_order; test_vmalloc align_shift_alloc_test; kasan
+/// kmalloc_memmove_negative_size; vulnerabilities size_arithmetic, CVE-2018-8781.
 fn a_size_over_the_largest_block_is_e2big() {
     for size in [
         LARGEST + 1,
@@ -138,7 +139,6 @@ fn no_flags_and_nothing_free_is_enomem() {
     }
 }
 
-/// Peer: `gpu_buddy` (limit).
 fn a_block_larger_than_the_limit_is_edquot() {
     let limit = info().limit_bytes;
     if limit >= LARGEST {
@@ -155,7 +155,6 @@ fn a_block_larger_than_the_limit_is_edquot() {
     }
 }
 
-/// Peer: `gpu_buddy` (limit).
 fn growing_beyond_the_limit_is_edquot() {
     let limit = info().limit_bytes;
     if limit > LARGEST {

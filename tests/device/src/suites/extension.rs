@@ -2,7 +2,7 @@
 
 //! How the contract is extended: type and number decide, a shorter structure
 //! is extended with zeros, a longer one ends in zeros.
-//! Peer: dmabuf-heaps (old and new structure).
+//! Peer: dmabuf_heaps dmabuf_heap_alloc_older, dmabuf_heap_alloc_newer; kasan copy_user_test_oob.
 
 use freelist::uapi::{
     freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_stat,

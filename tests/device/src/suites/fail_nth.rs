@@ -3,7 +3,7 @@
 //! Every point at which the kernel may fail inside of a call, swept one by one
 //! (Documentation/fault-injection of the kernel, `fail-nth`). Needs a kernel
 //! with fault injection; skipped elsewhere.
-//! Peer: iommufd `fail_nth`.
+//! Peer: iommufd_fail_nth basic_fail_nth.
 
 use std::fmt::Debug;
 use std::fs::{self, File};

@@ -28,7 +28,8 @@ suite!("freelist_free":
 
 const SIZES: [u64; 8] = [32, 64, 1000, 2 * KIB, 4 * KIB, 5000, 64 * KIB, 3 * MIB];
 
-/// Peer: hardened_malloc (double free small, large).
+/// Peer: kasan kmalloc_double_kzfree, kmem_cache_double_free; kfence test_double_free; hardened_malloc
+/// double_free_small, double_free_large.
 fn a_second_free_is_rejected() {
     for size in SIZES {
         let arena = arena();
@@ -39,7 +40,8 @@ fn a_second_free_is_rejected() {
     }
 }
 
-/// Peer: hardened_malloc (double free delayed), KASAN (double free).
+/// Peer: kasan mempool_kmalloc_double_free, mempool_kmalloc_large_double_free,
+/// mempool_page_alloc_double_free; hardened_malloc double_free_small_delayed, double_free_large_delayed.
 fn a_second_free_is_rejected_later_too() {
     for size in SIZES {
         let arena = arena();
@@ -58,7 +60,7 @@ fn a_second_free_is_rejected_later_too() {
 }
 
 /// A free block, a live one and the offsets of both: only the live one's own
-/// offset is taken. Peer: KASAN (invalid free).
+/// offset is taken.
 fn free_of_a_live_neighbour_is_rejected() {
     let arena = arena();
     let pair = [alloc(&arena, 64), alloc(&arena, 64)];
@@ -70,7 +72,9 @@ fn free_of_a_live_neighbour_is_rejected() {
     arena.free(high).unwrap();
 }
 
-/// Peer: KASAN (invalid free), hardened_malloc (invalid free, unaligned).
+/// Peer: kasan kmalloc_large_invalid_free, kmem_cache_invalid_free, mempool_kmalloc_invalid_free,
+/// mempool_kmalloc_large_invalid_free; kfence test_invalid_addr_free; hardened_malloc
+/// invalid_free_small_region, unaligned_free_small, unaligned_free_large.
 fn free_inside_of_a_block_is_rejected_at_every_16_bytes() {
     let arena = arena();
     for size in [32, 64, 512, 2 * KIB, 4 * KIB, 3 * page()] {
@@ -91,7 +95,7 @@ fn free_inside_of_a_block_is_rejected_at_every_16_bytes() {
     free(&arena, large);
 }
 
-/// Peer: hardened_malloc (unaligned free).
+/// Peer: hardened_malloc unaligned_free_small, unaligned_free_large.
 fn free_of_an_unaligned_offset_is_rejected() {
     let arena = arena();
     let block = alloc(&arena, 4 * KIB);
@@ -103,7 +107,7 @@ fn free_of_an_unaligned_offset_is_rejected() {
     free(&arena, block);
 }
 
-/// Peer: KASAN (out of bounds), size arithmetic.
+/// Peer: vulnerabilities size_arithmetic.
 fn free_beyond_the_arena_is_rejected() {
     let arena = arena();
     let end = info().arena_bytes;
@@ -122,7 +126,7 @@ fn free_beyond_the_arena_is_rejected() {
     }
 }
 
-/// Peer: hardened_malloc (uninitialised free).
+/// Peer: hardened_malloc uninitialized_free.
 fn free_of_what_was_never_handed_out_is_rejected() {
     let arena = arena();
     let end = info().arena_bytes;
@@ -173,7 +177,6 @@ fn free_of_a_half_that_was_merged_is_rejected() {
     }
 }
 
-/// Peer: KASAN (invalid free: another arena's).
 fn free_of_another_arenas_block_is_rejected() {
     let (mine, other) = (arena(), arena());
     let blocks: Vec<Block> = SIZES.iter().map(|size| alloc(&other, *size)).collect();
@@ -203,8 +206,11 @@ fn a_wrong_free_changes_nothing() {
     free(&arena, small);
 }
 
-/// The allocator keeps nothing where programs can write. Peer: `slub_kunit`
-/// (red zones, next pointers, first word), mimalloc-bench security.
+/// The allocator keeps nothing where programs can write.
+/// Peer: slub_kunit test_clobber_zone, test_next_pointer, test_first_word, test_clobber_50th_byte,
+/// test_clobber_redzone_free, test_kmalloc_redzone_access; kasan kmalloc_oob_right, kmalloc_oob_left,
+/// kmalloc_oob_16, kmalloc_uaf, kmalloc_uaf_16, kmalloc_uaf_memset, kmem_cache_oob,
+/// mempool_kmalloc_oob_right, mempool_slab_oob_right, mempool_kmalloc_uaf, mempool_slab_uaf.
 fn scribbling_over_all_bytes_moves_nothing() {
     fn scribble(arena: &Arena, bytes: usize, fill: u8) {
         let view = View::shared(arena, 0, bytes);

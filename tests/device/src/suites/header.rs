@@ -47,7 +47,6 @@ fn header(view: &View, block: Block) -> Vec<u8> {
     view.bytes((block.offset - HEADER) as usize, HEADER as usize)
 }
 
-/// Peer: `slub_kunit` (red zones).
 fn a_block_lies_16_bytes_behind_its_start() {
     let arena = arena();
     for size in SIZES {
@@ -63,7 +62,7 @@ fn a_block_lies_16_bytes_behind_its_start() {
     }
 }
 
-/// Peer: KASAN (invalid free).
+/// Peer: kasan kmem_cache_invalid_free.
 fn blocks_start_is_not_what_a_release_takes() {
     let arena = arena();
     for size in SIZES {
@@ -103,7 +102,7 @@ fn an_untouched_header_is_released_in_silence() {
     assert_eq!(stat(&arena).failures, 0);
 }
 
-/// Peer: `slub_kunit` (first word), header mode finds the underrun.
+/// Peer: slub_kunit test_first_word; kasan kmalloc_oob_left; kfence test_corruption.
 fn any_byte_overwritten_is_told_and_the_block_is_released() {
     let arena = arena();
     let view = view(&arena);
@@ -221,7 +220,7 @@ fn blocks_without_one_have_neighbours_with_one() {
     assert_eq!(stat(&arena).failures, 0);
 }
 
-/// Peer: size arithmetic.
+/// Peer: vulnerabilities size_arithmetic.
 fn the_largest_block_has_no_room_for_one() {
     let arena = arena();
     for size in [
@@ -247,7 +246,6 @@ fn a_page_is_lost_where_the_header_needs_it() {
     assert_eq!(stat(&arena).held_bytes, 2 * page());
 }
 
-/// Peer: mimalloc-bench security; structures that user space can write.
 fn scribbling_over_headers_moves_nothing() {
     let arena = arena();
     let view = view(&arena);

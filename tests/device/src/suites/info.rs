@@ -71,18 +71,19 @@ fn answer<T: Plain>(request: u32, fill: u8) -> Vec<u8> {
     view.bytes(at, size_of::<T>())
 }
 
-/// Peer: unset bytes returned to user space (CVE-2018-11508).
+/// Peer: vulnerabilities CVE-2018-11508.
 fn info_writes_every_byte_of_its_answer() {
     let over = |fill| answer::<freelist_info>(FREELIST_IOC_INFO, fill);
     assert_eq!(over(0), over(0xff));
 }
 
-/// Peer: unset bytes returned to user space (CVE-2018-11508).
+/// Peer: vulnerabilities CVE-2018-11508.
 fn stat_writes_every_byte_of_its_answer() {
     let over = |fill| answer::<freelist_stat>(FREELIST_IOC_STAT, fill);
     assert_eq!(over(0), over(0xff));
 }
 
+/// Peer: binder_alloc binder_alloc_test_init_freelist.
 fn an_empty_arena_holds_nothing() {
     let stat = stat(&arena());
     assert!(stat.metadata_bytes <= 16 << 10, "{stat:?}");

@@ -141,7 +141,6 @@ fn threads_that_grow_at_once_stay_within_the_limit() {
     });
 }
 
-/// Peer: `gpu_buddy` (limit).
 fn growing_stops_at_the_limit_exactly() {
     for size in [32, page(), 3 * page(), 64 * KIB] {
         let arena = limited(3 * page() * 16);
@@ -241,7 +240,7 @@ fn a_limit_above_the_default_needs_a_capability() {
     assert_eq!(stat(&arena).failures, 3);
 }
 
-/// Peer: state changed and then EFAULT.
+/// Peer: vulnerabilities state_changed_then_EFAULT.
 fn a_limit_whose_answer_cannot_be_written_changes_nothing() {
     let arena = arena();
     let before = arena.info().unwrap();
@@ -422,7 +421,7 @@ fn a_span_and_a_limit_are_set_together_or_not_at_all() {
     assert_eq!((both.bytes, both.span), (2 * MIB, MIB));
 }
 
-/// Peer: fault-handler bounds (CVE-2023-2008).
+/// Peer: vulnerabilities CVE-2023-2008.
 fn a_mapping_beyond_a_later_span_is_sigbus() {
     let arena = arena();
     let view = View::shared(&arena, 0, 4 * MIB as usize);

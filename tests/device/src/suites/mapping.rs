@@ -43,7 +43,10 @@ suite!("freelist_mapping":
     pages_stay_what_they_were_under_all_this,
 );
 
-/// Peer: fault-handler bounds (CVE-2023-2008).
+/// Peer: kfence test_out_of_bounds_read, test_out_of_bounds_write, test_kmalloc_aligned_oob_read,
+/// test_kmalloc_aligned_oob_write, test_invalid_access; kasan kmalloc_big_oob_right,
+/// kmalloc_large_oob_right, page_alloc_oob_right, mempool_kmalloc_large_oob_right; vulnerabilities
+/// CVE-2023-2008.
 fn an_offset_without_a_page_is_sigbus() {
     let arena = arena();
     let view = View::shared(&arena, 0, info().arena_bytes as usize);
@@ -92,7 +95,6 @@ fn a_page_with_any_live_block_is_there() {
     free(&arena, small[0]);
 }
 
-/// Peer: dmabuf-heaps (zeroed memory), hardened_malloc (zero).
 fn new_pages_read_as_zero() {
     let arena = arena();
     for size in [32, page(), 7 * page(), 256 * KIB] {
@@ -105,7 +107,7 @@ fn new_pages_read_as_zero() {
     }
 }
 
-/// Peer: mimalloc-bench security; a mapping after the free (CVE-2024-0582).
+/// Peer: kfence test_init_on_free; vulnerabilities CVE-2024-0582.
 fn other_arenas_bytes_are_never_seen() {
     let len = 2 * MIB;
     for _ in 0..3 {
@@ -164,8 +166,9 @@ fn a_part_of_the_arena_shows_its_bytes() {
 }
 
 /// A program that uses a block after its release hurts itself alone: no
-/// signal, and never a page of someone else. Peer: a mapping after the free
-/// (CVE-2024-0582).
+/// signal, and never a page of someone else.
+/// Peer: kasan kmalloc_large_uaf, page_alloc_uaf, mempool_kmalloc_large_uaf, mempool_page_alloc_uaf;
+/// vulnerabilities CVE-2024-0582.
 fn a_freed_blocks_page_stays_mapped_where_it_was() {
     let arena = arena();
     for size in [64, page(), 64 * KIB] {
@@ -211,7 +214,7 @@ fn the_mapping_outlives_the_descriptor() {
     assert_eq!((view.load(0), view.load(1)), (1, 2));
 }
 
-/// Peer: `pfnmap`, guard regions (munmap split); CVE-2025-38563.
+/// Peer: pfnmap munmap_split; guard_regions munmap; vulnerabilities CVE-2025-38563.
 fn a_hole_divides_a_mapping() {
     let arena = arena();
     let page = page() as usize;
@@ -236,7 +239,7 @@ fn a_hole_divides_a_mapping() {
     free(&arena, block);
 }
 
-/// Peer: guard regions (mprotect).
+/// Peer: guard_regions mprotect.
 fn protections_divide_a_mapping() {
     let arena = arena();
     let page = page() as usize;
@@ -258,7 +261,7 @@ fn protections_divide_a_mapping() {
     free(&arena, block);
 }
 
-/// Peer: guard regions (fork).
+/// Peer: guard_regions fork.
 fn a_forked_child_shares_the_blocks() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
@@ -282,7 +285,7 @@ fn a_forked_child_shares_the_blocks() {
     free(&arena, block);
 }
 
-/// Peer: guard regions (fork).
+/// Peer: guard_regions fork.
 fn a_child_without_the_mapping_does_not_have_it() {
     let arena = arena();
     let block = alloc(&arena, page());
@@ -328,7 +331,8 @@ fn madvise_that_would_take_pages_away_is_refused() {
 const GUARD_INSTALL: i32 = 102;
 const GUARD_REMOVE: i32 = 103;
 
-/// Every advice there is, whether it is taken or not. Peer: `pfnmap` (madvise).
+/// Every advice there is, whether it is taken or not.
+/// Peer: pfnmap madvise_disallowed.
 fn no_advice_takes_or_spoils_a_page() {
     let arena = arena();
     let block = alloc(&arena, 8 * page());
@@ -362,7 +366,7 @@ fn no_advice_takes_or_spoils_a_page() {
     free(&arena, block);
 }
 
-/// Peer: `pfnmap`, guard regions (munmap split), by MAP_FIXED.
+/// Peer: pfnmap munmap_split; guard_regions munmap.
 fn other_memory_may_cover_a_part_of_a_mapping() {
     let arena = arena();
     let page = page() as usize;
@@ -413,7 +417,7 @@ fn another_arena_may_cover_a_part_of_a_mapping() {
     assert_eq!(view.probe(page), Err(Errno::EFAULT));
 }
 
-/// Peer: `pfnmap` (mremap fixed), by moving what must move.
+/// Peer: pfnmap mremap_fixed.
 fn a_moved_mapping_shows_the_same_blocks() {
     let arena = arena();
     let page = page() as usize;

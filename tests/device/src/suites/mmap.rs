@@ -55,7 +55,7 @@ fn a_mapping_is_aligned_to_a_huge_page() {
     }
 }
 
-/// Peer: mmap offset and size overflow (CVE-2018-8781, CVE-2024-42259).
+/// Peer: vulnerabilities CVE-2018-8781, CVE-2024-42259.
 fn a_mapping_that_ends_beyond_the_arena_is_refused() {
     let arena = arena();
     let end = info().arena_bytes;
@@ -77,7 +77,7 @@ fn a_mapping_that_ends_beyond_the_arena_is_refused() {
     assert_eq!(result.err(), Some(Errno::EINVAL), "of no bytes");
 }
 
-/// Peer: mmap offset and size overflow (CVE-2018-8781, CVE-2024-42259).
+/// Peer: vulnerabilities CVE-2018-8781, CVE-2024-42259.
 fn a_mapping_whose_offset_overflows_is_refused() {
     let arena = arena();
     let page = page();
@@ -101,7 +101,7 @@ fn a_mapping_whose_offset_overflows_is_refused() {
     }
 }
 
-/// Peer: private writable mappings (CVE-2024-39497).
+/// Peer: vulnerabilities CVE-2024-39497.
 fn a_private_mapping_is_refused() {
     let arena = arena();
     alloc(&arena, 64);
@@ -111,7 +111,6 @@ fn a_private_mapping_is_refused() {
     }
 }
 
-/// Peer: hardened_malloc (executable heap).
 fn an_executable_mapping_is_refused() {
     let arena = arena();
     for prot in [EXEC, READ | EXEC, both() | EXEC] {
@@ -123,7 +122,6 @@ fn an_executable_mapping_is_refused() {
     }
 }
 
-/// Peer: hardened_malloc (executable heap).
 fn a_mapping_cannot_become_executable() {
     let arena = arena();
     let view = View::shared(&arena, 0, page() as usize);
@@ -154,7 +152,7 @@ fn a_write_only_arena_cannot_be_mapped() {
     assert_eq!(result.err(), Some(Errno::EACCES));
 }
 
-/// Peer: mremap growth (CVE-2024-46852), `pfnmap` (mremap expand).
+/// Peer: pfnmap mremap_expand; vulnerabilities CVE-2024-46852.
 fn a_mapping_cannot_grow() {
     let arena = arena();
     let page = page() as usize;
@@ -172,7 +170,7 @@ fn a_mapping_cannot_grow() {
     assert_eq!(view.load(0), 1);
 }
 
-/// Peer: `mremap_dontunmap`.
+/// Peer: mremap_dontunmap mremap_dontunmap_simple.
 fn a_mapping_cannot_be_duplicated_by_mremap() {
     let arena = arena();
     let page = page() as usize;
@@ -186,7 +184,7 @@ fn a_mapping_cannot_be_duplicated_by_mremap() {
     assert_eq!(view.load(0), 1);
 }
 
-/// Peer: `pfnmap` (mremap fixed, shrink).
+/// Peer: pfnmap mremap_fixed, mremap_shrink.
 fn a_mapping_can_shrink_and_move() {
     let arena = arena();
     let page = page() as usize;
@@ -232,7 +230,7 @@ fn a_mapping_is_not_dumped_and_not_copied_on_write() {
     assert!(!flags.contains(&"me"), "may be executed: {flags:?}");
 }
 
-/// Peer: split mappings and counts (CVE-2025-38563).
+/// Peer: test_vmalloc vm_map_ram_test; vulnerabilities CVE-2025-38563.
 fn many_mappings_come_and_go() {
     let arena = arena();
     let page = page() as usize;

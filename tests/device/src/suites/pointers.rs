@@ -77,7 +77,7 @@ fn read_only_request(size: u64) -> (View, Address) {
     (view, at)
 }
 
-/// Peer: dmabuf-heaps (no fd leak on EFAULT); state changed and then EFAULT.
+/// Peer: dmabuf_heaps fd_leak_on_efault; vulnerabilities state_changed_then_EFAULT.
 fn an_answer_that_cannot_be_written_loses_no_block() {
     let arena = arena();
     let kept = alloc(&arena, 100);

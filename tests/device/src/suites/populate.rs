@@ -166,7 +166,6 @@ fn without_a_mapping_it_is_a_block_like_any() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// Peer: mm selftests of split mappings.
 fn holes_and_other_protections_are_no_obstacle() {
     let arena = arena();
     let mut view = view(&arena);

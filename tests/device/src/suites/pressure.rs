@@ -2,7 +2,6 @@
 
 //! When memory is short, arenas give their free pages back. The figures are
 //! printed.
-//! Peer: TTM, binder shrinker (return under pressure); shrinker recursion.
 
 use std::fs;
 use std::path::PathBuf;
@@ -85,6 +84,7 @@ impl Idle {
     }
 }
 
+/// Peer: shrinkers ttm_pool_shrinker_scan, binder_shrink_scan.
 fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
     if meminfo("MemTotal") > SMALL_MACHINE {
         skip("too much memory to use up; needs a machine of at most 400 MiB");
@@ -157,6 +157,7 @@ fn shrinker() -> PathBuf {
     ours.expect("the module has a shrinker")
 }
 
+/// Peer: shrinkers ttm_pool_debugfs_shrink, ttm_pool_shrinker_scan, binder_shrink_scan.
 fn a_forced_scan_takes_free_pages_and_no_others() {
     let shrinker = shrinker();
     let cgroup = Cgroup::new("scanned");
@@ -190,6 +191,7 @@ fn a_forced_scan_takes_free_pages_and_no_others() {
 }
 
 /// Reclaim that begins in the arena's own call comes back to the same arena.
+/// Peer: vulnerabilities shrinker_recursion.
 fn an_arena_that_grows_under_pressure_uses_its_own_free_pages() {
     let cgroup = Cgroup::new("itself");
     cgroup.run(|| {

@@ -3,7 +3,7 @@
 //! Races that hardly ever happen, made to happen: on kernels with fault
 //! injection the module holds the windows open in which two threads could meet
 //! (debugfs `delay_us`). Skipped elsewhere.
-//! Peer: a mapping after the free (CVE-2024-0582).
+//! Peer: vulnerabilities CVE-2024-0582.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -27,7 +27,6 @@ fn model_of_free(ledger: &Ledger<'_>, offset: u64, arena_bytes: u64) -> Result<(
     }
 }
 
-/// Peer: `lib/test_vmalloc.c` (random), hardened_malloc (invalid free).
 fn random_calls_agree_with_the_model() {
     let mut rng = random();
     let arena = arena();

@@ -69,7 +69,6 @@ fn every_arena_has_a_row_with_its_owner() {
     assert_eq!(arenas().len(), before);
 }
 
-/// Peer: the usual traps of seq_file.
 fn a_name_stays_in_its_row_whatever_is_in_it() {
     fs::write("/proc/self/comm", "a b\nc\\d\x7f").unwrap();
     let _arena = arena();

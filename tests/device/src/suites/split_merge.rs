@@ -61,6 +61,7 @@ fn free_all(arena: &Arena, blocks: impl IntoIterator<Item = Block>) {
     }
 }
 
+/// Peer: ttm_pool ttm_pool_alloc_order_mismatch.
 fn without_flags_an_empty_list_is_enomem() {
     for size in [32, 64, 2 * KIB, 4 * KIB, 64 * KIB, MIB] {
         refused(arena().alloc(size, Flags::empty()), Errno::ENOMEM);
@@ -99,6 +100,8 @@ fn grow_alone_takes_pages() {
     }
 }
 
+/// Peer: ttm_pool ttm_pool_alloc_order_caching_match, ttm_pool_free_dma_alloc; test_vmalloc
+/// full_fit_alloc_test.
 fn the_same_size_again_is_served_without_growing() {
     for size in [32, 100, 2 * KIB, 4 * KIB, 5 * page(), 64 * KIB, 3 * MIB] {
         let arena = arena();
@@ -114,7 +117,6 @@ fn the_same_size_again_is_served_without_growing() {
     }
 }
 
-/// Peer: `gpu_buddy` (pessimistic).
 fn free_halves_join_below_a_page() {
     let (arena, held) = holding(16 * page());
     for size in [32, 128, page() / 2] {
@@ -127,7 +129,6 @@ fn free_halves_join_below_a_page() {
     }
 }
 
-/// Peer: `gpu_buddy` (pessimistic).
 fn free_halves_join_across_pages() {
     let (arena, held) = holding(4 * MIB);
     for size in [page(), 4 * page(), 256 * KIB, 2 * MIB] {
@@ -153,7 +154,6 @@ fn halves_join_in_any_order_of_release() {
     }
 }
 
-/// Peer: `gpu_buddy` (optimistic).
 fn one_block_becomes_one_of_every_smaller_class() {
     let (arena, held) = holding(MIB);
     let mut blocks = Vec::new();
@@ -172,7 +172,6 @@ fn one_block_becomes_one_of_every_smaller_class() {
     arena.alloc(MIB, LARGER).expect("the halves joined");
 }
 
-/// Peer: `gpu_buddy` (pathological, fragmentation).
 fn a_hole_serves_what_fits_and_nothing_more() {
     for (run, size) in [(16 * page(), 32), (16 * page(), page() / 2), (MIB, page())] {
         let (arena, _) = holding(run);

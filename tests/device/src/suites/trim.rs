@@ -90,6 +90,7 @@ fn what_is_to_be_kept_stays() {
     assert_eq!(stat(&arena).held_bytes, 0);
 }
 
+/// Peer: kfence test_shrink_memcache.
 fn pages_with_a_live_block_stay() {
     let arena = arena();
     let small: Vec<Block> = (0..64 * 16).map(|_| alloc(&arena, page() / 16)).collect();
@@ -114,6 +115,7 @@ fn pages_with_a_live_block_stay() {
     }
 }
 
+/// Peer: ttm_pool ttm_pool_free_no_dma_alloc.
 fn what_left_is_back_in_the_system() {
     let most = MIB * 64;
     let arena = holding(most);
@@ -124,7 +126,8 @@ fn what_left_is_back_in_the_system() {
     assert!(free > held + most / 2, "{held} bytes free, then {free}");
 }
 
-/// Peer: a mapping after the free (CVE-2024-0582).
+/// Peer: kfence test_use_after_free_read, test_use_after_free_read_nofault; vulnerabilities
+/// CVE-2024-0582.
 fn an_offset_that_was_trimmed_is_sigbus_until_it_is_allocated_again() {
     let arena = arena();
     let views = [0, 1].map(|_| View::shared(&arena, 0, MIB as usize));
@@ -157,7 +160,7 @@ fn an_offset_that_was_trimmed_is_sigbus_until_it_is_allocated_again() {
     }
 }
 
-/// Peer: mimalloc-bench security; a mapping after the free (CVE-2024-0582).
+/// Peer: kasan kmalloc_uaf2; vulnerabilities CVE-2024-0582.
 fn a_new_block_at_a_trimmed_offset_shows_no_others_bytes() {
     let len = MIB as usize;
     let (one, two) = (arena(), arena());

@@ -2,7 +2,7 @@
 
 //! The module stays while it is in use. Last of all suites: a failure here
 //! takes the device away.
-//! Peer: unloading while open, mapped or waited on.
+//! Peer: vulnerabilities unload_while_open, unload_while_mapped, unload_while_waiting.
 
 use std::fs::File;
 use std::thread;

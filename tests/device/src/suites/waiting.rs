@@ -271,7 +271,7 @@ fn sleeping_child(shared: &Arena) -> crate::kit::process::Child {
     child
 }
 
-/// Peer: signals while waiting (SIGKILL).
+/// Peer: vulnerabilities SIGKILL_while_waiting.
 fn a_killed_waiter_ends_at_once_and_the_next_is_served() {
     let (shared, blocks) = full(4);
     let children = [0, 1, 2].map(|_| sleeping_child(&shared));
@@ -289,7 +289,7 @@ fn a_killed_waiter_ends_at_once_and_the_next_is_served() {
     check();
 }
 
-/// Peer: signals while waiting (SIGSTOP).
+/// Peer: vulnerabilities SIGSTOP_while_waiting.
 fn a_stopped_waiter_goes_on_waiting() {
     let (shared, blocks) = full(4);
     let child = sleeping_child(&shared);
@@ -505,7 +505,7 @@ fn a_killed_process_that_held_everything_wakes() {
     });
 }
 
-/// Peer: closing one descriptor while another thread waits.
+/// Peer: vulnerabilities close_while_waiting.
 fn a_descriptor_that_is_closed_wakes_nobody() {
     let (arena, blocks) = full(4);
     let other = arena.try_clone().unwrap();
@@ -760,7 +760,7 @@ fn edges_are_told_by_epoll() {
     }
 }
 
-/// Peer: epoll and waiter lifetime (CVE-2019-2215).
+/// Peer: vulnerabilities CVE-2019-2215.
 fn epoll_outlives_a_closed_arena() {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
     for _ in 0..20 {

@@ -43,7 +43,7 @@ fn is_zero(view: &View, block: Block) {
     }
 }
 
-/// Peer: dmabuf-heaps (zeroed memory), hardened_malloc (zero on reuse).
+/// Peer: kfence test_gfpzero.
 fn a_used_block_reads_as_zero_again() {
     for flags in [LARGER, DEFAULT, Flags::empty()] {
         let arena = arena();
@@ -87,6 +87,8 @@ fn without_the_flag_old_bytes_may_stay() {
     }
 }
 
+/// Peer: kasan kmalloc_oob_in_memset, kmalloc_oob_memset_2, kmalloc_oob_memset_4,
+/// kmalloc_oob_memset_8, kmalloc_oob_memset_16.
 fn neighbours_in_the_same_page_keep_their_bytes() {
     let arena = arena();
     let view = view(&arena);
