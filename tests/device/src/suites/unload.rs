@@ -145,7 +145,7 @@ fn used() -> u64 {
     meminfo("MemTotal") - free.iter().sum::<u64>()
 }
 
-/// Peer: `slub_kunit` (leaks at destroy).
+/// Peer: slub_kunit test_leak_destroy.
 fn a_module_that_comes_and_goes_holds_nothing() {
     let Ok(module) = File::open(MODULE) else {
         skip("the module's file is not there");
