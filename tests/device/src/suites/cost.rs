@@ -108,6 +108,7 @@ fn litter(arena: &Arena, count: usize) {
     assert!(stat(arena).live_blocks >= count as u64);
 }
 
+/// Peer: gpu_buddy gpu_test_buddy_fragmentation_performance.
 fn an_allocation_costs_the_same_with_a_thousand_blocks_and_a_million() {
     for size in [64, 2 * page(), 100 * KIB] {
         let (few, many) = (arena(), arena());
