@@ -175,8 +175,13 @@ pub(crate) fn index_nospec(index: u64, size: u32) -> Option<u32> {
     if index >= u64::from(size) {
         return None;
     }
+    Some(clamp_nospec(index, size))
+}
+
+/// `index` where it is below `size`, else 0, without a branch.
+pub(crate) fn clamp_nospec(index: u64, size: u32) -> u32 {
     // SAFETY: May be called at any time.
-    Some(unsafe { raw::freelist_index_nospec(index as usize, size as usize) } as u32)
+    unsafe { raw::freelist_index_nospec(index as usize, size as usize) as u32 }
 }
 
 /// A random number.
