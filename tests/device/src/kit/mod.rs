@@ -8,6 +8,7 @@ pub mod pages;
 pub mod process;
 pub mod raw;
 pub mod trace;
+pub mod uring;
 pub mod view;
 pub mod waiter;
 

@@ -14,6 +14,7 @@ mod errors;
 mod extension;
 mod fail_nth;
 mod free;
+mod freed;
 mod growing;
 mod header;
 mod info;
@@ -61,6 +62,7 @@ pub const ALL: &[Suite] = &[
     pointers::SUITE,
     mmap::SUITE,
     mapping::SUITE,
+    freed::SUITE,
     arenas::SUITE,
     debugfs::SUITE,
     shown::SUITE,
