@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "fork(), and calls that nix does not have")]
 
 use std::fs;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{fork, ForkResult, Pid};
+
+use super::View;
 
 /// A forked child, running.
 pub struct Child(Pid);
@@ -110,5 +113,24 @@ pub fn signal_of(work: impl FnOnce()) -> Option<Signal> {
         WaitStatus::Signaled(_, signal, _) => Some(signal),
         WaitStatus::Exited(_, 0) => None,
         status => panic!("the child ended as {status:?}"),
+    }
+}
+
+/// A descriptor that serves page faults of this process, where the kernel has that.
+pub fn userfaultfd() -> Option<OwnedFd> {
+    // SAFETY: Gives a new descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+    // SAFETY: The descriptor is new, and nobody else's.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Forks while other threads run, which [`spawn_child`] does not allow: the child reads the first
+/// byte of a view, which is its status.
+pub fn fork_beside_threads(view: &View) -> WaitStatus {
+    // SAFETY: The child calls nothing that takes a lock: it reads and ends.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Parent { child } => waitpid(child, None).expect("the child is ours"),
+        // SAFETY: As above.
+        ForkResult::Child => unsafe { libc::_exit(view.load(0).into()) },
     }
 }

@@ -283,6 +283,57 @@ impl View {
         Ok(())
     }
 
+    /// mremap() of a range that asks for it to stay where it is, too: elsewhere, or over all of
+    /// `target`. That is for the kernel to refuse.
+    pub fn leave_behind(&self, range: Range<usize>, target: Option<Self>) -> Errno {
+        let (address, len) = self.absolute(&range);
+        let mut flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+        let to = target.as_ref().map_or(ptr::null_mut(), |target| {
+            assert!(target.len() >= len, "would hit what is behind it");
+            flags |= libc::MREMAP_FIXED;
+            target.base as *mut libc::c_void
+        });
+        // SAFETY: Both ranges are ours. Nobody accesses the target any more.
+        let moved = unsafe { libc::mremap(address, len, len, flags, to) };
+        assert_eq!(moved, libc::MAP_FAILED, "{range:?} is there twice");
+        Errno::last()
+    }
+
+    /// mlock() of a range.
+    pub fn lock(&self, range: Range<usize>) -> Result<(), Errno> {
+        let (address, len) = self.absolute(&range);
+        // SAFETY: The range is this mapping's; what is in it stays.
+        Errno::result(unsafe { libc::mlock(address, len) }).map(drop)
+    }
+
+    /// munlock() of a range.
+    pub fn unlock(&self, range: Range<usize>) -> Result<(), Errno> {
+        let (address, len) = self.absolute(&range);
+        // SAFETY: As in `lock()`.
+        Errno::result(unsafe { libc::munlock(address, len) }).map(drop)
+    }
+
+    /// process_madvise() of several ranges of this process: the bytes that were advised of.
+    pub fn advise_ranges(&self, ranges: &[Range<usize>], advice: i32) -> Result<usize, Errno> {
+        let vectors: Vec<libc::iovec> = ranges
+            .iter()
+            .map(|range| {
+                let (iov_base, iov_len) = self.absolute(range);
+                libc::iovec { iov_base, iov_len }
+            })
+            .collect();
+        // SAFETY: Gives a descriptor of this process, closed below.
+        let own = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) })?;
+        // SAFETY: As in `advise()`.
+        let advised = Errno::result(unsafe {
+            let (vectors, count) = (vectors.as_ptr(), vectors.len());
+            libc::syscall(libc::SYS_process_madvise, own, vectors, count, advice, 0)
+        });
+        // SAFETY: The descriptor is from above, and nobody else's.
+        unsafe { libc::close(own as i32) };
+        advised.map(|advised| advised as usize)
+    }
+
     /// mremap() of the whole mapping from `old` to `new` bytes. What is refused
     /// leaves it as it was.
     pub fn remap(&mut self, old: usize, new: usize, flags: i32) -> Result<(), Errno> {

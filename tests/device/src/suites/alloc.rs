@@ -3,11 +3,12 @@
 //! What a request gets.
 
 use freelist::Flags;
+use nix::errno::Errno;
 
 use crate::harness::{skip, suite};
 use crate::kit::{
-    alloc, arena, block_bytes_of, free, page, random, random_size, raw, room, scaled, stat, Ledger,
-    DEFAULT, GROW, KIB, LARGEST, MIB, SMALLEST,
+    alloc, arena, block_bytes_of, free, page, random, random_size, raw, refused, room, scaled,
+    stat, Ledger, DEFAULT, GROW, KIB, LARGER, LARGEST, MIB, SMALLEST,
 };
 
 suite!("freelist_alloc":
@@ -16,6 +17,7 @@ suite!("freelist_alloc":
     sizes_around_powers_of_two_get_their_own_bytes_and_no_more,
     a_request_of_5_1_mib_gets_5_1_mib,
     what_lies_behind_a_block_of_odd_size_serves_others,
+    any_call_may_be_an_arenas_first,
     fixed_sizes_come_and_go,
     random_sizes_do_not_overlap,
     a_long_list_of_live_blocks_keeps_its_bytes,
@@ -49,6 +51,7 @@ fn every_class_from_to(least: u64, most: u64) {
     assert_eq!(stat(&arena).live_bytes, 0);
 }
 
+/// Peer: scudo primary.BasicPrimary, secondary.Basic; snmalloc new.
 fn every_size_class_up_to_16_mib_is_served() {
     every_class_from_to(SMALLEST, 16 * MIB);
 }
@@ -66,7 +69,10 @@ fn every_size_class_that_fits_the_memory_is_served() {
     eprintln!("up to {} MiB", (1u64 << most) / MIB);
 }
 
-/// Peer: test_vmalloc fix_align_alloc_test, random_size_align_alloc_test; kasan ksize_unpoisons_memory.
+/// Peer: test_vmalloc fix_align_alloc_test, random_size_align_alloc_test; kasan
+/// ksize_unpoisons_memory; snmalloc malloc, sizeclass; scudo combined.BasicCombined,
+/// secondary.AllocatorCombinations, wrappers_c.SmallAlign, wrappers_c.Memalign,
+/// wrappers_c.AlignedAlloc, wrappers_c.OtherAlloc, size_class_map_test.
 fn sizes_around_powers_of_two_get_their_own_bytes_and_no_more() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
@@ -108,6 +114,31 @@ fn what_lies_behind_a_block_of_odd_size_serves_others() {
     );
     free(&arena, big);
     free(&arena, small);
+}
+
+/// An arena has no metadata until it must: each path has to begin with none.
+///
+/// Peer: snmalloc first_operation; scudo combined.ReleaseToOS.
+fn any_call_may_be_an_arenas_first() {
+    let mut offsets = [0; 3];
+    for size in [1, 32, 2 * KIB, 4 * KIB, 5000, 64 * KIB, MIB] {
+        let first = arena();
+        let block = alloc(&first, size);
+        assert_eq!(block.offset, 0);
+        free(&first, block);
+        let first = arena();
+        assert_eq!(first.alloc_bulk(size, DEFAULT, &mut offsets).unwrap(), 3);
+        assert_eq!(first.free_bulk(&offsets).unwrap(), 3);
+        refused(arena().free(size / 16 * 16), Errno::ENOENT);
+        refused(arena().alloc(size, LARGER), Errno::ENOMEM);
+        refused(arena().alloc(size, Flags::empty()), Errno::ENOMEM);
+        let first = arena();
+        assert_eq!(first.trim(size).unwrap(), 0);
+        assert_eq!(stat(&first).held_bytes, 0);
+        let block = alloc(&first, size);
+        free(&first, block);
+        assert_eq!(stat(&first).live_blocks, 0);
+    }
 }
 
 /// Peer: test_vmalloc fix_size_alloc_test.
@@ -185,6 +216,7 @@ fn the_answer_leaves_the_other_fields() {
     assert_eq!(answer.block_bytes, block_bytes_of(1000, page()));
 }
 
+/// Peer: scudo primary.MemoryGroup.
 fn low_offsets_are_used_first() {
     let arena = arena();
     let blocks: Vec<_> = (0..8).map(|_| alloc(&arena, 64 * KIB)).collect();
@@ -192,6 +224,7 @@ fn low_offsets_are_used_first() {
     assert!(highest.unwrap() < 8 * MIB, "{blocks:x?}");
 }
 
+/// Peer: snmalloc memory_usage.
 fn requested_bytes_are_those_that_were_asked_for() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();

@@ -410,7 +410,8 @@ fn an_array_in_a_block_of_the_arena_itself_is_served() {
     nothing_is_live(&arena);
 }
 
-/// Peer: kasan kmalloc_memmove_invalid_size; vulnerabilities size_arithmetic.
+/// Peer: kasan kmalloc_memmove_invalid_size; vulnerabilities size_arithmetic; hardened_malloc
+/// calloc_overflow.
 fn a_count_beyond_the_array_is_harmless() {
     let arena = arena();
     let array = View::anonymous(8);

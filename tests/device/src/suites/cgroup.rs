@@ -17,6 +17,7 @@ suite!("freelist_cgroup":
 /// The kernel counts in batches, so a little is missing or too much.
 const SLACK: u64 = MIB;
 
+/// Peer: vulnerabilities CVE-2021-3759.
 fn pages_are_charged_to_the_cgroup_and_uncharged() {
     let cgroup = Cgroup::new("charged");
     cgroup.run(|| {

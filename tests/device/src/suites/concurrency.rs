@@ -9,9 +9,10 @@ use std::thread;
 use freelist::uapi::{freelist_alloc, FREELIST_IOC_ALLOC};
 use freelist::{Arena, Mapping};
 use nix::errno::Errno;
+use nix::sys::wait::WaitStatus;
 
 use crate::harness::suite;
-use crate::kit::process::{spawn_child, Child};
+use crate::kit::process::{fork_beside_threads, spawn_child, Child};
 use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
     alloc, arena, block_bytes_of, page, random, random_size, raw, scaled, stat, system_page,
@@ -25,6 +26,7 @@ suite!("freelist_concurrency":
     a_free_races_with_allocations_of_the_same_place,
     faults_race_with_allocations_and_frees,
     mappings_come_and_go_under_allocations,
+    forks_race_with_faults_and_allocations,
     arenas_are_opened_and_closed_by_many_threads,
     statistics_add_up_under_load,
     a_request_that_changes_under_the_call_is_read_once,
@@ -57,7 +59,8 @@ fn churn(arena: &Arena, memory: &Mapping, seed: u64, rounds: usize) {
     ledger.free_all();
 }
 
-/// Peer: test_vmalloc pcpu_alloc_test.
+/// Peer: test_vmalloc pcpu_alloc_test; scudo combined.ThreadedCombined, primary.PrimaryThreaded,
+/// wrappers_cpp.ThreadedNew.
 fn threads_never_share_a_block() {
     let seed = random().u64(0..1 << 30);
     let arena = arena();
@@ -84,7 +87,7 @@ fn processes_never_share_a_block() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// Peer: vulnerabilities racing_frees, CVE-2025-68260.
+/// Peer: vulnerabilities racing_frees, CVE-2025-68260; snmalloc corruption_detection.
 fn racing_frees_of_one_block_succeed_once() {
     let arena = arena();
     let neighbour = alloc(&arena, 64);
@@ -208,6 +211,39 @@ fn mappings_come_and_go_under_allocations() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
+/// The copy of a mapping is made while its pages come and go, and other threads are in calls.
+///
+/// Peer: snmalloc protect_fork; scudo wrappers_cpp.AllocAfterFork.
+fn forks_race_with_faults_and_allocations() {
+    let arena = arena();
+    let block = alloc(&arena, page());
+    let view = View::shared(&arena, block.offset, system_page());
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for seed in 0..2 {
+            let (arena, stop) = (&arena, &stop);
+            let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    churn(arena, &memory, seed, 40);
+                    arena.trim(0).unwrap();
+                }
+            });
+        }
+        let _stop = StopAtEnd(&stop);
+        for round in 0..scaled(30) as u8 {
+            view.store(0, round);
+            let status = fork_beside_threads(&view);
+            assert!(
+                matches!(status, WaitStatus::Exited(_, code) if code == round.into()),
+                "round {round}: {status:?}"
+            );
+        }
+    });
+    arena.free(block.offset).unwrap();
+    assert_eq!(stat(&arena).live_blocks, 0);
+}
+
 fn arenas_are_opened_and_closed_by_many_threads() {
     thread::scope(|scope| {
         for i in 0..THREADS {
@@ -226,6 +262,8 @@ fn arenas_are_opened_and_closed_by_many_threads() {
 }
 
 /// STAT and debugfs are of one moment, whatever happens meanwhile.
+///
+/// Peer: scudo stats_test.
 fn statistics_add_up_under_load() {
     let arena = arena();
     let stop = AtomicBool::new(false);

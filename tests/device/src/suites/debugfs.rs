@@ -91,6 +91,7 @@ fn stats_count_the_arenas() {
     assert_eq!(value(&stats(), "arenas"), 0);
 }
 
+/// Peer: scudo combined.Stats.
 fn stats_have_every_field_of_stat() {
     let stats = stats();
     for (name, _) in fields(&Stat::default()) {
@@ -102,6 +103,7 @@ fn stats_have_every_field_of_stat() {
     assert_eq!(names.len(), stats.0.len(), "each name once");
 }
 
+/// Peer: snmalloc statistics.
 fn stats_are_the_sums_over_the_arenas() {
     alone();
     let before = stats();
@@ -190,6 +192,7 @@ fn classes_have_a_row_a_size_class() {
     }
 }
 
+/// Peer: scudo wrappers_c.MallInfo, wrappers_c.MallInfo2.
 fn classes_count_the_blocks_of_their_class() {
     alone();
     let arena = arena();

@@ -44,6 +44,8 @@ fn refused_request(request: freelist_alloc, errno: Errno) {
     assert_eq!((stat.live_blocks, stat.held_bytes), (0, 0));
 }
 
+/// Peer: hardened_malloc read_zero_size, write_zero_size; mimalloc_security read_zero_size,
+/// read_zero_size_free, write_zero_size, write_zero_size_free; scudo wrappers_c.Malloc.
 fn size_0_is_einval() {
     for flags in [0, 1, 2, 3] {
         let request = freelist_alloc {
@@ -104,8 +106,10 @@ fn flags_of_later_versions_are_eopnotsupp() {
     }
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_alloc_exceeds_max_order; test_vmalloc align_shift_alloc_test; kasan
-/// kmalloc_memmove_negative_size; vulnerabilities size_arithmetic, CVE-2018-8781.
+/// Peer: gpu_buddy gpu_test_buddy_alloc_exceeds_max_order; test_vmalloc align_shift_alloc_test;
+/// kasan kmalloc_memmove_negative_size; vulnerabilities size_arithmetic, CVE-2018-8781;
+/// hardened_malloc impossibly_large_malloc; mimalloc_security impossibly_large_malloc; scudo
+/// wrappers_c.Malloc.
 fn a_size_over_the_largest_block_is_e2big() {
     for size in [
         LARGEST + 1,

@@ -3,7 +3,6 @@
 //! Every point at which the kernel may fail inside of a call, swept one by one
 //! (Documentation/fault-injection of the kernel, `fail-nth`). Needs a kernel
 //! with fault injection; skipped elsewhere.
-//! Peer: iommufd_fail_nth basic_fail_nth.
 
 use std::fmt::Debug;
 use std::fs::{self, File};
@@ -141,6 +140,7 @@ fn made<T: Debug>(result: Result<T, Errno>) -> Option<T> {
     }
 }
 
+/// Peer: iommufd_fail_nth basic, device.
 fn open_fails_cleanly() {
     let before = freelist::debugfs::Stats::read().unwrap();
     let open = || Arena::open().map_err(|error| error.errno().expect("the kernel refused"));
@@ -153,6 +153,7 @@ fn open_fails_cleanly() {
     assert_eq!(after.get("arenas"), before.get("arenas"));
 }
 
+/// Peer: iommufd_fail_nth map_domain, map_file_domain.
 fn mmap_fails_cleanly() {
     let arena = arena();
     let map = || {
@@ -164,6 +165,7 @@ fn mmap_fails_cleanly() {
     alloc(&arena, 64);
 }
 
+/// Peer: iommufd_fail_nth access_rw.
 fn info_and_stat_fail_cleanly() {
     let arena = arena();
     let info = Prepared::new(FREELIST_IOC_INFO, freelist_info::default());
@@ -218,12 +220,14 @@ fn alloc_sweep(size: u64, new: impl Fn() -> (Arena, u64)) {
     panic!("more than {MOST} failure points");
 }
 
+/// Peer: iommufd_fail_nth map_domain.
 fn alloc_fails_cleanly_in_an_empty_arena() {
     for size in [64, page(), 3 * page(), 64 * KIB] {
         alloc_sweep(size, || (arena(), 0));
     }
 }
 
+/// Peer: iommufd_fail_nth map_two_domains.
 fn alloc_fails_cleanly_beside_other_blocks() {
     let busy = || {
         let arena = arena();
@@ -260,6 +264,7 @@ fn free_fails_only_by_its_pointer() {
     }
 }
 
+/// Peer: iommufd_fail_nth access_pin.
 fn a_fault_fails_cleanly() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
@@ -386,6 +391,8 @@ fn special_blocks_fail_cleanly() {
 }
 
 /// The pages of free blocks move to a request at the limit.
+///
+/// Peer: iommufd_fail_nth access_pin_domain.
 fn moving_fails_cleanly() {
     sweep_new(
         || Prepared::new(FREELIST_IOC_ALLOC, raw::request(4 * page())),

@@ -14,6 +14,8 @@ use crate::kit::{
 suite!("freelist_free":
     a_second_free_is_rejected,
     a_second_free_is_rejected_later_too,
+    a_second_free_hits_who_took_the_place_and_that_ones_own_is_rejected,
+    free_of_an_address_is_rejected,
     free_of_a_live_neighbour_is_rejected,
     free_inside_of_a_block_is_rejected_at_every_16_bytes,
     free_of_an_unaligned_offset_is_rejected,
@@ -28,8 +30,9 @@ suite!("freelist_free":
 
 const SIZES: [u64; 8] = [32, 64, 1000, 2 * KIB, 4 * KIB, 5000, 64 * KIB, 3 * MIB];
 
-/// Peer: kasan kmalloc_double_kzfree, kmem_cache_double_free; kfence test_double_free; hardened_malloc
-/// double_free_small, double_free_large.
+/// Peer: kasan kmalloc_double_kzfree, kmem_cache_double_free; kfence test_double_free;
+/// hardened_malloc double_free_small, double_free_large; mimalloc_security double_free; snmalloc
+/// corruption_detection; scudo combined.DeathCombined, wrappers_c.Malloc.
 fn a_second_free_is_rejected() {
     for size in SIZES {
         let arena = arena();
@@ -41,7 +44,9 @@ fn a_second_free_is_rejected() {
 }
 
 /// Peer: kasan mempool_kmalloc_double_free, mempool_kmalloc_large_double_free,
-/// mempool_page_alloc_double_free; hardened_malloc double_free_small_delayed, double_free_large_delayed.
+/// mempool_page_alloc_double_free; hardened_malloc double_free_small_delayed,
+/// double_free_large_delayed; mimalloc_security double_free_delayed, double_free_interleaved;
+/// snmalloc seqset.
 fn a_second_free_is_rejected_later_too() {
     for size in SIZES {
         let arena = arena();
@@ -59,6 +64,57 @@ fn a_second_free_is_rejected_later_too() {
     }
 }
 
+/// An offset is all that names a block, so a stale one names whoever has the place now. It can be
+/// given back once, whoever does it.
+///
+/// Peer: mimalloc_security double_free_reuse, double_free_single_reuse.
+fn a_second_free_hits_who_took_the_place_and_that_ones_own_is_rejected() {
+    for size in SIZES {
+        let arena = arena();
+        let stale = alloc(&arena, size);
+        free(&arena, stale);
+        refused(arena.free(stale.offset), Errno::ENOENT);
+        for _ in 0..4 {
+            let now = alloc(&arena, size);
+            assert_eq!(now, stale, "low offsets are used first");
+            free(&arena, stale);
+            refused(arena.free(now.offset), Errno::ENOENT);
+        }
+        let stat = stat(&arena);
+        assert_eq!((stat.allocs, stat.frees), (5, 5), "of {size} bytes");
+        // Both of two that come now are whole and each other's neighbours.
+        let pair = [alloc(&arena, size), alloc(&arena, size)];
+        assert_ne!(pair[0].offset, pair[1].offset);
+        pair.into_iter().for_each(|block| free(&arena, block));
+    }
+}
+
+/// Programs that take offsets for addresses: of the stack, the heap, a mapping, a block itself.
+///
+/// Peer: mimalloc_security invalid_free_stack, invalid_free_alloca; hardened_malloc
+/// invalid_free_protected, invalid_free_unprotected; scudo combined.IsOwned.
+fn free_of_an_address_is_rejected() {
+    let arena = arena();
+    let block = alloc(&arena, page());
+    let view = View::shared(&arena, block.offset, block.bytes as usize);
+    let (stack, heap) = (0u64, Box::new(0u64));
+    let addresses = [
+        &raw const stack as u64,
+        &raw const *heap as u64,
+        View::anonymous(1).address(0).get() as u64,
+        view.address(0).get() as u64,
+        view.address(0).get() as u64 + block.bytes,
+    ];
+    for address in addresses {
+        for address in [address, address / 16 * 16] {
+            refused(arena.free(address), Errno::EINVAL);
+        }
+    }
+    let stat = stat(&arena);
+    assert_eq!((stat.live_blocks, stat.frees), (1, 0));
+    free(&arena, block);
+}
+
 /// A free block, a live one and the offsets of both: only the live one's own
 /// offset is taken.
 fn free_of_a_live_neighbour_is_rejected() {
@@ -74,7 +130,8 @@ fn free_of_a_live_neighbour_is_rejected() {
 
 /// Peer: kasan kmalloc_large_invalid_free, kmem_cache_invalid_free, mempool_kmalloc_invalid_free,
 /// mempool_kmalloc_large_invalid_free; kfence test_invalid_addr_free; hardened_malloc
-/// invalid_free_small_region, unaligned_free_small, unaligned_free_large.
+/// invalid_free_small_region, unaligned_free_small, unaligned_free_large; snmalloc
+/// release-rounding.
 fn free_inside_of_a_block_is_rejected_at_every_16_bytes() {
     let arena = arena();
     for size in [32, 64, 512, 2 * KIB, 4 * KIB, 3 * page()] {
@@ -95,7 +152,9 @@ fn free_inside_of_a_block_is_rejected_at_every_16_bytes() {
     free(&arena, large);
 }
 
-/// Peer: hardened_malloc unaligned_free_small, unaligned_free_large.
+/// Peer: hardened_malloc unaligned_free_small, unaligned_free_large; mimalloc_security
+/// invalid_free, invalid_free_unaligned, invalid_free_unaligned_multiple; scudo
+/// combined.DeathCombined.
 fn free_of_an_unaligned_offset_is_rejected() {
     let arena = arena();
     let block = alloc(&arena, 4 * KIB);
@@ -107,7 +166,7 @@ fn free_of_an_unaligned_offset_is_rejected() {
     free(&arena, block);
 }
 
-/// Peer: vulnerabilities size_arithmetic.
+/// Peer: vulnerabilities size_arithmetic; hardened_malloc invalid_free_small_region_far.
 fn free_beyond_the_arena_is_rejected() {
     let arena = arena();
     let end = info().arena_bytes;
@@ -126,7 +185,8 @@ fn free_beyond_the_arena_is_rejected() {
     }
 }
 
-/// Peer: hardened_malloc uninitialized_free.
+/// Peer: hardened_malloc uninitialized_free, invalid_free_small_region_far; mimalloc_security
+/// invalid_free_far; snmalloc pagemap.
 fn free_of_what_was_never_handed_out_is_rejected() {
     let arena = arena();
     let end = info().arena_bytes;
@@ -144,6 +204,7 @@ fn free_of_what_was_never_handed_out_is_rejected() {
     free(&arena, block);
 }
 
+/// Peer: mimalloc_security invalid_free_close.
 fn free_behind_a_block_of_odd_size_is_rejected() {
     let arena = arena();
     let block = alloc(&arena, 5 * page() - 1);
@@ -177,6 +238,7 @@ fn free_of_a_half_that_was_merged_is_rejected() {
     }
 }
 
+/// Peer: snmalloc two_alloc_types; scudo combined.IsOwned.
 fn free_of_another_arenas_block_is_rejected() {
     let (mine, other) = (arena(), arena());
     let blocks: Vec<Block> = SIZES.iter().map(|size| alloc(&other, *size)).collect();
@@ -207,10 +269,13 @@ fn a_wrong_free_changes_nothing() {
 }
 
 /// The allocator keeps nothing where programs can write.
+///
 /// Peer: slub_kunit test_clobber_zone, test_next_pointer, test_first_word, test_clobber_50th_byte,
-/// test_clobber_redzone_free, test_kmalloc_redzone_access; kasan kmalloc_oob_right, kmalloc_oob_left,
-/// kmalloc_oob_16, kmalloc_uaf, kmalloc_uaf_16, kmalloc_uaf_memset, kmem_cache_oob,
-/// mempool_kmalloc_oob_right, mempool_slab_oob_right, mempool_kmalloc_uaf, mempool_slab_uaf.
+/// test_clobber_redzone_free, test_kmalloc_redzone_access; kasan kmalloc_oob_right,
+/// kmalloc_oob_left, kmalloc_oob_16, kmalloc_uaf, kmalloc_uaf_16, kmalloc_uaf_memset,
+/// kmem_cache_oob, mempool_kmalloc_oob_right, mempool_slab_oob_right, mempool_kmalloc_uaf,
+/// mempool_slab_uaf; hardened_malloc write_after_free_small; mimalloc_security write_after_free,
+/// write_after_free_reuse; snmalloc corruption_detection, domestication, sandbox.
 fn scribbling_over_all_bytes_moves_nothing() {
     fn scribble(arena: &Arena, bytes: usize, fill: u8) {
         let view = View::shared(arena, 0, bytes);

@@ -18,6 +18,7 @@ suite!("freelist_header":
     blocks_start_is_not_what_a_release_takes,
     an_untouched_header_is_released_in_silence,
     any_byte_overwritten_is_told_and_the_block_is_released,
+    an_overrun_into_the_next_block_is_told_when_that_is_released,
     zeros_and_other_blocks_headers_do_not_pass,
     a_restored_header_passes,
     a_batch_goes_on_over_an_overwritten_header,
@@ -87,6 +88,7 @@ fn blocks_start_is_not_what_a_release_takes() {
     }
 }
 
+/// Peer: scudo chunk.ChunkBasic.
 fn an_untouched_header_is_released_in_silence() {
     let arena = arena();
     let view = view(&arena);
@@ -102,7 +104,9 @@ fn an_untouched_header_is_released_in_silence() {
     assert_eq!(stat(&arena).failures, 0);
 }
 
-/// Peer: slub_kunit test_first_word; kasan kmalloc_oob_left; kfence test_corruption.
+/// Peer: slub_kunit test_first_word; kasan kmalloc_oob_left; kfence test_corruption;
+/// mimalloc_security one_byte_underflow, one_byte_memcpy_underflow; scudo chunk.CorruptHeader,
+/// combined.DeathCombined.
 fn any_byte_overwritten_is_told_and_the_block_is_released() {
     let arena = arena();
     let view = view(&arena);
@@ -125,6 +129,32 @@ fn any_byte_overwritten_is_told_and_the_block_is_released() {
     assert!(*count >= 3 * HEADER);
 }
 
+/// What is behind a block is the header of the next one.
+///
+/// Peer: hardened_malloc overflow_small_1_byte, overflow_small_8_byte; mimalloc_security
+/// one_byte_overflow, one_byte_memcpy_overflow, 32_byte_overflow, 32_byte_memcpy_overflow.
+fn an_overrun_into_the_next_block_is_told_when_that_is_released() {
+    let arena = arena();
+    let view = view(&arena);
+    for size in [29, 2000, 20_000] {
+        for overrun in [1, 8, 32] {
+            let mut blocks = [headed(&arena, size), headed(&arena, size)];
+            blocks.sort_by_key(|block| block.offset);
+            let [low, high] = blocks;
+            let end = (low.offset + low.bytes) as usize;
+            // Larger blocks are aligned, and may have pages between them that nobody has.
+            let from = end.max((high.offset - HEADER) as usize);
+            for at in from..from + overrun {
+                view.store(at, !view.load(at));
+            }
+            free(&arena, low);
+            refused(arena.free(high.offset), Errno::EUCLEAN);
+            assert_eq!(stat(&arena).live_blocks, 0, "{overrun} bytes of {size}");
+        }
+    }
+}
+
+/// Peer: mimalloc_security 32_byte_underflow, 32_byte_memcpy_underflow.
 fn zeros_and_other_blocks_headers_do_not_pass() {
     let arena = arena();
     let view = view(&arena);
@@ -246,6 +276,7 @@ fn a_page_is_lost_where_the_header_needs_it() {
     assert_eq!(stat(&arena).held_bytes, 2 * page());
 }
 
+/// Peer: mimalloc_security one_mbyte_underflow, one_mbyte_memcpy_underflow; snmalloc domestication.
 fn scribbling_over_headers_moves_nothing() {
     let arena = arena();
     let view = view(&arena);

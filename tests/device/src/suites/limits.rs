@@ -141,6 +141,7 @@ fn threads_that_grow_at_once_stay_within_the_limit() {
     });
 }
 
+/// Peer: scudo primary.Primary64OOM.
 fn growing_stops_at_the_limit_exactly() {
     for size in [32, page(), 3 * page(), 64 * KIB] {
         let arena = limited(3 * page() * 16);
@@ -320,6 +321,7 @@ fn an_arenas_own_limit_does_not_lift_the_modules() {
     alloc(&arena, MIB);
 }
 
+/// Peer: snmalloc fixed_region.
 fn a_span_bounds_offsets_mappings_and_releases() {
     let span = 16 * page();
     let arena = spanning(span);
@@ -342,6 +344,7 @@ fn a_span_bounds_offsets_mappings_and_releases() {
     assert_eq!(alloc(&arena, page()).offset, 0);
 }
 
+/// Peer: snmalloc fixed_region_alloc.
 fn a_full_span_is_enospc() {
     let arena = spanning(16 * page());
     refused(arena.alloc(17 * page(), DEFAULT), Errno::ENOSPC);

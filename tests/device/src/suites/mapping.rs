@@ -11,9 +11,10 @@ use nix::sys::signal::Signal;
 use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 use nix::unistd::Pid;
 
-use crate::harness::suite;
-use crate::kit::process::{fork_child, signal_of, spawn_child};
-use crate::kit::view::write_from;
+use crate::harness::{skip, suite};
+use crate::kit::pages::frames;
+use crate::kit::process::{fork_child, signal_of, spawn_child, userfaultfd};
+use crate::kit::view::{ioctl_at, write_from};
 use crate::kit::{alloc, arena, free, info, page, refused, stat, View, DEFAULT, KIB, LARGER, MIB};
 
 suite!("freelist_mapping":
@@ -34,6 +35,12 @@ suite!("freelist_mapping":
     madvise_dontneed_keeps_the_contents,
     madvise_that_would_take_pages_away_is_refused,
     no_advice_takes_or_spoils_a_page,
+    a_page_that_was_read_first_is_the_one_that_is_written,
+    madvise_populate_maps_blocks_and_tells_of_holes,
+    mlock_spoils_nothing_and_keeps_nothing,
+    a_scan_of_the_page_tables_finds_what_is_mapped,
+    guards_cannot_be_installed,
+    userfaultfd_does_not_take_faults_over,
     other_memory_may_cover_a_part_of_a_mapping,
     another_arena_may_cover_a_part_of_a_mapping,
     a_moved_mapping_shows_the_same_blocks,
@@ -46,7 +53,8 @@ suite!("freelist_mapping":
 /// Peer: kfence test_out_of_bounds_read, test_out_of_bounds_write, test_kmalloc_aligned_oob_read,
 /// test_kmalloc_aligned_oob_write, test_invalid_access; kasan kmalloc_big_oob_right,
 /// kmalloc_large_oob_right, page_alloc_oob_right, mempool_kmalloc_large_oob_right; vulnerabilities
-/// CVE-2023-2008.
+/// CVE-2023-2008; hardened_malloc overflow_large_1_byte, overflow_large_8_byte; mimalloc_security
+/// one_mbyte_overflow, one_mbyte_memcpy_overflow; scudo secondary.VerifyGuardPageOption.
 fn an_offset_without_a_page_is_sigbus() {
     let arena = arena();
     let view = View::shared(&arena, 0, info().arena_bytes as usize);
@@ -95,6 +103,7 @@ fn a_page_with_any_live_block_is_there() {
     free(&arena, small[0]);
 }
 
+/// Peer: hardened_malloc uninitialized_read_small, uninitialized_read_large.
 fn new_pages_read_as_zero() {
     let arena = arena();
     for size in [32, page(), 7 * page(), 256 * KIB] {
@@ -167,8 +176,9 @@ fn a_part_of_the_arena_shows_its_bytes() {
 
 /// A program that uses a block after its release hurts itself alone: no
 /// signal, and never a page of someone else.
-/// Peer: kasan kmalloc_large_uaf, page_alloc_uaf, mempool_kmalloc_large_uaf, mempool_page_alloc_uaf;
-/// vulnerabilities CVE-2024-0582.
+///
+/// Peer: kasan kmalloc_large_uaf, page_alloc_uaf, mempool_kmalloc_large_uaf,
+/// mempool_page_alloc_uaf; vulnerabilities CVE-2024-0582; hardened_malloc read_after_free_small.
 fn a_freed_blocks_page_stays_mapped_where_it_was() {
     let arena = arena();
     for size in [64, page(), 64 * KIB] {
@@ -239,7 +249,7 @@ fn a_hole_divides_a_mapping() {
     free(&arena, block);
 }
 
-/// Peer: guard_regions mprotect.
+/// Peer: guard_regions mprotect, split_merge; vulnerabilities CVE-2025-38563.
 fn protections_divide_a_mapping() {
     let arena = arena();
     let page = page() as usize;
@@ -261,7 +271,7 @@ fn protections_divide_a_mapping() {
     free(&arena, block);
 }
 
-/// Peer: guard_regions fork.
+/// Peer: guard_regions fork, fork_cow; pfnmap fork; scudo wrappers_c.Fork.
 fn a_forked_child_shares_the_blocks() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
@@ -298,6 +308,7 @@ fn a_child_without_the_mapping_does_not_have_it() {
     assert_eq!(view.load(0), 1, "the parent has it still");
 }
 
+/// Peer: guard_regions dontneed.
 fn madvise_dontneed_keeps_the_contents() {
     let arena = arena();
     let block = alloc(&arena, 8 * page());
@@ -314,6 +325,7 @@ fn madvise_dontneed_keeps_the_contents() {
     free(&arena, block);
 }
 
+/// Peer: guard_regions lazyfree.
 fn madvise_that_would_take_pages_away_is_refused() {
     let arena = arena();
     let block = alloc(&arena, page());
@@ -327,12 +339,209 @@ fn madvise_that_would_take_pages_away_is_refused() {
     free(&arena, block);
 }
 
+/// A read comes first, so nothing that is shared by all may stand in for the page.
+///
+/// Peer: guard_regions anon_zeropage.
+fn a_page_that_was_read_first_is_the_one_that_is_written() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 4 * page as u64);
+    let views = [0, 1].map(|_| View::shared(&arena, block.offset, 4 * page));
+    for at in (0..4 * page).step_by(page) {
+        assert_eq!((views[0].load(at), views[1].load(at)), (0, 0));
+        let before = frames(&views[0], at, 1);
+        assert_eq!(before, frames(&views[1], at, 1), "one page for both");
+        views[0].store(at, 7);
+        assert_eq!(views[1].load(at), 7);
+        assert_eq!(before, frames(&views[0], at, 1), "the page that was read");
+    }
+    free(&arena, block);
+}
+
+/// Peer: guard_regions populate.
+fn madvise_populate_maps_blocks_and_tells_of_holes() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 4 * page as u64);
+    for advice in [libc::MADV_POPULATE_READ, libc::MADV_POPULATE_WRITE] {
+        let view = View::shared(&arena, block.offset, 8 * page);
+        view.advise_raw(0..4 * page, advice).unwrap();
+        let mapped = frames(&view, 0, 8);
+        assert!(mapped[..4].iter().all(Option::is_some), "{mapped:?}");
+        let result = view.advise_raw(0..8 * page, advice);
+        assert_eq!(result, Err(Errno::EFAULT), "behind the block");
+        assert!(frames(&view, 4 * page, 4).iter().all(Option::is_none));
+    }
+    free(&arena, block);
+}
+
+/// Peer: guard_regions mlock.
+fn mlock_spoils_nothing_and_keeps_nothing() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 4 * page as u64);
+    let view = View::shared(&arena, block.offset, 4 * page);
+    for i in 0..4 {
+        view.store(i * page, i as u8 + 1);
+    }
+    view.lock(0..4 * page).unwrap();
+    view.unlock(page..2 * page).unwrap();
+    // The advice that pages locked in memory are spared from, and the one that spares none.
+    let _ = view.advise_raw(0..4 * page, libc::MADV_DONTNEED);
+    let _ = view.advise_raw(0..4 * page, libc::MADV_DONTNEED_LOCKED);
+    for i in 0..4 {
+        assert_eq!(view.load(i * page), i as u8 + 1, "page {i}");
+    }
+    free(&arena, block);
+    assert_eq!(arena.trim(0).unwrap(), 4 * page as u64);
+    for i in 0..4 {
+        assert_eq!(view.probe(i * page), Err(Errno::EFAULT), "page {i}");
+    }
+    view.unlock(0..4 * page).unwrap();
+}
+
+/// struct pm_scan_arg of linux/fs.h; what is wanted is in `mask` and `answer`.
+fn scan(view: &View, pages: usize, mask: u64, answer: u64) -> Vec<[u64; 3]> {
+    const PAGEMAP_SCAN: u32 = 0xc060_6610;
+    let ranges = View::anonymous(16 * 24);
+    let start = view.address(0).get() as u64;
+    let words = [
+        96,
+        0,
+        start,
+        start + pages as u64 * page(),
+        0,
+        ranges.address(0).get() as u64,
+        16,
+        0,
+        0,
+        mask,
+        0,
+        answer,
+    ];
+    let words: Vec<u8> = words.into_iter().flat_map(u64::to_ne_bytes).collect();
+    let argument = View::anonymous(96);
+    argument.set_bytes(0, &words);
+    let pagemap = File::open("/proc/self/pagemap").unwrap();
+    let found = ioctl_at(&pagemap, PAGEMAP_SCAN, argument.address(0)).expect("PAGEMAP_SCAN");
+    let word = |at| u64::from_ne_bytes(ranges.bytes(at, 8).try_into().expect("8 bytes"));
+    (0..found as usize)
+        .map(|i| [0, 8, 16].map(|at| word(i * 24 + at)))
+        .map(|[from, to, kind]| [(from - start) / page(), (to - start) / page(), kind])
+        .collect()
+}
+
+/// Which pages are there is what programs that take snapshots go by.
+///
+/// Peer: guard_regions pagemap_scan, pagemap.
+fn a_scan_of_the_page_tables_finds_what_is_mapped() {
+    const PRESENT: u64 = 1 << 3;
+    const GUARD: u64 = 1 << 8;
+    let arena = arena();
+    let len = page() as usize;
+    let block = alloc(&arena, 64 * page());
+    let view = View::shared(&arena, block.offset, 64 * len);
+    view.advise_raw(2 * len..5 * len, libc::MADV_POPULATE_WRITE)
+        .unwrap();
+    view.advise_raw(40 * len..41 * len, libc::MADV_POPULATE_WRITE)
+        .unwrap();
+    let found = scan(&view, 64, PRESENT, PRESENT);
+    let expected: Vec<[u64; 3]> = {
+        let mapped = frames(&view, 0, 64);
+        let mut runs: Vec<[u64; 3]> = Vec::new();
+        for i in (0..64).filter(|i| mapped[*i as usize].is_some()) {
+            match runs.last_mut() {
+                Some(run) if run[1] == i => run[1] += 1,
+                _ => runs.push([i, i + 1, PRESENT]),
+            }
+        }
+        runs
+    };
+    assert!(
+        expected.len() > 1,
+        "faults map some around them: {expected:?}"
+    );
+    assert_eq!(found, expected);
+    assert!(scan(&view, 64, GUARD, GUARD).is_empty());
+    free(&arena, block);
+}
+
+/// Guards would stand where the arena's pages come and go.
+///
+/// Peer: guard_regions basic, multi_vma, process_madvise.
+fn guards_cannot_be_installed() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 8 * page as u64);
+    let mut view = View::shared(&arena, block.offset, 8 * page);
+    for i in 0..8 {
+        view.store(i * page, i as u8 + 1);
+    }
+    // In one mapping, over the borders of several, and over a hole.
+    let holds = |view: &View, of: &str| {
+        for range in [0..8 * page, page..2 * page, 2 * page..7 * page] {
+            let result = view.advise_raw(range.clone(), GUARD_INSTALL);
+            assert_eq!(result, Err(Errno::EINVAL), "{range:?} of {of}");
+            let _ = view.advise_raw(range, GUARD_REMOVE);
+        }
+        for i in 0..8 {
+            assert_eq!(view.load(i * page), i as u8 + 1, "page {i} of {of}");
+        }
+    };
+    holds(&view, "one mapping");
+    let ranges = [0..page, 4 * page..8 * page];
+    let result = view.advise_ranges(&ranges, GUARD_INSTALL);
+    assert_eq!(result, Err(Errno::EINVAL));
+    view.protect(3 * page..5 * page, ProtFlags::PROT_READ)
+        .unwrap();
+    holds(&view, "three mappings");
+    view.unmap(5 * page..6 * page).unwrap();
+    assert!(view
+        .advise_raw(0..page, GUARD_INSTALL)
+        .is_err_and(|errno| errno == Errno::EINVAL));
+    assert_eq!((view.load(4 * page), view.load(6 * page)), (5, 7));
+    free(&arena, block);
+}
+
+/// Pages that another process would have to bring, by userfaultfd: the kernel serves its own files
+/// and anonymous memory alone.
+///
+/// Peer: guard_regions uffd.
+fn userfaultfd_does_not_take_faults_over() {
+    const API: u32 = 0xc018_aa3f;
+    const REGISTER: u32 = 0xc020_aa00;
+    let arena = arena();
+    let block = alloc(&arena, 4 * page());
+    let view = View::shared(&arena, block.offset, block.bytes as usize);
+    let Some(faults) = userfaultfd() else {
+        skip("this kernel has no userfaultfd");
+    };
+    let call = |request, words: &[u64]| {
+        let argument = View::anonymous(32);
+        let words: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        argument.set_bytes(0, &words);
+        ioctl_at(&faults, request, argument.address(0))
+    };
+    call(API, &[0xaa, 0, 0]).expect("UFFDIO_API");
+    // Missing pages, protected ones, and ones of which others have a copy.
+    for mode in [1, 2, 4] {
+        let start = view.address(0).get() as u64;
+        let result = call(REGISTER, &[start, block.bytes, mode, 0]);
+        assert_eq!(result, Err(Errno::EINVAL), "mode {mode}");
+    }
+    view.store(0, 1);
+    assert_eq!(view.load(0), 1);
+    free(&arena, block);
+}
+
 /// MADV_GUARD_INSTALL and _REMOVE of linux/mman.h: touching is SIGSEGV between.
 const GUARD_INSTALL: i32 = 102;
 const GUARD_REMOVE: i32 = 103;
 
 /// Every advice there is, whether it is taken or not.
-/// Peer: pfnmap madvise_disallowed.
+///
+/// Peer: pfnmap madvise_disallowed; guard_regions fork_wipeonfork, cold_pageout,
+/// madvise_sequential, collapse.
 fn no_advice_takes_or_spoils_a_page() {
     let arena = arena();
     let block = alloc(&arena, 8 * page());
@@ -358,7 +567,7 @@ fn no_advice_takes_or_spoils_a_page() {
         }
     }
     eprintln!("taken: {taken:?}; refused: {refused:?}");
-    for advice in [libc::MADV_FREE, libc::MADV_REMOVE] {
+    for advice in [libc::MADV_FREE, libc::MADV_REMOVE, libc::MADV_WIPEONFORK] {
         assert!(refused.contains(&advice), "{advice}");
     }
     assert!(taken.contains(&libc::MADV_DONTNEED));
@@ -366,7 +575,7 @@ fn no_advice_takes_or_spoils_a_page() {
     free(&arena, block);
 }
 
-/// Peer: pfnmap munmap_split; guard_regions munmap.
+/// Peer: pfnmap munmap_split; guard_regions munmap, multi_vma.
 fn other_memory_may_cover_a_part_of_a_mapping() {
     let arena = arena();
     let page = page() as usize;
@@ -417,7 +626,7 @@ fn another_arena_may_cover_a_part_of_a_mapping() {
     assert_eq!(view.probe(page), Err(Errno::EFAULT));
 }
 
-/// Peer: pfnmap mremap_fixed.
+/// Peer: pfnmap mremap_fixed; guard_regions mremap_move.
 fn a_moved_mapping_shows_the_same_blocks() {
     let arena = arena();
     let page = page() as usize;

@@ -3,8 +3,9 @@
 //! Which mappings there are, and which are refused.
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{fallocate, fcntl, FallocateFlags, FcntlArg, OFlag, SealFlag};
 use nix::sys::mman::{MapFlags, ProtFlags};
+use nix::unistd::ftruncate;
 
 use crate::harness::suite;
 use crate::kit::process::{fork_child, signal_of};
@@ -22,7 +23,9 @@ suite!("freelist_mmap":
     a_write_only_arena_cannot_be_mapped,
     a_mapping_cannot_grow,
     a_mapping_cannot_be_duplicated_by_mremap,
+    nothing_is_left_behind_by_mremap,
     a_mapping_can_shrink_and_move,
+    the_file_has_no_size_no_holes_and_no_seals,
     populating_an_arena_with_holes_does_no_harm,
     a_mapping_is_not_dumped_and_not_copied_on_write,
     many_mappings_come_and_go,
@@ -101,7 +104,7 @@ fn a_mapping_whose_offset_overflows_is_refused() {
     }
 }
 
-/// Peer: vulnerabilities CVE-2024-39497.
+/// Peer: vulnerabilities CVE-2024-39497; guard_regions map_private.
 fn a_private_mapping_is_refused() {
     let arena = arena();
     alloc(&arena, 64);
@@ -111,6 +114,7 @@ fn a_private_mapping_is_refused() {
     }
 }
 
+/// Peer: mimalloc_security executable_heap.
 fn an_executable_mapping_is_refused() {
     let arena = arena();
     for prot in [EXEC, READ | EXEC, both() | EXEC] {
@@ -122,6 +126,7 @@ fn an_executable_mapping_is_refused() {
     }
 }
 
+/// Peer: mimalloc_security executable_heap.
 fn a_mapping_cannot_become_executable() {
     let arena = arena();
     let view = View::shared(&arena, 0, page() as usize);
@@ -133,6 +138,7 @@ fn a_mapping_cannot_become_executable() {
     view.protect(0..view.len(), both()).unwrap();
 }
 
+/// Peer: guard_regions readonly_file.
 fn a_read_only_arena_cannot_be_mapped_for_writing() {
     let fd = raw::open_as(OFlag::O_RDONLY);
     let len = page() as usize;
@@ -152,7 +158,7 @@ fn a_write_only_arena_cannot_be_mapped() {
     assert_eq!(result.err(), Some(Errno::EACCES));
 }
 
-/// Peer: pfnmap mremap_expand; vulnerabilities CVE-2024-46852.
+/// Peer: pfnmap mremap_expand; vulnerabilities CVE-2024-46852; guard_regions mremap_expand.
 fn a_mapping_cannot_grow() {
     let arena = arena();
     let page = page() as usize;
@@ -170,7 +176,7 @@ fn a_mapping_cannot_grow() {
     assert_eq!(view.load(0), 1);
 }
 
-/// Peer: mremap_dontunmap mremap_dontunmap_simple.
+/// Peer: mremap_dontunmap mremap_dontunmap_simple, mremap_dontunmap_simple_shmem.
 fn a_mapping_cannot_be_duplicated_by_mremap() {
     let arena = arena();
     let page = page() as usize;
@@ -184,7 +190,70 @@ fn a_mapping_cannot_be_duplicated_by_mremap() {
     assert_eq!(view.load(0), 1);
 }
 
-/// Peer: pfnmap mremap_fixed, mremap_shrink.
+/// All of a mapping and any part of it, to a place of the kernel's or of the caller's.
+///
+/// Peer: mremap_dontunmap mremap_dontunmap_simple_fixed, mremap_dontunmap_partial_mapping,
+/// mremap_dontunmap_partial_mapping_overwrite.
+fn nothing_is_left_behind_by_mremap() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 4 * page as u64);
+    let view = View::shared(&arena, block.offset, 4 * page);
+    for i in 0..4 {
+        view.store(i * page, i as u8 + 1);
+    }
+    for range in [0..4 * page, 0..page, page..3 * page, 3 * page..4 * page] {
+        for target in [None, Some(View::anonymous(4 * page))] {
+            let errno = view.leave_behind(range.clone(), target);
+            assert_eq!(errno, Errno::EINVAL, "{range:?}");
+            for i in 0..4 {
+                assert!(view.is_mapped(i * page), "page {i} after {range:?}");
+                assert_eq!(view.load(i * page), i as u8 + 1);
+            }
+        }
+    }
+    // It leaves as ever: there is no mapping that nobody knows of.
+    arena.free(block.offset).unwrap();
+    arena.trim(0).unwrap();
+    for i in 0..4 {
+        assert_eq!(view.probe(i * page), Err(Errno::EFAULT), "page {i}");
+    }
+}
+
+/// What files in memory have beside their bytes.
+///
+/// Peer: guard_regions truncation, hole_punch, memfd_write_seal.
+fn the_file_has_no_size_no_holes_and_no_seals() {
+    let arena = arena();
+    let page = page();
+    let block = alloc(&arena, 4 * page);
+    let view = View::shared(&arena, block.offset, block.bytes as usize);
+    view.store(0, 1);
+    for len in [0, page, 1 << 40] {
+        let result = ftruncate(&arena, len as libc::off_t);
+        assert_eq!(result, Err(Errno::EINVAL), "to {len:#x} bytes");
+    }
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    for flags in [
+        FallocateFlags::empty(),
+        FallocateFlags::FALLOC_FL_ZERO_RANGE,
+        hole,
+    ] {
+        let result = fallocate(&arena, flags, 0, 2 * page as libc::off_t);
+        assert!(
+            matches!(result, Err(Errno::ENODEV | Errno::EOPNOTSUPP)),
+            "{flags:?}: {result:?}"
+        );
+    }
+    let seals = FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK);
+    assert_eq!(fcntl(&arena, seals), Err(Errno::EINVAL));
+    assert_eq!(fcntl(&arena, FcntlArg::F_GET_SEALS), Err(Errno::EINVAL));
+    assert_eq!(view.load(0), 1);
+    view.store(block.bytes as usize - 1, 2);
+    arena.free(block.offset).unwrap();
+}
+
+/// Peer: pfnmap mremap_fixed, mremap_shrink; guard_regions mremap_shrink.
 fn a_mapping_can_shrink_and_move() {
     let arena = arena();
     let page = page() as usize;
@@ -216,6 +285,8 @@ fn populating_an_arena_with_holes_does_no_harm() {
 
 /// What the mapping's line of flags in smaps says: shared (sh), without growth
 /// (de) and dumps (dd), never executable (me).
+///
+/// Peer: guard_regions smaps.
 fn a_mapping_is_not_dumped_and_not_copied_on_write() {
     let arena = arena();
     let view = View::shared(&arena, 0, page() as usize);

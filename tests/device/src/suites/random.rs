@@ -27,6 +27,7 @@ fn model_of_free(ledger: &Ledger<'_>, offset: u64, arena_bytes: u64) -> Result<(
     }
 }
 
+/// Peer: snmalloc memory; scudo list_test.
 fn random_calls_agree_with_the_model() {
     let mut rng = random();
     let arena = arena();

@@ -43,6 +43,7 @@ fn file(id: u64, name: &str) -> PathBuf {
     Path::new(DIR).join(format!("arenas.d/{id}/{name}"))
 }
 
+/// Peer: scudo wrappers_c.MallocInfo.
 fn every_arena_has_a_row_with_its_owner() {
     let before = arenas().len();
     let arenas_open: Vec<Arena> = (0..3).map(|_| arena()).collect();
@@ -121,6 +122,7 @@ fn map(id: u64) -> Vec<Extent> {
     map
 }
 
+/// Peer: scudo combined.IterateOverChunks, primary.PrimaryIterate, secondary.AllocatorIterate.
 fn the_map_is_without_gaps_and_adds_up() {
     let arena = arena();
     let id = row().id;
@@ -140,6 +142,7 @@ fn the_map_is_without_gaps_and_adds_up() {
     }
 }
 
+/// Peer: scudo combined.IterateOverChunks, wrappers_c.MallocIterateBoundary.
 fn the_map_tells_what_is_where() {
     let arena = arena();
     let id = row().id;

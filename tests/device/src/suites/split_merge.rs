@@ -74,6 +74,7 @@ fn without_flags_an_empty_list_is_enomem() {
     assert_eq!(stat(&arena).held_bytes, held);
 }
 
+/// Peer: scudo combined.FullRegion, secondary.AllocatorCachePartialChunkHeuristicRetrievalTest.
 fn larger_takes_from_a_larger_free_block() {
     for size in [32, 64, 2 * KIB, 4 * KIB, 64 * KIB, 512 * KIB] {
         let (arena, held) = holding(MIB);
@@ -101,7 +102,7 @@ fn grow_alone_takes_pages() {
 }
 
 /// Peer: ttm_pool ttm_pool_alloc_order_caching_match, ttm_pool_free_dma_alloc; test_vmalloc
-/// full_fit_alloc_test.
+/// full_fit_alloc_test; scudo combined.BlockReuse, secondary.AllocatorCacheEntryOrder.
 fn the_same_size_again_is_served_without_growing() {
     for size in [32, 100, 2 * KIB, 4 * KIB, 5 * page(), 64 * KIB, 3 * MIB] {
         let arena = arena();

@@ -48,6 +48,7 @@ fn holding(bytes: u64) -> Arena {
     arena
 }
 
+/// Peer: scudo combined.CacheDrain, combined.ForceCacheDrain.
 fn all_that_is_wholly_free_leaves() {
     let arena = arena();
     let sizes = [32, 700, page(), 3 * page(), 64 * KIB, 3 * MIB + 1];
@@ -65,6 +66,7 @@ fn all_that_is_wholly_free_leaves() {
     alloc(&arena, MIB);
 }
 
+/// Peer: scudo release.RegionPageMap.
 fn what_is_to_be_kept_stays() {
     let arena = holding(4 * MIB);
     for (keep, freed) in [
@@ -90,7 +92,9 @@ fn what_is_to_be_kept_stays() {
     assert_eq!(stat(&arena).held_bytes, 0);
 }
 
-/// Peer: kfence test_shrink_memcache.
+/// Peer: kfence test_shrink_memcache; scudo release.FreePagesRangeTracker,
+/// release.ReleaseFreeMemoryToOSDefault, release.ReleaseFreeMemoryToOSAndroid,
+/// release.ReleaseFreeMemoryToOSSvelte, release.PageMapMarkRange.
 fn pages_with_a_live_block_stay() {
     let arena = arena();
     let small: Vec<Block> = (0..64 * 16).map(|_| alloc(&arena, page() / 16)).collect();
@@ -115,7 +119,7 @@ fn pages_with_a_live_block_stay() {
     }
 }
 
-/// Peer: ttm_pool ttm_pool_free_no_dma_alloc.
+/// Peer: ttm_pool ttm_pool_free_no_dma_alloc; scudo primary.ReleaseToOS.
 fn what_left_is_back_in_the_system() {
     let most = MIB * 64;
     let arena = holding(most);
@@ -127,7 +131,8 @@ fn what_left_is_back_in_the_system() {
 }
 
 /// Peer: kfence test_use_after_free_read, test_use_after_free_read_nofault; vulnerabilities
-/// CVE-2024-0582.
+/// CVE-2024-0582; hardened_malloc read_after_free_large, write_after_free_large; scudo
+/// combined.UseAfterFree.
 fn an_offset_that_was_trimmed_is_sigbus_until_it_is_allocated_again() {
     let arena = arena();
     let views = [0, 1].map(|_| View::shared(&arena, 0, MIB as usize));
@@ -181,6 +186,8 @@ fn a_new_block_at_a_trimmed_offset_shows_no_others_bytes() {
 }
 
 /// A pipe refers to the page as any long-term pin does.
+///
+/// Peer: vulnerabilities CVE-2024-0582.
 fn a_page_that_is_pinned_lives_on_for_its_holder_alone() {
     let arena = arena();
     let block = alloc(&arena, 8 * page());
@@ -247,6 +254,8 @@ fn metadata_of_what_left_is_given_back() {
 }
 
 /// The phase change: the limit full of blocks of 64 bytes, then nothing.
+///
+/// Peer: scudo secondary.AllocatorCacheMemoryLeakTest.
 fn after_a_phase_of_small_blocks_all_pages_leave() {
     let arena = arena();
     let limit = 8 * MIB;
@@ -314,6 +323,7 @@ fn live_blocks_keep_their_bytes_under_random_trims() {
     assert_eq!(stat(&arena).held_bytes, 0);
 }
 
+/// Peer: scudo combined.ThreadedCombined, secondary.AllocatorWithReleaseThreadsRace.
 fn trims_race_with_faults_and_allocations() {
     let seed = random().u64(..);
     let arena = arena();

@@ -37,6 +37,7 @@ fn unloading_is_refused() {
     );
 }
 
+/// Peer: vulnerabilities unload_while_open.
 fn the_module_stays_while_an_arena_is_open() {
     let arena = arena();
     unloading_is_refused();
@@ -46,6 +47,7 @@ fn the_module_stays_while_an_arena_is_open() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
+/// Peer: vulnerabilities unload_while_mapped.
 fn the_module_stays_while_only_a_mapping_lives() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
@@ -80,6 +82,7 @@ fn the_module_stays_while_a_file_of_debugfs_is_open() {
     }
 }
 
+/// Peer: vulnerabilities unload_while_waiting.
 fn the_module_stays_while_somebody_waits() {
     use crate::kit::waiter::{sleeps_in_ioctl, waiting};
     let shared = arena();

@@ -9,6 +9,7 @@ use crate::kit::{alloc, arena, free, page, stat, View, DEFAULT, GROW, KIB, LARGE
 
 suite!("freelist_zero":
     a_used_block_reads_as_zero_again,
+    what_is_written_after_the_release_is_not_in_a_later_block,
     a_fresh_block_reads_as_zero,
     without_the_flag_old_bytes_may_stay,
     neighbours_in_the_same_page_keep_their_bytes,
@@ -43,7 +44,8 @@ fn is_zero(view: &View, block: Block) {
     }
 }
 
-/// Peer: kfence test_gfpzero.
+/// Peer: kfence test_gfpzero; hardened_malloc calloc_zeroed; mimalloc_security zero_on_malloc;
+/// scudo combined.ZeroContents, combined.ZeroFill, wrappers_c.Calloc.
 fn a_used_block_reads_as_zero_again() {
     for flags in [LARGER, DEFAULT, Flags::empty()] {
         let arena = arena();
@@ -65,6 +67,37 @@ fn a_used_block_reads_as_zero_again() {
     }
 }
 
+/// The page is mapped still, so a program that is wrong can write there until the very last moment.
+///
+/// Peer: hardened_malloc write_after_free_small_reuse, write_after_free_large_reuse; scudo
+/// combined.DisableMemInit.
+fn what_is_written_after_the_release_is_not_in_a_later_block() {
+    for size in SIZES {
+        let arena = arena();
+        let view = view(&arena);
+        let block = alloc(&arena, size);
+        view.touch(block.offset as usize);
+        dirty(&view, block);
+        free(&arena, block);
+        dirty(&view, block);
+        // Others come and go in its place first.
+        for other in [32, 2 * KIB, size] {
+            let other = arena.alloc(other, LARGER | Flags::ZERO);
+            let Ok(other) = other else { continue };
+            is_zero(&view, other);
+            dirty(&view, other);
+            free(&arena, other);
+            dirty(&view, other);
+        }
+        let again = arena.alloc(size, LARGER | Flags::ZERO).unwrap();
+        assert_eq!(again, block, "low offsets are used first");
+        is_zero(&view, again);
+        free(&arena, again);
+    }
+}
+
+/// Peer: hardened_malloc calloc_zeroed; mimalloc_security zero_on_malloc; scudo
+/// combined.ZeroContents, wrappers_c.Calloc.
 fn a_fresh_block_reads_as_zero() {
     for size in SIZES {
         let arena = arena();
