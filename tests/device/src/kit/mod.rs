@@ -7,6 +7,7 @@ pub mod ledger;
 pub mod pages;
 pub mod process;
 pub mod raw;
+pub mod shrinker;
 pub mod trace;
 pub mod uring;
 pub mod view;

@@ -22,6 +22,7 @@ mod limits;
 mod mapping;
 mod metadata;
 mod mmap;
+mod model;
 mod pointers;
 mod populate;
 mod pressure;
@@ -71,6 +72,7 @@ pub const ALL: &[Suite] = &[
     cost::SUITE,
     races::SUITE,
     random::SUITE,
+    model::SUITE,
     storm::SUITE,
     cgroup::SUITE,
     fail_nth::SUITE,

@@ -4,13 +4,13 @@
 //! printed.
 
 use std::fs;
-use std::path::PathBuf;
 
 use freelist::{Arena, Block};
 use nix::sys::mman::MmapAdvise;
 
 use crate::harness::{skip, suite};
 use crate::kit::process::spawn_child;
+use crate::kit::shrinker;
 use crate::kit::{alloc, arena, free, meminfo, page, stat, system_page, Cgroup, View, KIB, MIB};
 use crate::{figure, trust};
 
@@ -145,21 +145,11 @@ fn another_cgroups_arena_is_left_alone() {
     assert_eq!(full.event("oom_kill"), 0);
 }
 
-/// The directory of our shrinker in debugfs, on kernels that show shrinkers.
-fn shrinker() -> PathBuf {
-    let Ok(entries) = fs::read_dir("/sys/kernel/debug/shrinker") else {
-        skip("this kernel does not show its shrinkers (CONFIG_SHRINKER_DEBUG)");
-    };
-    let ours = entries.flatten().map(|entry| entry.path()).find(|path| {
-        let name = path.file_name().map(|name| name.to_string_lossy());
-        name.is_some_and(|name| name.starts_with("freelist"))
-    });
-    ours.expect("the module has a shrinker")
-}
-
 /// Peer: shrinkers ttm_pool_debugfs_shrink, ttm_pool_shrinker_scan, binder_shrink_scan.
 fn a_forced_scan_takes_free_pages_and_no_others() {
-    let shrinker = shrinker();
+    let Some(shrinker) = shrinker::of_module() else {
+        skip("this kernel does not show its shrinkers (CONFIG_SHRINKER_DEBUG)");
+    };
     let cgroup = Cgroup::new("scanned");
     let inode = cgroup.inode();
     cgroup.run(|| {

@@ -4,7 +4,7 @@
 //! `--scale 100` is what the report on trust counts.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use nix::sys::wait::WaitStatus;
 
 use crate::harness::suite;
 use crate::kit::process::{spawn_child, Child};
+use crate::kit::shrinker;
 use crate::kit::waiter::waiting;
 use crate::kit::{
     alloc, arena, check, free, page, random, random_size, raw, scaled, stat, system_page, Cgroup,
@@ -180,28 +181,6 @@ fn a_cgroup_that_is_out_of_memory_again_and_again_holds_nothing() {
     }
 }
 
-/// The shrinker's directory, on kernels that show shrinkers.
-fn shrinker() -> Option<PathBuf> {
-    let entries = fs::read_dir("/sys/kernel/debug/shrinker").ok()?;
-    let mut ours = entries.flatten().map(|entry| entry.path());
-    ours.find(|path| {
-        let name = path.file_name().map(|name| name.to_string_lossy());
-        name.is_some_and(|name| name.starts_with("freelist"))
-    })
-}
-
-/// Makes the kernel shrink: us alone where it can be told so, else everybody.
-fn force(shrinker: Option<&Path>) {
-    let Some(dir) = shrinker else {
-        return fs::write("/proc/sys/vm/drop_caches", "2").expect("root may write it");
-    };
-    let counts = fs::read_to_string(dir.join("count")).expect("root may read it");
-    for line in counts.lines() {
-        let inode = line.split(' ').next().expect("a cgroup");
-        fs::write(dir.join("scan"), format!("{inode} 0 100")).expect("root may write it");
-    }
-}
-
 /// Peer: shrinkers ttm_pool_shrinker_scan, binder_shrink_scan.
 fn forced_shrinks_take_nothing_from_anybody() {
     let shrinks = scaled(100);
@@ -227,9 +206,9 @@ fn forced_shrinks_take_nothing_from_anybody() {
                 ledger.free_all();
             });
         }
-        let dir = shrinker();
+        let dir = shrinker::of_module();
         for _ in 0..shrinks {
-            force(dir.as_deref());
+            shrinker::force(dir.as_deref());
         }
         done.store(true, Relaxed);
     });

@@ -142,9 +142,9 @@ fn slope(values: &[f64]) -> f64 {
     above / below
 }
 
-/// Memory that is in use, but for what files are cached with, in bytes.
+/// Memory that is in use and cannot be had back at once, in bytes.
 fn used() -> u64 {
-    let free = ["MemFree", "Cached", "Buffers"].map(meminfo);
+    let free = ["MemFree", "Cached", "Buffers", "SReclaimable"].map(meminfo);
     meminfo("MemTotal") - free.iter().sum::<u64>()
 }
 

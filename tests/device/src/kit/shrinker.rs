@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's shrinkers, told to shrink.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The module's shrinker, on kernels that show theirs (CONFIG_SHRINKER_DEBUG).
+pub fn of_module() -> Option<PathBuf> {
+    let entries = fs::read_dir("/sys/kernel/debug/shrinker").ok()?;
+    let mut ours = entries.flatten().map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| name.starts_with("freelist"))
+    });
+    Some(ours.next().expect("the module has a shrinker"))
+}
+
+/// Makes the kernel shrink: the module alone where it can be told so, in all of its cgroups, else
+/// everybody.
+pub fn force(module: Option<&Path>) {
+    let Some(dir) = module else {
+        return fs::write("/proc/sys/vm/drop_caches", "2").expect("root may write it");
+    };
+    // Lines `INODE COUNT...`, a count a node.
+    let counts = fs::read_to_string(dir.join("count")).expect("root may read it");
+    for line in counts.lines() {
+        let inode = line.split(' ').next().expect("a cgroup");
+        fs::write(dir.join("scan"), format!("{inode} 0 100")).expect("root may write it");
+    }
+}
