@@ -4,7 +4,7 @@
 //! takes the device away.
 //! Peer: vulnerabilities unload_while_open, unload_while_mapped, unload_while_waiting.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -145,7 +145,16 @@ fn slope(values: &[f64]) -> f64 {
 /// Memory that is in use and cannot be had back at once, in bytes.
 fn used() -> u64 {
     let free = ["MemFree", "Cached", "Buffers", "SReclaimable"].map(meminfo);
-    meminfo("MemTotal") - free.iter().sum::<u64>()
+    // What the CPUs keep at hand is free too, and in no other count.
+    let zones = fs::read_to_string("/proc/zoneinfo").expect("/proc is mounted");
+    let at_hand = zones.lines().filter_map(|line| {
+        line.trim()
+            .strip_prefix("count:")?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    meminfo("MemTotal") - free.iter().sum::<u64>() - at_hand.sum::<u64>() * page()
 }
 
 /// Peer: slub_kunit test_leak_destroy.
