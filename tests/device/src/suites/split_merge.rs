@@ -16,6 +16,7 @@ suite!("freelist_split_merge":
     larger_takes_no_pages,
     grow_alone_takes_pages,
     the_same_size_again_is_served_without_growing,
+    what_was_given_back_last_comes_first_and_nothing_is_lost,
     free_halves_join_below_a_page,
     free_halves_join_across_pages,
     halves_join_in_any_order_of_release,
@@ -102,7 +103,7 @@ fn grow_alone_takes_pages() {
 }
 
 /// Peer: ttm_pool ttm_pool_alloc_order_caching_match, ttm_pool_free_dma_alloc; test_vmalloc
-/// full_fit_alloc_test; scudo combined.BlockReuse, secondary.AllocatorCacheEntryOrder.
+/// full_fit_alloc_test; scudo combined.BlockReuse.
 fn the_same_size_again_is_served_without_growing() {
     for size in [32, 100, 2 * KIB, 4 * KIB, 5 * page(), 64 * KIB, 3 * MIB] {
         let arena = arena();
@@ -115,6 +116,34 @@ fn the_same_size_again_is_served_without_growing() {
         }
         assert_eq!(stat(&arena).held_bytes, held);
         assert_eq!(stat(&arena).grows, 1);
+    }
+}
+
+/// A short list of each class is a stack; what it has no room for is the oldest, and is free as ever.
+///
+/// Peer: scudo secondary.AllocatorCacheEntryOrder, secondary.AllocatorCacheMemoryLeakTest.
+fn what_was_given_back_last_comes_first_and_nothing_is_lost() {
+    /// On one list at most.
+    const LISTED: usize = 8;
+    let mut rng = random();
+    for size in [32, 100, 2 * KIB, 4 * KIB, 16 * KIB] {
+        for count in [2, LISTED, 3 * LISTED] {
+            let arena = arena();
+            let mut blocks: Vec<Block> = (0..count).map(|_| alloc(&arena, size)).collect();
+            let held = stat(&arena).held_bytes;
+            rng.shuffle(&mut blocks);
+            blocks.iter().for_each(|block| free(&arena, *block));
+            let mut again: Vec<Block> = (0..count)
+                .map(|_| arena.alloc(size, LARGER).expect("it was free"))
+                .collect();
+            let listed = count.min(LISTED);
+            let newest: Vec<Block> = blocks.iter().rev().take(listed).copied().collect();
+            assert_eq!(again[..listed], newest, "{count} of {size} bytes");
+            again.sort_by_key(|block| block.offset);
+            blocks.sort_by_key(|block| block.offset);
+            assert_eq!(again, blocks, "{count} of {size} bytes");
+            assert_eq!(stat(&arena).held_bytes, held);
+        }
     }
 }
 

@@ -66,7 +66,6 @@ fn all_that_is_wholly_free_leaves() {
     alloc(&arena, MIB);
 }
 
-/// Peer: scudo release.RegionPageMap.
 fn what_is_to_be_kept_stays() {
     let arena = holding(4 * MIB);
     for (keep, freed) in [
@@ -254,8 +253,6 @@ fn metadata_of_what_left_is_given_back() {
 }
 
 /// The phase change: the limit full of blocks of 64 bytes, then nothing.
-///
-/// Peer: scudo secondary.AllocatorCacheMemoryLeakTest.
 fn after_a_phase_of_small_blocks_all_pages_leave() {
     let arena = arena();
     let limit = 8 * MIB;
