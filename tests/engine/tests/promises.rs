@@ -91,6 +91,9 @@ at_every_page_size! {
     a_fresh_block_takes_nothing_that_was_there;
     what_is_set_aside_stays_whole;
     could_serve_says_what_reserve_does;
+    could_serve_knows_what_was_freed_a_moment_ago;
+    a_reservation_says_whether_it_has_a_header;
+    who_waits_is_counted_by_class;
     the_span_can_be_set_until_it_is_used;
 }
 
@@ -918,6 +921,46 @@ mod generic {
                 }
             }
         }
+    }
+
+    pub fn could_serve_knows_what_was_freed_a_moment_ago<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        for flags in [LARGER, GROW, DEFAULT] {
+            let mut arena = Arena::<KIB>::new(1 << 20);
+            let halves = [(); 2].map(|()| arena.alloc(request(page / 2, DEFAULT)).unwrap().0);
+            let want = request(page, flags);
+            for (half, whole) in halves.into_iter().zip([false, true]) {
+                arena.free(half).unwrap();
+                let could = arena.engine.could_serve(&want, 0, &mut arena.kit);
+                assert_eq!(could, whole, "{flags:?}");
+            }
+        }
+    }
+
+    pub fn a_reservation_says_whether_it_has_a_header<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        for size in [64, 3 * Arena::<KIB>::PAGE] {
+            for (want, has) in [
+                (request(size, DEFAULT), false),
+                (headed(size, DEFAULT), true),
+            ] {
+                let pending = arena.reserve(want).unwrap();
+                assert_eq!(pending.is_headed(), has);
+                arena.cancel(pending);
+            }
+        }
+    }
+
+    pub fn who_waits_is_counted_by_class<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        for size in [100, 128, 1 << 20] {
+            arena.engine.count_wait(&request(size, DEFAULT));
+        }
+        // Of no class.
+        arena.engine.count_wait(&request(0, DEFAULT));
+        let waits = |shift| arena.engine.class(shift).waits;
+        assert_eq!((MIN_SHIFT..=MAX_SHIFT).map(waits).sum::<u64>(), 3);
+        assert_eq!([7, 20].map(waits), [2, 1]);
     }
 
     pub fn the_span_can_be_set_until_it_is_used<const KIB: usize>() {
