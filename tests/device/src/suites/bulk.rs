@@ -36,6 +36,7 @@ suite!("freelist_bulk":
     an_errno_only_when_nothing_was_done,
     a_release_stops_at_the_first_that_is_refused,
     a_block_twice_in_a_batch_is_released_once,
+    blocks_of_many_sizes_and_calls_are_released_in_one,
     an_offset_that_cannot_be_stored_undoes_its_element,
     an_offset_that_cannot_be_read_ends_the_release,
     an_array_that_is_nowhere_is_efault,
@@ -305,6 +306,37 @@ fn a_block_twice_in_a_batch_is_released_once() {
     refused(arena.free_bulk(&list), Errno::ENOENT);
     arena.free(keep.offset).unwrap();
     assert_eq!(stat(&arena).frees, 3);
+}
+
+/// Peer: kasan kmem_cache_bulk; kfence test_free_bulk.
+fn blocks_of_many_sizes_and_calls_are_released_in_one() {
+    let mut rng = random();
+    let arena = arena();
+    let view = View::shared(&arena, 0, 4 * MIB as usize);
+    for _ in 0..scaled(5) {
+        let mut blocks = Vec::new();
+        for size in [rng.u64(8..=307), 200, page(), 3 * page()] {
+            let mut offsets = [0; 10];
+            assert_eq!(arena.alloc_bulk(size, DEFAULT, &mut offsets).unwrap(), 10);
+            let single = alloc(&arena, size);
+            blocks.extend(offsets.map(|offset| (offset, single.bytes)));
+            blocks.push((single.offset, single.bytes));
+        }
+        rng.shuffle(&mut blocks);
+        let ends = |(offset, bytes): (u64, u64)| [offset as usize, (offset + bytes) as usize - 1];
+        for (i, block) in blocks.iter().enumerate() {
+            ends(*block).map(|at| view.store(at, i as u8));
+        }
+        for (i, block) in blocks.iter().enumerate() {
+            assert_eq!(ends(*block).map(|at| view.load(at)), [i as u8; 2]);
+        }
+        let offsets: Vec<u64> = blocks.iter().map(|(offset, _)| *offset).collect();
+        assert_eq!(arena.free_bulk(&offsets).unwrap(), offsets.len());
+        nothing_is_live(&arena);
+        for offset in offsets {
+            refused(arena.free(offset), Errno::ENOENT);
+        }
+    }
 }
 
 /// Peer: vulnerabilities state_changed_then_EFAULT.

@@ -6,11 +6,12 @@
 use nix::errno::Errno;
 
 use crate::harness::suite;
-use crate::kit::{alloc, arena, stat, Cgroup, DEFAULT, KIB, MIB};
+use crate::kit::{alloc, arena, page, stat, Cgroup, DEFAULT, KIB, MIB};
 
 suite!("freelist_cgroup":
     pages_are_charged_to_the_cgroup_and_uncharged,
     pages_are_charged_to_the_opener_whoever_asks,
+    metadata_is_charged_to_the_cgroup_and_uncharged,
     a_full_cgroup_is_enomem_and_nobody_is_killed,
 );
 
@@ -45,6 +46,29 @@ fn pages_are_charged_to_the_opener_whoever_asks() {
             after[0] >= before[0] + 8 * MIB - SLACK && after[1] <= before[1] + SLACK,
             "opener and other: {before:?} to {after:?}"
         );
+    });
+}
+
+/// Broken pages have the most of it.
+/// Peer: kasan kmem_cache_accounted.
+fn metadata_is_charged_to_the_cgroup_and_uncharged() {
+    let cgroup = Cgroup::new("metadata");
+    cgroup.run(|| {
+        let arena = arena();
+        let before = cgroup.current();
+        let mut offsets = vec![0; (96 * MIB / (page() / 2)) as usize];
+        let done = arena.alloc_bulk(page() / 2, DEFAULT, &mut offsets).unwrap();
+        assert_eq!(done, offsets.len());
+        let stat = stat(&arena);
+        let after = cgroup.current();
+        assert!(stat.metadata_bytes >= 2 * SLACK, "{stat:?}");
+        assert!(
+            after >= before + stat.held_bytes + stat.metadata_bytes - SLACK,
+            "{before} to {after}: {stat:?}"
+        );
+        drop(arena);
+        let end = cgroup.current();
+        assert!(end <= before + SLACK, "{before} to {after} to {end}");
     });
 }
 

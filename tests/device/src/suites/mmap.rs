@@ -39,6 +39,7 @@ fn both() -> ProtFlags {
     READ | WRITE
 }
 
+/// Peer: binder_alloc binder_alloc_test_mmap.
 fn the_whole_arena_is_mapped() {
     let arena = arena();
     let view = View::shared(&arena, 0, info().arena_bytes as usize);

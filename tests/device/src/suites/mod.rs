@@ -11,6 +11,7 @@ mod contig;
 mod cost;
 mod debugfs;
 mod errors;
+mod exhaustive;
 mod extension;
 mod fail_nth;
 mod free;
@@ -47,6 +48,7 @@ pub const ALL: &[Suite] = &[
     alloc::SUITE,
     free::SUITE,
     split_merge::SUITE,
+    exhaustive::SUITE,
     stranded::SUITE,
     bulk::SUITE,
     zero::SUITE,

@@ -15,6 +15,7 @@ suite!("freelist_zero":
     neighbours_in_the_same_page_keep_their_bytes,
     memory_that_was_moved_reads_as_zero,
     blocks_of_a_batch_read_as_zero,
+    what_another_arena_filled_and_left_reads_as_zero,
 );
 
 const SIZES: [u64; 8] = [1, 32, 100, 2 * KIB, 4 * KIB, 20_000, 64 * KIB, MIB + 1];
@@ -175,5 +176,31 @@ fn blocks_of_a_batch_read_as_zero() {
         assert_eq!(arena.alloc_bulk(size, flags, &mut offsets).unwrap(), count);
         offsets.iter().for_each(|at| is_zero(&view, block(at)));
         arena.free_bulk(&offsets).unwrap();
+    }
+}
+
+/// Every byte of so many blocks that most pages of the first arena come again.
+/// Peer: dmabuf_heaps fill_4_kib, zeroed_4_kib, fill_1_mib, zeroed_1_mib.
+fn what_another_arena_filled_and_left_reads_as_zero() {
+    const COUNT: u64 = 32;
+    for size in [4 * KIB, MIB] {
+        let blocks = || {
+            let arena = arena();
+            let memory = arena.map(COUNT * size).unwrap();
+            let blocks: Vec<Block> = (0..COUNT).map(|_| alloc(&arena, size)).collect();
+            (memory, blocks)
+        };
+        let fill = vec![0xff; size as usize];
+        let (memory, filled) = blocks();
+        for block in filled {
+            memory.write(block.offset, &fill).unwrap();
+        }
+        drop(memory);
+        let (memory, again) = blocks();
+        let mut bytes = fill;
+        for block in again {
+            memory.read(block.offset, &mut bytes).unwrap();
+            assert!(bytes.iter().all(|byte| *byte == 0), "{block:x?}");
+        }
     }
 }
