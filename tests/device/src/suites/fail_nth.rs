@@ -4,8 +4,10 @@
 //! (Documentation/fault-injection of the kernel, `fail-nth`). Needs a kernel
 //! with fault injection; skipped elsewhere.
 
+use std::cell::RefCell;
 use std::fmt::Debug;
 use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -17,11 +19,15 @@ use freelist::uapi::{
 };
 use freelist::{Arena, Block, Flags};
 use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::harness::{skip, suite};
 use crate::kit::view::{ioctl_at, write_from, Plain};
 use crate::kit::waiter::waiting;
-use crate::kit::{alloc, arena, check, free, page, raw, stat, View, DEFAULT, KIB, MIB};
+use crate::kit::{
+    alloc, arena, check, free, info, page, raw, refused, stat, View, DEFAULT, KIB, MIB,
+};
+use crate::{figure, trust};
 
 suite!("freelist_fail_nth":
     open_fails_cleanly,
@@ -32,10 +38,12 @@ suite!("freelist_fail_nth":
     free_fails_only_by_its_pointer,
     a_fault_fails_cleanly,
     batches_fail_cleanly,
-    special_blocks_fail_cleanly,
+    every_flag_fails_cleanly,
     moving_fails_cleanly,
     limit_and_trim_fail_cleanly,
     waiting_fails_cleanly,
+    poll_fails_cleanly,
+    what_is_shown_fails_cleanly,
 );
 
 /// More failure points than any call has.
@@ -295,7 +303,7 @@ fn sweep_new(
     prepared: impl Fn() -> Prepared,
     new: impl Fn() -> (Arena, u64),
     after: impl Fn(&Arena, &Prepared, Result<i32, Errno>),
-) {
+) -> usize {
     let switch = FailNth::new();
     for nth in 1..MOST {
         let (arena, live) = new();
@@ -307,7 +315,7 @@ fn sweep_new(
         arena.alloc(64, DEFAULT).expect("the next is served");
         if !failed {
             eprintln!("{} failure points", nth - 1);
-            return;
+            return nth - 1;
         }
     }
     panic!("more than {MOST} failure points");
@@ -367,20 +375,55 @@ fn batches_fail_cleanly() {
     );
 }
 
-fn special_blocks_fail_cleanly() {
-    for (size, flags) in [
-        (100, Flags::HEADER),
-        (3 * page(), Flags::HEADER | Flags::ZERO),
-        (5 * page(), Flags::CONTIG),
-        (2 * page(), Flags::POPULATE),
-    ] {
+/// Flags beside those that say where a block may come from.
+const SPECIAL: [Flags; 5] = [
+    Flags::WAIT,
+    Flags::ZERO,
+    Flags::CONTIG,
+    Flags::HEADER,
+    Flags::POPULATE,
+];
+
+/// All combinations that the contract allows, on parts of a page and on whole pages.
+fn every_flag_fails_cleanly() {
+    // One that is new is to be swept too.
+    let known = SPECIAL.into_iter().fold(DEFAULT, |all, flag| all | flag);
+    assert_eq!(info().features, u64::from(known.bits()));
+    let sources = [Flags::empty(), Flags::LARGER, Flags::GROW].map(|flags| (flags, 0));
+    let special = (0..1 << SPECIAL.len()).map(|set| {
+        let mut flags = DEFAULT;
+        for (bit, flag) in SPECIAL.into_iter().enumerate() {
+            if set & (1 << bit) != 0 {
+                flags |= flag;
+            }
+        }
+        (flags, set)
+    });
+    let mut points = 0;
+    for (flags, set) in sources.into_iter().chain(special) {
+        if flags.contains(Flags::CONTIG | Flags::WAIT) {
+            continue;
+        }
         let request = freelist_alloc {
-            flags: (DEFAULT | flags).bits(),
-            ..raw::request(size)
+            flags: flags.bits(),
+            timeout_ns: if flags.contains(Flags::WAIT) {
+                1_000_000
+            } else {
+                0
+            },
+            ..raw::request([100, 3 * page()][set as usize % 2])
         };
-        sweep_new(
+        let views = RefCell::new(Vec::new());
+        points += sweep_new(
             || Prepared::new(FREELIST_IOC_ALLOC, request),
-            || (arena(), 0),
+            || {
+                let arena = arena();
+                // POPULATE maps where it is mapped.
+                views
+                    .borrow_mut()
+                    .push(View::shared(&arena, 0, 64 * page() as usize));
+                (arena, 0)
+            },
             |arena, call, result| {
                 if made(result).is_some() {
                     arena.free(call.answer::<freelist_alloc>().offset).unwrap();
@@ -388,6 +431,8 @@ fn special_blocks_fail_cleanly() {
             },
         );
     }
+    figure!("{points} failure points in calls with all flags");
+    trust!("failure_points_of_flags", points, "points", ">=100");
 }
 
 /// The pages of free blocks move to a request at the limit.
@@ -471,4 +516,57 @@ fn waiting_fails_cleanly() {
             arena.free(2 * page() / 4).unwrap();
         },
     );
+}
+
+fn poll_fails_cleanly() {
+    let arena = arena();
+    arena.set_limit(page()).unwrap();
+    let block = alloc(&arena, page());
+    refused(arena.alloc(page(), DEFAULT), Errno::EDQUOT);
+    let ask = || {
+        let mut polled = [PollFd::new(arena.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut polled, PollTimeout::from(1_u8)).map(|_| polled[0].any().unwrap_or(false))
+    };
+    sweep(ask, |result| {
+        assert_ne!(made(result), Some(true), "there is no room");
+    });
+    free(&arena, block);
+    sweep(ask, |result| {
+        assert_ne!(made(result), Some(false), "there is room");
+    });
+}
+
+fn what_is_shown_fails_cleanly() {
+    let arena = arena();
+    for size in [32, page(), 300 * KIB] {
+        alloc(&arena, size);
+    }
+    let dir = Path::new(freelist::debugfs::DIR);
+    let of_arena = fs::read_dir(dir.join("arenas.d")).unwrap();
+    let of_arena = of_arena.flatten().next().expect("an arena").path();
+    let fdinfo = format!("/proc/self/fdinfo/{}", arena.as_fd().as_raw_fd());
+    let paths = [
+        dir.join("stats"),
+        dir.join("classes"),
+        dir.join("arenas"),
+        of_arena.join("map"),
+        fdinfo.into(),
+    ];
+    for path in paths {
+        let open = || File::open(&path).map_err(errno_of);
+        sweep(open, |result| drop(made(result)));
+        // What is shown is made at the first read.
+        let mut whole = vec![0; 16 << 10];
+        let read = || {
+            let file = File::open(&path).map_err(errno_of)?;
+            file.read_at(&mut whole, 0).map_err(errno_of)
+        };
+        sweep(read, |result| assert_ne!(made(result), Some(0), "{path:?}"));
+    }
+    check();
+    assert_eq!(stat(&arena).live_blocks, 3);
+}
+
+fn errno_of(error: std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().expect("the kernel refused"))
 }
