@@ -33,7 +33,11 @@ enum What {
     },
     /// Cases of trusted peers, and which test holds each or why it cannot apply: Markdown. The status
     /// is not 0 when one has neither, or a test names one that is not there.
-    Peers,
+    Peers {
+        /// Print how many there are instead, as figures for the report on trust.
+        #[arg(long)]
+        figures: bool,
+    },
     /// The figures of the last run of every stage: a table, and build/trust.json. The status is
     /// not 0 when one is missing, or misses its aim without an explanation.
     Trust,
@@ -43,9 +47,13 @@ fn main() -> Result<ExitCode> {
     let Cli { top, what } = Cli::parse();
     match what {
         What::Coverage { summary } => print!("{}", coverage::Coverage::read(&summary)?),
-        What::Peers => {
+        What::Peers { figures } => {
             let peers = peers::Peers::read(&top)?;
-            print!("{peers}");
+            if figures {
+                print!("{}", peers.figures());
+            } else {
+                print!("{peers}");
+            }
             if !peers.holds() {
                 return Ok(ExitCode::FAILURE);
             }

@@ -106,10 +106,27 @@ impl Peers {
         self.wrong.is_empty()
     }
 
-    /// How many cases have a test, and how many there are.
+    /// How many there are, as lines of KTAP for the report on trust.
+    pub fn figures(&self) -> String {
+        let (held, all) = self.counts();
+        let wrong = self.wrong.len();
+        format!(
+            "# trust: peer_cases {all} cases -\n\
+             # trust: peer_cases_held {held} cases -\n\
+             # trust: peer_cases_wrong {wrong} cases =0\n"
+        )
+    }
+
+    /// How many cases of a peer have a test, and how many there are.
     fn count(cases: &[Case]) -> (usize, usize) {
         let held = cases.iter().filter(|case| !case.tests.is_empty());
         (held.count(), cases.len())
+    }
+
+    /// The same of all peers.
+    fn counts(&self) -> (usize, usize) {
+        let counts = self.cases.values().map(|cases| Self::count(cases));
+        counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 }
 
@@ -118,11 +135,11 @@ impl Display for Peers {
         writeln!(f, "# Peer cases\n")?;
         writeln!(f, "| peer | cases | held | cannot apply |")?;
         writeln!(f, "| --- | ---: | ---: | ---: |")?;
-        let counts = || self.cases.values().map(|cases| Self::count(cases));
-        for (peer, (held, all)) in self.cases.keys().zip(counts()) {
+        for (peer, cases) in &self.cases {
+            let (held, all) = Self::count(cases);
             writeln!(f, "| {peer} | {all} | {held} | {} |", all - held)?;
         }
-        let (held, all) = counts().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let (held, all) = self.counts();
         writeln!(f, "| all | {all} | {held} | {} |", all - held)?;
         for (peer, cases) in &self.cases {
             writeln!(
@@ -423,6 +440,19 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("| two | - nothing here |\n"), "{text}");
+        let figures = peers.figures();
+        assert!(
+            figures.contains("# trust: peer_cases 3 cases -\n"),
+            "{figures}"
+        );
+        assert!(
+            figures.contains("# trust: peer_cases_held 2 cases -\n"),
+            "{figures}"
+        );
+        assert!(
+            figures.contains("# trust: peer_cases_wrong 0 cases =0\n"),
+            "{figures}"
+        );
     }
 
     #[test]
