@@ -60,6 +60,7 @@ at_every_page_size! {
     /// Peer: gpu_buddy gpu_test_buddy_addr_to_block; kasan kmem_cache_invalid_free.
     an_offset_inside_a_live_block_is_refused;
     a_header_takes_16_bytes_of_its_block;
+    a_reservation_extends_over_its_header_too;
     a_block_with_a_header_is_known_by_what_lies_behind_it;
     /// Peer: vulnerabilities racing_frees.
     of_those_that_release_a_block_with_a_header_one_gets_it;
@@ -384,6 +385,23 @@ mod generic {
             assert_eq!(arena.alloc(headed(size, DEFAULT)), Err(Refusal::TooBig));
         }
         assert_eq!(arena.alloc(headed(0, DEFAULT)), Err(Refusal::Zero));
+    }
+
+    pub fn a_reservation_extends_over_its_header_too<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        for size in [32, page / 2, page, 5 * page] {
+            for request in [headed(size - 16, DEFAULT), request(size, DEFAULT)] {
+                let pending = arena.reserve(request).unwrap();
+                let extent = pending.extent();
+                let header = if request.headed { 16 } else { 0 };
+                assert_eq!(extent.end - extent.start, size);
+                assert_eq!(extent.start % size.next_power_of_two(), 0);
+                assert_eq!(pending.offset(), extent.start + header);
+                assert_eq!(pending.block_bytes(), size - header);
+                arena.cancel(pending);
+            }
+        }
     }
 
     pub fn a_block_with_a_header_is_known_by_what_lies_behind_it<const KIB: usize>() {
