@@ -15,7 +15,7 @@ else
 .DEFAULT_GOAL := help
 endif
 
-PHONY := help run test trust planted soak shell update cache-clean setup
+PHONY := help run test trust planted fuzz soak shell update cache-clean setup
 help:
 	@echo 'freelist: a power-of-two freelist allocator in the kernel'
 	@echo
@@ -23,6 +23,7 @@ help:
 	@echo '  make test         all tests; ends with "N passed, N failed"'
 	@echo '  make trust        all tests, the long ones too, and a table of all figures'
 	@echo '  make planted      plants bugs, and names the tests that see them'
+	@echo '  make fuzz         ten minutes of calls at random (SCALE=N: N times that)'
 	@echo '  make soak         half an hour of everything that is random (SCALE=N: N times that)'
 	@echo '  make shell        a shell in a VM with the module loaded'
 	@echo '  make modules      build/$(KERNEL)/freelist.ko, for that Debian kernel'
@@ -43,6 +44,9 @@ test:
 
 trust:
 	@scripts/trust
+
+fuzz:
+	@scripts/test fuzz
 
 soak:
 	@scripts/test soak

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use harness::Options;
+
 /// Tests /dev/freelist and prints KTAP. The status is 0 when no test failed.
 #[derive(Parser)]
 #[command(version)]
@@ -42,6 +44,10 @@ struct Cli {
     /// End with the first test that fails, and say which runs.
     #[arg(long)]
     until_failure: bool,
+    /// Print which points of the module the tests reach, where the kernel has KCOV: as offsets in
+    /// its file's sections, `# points SECTION HEX...`.
+    #[arg(long)]
+    points: bool,
     /// Run this one test here, without KTAP: what the harness does for each.
     #[arg(long, value_name = "SUITE/TEST", hide = true)]
     one: Option<String>,
@@ -61,8 +67,11 @@ fn main() -> ExitCode {
     harness::all(
         suites::ALL,
         &cli.names,
-        cli.until_failure,
-        cli.scale,
-        Duration::from_secs(cli.timeout),
+        &Options {
+            until_failure: cli.until_failure,
+            scale: cli.scale,
+            timeout: Duration::from_secs(cli.timeout),
+            points: cli.points,
+        },
     )
 }

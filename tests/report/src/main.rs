@@ -4,6 +4,7 @@
 
 mod coverage;
 mod peers;
+mod points;
 mod trust;
 
 use std::fs;
@@ -38,6 +39,14 @@ enum What {
         #[arg(long)]
         figures: bool,
     },
+    /// How much of the module the tests reach, by what they print with --points.
+    Points {
+        /// The file that they ran with, as it was built for the debug kernel.
+        module: PathBuf,
+        /// What they printed.
+        #[arg(required = true)]
+        printed: Vec<PathBuf>,
+    },
     /// The figures of the last run of every stage: a table, and build/trust.json. The status is
     /// not 0 when one is missing, or misses its aim without an explanation.
     Trust,
@@ -57,6 +66,9 @@ fn main() -> Result<ExitCode> {
             if !peers.holds() {
                 return Ok(ExitCode::FAILURE);
             }
+        }
+        What::Points { module, printed } => {
+            print!("{}", points::Points::read(&module, &printed)?);
         }
         What::Trust => {
             let report = trust::Report::read(&top)?;

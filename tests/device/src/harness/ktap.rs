@@ -64,6 +64,11 @@ impl<W: Write> Writer<W> {
         self.line(&format!("{INDENT}# running: {name}"));
     }
 
+    /// A diagnostic of the whole run.
+    pub(super) fn say(&mut self, text: &str) {
+        self.line(&format!("# {text}"));
+    }
+
     /// A test's diagnostics, then its result.
     pub(super) fn result(&mut self, name: &str, verdict: &Verdict, said: &[String]) {
         self.tests += 1;

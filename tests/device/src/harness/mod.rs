@@ -8,12 +8,14 @@
 //! is one test's failure and not the run's.
 
 mod ktap;
+mod points;
 mod process;
 
 use std::panic;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use points::Points;
 use process::Verdict;
 
 /// A test: the promise that it holds, as a name, and the code.
@@ -84,6 +86,7 @@ pub fn one(suites: &[Suite], name: &str) -> ExitCode {
         eprintln!("no test is named {}", name[0]);
         return ExitCode::FAILURE;
     };
+    freelist_probe::kcov::note();
     // The panic's place and message are on stderr by then.
     match panic::catch_unwind(test.run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,15 +94,20 @@ pub fn one(suites: &[Suite], name: &str) -> ExitCode {
     }
 }
 
-/// Runs the selected tests, each in its own process, and prints KTAP; where `until_failure`, up to
-/// the first that fails, each named before it runs.
-pub fn all(
-    suites: &[Suite],
-    names: &[String],
-    until_failure: bool,
-    scale: u32,
-    timeout: Duration,
-) -> ExitCode {
+/// How tests are run.
+pub struct Options {
+    /// End with the first test that fails, and name each before it runs.
+    pub until_failure: bool,
+    /// How much work the longer tests do.
+    pub scale: u32,
+    /// How long a test may take.
+    pub timeout: Duration,
+    /// Print which points of the module were reached.
+    pub points: bool,
+}
+
+/// Runs the selected tests, each in its own process, and prints KTAP.
+pub fn all(suites: &[Suite], names: &[String], options: &Options) -> ExitCode {
     let mut chosen: Vec<(&Suite, Vec<&Test>)> = Vec::new();
     for (suite, test) in selected(suites, names) {
         match chosen.last_mut() {
@@ -112,21 +120,31 @@ pub fn all(
         out.bail("no test has such a name");
         return ExitCode::FAILURE;
     }
+    let mut points = match options.points.then(Points::new).transpose() {
+        Ok(points) => points,
+        Err(error) => {
+            out.bail(&format!("KCOV: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     out.plan(chosen.len());
     for (suite, tests) in &chosen {
         out.begin_suite(suite.name, tests.len());
         for test in tests {
             let name = format!("{}/{}", suite.name, test.name);
-            if until_failure {
+            if options.until_failure {
                 out.running(&name);
             }
-            let (verdict, said) = process::run(&name, scale, timeout);
+            let (verdict, said) = process::run(&name, options, points.as_mut());
             out.result(test.name, &verdict, &said);
-            if until_failure && matches!(verdict, Verdict::Failed(_)) {
+            if options.until_failure && matches!(verdict, Verdict::Failed(_)) {
                 return ExitCode::FAILURE;
             }
         }
         out.end_suite(suite.name);
+    }
+    for line in points.iter().flat_map(Points::lines) {
+        out.say(&line);
     }
     if out.finish() {
         ExitCode::SUCCESS

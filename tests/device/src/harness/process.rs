@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
-use super::SKIPPED;
+use super::{Options, Points, SKIPPED};
 use crate::kit::SCALE_VARIABLE;
 
 /// How a test ended.
@@ -29,11 +29,20 @@ pub(super) enum Verdict {
 /// to come.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs the test `name` and gives its verdict and what it said.
-pub(super) fn run(name: &str, scale: u32, timeout: Duration) -> (Verdict, Vec<String>) {
+/// Between two looks at whether a process has ended.
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// Runs the test `name`, gives its verdict and what it said, and notes which points it reached.
+pub(super) fn run(
+    name: &str,
+    options: &Options,
+    mut points: Option<&mut Points>,
+) -> (Verdict, Vec<String>) {
+    let timeout = options.timeout;
     let child = Command::new("/proc/self/exe")
         .args(["--one", name])
-        .env(SCALE_VARIABLE, scale.to_string())
+        .env(SCALE_VARIABLE, options.scale.to_string())
+        .envs(points.as_ref().map(|points| points.variable()))
         .env("RUST_BACKTRACE", "0")
         // Of its own, so that its children can be ended with it.
         .process_group(0)
@@ -48,11 +57,22 @@ pub(super) fn run(name: &str, scale: u32, timeout: Duration) -> (Verdict, Vec<St
     let group = Pid::from_raw(child.id() as i32);
 
     let lines = collect(&mut child);
-    let status = wait(&mut child, timeout);
+    if let Some(points) = &mut points {
+        points.begin();
+    }
+    let mut meanwhile = || {
+        if let Some(points) = &mut points {
+            points.collect();
+        }
+    };
+    let status = wait(&mut child, timeout, &mut meanwhile);
     // Whatever the test left running; its group is gone already otherwise.
     let _ = killpg(group, Signal::SIGKILL);
     let late = status.is_none();
-    let status = status.or_else(|| wait(&mut child, GRACE));
+    let status = status.or_else(|| wait(&mut child, GRACE, &mut meanwhile));
+    if let Some(points) = points {
+        points.end();
+    }
 
     let mut said = Vec::new();
     let end = Instant::now() + GRACE;
@@ -86,11 +106,12 @@ fn verdict(status: ExitStatus, said: &mut Vec<String>) -> Verdict {
     )
 }
 
-/// The status, or [`None`] when there is none in time.
-fn wait(child: &mut Child, timeout: Duration) -> Option<ExitStatus> {
+/// The status, or [`None`] when there is none in time. Does something else often, meanwhile.
+fn wait(child: &mut Child, timeout: Duration, mut meanwhile: impl FnMut()) -> Option<ExitStatus> {
     let end = Instant::now() + timeout;
     let mut pause = Duration::from_millis(1);
     loop {
+        meanwhile();
         if let Some(status) = child.try_wait().expect("the child is ours to wait for") {
             return Some(status);
         }
@@ -98,7 +119,7 @@ fn wait(child: &mut Child, timeout: Duration) -> Option<ExitStatus> {
             return None;
         }
         thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

@@ -8,6 +8,7 @@ pub mod pages;
 pub mod process;
 pub mod raw;
 pub mod shrinker;
+pub mod thread;
 pub mod trace;
 pub mod uring;
 pub mod view;
@@ -45,6 +46,8 @@ pub const SCALE_VARIABLE: &str = "FREELIST_SCALE";
 /// Repeats the random choices of an earlier run.
 const SEED_VARIABLE: &str = "FREELIST_SEED";
 
+/// The module's file, where `scripts/vm` puts it.
+pub const MODULE: &str = "/freelist/module.ko";
 /// 1 KiB.
 pub const KIB: u64 = 1 << 10;
 /// 1 MiB.

@@ -58,6 +58,7 @@ pub fn spawn_child(work: impl FnOnce()) -> Child {
     match unsafe { fork() }.expect("fork") {
         ForkResult::Parent { child } => Child(child),
         ForkResult::Child => {
+            freelist_probe::kcov::note();
             let result = panic::catch_unwind(AssertUnwindSafe(work));
             // Not exit(): the parent's buffers and handlers are not ours.
             // SAFETY: _exit() ends the process and touches nothing of it.

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::sync::mpsc;
-use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use freelist::uapi::freelist_alloc;
@@ -15,6 +14,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{gettid, Pid};
 
 use super::raw;
+use super::thread::{self, Scope};
 
 /// How long what is to happen may take: far more than it does, on any machine.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ pub struct Waiter {
 impl Waiter {
     /// Begins the call, which may end at any time.
     pub fn begin<'scope>(
-        scope: &'scope Scope<'scope, '_>,
+        scope: Scope<'scope, '_>,
         arena: &'scope Arena,
         mut request: freelist_alloc,
     ) -> Self {
@@ -77,7 +77,7 @@ impl Waiter {
     /// Begins the call, which sleeps when this returns.
     #[track_caller]
     pub fn asleep<'scope>(
-        scope: &'scope Scope<'scope, '_>,
+        scope: Scope<'scope, '_>,
         arena: &'scope Arena,
         request: freelist_alloc,
     ) -> Self {

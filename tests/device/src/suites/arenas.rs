@@ -15,7 +15,7 @@ use nix::sys::socket::{
 
 use crate::harness::suite;
 use crate::kit::process::spawn_child;
-use crate::kit::{alloc, arena, free, page, refused, scaled, stat, View, KIB, MIB};
+use crate::kit::{alloc, arena, free, page, refused, scaled, stat, thread, View, KIB, MIB};
 
 suite!("freelist_arenas":
     every_open_is_an_arena_of_its_own,
@@ -192,7 +192,7 @@ fn many_arenas_come_and_go() {
 fn closing_one_descriptor_leaves_the_others() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..2 {
             let own = arena.try_clone().unwrap();
             let memory = &memory;

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use freelist::uapi::{
@@ -21,8 +20,8 @@ use crate::harness::suite;
 use crate::kit::process::spawn_child;
 use crate::kit::view::{ioctl_at, Address, Plain};
 use crate::kit::{
-    alloc, arena, page, random, raw, refused, scaled, stat, system_page, View, DEFAULT, KIB,
-    LARGER, MIB,
+    alloc, arena, page, random, raw, refused, scaled, stat, system_page, thread, View, DEFAULT,
+    KIB, LARGER, MIB,
 };
 
 suite!("freelist_bulk":

@@ -4,7 +4,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Barrier;
-use std::thread;
 
 use freelist::uapi::{freelist_alloc, FREELIST_IOC_ALLOC};
 use freelist::{Arena, Mapping};
@@ -16,7 +15,7 @@ use crate::kit::process::{fork_beside_threads, spawn_child, Child};
 use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
     alloc, arena, block_bytes_of, page, random, random_size, raw, scaled, stat, system_page,
-    Ledger, View, DEFAULT, KIB, LARGER,
+    thread, Ledger, View, DEFAULT, KIB, LARGER,
 };
 
 suite!("freelist_concurrency":

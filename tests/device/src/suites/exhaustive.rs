@@ -2,12 +2,10 @@
 
 //! Every order in which a few blocks can be released, in every layout.
 
-use std::thread;
-
 use freelist::{Arena, Block};
 
 use crate::harness::suite;
-use crate::kit::{alloc, arena, check, free, page, random, scaled, stat};
+use crate::kit::{alloc, arena, check, free, page, random, scaled, stat, thread};
 use crate::trust;
 
 suite!("freelist_exhaustive":

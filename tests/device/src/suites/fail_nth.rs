@@ -18,6 +18,7 @@ use freelist::uapi::{
     FREELIST_IOC_TRIM,
 };
 use freelist::{Arena, Block, Flags};
+use freelist_probe::FailNth;
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
@@ -50,52 +51,9 @@ suite!("freelist_fail_nth":
 const MOST: usize = 3000;
 
 /// The switch of this thread.
-struct FailNth(File);
-
-impl FailNth {
-    /// Lets all kinds of allocations and copies fail, quietly.
-    fn new() -> Self {
-        let debugfs = Path::new("/sys/kernel/debug");
-        let options = [
-            ("failslab/ignore-gfp-wait", "N"),
-            ("failslab/verbose", "0"),
-            ("fail_page_alloc/ignore-gfp-wait", "N"),
-            ("fail_page_alloc/ignore-gfp-highmem", "N"),
-            ("fail_page_alloc/min-order", "0"),
-            ("fail_page_alloc/verbose", "0"),
-            ("fail_usercopy/verbose", "0"),
-        ];
-        for (option, value) in options {
-            let path = debugfs.join(option);
-            if path.exists() {
-                fs::write(path, value).expect("root may set it");
-            }
-        }
-        let mut file = File::options();
-        match file
-            .read(true)
-            .write(true)
-            .open("/proc/thread-self/fail-nth")
-        {
-            Ok(file) => Self(file),
-            Err(_) => skip("this kernel has no fault injection"),
-        }
-    }
-
-    /// Runs `call`, which makes one system call, with its failure point number
-    /// `nth` failing. Says also whether there was one.
-    fn run<T>(&self, nth: usize, call: impl FnOnce() -> T) -> (T, bool) {
-        let text = nth.to_string();
-        let set = self.0.write_at(text.as_bytes(), 0);
-        let result = call();
-        // What is left may make these fail in place of the call.
-        let mut left = [0; 16];
-        let read = self.0.read_at(&mut left, 0);
-        while self.0.write_at(b"0", 0).is_err() {}
-        set.expect("fail-nth is set");
-        let failed = read.is_ok_and(|len| &left[..len] == b"0\n");
-        (result, failed)
-    }
+fn switch() -> FailNth {
+    let switch = FailNth::new().expect("root may set its options");
+    switch.unwrap_or_else(|| skip("this kernel has no fault injection"))
 }
 
 /// A call with its structure, so that making it is one system call.
@@ -124,7 +82,7 @@ impl Prepared {
 /// `after`, until there is no further point.
 #[track_caller]
 fn sweep<T: Debug>(mut call: impl FnMut() -> T, mut after: impl FnMut(T)) {
-    let switch = FailNth::new();
+    let switch = switch();
     // What is done once only is done before.
     after(call());
     for nth in 1..MOST {
@@ -203,7 +161,7 @@ fn info_and_stat_fail_cleanly() {
 #[track_caller]
 fn alloc_sweep(size: u64, new: impl Fn() -> (Arena, u64)) {
     let mut state = new();
-    let switch = FailNth::new();
+    let switch = switch();
     for nth in 1..MOST {
         let (arena, live) = &state;
         let request = Prepared::new(FREELIST_IOC_ALLOC, raw::request(size));
@@ -252,7 +210,7 @@ fn alloc_fails_cleanly_beside_other_blocks() {
 
 fn free_fails_only_by_its_pointer() {
     let arena = arena();
-    let switch = FailNth::new();
+    let switch = switch();
     for size in [64, page(), 64 * KIB] {
         for nth in 1..MOST {
             let Block { offset, .. } = alloc(&arena, size);
@@ -276,7 +234,7 @@ fn free_fails_only_by_its_pointer() {
 fn a_fault_fails_cleanly() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
-    let switch = FailNth::new();
+    let switch = switch();
     for nth in 1..MOST {
         let view = View::shared(&arena, block.offset, block.bytes as usize);
         // The pipe's own failures are no concern here.
@@ -304,7 +262,7 @@ fn sweep_new(
     new: impl Fn() -> (Arena, u64),
     after: impl Fn(&Arena, &Prepared, Result<i32, Errno>),
 ) -> usize {
-    let switch = FailNth::new();
+    let switch = switch();
     for nth in 1..MOST {
         let (arena, live) = new();
         let call = prepared();

@@ -4,7 +4,6 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::thread;
 
 use freelist::uapi::{freelist_limit, FREELIST_IOC_LIMIT};
 use freelist::{Arena, Block};
@@ -18,7 +17,7 @@ use crate::kit::process::{drop_cap_sys_resource, signal_of, spawn_child};
 use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
     alloc, arena, counters, free, info, page, random, random_size, raw, refused, scaled, stat,
-    Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, LARGEST, MIB,
+    thread, Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, LARGEST, MIB,
 };
 
 suite!("freelist_limits":

@@ -4,12 +4,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{skip, suite};
 use crate::kit::waiter::{waiting, Waiter};
-use crate::kit::{alloc, arena, free, page, stat, DEFAULT, MIB};
+use crate::kit::{alloc, arena, free, page, stat, thread, DEFAULT, MIB};
 
 suite!("freelist_metadata":
     divided_pages_are_objects_of_a_cache_of_their_own,

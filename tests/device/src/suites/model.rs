@@ -15,7 +15,6 @@ use std::panic;
 use std::path::Path;
 use std::process;
 use std::sync::{Barrier, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use freelist::{debugfs, Arena, Flags};
@@ -25,8 +24,8 @@ use nix::sys::signal::{kill, Signal};
 use crate::harness::suite;
 use crate::kit::process::{spawn_child, Child};
 use crate::kit::{
-    arena, check, random, random_size, refused, scaled, shrinker, stat, Ledger, View, DEFAULT,
-    GROW, KIB, LARGER, LARGEST, MIB,
+    arena, check, random, random_size, refused, scaled, shrinker, stat, thread, Ledger, View,
+    DEFAULT, GROW, KIB, LARGER, LARGEST, MIB,
 };
 use crate::{figure, trust};
 

@@ -8,7 +8,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use freelist::{Arena, Block, Flags};
@@ -19,8 +18,8 @@ use crate::harness::{skip, suite};
 use crate::kit::process::spawn_child;
 use crate::kit::view::read_to;
 use crate::kit::{
-    alloc, arena, check, counters, free, page, raw, refused, stat, system_page, View, DEFAULT,
-    LARGER, MIB,
+    alloc, arena, check, counters, free, page, raw, refused, stat, system_page, thread, View,
+    DEFAULT, LARGER, MIB,
 };
 
 suite!("freelist_races":

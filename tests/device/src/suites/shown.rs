@@ -6,14 +6,13 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use freelist::debugfs::{self, ArenaRow, Arenas, DIR};
 use freelist::Arena;
 use nix::errno::Errno;
 
 use crate::harness::{skip, suite};
-use crate::kit::{alloc, arena, free, page, stat, DEFAULT, KIB};
+use crate::kit::{alloc, arena, free, page, stat, thread, DEFAULT, KIB};
 
 suite!("freelist_shown":
     every_arena_has_a_row_with_its_owner,

@@ -6,7 +6,6 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use freelist::{debugfs, Arena, Flags};
@@ -18,8 +17,8 @@ use crate::kit::process::{spawn_child, Child};
 use crate::kit::shrinker;
 use crate::kit::waiter::waiting;
 use crate::kit::{
-    alloc, arena, check, free, page, random, random_size, raw, scaled, stat, system_page, Cgroup,
-    Ledger, View, DEFAULT, KIB, MIB,
+    alloc, arena, check, free, page, random, random_size, raw, scaled, stat, system_page, thread,
+    Cgroup, Ledger, View, DEFAULT, KIB, MIB,
 };
 use crate::trust;
 

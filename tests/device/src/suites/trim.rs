@@ -3,7 +3,6 @@
 //! Free pages leave: by request, and for a lower limit.
 
 use std::fs;
-use std::thread;
 
 use freelist::uapi::{freelist_trim, FREELIST_IOC_TRIM};
 use freelist::{Arena, Block};
@@ -17,7 +16,7 @@ use crate::kit::process::signal_of;
 use crate::kit::view::{ioctl_at, splice_from, Plain};
 use crate::kit::{
     alloc, arena, counters, free, meminfo, page, random, random_size, raw, refused, scaled, stat,
-    system_page, Ledger, View, DEFAULT, KIB, LARGER, MIB,
+    system_page, thread, Ledger, View, DEFAULT, KIB, LARGER, MIB,
 };
 use crate::{figure, trust};
 

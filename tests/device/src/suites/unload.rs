@@ -13,7 +13,7 @@ use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags}
 
 use crate::harness::{skip, suite};
 use crate::kit::process::spawn_child;
-use crate::kit::{alloc, arena, free, meminfo, page, scaled, stat, View, KIB};
+use crate::kit::{alloc, arena, free, meminfo, page, scaled, stat, View, KIB, MODULE};
 use crate::{figure, trust};
 
 suite!("freelist_unload":
@@ -114,8 +114,6 @@ fn the_module_stays_while_only_a_child_has_the_arena() {
     child.succeed();
 }
 
-/// Where `scripts/vm` puts the module.
-const MODULE: &str = "/freelist/module.ko";
 /// Cycles before the kernel's own caches are as full as they will be.
 const WARM: usize = 100;
 

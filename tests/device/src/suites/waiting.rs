@@ -4,7 +4,6 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use freelist::uapi::{freelist_alloc, freelist_bulk, FREELIST_WAIT};
@@ -20,8 +19,8 @@ use crate::harness::{skip, suite};
 use crate::kit::process::spawn_child;
 use crate::kit::waiter::{sleeps_in_ioctl, waiting, Waiter, PATIENCE, WHILE};
 use crate::kit::{
-    alloc, arena, check, free, page, raw, refused, stat, Cgroup, View, DEFAULT, GROW, KIB, LARGER,
-    LARGEST, MIB,
+    alloc, arena, check, free, page, raw, refused, stat, thread, Cgroup, View, DEFAULT, GROW, KIB,
+    LARGER, LARGEST, MIB,
 };
 
 suite!("freelist_waiting":

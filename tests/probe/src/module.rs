@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where the module lies.
+
+use std::fs;
+use std::path::Path;
+
+/// A place in the module's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place<'a> {
+    /// The section's name.
+    pub section: &'a str,
+    /// Bytes from its begin.
+    pub offset: u64,
+}
+
+/// The sections of the loaded module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// Where each begins, and its name; in the order of addresses.
+    sections: Vec<(u64, String)>,
+}
+
+/// No section of ours has more.
+const MOST: u64 = 1 << 24;
+
+impl Module {
+    /// The module as it is loaded now, if it is: its addresses are for root to see.
+    pub fn loaded() -> Option<Self> {
+        Self::read(Path::new("/sys/module/freelist/sections"))
+    }
+
+    fn read(dir: &Path) -> Option<Self> {
+        let mut sections = Vec::new();
+        for entry in fs::read_dir(dir).ok()?.flatten() {
+            let name = entry.file_name().into_string().ok()?;
+            let address = fs::read_to_string(entry.path()).ok()?;
+            let address = u64::from_str_radix(address.trim().trim_start_matches("0x"), 16).ok()?;
+            sections.push((address, name));
+        }
+        sections.sort_unstable();
+        (!sections.is_empty()).then_some(Self { sections })
+    }
+
+    /// Where in the file the code at an address is.
+    pub fn place(&self, address: u64) -> Option<Place<'_>> {
+        let after = self
+            .sections
+            .partition_point(|(begin, _)| *begin <= address);
+        let (begin, name) = self.sections.get(after.checked_sub(1)?)?;
+        let offset = address - begin;
+        (offset < MOST).then_some(Place {
+            section: name,
+            offset,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_in_the_section_that_begins_last_before_it() {
+        let sections = [(0x1000, ".init.text"), (0x8000, ".text")];
+        let sections = sections.map(|(begin, name)| (begin, name.to_owned()));
+        let module = Module {
+            sections: sections.to_vec(),
+        };
+        let place = |section, offset| Some(Place { section, offset });
+        assert_eq!(module.place(0xfff), None);
+        assert_eq!(module.place(0x1000), place(".init.text", 0));
+        assert_eq!(module.place(0x7fff), place(".init.text", 0x6fff));
+        assert_eq!(module.place(0x8123), place(".text", 0x123));
+        assert_eq!(module.place(0x8000 + MOST), None);
+    }
+
+    #[test]
+    fn a_module_that_is_not_there_has_no_place() {
+        assert_eq!(Module::read(Path::new("/nowhere")), None);
+    }
+}

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How much of the module the tests reach: the points that the compiler put into its file for KCOV,
+//! against those that the device tests and the fuzzer print.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{bail, ensure, Context, Result};
+use iced_x86::{Decoder, DecoderOptions, FlowControl};
+use object::{Object, ObjectSection, ObjectSymbol, RelocationKind, RelocationTarget};
+
+/// What the compiler calls at a point.
+const TRACE: &str = "__sanitizer_cov_trace_pc";
+/// Parts of the names of what is called when a check fails, which only a bug of the module can bring
+/// about: an overflow, an index out of bounds, what the library demands of its callers.
+const PANICS: [&str; 4] = [
+    "4core9panicking",
+    "4core6option",
+    "4core6result",
+    "4core5slice5index",
+];
+/// The module's sources, by directory.
+const SOURCES: &str = "/src/";
+/// Files that hold no work of the module: its own tests, and the proof of the engine's invariants,
+/// most of whose points say what is broken.
+const TESTS: [&str; 2] = ["kunit.rs", "engine/check.rs"];
+
+/// A point: its section, and the return address of the call there, as KCOV notes it.
+type Point = (String, u64);
+
+/// Where in our sources a point is.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// File and line; 0 where the compiler says none.
+    Ours(String, u32),
+    /// All of it is code of libraries, which is compiled into the module: their checks, and what
+    /// they drop.
+    Library,
+    /// [`TESTS`].
+    Test,
+}
+
+/// The points of the module's code, and which of them were reached.
+#[derive(Default)]
+pub struct Points {
+    /// Of each source file: its places, and how many points of each there are, and were reached.
+    /// One that is inlined in many functions has many.
+    files: BTreeMap<String, BTreeMap<u32, Tally>>,
+    library: Tally,
+    /// Points after which nothing but a panic can follow.
+    checks: Tally,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    points: usize,
+    reached: usize,
+}
+
+impl Tally {
+    fn count(&mut self, reached: bool) {
+        self.points += 1;
+        self.reached += usize::from(reached);
+    }
+}
+
+impl Points {
+    /// Reads the module's file, and what tests printed.
+    pub fn read(module: &Path, printed: &[PathBuf]) -> Result<Self> {
+        let mut reached = BTreeSet::new();
+        for path in printed {
+            let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            reached.extend(parse(&text).with_context(|| path.display().to_string())?);
+        }
+        ensure!(!reached.is_empty(), "nothing was reached");
+        let file = fs::read(module).with_context(|| module.display().to_string())?;
+        let mut this = Self::default();
+        for (section, points) in points(&file)? {
+            let places = places(module, &section, points.keys().copied())?;
+            for ((offset, check), place) in points.into_iter().zip(places) {
+                let hit = reached.contains(&(section.clone(), offset));
+                let tally = match place {
+                    Place::Test => continue,
+                    _ if check => &mut this.checks,
+                    Place::Library => &mut this.library,
+                    Place::Ours(file, line) => {
+                        this.files.entry(file).or_default().entry(line).or_default()
+                    }
+                };
+                tally.count(hit);
+            }
+        }
+        Ok(this)
+    }
+}
+
+/// What lines like `# points SECTION HEX...` say.
+fn parse(text: &str) -> Result<BTreeSet<Point>> {
+    let mut reached = BTreeSet::new();
+    for line in text.lines() {
+        let Some(points) = line.trim_start().strip_prefix("# points ") else {
+            continue;
+        };
+        let mut words = points.split_whitespace();
+        let section = words.next().context("a line of points has no section")?;
+        for word in words {
+            let offset = u64::from_str_radix(word, 16).with_context(|| word.to_owned())?;
+            reached.insert((section.to_owned(), offset));
+        }
+    }
+    Ok(reached)
+}
+
+/// The points of each section, and whether each is of a check.
+fn points(file: &[u8]) -> Result<BTreeMap<String, BTreeMap<u64, bool>>> {
+    let file = object::File::parse(file)?;
+    let mut all = BTreeMap::new();
+    for section in file.sections() {
+        let mut calls = BTreeMap::new();
+        for (offset, relocation) in section.relocations() {
+            if let (RelocationKind::PltRelative, RelocationTarget::Symbol(symbol)) =
+                (relocation.kind(), relocation.target())
+            {
+                // It is of the last four bytes of the call, or jump.
+                calls.insert(offset + 4, file.symbol_by_index(symbol)?.name()?);
+            }
+        }
+        let code = section.data()?;
+        let noted = calls.iter().filter(|(_, name)| **name == TRACE);
+        let points: BTreeMap<_, _> = noted
+            .map(|(point, _)| (*point, panics(code, &calls, *point)))
+            .collect();
+        if !points.is_empty() {
+            all.insert(section.name()?.to_owned(), points);
+        }
+    }
+    ensure!(
+        !all.is_empty(),
+        "the module has no points: was it built for the debug kernel?"
+    );
+    Ok(all)
+}
+
+/// Whether every way on from here ends in a panic.
+fn panics(code: &[u8], calls: &BTreeMap<u64, &str>, from: u64) -> bool {
+    let panics = |name: &&str| PANICS.iter().any(|part| name.contains(part));
+    let (mut ways, mut seen) = (vec![from], BTreeSet::new());
+    while let Some(mut at) = ways.pop() {
+        while seen.insert(at) {
+            let Some(rest) = code.get(at as usize..) else {
+                return false;
+            };
+            let instruction = Decoder::with_ip(64, rest, at, DecoderOptions::NONE).decode();
+            at = instruction.next_ip();
+            let called = calls.get(&at);
+            match instruction.flow_control() {
+                FlowControl::Call | FlowControl::UnconditionalBranch
+                    if called.is_some_and(panics) =>
+                {
+                    break
+                }
+                FlowControl::Next | FlowControl::Call => {}
+                FlowControl::UnconditionalBranch if called.is_none() => {
+                    at = instruction.near_branch_target();
+                }
+                FlowControl::ConditionalBranch if called.is_none() => {
+                    ways.push(instruction.near_branch_target());
+                }
+                _ => return false,
+            }
+        }
+    }
+    true
+}
+
+/// The places of addresses in a section.
+fn places(module: &Path, section: &str, points: impl Iterator<Item = u64>) -> Result<Vec<Place>> {
+    let mut child = Command::new("addr2line")
+        .args(["--inlines", "--addresses", "--section", section, "--exe"])
+        .arg(module)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("addr2line")?;
+    // The call itself, not what comes after it.
+    let asked: Vec<u64> = points.map(|point| point - 1).collect();
+    let mut input = child.stdin.take().context("it was piped")?;
+    let text: Vec<_> = asked
+        .iter()
+        .map(|address| format!("{address:#x}"))
+        .collect();
+    let text = text.join("\n");
+    let writer = thread::spawn(move || input.write_all(text.as_bytes()));
+    let output = child.wait_with_output()?;
+    writer.join().expect("it does not panic")?;
+    ensure!(output.status.success(), "addr2line: {}", output.status);
+    let text = String::from_utf8(output.stdout)?;
+    let mut frames: Vec<Vec<&str>> = Vec::new();
+    for line in text.lines() {
+        match frames.last_mut() {
+            _ if line.starts_with("0x") => frames.push(Vec::new()),
+            Some(frames) => frames.push(line),
+            None => bail!("addr2line: {line}"),
+        }
+    }
+    ensure!(frames.len() == asked.len(), "addr2line: not a place each");
+    Ok(frames.iter().map(|frames| place(frames)).collect())
+}
+
+/// The place of a point by its frames, `FILE:LINE`, from the function that was inlined to the one
+/// that the code is in now.
+fn place(frames: &[&str]) -> Place {
+    let ours = |frame: &&str| {
+        let (path, line) = frame.split(" (").next()?.rsplit_once(':')?;
+        let (_, file) = path.split_once(SOURCES)?;
+        (!path.starts_with("/usr/") && !path.starts_with("/kernel/"))
+            .then(|| (file.to_owned(), line.parse().unwrap_or(0)))
+    };
+    let all: Vec<_> = frames.iter().filter_map(ours).collect();
+    if all.iter().any(|(file, _)| TESTS.contains(&file.as_str())) {
+        return Place::Test;
+    }
+    match all.into_iter().next() {
+        Some((file, line)) => Place::Ours(file, line),
+        None => Place::Library,
+    }
+}
+
+impl Display for Points {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (mut all, mut places) = (self.library, Tally::default());
+        for (file, lines) in &self.files {
+            let mut missed = Vec::new();
+            for (line, tally) in lines {
+                all.points += tally.points;
+                all.reached += tally.reached;
+                places.count(tally.reached > 0);
+                if tally.reached == 0 {
+                    missed.push(line.to_string());
+                }
+            }
+            let (hit, of) = (lines.len() - missed.len(), lines.len());
+            let not = if missed.is_empty() { "" } else { "; not: " };
+            writeln!(f, "# {file}: {hit} of {of} places{not}{}", missed.join(" "))?;
+        }
+        let Tally { points, reached } = self.library;
+        writeln!(f, "# and {reached} of {points} points of libraries")?;
+        let Tally { points, reached } = self.checks;
+        writeln!(
+            f,
+            "# and {reached} of {points} points that only a panic can follow"
+        )?;
+        let percent = |tally: Tally| tally.reached as f64 * 100.0 / tally.points.max(1) as f64;
+        writeln!(f, "# trust: module_points {} points -", all.points)?;
+        writeln!(
+            f,
+            "# trust: module_points_reached {:.1} percent >=90",
+            percent(all)
+        )?;
+        writeln!(f, "# trust: module_places {} places -", places.points)?;
+        writeln!(
+            f,
+            "# trust: module_places_reached {:.1} percent >=90",
+            percent(places)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_printed_is_read() {
+        let text = "ok 1 a\n    # points .text 1a ff\n# points .init.text 4\n# pointless\n";
+        let reached: Vec<_> = parse(text).unwrap().into_iter().collect();
+        let point = |section: &str, offset| (section.to_owned(), offset);
+        assert_eq!(
+            reached,
+            [
+                point(".init.text", 4),
+                point(".text", 0x1a),
+                point(".text", 0xff)
+            ]
+        );
+        assert!(parse("# points .text zz").is_err());
+        assert!(parse("# points ").is_err());
+    }
+
+    #[test]
+    fn a_place_is_the_innermost_line_of_ours() {
+        let library = "/usr/lib/rustlib/src/rust/library/core/src/option.rs:9";
+        let kernel = "/kernel/source/include/linux/mm.h:7";
+        let ours = |file: &str, line| Place::Ours(file.to_owned(), line);
+        let tree = "/x/src/engine/tree.rs:7 (discriminator 2)";
+        assert_eq!(
+            place(&[tree, "/x/src/fops.rs:1"]),
+            ours("engine/tree.rs", 7)
+        );
+        assert_eq!(place(&[library, "/x/src/vma.rs:?"]), ours("vma.rs", 0));
+        assert_eq!(place(&[library, kernel]), Place::Library);
+        assert_eq!(place(&[tree, "/x/src/kunit.rs:1"]), Place::Test);
+    }
+
+    #[test]
+    fn a_place_is_reached_where_one_of_its_points_is() {
+        let mut points = Points::default();
+        let lines = points.files.entry("a.rs".to_owned()).or_default();
+        lines.insert(
+            1,
+            Tally {
+                points: 3,
+                reached: 1,
+            },
+        );
+        lines.insert(
+            2,
+            Tally {
+                points: 1,
+                reached: 0,
+            },
+        );
+        let text = points.to_string();
+        assert!(text.contains("# a.rs: 1 of 2 places; not: 2\n"), "{text}");
+        assert!(
+            text.contains("# trust: module_points_reached 25.0 percent >=90"),
+            "{text}"
+        );
+        assert!(
+            text.contains("# trust: module_places_reached 50.0 percent >=90"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_way_that_can_only_panic_is_seen() {
+        // call NEXT; jmp 9; jne 9; nop; ret. 9: call PANIC.
+        let code = [
+            0xe8, 0, 0, 0, 0, 0xeb, 0x04, 0x75, 0x02, 0x90, 0xc3, 0xe8, 0, 0, 0, 0,
+        ];
+        let calls = BTreeMap::from([(5, TRACE), (16, "_RNv4core9panicking5panic")]);
+        assert!(panics(&code, &calls, 5));
+        assert!(!panics(&code, &calls, 7));
+        assert!(!panics(&code, &calls, 16));
+    }
+}
