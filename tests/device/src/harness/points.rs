@@ -6,12 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io;
 
-use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
-
 use freelist_probe::kcov::{Buffer, Buffers};
 use freelist_probe::Module;
 
-use crate::kit::MODULE;
+use crate::kit::module::{load, unload, MODULE};
 
 /// As many tasks of a test note at a time; what others reach is not seen.
 const TASKS: usize = 32;
@@ -53,9 +51,9 @@ impl Points {
         own.enable()?;
         let file = File::open(MODULE)?;
         let before = Module::loaded();
-        delete_module(c"freelist", DeleteModuleFlags::O_NONBLOCK)?;
+        unload();
         this.count(before, &own);
-        finit_module(file, c"", ModuleInitFlags::empty())?;
+        load(&file)?;
         this.count(Module::loaded(), &own);
         Ok(this)
     }

@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 pub mod ledger;
+pub mod module;
 pub mod pages;
 pub mod process;
 pub mod raw;
@@ -46,8 +47,6 @@ pub const SCALE_VARIABLE: &str = "FREELIST_SCALE";
 /// Repeats the random choices of an earlier run.
 const SEED_VARIABLE: &str = "FREELIST_SEED";
 
-/// The module's file, where `scripts/vm` puts it.
-pub const MODULE: &str = "/freelist/module.ko";
 /// 1 KiB.
 pub const KIB: u64 = 1 << 10;
 /// 1 MiB.

@@ -17,16 +17,18 @@ use freelist::uapi::{
     FREELIST_IOC_FREE_BULK, FREELIST_IOC_INFO, FREELIST_IOC_LIMIT, FREELIST_IOC_STAT,
     FREELIST_IOC_TRIM,
 };
-use freelist::{Arena, Block, Flags};
+use freelist::{debugfs, Arena, Block, Flags};
 use freelist_probe::FailNth;
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::harness::{skip, suite};
+use crate::kit::module::{self, MODULE};
 use crate::kit::view::{ioctl_at, write_from, Plain};
 use crate::kit::waiter::waiting;
 use crate::kit::{
-    alloc, arena, check, free, info, page, raw, refused, stat, View, DEFAULT, KIB, MIB,
+    alloc, arena, check, free, info, page, random, raw, refused, scaled, stat, View, DEFAULT, KIB,
+    MIB,
 };
 use crate::{figure, trust};
 
@@ -45,6 +47,7 @@ suite!("freelist_fail_nth":
     waiting_fails_cleanly,
     poll_fails_cleanly,
     what_is_shown_fails_cleanly,
+    loading_fails_cleanly,
 );
 
 /// More failure points than any call has.
@@ -527,4 +530,54 @@ fn what_is_shown_fails_cleanly() {
 
 fn errno_of(error: std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().expect("the kernel refused"))
+}
+
+/// More failure points than a load has: most are the loader's own.
+const MOST_OF_A_LOAD: usize = 1 << 16;
+/// Those of the module's own code, and some before.
+const LAST_OF_A_LOAD: usize = 240;
+
+/// The module's own failure points are the last of a load. One in eight of them is tried, others
+/// each time; all with a scale of 8.
+fn loading_fails_cleanly() {
+    let Ok(file) = File::open(MODULE) else {
+        skip("the module's file is not there");
+    };
+    let switch = switch();
+    module::unload();
+    // Says whether there was such a point; whatever is loaded then goes again.
+    let fails_at = |nth| {
+        let (result, failed) = switch.run(nth, || module::load(&file));
+        match result {
+            Ok(()) => module::unload(),
+            Err(error) => {
+                assert!(failed, "{error}");
+                for left in ["/sys/module/freelist", "/dev/freelist", debugfs::DIR] {
+                    assert!(!Path::new(left).exists(), "{left} is left of point {nth}");
+                }
+            }
+        }
+        failed
+    };
+    let (mut last, mut beyond) = (1, MOST_OF_A_LOAD);
+    while last + 1 < beyond {
+        let nth = last.midpoint(beyond);
+        if fails_at(nth) {
+            last = nth;
+        } else {
+            beyond = nth;
+        }
+    }
+    let step = (8 / scaled(1)).max(1);
+    let first = last.saturating_sub(LAST_OF_A_LOAD) + random().usize(..step);
+    let tried = (first..=last)
+        .step_by(step)
+        .filter(|nth| fails_at(*nth))
+        .count();
+    eprintln!("{last} failure points, {tried} of the last {LAST_OF_A_LOAD} tried");
+    module::load(&file).expect("nothing fails");
+    let arena = arena();
+    let block = alloc(&arena, KIB);
+    arena.free(block.offset).unwrap();
+    check();
 }

@@ -5,15 +5,14 @@
 //! Peer: vulnerabilities unload_while_open, unload_while_mapped, unload_while_waiting.
 
 use std::fs::{self, File};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
+use nix::kmod::{delete_module, DeleteModuleFlags};
 
 use crate::harness::{skip, suite};
+use crate::kit::module::{self, MODULE};
 use crate::kit::process::spawn_child;
-use crate::kit::{alloc, arena, free, meminfo, page, scaled, stat, View, KIB, MODULE};
+use crate::kit::{alloc, arena, free, meminfo, page, scaled, stat, View, KIB};
 use crate::{figure, trust};
 
 suite!("freelist_unload":
@@ -117,16 +116,6 @@ fn the_module_stays_while_only_a_child_has_the_arena() {
 /// Cycles before the kernel's own caches are as full as they will be.
 const WARM: usize = 100;
 
-/// Unloads the module, which nobody uses.
-fn unload() {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while let Err(error) = delete_module(c"freelist", DeleteModuleFlags::O_NONBLOCK) {
-        // A file may be closed a moment after its process has ended.
-        assert!(Instant::now() < deadline, "the module stays: {error}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// Bytes a step of the line that fits `values` best.
 fn slope(values: &[f64]) -> f64 {
     let count = values.len() as f64;
@@ -157,7 +146,7 @@ fn used() -> u64 {
 
 /// Peer: slub_kunit test_leak_destroy.
 fn a_module_that_comes_and_goes_holds_nothing() {
-    let Ok(module) = File::open(MODULE) else {
+    let Ok(file) = File::open(MODULE) else {
         skip("the module's file is not there");
     };
     let cycles = scaled(5);
@@ -173,8 +162,8 @@ fn a_module_that_comes_and_goes_holds_nothing() {
                 }
             }
             drop(arena);
-            unload();
-            finit_module(&module, c"", ModuleInitFlags::empty()).expect("it was loaded before");
+            module::unload();
+            module::load(&file).expect("it was loaded before");
             used() as f64
         })
         .collect();
