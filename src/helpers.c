@@ -637,17 +637,49 @@ void freelist_resched(void)
 	cond_resched();
 }
 
-/* A structure of user space, extended with zeros or ending in zeros. */
+/*
+ * A structure of user space, extended with zeros or ending in zeros. Nearly all have our size, and
+ * every size is one of whole words: a few moves, where a copy of any size, to any place, would be
+ * looked at byte by byte.
+ */
 int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size)
 {
-	return copy_struct_from_user(to, size, (const void __user *)from, user_size);
+	const u64 __user *theirs = (const u64 __user *)from;
+	u64 *ours = to;
+	unsigned long i;
+
+	if (unlikely(user_size != size))
+		return copy_struct_from_user(to, size, theirs, user_size);
+	if (!user_read_access_begin(theirs, size))
+		return -EFAULT;
+	for (i = 0; i < size / sizeof(*ours); i++)
+		unsafe_get_user(ours[i], theirs + i, fault);
+	user_read_access_end();
+	return 0;
+fault:
+	user_read_access_end();
+	return -EFAULT;
 }
 
 /* Its answer: as much as user space has room for, and zeros beyond. */
 int freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
 		       unsigned long size)
 {
-	return copy_struct_to_user((void __user *)to, user_size, from, size, NULL);
+	u64 __user *theirs = (u64 __user *)to;
+	const u64 *ours = from;
+	unsigned long i;
+
+	if (unlikely(user_size != size))
+		return copy_struct_to_user(theirs, user_size, from, size, NULL);
+	if (!user_write_access_begin(theirs, size))
+		return -EFAULT;
+	for (i = 0; i < size / sizeof(*ours); i++)
+		unsafe_put_user(ours[i], theirs + i, fault);
+	user_write_access_end();
+	return 0;
+fault:
+	user_write_access_end();
+	return -EFAULT;
 }
 
 /* Parts of an array of user space; both answer the bytes that could not be copied. */
