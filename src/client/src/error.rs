@@ -123,6 +123,17 @@ pub enum Error {
         /// Bytes of the mapping.
         mapped: usize,
     },
+    /// An alignment that a [`crate::Heap`] cannot give: its memory is aligned to a
+    /// huge page.
+    #[error("an alignment to {align} bytes is no power of 2, or more than a huge page")]
+    Alignment {
+        /// What was asked for, in bytes.
+        align: usize,
+    },
+    /// A request to a [`crate::Heap`] by a forked child of the process that it
+    /// belongs to.
+    #[error("the heap belongs to the process that this one was forked from")]
+    Forked,
 }
 
 impl Error {
@@ -134,7 +145,7 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Error::Open { errno, .. } | Error::Refused { errno, .. } => Some(*errno),
-            Error::NotMapped { .. } => None,
+            Error::NotMapped { .. } | Error::Alignment { .. } | Error::Forked => None,
         }
     }
 }

@@ -17,28 +17,36 @@
 //! # Ok::<(), freelist::Error>(())
 //! ```
 //!
-//! Everything here may sleep in the kernel; nothing here keeps state of its
-//! own beside the open file.
+//! All of that may sleep in the kernel, and keeps no state beside the open file.
+//!
+//! A [`Heap`] is an allocator over an arena of its own, with a cache a thread;
+//! [`Global`] is one for all memory of a program.
 //!
 //! | module | is |
 //! | --- | --- |
 //! | `uapi` | the contract's structures and numbers, made from its header |
-//! | `sys` | the system calls, and all `unsafe` of this crate |
-//! | `arena`, `mapping`, `timeout`, `error` | what a program uses |
+//! | `sys` | the system calls |
+//! | `arena`, `mapping`, `timeout`, `error` | the calls, for a program |
+//! | `heap` | the allocator |
 //! | `debugfs` | the module's statistics, parsed |
-//! | `trace` | recorded allocation traces, parsed |
+//! | `trace` | recorded allocation traces, parsed (feature `trace`) |
+//!
+//! `unsafe` is in `sys` and `heap` alone.
 
 mod arena;
 pub mod debugfs;
 mod error;
+mod heap;
 mod mapping;
 mod sys;
 mod timeout;
+#[cfg(feature = "trace")]
 pub mod trace;
 pub mod uapi;
 
 pub use arena::{Arena, Block, Flags, DEVICE};
 pub use error::{Call, Error, Result};
+pub use heap::{Buffer, Global, Heap, Slice};
 pub use mapping::Mapping;
 pub use timeout::Timeout;
 pub use uapi::{freelist_info as Info, freelist_limit as Limit, freelist_stat as Stat};

@@ -54,6 +54,7 @@ impl Mapping {
 
     /// The address of offset [`Mapping::start`], valid until the mapping is
     /// dropped, of [`Mapping::len`] bytes.
+    #[inline]
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.map.base()
     }

@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The system calls, and all `unsafe` of this crate.
+//! The system calls.
 //!
 //! Outwards everything is safe: the calls take and give structures by value,
-//! and [`Map`] checks every access against its length.
+//! [`Map`] checks every access against its length, and [`Anonymous`] is a slice.
 
-#![expect(unsafe_code, reason = "the one place for it")]
+#![expect(unsafe_code, reason = "system calls, and memory that they map")]
 
+use std::ffi::c_void;
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::slice;
+use std::sync::atomic::{AtomicU32, AtomicU8, Ordering};
 
 use nix::errno::Errno;
-use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
+use nix::libc;
+use nix::sys::mman::{madvise, mmap, mmap_anonymous, munmap, MapFlags, MmapAdvise, ProtFlags};
+
+use crate::heap::{Cache, Slab};
 
 use crate::uapi::{
     freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_stat,
@@ -198,6 +204,7 @@ impl Map {
     }
 
     /// The first byte's address.
+    #[inline]
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -230,5 +237,116 @@ impl Drop for Map {
         // when no reference into it (see `byte()`) is left.
         let result = unsafe { munmap(self.base.cast(), self.len) };
         debug_assert_eq!(result, Ok(()), "munmap of a whole mapping");
+    }
+}
+
+/// A type of which all bytes zero is a value.
+///
+/// # Safety
+///
+/// That is so.
+pub(crate) unsafe trait Zeros {}
+
+// SAFETY: It is a number.
+unsafe impl Zeros for AtomicU32 {}
+// SAFETY: All its fields are atomic numbers.
+unsafe impl Zeros for Slab {}
+// SAFETY: All its fields are cells of numbers.
+unsafe impl Zeros for Cache {}
+
+/// What a forked child finds in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fork {
+    /// A copy.
+    Keep,
+    /// Zeros.
+    Wipe,
+}
+
+/// A slice of values that are zero at first, in memory of its own from the
+/// system: in pages that are there when they are written, and not from the
+/// program's allocator, which this may be part of.
+///
+/// # Invariants
+///
+/// `base` is the start of a private mapping of `len` values that this value
+/// owns: it was made by [`Anonymous::new`], is unmapped by `drop()` and nowhere
+/// else, and its bytes were 0 before values were stored there.
+#[derive(Debug)]
+pub(crate) struct Anonymous<T: Zeros> {
+    base: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: It owns its values, as `Box<[T]>` does.
+unsafe impl<T: Zeros + Send> Send for Anonymous<T> {}
+// SAFETY: It gives out shared references only, as `Box<[T]>` does.
+unsafe impl<T: Zeros + Sync> Sync for Anonymous<T> {}
+
+impl<T: Zeros> Anonymous<T> {
+    /// `len` values, at least one.
+    pub(crate) fn new(len: usize, fork: Fork) -> Result<Self, Errno> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(Errno::ENOMEM)?;
+        let bytes = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: As in `Map::new()`.
+        let base = unsafe { mmap_anonymous(None, bytes, prot, flags) }?.cast();
+        // INVARIANT: The kernel mapped zeros for us, of `len` values, at a
+        // page's start, which is aligned enough for every type.
+        let new = Self { base, len };
+        if fork == Fork::Wipe {
+            // SAFETY: The range is ours, and this changes nothing in this process.
+            unsafe { madvise(base.cast(), bytes.get(), MmapAdvise::MADV_WIPEONFORK) }?;
+        }
+        Ok(new)
+    }
+}
+
+impl<T: Zeros> Deref for Anonymous<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: By the type's invariant the values are mapped as long as
+        // `self` is, and hold what was stored, or zeros, also in a forked child:
+        // `Zeros` makes a value of these. Nobody has a mutable reference, as
+        // this type gives none out.
+        unsafe { slice::from_raw_parts(self.base.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Zeros> Drop for Anonymous<T> {
+    fn drop(&mut self) {
+        // SAFETY: As in `Map::drop()`. No type of `Zeros` has anything to drop.
+        let result = unsafe { munmap(self.base.cast(), self.len * size_of::<T>()) };
+        debug_assert_eq!(result, Ok(()), "munmap of a whole mapping");
+    }
+}
+
+/// A function that is called when a thread ends, as POSIX has it.
+#[derive(Debug)]
+pub(crate) struct ThreadEnd(libc::pthread_key_t);
+
+impl ThreadEnd {
+    /// Has `work` called at the end of threads that [`ThreadEnd::watch`] was
+    /// called in, for ever.
+    pub(crate) fn new(work: extern "C" fn(*mut c_void)) -> Result<Self, Errno> {
+        let mut key = 0;
+        // SAFETY: `key` is writable, and `work` is safe to call with any argument.
+        match unsafe { libc::pthread_key_create(&mut key, Some(work)) } {
+            0 => Ok(Self(key)),
+            errno => Err(Errno::from_raw(errno)),
+        }
+    }
+
+    /// This thread is one.
+    pub(crate) fn watch(&self) -> Result<(), Errno> {
+        let anything = NonNull::<c_void>::dangling();
+        // SAFETY: The key is never deleted, and nobody looks behind the pointer.
+        match unsafe { libc::pthread_setspecific(self.0, anything.as_ptr()) } {
+            0 => Ok(()),
+            errno => Err(Errno::from_raw(errno)),
+        }
     }
 }

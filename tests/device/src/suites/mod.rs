@@ -6,6 +6,7 @@ mod alloc;
 mod arenas;
 mod bulk;
 mod cgroup;
+mod client;
 mod concurrency;
 mod contig;
 mod cost;
@@ -71,6 +72,7 @@ pub const ALL: &[Suite] = &[
     shown::SUITE,
     metadata::SUITE,
     concurrency::SUITE,
+    client::SUITE,
     cost::SUITE,
     races::SUITE,
     random::SUITE,

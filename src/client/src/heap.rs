@@ -1,0 +1,524 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An allocator over an arena of its own.
+//!
+//! Small blocks, up to 32 KiB, are the powers of 2. They are cut from slabs of
+//! 64 KiB, all of one class, which come from the arena and go back to it in
+//! batches (ALLOC_BULK, FREE_BULK). Each thread keeps some free ones of each
+//! class, at most 64 and 128 KiB, all classes together less than 1 MiB: it takes
+//! and gives those without any lock or atomic operation. What it keeps goes back
+//! when it ends. Larger blocks are the arena's own, in whole pages.
+//!
+//! A block that another thread frees goes to that thread's cache, and from there,
+//! in batches, to its slab: there is nothing to hand back to who allocated it, and
+//! a bound holds for consumers as it does for producers.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | `class` | sizes of small blocks, and what is kept of them |
+//! | `cache` | what a thread keeps |
+//! | `local` | which caches a thread has |
+//! | `slab`, `central` | small blocks that no thread has |
+//! | `table` | what lies where, for blocks have no header |
+//! | `slice` | owned memory for Rust |
+//! | `global` | all of a program's memory |
+//!
+//! Blocks that are free in the heap are live to the module: [`Heap::trim`] gives
+//! back what can be, and the heap does so by itself before a request fails.
+
+#![expect(unsafe_code, reason = "memory that is handed out by its address")]
+
+mod cache;
+mod central;
+mod class;
+mod global;
+mod local;
+mod slab;
+mod slice;
+mod table;
+
+use std::alloc::Layout;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use nix::errno::Errno;
+
+use crate::arena::{Arena, Flags, DEVICE};
+use crate::error::{Call, Error, Result};
+use crate::mapping::Mapping;
+use crate::sys::{Anonymous, Fork};
+use crate::uapi::{freelist_limit as Limit, freelist_stat as Stat};
+
+pub(crate) use cache::Cache;
+use central::{Central, NotLive, Source};
+use class::{Class, MOST_CACHED, SLAB_BYTES};
+pub use global::Global;
+pub(crate) use slab::Slab;
+pub use slice::{Buffer, Slice};
+use table::{Table, Unit};
+
+/// An allocator over an arena of its own, for all threads of a process.
+///
+/// Clones are the same heap. It ends with the last of them and of the
+/// [`Slice`]s in it, and all its memory with it.
+///
+/// ```no_run
+/// use freelist::Heap;
+///
+/// let heap = Heap::open()?;
+/// let mut buffer = heap.buffer(5 << 20)?;
+/// buffer[..5].copy_from_slice(b"hello");
+/// std::thread::spawn(move || drop(buffer));
+/// # Ok::<(), freelist::Error>(())
+/// ```
+///
+/// # Processes
+///
+/// A heap is for one process. The arena is shared memory, and stays shared with
+/// a forked child, while what the heap knows of it would be each one's own copy:
+/// both would hand the same blocks out. So what the heap knows is not there in the
+/// child, where requests are [`Error::Forked`] and releases do nothing. (Blocks
+/// are not withheld from the child, as `MADV_DONTFORK` would do: between fork and
+/// exec it reads its arguments from them.)
+#[derive(Clone)]
+pub struct Heap(Arc<Shared>);
+
+/// What the clones of a heap have in common.
+struct Shared {
+    /// Which heap it is, of all that this process ever had; from 1.
+    id: u64,
+    /// Itself, for the threads that have blocks of it.
+    weak: Weak<Shared>,
+    central: Central,
+    table: Table,
+    /// 1, and 0 in a forked child.
+    here: Anonymous<AtomicU32>,
+    mapping: Mapping,
+    arena: Arena,
+}
+
+/// What is in a new block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Any,
+    Zeros,
+}
+
+impl Heap {
+    /// Opens a heap over a new arena of [`DEVICE`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Arena::open`], [`Arena::info`] and [`Arena::map`].
+    pub fn open() -> Result<Self> {
+        Self::open_path(DEVICE)
+    }
+
+    /// Opens a heap over a new arena of another device file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::open`].
+    pub fn open_path(path: impl AsRef<Path>) -> Result<Self> {
+        /// How many there were.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+
+        let arena = Arena::open_path(path)?;
+        let span = arena.info()?.arena_bytes;
+        let mapping = arena.map(span)?;
+        let refused = Error::refused(Call::Map {
+            offset: 0,
+            len: span,
+        });
+        let units = mapping.len().div_ceil(SLAB_BYTES);
+        let parts = || -> std::result::Result<_, Errno> {
+            let here = Anonymous::<AtomicU32>::new(1, Fork::Wipe)?;
+            Ok((Central::new(units)?, Table::new(units)?, here))
+        };
+        let (central, table, here) = parts().map_err(refused)?;
+        here[0].store(1, Ordering::Relaxed);
+        let heap = Self(Arc::new_cyclic(|weak| Shared {
+            id: COUNT.fetch_add(1, Ordering::Relaxed) + 1,
+            weak: weak.clone(),
+            central,
+            table,
+            here,
+            mapping,
+            arena,
+        }));
+        heap.0.can_align(SLAB_BYTES)?;
+        Ok(heap)
+    }
+
+    /// A block for `layout`, and at least one byte. Its bytes are any; they may
+    /// have been another block's of this heap. It is aligned to the smallest power
+    /// of 2 that holds it, up to a huge page, whatever `layout` wants.
+    ///
+    /// May sleep in the kernel when this thread keeps none of that class.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Arena::alloc`]; [`Error::Alignment`] for more than that of a
+    /// huge page; [`Error::Forked`].
+    #[inline]
+    pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>> {
+        self.0.alloc(layout, Content::Any)
+    }
+
+    /// As [`Heap::alloc`], and its first `layout.size()` bytes are zero.
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::alloc`].
+    #[inline]
+    pub fn alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>> {
+        self.0.alloc(layout, Content::Zeros)
+    }
+
+    /// Makes a block one of `size` bytes, with its bytes as far as both go. It
+    /// stays where it is if it holds as many, and not more than twice as many.
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::alloc`], when it had to grow: it is as it was then.
+    ///
+    /// # Safety
+    ///
+    /// `block` is a live block of this heap that nobody else uses meanwhile, and is
+    /// not used afterwards if another one is returned. `align` is a power of 2 and
+    /// a multiple of that of its present layout.
+    pub unsafe fn realloc(
+        &self,
+        block: NonNull<u8>,
+        size: usize,
+        align: usize,
+    ) -> Result<NonNull<u8>> {
+        let layout = Layout::from_size_align(size, align);
+        let layout = layout.map_err(|_| Error::Alignment { align })?;
+        let has = self.0.usable(block)?;
+        let aligned = block.addr().get() % align == 0;
+        let wants = layout.size().max(align);
+        if aligned && wants <= has && (wants > has / 2 || Class::of(wants) == Class::of(has)) {
+            return Ok(block);
+        }
+        let new = match self.alloc(layout) {
+            Ok(new) => new,
+            // It was only to be smaller.
+            Err(_) if aligned && wants <= has => return Ok(block),
+            Err(error) => return Err(error),
+        };
+        // SAFETY: The new block is another one than the caller's, which is live;
+        // each has at least as many bytes as are copied, and nobody else uses them.
+        unsafe { ptr::copy_nonoverlapping(block.as_ptr(), new.as_ptr(), has.min(size)) };
+        // SAFETY: The caller gives the block up.
+        unsafe { self.free(block) };
+        Ok(new)
+    }
+
+    /// Gives a block back. Ends the program where `block` is seen not to be one:
+    /// always for addresses that are no block's start and for blocks above
+    /// 32 KiB; for smaller ones that were freed before, when that thread's cache
+    /// is emptied, unless it was handed out again.
+    ///
+    /// # Safety
+    ///
+    /// `block` is a live block of this heap, and is not used afterwards.
+    #[inline]
+    pub unsafe fn free(&self, block: NonNull<u8>) {
+        self.0.free(block);
+    }
+
+    /// Bytes that belong to the block, at least as many as were asked for; `None`
+    /// when no block of this heap can begin there.
+    pub fn usable_size(&self, block: NonNull<u8>) -> Option<usize> {
+        self.0.bytes_of(self.0.offset(block))
+    }
+
+    /// Whether an address lies in this heap's arena.
+    #[inline]
+    pub fn has(&self, address: NonNull<u8>) -> bool {
+        self.0.table.unit(self.0.offset(address)).is_some()
+    }
+
+    /// Gives back to the arena what this thread keeps and slabs that are wholly
+    /// free, and has the arena give its free pages to the system, down to
+    /// `keep_bytes` of them. Says how many bytes went there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Arena::trim`]; [`Error::Forked`].
+    pub fn trim(&self, keep_bytes: u64) -> Result<u64> {
+        self.0.must_be_here()?;
+        self.0.relieve();
+        self.0.arena.trim(keep_bytes)
+    }
+
+    /// Bounds the bytes of pages that the heap may hold: [`Arena::set_limit`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Arena::set_limit`].
+    pub fn set_limit(&self, bytes: u64) -> Result<Limit> {
+        self.0.arena.set_limit(bytes)
+    }
+
+    /// The arena's counters. Slabs and large blocks are its live blocks.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Arena::stat`].
+    pub fn stat(&self) -> Result<Stat> {
+        self.0.arena.stat()
+    }
+
+    /// `len` bytes, all zero, that are given back when they are dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::alloc`].
+    pub fn buffer(&self, len: usize) -> Result<Buffer> {
+        Buffer::zeroed(self.clone(), len)
+    }
+
+    /// `len` times `value`, given back when they are dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::alloc`].
+    pub fn slice<T: Copy>(&self, len: usize, value: T) -> Result<Slice<T>> {
+        Slice::filled(self.clone(), len, value)
+    }
+}
+
+impl fmt::Debug for Heap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Heap").field(&self.0.id).finish()
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn alloc(&self, layout: Layout, content: Content) -> Result<NonNull<u8>> {
+        let bytes = layout.size().max(layout.align());
+        let Some(class) = Class::of(bytes) else {
+            return self.alloc_large(bytes, layout.align(), content);
+        };
+        let block = match local::with(self.id, |cache| cache.pop(class)) {
+            Some(Some(offset)) => self.at(offset),
+            _ => self.refill(class)?,
+        };
+        if content == Content::Zeros {
+            // SAFETY: The block is new, and has as many bytes.
+            unsafe { ptr::write_bytes(block.as_ptr(), 0, layout.size()) };
+        }
+        Ok(block)
+    }
+
+    /// A block of a class of which this thread keeps none, or where it keeps those
+    /// of another heap at hand.
+    #[cold]
+    #[inline(never)]
+    fn refill(&self, class: Class) -> Result<NonNull<u8>> {
+        self.must_be_here()?;
+        let offset = self.or_relieved(|| {
+            local::attached(self, |cache| {
+                if let Some(offset) = cache.pop(class) {
+                    return Ok(offset);
+                }
+                self.take(class, class.most_cached() / 2, |offset| {
+                    cache.push(class, offset);
+                })
+            })
+            .unwrap_or_else(|| self.take(class, 1, |_| ()))
+        })?;
+        Ok(self.at(offset))
+    }
+
+    /// Takes up to `count` blocks: one is the answer, the others go to `keep`.
+    fn take(&self, class: Class, count: usize, mut keep: impl FnMut(usize)) -> Result<usize> {
+        let mut first = None;
+        let take = |offset| match first {
+            None => first = Some(offset),
+            Some(_) => keep(offset),
+        };
+        self.central
+            .take(&self.arena, &self.table, class, count, take)?;
+        // At least one came.
+        first.ok_or(Error::Refused {
+            call: Call::AllocBulk {
+                size: SLAB_BYTES as u64,
+                count: 1,
+                flags: Flags::DEFAULT,
+            },
+            errno: Errno::ENOMEM,
+        })
+    }
+
+    #[inline(never)]
+    fn alloc_large(&self, bytes: usize, align: usize, content: Content) -> Result<NonNull<u8>> {
+        self.must_be_here()?;
+        self.can_align(align)?;
+        let flags = match content {
+            Content::Any => Flags::DEFAULT,
+            Content::Zeros => Flags::DEFAULT | Flags::ZERO,
+        };
+        let block = self.or_relieved(|| self.arena.alloc(bytes as u64, flags))?;
+        let offset = block.offset as usize;
+        self.table.set(offset, Unit::Large(block.bytes as usize));
+        Ok(self.at(offset))
+    }
+
+    /// Asks, and once more if memory came back that the heap held for nothing.
+    fn or_relieved<T>(&self, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+        ask().or_else(|error| if self.relieve() { ask() } else { Err(error) })
+    }
+
+    /// Gives back to the arena what this thread keeps, as far as slabs become
+    /// free by it, and all free slabs. Whether there were any.
+    fn relieve(&self) -> bool {
+        local::attached(self, |cache| self.empty(cache));
+        self.central.trim(&self.arena, &self.table) > 0
+    }
+
+    /// Takes all out of a cache.
+    fn empty(&self, cache: &Cache) {
+        for class in Class::all() {
+            let mut offsets = [0; MOST_CACHED];
+            let count = cache.take_oldest(class, MOST_CACHED, &mut offsets);
+            self.put(class, &offsets[..count]);
+        }
+    }
+
+    #[inline]
+    fn free(&self, block: NonNull<u8>) {
+        let offset = self.offset(block);
+        match self.table.unit(offset) {
+            Some(Unit::Slab(class)) if offset % class.bytes() == 0 => {
+                if local::with(self.id, |cache| cache.push(class, offset)) != Some(true) {
+                    self.spill(class, offset);
+                }
+            }
+            _ => self.free_large(offset),
+        }
+    }
+
+    /// Takes a block back of which this thread has enough, or where it keeps
+    /// those of another heap at hand.
+    #[cold]
+    #[inline(never)]
+    fn spill(&self, class: Class, offset: usize) {
+        let kept = local::attached(self, |cache| {
+            if !cache.push(class, offset) {
+                let mut offsets = [0; MOST_CACHED];
+                let count = cache.take_oldest(class, class.most_cached() / 2, &mut offsets);
+                self.put(class, &offsets[..count]);
+                cache.push(class, offset);
+            }
+        });
+        if kept.is_none() {
+            self.put(class, &[offset]);
+        }
+    }
+
+    fn put(&self, class: Class, offsets: &[usize]) {
+        if let Err(NotLive { offset }) = self.central.put(&self.arena, &self.table, class, offsets)
+        {
+            self.misused(offset);
+        }
+    }
+
+    /// Takes a block back that is none of a slab.
+    #[inline(never)]
+    fn free_large(&self, offset: usize) {
+        // Nothing is known of blocks in a forked child, nor theirs to give back.
+        if self.must_be_here().is_err() {
+            return;
+        }
+        let starts = offset % SLAB_BYTES == 0;
+        // First, as who gets the place next says what is there.
+        let known = starts && self.table.clear_large(offset).is_some();
+        if !known || self.arena.free(offset as u64).is_err() {
+            self.misused(offset);
+        }
+    }
+
+    /// Ends the program: memory that somebody else may use by now would go on to
+    /// be used.
+    #[cold]
+    fn misused(&self, offset: usize) -> ! {
+        let address = self.mapping.as_ptr().as_ptr().wrapping_add(offset);
+        // A closed stderr is no reason to go on.
+        let _ = writeln!(
+            io::stderr(),
+            "freelist: {address:p} is freed or resized, but no live block of the heap starts there: \
+             freed before?"
+        );
+        process::abort()
+    }
+
+    /// The bytes of the block that may be at `offset`.
+    fn bytes_of(&self, offset: usize) -> Option<usize> {
+        match self.table.unit(offset)? {
+            Unit::Slab(class) => (offset % class.bytes() == 0).then_some(class.bytes()),
+            Unit::Large(bytes) => (offset % SLAB_BYTES == 0).then_some(bytes),
+            Unit::Nothing => None,
+        }
+    }
+
+    /// The bytes of a block that has to be there.
+    fn usable(&self, block: NonNull<u8>) -> Result<usize> {
+        self.must_be_here()?;
+        let offset = self.offset(block);
+        Ok(self
+            .bytes_of(offset)
+            .unwrap_or_else(|| self.misused(offset)))
+    }
+
+    /// That no fork lies between the heap and this process.
+    fn must_be_here(&self) -> Result<()> {
+        match self.here[0].load(Ordering::Relaxed) {
+            0 => Err(Error::Forked),
+            _ => Ok(()),
+        }
+    }
+
+    /// That the mapping does not lessen an offset's alignment.
+    fn can_align(&self, align: usize) -> Result<()> {
+        let base = self.mapping.as_ptr().addr().get();
+        match base & (align - 1) {
+            0 => Ok(()),
+            _ => Err(Error::Alignment { align }),
+        }
+    }
+
+    /// The address of an offset.
+    #[inline]
+    fn at(&self, offset: usize) -> NonNull<u8> {
+        // SAFETY: The module hands no offset out that lies beyond the arena's
+        // span, and all of that is mapped.
+        unsafe { self.mapping.as_ptr().add(offset) }
+    }
+
+    /// The offset of an address: beyond the mapping for one that is not in it.
+    #[inline]
+    fn offset(&self, address: NonNull<u8>) -> usize {
+        let base = self.mapping.as_ptr().addr().get();
+        address.addr().get().wrapping_sub(base)
+    }
+}
+
+impl Source for Arena {
+    fn take(&self, slabs: &mut [u64]) -> Result<usize> {
+        self.alloc_bulk(SLAB_BYTES as u64, Flags::DEFAULT, slabs)
+    }
+
+    fn give(&self, slabs: &[u64]) {
+        let given = self.free_bulk(slabs);
+        debug_assert_eq!(given.ok(), Some(slabs.len()), "slabs are live blocks");
+    }
+}

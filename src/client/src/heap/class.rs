@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Size classes of small blocks: the powers of 2 from 16 B to 32 KiB.
+
+/// The smallest block, as a shift.
+const MIN_SHIFT: u32 = 4;
+/// The largest block that comes from a slab, as a shift.
+const MAX_SHIFT: u32 = 15;
+
+/// How many classes there are.
+pub(crate) const CLASSES: usize = (MAX_SHIFT - MIN_SHIFT + 1) as usize;
+/// Bytes of a slab, as a shift: as many pages as one page fault maps.
+pub(crate) const SLAB_SHIFT: u32 = 16;
+/// Bytes of a slab.
+pub(crate) const SLAB_BYTES: usize = 1 << SLAB_SHIFT;
+/// Blocks of the smallest class in a slab.
+pub(crate) const MOST_BLOCKS: usize = SLAB_BYTES >> MIN_SHIFT;
+
+/// Blocks of a class that a thread may keep.
+pub(crate) const MOST_CACHED: usize = 64;
+/// Bytes of a class that a thread may keep.
+const MOST_CACHED_BYTES: usize = 128 << 10;
+
+/// A size class of small blocks.
+///
+/// # Invariants
+///
+/// The number is below [`CLASSES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Class(u32);
+
+impl Class {
+    /// The class of a request; `None` when it is none of bytes, or too large for a slab.
+    #[inline]
+    pub(crate) fn of(bytes: usize) -> Option<Self> {
+        // 0 wraps around, and is too large.
+        let last = bytes.wrapping_sub(1) | ((1 << MIN_SHIFT) - 1);
+        Self::numbered(usize::BITS - last.leading_zeros() - MIN_SHIFT)
+    }
+
+    /// The class with this number.
+    #[inline]
+    pub(crate) fn numbered(number: u32) -> Option<Self> {
+        // INVARIANT: Just looked at.
+        ((number as usize) < CLASSES).then_some(Self(number))
+    }
+
+    /// Every class, the smallest first.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..CLASSES as u32).filter_map(Self::numbered)
+    }
+
+    /// Its number, below [`CLASSES`].
+    #[inline]
+    pub(crate) fn number(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The bytes of its blocks, as a shift.
+    #[inline]
+    pub(crate) fn shift(self) -> u32 {
+        self.0 + MIN_SHIFT
+    }
+
+    /// The bytes of its blocks.
+    #[inline]
+    pub(crate) fn bytes(self) -> usize {
+        1 << self.shift()
+    }
+
+    /// Blocks in a slab.
+    pub(crate) fn blocks(self) -> usize {
+        SLAB_BYTES >> self.shift()
+    }
+
+    /// Blocks that a thread may keep: bounded in number and in bytes.
+    pub(crate) fn most_cached(self) -> usize {
+        (MOST_CACHED_BYTES >> self.shift()).min(MOST_CACHED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_gets_the_smallest_power_of_2_that_holds_it() {
+        for bytes in 1..=32 << 10 {
+            let class = Class::of(bytes).unwrap();
+            assert_eq!(class.bytes(), bytes.next_power_of_two().max(16));
+            assert_eq!(Class::numbered(class.number() as u32), Some(class));
+        }
+    }
+
+    #[test]
+    fn what_no_slab_can_serve_has_no_class() {
+        for bytes in [0, (32 << 10) + 1, 64 << 10, usize::MAX] {
+            assert_eq!(Class::of(bytes), None, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn what_a_thread_keeps_is_less_than_a_mebibyte() {
+        let bytes = Class::all().map(|class| class.most_cached() * class.bytes());
+        assert!(bytes.sum::<usize>() < 1 << 20);
+        // It is filled and emptied by halves.
+        assert!(Class::all().all(|class| class.most_cached() >= 4));
+    }
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A program whose memory is all in a heap: what ordinary code does with memory,
+//! in threads, and what takes memory before there is a heap and after a thread's
+//! cache has gone. Ends with status 0 if all of it came out right; the suite
+//! `freelist_client` runs it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+use freelist::Global;
+
+#[global_allocator]
+static ALLOCATOR: Global = Global;
+
+/// Whether the memory that a value has is the heap's.
+fn in_heap<T>(values: &[T]) -> bool {
+    let heap = Global::heap().expect("there was a request before");
+    heap.has(std::ptr::NonNull::from(values).cast())
+}
+
+fn words(count: u32) -> BTreeMap<String, Vec<u32>> {
+    let mut words: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for number in 0..count {
+        let word = format!("word {}", number % 997);
+        words.entry(word).or_default().push(number);
+    }
+    words
+}
+
+fn collections() {
+    let words = words(50_000);
+    assert_eq!(words.len(), 997);
+    assert!(words.values().all(|numbers| in_heap(numbers)));
+    let sum: u64 = words
+        .values()
+        .flatten()
+        .map(|number| u64::from(*number))
+        .sum();
+    assert_eq!(sum, 49_999 * 50_000 / 2);
+    let lengths: HashMap<&str, usize> = words
+        .iter()
+        .map(|(word, numbers)| (word.as_str(), numbers.len()))
+        .collect();
+    assert_eq!(lengths["word 3"], 51);
+    // It grows from the smallest class to whole pages, and is zero where it says so.
+    let mut grown = Vec::new();
+    for number in 0..1_000_000_u32 {
+        grown.push(number);
+    }
+    assert!(grown
+        .iter()
+        .enumerate()
+        .all(|(at, number)| at == *number as usize));
+    grown.truncate(10);
+    grown.shrink_to_fit();
+    assert_eq!(grown, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert!(vec![0_u8; 3 << 20].iter().all(|byte| *byte == 0));
+}
+
+/// Uses memory when the thread that it is of has ended.
+struct Late(RefCell<Vec<String>>);
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        self.0.get_mut().push("late".repeat(100));
+        assert_eq!(
+            self.0.get_mut().concat(),
+            "early".to_owned() + &"late".repeat(100)
+        );
+    }
+}
+
+thread_local! {
+    static LATE: Late = const { Late(RefCell::new(Vec::new())) };
+}
+
+fn threads() {
+    let (send, receive) = mpsc::channel::<Vec<String>>();
+    let threads: Vec<_> = (0..4)
+        .map(|thread| {
+            let send = send.clone();
+            thread::spawn(move || {
+                // Before or after the heap's own: both orders are tried.
+                if thread % 2 == 0 {
+                    LATE.with(|late| late.0.borrow_mut().push("early".to_owned()));
+                }
+                for round in 0..200 {
+                    let strings = (0..50).map(|at| format!("{thread} {round} {at}"));
+                    send.send(strings.collect()).expect("somebody listens");
+                }
+                if thread % 2 == 1 {
+                    LATE.with(|late| late.0.borrow_mut().push("early".to_owned()));
+                }
+            })
+        })
+        .collect();
+    drop(send);
+    let strings = receive
+        .iter()
+        .flatten()
+        .filter(|string| string.ends_with(" 49"));
+    assert_eq!(strings.count(), 4 * 200);
+    for thread in threads {
+        thread.join().expect("it ended well");
+    }
+}
+
+/// Another program is run, by fork and exec as much as by spawning.
+fn programs() {
+    let this = std::env::current_exe().expect("/proc is mounted");
+    let mut command = Command::new(this);
+    let status = command.arg("child").env("FREELIST_CHILD", "x".repeat(1000));
+    assert_eq!(status.status().expect("it runs").code(), Some(42));
+}
+
+fn main() {
+    if std::env::args().nth(1).is_some_and(|word| word == "child") {
+        let length = std::env::var("FREELIST_CHILD").map(|value| value.len());
+        std::process::exit(if length == Ok(1000) { 42 } else { 1 });
+    }
+    collections();
+    let heap = Global::heap().expect("there was a request before");
+    heap.trim(0).expect("nothing speaks against it");
+    let before = heap.stat().expect("STAT").live_bytes;
+    for _ in 0..3 {
+        threads();
+        collections();
+    }
+    programs();
+    heap.trim(0).expect("nothing speaks against it");
+    let after = heap.stat().expect("STAT").live_bytes;
+    assert!(
+        after <= before + (1 << 20),
+        "{before} bytes were live, and now {after}"
+    );
+    println!("{after} bytes are live, in a heap");
+}

@@ -1,0 +1,592 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The client's heap: an allocator with a cache a thread, over an arena.
+
+#![expect(unsafe_code, reason = "blocks are given back by their addresses")]
+
+use std::alloc::Layout;
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::Command;
+use std::ptr::NonNull;
+use std::sync::mpsc;
+use std::thread;
+
+use freelist::{Buffer, Error, Heap};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+
+use crate::harness::suite;
+use crate::kit::process::{fork_child, signal_of};
+use crate::kit::{random, random_size, refused, scaled, system_page, KIB, MIB};
+
+suite!("freelist_client":
+    blocks_are_aligned_and_apart,
+    a_block_is_aligned_as_asked_for_up_to_a_huge_page,
+    memory_that_was_used_is_zero_where_that_is_asked_for,
+    a_resized_block_keeps_its_bytes_and_its_place_while_they_fit,
+    a_large_block_has_its_pages_and_no_more,
+    buffers_and_slices_give_their_memory_back,
+    a_thread_that_ends_gives_back_what_it_kept,
+    what_another_thread_frees_is_not_hoarded,
+    threads_hand_buffers_around,
+    what_a_thread_keeps_is_bounded,
+    a_heap_at_its_limit_refuses_and_goes_on,
+    memory_kept_for_small_blocks_serves_large_ones,
+    many_heaps_are_used_by_one_thread,
+    a_closed_heap_leaves_nothing_mapped,
+    a_forked_child_gets_nothing_and_takes_nothing,
+    a_free_of_no_block_ends_the_program,
+    a_whole_program_lives_in_a_heap,
+    a_program_without_a_device_ends_and_says_why,
+);
+
+#[track_caller]
+fn heap() -> Heap {
+    Heap::open().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
+}
+
+/// A block of a heap, filled with a byte of its own.
+struct Filled {
+    block: NonNull<u8>,
+    size: usize,
+    byte: u8,
+}
+
+impl Filled {
+    #[track_caller]
+    fn new(heap: &Heap, size: usize, byte: u8) -> Self {
+        let block = heap.alloc(layout(size, 1));
+        let block = block.unwrap_or_else(|error| panic!("{error}"));
+        let mut new = Self { block, size, byte };
+        new.bytes().fill(byte);
+        new
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: The block is live, of so many bytes, and this value's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.block.as_ptr(), self.size) }
+    }
+
+    #[track_caller]
+    fn check(&mut self) {
+        let byte = self.byte;
+        assert!(
+            self.bytes().iter().all(|found| *found == byte),
+            "{} bytes at {:p} were changed",
+            self.size,
+            self.block
+        );
+    }
+
+    #[track_caller]
+    fn free(mut self, heap: &Heap) {
+        self.check();
+        // SAFETY: The block is live, and gone with this value.
+        unsafe { heap.free(self.block) };
+    }
+}
+
+/// Nothing of the heap is live, once what it keeps has gone.
+#[track_caller]
+fn is_empty(heap: &Heap) {
+    heap.trim(0).unwrap();
+    let stat = heap.stat().unwrap();
+    assert_eq!((stat.live_blocks, stat.live_bytes), (0, 0));
+    assert_eq!(stat.held_bytes, 0);
+}
+
+fn blocks_are_aligned_and_apart() {
+    let (heap, mut rng) = (heap(), random());
+    let mut live: Vec<Filled> = Vec::new();
+    for step in 0..scaled(20_000) {
+        let size = random_size(&mut rng, 64 * KIB) as usize;
+        let filled = Filled::new(&heap, size, step as u8);
+        let align = size.next_power_of_two().max(16);
+        assert_eq!(filled.block.addr().get() % align, 0, "{size} bytes");
+        assert!(heap.usable_size(filled.block).unwrap() >= size);
+        live.push(filled);
+        if live.len() > 500 {
+            live.swap_remove(rng.usize(..live.len())).free(&heap);
+        }
+    }
+    for filled in live {
+        filled.free(&heap);
+    }
+    is_empty(&heap);
+}
+
+fn a_block_is_aligned_as_asked_for_up_to_a_huge_page() {
+    let heap = heap();
+    for align in (0..=21).map(|shift| 1 << shift) {
+        for size in [1, 100, 5000, 100_000] {
+            let block = heap.alloc(layout(size, align)).unwrap();
+            assert_eq!(block.addr().get() % align, 0, "{size} bytes");
+            // SAFETY: It is live, and not used any more.
+            unsafe { heap.free(block) };
+        }
+    }
+    let error = heap.alloc(layout(1, 1 << 40)).unwrap_err();
+    assert!(matches!(error, Error::Alignment { align } if align == 1 << 40));
+    is_empty(&heap);
+}
+
+fn memory_that_was_used_is_zero_where_that_is_asked_for() {
+    let heap = heap();
+    for size in [1, 16, 100, 4000, 32 << 10, 40_000, 3 << 20] {
+        let used: Vec<Filled> = (0..5).map(|_| Filled::new(&heap, size, 0xaa)).collect();
+        for filled in used {
+            filled.free(&heap);
+        }
+        for _ in 0..5 {
+            let block = heap.alloc_zeroed(layout(size, 1)).unwrap();
+            let mut filled = Filled {
+                block,
+                size,
+                byte: 0,
+            };
+            filled.check();
+            filled.bytes().fill(0xbb);
+            filled.byte = 0xbb;
+            filled.free(&heap);
+        }
+    }
+    is_empty(&heap);
+}
+
+fn a_resized_block_keeps_its_bytes_and_its_place_while_they_fit() {
+    let heap = heap();
+    let sizes = [
+        1,
+        10,
+        16,
+        17,
+        40,
+        64,
+        33,
+        32,
+        5000,
+        8192,
+        4097,
+        100,
+        40_000,
+        45_000,
+        32_768,
+        300_000,
+        200_000,
+        2 << 20,
+        16,
+    ];
+    for (from, to) in sizes.iter().flat_map(|from| sizes.map(|to| (*from, to))) {
+        let mut filled = Filled::new(&heap, from, 0x5a);
+        let has = heap.usable_size(filled.block).unwrap();
+        // SAFETY: It is live, and the old address is forgotten.
+        let block = unsafe { heap.realloc(filled.block, to, 1) }.unwrap();
+        if to <= has && to > has / 2 {
+            assert_eq!(block, filled.block, "{from} to {to} bytes");
+        }
+        assert!(heap.usable_size(block).unwrap() >= to);
+        filled.block = block;
+        filled.size = from.min(to);
+        filled.check();
+        filled.size = to;
+        filled.bytes().fill(0x5a);
+        filled.free(&heap);
+    }
+    // At the limit a block that is to be smaller stays.
+    let filled = Filled::new(&heap, 1 << 20, 1);
+    heap.trim(0).unwrap();
+    heap.set_limit(heap.stat().unwrap().held_bytes).unwrap();
+    // SAFETY: As above.
+    let smaller = unsafe { heap.realloc(filled.block, 100_000, 1) }.unwrap();
+    assert_eq!(smaller, filled.block);
+    // SAFETY: As above; it stays what it is.
+    let error = unsafe { heap.realloc(filled.block, 2 << 20, 1) };
+    refused(error, Errno::EDQUOT);
+    filled.free(&heap);
+    is_empty(&heap);
+}
+
+fn a_large_block_has_its_pages_and_no_more() {
+    let (heap, page) = (heap(), system_page());
+    for size in [(32 << 10) + 1, 5 << 20, (9 << 20) - 1] {
+        let block = heap.alloc(layout(size, 1)).unwrap();
+        let bytes = size.next_multiple_of(page);
+        assert_eq!(heap.usable_size(block), Some(bytes));
+        assert_eq!(heap.stat().unwrap().live_bytes, bytes as u64);
+        // Inside of it no block begins.
+        let inside = block.map_addr(|address| address.saturating_add(page));
+        assert_eq!(heap.usable_size(inside), None);
+        // SAFETY: It is live, and not used any more.
+        unsafe { heap.free(block) };
+        assert_eq!(heap.usable_size(block), None);
+    }
+    is_empty(&heap);
+}
+
+fn buffers_and_slices_give_their_memory_back() {
+    let heap = heap();
+    let mut buffer = heap.buffer(100).unwrap();
+    assert_eq!(*buffer, [0; 100]);
+    buffer[99] = 7;
+    buffer.resize(5 << 20, 9).unwrap();
+    assert_eq!((buffer.len(), buffer[99], buffer[100]), (5 << 20, 7, 9));
+    assert_eq!(buffer[(5 << 20) - 1], 9);
+    buffer.resize(3, 0).unwrap();
+    assert_eq!(*buffer, [0; 3]);
+    let mut numbers = heap.slice(1000, 1u64).unwrap();
+    numbers[500] = 2;
+    assert_eq!(numbers.iter().sum::<u64>(), 1001);
+    assert_eq!(numbers.as_ptr().align_offset(align_of::<u64>()), 0);
+    assert!(heap.buffer(0).unwrap().is_empty());
+    assert!(heap.slice(7, ()).unwrap().len() == 7);
+    refused(heap.slice(usize::MAX, 1u64).map(drop), Errno::E2BIG);
+    refused(heap.buffer(2 << 30).map(drop), Errno::E2BIG);
+    drop(buffer);
+    drop(numbers);
+    is_empty(&heap);
+    // A buffer keeps its heap alive.
+    let mut buffer = heap.buffer(1 << 20).unwrap();
+    drop(heap);
+    buffer.fill(1);
+}
+
+/// All small sizes, some blocks of each, freed again.
+fn use_all_sizes(heap: &Heap, count: usize) {
+    for shift in 0..16 {
+        let blocks: Vec<Filled> = (0..count)
+            .map(|index| Filled::new(heap, 1 << shift, index as u8))
+            .collect();
+        for filled in blocks {
+            filled.free(heap);
+        }
+    }
+}
+
+fn a_thread_that_ends_gives_back_what_it_kept() {
+    let heap = heap();
+    for _ in 0..scaled(20) {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let heap = heap.clone();
+                thread::spawn(move || use_all_sizes(&heap, 20))
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        is_empty(&heap);
+    }
+}
+
+fn what_another_thread_frees_is_not_hoarded() {
+    /// Sends a block to the thread that frees it.
+    struct Sent(Filled);
+    // SAFETY: A block is for all threads.
+    unsafe impl Send for Sent {}
+
+    let heap = heap();
+    let (send, receive) = mpsc::sync_channel::<Sent>(64);
+    let consumer = {
+        let heap = heap.clone();
+        thread::spawn(move || {
+            for Sent(filled) in receive {
+                filled.free(&heap);
+            }
+        })
+    };
+    let mut most = 0;
+    for step in 0..scaled(50_000) {
+        let filled = Filled::new(&heap, 1 << (step % 12), step as u8);
+        send.send(Sent(filled)).unwrap();
+        if step % 1000 == 0 {
+            most = heap.stat().unwrap().live_bytes.max(most);
+        }
+    }
+    drop(send);
+    consumer.join().unwrap();
+    // Two caches, and slabs that are there for blocks of each class.
+    assert!(most <= 8 * MIB, "{most} bytes");
+    is_empty(&heap);
+}
+
+fn threads_hand_buffers_around() {
+    const THREADS: usize = 4;
+    let (heap, mut rng) = (heap(), random());
+    let (sends, receives): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| mpsc::channel()).unzip();
+    let threads: Vec<_> = receives
+        .into_iter()
+        .map(|receive: mpsc::Receiver<Buffer>| {
+            let (heap, sends) = (heap.clone(), sends.clone());
+            let mut rng = fastrand::Rng::with_seed(rng.u64(..));
+            thread::spawn(move || {
+                let mut live: Vec<Buffer> = Vec::new();
+                for _ in 0..scaled(800) {
+                    let byte = rng.u8(1..);
+                    let mut buffer = heap
+                        .buffer(random_size(&mut rng, 100 * KIB) as usize)
+                        .unwrap();
+                    assert!(buffer.iter().all(|byte| *byte == 0));
+                    buffer.fill(byte);
+                    if rng.bool() {
+                        // It may have ended; then it is freed here.
+                        let _ = sends[rng.usize(..THREADS)].send(buffer);
+                    } else {
+                        live.push(buffer);
+                    }
+                    live.extend(receive.try_iter());
+                    while live.len() > 50 {
+                        let buffer = live.swap_remove(rng.usize(..live.len()));
+                        assert!(buffer.iter().all(|byte| *byte == buffer[0]));
+                    }
+                }
+            })
+        })
+        .collect();
+    drop(sends);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    is_empty(&heap);
+}
+
+fn what_a_thread_keeps_is_bounded() {
+    let heap = heap();
+    let count = 8000;
+    for shift in [4, 6, 10, 13] {
+        let blocks: Vec<Filled> = (0..count)
+            .map(|index| Filled::new(&heap, 1 << shift, index as u8))
+            .collect();
+        for filled in blocks {
+            filled.free(&heap);
+        }
+        let live = heap.stat().unwrap().live_bytes;
+        assert!(live <= 4 * MIB, "{live} bytes of blocks of {}", 1 << shift);
+    }
+    is_empty(&heap);
+}
+
+fn a_heap_at_its_limit_refuses_and_goes_on() {
+    let heap = heap();
+    heap.set_limit(4 * MIB).unwrap();
+    for size in [64, 1000, 20_000, 100_000] {
+        for _ in 0..3 {
+            let mut live = Vec::new();
+            let refusal = loop {
+                match heap.alloc(layout(size, 1)) {
+                    Ok(_) if live.len() * size > 4 << 20 => panic!("beyond the limit"),
+                    Ok(block) => live.push(block),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(refusal.errno(), Some(Errno::EDQUOT), "{refusal}");
+            assert!(
+                live.len() * size > 2 << 20,
+                "{} of {size} bytes",
+                live.len()
+            );
+            for block in live {
+                // SAFETY: It is live, and not used any more.
+                unsafe { heap.free(block) };
+            }
+        }
+    }
+    is_empty(&heap);
+}
+
+fn memory_kept_for_small_blocks_serves_large_ones() {
+    let heap = heap();
+    heap.set_limit(4 * MIB).unwrap();
+    let small: Vec<Filled> = (0..50_000).map(|_| Filled::new(&heap, 64, 1)).collect();
+    for filled in small {
+        filled.free(&heap);
+    }
+    assert!(heap.stat().unwrap().live_bytes > 0, "slabs are kept");
+    let large = Filled::new(&heap, 4 << 20, 2);
+    refused(heap.alloc(layout(64, 1)), Errno::EDQUOT);
+    large.free(&heap);
+    Filled::new(&heap, 64, 3).free(&heap);
+    is_empty(&heap);
+}
+
+fn many_heaps_are_used_by_one_thread() {
+    // More than a thread has caches for.
+    let heaps: Vec<Heap> = (0..40).map(|_| heap()).collect();
+    let mut live: BTreeMap<usize, Vec<Filled>> = BTreeMap::new();
+    for round in 0..100 {
+        for (index, heap) in heaps.iter().enumerate() {
+            let filled = Filled::new(heap, 48, index as u8);
+            assert!(heaps[(index + 1) % heaps.len()]
+                .usable_size(filled.block)
+                .is_none());
+            let live = live.entry(index).or_default();
+            live.push(filled);
+            if round % 2 == 1 {
+                live.swap_remove(0).free(heap);
+            }
+        }
+    }
+    for (index, live) in live {
+        for filled in live {
+            filled.free(&heaps[index]);
+        }
+        is_empty(&heaps[index]);
+    }
+}
+
+fn a_closed_heap_leaves_nothing_mapped() {
+    let mappings = || {
+        fs::read_to_string("/proc/self/maps")
+            .unwrap()
+            .lines()
+            .count()
+    };
+    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let used = || {
+        let heap = heap();
+        use_all_sizes(&heap, 10);
+        heap
+    };
+    drop(used());
+    let before = (mappings(), descriptors());
+    for _ in 0..scaled(50) {
+        drop(used());
+    }
+    // The last one's cache goes when there is another, or the thread ends.
+    let after = (mappings(), descriptors());
+    assert!(
+        after.0 <= before.0 + 2 && after.1 == before.1,
+        "{before:?} {after:?}"
+    );
+    // A thread outlives a heap that it used.
+    let heap = used();
+    let (send, receive) = mpsc::channel::<()>();
+    let (done, wait) = mpsc::channel();
+    let thread = {
+        let heap = heap.clone();
+        thread::spawn(move || {
+            use_all_sizes(&heap, 10);
+            drop(heap);
+            done.send(()).unwrap();
+            receive.recv().unwrap();
+            use_all_sizes(&used(), 10);
+        })
+    };
+    wait.recv().unwrap();
+    drop(heap);
+    assert_eq!(descriptors(), before.1);
+    send.send(()).unwrap();
+    thread.join().unwrap();
+}
+
+fn a_forked_child_gets_nothing_and_takes_nothing() {
+    let heap = heap();
+    let filled: Vec<Filled> = (0..100)
+        .map(|index| Filled::new(&heap, 64, index))
+        .collect();
+    let large = Filled::new(&heap, MIB as usize, 1);
+    Filled::new(&heap, 64, 0).free(&heap);
+    let before = heap.stat().unwrap();
+    let status = fork_child(|| {
+        for size in [64, 300_000] {
+            let got = heap.alloc(layout(size, 1));
+            assert!(matches!(got, Err(Error::Forked)));
+        }
+        for block in [filled[3].block, large.block] {
+            assert_eq!(heap.usable_size(block), None);
+            // SAFETY: It is live, and the child uses it no more.
+            unsafe { heap.free(block) };
+            // SAFETY: It is live.
+            let got = unsafe { heap.realloc(block, 10, 1) };
+            assert!(matches!(got, Err(Error::Forked)));
+        }
+        assert!(matches!(heap.trim(0), Err(Error::Forked)));
+        // What is in the parent's blocks can be read.
+        // SAFETY: The parent waits, and nobody writes.
+        assert_eq!(unsafe { filled[7].block.read() }, 7);
+    });
+    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+    let after = heap.stat().unwrap();
+    assert_eq!((after.allocs, after.frees), (before.allocs, before.frees));
+    for filled in filled {
+        filled.free(&heap);
+    }
+    large.free(&heap);
+    is_empty(&heap);
+}
+
+fn a_free_of_no_block_ends_the_program() {
+    type Wrong = (
+        &'static str,
+        fn(NonNull<u8>, NonNull<u8>) -> [NonNull<u8>; 2],
+    );
+    let wrong: [Wrong; 9] = [
+        ("inside of a small block", |small, large| {
+            [small.map_addr(|at| at | 16), large]
+        }),
+        ("not at a multiple of 16", |small, large| {
+            [small.map_addr(|at| at | 1), large]
+        }),
+        ("inside of a large block", |small, large| {
+            [small, large.map_addr(|at| at | 16)]
+        }),
+        ("in a large block's middle", |small, large| {
+            [small, large.map_addr(|at| at | (64 << 10))]
+        }),
+        ("where nothing is", |small, large| {
+            [small, large.map_addr(|at| at | (1 << 30))]
+        }),
+        ("below the heap", |small, _| [small, NonNull::dangling()]),
+        ("of another allocator", |small, _| {
+            [small, NonNull::from(Box::leak(Box::new(0))).cast()]
+        }),
+        ("of a large block twice", |_, large| [large, large]),
+        ("of a small block twice", |small, _| [small, small]),
+    ];
+    for (name, blocks) in wrong {
+        let signal = signal_of(|| {
+            let heap = heap();
+            let [small, large] = [100, 300_000].map(|size| heap.alloc(layout(size, 1)).unwrap());
+            assert_eq!(large.addr().get() % (512 << 10), 0);
+            for block in blocks(small, large) {
+                // SAFETY: One is none, which is seen: this process ends.
+                unsafe { heap.free(block) };
+            }
+            // At the latest when the cache is emptied.
+            let _ = heap.trim(0);
+        });
+        assert_eq!(signal, Some(Signal::SIGABRT), "{name}");
+    }
+}
+
+/// The program whose allocator is a heap; it lies beside this one.
+fn program() -> Command {
+    let this = env::current_exe().expect("/proc is mounted");
+    Command::new(this.with_file_name("freelist-global"))
+}
+
+fn a_whole_program_lives_in_a_heap() {
+    let output = program()
+        .output()
+        .expect("freelist-global lies beside this program");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}: {complained}", output.status);
+    assert!(said.contains("bytes are live, in a heap"), "{said}");
+}
+
+fn a_program_without_a_device_ends_and_says_why() {
+    let mut command = program();
+    // One that may not open the device.
+    let output = command.uid(65534).gid(65534).output().expect("it runs");
+    assert_eq!(output.status.signal(), Some(Signal::SIGABRT as i32));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("cannot open /dev/freelist: EACCES"), "{said}");
+}
