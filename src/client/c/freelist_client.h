@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A heap over /dev/freelist: malloc() and its kin, with a cache a thread.
+ *
+ * Small blocks, up to 32 KiB, are the powers of 2, cut from slabs of 64 KiB that
+ * come from the module in batches. A thread keeps some free ones, less than 1 MiB
+ * of all sizes together, and takes and gives those without a lock; they go back
+ * when it ends. Larger blocks are whole pages of the arena. Any thread may free
+ * what another one allocated.
+ *
+ * A heap is for one process: in a forked child requests fail with EPERM and
+ * releases do nothing, and what the child writes into blocks the parent sees. A
+ * child that only calls exec() is fine.
+ *
+ * Link with what `pkg-config --libs freelist_client` says, or with
+ * libfreelist_client.a and `pkg-config --static --libs freelist_client`.
+ */
+#ifndef FREELIST_CLIENT_H
+#define FREELIST_CLIENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "freelist.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A heap: an arena, mapped, and what is known of its blocks. */
+struct freelist_heap;
+
+/**
+ * freelist_heap_open() - a heap over a new arena
+ * @device: the device file; NULL is /dev/freelist
+ *
+ * Return: the heap, or NULL with errno set: that of open() (ENOENT: the module is
+ * not loaded), ENOTTY for another device, ENOMEM.
+ */
+struct freelist_heap *freelist_heap_open(const char *device);
+
+/**
+ * freelist_heap_close() - ends a heap and all of its blocks
+ * @heap: the heap, that no thread uses meanwhile or afterwards; NULL does nothing
+ */
+void freelist_heap_close(struct freelist_heap *heap);
+
+/**
+ * freelist_malloc() - a block of at least @size bytes, and at least one
+ * @heap: the heap
+ * @size: bytes; what is in them may be anything of this heap's
+ *
+ * It is aligned to the smallest power of 2 that holds it, from 16 bytes up to a
+ * huge page.
+ *
+ * Return: the block, or NULL with errno set: ENOMEM (the system is short of
+ * memory), EDQUOT (a limit), ENOSPC (no address space), E2BIG (above 1 GiB), EPERM
+ * (a forked child).
+ */
+void *freelist_malloc(struct freelist_heap *heap, size_t size);
+
+/**
+ * freelist_calloc() - a block of @count times @size bytes, all zero
+ * @heap: the heap
+ * @count: how many
+ * @size: bytes of each
+ *
+ * Return: as freelist_malloc().
+ */
+void *freelist_calloc(struct freelist_heap *heap, size_t count, size_t size);
+
+/**
+ * freelist_aligned_alloc() - a block at a multiple of @align
+ * @heap: the heap
+ * @align: a power of 2, up to a huge page (2 MiB); the block has at least as many
+ *	bytes
+ * @size: bytes
+ *
+ * Return: as freelist_malloc(); EINVAL for another @align.
+ */
+void *freelist_aligned_alloc(struct freelist_heap *heap, size_t align, size_t size);
+
+/**
+ * freelist_realloc() - makes a block one of @size bytes
+ * @heap: the heap
+ * @block: one of its blocks; with NULL this is freelist_malloc()
+ * @size: bytes; 0 is 1
+ *
+ * It stays where it is if it holds as many, and not more than twice as many. More
+ * than 16 bytes of alignment are kept only then.
+ *
+ * Return: the block, or NULL with errno set as by freelist_malloc(): @block is as
+ * it was then.
+ */
+void *freelist_realloc(struct freelist_heap *heap, void *block, size_t size);
+
+/**
+ * freelist_free() - gives a block back
+ * @heap: the heap
+ * @block: one of its blocks; NULL does nothing
+ *
+ * Ends the program by abort() where @block is seen not to be one: an address that
+ * is no block's start, a block above 32 KiB that was freed before. A smaller one
+ * that was freed before is seen when the thread's cache is emptied, unless it was
+ * handed out again by then.
+ */
+void freelist_free(struct freelist_heap *heap, void *block);
+
+/**
+ * freelist_usable_size() - bytes that belong to a block
+ * @heap: the heap
+ * @block: one of its blocks
+ *
+ * Return: at least as many as were asked for; 0 for NULL, and where no block of
+ * this heap can begin.
+ */
+size_t freelist_usable_size(struct freelist_heap *heap, const void *block);
+
+/**
+ * freelist_heap_set_limit() - bounds the bytes of pages that the heap may hold
+ * @heap: the heap
+ * @bytes: the limit
+ *
+ * Return: 0, or -1 with errno set: EPERM when it is above the administrator's
+ * default, without CAP_SYS_RESOURCE.
+ */
+int freelist_heap_set_limit(struct freelist_heap *heap, uint64_t bytes);
+
+/**
+ * freelist_heap_trim() - gives free memory back to the system
+ * @heap: the heap
+ * @keep_bytes: bytes of free pages that may stay
+ * @freed_bytes: where the bytes that went are put, or NULL
+ *
+ * What this thread keeps goes too; what other threads keep stays.
+ *
+ * Return: 0, or -1 with errno set: EPERM in a forked child.
+ */
+int freelist_heap_trim(struct freelist_heap *heap, uint64_t keep_bytes,
+		       uint64_t *freed_bytes);
+
+/**
+ * freelist_heap_stat() - the arena's counters
+ * @heap: the heap
+ * @stat: where they are put; slabs and large blocks are the live blocks
+ *
+ * Return: 0, or -1 with errno set.
+ */
+int freelist_heap_stat(struct freelist_heap *heap, struct freelist_stat *stat);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* FREELIST_CLIENT_H */

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The heap of the crate `freelist` for C: what `freelist_client.h` declares, and
+//! documents.
+//!
+//! A `struct freelist_heap` is a [`Heap`]. Nothing here panics; if something did,
+//! the program would end at the border to C.
+
+use std::alloc::Layout;
+use std::ffi::{c_char, c_int, c_void, CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::ptr::{self, NonNull};
+
+use freelist::{Error, Heap, Stat, DEVICE};
+use nix::errno::Errno;
+
+/// `alignof(max_align_t)`, of which the alignment of `malloc()` is a multiple.
+const ALIGN: usize = 16;
+
+/// What `errno` is when `error` was met.
+fn number(error: &Error) -> Errno {
+    match error {
+        Error::Forked => Errno::EPERM,
+        error => error.errno().unwrap_or(Errno::EINVAL),
+    }
+}
+
+/// The result, or `failed` with `errno` set.
+#[inline]
+fn or<T>(result: Result<T, Error>, failed: T) -> T {
+    result.unwrap_or_else(|error| {
+        number(&error).set();
+        failed
+    })
+}
+
+/// A block's address, or null with `errno` set.
+#[inline]
+fn address(block: Result<NonNull<u8>, Error>) -> *mut c_void {
+    or(block.map(|block| block.as_ptr().cast()), ptr::null_mut())
+}
+
+/// The layout of an object, or null's errno.
+#[inline]
+fn layout(size: usize, align: usize) -> Option<Layout> {
+    let layout = Layout::from_size_align(size, align).ok();
+    if layout.is_none() {
+        let errno = match align.is_power_of_two() {
+            true => Errno::ENOMEM,
+            false => Errno::EINVAL,
+        };
+        errno.set();
+    }
+    layout
+}
+
+/// Opens a heap.
+///
+/// # Safety
+///
+/// `device` is null or a C string.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_heap_open(device: *const c_char) -> *mut Heap {
+    let device = if device.is_null() {
+        OsStr::new(DEVICE)
+    } else {
+        // SAFETY: It is a C string, says the caller.
+        OsStr::from_bytes(unsafe { CStr::from_ptr(device) }.to_bytes())
+    };
+    let heap = Heap::open_path(device).map(|heap| Box::into_raw(Box::new(heap)));
+    or(heap, ptr::null_mut())
+}
+
+/// Closes a heap.
+///
+/// # Safety
+///
+/// `heap` is null or open, and neither it nor its blocks are used afterwards.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_heap_close(heap: *mut Heap) {
+    if !heap.is_null() {
+        // SAFETY: `freelist_heap_open()` made it so.
+        drop(unsafe { Box::from_raw(heap) });
+    }
+}
+
+/// Allocates.
+///
+/// # Safety
+///
+/// `heap` is open.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_malloc(heap: *const Heap, size: usize) -> *mut c_void {
+    // SAFETY: It is open, says the caller.
+    let heap = unsafe { &*heap };
+    match layout(size, ALIGN) {
+        Some(layout) => address(heap.alloc(layout)),
+        None => ptr::null_mut(),
+    }
+}
+
+/// Allocates zeros.
+///
+/// # Safety
+///
+/// `heap` is open.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_calloc(
+    heap: *const Heap,
+    count: usize,
+    size: usize,
+) -> *mut c_void {
+    // SAFETY: It is open, says the caller.
+    let heap = unsafe { &*heap };
+    // A product that overflows is larger than any layout.
+    match layout(count.saturating_mul(size), ALIGN) {
+        Some(layout) => address(heap.alloc_zeroed(layout)),
+        None => ptr::null_mut(),
+    }
+}
+
+/// Allocates, aligned.
+///
+/// # Safety
+///
+/// `heap` is open.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_aligned_alloc(
+    heap: *const Heap,
+    align: usize,
+    size: usize,
+) -> *mut c_void {
+    // SAFETY: It is open, says the caller.
+    let heap = unsafe { &*heap };
+    match layout(size, align) {
+        Some(layout) => address(heap.alloc(layout)),
+        None => ptr::null_mut(),
+    }
+}
+
+/// Resizes.
+///
+/// # Safety
+///
+/// `heap` is open, `block` is null or a live block of it, and is not used
+/// afterwards unless null is returned.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_realloc(
+    heap: *const Heap,
+    block: *mut c_void,
+    size: usize,
+) -> *mut c_void {
+    let Some(block) = NonNull::new(block.cast()) else {
+        // SAFETY: The caller's promise.
+        return unsafe { freelist_malloc(heap, size) };
+    };
+    // SAFETY: It is open, says the caller.
+    let heap = unsafe { &*heap };
+    // SAFETY: It is a live block, says the caller, and all blocks are aligned so.
+    address(unsafe { heap.realloc(block, size, ALIGN) })
+}
+
+/// Releases.
+///
+/// # Safety
+///
+/// `heap` is open, `block` is null or a live block of it, and is not used
+/// afterwards.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_free(heap: *const Heap, block: *mut c_void) {
+    if let Some(block) = NonNull::new(block.cast()) {
+        // SAFETY: It is open, says the caller.
+        let heap = unsafe { &*heap };
+        // SAFETY: It is a live block, says the caller.
+        unsafe { heap.free(block) };
+    }
+}
+
+/// Bytes of a block.
+///
+/// # Safety
+///
+/// `heap` is open.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_usable_size(heap: *const Heap, block: *const c_void) -> usize {
+    // SAFETY: It is open, says the caller.
+    let heap = unsafe { &*heap };
+    NonNull::new(block.cast_mut().cast())
+        .and_then(|block| heap.usable_size(block))
+        .unwrap_or(0)
+}
+
+/// Bounds what the heap holds.
+///
+/// # Safety
+///
+/// `heap` is open.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_heap_set_limit(heap: *const Heap, bytes: u64) -> c_int {
+    // SAFETY: It is open, says the caller.
+    let heap = unsafe { &*heap };
+    or(heap.set_limit(bytes).map(|_| 0), -1)
+}
+
+/// Gives free memory back.
+///
+/// # Safety
+///
+/// `heap` is open, and `freed_bytes` is null or can be written.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_heap_trim(
+    heap: *const Heap,
+    keep_bytes: u64,
+    freed_bytes: *mut u64,
+) -> c_int {
+    // SAFETY: It is open, says the caller.
+    let heap = unsafe { &*heap };
+    let freed = heap.trim(keep_bytes).map(|bytes| {
+        if !freed_bytes.is_null() {
+            // SAFETY: It can be written, says the caller.
+            unsafe { freed_bytes.write(bytes) };
+        }
+        0
+    });
+    or(freed, -1)
+}
+
+/// Copies the counters.
+///
+/// # Safety
+///
+/// `heap` is open, and `stat` can be written.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_heap_stat(heap: *const Heap, stat: *mut Stat) -> c_int {
+    // SAFETY: It is open, says the caller.
+    let heap = unsafe { &*heap };
+    let read = heap.stat().map(|counters| {
+        // SAFETY: It can be written, says the caller.
+        unsafe { stat.write(counters) };
+        0
+    });
+    or(read, -1)
+}
