@@ -230,7 +230,20 @@ impl Heap {
     /// `block` is a live block of this heap, and is not used afterwards.
     #[inline]
     pub unsafe fn free(&self, block: NonNull<u8>) {
-        self.0.free(block);
+        if !self.0.free(block) {
+            self.0.misused(self.0.offset(block));
+        }
+    }
+
+    /// As [`Heap::free`], where `block` may be another allocator's: `false` then.
+    ///
+    /// # Safety
+    ///
+    /// `block` is a live block of this heap, and is not used afterwards, or does not
+    /// lie in its arena.
+    #[inline]
+    unsafe fn free_own(&self, block: NonNull<u8>) -> bool {
+        self.0.free(block)
     }
 
     /// Bytes that belong to the block, at least as many as were asked for; `None`
@@ -330,33 +343,22 @@ impl Shared {
                 if let Some(offset) = cache.pop(class) {
                     return Ok(offset);
                 }
-                self.take(class, class.most_cached() / 2, |offset| {
-                    cache.push(class, offset);
-                })
+                let mut blocks = [0; MOST_CACHED / 2];
+                let blocks = &mut blocks[..class.most_cached() / 2];
+                let count = self.take(class, blocks)?;
+                cache.fill(class, &blocks[1..count]);
+                Ok(blocks[0])
             })
-            .unwrap_or_else(|| self.take(class, 1, |_| ()))
+            .unwrap_or_else(|| {
+                let mut block = [0];
+                self.take(class, &mut block).map(|_| block[0])
+            })
         })?;
         Ok(self.at(offset))
     }
 
-    /// Takes up to `count` blocks: one is the answer, the others go to `keep`.
-    fn take(&self, class: Class, count: usize, mut keep: impl FnMut(usize)) -> Result<usize> {
-        let mut first = None;
-        let take = |offset| match first {
-            None => first = Some(offset),
-            Some(_) => keep(offset),
-        };
-        self.central
-            .take(&self.arena, &self.table, class, count, take)?;
-        // At least one came.
-        first.ok_or(Error::Refused {
-            call: Call::AllocBulk {
-                size: SLAB_BYTES as u64,
-                count: 1,
-                flags: Flags::DEFAULT,
-            },
-            errno: Errno::ENOMEM,
-        })
+    fn take(&self, class: Class, into: &mut [usize]) -> Result<usize> {
+        self.central.take(&self.arena, &self.table, class, into)
     }
 
     #[inline(never)]
@@ -394,24 +396,30 @@ impl Shared {
         }
     }
 
+    /// Takes a block back; `false` if it does not lie in the arena.
     #[inline]
-    fn free(&self, block: NonNull<u8>) {
+    fn free(&self, block: NonNull<u8>) -> bool {
         let offset = self.offset(block);
         match self.table.unit(offset) {
-            Some(Unit::Slab(class)) if offset % class.bytes() == 0 => {
+            Some(Unit::Slab(class)) => {
                 if local::with(self.id, |cache| cache.push(class, offset)) != Some(true) {
                     self.spill(class, offset);
                 }
             }
-            _ => self.free_large(offset),
+            Some(_) => self.free_large(offset),
+            None => return false,
         }
+        true
     }
 
     /// Takes a block back of which this thread has enough, or where it keeps
-    /// those of another heap at hand.
+    /// those of another heap at hand; or what is none.
     #[cold]
     #[inline(never)]
     fn spill(&self, class: Class, offset: usize) {
+        if offset % class.bytes() != 0 {
+            self.misused(offset);
+        }
         let kept = local::attached(self, |cache| {
             if !cache.push(class, offset) {
                 let mut offsets = [0; MOST_CACHED];

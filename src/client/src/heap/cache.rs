@@ -9,59 +9,70 @@ use std::cell::Cell;
 
 use super::class::{Class, CLASSES, MOST_CACHED};
 
-/// Free blocks of one class, by their offsets in the arena. The last one that
-/// came is the first that goes: it is the likeliest to be in the CPU's caches.
-struct Magazine {
-    /// Blocks in it.
+/// How many free blocks of one class there are.
+struct Head {
+    /// Blocks that are kept.
     len: Cell<usize>,
-    /// Blocks that may be in it; 0 in a forked child.
+    /// Blocks that may be kept; 0 in a forked child.
     most: Cell<usize>,
-    offsets: [Cell<usize>; MOST_CACHED],
+    /// Bits that are 0 in every block's offset.
+    below: Cell<usize>,
 }
 
 /// A thread's free blocks, by class. All zeros is a cache that is empty, and
 /// takes nothing.
+///
+/// Those of a class are a stack: the last one that came is the first that goes,
+/// as it is the likeliest to be in the CPU's caches.
 pub(crate) struct Cache {
-    magazines: [Magazine; CLASSES],
+    heads: [Head; CLASSES],
+    /// Offsets in the arena; the first `len` of each class are blocks.
+    offsets: [[Cell<usize>; MOST_CACHED]; CLASSES],
 }
 
 impl Cache {
     /// Lets it take blocks.
     pub(crate) fn open(&self) {
         for class in Class::all() {
-            self.magazine(class).most.set(class.most_cached());
+            let head = &self.heads[class.number()];
+            head.most.set(class.most_cached());
+            head.below.set(class.bytes() - 1);
         }
-    }
-
-    #[inline]
-    fn magazine(&self, class: Class) -> &Magazine {
-        &self.magazines[class.number()]
     }
 
     /// The block that came last.
     #[inline]
     pub(crate) fn pop(&self, class: Class) -> Option<usize> {
-        let magazine = self.magazine(class);
-        let last = magazine.len.get().checked_sub(1)?;
-        let offset = magazine.offsets.get(last)?.get();
-        magazine.len.set(last);
+        let len = &self.heads[class.number()].len;
+        let last = len.get().wrapping_sub(1);
+        let offset = self.offsets[class.number()].get(last)?.get();
+        len.set(last);
         Some(offset)
     }
 
-    /// Keeps a block; `false` when there are as many as there may be.
+    /// Keeps a block; `false` when there are as many as there may be, or when no
+    /// block of the class begins at such an offset.
     #[inline]
     pub(crate) fn push(&self, class: Class, offset: usize) -> bool {
-        let magazine = self.magazine(class);
-        let len = magazine.len.get();
-        if len >= magazine.most.get() {
+        let head = &self.heads[class.number()];
+        let len = head.len.get();
+        if len >= head.most.get() || offset & head.below.get() != 0 {
             return false;
         }
-        let Some(slot) = magazine.offsets.get(len) else {
-            return false;
-        };
-        slot.set(offset);
-        magazine.len.set(len + 1);
+        // No class may have more than there is room for.
+        self.offsets[class.number()][len % MOST_CACHED].set(offset);
+        head.len.set(len + 1);
         true
+    }
+
+    /// Keeps blocks, of which the first will go first, as far as there is room in
+    /// a magazine that is empty.
+    pub(crate) fn fill(&self, class: Class, blocks: &[usize]) {
+        let places = &self.offsets[class.number()];
+        for (place, offset) in places.iter().zip(blocks.iter().rev()) {
+            place.set(*offset);
+        }
+        self.heads[class.number()].len.set(blocks.len());
     }
 
     /// Takes the `count` blocks out that came first, or all that there are, and
@@ -72,16 +83,16 @@ impl Cache {
         count: usize,
         into: &mut [usize; MOST_CACHED],
     ) -> usize {
-        let magazine = self.magazine(class);
-        let len = magazine.len.get();
-        let count = count.min(len);
-        for (place, offset) in into.iter_mut().zip(&magazine.offsets[..count]) {
+        let len = &self.heads[class.number()].len;
+        let blocks = &self.offsets[class.number()][..len.get()];
+        let count = count.min(blocks.len());
+        for (place, offset) in into.iter_mut().zip(&blocks[..count]) {
             *place = offset.get();
         }
-        for index in count..len {
-            magazine.offsets[index - count].set(magazine.offsets[index].get());
+        for (place, offset) in blocks.iter().zip(&blocks[count..]) {
+            place.set(offset.get());
         }
-        magazine.len.set(len - count);
+        len.set(blocks.len() - count);
         count
     }
 }
@@ -90,11 +101,12 @@ impl Cache {
 impl Default for Cache {
     fn default() -> Self {
         let cache = Self {
-            magazines: std::array::from_fn(|_| Magazine {
+            heads: std::array::from_fn(|_| Head {
                 len: Cell::new(0),
                 most: Cell::new(0),
-                offsets: [const { Cell::new(0) }; MOST_CACHED],
+                below: Cell::new(0),
             }),
+            offsets: [const { [const { Cell::new(0) }; MOST_CACHED] }; CLASSES],
         };
         cache.open();
         cache
@@ -119,7 +131,8 @@ mod tests {
     fn no_class_takes_more_than_it_may() {
         let cache = Cache::default();
         for class in Class::all() {
-            let taken = (0..1000).filter(|offset| cache.push(class, *offset));
+            let blocks = (0..1000).map(|number| number * class.bytes());
+            let taken = blocks.filter(|offset| cache.push(class, *offset));
             assert_eq!(taken.count(), class.most_cached());
         }
     }
@@ -127,23 +140,44 @@ mod tests {
     #[test]
     fn those_that_came_first_are_taken_out_first() {
         let (cache, class) = (Cache::default(), Class::of(4096).unwrap());
-        for offset in 0..7 {
-            assert!(cache.push(class, offset));
+        for number in 0..7 {
+            assert!(cache.push(class, number << 12));
         }
         let mut out = [0; MOST_CACHED];
         assert_eq!(cache.take_oldest(class, 3, &mut out), 3);
-        assert_eq!(out[..3], [0, 1, 2]);
-        assert_eq!(cache.pop(class), Some(6));
+        assert_eq!(out[..3], [0, 1 << 12, 2 << 12]);
+        assert_eq!(cache.pop(class), Some(6 << 12));
         assert_eq!(cache.take_oldest(class, 99, &mut out), 3);
-        assert_eq!(out[..3], [3, 4, 5]);
+        assert_eq!(out[..3], [3 << 12, 4 << 12, 5 << 12]);
+        assert_eq!(cache.pop(class), None);
+    }
+
+    #[test]
+    fn an_offset_where_no_block_begins_is_not_taken() {
+        let cache = Cache::default();
+        for class in Class::all() {
+            assert!(!cache.push(class, class.bytes() / 2));
+            assert!(!cache.push(class, class.bytes() + 1));
+            assert!(cache.push(class, 3 * class.bytes()));
+        }
+    }
+
+    #[test]
+    fn what_it_is_filled_with_goes_in_order() {
+        let (cache, class) = (Cache::default(), Class::of(32).unwrap());
+        cache.fill(class, &[32, 64, 96]);
+        assert_eq!(cache.pop(class), Some(32));
+        assert!(cache.push(class, 320));
+        let rest = [320, 64, 96].map(Some);
+        assert_eq!([(); 3].map(|()| cache.pop(class)), rest);
         assert_eq!(cache.pop(class), None);
     }
 
     #[test]
     fn zeros_are_a_cache_that_takes_nothing() {
         let cache = Cache::default();
-        for magazine in &cache.magazines {
-            magazine.most.set(0);
+        for head in &cache.heads {
+            head.most.set(0);
         }
         assert!(Class::all().all(|class| !cache.push(class, 0)));
     }

@@ -115,15 +115,15 @@ impl Central {
         })
     }
 
-    /// Hands up to `count` blocks of `class` to `take`, and at least one.
+    /// Takes blocks of `class`, as many as `into` has room for where that makes
+    /// no new slab, and at least one. Says how many came.
     pub(crate) fn take(
         &self,
         source: &impl Source,
         table: &Table,
         class: Class,
-        count: usize,
-        mut take: impl FnMut(usize),
-    ) -> Result<()> {
+        into: &mut [usize],
+    ) -> Result<usize> {
         let mut list = lock(&self.lists[class.number()]);
         if *list == 0 {
             drop(list);
@@ -133,19 +133,16 @@ impl Central {
             list = lock(&self.lists[class.number()]);
             self.link(&mut list, slab);
         }
-        let mut left = count;
-        while left > 0 && *list != 0 {
+        let mut count = 0;
+        while count < into.len() && *list != 0 {
             let base = (*list as usize - 1) << SLAB_SHIFT;
             let slab = self.slab(base);
-            slab.take(left, |number| {
-                left -= 1;
-                take(base + (number << class.shift()));
-            });
+            count += slab.take(class, base, &mut into[count..]);
             if slab.free() == 0 {
                 self.unlink(&mut list, base);
             }
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Takes the blocks of `class` at `offsets` back. A slab that is wholly
@@ -158,21 +155,22 @@ impl Central {
         class: Class,
         offsets: &[usize],
     ) -> std::result::Result<(), NotLive> {
+        let base = |offset: &usize| offset & !(SLAB_BYTES - 1);
         let mut left = [0; MOST_CACHED];
         for offsets in offsets.chunks(left.len()) {
             let mut count = 0;
             let mut list = lock(&self.lists[class.number()]);
-            let result = offsets.iter().try_for_each(|&offset| {
+            let mut runs = offsets.chunk_by(|one, next| base(one) == base(next));
+            let result = runs.try_for_each(|run| {
                 // Freed twice, its slab may be gone by now, or of another class.
-                if table.unit(offset) != Some(Unit::Slab(class)) {
-                    return Err(NotLive { offset });
+                if table.unit(run[0]) != Some(Unit::Slab(class)) {
+                    return Err(NotLive { offset: run[0] });
                 }
-                let base = offset & !(SLAB_BYTES - 1);
+                let base = base(&run[0]);
                 let slab = self.slab(base);
-                if !slab.put((offset - base) >> class.shift()) {
-                    return Err(NotLive { offset });
-                }
-                if slab.free() == 1 {
+                let before = slab.free();
+                slab.put(class, run).map_err(|offset| NotLive { offset })?;
+                if before == 0 {
                     self.link(&mut list, base);
                 }
                 if slab.free() == class.blocks() && self.is_not_alone(base) {
@@ -358,12 +356,12 @@ mod tests {
         }
 
         fn take(&self, class: Class, count: usize) -> Result<Vec<usize>> {
-            let mut taken = Vec::new();
-            self.central
-                .take(&self.arena, &self.table, class, count, |offset| {
-                    taken.push(offset)
-                })
-                .map(|()| taken)
+            let mut taken = vec![0; count];
+            let count = self
+                .central
+                .take(&self.arena, &self.table, class, &mut taken)?;
+            taken.truncate(count);
+            Ok(taken)
         }
 
         fn put(&self, class: Class, offsets: &[usize]) -> std::result::Result<(), NotLive> {

@@ -109,12 +109,11 @@ unsafe impl GlobalAlloc for Global {
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let heap = HEAP.get().zip(NonNull::new(block));
-        match heap.filter(|(heap, block)| heap.has(*block)) {
-            // SAFETY: It is a live block, says the caller, and lies in the heap.
-            Some((heap, block)) => unsafe { heap.free(block) },
+        let own = HEAP.get().zip(NonNull::new(block));
+        // SAFETY: It is a live block, says the caller, of this heap if it lies in it.
+        if !own.is_some_and(|(heap, block)| unsafe { heap.free_own(block) }) {
             // SAFETY: It is a live block, says the caller, and no heap's.
-            None => unsafe { System.dealloc(block, layout) },
+            unsafe { System.dealloc(block, layout) };
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use super::class::{Class, MOST_BLOCKS};
+use super::class::{Class, MOST_BLOCKS, SLAB_BYTES};
 
 /// A slab: 64 KiB of the arena, divided into blocks of one class.
 ///
@@ -45,21 +45,24 @@ impl Slab {
         self.free.load(Relaxed) as usize
     }
 
-    /// Takes up to `count` blocks out, the lowest first, and hands their
-    /// numbers to `take`.
-    pub(crate) fn take(&self, count: usize, mut take: impl FnMut(usize)) {
-        let count = count.min(self.free());
-        let mut left = count;
+    /// Takes blocks out, the lowest first, as many as there are and `into` has
+    /// room for, and says how many. What it puts there are their bytes from the
+    /// arena's beginning, if the slab begins at `base`.
+    pub(crate) fn take(&self, class: Class, base: usize, into: &mut [usize]) -> usize {
+        let count = into.len().min(self.free());
+        let mut places = into[..count].iter_mut();
         let mut index = self.low.load(Relaxed) as usize;
-        while left > 0 {
+        let mut place = places.next();
+        while place.is_some() {
             let Some(word) = self.bits.get(index) else {
                 break;
             };
             let mut bits = word.load(Relaxed);
-            while bits != 0 && left > 0 {
-                take(index * 64 + bits.trailing_zeros() as usize);
+            let first = base + (index << (6 + class.shift()));
+            while let (Some(to), true) = (&mut place, bits != 0) {
+                **to = first + ((bits.trailing_zeros() as usize) << class.shift());
                 bits &= bits - 1;
-                left -= 1;
+                place = places.next();
             }
             word.store(bits, Relaxed);
             if bits == 0 {
@@ -67,23 +70,28 @@ impl Slab {
             }
         }
         self.low.store(index as u32, Relaxed);
-        self.free
-            .store((self.free() - (count - left)) as u32, Relaxed);
+        self.free.store((self.free() - count) as u32, Relaxed);
+        count
     }
 
-    /// Makes block `number` free again; `false` when it was.
-    pub(crate) fn put(&self, number: usize) -> bool {
-        let (index, bit) = (number / 64, 1 << (number % 64));
-        let bits = self.bits[index].load(Relaxed);
-        if bits & bit != 0 {
-            return false;
-        }
-        self.bits[index].store(bits | bit, Relaxed);
-        if (index as u32) < self.low.load(Relaxed) {
-            self.low.store(index as u32, Relaxed);
-        }
-        self.free.store(self.free.load(Relaxed) + 1, Relaxed);
-        true
+    /// Makes the blocks at these offsets free again, all of them in this slab,
+    /// up to the first that was free: it is the error.
+    pub(crate) fn put(&self, class: Class, offsets: &[usize]) -> Result<(), usize> {
+        let mut low = self.low.load(Relaxed);
+        let mut done = offsets.iter();
+        let twice = done.find(|offset| {
+            let number = (*offset % SLAB_BYTES) >> class.shift();
+            let (index, bit) = (number / 64, 1 << (number % 64));
+            let bits = self.bits[index].load(Relaxed);
+            self.bits[index].store(bits | bit, Relaxed);
+            low = low.min(index as u32);
+            bits & bit != 0
+        });
+        let left = done.len() + usize::from(twice.is_some());
+        self.low.store(low, Relaxed);
+        self.free
+            .store((self.free() + offsets.len() - left) as u32, Relaxed);
+        twice.map_or(Ok(()), |offset| Err(*offset))
     }
 }
 
@@ -101,10 +109,20 @@ mod tests {
         }
     }
 
-    fn taken(slab: &Slab, count: usize) -> Vec<usize> {
-        let mut taken = Vec::new();
-        slab.take(count, |number| taken.push(number));
-        taken
+    /// The numbers of blocks that are taken out of a slab at 1 MiB.
+    fn taken(slab: &Slab, class: Class, count: usize) -> Vec<usize> {
+        let mut taken = vec![0; count];
+        let count = slab.take(class, 1 << 20, &mut taken);
+        taken.truncate(count);
+        let number = |offset: usize| (offset - (1 << 20)) >> class.shift();
+        taken.into_iter().map(number).collect()
+    }
+
+    fn put(slab: &Slab, class: Class, numbers: &[usize]) -> Result<(), usize> {
+        let offset = |number: &usize| (1 << 20) + (number << class.shift());
+        let offsets: Vec<usize> = numbers.iter().map(offset).collect();
+        slab.put(class, &offsets)
+            .map_err(|offset| (offset - (1 << 20)) >> class.shift())
     }
 
     #[test]
@@ -114,31 +132,31 @@ mod tests {
             slab.divide(class);
             let all: Vec<usize> = (0..class.blocks()).collect();
             assert_eq!(slab.free(), all.len());
-            assert_eq!(taken(&slab, usize::MAX), all);
-            assert_eq!((slab.free(), taken(&slab, 1)), (0, vec![]));
+            assert_eq!(taken(&slab, class, 5000), all);
+            assert_eq!((slab.free(), taken(&slab, class, 1)), (0, vec![]));
         }
     }
 
     #[test]
     fn low_blocks_are_taken_first_also_when_they_come_back() {
-        let slab = slab();
-        slab.divide(Class::of(64).unwrap());
-        assert_eq!(taken(&slab, 200).len(), 200);
-        for number in [150, 3, 70] {
-            assert!(slab.put(number));
-        }
+        let (slab, class) = (slab(), Class::of(64).unwrap());
+        slab.divide(class);
+        assert_eq!(taken(&slab, class, 200).len(), 200);
+        assert_eq!(put(&slab, class, &[150, 3]), Ok(()));
+        assert_eq!(put(&slab, class, &[70]), Ok(()));
         assert_eq!(slab.free(), 1024 - 200 + 3);
-        assert_eq!(taken(&slab, 5), [3, 70, 150, 200, 201]);
+        assert_eq!(taken(&slab, class, 2), [3, 70]);
+        assert_eq!(taken(&slab, class, 3), [150, 200, 201]);
     }
 
     #[test]
     fn a_block_that_is_free_is_not_freed() {
-        let slab = slab();
-        slab.divide(Class::of(1024).unwrap());
-        assert!(!slab.put(5));
-        taken(&slab, 6);
-        assert!(slab.put(5));
-        assert!(!slab.put(5));
-        assert_eq!(slab.free(), 59);
+        let (slab, class) = (slab(), Class::of(1024).unwrap());
+        slab.divide(class);
+        assert_eq!(put(&slab, class, &[5]), Err(5));
+        taken(&slab, class, 9);
+        assert_eq!(put(&slab, class, &[4, 6, 4, 8]), Err(4));
+        assert_eq!(slab.free(), 64 - 9 + 2);
+        assert_eq!(put(&slab, class, &[8]), Ok(()));
     }
 }

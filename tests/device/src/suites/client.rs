@@ -541,7 +541,7 @@ fn a_free_of_no_block_ends_the_program() {
             [small, large.map_addr(|at| at | (64 << 10))]
         }),
         ("where nothing is", |small, large| {
-            [small, large.map_addr(|at| at | (1 << 30))]
+            [small, large.map_addr(|at| at.saturating_add(1 << 30))]
         }),
         ("below the heap", |small, _| [small, NonNull::dangling()]),
         ("of another allocator", |small, _| {
