@@ -5,7 +5,7 @@
 //! Small blocks, up to 32 KiB, are the powers of 2. They are cut from slabs of
 //! 64 KiB, all of one class, which come from the arena and go back to it in
 //! batches (ALLOC_BULK, FREE_BULK). Each thread keeps some free ones of each
-//! class, at most 64 and 128 KiB, all classes together less than 1 MiB: it takes
+//! class, at most 61 and 128 KiB, all classes together less than 1 MiB: it takes
 //! and gives those without any lock or atomic operation. What it keeps goes back
 //! when it ends. Larger blocks are the arena's own, in whole pages.
 //!

@@ -9,44 +9,47 @@ use std::cell::Cell;
 
 use super::class::{Class, CLASSES, MOST_CACHED};
 
-/// How many free blocks of one class there are.
-struct Head {
+/// Free blocks of one class, as a stack of offsets in the arena: the last one that
+/// came is the first that goes, as it is the likeliest to be in the CPU's caches.
+/// Its size is a power of 2, which is quick to find.
+struct Magazine {
     /// Blocks that are kept.
     len: Cell<usize>,
     /// Blocks that may be kept; 0 in a forked child.
     most: Cell<usize>,
     /// Bits that are 0 in every block's offset.
     below: Cell<usize>,
+    offsets: [Cell<usize>; MOST_CACHED],
 }
 
 /// A thread's free blocks, by class. All zeros is a cache that is empty, and
 /// takes nothing.
-///
-/// Those of a class are a stack: the last one that came is the first that goes,
-/// as it is the likeliest to be in the CPU's caches.
 pub(crate) struct Cache {
-    heads: [Head; CLASSES],
-    /// Offsets in the arena; the first `len` of each class are blocks.
-    offsets: [[Cell<usize>; MOST_CACHED]; CLASSES],
+    magazines: [Magazine; CLASSES],
 }
 
 impl Cache {
     /// Lets it take blocks.
     pub(crate) fn open(&self) {
         for class in Class::all() {
-            let head = &self.heads[class.number()];
-            head.most.set(class.most_cached());
-            head.below.set(class.bytes() - 1);
+            let magazine = self.magazine(class);
+            magazine.most.set(class.most_cached());
+            magazine.below.set(class.bytes() - 1);
         }
+    }
+
+    #[inline]
+    fn magazine(&self, class: Class) -> &Magazine {
+        &self.magazines[class.number()]
     }
 
     /// The block that came last.
     #[inline]
     pub(crate) fn pop(&self, class: Class) -> Option<usize> {
-        let len = &self.heads[class.number()].len;
-        let last = len.get().wrapping_sub(1);
-        let offset = self.offsets[class.number()].get(last)?.get();
-        len.set(last);
+        let magazine = self.magazine(class);
+        let last = magazine.len.get().wrapping_sub(1);
+        let offset = magazine.offsets.get(last)?.get();
+        magazine.len.set(last);
         Some(offset)
     }
 
@@ -54,25 +57,27 @@ impl Cache {
     /// block of the class begins at such an offset.
     #[inline]
     pub(crate) fn push(&self, class: Class, offset: usize) -> bool {
-        let head = &self.heads[class.number()];
-        let len = head.len.get();
-        if len >= head.most.get() || offset & head.below.get() != 0 {
+        let magazine = self.magazine(class);
+        let len = magazine.len.get();
+        if len >= magazine.most.get() || offset & magazine.below.get() != 0 {
             return false;
         }
-        // No class may have more than there is room for.
-        self.offsets[class.number()][len % MOST_CACHED].set(offset);
-        head.len.set(len + 1);
+        let Some(place) = magazine.offsets.get(len) else {
+            return false;
+        };
+        place.set(offset);
+        magazine.len.set(len + 1);
         true
     }
 
     /// Keeps blocks, of which the first will go first, as far as there is room in
     /// a magazine that is empty.
     pub(crate) fn fill(&self, class: Class, blocks: &[usize]) {
-        let places = &self.offsets[class.number()];
-        for (place, offset) in places.iter().zip(blocks.iter().rev()) {
+        let magazine = self.magazine(class);
+        for (place, offset) in magazine.offsets.iter().zip(blocks.iter().rev()) {
             place.set(*offset);
         }
-        self.heads[class.number()].len.set(blocks.len());
+        magazine.len.set(blocks.len().min(MOST_CACHED));
     }
 
     /// Takes the `count` blocks out that came first, or all that there are, and
@@ -83,8 +88,8 @@ impl Cache {
         count: usize,
         into: &mut [usize; MOST_CACHED],
     ) -> usize {
-        let len = &self.heads[class.number()].len;
-        let blocks = &self.offsets[class.number()][..len.get()];
+        let Magazine { len, offsets, .. } = self.magazine(class);
+        let blocks = &offsets[..len.get()];
         let count = count.min(blocks.len());
         for (place, offset) in into.iter_mut().zip(&blocks[..count]) {
             *place = offset.get();
@@ -101,12 +106,12 @@ impl Cache {
 impl Default for Cache {
     fn default() -> Self {
         let cache = Self {
-            heads: std::array::from_fn(|_| Head {
+            magazines: std::array::from_fn(|_| Magazine {
                 len: Cell::new(0),
                 most: Cell::new(0),
                 below: Cell::new(0),
+                offsets: [const { Cell::new(0) }; MOST_CACHED],
             }),
-            offsets: [const { [const { Cell::new(0) }; MOST_CACHED] }; CLASSES],
         };
         cache.open();
         cache
@@ -176,8 +181,8 @@ mod tests {
     #[test]
     fn zeros_are_a_cache_that_takes_nothing() {
         let cache = Cache::default();
-        for head in &cache.heads {
-            head.most.set(0);
+        for magazine in &cache.magazines {
+            magazine.most.set(0);
         }
         assert!(Class::all().all(|class| !cache.push(class, 0)));
     }

@@ -16,8 +16,9 @@ pub(crate) const SLAB_BYTES: usize = 1 << SLAB_SHIFT;
 /// Blocks of the smallest class in a slab.
 pub(crate) const MOST_BLOCKS: usize = SLAB_BYTES >> MIN_SHIFT;
 
-/// Blocks of a class that a thread may keep.
-pub(crate) const MOST_CACHED: usize = 64;
+/// Blocks of a class that a thread may keep: with three numbers beside it is a
+/// power of 2.
+pub(crate) const MOST_CACHED: usize = 61;
 /// Bytes of a class that a thread may keep.
 const MOST_CACHED_BYTES: usize = 128 << 10;
 
@@ -35,7 +36,7 @@ impl Class {
     pub(crate) fn of(bytes: usize) -> Option<Self> {
         // 0 wraps around, and is too large.
         let last = bytes.wrapping_sub(1) | ((1 << MIN_SHIFT) - 1);
-        Self::numbered(usize::BITS - last.leading_zeros() - MIN_SHIFT)
+        Self::numbered(last.ilog2() + 1 - MIN_SHIFT)
     }
 
     /// The class with this number.
