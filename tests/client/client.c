@@ -93,7 +93,7 @@ static int calloc_gives_zeros(struct freelist_heap *heap)
 		freelist_free(heap, block);
 	}
 	errno = 0;
-	good &= !freelist_calloc(heap, SIZE_MAX / 2, 3) && errno == ENOMEM;
+	good &= !freelist_calloc(heap, SIZE_MAX / 2 + 2, 2) && errno == ENOMEM;
 	return good && live(heap) == 0;
 }
 
@@ -151,6 +151,18 @@ static int usable_size_knows_blocks(struct freelist_heap *heap)
 		   freelist_usable_size(heap, &block) == 0;
 
 	freelist_free(heap, block);
+	return good;
+}
+
+static int a_trim_says_what_went(struct freelist_heap *heap)
+{
+	struct freelist_stat stat;
+	uint64_t freed = 0;
+	int good = live(heap) == 0;
+
+	freelist_free(heap, freelist_malloc(heap, 3 << 20));
+	good &= !freelist_heap_trim(heap, 1 << 20, &freed) && freed == 2 << 20;
+	good &= !freelist_heap_stat(heap, &stat) && stat.held_bytes == 1 << 20;
 	return good;
 }
 
@@ -243,7 +255,7 @@ int main(int argc, char **argv)
 	struct freelist_heap *heap;
 
 	printf("KTAP version 1\n1..1\n");
-	printf("    KTAP version 1\n    # Subtest: freelist_client_c\n    1..10\n");
+	printf("    KTAP version 1\n    # Subtest: freelist_client_c\n    1..11\n");
 	heap = freelist_heap_open(argc > 1 ? argv[1] : NULL);
 	result(heap != NULL, "a_heap_is_opened");
 	if (!heap)
@@ -255,6 +267,7 @@ int main(int argc, char **argv)
 	result(usable_size_knows_blocks(heap), "usable_size_knows_blocks");
 	result(threads_free_what_others_allocated(heap), "threads_free_what_others_allocated");
 	result(a_forked_child_gets_null(heap), "a_forked_child_gets_null");
+	result(a_trim_says_what_went(heap), "a_trim_says_what_went");
 	result(a_limit_ends_in_null(heap), "a_limit_ends_in_null");
 	result(what_cannot_be_opened_is_null(), "what_cannot_be_opened_is_null");
 	freelist_heap_close(heap);
