@@ -11,9 +11,10 @@ use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{anyhow, bail, Context, Error, Result};
+use anyhow::{bail, Context, Error, Result};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 /// What a figure is held to.
@@ -33,6 +34,15 @@ impl Aim {
             Self::AtLeast(least) => value >= least,
             Self::Exactly(exact) => value == exact,
             Self::Shown => true,
+        }
+    }
+
+    /// Whether `one` is farther from it than `other`. Of what is only shown the most counts.
+    fn is_worse(self, one: f64, other: f64) -> bool {
+        match self {
+            Self::AtMost(_) | Self::Shown => one > other,
+            Self::AtLeast(_) => one < other,
+            Self::Exactly(exact) => (one - exact).abs() > (other - exact).abs(),
         }
     }
 }
@@ -110,7 +120,7 @@ struct Known {
 struct Line {
     name: String,
     what: String,
-    /// Where it was measured: a stage of `scripts/test`.
+    /// Where it was measured: the stage of `scripts/test` where it was worst.
     stage: String,
     value: f64,
     unit: String,
@@ -120,7 +130,7 @@ struct Line {
     explained: Option<String>,
 }
 
-/// All figures of the last runs.
+/// All figures of the last runs, in the order of figures.toml.
 #[derive(Debug)]
 pub struct Report {
     lines: Vec<Line>,
@@ -151,44 +161,56 @@ impl Report {
         Self::new(&toml::from_str(&known).context("figures.toml")?, &stages)
     }
 
-    fn new(known: &BTreeMap<String, Known>, stages: &BTreeMap<String, String>) -> Result<Self> {
-        let mut lines = Vec::new();
-        for (stage, text) in stages {
-            let failed = results(text, "not ok");
-            let tests = [
-                ("tests_passed", results(text, "ok") as f64, Aim::Shown),
-                ("tests_failed", failed as f64, Aim::Exactly(0.0)),
-            ]
-            .map(|(name, value, aim)| Figure {
+    fn new(known: &IndexMap<String, Known>, stages: &BTreeMap<String, String>) -> Result<Self> {
+        // Of each figure the worst, and where it was measured.
+        let mut worst: BTreeMap<String, (Figure, String)> = BTreeMap::new();
+        let totals = [
+            ("tests_passed", "ok", Aim::Shown),
+            ("tests_failed", "not ok", Aim::Exactly(0.0)),
+        ];
+        for (name, result, aim) in totals {
+            let total: usize = stages.values().map(|text| results(text, result)).sum();
+            let figure = Figure {
                 name: name.to_owned(),
-                value,
+                value: total as f64,
                 unit: "tests".to_owned(),
                 aim,
-            });
-            for figure in tests.into_iter().map(Ok).chain(figures(text)) {
+            };
+            worst.insert(name.to_owned(), (figure, "all".to_owned()));
+        }
+        for (stage, text) in stages {
+            for figure in figures(text) {
                 let figure = figure.with_context(|| format!("stage {stage}"))?;
-                let known = known.get(&figure.name).ok_or_else(|| {
-                    anyhow!("stage {stage}: {} is not in figures.toml", figure.name)
-                })?;
-                let met = figure.aim.is_met_by(figure.value);
-                lines.push(Line {
-                    what: known.what.clone(),
-                    stage: stage.clone(),
-                    value: figure.value,
-                    unit: figure.unit,
-                    aim: figure.aim.to_string(),
-                    met,
-                    explained: known.explained.clone().filter(|_| !met),
-                    name: figure.name,
-                });
+                if !known.contains_key(&figure.name) {
+                    bail!("stage {stage}: {} is not in figures.toml", figure.name);
+                }
+                let is_better = worst
+                    .get(&figure.name)
+                    .is_some_and(|(before, _)| !figure.aim.is_worse(figure.value, before.value));
+                if !is_better {
+                    worst.insert(figure.name.clone(), (figure, stage.clone()));
+                }
             }
         }
-        let is_there = |name: &String| lines.iter().any(|line| line.name == *name);
-        let missing = known.keys().filter(|name| !is_there(name)).cloned();
-        Ok(Self {
-            missing: missing.collect(),
-            lines,
-        })
+        let (mut lines, mut missing) = (Vec::new(), Vec::new());
+        for (name, known) in known {
+            let Some((figure, stage)) = worst.remove(name) else {
+                missing.push(name.clone());
+                continue;
+            };
+            let met = figure.aim.is_met_by(figure.value);
+            lines.push(Line {
+                name: figure.name,
+                what: known.what.clone(),
+                stage,
+                value: figure.value,
+                unit: figure.unit,
+                aim: figure.aim.to_string(),
+                met,
+                explained: known.explained.clone().filter(|_| !met),
+            });
+        }
+        Ok(Self { lines, missing })
     }
 
     /// Whether all figures are there, and meet their aims or say why not.
@@ -219,7 +241,7 @@ impl Display for Report {
                 (false, None) => "MISSED",
                 (false, Some(why)) => why,
             };
-            let value = format!("{} {}", line.value, line.unit);
+            let value = format!("{} {}", rounded(line.value), line.unit);
             table.add_row([&line.what, &line.stage, &value, &line.aim, result]);
         }
         if let Some(column) = table.column_mut(2) {
@@ -232,6 +254,15 @@ impl Display for Report {
         let aims = || self.lines.iter().filter(|line| line.aim != "-");
         let met = aims().filter(|line| line.met).count();
         writeln!(f, "{met} of {} targets met", aims().count())
+    }
+}
+
+/// A value as a reader wants it: the report in JSON has all digits.
+fn rounded(value: f64) -> String {
+    match value.abs() {
+        _ if value.fract() == 0.0 => format!("{value}"),
+        0.0..10.0 => format!("{value:.4}"),
+        _ => format!("{value:.1}"),
     }
 }
 
@@ -297,6 +328,30 @@ mod tests {
         let explained = format!("{TESTS}held.explained = 'pages of 64 KiB'\n");
         let explained = report(&explained, ktap).unwrap();
         assert!(explained.holds() && explained.to_string().contains("pages of 64 KiB"));
+    }
+
+    #[test]
+    fn of_several_values_the_worst_counts() {
+        let figure = |value| format!("# trust: held {value} ratio <=1.02\n    ok 1 one\n");
+        let stages = [("a", 1.01), ("b", 1.03), ("c", 1.0)];
+        let stages = stages.map(|(stage, value)| (stage.to_owned(), figure(value)));
+        let report = Report::new(&toml::from_str(TESTS).unwrap(), &stages.into()).unwrap();
+        let last = report.lines.last().unwrap();
+        assert_eq!((last.value, last.stage.as_str()), (1.03, "b"));
+        assert_eq!((report.lines.len(), report.lines[0].value), (3, 3.0));
+        for (aim, worse, better) in [(">=2", 1.0, 3.0), ("=2", 4.0, 1.0), ("-", 2.0, 1.0)] {
+            let aim: Aim = aim.parse().unwrap();
+            assert!(
+                aim.is_worse(worse, better) && !aim.is_worse(better, worse),
+                "{aim}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_are_rounded_for_readers() {
+        let rounded = [3.0, 1.0103361, 87.1497, 1_000_000.0].map(rounded);
+        assert_eq!(rounded, ["3", "1.0103", "87.1", "1000000"]);
     }
 
     #[test]
