@@ -5,6 +5,7 @@
 mod coverage;
 mod peers;
 mod points;
+mod profile;
 mod trust;
 
 use std::fs;
@@ -47,6 +48,13 @@ enum What {
         #[arg(required = true)]
         printed: Vec<PathBuf>,
     },
+    /// In which functions the instructions of calls are: what scripts/profile prints.
+    Profile {
+        /// What /proc/kallsyms says there.
+        symbols: PathBuf,
+        /// The addresses of the instructions, in the order in which they were run.
+        addresses: PathBuf,
+    },
     /// The figures of the last run of every stage: a table, and build/trust.json. The status is
     /// not 0 when one is missing, or misses its aim without an explanation.
     Trust,
@@ -69,6 +77,9 @@ fn main() -> Result<ExitCode> {
         }
         What::Points { module, printed } => {
             print!("{}", points::Points::read(&module, &printed)?);
+        }
+        What::Profile { symbols, addresses } => {
+            print!("{}", profile::Profile::read(&symbols, &addresses)?);
         }
         What::Trust => {
             let report = trust::Report::read(&top)?;
