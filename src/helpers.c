@@ -640,19 +640,17 @@ void freelist_resched(void)
 /*
  * A structure of user space, extended with zeros or ending in zeros. Nearly all have our size, and
  * every size is one of whole words: a few moves, where a copy of any size, to any place, would be
- * looked at byte by byte.
+ * looked at byte by byte. For the two calls that are made most there is not even a loop.
  */
-int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size)
+static __always_inline int freelist_words_in(u64 *ours, const u64 __user *theirs,
+					     unsigned long words)
 {
-	const u64 __user *theirs = (const u64 __user *)from;
-	u64 *ours = to;
 	unsigned long i;
 
-	if (unlikely(user_size != size))
-		return copy_struct_from_user(to, size, theirs, user_size);
-	if (!user_read_access_begin(theirs, size))
+	if (!user_read_access_begin(theirs, words * sizeof(*ours)))
 		return -EFAULT;
-	for (i = 0; i < size / sizeof(*ours); i++)
+#pragma GCC unroll 8
+	for (i = 0; i < words; i++)
 		unsafe_get_user(ours[i], theirs + i, fault);
 	user_read_access_end();
 	return 0;
@@ -661,25 +659,53 @@ fault:
 	return -EFAULT;
 }
 
-/* Its answer: as much as user space has room for, and zeros beyond. */
-int freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
-		       unsigned long size)
+static __always_inline int freelist_words_out(u64 __user *theirs, const u64 *ours,
+					      unsigned long words)
 {
-	u64 __user *theirs = (u64 __user *)to;
-	const u64 *ours = from;
 	unsigned long i;
 
-	if (unlikely(user_size != size))
-		return copy_struct_to_user(theirs, user_size, from, size, NULL);
-	if (!user_write_access_begin(theirs, size))
+	if (!user_write_access_begin(theirs, words * sizeof(*ours)))
 		return -EFAULT;
-	for (i = 0; i < size / sizeof(*ours); i++)
+#pragma GCC unroll 8
+	for (i = 0; i < words; i++)
 		unsafe_put_user(ours[i], theirs + i, fault);
 	user_write_access_end();
 	return 0;
 fault:
 	user_write_access_end();
 	return -EFAULT;
+}
+
+int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size)
+{
+	const u64 __user *theirs = (const u64 __user *)from;
+
+	if (unlikely(user_size != size))
+		return copy_struct_from_user(to, size, theirs, user_size);
+	switch (size) {
+	case sizeof(struct freelist_free):
+		return freelist_words_in(to, theirs, sizeof(struct freelist_free) / sizeof(u64));
+	case sizeof(struct freelist_alloc):
+		return freelist_words_in(to, theirs, sizeof(struct freelist_alloc) / sizeof(u64));
+	default:
+		return freelist_words_in(to, theirs, size / sizeof(u64));
+	}
+}
+
+/* Its answer: as much as user space has room for, and zeros beyond. */
+int freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
+		      unsigned long size)
+{
+	u64 __user *theirs = (u64 __user *)to;
+
+	if (unlikely(user_size != size))
+		return copy_struct_to_user(theirs, user_size, from, size, NULL);
+	switch (size) {
+	case sizeof(struct freelist_alloc):
+		return freelist_words_out(theirs, from, sizeof(struct freelist_alloc) / sizeof(u64));
+	default:
+		return freelist_words_out(theirs, from, size / sizeof(u64));
+	}
 }
 
 /* Parts of an array of user space; both answer the bytes that could not be copied. */
