@@ -61,23 +61,30 @@ pub(crate) fn call(arena: &Arena, mode: Mode, command: u32, address: usize) -> R
         address,
         size: _IOC_SIZE(command),
     };
-    let changes = |call: fn(&Arena, Mode, Argument) -> Result| {
-        let result = if mode.writable {
-            call(arena, mode, argument)
-        } else {
-            Err(EBADF)
-        };
-        result.inspect_err(|error| arena.count_failure(*error))
-    };
     match _IOC_NR(command) {
         FREELIST_NR_INFO => info(arena, argument),
-        FREELIST_NR_ALLOC => changes(alloc),
-        FREELIST_NR_FREE => changes(free),
-        FREELIST_NR_ALLOC_BULK => changes(alloc_bulk),
-        FREELIST_NR_FREE_BULK => changes(free_bulk),
-        FREELIST_NR_LIMIT => changes(limit),
-        FREELIST_NR_TRIM => changes(trim),
         FREELIST_NR_STAT => stat(arena, argument),
+        FREELIST_NR_ALLOC..=FREELIST_NR_TRIM => {
+            let result = change(arena, mode, _IOC_NR(command), argument);
+            result.inspect_err(|error| arena.count_failure(*error))
+        }
+        _ => Err(ENOTTY),
+    }
+}
+
+/// Serves a call that may change the arena.
+#[inline]
+fn change(arena: &Arena, mode: Mode, number: u32, argument: Argument) -> Result {
+    if !mode.writable {
+        return Err(EBADF);
+    }
+    match number {
+        FREELIST_NR_ALLOC => alloc(arena, mode, argument),
+        FREELIST_NR_FREE => free(arena, argument),
+        FREELIST_NR_ALLOC_BULK => alloc_bulk(arena, mode, argument),
+        FREELIST_NR_FREE_BULK => free_bulk(arena, argument),
+        FREELIST_NR_LIMIT => limit(arena, argument),
+        FREELIST_NR_TRIM => trim(arena, argument),
         _ => Err(ENOTTY),
     }
 }
@@ -95,6 +102,7 @@ fn info(arena: &Arena, argument: Argument) -> Result {
     })
 }
 
+#[inline]
 fn alloc(arena: &Arena, mode: Mode, argument: Argument) -> Result {
     let asked: freelist_alloc = argument.read()?;
     if asked.reserved != 0 {
@@ -126,6 +134,7 @@ fn rest(want: &Want, timeout_ns: i64) -> i64 {
 }
 
 /// What a caller asks for, if it makes sense (`EINVAL`).
+#[inline]
 fn want(mode: Mode, size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
     let has = |flag| flags & flag != 0;
     if size == 0 || has(!FEATURES) || (timeout_ns != 0 && !has(FREELIST_WAIT)) {
@@ -153,7 +162,8 @@ fn want(mode: Mode, size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
     })
 }
 
-fn free(arena: &Arena, _: Mode, argument: Argument) -> Result {
+#[inline]
+fn free(arena: &Arena, argument: Argument) -> Result {
     let asked: freelist_free = argument.read()?;
     arena.free(asked.offset)
 }
@@ -195,7 +205,7 @@ fn alloc_bulk(arena: &Arena, mode: Mode, argument: Argument) -> Result {
     result.map(|_| ())
 }
 
-fn free_bulk(arena: &Arena, _: Mode, argument: Argument) -> Result {
+fn free_bulk(arena: &Arena, argument: Argument) -> Result {
     let asked: freelist_bulk = argument.read()?;
     if asked.count == 0 || asked.reserved != 0 {
         return Err(EINVAL);
@@ -216,7 +226,7 @@ fn free_bulk(arena: &Arena, _: Mode, argument: Argument) -> Result {
     answer(done)
 }
 
-fn limit(arena: &Arena, _: Mode, argument: Argument) -> Result {
+fn limit(arena: &Arena, argument: Argument) -> Result {
     let asked: freelist_limit = argument.read()?;
     let some = |value| (value != 0).then_some(value);
     arena.set_bounds(some(asked.bytes), some(asked.span), |now| {
@@ -227,7 +237,7 @@ fn limit(arena: &Arena, _: Mode, argument: Argument) -> Result {
     })
 }
 
-fn trim(arena: &Arena, _: Mode, argument: Argument) -> Result {
+fn trim(arena: &Arena, argument: Argument) -> Result {
     let asked: freelist_trim = argument.read()?;
     let answer = |freed_bytes| {
         argument.write(&freelist_trim {

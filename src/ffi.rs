@@ -3,7 +3,6 @@
 //! What the module needs of C, made safe: the contract's structures and the helpers of `helpers.c`.
 
 use kernel::{
-    error::to_result,
     prelude::*,
     transmute::{
         AsBytes,
@@ -60,14 +59,17 @@ impl Argument {
         let mut value = T::default();
         // SAFETY: `value` is valid for writes of its size and every bit pattern is a value of it
         // (`FromBytes`). The address is the caller's, and is checked as such.
-        to_result(unsafe {
+        let status = unsafe {
             raw::freelist_copy_in(
                 (&raw mut value).cast(),
                 size_of::<T>(),
                 self.address,
                 self.size,
             )
-        })?;
+        };
+        if status != 0 {
+            return Err(Error::from_errno(status));
+        }
         Ok(value)
     }
 
@@ -77,14 +79,18 @@ impl Argument {
     pub(crate) fn write<T: Contract>(self, value: &T) -> Result {
         // SAFETY: `value` is valid for reads of its size and has no unset bytes (`AsBytes`). The
         // address is the caller's, and is checked as such.
-        to_result(unsafe {
+        let status = unsafe {
             raw::freelist_copy_out(
                 self.address,
                 self.size,
                 core::ptr::from_ref(value).cast(),
                 size_of::<T>(),
             )
-        })
+        };
+        if status != 0 {
+            return Err(Error::from_errno(status));
+        }
+        Ok(())
     }
 }
 
