@@ -54,9 +54,11 @@ use crate::{
         Refusal,
         Request,
         Ticket,
+        Unfinished,
         BATCH,
         MAX_PAGES,
         MAX_SHIFT,
+        QUICK_LISTS,
         ROOT_LEN, //
     },
     errno::edquot,
@@ -139,6 +141,7 @@ impl Arena {
     /// of all arenas together what is left.
     pub(crate) fn new(id: u64, limit: u64, shared_limit: Arc<Limit>) -> Result<Arc<Self>> {
         let root = table::<Option<KernelPart>>(ROOT_LEN)?;
+        let quick = table(QUICK_LISTS)?;
         let space = Space::new()?;
         let poll = PollQueue::new()?;
         Arc::pin_init(
@@ -154,7 +157,7 @@ impl Arena {
                 secret: [ffi::random(), ffi::random()],
                 state <- new_spinlock!(
                     State {
-                        engine: Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root),
+                        engine: Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root, quick),
                         limit,
                         promised: 0,
                         waiters: wait::Line::new(),
@@ -204,12 +207,25 @@ impl Arena {
     /// | `ETIMEDOUT` | it has waited for nothing |
     /// | `ERESTARTSYS` | a signal came |
     pub(crate) fn alloc(&self, want: &Want, answer: impl FnOnce(u64, u64) -> Result) -> Result {
-        let mut kit = KernelKit::default();
-        let pending = self.obtain(want, &mut kit)?;
+        if let Some(pending) = self.at_hand(want) {
+            return self.give_out(pending, want, answer);
+        }
+        let pending = self.obtain(want, &mut KernelKit::default())?;
+        self.give_out(pending, want, answer)
+    }
+
+    /// Tells a caller of a block that is as it is wanted, and makes it live.
+    #[inline(always)]
+    fn give_out(
+        &self,
+        pending: Pending,
+        want: &Want,
+        answer: impl FnOnce(u64, u64) -> Result,
+    ) -> Result {
         Window::Answer.open();
         let result = answer(pending.offset(), pending.block_bytes());
         if result.is_err() {
-            self.cancel(pending, &mut kit);
+            self.cancel(pending, &mut KernelKit::default());
             return result;
         }
         let extent = pending.extent();
@@ -218,6 +234,29 @@ impl Arena {
             self.populate([extent]);
         }
         Ok(())
+    }
+
+    /// Reserves a block that is as it is wanted already, and that nobody waits for.
+    #[inline(always)]
+    fn at_hand(&self, want: &Want) -> Option<Pending> {
+        self.for_at_hand(want, |engine| engine.reserve_at_hand(want.request.size))
+    }
+
+    /// Lets `reserve` look for what is at hand, if that will do, and nobody waits for it.
+    #[inline(always)]
+    fn for_at_hand<T>(
+        &self,
+        want: &Want,
+        reserve: impl FnOnce(&mut KernelEngine) -> Option<T>,
+    ) -> Option<T> {
+        if !want.takes_as_it_is() {
+            return None;
+        }
+        let mut state = self.state.lock();
+        if state.waiters.count() > 0 || state.admit(want).is_err() {
+            return None;
+        }
+        reserve(&mut state.engine)
     }
 
     /// Reserves a block, for a waiter as far as it is its turn.
@@ -329,15 +368,28 @@ impl Arena {
     /// `ENOENT` when nothing live is there, `EUCLEAN` when its header was overwritten: then the block
     /// is released all the same.
     pub(crate) fn free(&self, offset: u64) -> Result {
+        let mut state = self.state.lock();
+        let Some(rest) = state.free(offset)? else {
+            self.call(&mut state);
+            return Ok(());
+        };
+        drop(state);
+        self.finish_free(rest)
+    }
+
+    /// Does what is left of a release.
+    #[inline(never)]
+    fn finish_free(&self, rest: Unfinished) -> Result {
         // What comes back in the kit is dropped after the unlock.
         let mut kit = KernelKit::default();
-        let mut state = self.state.lock();
-        let taken = state.free(offset, &mut kit)?;
-        self.call(&mut state);
-        drop(state);
-        match taken {
-            Some(taken) => self.retire(taken, &mut kit),
-            None => Ok(()),
+        match rest {
+            Unfinished::Headed(taken) => self.retire(taken, &mut kit),
+            Unfinished::Loose(loose) => {
+                let mut state = self.state.lock();
+                state.engine.merge(loose, &mut kit);
+                self.call(&mut state);
+                Ok(())
+            }
         }
     }
 
@@ -402,7 +454,7 @@ impl Arena {
     /// Ends the arena: all of its pages leave, but those that somebody else still refers to. No
     /// other call comes after this one. May sleep.
     pub(crate) fn end(&self) {
-        let held = self.state.lock().engine.counters().held_bytes;
+        let held = self.state.lock().engine.held_bytes();
         loop {
             let chunk: Option<KernelChunk> = self.state.lock().engine.dismantle();
             if chunk.is_none() {
@@ -418,6 +470,7 @@ impl Arena {
 impl State {
     /// Refuses what can never be had: `E2BIG` when it is more than pages can lie side by side,
     /// `EDQUOT` when it is more than the arena may hold.
+    #[inline]
     fn admit(&self, want: &Want) -> Result {
         let request = &want.request;
         let bytes = request.bytes();
@@ -431,12 +484,17 @@ impl State {
         Ok(())
     }
 
-    /// Takes the live block at `offset` back; with a header, as far as the engine does.
-    fn free(&mut self, offset: u64, kit: &mut KernelKit) -> Result<Option<Pending>> {
-        let page = ffi::index_nospec(offset >> PAGE_SHIFT, MAX_PAGES).ok_or(EINVAL)?;
-        let offset = (u64::from(page) << PAGE_SHIFT) | (offset & (PAGE_SIZE as u64 - 1));
-        Ok(self.engine.free(offset, kit)?)
+    /// Takes the live block at `offset` back, as far as the engine does at once.
+    #[inline(always)]
+    fn free(&mut self, offset: u64) -> Result<Option<Unfinished>> {
+        Ok(self.engine.free(offset_nospec(offset).ok_or(EINVAL)?)?)
     }
+}
+
+/// `offset` where it is below the end of the largest arena, else `None`; so under speculation too.
+fn offset_nospec(offset: u64) -> Option<u64> {
+    let page = ffi::index_nospec(offset >> PAGE_SHIFT, MAX_PAGES)?;
+    Some((u64::from(page) << PAGE_SHIFT) | (offset & (PAGE_SIZE as u64 - 1)))
 }
 
 impl From<Refusal> for Error {

@@ -15,9 +15,11 @@ use crate::{
         Memory,
         Metadata,
         Record,
+        Stack,
         Tree,
         CHUNK_PAGES,
         PART_LEN,
+        QUICK_LISTS,
         ROOT_LEN, //
     },
     page::Page,
@@ -85,6 +87,7 @@ const fn table_bytes<T>(len: usize) -> u64 {
 /// Bytes of all the metadata that an engine with these counters has.
 pub(crate) fn metadata_bytes(counters: &Counters) -> u64 {
     table_bytes::<Option<KernelPart>>(ROOT_LEN)
+        + table_bytes::<Stack>(QUICK_LISTS)
         + counters.parts * table_bytes::<Entry<Kernel, PAGE_KIB>>(PART_LEN)
         + counters.chunks * table_bytes::<Record<Kernel, PAGE_KIB>>(CHUNK_PAGES)
         + counters.trees * size_of::<KernelTree>() as u64

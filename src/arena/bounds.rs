@@ -87,7 +87,7 @@ impl Arena {
     /// Gives as many free pages back as are held beyond the limit. May sleep.
     fn shrink_to_limit(&self) {
         let state = self.state.lock();
-        let held = state.engine.counters().held_bytes;
+        let held = state.engine.held_bytes();
         let beyond = held.saturating_sub(state.limit).div_ceil(PAGE_SIZE as u64);
         drop(state);
         if beyond > 0 {

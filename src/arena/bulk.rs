@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     engine::{
+        Batch,
         Pending,
+        Unfinished,
         BATCH, //
     },
     ffi,
@@ -75,9 +77,17 @@ impl Arena {
     ) -> Result<u32> {
         let mut progress = Progress::new(count);
         let mut kit = KernelKit::default();
-        let mut batch = KVec::with_capacity(count.min(BATCH) as usize, GFP_KERNEL)?;
+        let mut at_hand = Batch::default();
+        let mut batch = KVec::new();
         while let Some(most) = progress.next() {
-            progress.stopped = self.collect(want, most, &mut kit, &mut batch).err();
+            if self.reserve_at_hand(want, most, &mut at_hand) {
+                self.give_out_batch(want, &mut at_hand, &mut progress, &mut store);
+                continue;
+            }
+            let room = batch.reserve(most, GFP_KERNEL);
+            let result = room.map_err(Error::from);
+            let result = result.and_then(|()| self.collect(want, most, &mut kit, &mut batch));
+            progress.stopped = result.err();
             let mut offsets = [0; BATCH as usize];
             let bytes = batch.first().map_or(0, Pending::block_bytes);
             for (offset, pending) in offsets.iter_mut().zip(&batch) {
@@ -107,6 +117,46 @@ impl Arena {
             }
         }
         progress.result()
+    }
+
+    /// Reserves at most `most` blocks that are as they are wanted already, and that nobody waits for.
+    /// Says whether there are any.
+    fn reserve_at_hand(&self, want: &Want, most: usize, batch: &mut Batch) -> bool {
+        let found = self.for_at_hand(want, |engine| {
+            let found = engine.reserve_batch(want.request.size, most, batch);
+            found.then_some(())
+        });
+        found.is_some()
+    }
+
+    /// Tells a caller of blocks that are as they are wanted, and makes them live.
+    fn give_out_batch(
+        &self,
+        want: &Want,
+        batch: &mut Batch,
+        progress: &mut Progress,
+        store: &mut impl FnMut(&[u64]) -> usize,
+    ) {
+        Window::Answer.open();
+        let stored = store(batch.offsets());
+        while batch.offsets().len() > stored {
+            progress.stopped = Some(EFAULT);
+            if let Some(pending) = batch.pop() {
+                self.cancel(pending, &mut KernelKit::default());
+            }
+        }
+        progress.done += stored as u32;
+        if !want.populate {
+            return self.state.lock().engine.commit_batch(batch);
+        }
+        let bytes = batch.block_bytes();
+        let mut offsets = [0; BATCH as usize];
+        for (place, offset) in offsets.iter_mut().zip(batch.offsets()) {
+            *place = *offset;
+        }
+        self.state.lock().engine.commit_batch(batch);
+        let blocks = offsets.iter().take(stored);
+        self.populate(blocks.map(|offset| *offset..offset + bytes));
     }
 
     /// Fills an empty batch with at most `most` blocks that are ready to be given out; at an error
@@ -226,11 +276,22 @@ impl Arena {
             if loaded < most {
                 progress.stopped = Some(EFAULT);
             }
+            for offset in offsets.iter_mut().take(loaded) {
+                *offset = super::offset_nospec(*offset).unwrap_or(*offset);
+            }
+            let mut rest = offsets.get(..loaded).unwrap_or_default();
             let mut state = self.state.lock();
-            for offset in offsets.iter().take(loaded) {
-                match state.free(*offset, &mut kit) {
+            while let [first, others @ ..] = rest {
+                let alike = state.engine.free_alike(rest);
+                if alike > 0 {
+                    progress.done += alike as u32;
+                    rest = rest.get(alike..).unwrap_or_default();
+                    continue;
+                }
+                match state.free(*first) {
                     Ok(None) => {}
-                    Ok(Some(taken)) => {
+                    Ok(Some(Unfinished::Loose(loose))) => state.engine.merge(loose, &mut kit),
+                    Ok(Some(Unfinished::Headed(taken))) => {
                         drop(state);
                         // It is released, whatever its header says.
                         if let Err(error) = self.retire(taken, &mut kit) {
@@ -244,6 +305,7 @@ impl Arena {
                     }
                 }
                 progress.done += 1;
+                rest = others;
             }
             self.call(&mut state);
         }

@@ -110,7 +110,7 @@ impl Arena {
         }
         let bytes = u64::from(missing) << PAGE_SHIFT;
         let mut state = self.state.lock();
-        let after = state.engine.counters().held_bytes + state.promised + bytes;
+        let after = state.engine.held_bytes() + state.promised + bytes;
         if after > state.limit
             || state.engine.thrift(missing, state.promised) > 0
             || !self.shared_limit.take(bytes)
@@ -237,7 +237,7 @@ impl Arena {
                 Err(ENOMEM)
             };
         }
-        let held = state.engine.counters().held_bytes + state.promised;
+        let held = state.engine.held_bytes() + state.promised;
         let room = state.limit.saturating_sub(held) >> PAGE_SHIFT;
         let room = room.min(u64::from(missing)) as u32;
         if least > room {

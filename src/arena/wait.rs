@@ -262,7 +262,14 @@ impl Arena {
 
     /// Memory may be available that was not before: wakes whose turn it is, and who polls, but never
     /// the caller himself.
+    #[inline]
     pub(super) fn call(&self, state: &mut State) {
+        if state.waiters.count() > 0 || state.refused.is_some() {
+            self.call_some(state);
+        }
+    }
+
+    fn call_some(&self, state: &mut State) {
         // Who begins to poll is in the queue before it takes the lock for its own look.
         let polled = state.refused.is_some() && !self.poll.is_idle();
         if state.waiters.count() == 0 && !polled {
@@ -298,7 +305,7 @@ impl Arena {
 
     /// Bytes of new pages that the limits allow.
     fn room(&self, state: &State) -> u64 {
-        let held = state.engine.counters().held_bytes + state.promised;
+        let held = state.engine.held_bytes() + state.promised;
         state
             .limit
             .saturating_sub(held)

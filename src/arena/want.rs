@@ -22,6 +22,11 @@ pub(crate) struct Want {
 }
 
 impl Want {
+    /// Whether a free block that has its memory will do as it is.
+    pub(super) fn takes_as_it_is(&self) -> bool {
+        !(self.zero || self.request.fresh || self.request.headed)
+    }
+
     /// Whether a reserved block is as it is wanted already.
     pub(super) fn is_met(&self, pending: &Pending) -> bool {
         pending.missing() == 0 && !pending.is_headed() && !(self.zero && pending.stale() > 0)

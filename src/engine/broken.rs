@@ -2,12 +2,12 @@
 
 //! Broken pages: dividing one, taking and giving its nodes, making it whole again.
 
-use super::class::Class;
+use super::class::{Account, Class};
 use super::directory::{Head, Kit, Memory, Metadata};
 use super::lists::Kind;
 use super::runs::{Reserved, Slot};
 use super::tree;
-use super::{ClassCounters, Engine, Pending, Refusal, Request, MIN_SHIFT};
+use super::{Engine, Pending, Refusal, Request, MIN_SHIFT};
 
 impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Makes sure that a page can be divided.
@@ -28,8 +28,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let node = tree.reset(Self::PAGE_SHIFT - shift);
         self.directory.put(reserved.page, 0, Head::Broken(tree));
         if reserved.backed == 1 {
-            // It was counted as a whole pending page.
-            self.counters.pending_bytes -= Self::PAGE_BYTES;
             self.open_broken(reserved.page, shift);
         }
         let mut pending = self.pending(reserved, request, class);
@@ -43,9 +41,9 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     }
 
     /// The node of size class `shift` that begins at `offset`.
-    pub(super) fn node_at(&self, offset: u64, shift: u32) -> u32 {
+    pub(super) fn node(offset: u64, shift: u32) -> u32 {
         let within = offset & (Self::PAGE_BYTES - 1);
-        (1 << (Self::PAGE_SHIFT - shift)) + (within >> shift) as u32
+        ((Self::PAGE_BYTES + within) >> shift) as u32
     }
 
     /// Takes a node of `depth` out of a broken page that has one, or a larger one.
@@ -91,7 +89,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             return;
         };
         let largest = tree.largest();
-        self.counters.pending_bytes += 1 << shift;
         self.count_split(0, Self::PAGE_SHIFT - shift);
         self.relist_broken(page, None, largest);
     }
@@ -124,7 +121,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             self.count_free(from, false);
         }
         for depth in from..to {
-            self.counters.splits += 1;
             self.class_at(depth).splits += 1;
             self.count_free(depth + 1, true);
         }
@@ -133,7 +129,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// A node of depth `from` became free and joined its buddies up to depth `to`.
     fn count_joins(&mut self, from: u32, to: u32) {
         for depth in (to..from).rev() {
-            self.counters.merges += 1;
             self.class_at(depth).merges += 1;
             self.count_free(depth + 1, false);
         }
@@ -143,19 +138,16 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     }
 
     fn count_free(&mut self, depth: u32, came: bool) {
-        let bytes = Self::PAGE_BYTES >> depth;
-        let class = self.class_at(depth);
+        let listed = &mut self.class_at(depth).listed;
         if came {
-            class.free += 1;
-            class.held += bytes;
+            *listed += 1;
         } else {
-            class.free -= 1;
-            class.held -= bytes;
+            *listed -= 1;
         }
     }
 
-    /// The counters of the class of nodes of `depth` in a broken page.
-    fn class_at(&mut self, depth: u32) -> &mut ClassCounters {
-        &mut self.classes[(Self::PAGE_SHIFT - MIN_SHIFT - depth) as usize]
+    /// What is kept of the class of nodes of `depth` in a broken page.
+    fn class_at(&mut self, depth: u32) -> &mut Account {
+        &mut self.accounts[(Self::PAGE_SHIFT - MIN_SHIFT - depth) as usize]
     }
 }

@@ -18,9 +18,9 @@ pub(super) const fn page_shift(kib: usize) -> u32 {
     10 + kib.trailing_zeros()
 }
 
-/// The smallest `k` with `n <= 1 << k`.
+/// The smallest `k` with `n <= 1 << k`, for `n` of at least 1.
 pub(super) const fn ceil_log2(n: u32) -> u32 {
-    n.next_power_of_two().trailing_zeros()
+    u32::BITS - n.saturating_sub(1).leading_zeros()
 }
 
 /// A block is a part of a page or some whole pages.
@@ -33,13 +33,16 @@ pub(super) enum Shape {
 /// The size class of a block, with its length.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Class {
-    shape: Shape,
-    page_shift: u32,
+    /// Bytes that belong to the block.
+    bytes: u32,
+    shift: u8,
+    page_shift: u8,
 }
 
 impl Class {
     /// The class that a request gets: a power of 2 up to half a page, whole pages in a slot of a
     /// power of 2 above.
+    #[inline]
     pub(super) fn of(request: &Request, page_shift: u32) -> Result<Self, Refusal> {
         if request.size == 0 {
             return Err(Refusal::Zero);
@@ -48,74 +51,102 @@ impl Class {
         if size > 1 << MAX_SHIFT {
             return Err(Refusal::TooBig);
         }
-        if size <= 1 << (page_shift - 1) {
-            let shift = ceil_log2(size as u32).max(MIN_SHIFT);
-            return Ok(Self {
-                shape: Shape::Part { shift },
-                page_shift,
-            });
+        let size = size as u32;
+        let shift = ceil_log2(size).max(MIN_SHIFT);
+        if shift < page_shift {
+            return Ok(Self::of_part(shift, page_shift));
         }
-        Ok(Self::of_pages(
-            size.div_ceil(1 << page_shift) as u32,
-            page_shift,
-        ))
+        let rest = (1 << page_shift) - 1;
+        Ok(Self {
+            bytes: (size + rest) & !rest,
+            shift: shift as u8,
+            page_shift: page_shift as u8,
+        })
     }
 
     pub(super) fn of_pages(pages: u32, page_shift: u32) -> Self {
-        let order = ceil_log2(pages) as u8;
         Self {
-            shape: Shape::Pages { pages, order },
-            page_shift,
+            bytes: pages << page_shift,
+            shift: (page_shift + ceil_log2(pages)) as u8,
+            page_shift: page_shift as u8,
         }
     }
 
     /// The class of blocks of `1 << shift` bytes, smaller than a page.
     pub(super) fn of_part(shift: u32, page_shift: u32) -> Self {
         Self {
-            shape: Shape::Part { shift },
-            page_shift,
+            bytes: 1 << shift,
+            shift: shift as u8,
+            page_shift: page_shift as u8,
         }
     }
 
     pub(super) fn shape(&self) -> Shape {
-        self.shape
+        if self.is_part() {
+            Shape::Part {
+                shift: self.shift.into(),
+            }
+        } else {
+            Shape::Pages {
+                pages: self.pages(),
+                order: self.shift - self.page_shift,
+            }
+        }
+    }
+
+    /// The slot that it lies in is `1 << shift` bytes.
+    pub(super) fn shift(&self) -> u32 {
+        self.shift.into()
+    }
+
+    /// Whether the block is smaller than a page.
+    pub(super) fn is_part(&self) -> bool {
+        self.shift < self.page_shift
     }
 
     /// Pages that the block lies in.
     pub(super) fn pages(&self) -> u32 {
-        match self.shape {
-            Shape::Part { .. } => 1,
-            Shape::Pages { pages, .. } => pages,
-        }
+        (self.bytes >> self.page_shift).max(1)
     }
 
     /// Bytes that belong to the block.
     pub(super) fn block_bytes(&self) -> u64 {
-        match self.shape {
-            Shape::Part { shift } => 1 << shift,
-            Shape::Pages { pages, .. } => u64::from(pages) << self.page_shift,
-        }
+        self.bytes.into()
     }
 
     /// The bytes of each page of a block at `offset` that are the block's.
     pub(super) fn within(&self, offset: u64) -> Range<usize> {
-        match self.shape {
-            Shape::Part { shift } => {
-                let start = (offset & ((1 << self.page_shift) - 1)) as usize;
-                start..start + (1 << shift)
-            }
-            Shape::Pages { .. } => 0..1 << self.page_shift,
-        }
+        let page = 1 << self.page_shift;
+        let start = (offset & (page - 1)) as usize;
+        start..start + self.bytes.min(page as u32) as usize
     }
 
     /// The class's place in a table of [`COUNT`] classes.
     pub(super) fn index(&self) -> usize {
-        let shift = match self.shape {
-            Shape::Part { shift } => shift,
-            Shape::Pages { order, .. } => self.page_shift + u32::from(order),
-        };
-        (shift - MIN_SHIFT) as usize
+        usize::from(self.shift) - MIN_SHIFT as usize
     }
+}
+
+/// What is kept of one size class. What readers see of it is derived ([`Engine::class`]): an
+/// allocation has better things to do.
+///
+/// [`Engine::class`]: super::Engine::class
+#[derive(Clone, Copy, Default)]
+pub(super) struct Account {
+    /// Blocks that became live so far.
+    pub(super) allocs: u64,
+    /// Blocks that were freed so far.
+    pub(super) frees: u64,
+    /// Pages of live blocks; of parts of pages 0.
+    pub(super) live_pages: u64,
+    /// Free blocks with memory, but those on the quick list.
+    pub(super) listed: u64,
+    /// Pages of these; of parts of pages 0.
+    pub(super) listed_pages: u64,
+    pub(super) splits: u64,
+    pub(super) merges: u64,
+    pub(super) grows: u64,
+    pub(super) waits: u64,
 }
 
 /// What an arena counts. Bytes unless said otherwise.

@@ -2,35 +2,50 @@
 
 //! Blocks that come back.
 //!
-//! One without a header is free at once. One with a header is taken first: it is reserved for
-//! whoever releases it, who looks at the header without the lock and then gives the block back. So
-//! of those that release it at the same time exactly one gets it.
+//! One without a header is free at once, on its quick list as a rule. One with a header is taken
+//! first: it is reserved for whoever releases it, who looks at the header without the lock and then
+//! gives the block back. So of those that release it at the same time exactly one gets it.
 
 use super::class::Class;
 use super::directory::{Head, Kit, Memory};
-use super::tree;
 use super::{header_bytes, Engine, FreeError, Pending};
+
+/// What is left to do of a release. The block is reserved until then.
+#[must_use = "a block that is not released to its end is lost"]
+#[derive(Debug)]
+pub enum Unfinished {
+    /// It has a header to look at: then it is for [`Engine::give_back`].
+    Headed(Pending),
+    /// There is no room on its quick list: some block is for [`Engine::merge`].
+    Loose(Loose),
+}
+
+/// A block that was freed and is on no list.
+#[derive(Debug)]
+pub struct Loose {
+    pub(super) start: u64,
+    pub(super) class: Class,
+}
 
 impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Gives the live block back that the caller knows by `offset`. Needs no memory.
     ///
-    /// `Some`: the block has a header. Nobody else can get it until it is given to
-    /// [`Engine::give_back`].
-    pub fn free(
-        &mut self,
-        offset: u64,
-        kit: &mut Kit<M, PAGE_KIB>,
-    ) -> Result<Option<Pending>, FreeError> {
-        let taken = self.take(offset)?;
-        if taken.headed {
-            return Ok(Some(taken));
+    /// As a rule that is all. `Some`: nobody else can get the block until the rest is done.
+    #[inline(always)]
+    pub fn free(&mut self, offset: u64) -> Result<Option<Unfinished>, FreeError> {
+        let (start, class, headed) = self.take(offset)?;
+        if headed {
+            return Ok(Some(Unfinished::Headed(Pending {
+                headed,
+                ..Pending::ready(start, class, 0)
+            })));
         }
-        self.give_back(taken, kit);
-        Ok(None)
+        Ok(self.put(start, class).map(Unfinished::Loose))
     }
 
-    /// Makes a live block a reserved one.
-    fn take(&mut self, offset: u64) -> Result<Pending, FreeError> {
+    /// Makes a live block a reserved one: where it begins, its class, whether it has a header.
+    #[inline(always)]
+    fn take(&mut self, offset: u64) -> Result<(u64, Class, bool), FreeError> {
         if offset % 16 != 0 {
             return Err(FreeError::Misaligned);
         }
@@ -39,70 +54,59 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         }
         let page = (offset >> Self::PAGE_SHIFT) as u32;
         let within = offset & (Self::PAGE_BYTES - 1);
-        let Some((first, head)) = self.directory.locate(page, Self::MAX_ORDER) else {
-            return Err(FreeError::NotLive);
-        };
-        let (class, headed) = match *head {
-            Head::Live {
-                order,
-                whole,
-                pages,
-                headed,
-            } if page - first < pages => {
-                if page != first || within != header_bytes(headed) {
-                    return Err(FreeError::Inside);
-                }
-                if let Some(head) = self.directory.head_mut(first) {
+        let (class, headed) = match self.directory.head_mut(page) {
+            Some(Head::Broken(tree)) => {
+                let (shift, headed) = tree.end_live(within)?;
+                (Class::of_part(shift, Self::PAGE_SHIFT), headed)
+            }
+            Some(head) => match *head {
+                Head::Live {
+                    order,
+                    whole,
+                    pages,
+                    headed,
+                } if within == header_bytes(headed) => {
                     *head = Head::Reserved {
                         order,
                         whole,
                         pages,
                         backed: pages,
                     };
+                    (Class::of_pages(pages, Self::PAGE_SHIFT), headed)
                 }
-                (Class::of_pages(pages, Self::PAGE_SHIFT), headed)
-            }
-            Head::Broken(ref tree) if page == first => {
-                let (node, headed) = tree.live_at(within)?;
-                if let Some(Head::Broken(tree)) = self.directory.head_mut(page) {
-                    tree.clear_live(node);
-                }
-                let shift = Self::PAGE_SHIFT - tree::depth(node);
-                (Class::of_part(shift, Self::PAGE_SHIFT), headed)
-            }
-            _ => return Err(FreeError::NotLive),
+                Head::Live { .. } => return Err(FreeError::Inside),
+                _ => return Err(FreeError::NotLive),
+            },
+            None => return Err(self.why_not(page)),
         };
-        let bytes = class.block_bytes();
-        self.counters.live_bytes -= bytes;
-        self.counters.pending_bytes += bytes;
-        self.counters.live_blocks -= 1;
-        self.counters.frees += 1;
-        let counters = &mut self.classes[class.index()];
-        counters.live -= 1;
-        counters.held -= bytes;
-        Ok(Pending {
-            start: offset - header_bytes(headed),
-            class,
-            headed,
-            requested: 0,
-            had: class.pages(),
-            stale: class.pages(),
-            missing: 0,
-            movable: false,
-        })
+        let account = &mut self.accounts[class.index()];
+        account.frees += 1;
+        if !class.is_part() {
+            account.live_pages -= u64::from(class.pages());
+        }
+        Ok((offset - header_bytes(headed), class, headed))
+    }
+
+    /// Why nothing that begins at page number `page` can be freed.
+    #[cold]
+    fn why_not(&self, page: u32) -> FreeError {
+        match self.directory.locate(page, Self::MAX_ORDER) {
+            Some((first, Head::Live { pages, .. })) if page - first < *pages => FreeError::Inside,
+            _ => FreeError::NotLive,
+        }
     }
 
     /// Frees a block that [`Engine::free`] has taken.
     pub fn give_back(&mut self, taken: Pending, kit: &mut Kit<M, PAGE_KIB>) {
-        let class = taken.class;
-        let bytes = class.block_bytes();
-        self.claimed -= bytes;
-        self.counters.pending_bytes -= bytes;
-        let counters = &mut self.classes[class.index()];
-        counters.free += 1;
-        counters.held += bytes;
-        if let Some(oldest) = self.quick.push(class, taken.start) {
-            self.merge_quick(class.index(), oldest, kit);
+        if let Some(loose) = self.put(taken.start, taken.class) {
+            self.merge(loose, kit);
         }
+    }
+
+    /// Frees a block that was taken. Gives one that is to be merged.
+    #[inline(always)]
+    fn put(&mut self, start: u64, class: Class) -> Option<Loose> {
+        self.claimed -= class.block_bytes();
+        self.quick.put::<PAGE_KIB>(start, class)
     }
 }

@@ -65,7 +65,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             };
         }
         let pages = 1 << order;
-        self.counters.pending_bytes += u64::from(pages) << Self::PAGE_SHIFT;
         self.directory.put(
             page,
             order,
@@ -97,7 +96,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// The pages stay: they are free again.
     pub fn reattach(&mut self, leaving: Leaving) {
         let pages = leaving.pages();
-        self.counters.pending_bytes -= u64::from(pages) << Self::PAGE_SHIFT;
         self.directory.take_head(leaving.page, leaving.order);
         self.release(Slot::new(leaving.page, leaving.order, pages));
     }
@@ -110,8 +108,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             return;
         };
         out(handle);
-        self.counters.held_bytes -= Self::PAGE_BYTES;
-        self.counters.pending_bytes -= Self::PAGE_BYTES;
+        self.held_bytes -= Self::PAGE_BYTES;
     }
 
     /// Frees address space that lost its memory, or never had any, and the chunk behind it if that

@@ -42,22 +42,15 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Calls `see` with all that lies in the arena, from its beginning to the end of what was ever
     /// used, without gaps. Takes time in proportion to its blocks and runs.
     pub fn map(&self, mut see: impl FnMut(Extent)) {
-        // Blocks on quick lists look like pending ones.
-        let (quick, len) = self.quick.all();
-        let mut quick = quick.get(..len).unwrap_or_default();
         let mut page = 0;
         while page < self.frontier {
-            let later =
-                quick.partition_point(|(offset, _)| offset >> Self::PAGE_SHIFT <= page.into());
-            let (here, rest) = quick.split_at(later);
-            quick = rest;
-            page = self.map_head(page, here, &mut see);
+            page = self.map_head(page, &mut see);
         }
     }
 
-    /// Shows what begins at `page`, where the blocks `here` are on quick lists. Gives the page
-    /// behind it.
-    fn map_head(&self, page: u32, here: &[(u64, u8)], see: &mut impl FnMut(Extent)) -> u32 {
+    /// Shows what begins at `page`. Gives the page behind it. Blocks on quick lists look like
+    /// pending ones.
+    fn map_head(&self, page: u32, see: &mut impl FnMut(Extent)) -> u32 {
         let Some(head) = self.directory.head(page) else {
             debug_assert!(false, "every page belongs to something");
             return self.frontier;
@@ -74,10 +67,10 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 ..
             } => {
                 let end = page + if *whole { 1 << order } else { *pages };
-                let content = if here.is_empty() {
-                    Content::Pending
-                } else {
+                let content = if self.is_quick(page, *order) {
                     Content::Free
+                } else {
+                    Content::Pending
                 };
                 (*order, end, *pages, content)
             }
@@ -97,7 +90,11 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                     .record(page)
                     .is_some_and(|record| record.page.is_some());
                 let largest = tree.largest().map_or(0, |depth| Self::PAGE_SHIFT - depth);
-                let quick: u64 = here.iter().map(|(_, shift)| 1 << shift).sum();
+                let quick = if free_bytes + live_bytes < Self::PAGE_BYTES {
+                    self.quick_bytes_in(page)
+                } else {
+                    0
+                };
                 see(Extent {
                     page,
                     pages: 1,

@@ -51,6 +51,7 @@
 //! `held == live + free + pending` in bytes, no page number is in two runs or blocks, and free
 //! halves that could join have joined. [`Engine::check`] states them all, and proves them.
 
+mod batch;
 mod broken;
 mod check;
 mod class;
@@ -64,17 +65,20 @@ mod runs;
 mod tree;
 mod waiters;
 
+pub use batch::Batch;
 pub use check::Violation;
 pub use class::{ClassCounters, Counters, MAX_SHIFT, MIN_SHIFT};
 pub use directory::{
     Entry, Kit, Memory, Metadata, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN,
 };
+pub use free::Unfinished;
 pub use leave::Leaving;
 pub use map::{Content, Extent};
+pub use quick::{Stack, QUICK_LISTS};
 pub use tree::Tree;
 pub use waiters::{Seat, Ticket, Waiters};
 
-use class::{Class, Shape};
+use class::{Account, Class, Shape};
 use core::ops::Range;
 use directory::{Directory, Head, CHUNK_ORDER};
 use lists::Lists;
@@ -171,6 +175,22 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// A block that has all its memory, of old bytes, and no header.
+    #[inline(always)]
+    fn ready(start: u64, class: Class, requested: u64) -> Self {
+        let pages = class.pages();
+        Self {
+            start,
+            class,
+            headed: false,
+            requested,
+            had: pages,
+            stale: pages,
+            missing: 0,
+            movable: false,
+        }
+    }
+
     /// Where the caller's part of it begins, in bytes from the beginning of the arena: aligned to
     /// the size class, or [`HEADER_BYTES`] behind that.
     pub fn offset(&self) -> u64 {
@@ -222,16 +242,20 @@ impl Pending {
 pub struct Engine<M: Memory, const PAGE_KIB: usize> {
     directory: Directory<M, PAGE_KIB>,
     lists: Lists,
-    quick: Quick,
+    quick: Quick<M::Slice<Stack>>,
     /// Page numbers from here on have never been used.
     frontier: u32,
     span: u32,
     /// Pages with memory in runs.
     run_pages: u32,
+    /// Bytes of all pages.
+    held_bytes: u64,
     /// Bytes of all blocks that are live or reserved, with the pages that these still miss.
     claimed: u64,
-    counters: Counters,
-    classes: [ClassCounters; class::COUNT],
+    /// The most that this has been when a block became live.
+    peak_bytes: u64,
+    requested_bytes: u64,
+    accounts: [Account; class::COUNT],
 }
 
 impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
@@ -241,18 +265,24 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
 
     /// An empty arena of `span` pages of address space, at most [`MAX_PAGES`].
     ///
-    /// `root` has [`ROOT_LEN`] entries, all `None`.
-    pub fn new(span: u32, root: M::Slice<Option<M::Slice<Entry<M, PAGE_KIB>>>>) -> Self {
+    /// `root` has [`ROOT_LEN`] entries, all `None`; `quick` has [`QUICK_LISTS`], all default.
+    pub fn new(
+        span: u32,
+        root: M::Slice<Option<M::Slice<Entry<M, PAGE_KIB>>>>,
+        quick: M::Slice<Stack>,
+    ) -> Self {
         Self {
             directory: Directory::new(root),
             lists: Lists::new(),
-            quick: Quick::new(),
+            quick: Quick::new(quick),
             frontier: 0,
             span: span.min(MAX_PAGES),
             run_pages: 0,
+            held_bytes: 0,
             claimed: 0,
-            counters: Counters::default(),
-            classes: [ClassCounters::default(); class::COUNT],
+            peak_bytes: 0,
+            requested_bytes: 0,
+            accounts: [Account::default(); class::COUNT],
         }
     }
 
@@ -282,6 +312,11 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Pending, Refusal> {
         let class = Class::of(request, Self::PAGE_SHIFT)?;
+        if !request.fresh {
+            if let Some(pending) = self.reserve_quick(request, class) {
+                return Ok(pending);
+            }
+        }
         let pending = self.reserve_class(request, class, kit)?;
         self.claimed += class.block_bytes();
         Ok(pending)
@@ -294,9 +329,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Pending, Refusal> {
         if !request.fresh {
-            if let Some(pending) = self.reserve_quick(request, class) {
-                return Ok(pending);
-            }
             match self.reserve_listed(request, class, kit) {
                 Err(Refusal::Empty) => {}
                 result => return result,
@@ -341,7 +373,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             return false;
         };
         if !request.fresh {
-            if self.quick_fit(request, class).is_some() || self.has_listed(request, class) {
+            if self.has_quick(request, class) || self.has_listed(request, class) {
                 return true;
             }
             if (request.larger || request.grow)
@@ -384,7 +416,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Counts a request that slept.
     pub fn count_wait(&mut self, request: &Request) {
         if let Ok(class) = Class::of(request, Self::PAGE_SHIFT) {
-            self.classes[class.index()].waits += 1;
+            self.accounts[class.index()].waits += 1;
         }
     }
 
@@ -392,9 +424,9 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// that the arena does not hold much more than its blocks ever needed: growing would take what
     /// it holds (with `promised` bytes that are on their way) above 1.01 times the peak.
     pub fn thrift(&self, missing: u32, promised: u64) -> u32 {
-        let peak = self.counters.peak_bytes.max(self.claimed);
+        let peak = self.peak_bytes.max(self.claimed);
         let more = u64::from(missing) << Self::PAGE_SHIFT;
-        let after = self.counters.held_bytes + promised + more;
+        let after = self.held_bytes + promised + more;
         let over = after.saturating_sub(peak + peak / 100);
         let pages = over.div_ceil(Self::PAGE_BYTES).min(u64::from(missing));
         self.run_pages.min(pages as u32)
@@ -423,16 +455,9 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let taken =
             found.and_then(|page| Some((page, self.take_node(page, Self::PAGE_SHIFT - shift)?)));
         if let Some((page, node)) = taken {
-            self.counters.pending_bytes += 1 << shift;
             return Ok(Pending {
-                start: self.node_offset(page, node),
-                class,
                 headed: request.headed,
-                requested: request.size,
-                had: 1,
-                stale: 1,
-                missing: 0,
-                movable: false,
+                ..Pending::ready(self.node_offset(page, node), class, request.size)
             });
         }
         if !request.larger {
@@ -482,11 +507,10 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             };
             record.page = Some(handle);
             pending.missing -= 1;
-            self.counters.held_bytes += Self::PAGE_BYTES;
+            self.held_bytes += Self::PAGE_BYTES;
             match pending.class.shape() {
                 Shape::Part { shift } => self.open_broken(page, shift),
                 Shape::Pages { .. } => {
-                    self.counters.pending_bytes += Self::PAGE_BYTES;
                     if let Some(Head::Reserved { backed, .. }) = self.directory.head_mut(first) {
                         *backed += 1;
                     }
@@ -497,48 +521,52 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     }
 
     /// The answer is out: the block is live.
+    #[inline(always)]
     pub fn commit(&mut self, pending: Pending) {
         debug_assert_eq!(pending.missing, 0);
-        let page = (pending.start >> Self::PAGE_SHIFT) as u32;
-        let bytes = pending.class.block_bytes();
-        match pending.class.shape() {
-            Shape::Part { shift } => {
-                let node = self.node_at(pending.start, shift);
-                if let Some(Head::Broken(tree)) = self.directory.head_mut(page) {
-                    tree.set_live(node, pending.headed);
-                }
-            }
-            Shape::Pages { .. } => {
-                if let Some(head) = self.directory.head_mut(page) {
-                    if let Head::Reserved {
+        let class = pending.class;
+        self.count_allocs(class, 1, pending.requested);
+        if pending.had < class.pages() {
+            self.accounts[class.index()].grows += 1;
+        }
+        self.enliven(pending.start, class, pending.headed);
+    }
+
+    /// Counts blocks that become live.
+    #[inline(always)]
+    fn count_allocs(&mut self, class: Class, count: u64, requested: u64) {
+        let account = &mut self.accounts[class.index()];
+        account.allocs += count;
+        if !class.is_part() {
+            account.live_pages += count * u64::from(class.pages());
+        }
+        self.requested_bytes += requested;
+        self.peak_bytes = self.peak_bytes.max(self.claimed);
+    }
+
+    /// Makes a reserved block live.
+    #[inline(always)]
+    fn enliven(&mut self, start: u64, class: Class, is_headed: bool) {
+        match self.directory.head_mut((start >> Self::PAGE_SHIFT) as u32) {
+            Some(Head::Broken(tree)) => tree.set_live(Self::node(start, class.shift()), is_headed),
+            Some(head) => {
+                if let Head::Reserved {
+                    order,
+                    whole,
+                    pages,
+                    ..
+                } = *head
+                {
+                    *head = Head::Live {
                         order,
                         whole,
                         pages,
-                        ..
-                    } = *head
-                    {
-                        *head = Head::Live {
-                            order,
-                            whole,
-                            pages,
-                            headed: pending.headed,
-                        };
-                    }
+                        headed: is_headed,
+                    };
                 }
             }
+            None => debug_assert!(false, "a pending block has a head"),
         }
-        self.counters.pending_bytes -= bytes;
-        self.counters.live_bytes += bytes;
-        self.counters.peak_bytes = self.counters.peak_bytes.max(self.claimed);
-        self.counters.live_blocks += 1;
-        self.counters.allocs += 1;
-        self.counters.requested_bytes += pending.requested;
-        let grew = u64::from(pending.had < pending.class.pages());
-        self.counters.grows += grew;
-        let class = &mut self.classes[pending.class.index()];
-        class.grows += grew;
-        class.live += 1;
-        class.held += bytes;
     }
 
     /// Undoes a reservation.
@@ -560,8 +588,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 self.release_empty(page, 0, kit);
             }
             Shape::Part { shift } => {
-                self.counters.pending_bytes -= pending.class.block_bytes();
-                self.give_node(page, self.node_at(pending.start, shift), kit);
+                self.give_node(page, Self::node(pending.start, shift), kit);
             }
             Shape::Pages { pages, order } => {
                 let mut backed = pages - pending.missing;
@@ -583,7 +610,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 if backed > pending.had {
                     return Some(pending);
                 }
-                self.counters.pending_bytes -= u64::from(backed) << Self::PAGE_SHIFT;
                 let head = self.directory.take_head(page, order);
                 if backed == 0 {
                     self.release_empty(page, order, kit);
@@ -620,33 +646,79 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         self.page(first + index)
     }
 
+    /// Bytes of all pages that the arena has.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
     /// The arena's counters.
     pub fn counters(&self) -> Counters {
-        let mut counters = self.counters;
-        counters.free_bytes = counters.held_bytes - counters.live_bytes - counters.pending_bytes;
+        let mut counters = Counters {
+            held_bytes: self.held_bytes,
+            peak_bytes: self.peak_bytes,
+            requested_bytes: self.requested_bytes,
+            ..Counters::default()
+        };
+        for (index, account) in self.accounts.iter().enumerate() {
+            counters.allocs += account.allocs;
+            counters.frees += account.frees;
+            counters.grows += account.grows;
+            counters.splits += account.splits;
+            counters.merges += account.merges;
+            let (live, free) = self.bytes_of(index);
+            counters.live_bytes += live;
+            counters.free_bytes += free;
+        }
+        counters.live_blocks = counters.allocs - counters.frees;
+        counters.pending_bytes = counters.held_bytes - counters.live_bytes - counters.free_bytes;
         (counters.parts, counters.chunks, counters.trees) = self.directory.counts();
         counters
+    }
+
+    /// Bytes of the blocks of the size class `index` that are live, and of those that are free.
+    fn bytes_of(&self, index: usize) -> (u64, u64) {
+        let account = &self.accounts[index];
+        let shift = MIN_SHIFT + index as u32;
+        let quick: u64 = self
+            .quick_blocks(index)
+            .map(|(_, class)| class.block_bytes())
+            .sum();
+        if shift < Self::PAGE_SHIFT {
+            let live = account.allocs - account.frees;
+            (live << shift, (account.listed << shift) + quick)
+        } else {
+            let bytes = |pages| pages << Self::PAGE_SHIFT;
+            let listed = bytes(account.listed_pages);
+            (bytes(account.live_pages), listed + quick)
+        }
     }
 
     /// The counters of the size class `1 << shift` bytes; zeros outside
     /// [`MIN_SHIFT`]`..=`[`MAX_SHIFT`].
     pub fn class(&self, shift: u32) -> ClassCounters {
-        let Some(&counters) = shift
-            .checked_sub(MIN_SHIFT)
-            .and_then(|index| self.classes.get(index as usize))
-        else {
+        if !(MIN_SHIFT..=MAX_SHIFT).contains(&shift) {
             return ClassCounters::default();
-        };
+        }
+        let index = (shift - MIN_SHIFT) as usize;
+        let account = &self.accounts[index];
+        let (live_bytes, free_bytes) = self.bytes_of(index);
+        let free = account.listed + self.quick_blocks(index).count() as u64;
         let largest = if shift < Self::PAGE_SHIFT {
-            u64::from(counters.free > 0) << shift
+            u64::from(free > 0) << shift
         } else {
             let run = self.largest_run((shift - Self::PAGE_SHIFT) as u8);
             let quick = self.newest_pages(shift);
             u64::from(run.max(quick)) << Self::PAGE_SHIFT
         };
         ClassCounters {
+            live: account.allocs - account.frees,
+            free,
+            held: live_bytes + free_bytes,
+            splits: account.splits,
+            merges: account.merges,
+            grows: account.grows,
+            waits: account.waits,
             largest,
-            ..counters
         }
     }
 

@@ -2,10 +2,10 @@
 
 //! Runs of pages: finding one, halving it, joining halves.
 
-use super::class::ceil_log2;
+use super::class::{ceil_log2, Account};
 use super::directory::{Directory, Head, Kit, Links, Memory};
 use super::lists::Kind;
-use super::{ClassCounters, Engine, Refusal, Request, MIN_SHIFT};
+use super::{Engine, Refusal, Request, MIN_SHIFT};
 
 /// A slot: its first page, its order, and how many of its leading pages have memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +196,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             let right = slot.backed.saturating_sub(half);
             slot.backed -= right;
             if right > 0 {
-                self.counters.splits += 1;
                 self.class_of(slot.order + 1).splits += 1;
             }
             self.insert_slot(Slot::new(page + half, slot.order, right));
@@ -206,7 +205,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             self.insert_tail(page, pages, slot);
         }
         let backed = slot.backed.min(pages);
-        self.counters.pending_bytes += u64::from(backed) << Self::PAGE_SHIFT;
         self.directory.put(
             page,
             order,
@@ -256,7 +254,6 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             let buddy = joined.buddy();
             let beside = self.remove_view(buddy, joined.order);
             if beside > 0 && joined.backed > 0 {
-                self.counters.merges += 1;
                 self.class_of(joined.order + 1).merges += 1;
             }
             joined = Slot::new(
@@ -306,8 +303,8 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         if run.backed > 0 {
             self.run_pages += run.backed;
             let class = self.class_of(run.order);
-            class.free += 1;
-            class.held += u64::from(run.backed) << Self::PAGE_SHIFT;
+            class.listed += 1;
+            class.listed_pages += u64::from(run.backed);
         }
     }
 
@@ -318,8 +315,8 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         if run.backed > 0 {
             self.run_pages -= run.backed;
             let class = self.class_of(run.order);
-            class.free -= 1;
-            class.held -= u64::from(run.backed) << Self::PAGE_SHIFT;
+            class.listed -= 1;
+            class.listed_pages -= u64::from(run.backed);
         }
     }
 
@@ -331,8 +328,8 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             .map_or(0, |run| run.backed)
     }
 
-    /// The counters of the class of blocks in slots of `order`.
-    fn class_of(&mut self, order: u8) -> &mut ClassCounters {
-        &mut self.classes[(Self::PAGE_SHIFT - MIN_SHIFT) as usize + usize::from(order)]
+    /// What is kept of the class of blocks in slots of `order`.
+    fn class_of(&mut self, order: u8) -> &mut Account {
+        &mut self.accounts[(Self::PAGE_SHIFT - MIN_SHIFT) as usize + usize::from(order)]
     }
 }

@@ -111,31 +111,17 @@ impl<const KIB: usize> Tree<KIB> {
         Some(first as u32 + index as u32 * 64 + word.trailing_zeros())
     }
 
+    #[inline(always)]
     pub(super) fn set_live(&mut self, node: u32, headed: bool) {
         set(&mut self.live, node);
-        if let (true, Some((word, bit))) = (headed, self.mark(node)) {
-            *word |= bit;
+        if headed {
+            self.mark((start::<KIB>(node) >> MIN_SHIFT) as u32);
         }
-    }
-
-    pub(super) fn clear_live(&mut self, node: u32) {
-        clear(&mut self.live, node);
-        if let Some((word, bit)) = self.mark(node) {
-            *word &= !bit;
-        }
-    }
-
-    /// The mark of a live node with a header.
-    fn mark(&mut self, node: u32) -> Option<(&mut u32, u32)> {
-        let granule = (start::<KIB>(node) >> MIN_SHIFT) as usize;
-        Some((self.headed.get_mut(granule / 32)?, 1 << (granule % 32)))
     }
 
     /// Whether a live node has a header.
     pub(super) fn is_headed(&self, node: u32) -> bool {
-        let granule = (start::<KIB>(node) >> MIN_SHIFT) as usize;
-        let word = self.headed.get(granule / 32);
-        word.is_some_and(|word| word & (1 << (granule % 32)) != 0)
+        self.has_mark((start::<KIB>(node) >> MIN_SHIFT) as u32)
     }
 
     /// How many granules are marked as the beginning of a live node with a header.
@@ -147,22 +133,67 @@ impl<const KIB: usize> Tree<KIB> {
         self.live.iter().any(|word| *word != 0)
     }
 
-    /// The live node whose caller knows it by `within` bytes into the page, and whether it has a
-    /// header.
-    pub(super) fn live_at(&self, within: u64) -> Result<(u32, bool), FreeError> {
-        let mut node = Self::LEAVES + (within >> MIN_SHIFT) as u32;
-        while node > 1 {
+    /// Ends the live node whose caller knows it by `within` bytes into the page. Gives the shift of
+    /// its size, and whether it had a header.
+    #[inline(always)]
+    pub(super) fn end_live(&mut self, within: u64) -> Result<(u32, bool), FreeError> {
+        let page_shift = super::class::page_shift(KIB);
+        for shift in MIN_SHIFT..page_shift {
+            let node = (((1 << page_shift) + within) >> shift) as u32;
             if get(&self.live, node) {
-                let headed = self.is_headed(node);
-                return if start::<KIB>(node) + header_bytes(headed) == within {
-                    Ok((node, headed))
-                } else {
-                    Err(FreeError::Inside)
-                };
+                let start = within >> shift << shift;
+                let granule = (start >> MIN_SHIFT) as u32;
+                let headed = self.has_mark(granule);
+                if start + header_bytes(headed) != within {
+                    return Err(FreeError::Inside);
+                }
+                clear(&mut self.live, node);
+                if headed {
+                    self.unmark(granule);
+                }
+                return Ok((shift, headed));
             }
-            node /= 2;
         }
         Err(FreeError::NotLive)
+    }
+
+    /// The shift of the size of the live node in which the byte `within` lies.
+    pub(super) fn live_shift(&self, within: u64) -> Option<u32> {
+        let page_shift = super::class::page_shift(KIB);
+        (MIN_SHIFT..page_shift)
+            .find(|shift| get(&self.live, (((1 << page_shift) + within) >> shift) as u32))
+    }
+
+    /// Ends the live node of `1 << shift` bytes, without a header, that begins `within` bytes into
+    /// the page. Says whether there was one.
+    #[inline]
+    pub(super) fn end_plain(&mut self, within: u64, shift: u32) -> bool {
+        let node = (((1 << super::class::page_shift(KIB)) + within) >> shift) as u32;
+        let is_plain = within % (1 << shift) == 0
+            && get(&self.live, node)
+            && !self.has_mark((within >> MIN_SHIFT) as u32);
+        if is_plain {
+            clear(&mut self.live, node);
+        }
+        is_plain
+    }
+
+    /// Whether a live block with a header begins at a granule.
+    fn has_mark(&self, granule: u32) -> bool {
+        let word = self.headed.get(granule as usize / 32);
+        word.is_some_and(|word| word & (1 << (granule % 32)) != 0)
+    }
+
+    fn mark(&mut self, granule: u32) {
+        if let Some(word) = self.headed.get_mut(granule as usize / 32) {
+            *word |= 1 << (granule % 32);
+        }
+    }
+
+    fn unmark(&mut self, granule: u32) {
+        if let Some(word) = self.headed.get_mut(granule as usize / 32) {
+            *word &= !(1 << (granule % 32));
+        }
     }
 
     /// Whether the node is free or live as a whole.

@@ -4,8 +4,8 @@
 //! and whose every step can be checked.
 
 use crate::engine::{
-    Counters, Engine, Entry, FreeError, Kit, Leaving, Memory, Metadata, Pending, Record, Refusal,
-    Request, CHUNK_PAGES, PART_LEN, ROOT_LEN,
+    Batch, Counters, Engine, Entry, FreeError, Kit, Leaving, Memory, Metadata, Pending, Record,
+    Refusal, Request, Unfinished, CHUNK_PAGES, PART_LEN, QUICK_LISTS, ROOT_LEN,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -79,7 +79,7 @@ impl<const KIB: usize> Arena<KIB> {
     /// An empty arena of `span` pages of address space.
     pub fn new(span: u32) -> Self {
         Self {
-            engine: Engine::new(span, slice(ROOT_LEN)),
+            engine: Engine::new(span, slice(ROOT_LEN), slice(QUICK_LISTS)),
             kit: Kit::default(),
             backed: BTreeSet::new(),
             alive: Rc::default(),
@@ -314,9 +314,40 @@ impl<const KIB: usize> Arena<KIB> {
 
     /// Gives a block without a header back, takes one with a header.
     pub fn take(&mut self, offset: u64) -> Result<Option<Pending>, FreeError> {
-        let result = self.engine.free(offset, &mut self.kit);
+        let taken = match self.engine.free(offset)? {
+            Some(Unfinished::Headed(taken)) => Some(taken),
+            Some(Unfinished::Loose(loose)) => {
+                self.step();
+                self.engine.merge(loose, &mut self.kit);
+                None
+            }
+            None => None,
+        };
         self.step();
-        result
+        Ok(taken)
+    }
+
+    /// Allocates at most `most` blocks that are at hand, of which a caller hears of `told`; the
+    /// others are undone. Gives their offsets.
+    pub fn alloc_batch(&mut self, size: u64, most: usize, told: usize) -> Vec<u64> {
+        let mut batch = Batch::default();
+        self.engine.reserve_batch(size, most, &mut batch);
+        self.step();
+        while batch.offsets().len() > told {
+            let pending = batch.pop().expect("it has more than were told");
+            self.cancel(pending);
+        }
+        let offsets = batch.offsets().to_vec();
+        self.engine.commit_batch(&mut batch);
+        self.step();
+        offsets
+    }
+
+    /// Gives blocks back that are alike. Gives how many.
+    pub fn free_alike(&mut self, offsets: &[u64]) -> usize {
+        let count = self.engine.free_alike(offsets);
+        self.step();
+        count
     }
 
     /// Gives a block back that was taken.

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Blocks of one size that are at hand, many at a time: what they have in common is done once.
+
+use super::class::{Class, MIN_SHIFT};
+use super::directory::{Head, Memory};
+use super::{Engine, Pending, Request, BATCH};
+
+/// Blocks of one class that were on its quick list, without headers: reserved, and as they will be.
+///
+/// They have to be given to [`Engine::commit_batch`], or one by one ([`Batch::pop`]) to
+/// [`Engine::cancel`]; dropped, they are lost until the arena ends.
+pub struct Batch {
+    class: Class,
+    requested: u64,
+    starts: [u64; BATCH as usize],
+    len: usize,
+}
+
+impl Batch {
+    /// Where they begin, in bytes from the beginning of the arena.
+    pub fn offsets(&self) -> &[u64] {
+        self.starts.get(..self.len).unwrap_or_default()
+    }
+
+    /// Bytes of each.
+    pub fn block_bytes(&self) -> u64 {
+        self.class.block_bytes()
+    }
+
+    /// Takes the last one away, to be cancelled.
+    pub fn pop(&mut self) -> Option<Pending> {
+        self.len = self.len.checked_sub(1)?;
+        let start = *self.starts.get(self.len)?;
+        Some(Pending::ready(start, self.class, self.requested))
+    }
+}
+
+impl Default for Batch {
+    /// None at all.
+    fn default() -> Self {
+        Self {
+            class: Class::of_part(MIN_SHIFT, MIN_SHIFT + 1),
+            requested: 0,
+            starts: [0; BATCH as usize],
+            len: 0,
+        }
+    }
+}
+
+impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+    /// Fills an empty batch with at most `most`, and at most [`BATCH`], blocks of `size` bytes that
+    /// are on a quick list, for requests that are neither headed, fresh nor modest. Says whether
+    /// there are any.
+    pub fn reserve_batch(&mut self, size: u64, most: usize, batch: &mut Batch) -> bool {
+        let request = Request {
+            size,
+            ..Request::default()
+        };
+        let Ok(class) = Class::of(&request, Self::PAGE_SHIFT) else {
+            return false;
+        };
+        batch.class = class;
+        batch.requested = size;
+        for place in batch.starts.iter_mut().take(most) {
+            let Some(start) = self.pop_quick(&request, class) else {
+                break;
+            };
+            *place = start;
+            batch.len += 1;
+        }
+        self.claimed += batch.len as u64 * class.block_bytes();
+        batch.len > 0
+    }
+
+    /// The answer is out: all of them are live, and the batch is empty.
+    pub fn commit_batch(&mut self, batch: &mut Batch) {
+        let count = batch.len as u64;
+        let class = batch.class;
+        self.count_allocs(class, count, batch.requested * count);
+        let mut starts = batch.offsets();
+        while let [first, rest @ ..] = starts {
+            let page = (first >> Self::PAGE_SHIFT) as u32;
+            let Some(Head::Broken(tree)) = self.directory.head_mut(page) else {
+                self.enliven(*first, class, false);
+                starts = rest;
+                continue;
+            };
+            // The page is looked up once for all that lie in it.
+            while let [start, rest @ ..] = starts {
+                if (start >> Self::PAGE_SHIFT) as u32 != page {
+                    break;
+                }
+                tree.set_live(Self::node(*start, class.shift()), false);
+                starts = rest;
+            }
+        }
+        batch.len = 0;
+    }
+
+    /// Frees as many blocks as can be freed together with the first of `offsets`, in their order:
+    /// those of its class in its page, without headers, as long as there is room on the quick list.
+    /// Gives how many; the next one is for [`Engine::free`].
+    pub fn free_alike(&mut self, offsets: &[u64]) -> usize {
+        let Some(first) = offsets.first().filter(|first| **first < self.span_bytes()) else {
+            return 0;
+        };
+        let page = first >> Self::PAGE_SHIFT;
+        let within = |offset: u64| offset & (Self::PAGE_BYTES - 1);
+        let Some(Head::Broken(tree)) = self.directory.head_mut(page as u32) else {
+            return 0;
+        };
+        let Some(shift) = tree.live_shift(within(*first)) else {
+            return 0;
+        };
+        let class = Class::of_part(shift, Self::PAGE_SHIFT);
+        let mut count = 0;
+        for offset in offsets {
+            if offset >> Self::PAGE_SHIFT != page
+                || !self.quick.has_room::<PAGE_KIB>(class)
+                || !tree.end_plain(within(*offset), shift)
+            {
+                break;
+            }
+            let more = self.quick.put::<PAGE_KIB>(*offset, class);
+            debug_assert!(more.is_none());
+            count += 1;
+        }
+        self.accounts[class.index()].frees += count as u64;
+        self.claimed -= (count as u64) << shift;
+        count
+    }
+}
