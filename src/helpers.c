@@ -74,12 +74,6 @@ struct page *freelist_page_alloc(unsigned int order)
 	return page;
 }
 
-/* The page @n behind @page, both of one allocation. */
-struct page *freelist_page_nth(struct page *page, unsigned long n)
-{
-	return page + n;
-}
-
 unsigned long freelist_page_frame(struct page *page)
 {
 	return page_to_pfn(page);
@@ -93,6 +87,12 @@ void freelist_page_get(struct page *page)
 void freelist_page_put(struct page *page)
 {
 	put_page(page);
+}
+
+/* The same for @number pages: what they cost together is paid once. */
+void freelist_pages_put(struct page **pages, unsigned int number)
+{
+	release_pages(pages, number);
 }
 
 /*

@@ -819,21 +819,29 @@ mod limit {
 /// Pages of the buddy allocator.
 #[kunit_tests(freelist_page)]
 mod page {
-    use crate::page::Supply;
+    use crate::page::{
+        Adjacent,
+        Highest,
+        Page, //
+    };
     use kernel::prelude::*;
 
     #[test]
-    fn a_supply_brings_what_was_asked_for_up_to_a_batch() -> Result {
-        let mut supply = Supply::new();
+    fn new_pages_come_from_the_highest_order_that_is_there() -> Result {
         for want in [1, 2, 3, 63, 64, 1000] {
-            supply.fill(want)?;
-            let mut pages: KVec<crate::page::Page> = KVec::new();
-            for page in supply.by_ref() {
-                assert!(!pages.iter().any(|other| other.as_ptr() == page.as_ptr()));
-                pages.push(page, GFP_KERNEL)?;
+            let mut highest = Highest::new();
+            let mut pages: KVVec<Page> = KVVec::new();
+            let mut last = u32::MAX;
+            while pages.len() < want as usize {
+                let came = Adjacent::some_of(want - pages.len() as u32, &mut highest)?;
+                assert!(came.len().is_power_of_two() && came.len() as u32 <= last);
+                last = came.len() as u32;
+                for page in came {
+                    assert!(!pages.iter().any(|other| other.as_ptr() == page.as_ptr()));
+                    pages.push(page, GFP_KERNEL)?;
+                }
             }
-            assert_eq!(pages.len(), (want as usize).min(64));
-            assert!(supply.is_empty());
+            assert_eq!(pages.len(), want as usize);
         }
         Ok(())
     }

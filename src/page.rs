@@ -2,12 +2,20 @@
 
 //! Pages of the buddy allocator.
 
-use crate::ffi::raw;
+use crate::{
+    engine::BATCH,
+    ffi::raw, //
+};
 use core::{
+    mem::{
+        ManuallyDrop,
+        MaybeUninit, //
+    },
     ops::Range,
     ptr::NonNull, //
 };
 use kernel::{
+    bindings,
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -85,12 +93,15 @@ impl Drop for Page {
     }
 }
 
-/// The highest order that is asked for: 64 pages, a batch.
-const MAX_ORDER: u32 = crate::engine::BATCH.ilog2();
-
-/// Pages on their way, at most a batch. What is not taken goes back when this is dropped.
+/// Pages on their way from one place to another, at most a batch. What is not taken goes back when
+/// this is dropped.
+///
+/// # Invariants
+///
+/// Of `pages` those of `next..len` have been written: pages, each with a reference that this object
+/// holds.
 pub(crate) struct Supply {
-    pages: [Option<Page>; crate::engine::BATCH as usize],
+    pages: [MaybeUninit<*mut raw::page>; BATCH as usize],
     next: usize,
     len: usize,
 }
@@ -98,81 +109,69 @@ pub(crate) struct Supply {
 impl Supply {
     /// An empty supply.
     pub(crate) fn new() -> Self {
+        // INVARIANT: There is none.
         Self {
-            pages: [const { None }; crate::engine::BATCH as usize],
+            pages: [const { MaybeUninit::uninit() }; BATCH as usize],
             next: 0,
             len: 0,
         }
-    }
-
-    /// Fills an empty supply with at most `want` pages, at least one: zeroed ones, charged to the
-    /// caller's memory cgroup, from the highest orders that are there, which are split. May sleep.
-    ///
-    /// `ENOMEM` when there is not even one, after reclaim and without an OOM kill.
-    pub(crate) fn fill(&mut self, want: u32) -> Result {
-        (self.next, self.len) = (0, 0);
-        let want = (want as usize).min(self.pages.len());
-        let mut order = MAX_ORDER;
-        while self.len < want {
-            order = order.min((want - self.len).checked_ilog2().unwrap_or(0));
-            // SAFETY: May be called where sleeping is allowed.
-            let Some(first) = NonNull::new(unsafe { raw::freelist_page_alloc(order) }) else {
-                if order > 0 {
-                    order -= 1;
-                    continue;
-                }
-                break;
-            };
-            for (n, place) in self
-                .pages
-                .iter_mut()
-                .skip(self.len)
-                .take(1 << order)
-                .enumerate()
-            {
-                // SAFETY: `n` is within the `1 << order` pages that were allocated.
-                let page = unsafe { raw::freelist_page_nth(first.as_ptr(), n) };
-                // INVARIANT: The allocation was split: each of its pages has one reference.
-                *place = NonNull::new(page).map(Page);
-            }
-            self.len += 1 << order;
-        }
-        if self.len == 0 {
-            return Err(ENOMEM);
-        }
-        Ok(())
     }
 
     /// Adds a page, as long as there is room: else it is dropped.
     pub(crate) fn put(&mut self, page: Page) {
         debug_assert!(self.len < self.pages.len());
         if let Some(place) = self.pages.get_mut(self.len) {
-            *place = Some(page);
+            place.write(ManuallyDrop::new(page).as_ptr());
+            // INVARIANT: It was just written, and the reference is this object's now.
             self.len += 1;
         }
     }
 
     /// Drops the pages that somebody else refers to. None of them is mapped.
     pub(crate) fn keep_sole(&mut self) {
-        let mut kept = 0;
-        for index in self.next..self.len {
-            let page = self.pages.get_mut(index).and_then(Option::take);
-            if let Some(page) = page.filter(Page::is_sole) {
-                self.pages[kept] = Some(page);
-                kept += 1;
-            }
+        let mut kept = Self::new();
+        for page in self.by_ref().filter(Page::is_sole) {
+            kept.put(page);
         }
-        (self.next, self.len) = (0, kept);
-    }
-
-    /// Whether nothing is left.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.next == self.len
+        *self = kept;
     }
 }
 
-/// Pages side by side in physical memory, zeroed and charged to the caller's memory cgroup. What is
-/// not taken goes back when this is dropped.
+impl Iterator for Supply {
+    type Item = Page;
+
+    fn next(&mut self) -> Option<Page> {
+        if self.next == self.len {
+            return None;
+        }
+        // SAFETY: By the invariant it has been written.
+        let page = unsafe { self.pages.get(self.next)?.assume_init() };
+        self.next += 1;
+        // INVARIANT: The reference was this object's, which counts it no more.
+        NonNull::new(page).map(Page)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.len - self.next;
+        (left, Some(left))
+    }
+}
+
+impl Drop for Supply {
+    fn drop(&mut self) {
+        let left = self.pages.get_mut(self.next..self.len).unwrap_or_default();
+        if !left.is_empty() {
+            // SAFETY: By the invariant all of these have been written, and their references are this
+            // object's to give back. A `MaybeUninit` has the layout of what it may have.
+            unsafe { raw::freelist_pages_put(left.as_mut_ptr().cast(), left.len() as u32) };
+        }
+    }
+}
+
+impl ExactSizeIterator for Supply {}
+
+/// New pages side by side in physical memory, zeroed and charged to the caller's memory cgroup. What
+/// is not taken goes back when this is dropped.
 ///
 /// # Invariants
 ///
@@ -181,6 +180,21 @@ pub(crate) struct Adjacent {
     first: NonNull<raw::page>,
     next: u32,
     end: u32,
+}
+
+/// The most bytes that are asked for at once where pages need not lie side by side: zeroing them is
+/// well below a millisecond, and more would make a page no cheaper.
+const MOST_AT_ONCE: usize = 2 << 20;
+
+/// The highest order that is worth asking for: none above the last one that was there.
+#[derive(Clone, Copy)]
+pub(crate) struct Highest(u32);
+
+impl Highest {
+    /// Nothing was asked for yet.
+    pub(crate) fn new() -> Self {
+        Self((MOST_AT_ONCE / PAGE_SIZE).ilog2())
+    }
 }
 
 impl Adjacent {
@@ -195,22 +209,42 @@ impl Adjacent {
     ///
     /// `ENOMEM` when there are none: beyond a single page nothing is reclaimed for them.
     pub(crate) fn new(pages: u32) -> Result<Self> {
-        let order = pages.next_power_of_two().ilog2();
         if pages == 0 || pages > Self::most() {
             return Err(ENOMEM);
         }
-        // SAFETY: May be called where sleeping is allowed.
-        let first = unsafe { raw::freelist_page_alloc(order) };
-        // INVARIANT: The allocation was split: each of its pages has one reference.
-        let mut all = Self {
-            first: NonNull::new(first).ok_or(ENOMEM)?,
-            next: pages,
-            end: 1 << order,
-        };
+        let mut all = Self::of_order(pages.next_power_of_two().ilog2())?;
+        // INVARIANT: Only those behind the wanted ones are left.
+        all.next = pages;
         all.by_ref().for_each(drop);
         // INVARIANT: Of those none was taken yet.
         (all.next, all.end) = (0, pages);
         Ok(all)
+    }
+
+    /// All pages of an order. `ENOMEM` when there are none. May sleep.
+    fn of_order(order: u32) -> Result<Self> {
+        // SAFETY: May be called where sleeping is allowed.
+        let first = unsafe { raw::freelist_page_alloc(order) };
+        // INVARIANT: The allocation was split: each of its pages has one reference.
+        Ok(Self {
+            first: NonNull::new(first).ok_or(ENOMEM)?,
+            next: 0,
+            end: 1 << order,
+        })
+    }
+
+    /// As many of `want` pages, which is at least one, as the highest order that is there has. May
+    /// sleep.
+    ///
+    /// `ENOMEM` when there is not even one, after reclaim and without an OOM kill.
+    pub(crate) fn some_of(want: u32, highest: &mut Highest) -> Result<Self> {
+        loop {
+            let order = highest.0.min(want.checked_ilog2().unwrap_or(0));
+            match Self::of_order(order) {
+                Err(_) if order > 0 => highest.0 = order - 1,
+                result => return result,
+            }
+        }
     }
 }
 
@@ -221,26 +255,25 @@ impl Iterator for Adjacent {
         if self.next == self.end {
             return None;
         }
-        // SAFETY: By the invariant it lies within one allocation.
-        let page = unsafe { raw::freelist_page_nth(self.first.as_ptr(), self.next as usize) };
+        let first = self.first.cast::<bindings::page>();
+        // SAFETY: By the invariant it lies within one allocation, whose pages have their structures
+        // side by side.
+        let page = unsafe { first.add(self.next as usize) };
         self.next += 1;
         // INVARIANT: The reference was this object's, which counts it no more.
-        NonNull::new(page).map(Page)
+        Some(Page(page.cast()))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = (self.end - self.next) as usize;
+        (left, Some(left))
     }
 }
+
+impl ExactSizeIterator for Adjacent {}
 
 impl Drop for Adjacent {
     fn drop(&mut self) {
         self.for_each(drop);
-    }
-}
-
-impl Iterator for Supply {
-    type Item = Page;
-
-    fn next(&mut self) -> Option<Page> {
-        let page = self.pages.get_mut(self.next)?.take()?;
-        self.next += 1;
-        Some(page)
     }
 }

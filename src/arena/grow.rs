@@ -24,6 +24,8 @@ use crate::{
     },
     page::{
         Adjacent,
+        Highest,
+        Page,
         Supply, //
     },
 };
@@ -78,8 +80,7 @@ impl Arena {
                 return self.bring_adjacent(pending, kit, promise);
             }
             let fresh = (promise.bytes >> PAGE_SHIFT) as u32;
-            let before = pending.missing();
-            let mut result = self.steal(pending, kit, before - fresh);
+            let mut result = self.steal(pending, kit, pending.missing() - fresh);
             if result.is_ok() && pending.missing() <= fresh {
                 result = self.bring(from_mut(pending), kit, promise);
             } else {
@@ -140,7 +141,6 @@ impl Arena {
             pending.mark_stale();
             self.forget(promise);
             result?;
-            ffi::resched();
         }
         Ok(())
     }
@@ -148,18 +148,20 @@ impl Arena {
     /// Brings new pages, for as much as was promised.
     fn bring(&self, blocks: &mut [Pending], kit: &mut KernelKit, mut promise: Promise) -> Result {
         let mut result = Ok(());
-        let mut supply = Supply::new();
-        while result.is_ok() && missing(blocks) > 0 {
+        let mut highest = Highest::new();
+        while result.is_ok() {
+            let want = missing(blocks);
+            if want == 0 {
+                break;
+            }
             if ffi::fatal_signal() {
                 result = Err(EINTR);
                 break;
             }
-            let want = missing(blocks).min(BATCH);
             result = self
                 .account
-                .charge(|| supply.fill(want))
-                .and_then(|()| self.put(blocks, kit, &mut supply, &mut promise));
-            ffi::resched();
+                .charge(|| Adjacent::some_of(want, &mut highest))
+                .and_then(|mut pages| self.put(blocks, kit, &mut pages, &mut promise));
         }
         self.forget(promise);
         result
@@ -173,48 +175,41 @@ impl Arena {
         mut promise: Promise,
     ) -> Result {
         let pages = pending.missing();
-        let mut result = Ok(());
-        match self.account.charge(|| Adjacent::new(pages)) {
-            Ok(mut adjacent) => {
-                while result.is_ok() && pending.missing() > 0 {
-                    let mut pages = Supply::new();
-                    for page in adjacent.by_ref().take(BATCH as usize) {
-                        pages.put(page);
-                    }
-                    result = self.put(from_mut(pending), kit, &mut pages, &mut promise);
-                    ffi::resched();
-                }
-            }
-            Err(error) => result = Err(error),
-        }
+        let result = self
+            .account
+            .charge(|| Adjacent::new(pages))
+            .and_then(|mut pages| self.put(from_mut(pending), kit, &mut pages, &mut promise));
         self.forget(promise);
         result
     }
 
-    /// Puts pages, whose room was promised, behind reserved blocks that miss as many.
+    /// Puts pages, whose room was promised, behind reserved blocks that miss as many; in batches. May
+    /// sleep.
     fn put(
         &self,
         blocks: &mut [Pending],
         kit: &mut KernelKit,
-        pages: &mut Supply,
+        pages: &mut impl ExactSizeIterator<Item = Page>,
         promise: &mut Promise,
     ) -> Result {
-        while !pages.is_empty() {
-            let before = missing(blocks);
+        while pages.len() > 0 {
+            let before = pages.len();
+            let mut batch = pages.by_ref().take(BATCH as usize);
             let mut state = self.state.lock();
             let mut result = Ok(());
             for block in &mut *blocks {
-                if result.is_ok() && !pages.is_empty() {
-                    result = state.engine.back(block, pages, kit);
+                if result.is_ok() && batch.len() > 0 {
+                    result = state.engine.back(block, &mut batch, kit);
                 }
             }
-            let came = u64::from(before - missing(blocks)) << PAGE_SHIFT;
+            let came = ((before - pages.len()) as u64) << PAGE_SHIFT;
             state.promised -= came;
             promise.bytes -= came;
             drop(state);
             if let Err(metadata) = result {
                 self.account.charge(|| make(metadata, kit))?;
             }
+            ffi::resched();
         }
         Ok(())
     }
