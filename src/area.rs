@@ -3,7 +3,6 @@
 //! The areas of an address space where an arena is mapped, and the pages in their page tables.
 
 use crate::{
-    engine::BATCH,
     ffi::raw,
     space::{
         Found,
@@ -105,16 +104,15 @@ impl<'a> Area<'a> {
         self.0.start().wrapping_sub(first << PAGE_SHIFT)
     }
 
-    /// Which of `count` pages from page number `first` on, at most a batch and all within the area,
-    /// are not mapped: a bit for each. None, if there is no memory for page tables. May sleep.
-    pub(crate) fn unmapped(&self, first: u64, count: usize) -> u64 {
+    /// How many pages from page number `first` on are mapped, of `count`, up to one that is not. None,
+    /// if they are not all within the area, or there is no memory for page tables. May sleep.
+    pub(crate) fn mapped(&self, first: u64, count: usize) -> usize {
         let pages = self.pages();
         if count == 0 || first < pages.start || first + count as u64 > pages.end {
             return 0;
         }
-        let count = count.min(BATCH as usize) as u32;
         // SAFETY: By the invariant the area is there and locked; the entries lie in it.
-        unsafe { raw::freelist_area_empty(self.0.as_ptr().cast(), self.address_of(first), count) }
+        unsafe { raw::freelist_area_mapped(self.0.as_ptr().cast(), self.address_of(first), count) }
     }
 
     fn address_of(&self, page: u64) -> usize {

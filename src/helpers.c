@@ -226,32 +226,25 @@ struct vm_area_struct *freelist_area_from(struct mm_struct *mm, struct inode *in
 	return vma;
 }
 
-struct freelist_entries {
-	unsigned long first;
-	__u64 empty;
-};
-
-static int freelist_note_empty(pte_t *pte, unsigned long address, void *data)
+static int freelist_count_mapped(pte_t *pte, unsigned long address, void *count)
 {
-	struct freelist_entries *entries = data;
-
 	if (pte_none(ptep_get(pte)))
-		entries->empty |= 1ULL << ((address - entries->first) >> PAGE_SHIFT);
+		return 1;
+	++*(unsigned long *)count;
 	return 0;
 }
 
 /*
- * Which of @pages page table entries from @address on, at most 64 and all in
- * @vma, are empty: a bit for each. To ask is cheaper than to insert in vain.
+ * How many page table entries are in use from @address on, up to one that is
+ * not, of @pages, all of them in @vma. To ask is cheaper than to insert in vain.
  */
-__u64 freelist_area_empty(struct vm_area_struct *vma, unsigned long address, unsigned int pages)
+unsigned long freelist_area_mapped(struct vm_area_struct *vma, unsigned long address,
+				   unsigned long pages)
 {
-	struct freelist_entries entries = { .first = address };
-	unsigned long bytes = (unsigned long)pages << PAGE_SHIFT;
+	unsigned long count = 0;
 
-	if (apply_to_page_range(vma->vm_mm, address, bytes, freelist_note_empty, &entries))
-		return 0;
-	return entries.empty;
+	apply_to_page_range(vma->vm_mm, address, pages << PAGE_SHIFT, freelist_count_mapped, &count);
+	return count;
 }
 
 int freelist_area_insert(struct vm_area_struct *vma, unsigned long address, struct page **pages,

@@ -60,7 +60,8 @@ struct vm_area_struct *freelist_area_at(struct mm_struct *mm, struct inode *inod
 					unsigned long address);
 struct vm_area_struct *freelist_area_from(struct mm_struct *mm, struct inode *inode,
 					  unsigned long address);
-__u64 freelist_area_empty(struct vm_area_struct *vma, unsigned long address, unsigned int pages);
+unsigned long freelist_area_mapped(struct vm_area_struct *vma, unsigned long address,
+				   unsigned long pages);
 int freelist_area_insert(struct vm_area_struct *vma, unsigned long address, struct page **pages,
 			 unsigned long *left);
 

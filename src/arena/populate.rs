@@ -21,6 +21,9 @@ use kernel::{
     sync::atomic::Relaxed, //
 };
 
+/// Of fewer pages it is asked first whether they are mapped already: small blocks often are.
+const FEW: usize = 8;
+
 impl Arena {
     /// The arena was mapped, with page number 0 at `base`.
     pub(crate) fn mapped_at(&self, base: usize) {
@@ -74,18 +77,22 @@ impl Arena {
             }
             Window::Fault.open();
             let count = found.pages().len();
-            let mut unmapped = area.unmapped(next, count);
-            while unmapped != 0 {
-                let at = unmapped.trailing_zeros();
-                let run = (unmapped >> at).trailing_ones();
-                let range = at as usize..(at + run) as usize;
-                let done = match area.insert(&found, next, range) {
-                    (_, Ok(())) => at + run,
-                    // One was touched meanwhile.
-                    (mapped, Err(error)) if error == EBUSY => at + mapped as u32 + 1,
+            // To ask costs something for each page, to insert in vain does not.
+            let mut at = if count < FEW {
+                area.mapped(next, count)
+            } else {
+                0
+            };
+            while at < count {
+                match area.insert(&found, next, at..count) {
+                    (_, Ok(())) => break,
+                    // One is mapped already: as a rule some that follow are, too.
+                    (mapped, Err(error)) if error == EBUSY => {
+                        at += mapped;
+                        at += area.mapped(next + at as u64, count - at);
+                    }
                     _ => return,
-                };
-                unmapped &= u64::MAX.checked_shl(done).unwrap_or(0);
+                }
             }
             next += count as u64;
         }
