@@ -219,6 +219,32 @@ impl<M: Memory, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
         Ok(())
     }
 
+    /// Puts pages from `pages` behind page numbers from `page` on, at most `most`, up to the end of
+    /// the chunk. Gives how many came.
+    pub(super) fn put_pages(
+        &mut self,
+        page: u32,
+        most: u32,
+        pages: &mut impl Iterator<Item = M::Page>,
+    ) -> u32 {
+        let chunk = self
+            .entry_mut(page)
+            .and_then(|entry| entry.chunk.as_deref_mut());
+        let records = chunk
+            .and_then(|chunk| chunk.get_mut(page as usize % CHUNK_PAGES..))
+            .unwrap_or_default();
+        let mut came = 0;
+        for record in records.iter_mut().take(most as usize) {
+            let Some(page) = pages.next() else {
+                break;
+            };
+            debug_assert!(record.page.is_none());
+            record.page = Some(page);
+            came += 1;
+        }
+        came
+    }
+
     /// Makes sure that the head of a slot of `order` at `page` has a place. Its part exists.
     pub(super) fn ensure_place(
         &mut self,

@@ -494,25 +494,22 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<(), Metadata> {
         let first = (pending.start >> Self::PAGE_SHIFT) as u32;
-        let count = pending.class.pages();
-        for _ in 0..pending.missing.min(BATCH) {
-            let page = first + (count - pending.missing);
-            self.directory.ensure_chunk(page, kit)?;
-            let Some(handle) = pages.next() else {
+        let goal = pending.missing.saturating_sub(BATCH);
+        while pending.missing > goal {
+            let next = first + (pending.class.pages() - pending.missing);
+            self.directory.ensure_chunk(next, kit)?;
+            let most = pending.missing - goal;
+            let came = self.directory.put_pages(next, most, pages);
+            if came == 0 {
                 break;
-            };
-            let Some(record) = self.directory.record_mut(page) else {
-                debug_assert!(false, "the chunk was just ensured");
-                break;
-            };
-            record.page = Some(handle);
-            pending.missing -= 1;
-            self.held_bytes += Self::PAGE_BYTES;
+            }
+            pending.missing -= came;
+            self.held_bytes += u64::from(came) << Self::PAGE_SHIFT;
             match pending.class.shape() {
-                Shape::Part { shift } => self.open_broken(page, shift),
+                Shape::Part { shift } => self.open_broken(next, shift),
                 Shape::Pages { .. } => {
                     if let Some(Head::Reserved { backed, .. }) = self.directory.head_mut(first) {
-                        *backed += 1;
+                        *backed += came;
                     }
                 }
             }
