@@ -405,12 +405,22 @@ impl Arena {
         let index = ffi::index_nospec(index, MAX_PAGES)?;
         let state = self.state.lock();
         let extent = state.engine.live_extent(index)?;
-        let first = window.start.max(extent.start.into());
-        let end = window.end.min(extent.end.into());
-        for index in (first..end).take(BATCH as usize) {
-            found.push(state.engine.page(index as u32)?);
+        let first = window.start.max(extent.start.into()) as u32;
+        let end = window.end.min(extent.end.into()) as u32;
+        let most = end.saturating_sub(first).min(BATCH);
+        let mut count = 0;
+        while count < most {
+            let before = count;
+            for page in state.engine.pages(first + count, most - count) {
+                found.push(page);
+                count += 1;
+            }
+            // A live block has all of its pages.
+            if count == before {
+                return None;
+            }
         }
-        Some(first)
+        Some(first.into())
     }
 
     /// The page behind page number `index`, with a reference, if a live block lies in it.

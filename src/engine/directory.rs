@@ -185,6 +185,18 @@ impl<M: Memory, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
         chunk.get(page as usize % CHUNK_PAGES)
     }
 
+    /// The pages behind page numbers from `page` on, at most `most`, up to the first without one and to
+    /// the end of the chunk.
+    pub(super) fn pages(&self, page: u32, most: u32) -> impl Iterator<Item = &M::Page> {
+        let chunk = self
+            .entry(page)
+            .and_then(|entry| entry.chunk.as_deref())
+            .unwrap_or_default();
+        let records = chunk.get(page as usize % CHUNK_PAGES..).unwrap_or_default();
+        let wanted = records.iter().take(most as usize);
+        wanted.map_while(|record| record.page.as_ref())
+    }
+
     pub(super) fn record_mut(&mut self, page: u32) -> Option<&mut Record<M, PAGE_KIB>> {
         let chunk = self.entry_mut(page)?.chunk.as_mut()?;
         chunk.get_mut(page as usize % CHUNK_PAGES)

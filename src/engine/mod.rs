@@ -637,6 +637,12 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         self.directory.record(page)?.page.as_ref()
     }
 
+    /// The pages behind page numbers from `page` on, at most `most`: as many as are there, up to a
+    /// multiple of [`CHUNK_PAGES`].
+    pub fn pages(&self, page: u32, most: u32) -> impl Iterator<Item = &M::Page> {
+        self.directory.pages(page, most)
+    }
+
     /// The page `index` of a pending block, if it is there already.
     pub fn pending_page(&self, pending: &Pending, index: u32) -> Option<&M::Page> {
         let first = (pending.start >> Self::PAGE_SHIFT) as u32;
