@@ -16,7 +16,8 @@ use kernel::{
         AllocError,
         Allocator,
         Flags,
-        NumaNode, //
+        NumaNode,
+        Vec, //
     },
     error::to_result,
     prelude::*, //
@@ -133,6 +134,19 @@ unsafe impl Allocator for Trees {
 /// seen there too. Allocated without a call of the OOM killer and without a warning where there is no
 /// memory. They are of the size that they are made with.
 pub(crate) struct Tables;
+
+impl Tables {
+    /// A table of `len` default values, built in place: it may be larger than the stack. May sleep.
+    pub(crate) fn table<T: Default>(len: usize) -> Result<Vec<T, Self>> {
+        let mut table = Vec::with_capacity(len, GFP_KERNEL_ACCOUNT)?;
+        for place in table.spare_capacity_mut().iter_mut().take(len) {
+            place.write(T::default());
+        }
+        // SAFETY: There is room for so many, and they were just written.
+        unsafe { table.inc_len(len) };
+        Ok(table)
+    }
+}
 
 // SAFETY: Memory comes from the C function, which answers null or as many valid bytes as it was asked
 // for, aligned as the kernel crate's allocator of this kind is, which also frees and reallocates what

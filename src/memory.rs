@@ -57,13 +57,9 @@ pub(crate) type KernelKit = Kit<Kernel, PAGE_KIB>;
 pub(crate) type KernelPart = Table<Entry<Kernel, PAGE_KIB>>;
 pub(crate) type KernelChunk = Table<Record<Kernel, PAGE_KIB>>;
 
-/// A table of `len` default values, built in place: it may be larger than the stack. May sleep.
+/// A table of `len` default values. May sleep.
 pub(crate) fn table<T: Default>(len: usize) -> Result<Table<T>> {
-    let mut table = Table::with_capacity(len, GFP_KERNEL_ACCOUNT)?;
-    for _ in 0..len {
-        table.push(T::default(), GFP_KERNEL_ACCOUNT)?;
-    }
-    Ok(table)
+    Tables::table(len)
 }
 
 /// Makes what the engine lacks. May sleep.
