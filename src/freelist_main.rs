@@ -31,10 +31,11 @@
 //! | `stats` | what is shown of it |
 //! | `debugfs` | where it is shown |
 //! | `window` | races that tests force |
+//! | `bench`, `peers` | what it costs, beside what the kernel has; in the build for benchmarks |
 //! | `kunit` | tests that need the kernel |
 //!
-//! `unsafe` is in `fops`, `file`, `vma`, `area`, `space`, `shrinker`, `poll`, `page`, `account`, `debugfs` and
-//! `ffi` only.
+//! `unsafe` is in `fops`, `file`, `vma`, `area`, `space`, `shrinker`, `poll`, `page`, `account`, `debugfs`,
+//! `peers` and `ffi` only.
 
 use kernel::{
     prelude::*, //
@@ -49,6 +50,9 @@ mod account;
 mod area;
 #[deny(unsafe_code)]
 mod arena;
+#[cfg(freelist_bench)]
+#[deny(unsafe_code)]
+mod bench;
 #[deny(unsafe_code)]
 mod counts;
 mod debugfs;
@@ -69,6 +73,8 @@ mod memory;
 #[deny(unsafe_code)]
 mod owner;
 mod page;
+#[cfg(freelist_bench)]
+mod peers;
 mod poll;
 #[deny(unsafe_code)]
 mod registry;

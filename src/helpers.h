@@ -15,6 +15,7 @@ struct file;
 struct file_operations;
 struct freelist_member;
 struct inode;
+struct kmem_cache;
 struct mem_cgroup;
 struct mm_struct;
 struct module;
@@ -130,5 +131,18 @@ struct dentry *freelist_debugfs_file(const char *name, unsigned short mode, stru
 void freelist_debugfs_number(const char *name, struct dentry *parent, __u32 *number);
 void freelist_debugfs_remove(struct dentry *dentry);
 int freelist_number_from_user(const char *from, unsigned long len, __u64 *number);
+
+#ifdef FREELIST_BENCH
+void freelist_bench_lock(unsigned int count);
+struct kmem_cache *freelist_bench_cache_create(unsigned int size);
+void freelist_bench_cache_destroy(struct kmem_cache *cache);
+bool freelist_bench_cache_pairs(struct kmem_cache *cache, unsigned int count);
+bool freelist_bench_cache_bulk(struct kmem_cache *cache, void **objects, unsigned int number,
+			       unsigned int count);
+bool freelist_bench_kmalloc_pairs(unsigned long size, unsigned int count);
+bool freelist_bench_page_pairs(unsigned int count);
+unsigned int freelist_bench_pages_take(struct page **pages, unsigned int number);
+void freelist_bench_pages_give(struct page **pages, unsigned int number);
+#endif
 
 #endif /* _FREELIST_HELPERS_H */

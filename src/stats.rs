@@ -39,6 +39,8 @@ pub(crate) struct Files {
     _check: ReadFile<Check>,
     #[cfg(CONFIG_FAULT_INJECTION)]
     _delays: Dir,
+    #[cfg(freelist_bench)]
+    _bench: ReadFile<crate::bench::Costs>,
     each: Dir,
 }
 
@@ -54,6 +56,8 @@ impl Files {
             _check: ReadFile::new(c"check", &dir, registry.clone()),
             #[cfg(CONFIG_FAULT_INJECTION)]
             _delays: crate::window::Window::files(&dir)?,
+            #[cfg(freelist_bench)]
+            _bench: ReadFile::new(c"bench", &dir, registry.clone()),
             each: Dir::new(c"arenas.d", Some(&dir))?,
         })
     }

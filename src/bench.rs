@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! debugfs `bench`: what the module costs in the kernel, and what the kernel has for the same
+//! purpose, measured one after the other when the file is read. In the build for benchmarks only.
+//!
+//! A line a figure: `# bench: NAME VALUE UNIT AIM`. Times are nanoseconds of one operation, the least
+//! of several rounds; in a VM whose clock counts instructions (`scripts/vm --icount`) that is how
+//! many these are.
+
+use crate::{
+    arena::{
+        want::Want,
+        Arena, //
+    },
+    debugfs::View,
+    engine::{
+        Batch,
+        Engine,
+        Refusal,
+        Request,
+        Unfinished,
+        QUICK_LISTS,
+        ROOT_LEN, //
+    },
+    ffi,
+    memory::{
+        make,
+        table,
+        KernelEngine,
+        KernelKit, //
+    },
+    page::{
+        Adjacent,
+        Highest, //
+    },
+    peers::{
+        self,
+        Cache,
+        Pages, //
+    },
+    registry::Registry,
+};
+use kernel::{
+    fmt::{
+        self,
+        Display,
+        Formatter, //
+    },
+    new_spinlock,
+    page::PAGE_SIZE,
+    prelude::*,
+    seq_file::{
+        seq_print,
+        SeqFile, //
+    },
+    sync::SpinLock, //
+};
+
+/// Rounds of a measurement, of which the least counts: what is more is the kernel's own business.
+const ROUNDS: u32 = 15;
+/// Operations of a round: short enough that most rounds see no interrupt.
+const COUNT: u32 = 512;
+/// Blocks of a batch, as the calls have it.
+const BATCH: usize = 64;
+/// Pages by which an arena grows in a round.
+const GROWTH: usize = 256;
+
+/// A value with two decimals.
+#[derive(Clone, Copy)]
+struct Hundredths(u64);
+
+impl Hundredths {
+    fn of(value: u64, by: u64) -> Self {
+        Self((value * 100).checked_div(by).unwrap_or_default())
+    }
+
+    /// How many times `other` this is.
+    fn over(self, other: Self) -> Self {
+        Self::of(self.0, other.0)
+    }
+}
+
+impl Display for Hundredths {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:02}", self.0 / 100, self.0 % 100)
+    }
+}
+
+/// Nanoseconds of each of the parts that a round has and times, of `count` operations: the least of
+/// all rounds.
+fn least_of_parts<const N: usize>(
+    count: u32,
+    mut round: impl FnMut() -> Result<[i64; N]>,
+) -> Result<[Hundredths; N]> {
+    let mut least = [i64::MAX; N];
+    for _ in 0..ROUNDS {
+        for (least, part) in least.iter_mut().zip(round()?) {
+            *least = part.min(*least);
+        }
+        ffi::resched();
+    }
+    Ok(least.map(|ns| Hundredths::of(ns.max(0) as u64, count.into())))
+}
+
+/// Nanoseconds that `work` takes.
+fn timed(work: impl FnOnce() -> Result) -> Result<i64> {
+    let start = ffi::now_ns();
+    work()?;
+    Ok(ffi::now_ns() - start)
+}
+
+/// The same of one of `count` operations that `work` does.
+fn least(count: u32, mut work: impl FnMut() -> Result) -> Result<Hundredths> {
+    let [least] = least_of_parts(count, || Ok([timed(&mut work)?]))?;
+    Ok(least)
+}
+
+/// A request for `size` bytes with `FREELIST_DEFAULT`.
+fn request(size: u64) -> Request {
+    Request {
+        size,
+        larger: true,
+        grow: true,
+        ..Request::default()
+    }
+}
+
+/// Takes a block off the engine as a call does: as a rule it is at hand.
+#[inline(always)]
+fn take(engine: &mut KernelEngine, size: u64, kit: &mut KernelKit) -> Result<u64, Refusal> {
+    let pending = match engine.reserve_at_hand(size) {
+        Some(pending) => pending,
+        None => engine.reserve(&request(size), kit)?,
+    };
+    let offset = pending.offset();
+    engine.commit(pending);
+    Ok(offset)
+}
+
+/// Gives it back.
+#[inline(always)]
+fn give(engine: &mut KernelEngine, offset: u64, kit: &mut KernelKit) -> Result {
+    match engine.free(offset)? {
+        None => {}
+        Some(Unfinished::Headed(taken)) => engine.give_back(taken, kit),
+        Some(Unfinished::Loose(loose)) => engine.merge(loose, kit),
+    }
+    Ok(())
+}
+
+/// Takes as many blocks as there is room for in `offsets`, those together that are at hand, under the
+/// lock but where metadata is made.
+fn take_batch(
+    engine: &SpinLock<KernelEngine>,
+    size: u64,
+    kit: &mut KernelKit,
+    offsets: &mut [u64; BATCH],
+) -> Result {
+    let mut batch = Batch::default();
+    let mut locked = engine.lock();
+    let mut done = 0;
+    if locked.reserve_batch(size, BATCH, &mut batch) {
+        for (place, offset) in offsets.iter_mut().zip(batch.offsets()) {
+            *place = *offset;
+            done += 1;
+        }
+        locked.commit_batch(&mut batch);
+    }
+    for place in offsets.iter_mut().skip(done) {
+        *place = loop {
+            match take(&mut locked, size, kit) {
+                Err(Refusal::Need(metadata)) => {
+                    drop(locked);
+                    make(metadata, kit)?;
+                    locked = engine.lock();
+                }
+                result => break result?,
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Gives them back, those together that are alike.
+fn give_batch(engine: &SpinLock<KernelEngine>, kit: &mut KernelKit, mut offsets: &[u64]) -> Result {
+    let mut locked = engine.lock();
+    while let [first, others @ ..] = offsets {
+        offsets = match locked.free_alike(offsets) {
+            0 => {
+                give(&mut locked, *first, kit)?;
+                others
+            }
+            count => offsets.get(count..).unwrap_or_default(),
+        };
+    }
+    Ok(())
+}
+
+/// Takes a block whose pages are new.
+fn grow(engine: &mut KernelEngine, size: u64, kit: &mut KernelKit) -> Result<u64> {
+    let mut pending = loop {
+        match engine.reserve(&request(size), kit) {
+            Err(Refusal::Need(metadata)) => make(metadata, kit)?,
+            result => break result?,
+        }
+    };
+    let mut highest = Highest::new();
+    while pending.missing() > 0 {
+        let mut pages = Adjacent::some_of(pending.missing(), &mut highest)?;
+        while pages.len() > 0 {
+            if let Err(metadata) = engine.back(&mut pending, &mut pages, kit) {
+                make(metadata, kit)?;
+            }
+        }
+    }
+    let offset = pending.offset();
+    engine.commit(pending);
+    Ok(offset)
+}
+
+/// What an engine costs for blocks of one size, when there is a free one.
+struct EngineCosts {
+    /// Taken and given back, without a lock.
+    bare: Hundredths,
+    /// With the lock held for each, as in an arena.
+    pair: Hundredths,
+    /// The same with the lock held for a batch of each.
+    batch: Hundredths,
+}
+
+impl EngineCosts {
+    fn measure(size: u64) -> Result<Self> {
+        let root = table(ROOT_LEN)?;
+        let span = (1 << 30) / PAGE_SIZE as u32;
+        let mut engine = Engine::new(span, root, table(QUICK_LISTS)?);
+        let mut kit = KernelKit::default();
+        // There are so many from here on.
+        let mut offsets = [0; BATCH];
+        for offset in &mut offsets {
+            *offset = grow(&mut engine, size, &mut kit)?;
+        }
+        for offset in offsets {
+            give(&mut engine, offset, &mut kit)?;
+        }
+        let bare = least(COUNT, || {
+            for _ in 0..COUNT {
+                let offset = take(&mut engine, size, &mut kit)?;
+                give(&mut engine, offset, &mut kit)?;
+            }
+            Ok(())
+        })?;
+        let engine = KBox::pin_init(new_spinlock!(engine, "freelist_bench"), GFP_KERNEL)?;
+        let engine: &SpinLock<KernelEngine> = &engine;
+        let pair = least(COUNT, || {
+            for _ in 0..COUNT {
+                let offset = take(&mut engine.lock(), size, &mut kit)?;
+                give(&mut engine.lock(), offset, &mut kit)?;
+            }
+            Ok(())
+        })?;
+        let batch = least(COUNT, || {
+            for _ in 0..COUNT as usize / BATCH {
+                take_batch(engine, size, &mut kit, &mut offsets)?;
+                give_batch(engine, &mut kit, &offsets)?;
+            }
+            Ok(())
+        })?;
+        Ok(Self { bare, pair, batch })
+    }
+}
+
+/// What it costs an arena to grow, and to become empty again, for each page.
+struct GrowthCosts {
+    grow: Hundredths,
+    trim: Hundredths,
+}
+
+impl GrowthCosts {
+    /// By blocks of `size` bytes.
+    fn measure(arena: &Arena, size: usize) -> Result<Self> {
+        let want = Want {
+            request: request(size as u64),
+            ..Want::default()
+        };
+        let mut offsets = KVec::with_capacity(GROWTH, GFP_KERNEL)?;
+        let [grow, trim] = least_of_parts(GROWTH as u32, || {
+            let grow = timed(|| {
+                for _ in 0..GROWTH * PAGE_SIZE / size {
+                    arena.alloc(&want, |offset, _| Ok(offsets.push_within_capacity(offset)?))?;
+                }
+                Ok(())
+            })?;
+            let trim = timed(|| {
+                while let Some(offset) = offsets.pop() {
+                    arena.free(offset)?;
+                }
+                arena.trim(0);
+                Ok(())
+            })?;
+            Ok([grow, trim])
+        })?;
+        Ok(Self { grow, trim })
+    }
+}
+
+/// The lines.
+struct Table<'a>(&'a SeqFile);
+
+impl Table<'_> {
+    fn time(&self, name: fmt::Arguments<'_>, value: Hundredths) {
+        seq_print!(self.0, "# bench: {name} {value} ns -\n");
+    }
+
+    fn ratio(&self, name: fmt::Arguments<'_>, value: Hundredths, aim: &str) {
+        seq_print!(self.0, "# bench: {name} {value} ratio <={aim}\n");
+    }
+
+    /// A slab cache for objects of `size` bytes, which Debian's kernels zero. Gives a pair, and one of a
+    /// batch.
+    fn slab(&self, size: u32) -> Result<[Hundredths; 2]> {
+        let cache = Cache::new(size)?;
+        let pair = least(COUNT, || cache.pairs(COUNT))?;
+        let batch = least(COUNT, || cache.batches::<BATCH>(COUNT / BATCH as u32))?;
+        self.time(fmt!("kernel_slab_pair_{size}"), pair);
+        self.time(fmt!("kernel_slab_in_a_batch_{size}"), batch);
+        Ok([pair, batch])
+    }
+
+    /// The engine, for blocks of `size` bytes, beside what a slab cache costs at least.
+    fn blocks(&self, size: u32, slab: [Hundredths; 2]) -> Result {
+        let engine = EngineCosts::measure(size.into())?;
+        self.time(fmt!("kernel_engine_bare_pair_{size}"), engine.bare);
+        self.time(fmt!("kernel_engine_pair_{size}"), engine.pair);
+        self.time(fmt!("kernel_engine_in_a_batch_{size}"), engine.batch);
+        let [pair, batch] = slab;
+        let pair = engine.pair.over(pair);
+        self.ratio(fmt!("kernel_engine_over_slab_pair_{size}"), pair, "1.0");
+        let batch = engine.batch.over(batch);
+        self.ratio(
+            fmt!("kernel_engine_over_slab_in_a_batch_{size}"),
+            batch,
+            "1.0",
+        );
+        Ok(())
+    }
+
+    /// Growing beside the buddy allocator's zeroed pages, of which there are as many at a time.
+    fn growth(&self, registry: &Registry) -> Result {
+        let pair = least(COUNT, || peers::page_pairs(COUNT))?;
+        self.time(fmt!("kernel_buddy_page_pair"), pair);
+        let mut pages = KBox::new(Pages::<GROWTH>::new(), GFP_KERNEL)?;
+        let [taken, given] = least_of_parts(GROWTH as u32, || {
+            let taken = timed(|| pages.take())?;
+            let given = timed(|| {
+                pages.give();
+                Ok(())
+            })?;
+            Ok([taken, given])
+        })?;
+        self.time(fmt!("kernel_buddy_page_taken"), taken);
+        self.time(fmt!("kernel_buddy_page_given"), given);
+        let arena = registry.open()?;
+        for pages in [1, 16, 256] {
+            let costs = GrowthCosts::measure(&arena, pages * PAGE_SIZE);
+            let Ok(costs) = costs else {
+                registry.close(&arena);
+                return costs.map(|_| ());
+            };
+            self.time(fmt!("kernel_grow_by_{pages}_a_page"), costs.grow);
+            self.time(fmt!("kernel_shrink_by_{pages}_a_page"), costs.trim);
+            let ratio = costs.grow.over(pair);
+            self.ratio(fmt!("kernel_grow_by_{pages}_over_buddy"), ratio, "1.3");
+        }
+        registry.close(&arena);
+        Ok(())
+    }
+}
+
+/// `bench`.
+pub(crate) struct Costs;
+
+impl View for Costs {
+    type Of = Registry;
+
+    fn room(_: &Registry) -> usize {
+        // All of it at once: it is measured once.
+        4 * PAGE_SIZE
+    }
+
+    fn show(registry: &Registry, out: &SeqFile) -> Result {
+        let table = Table(out);
+        table.time(
+            fmt!("kernel_lock_pair"),
+            least(COUNT, || peers::lock_pairs(COUNT))?,
+        );
+        for size in [64, 4096] {
+            let kmalloc = least(COUNT, || peers::kmalloc_pairs(size, COUNT))?;
+            table.time(fmt!("kernel_kmalloc_pair_{size}"), kmalloc);
+        }
+        table.slab(PAGE_SIZE as u32)?;
+        let slab = table.slab(64)?;
+        for size in [32, 64, 256, 2 << 10, 4 << 10, 64 << 10, 1 << 20] {
+            table.blocks(size, slab)?;
+        }
+        table.growth(registry)
+    }
+}
