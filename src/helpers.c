@@ -359,15 +359,14 @@ static struct {
 	struct list_lru members;
 	struct kmem_cache *cache;
 	struct shrinker *shrinker;
-	unsigned long (*count)(void *arena);
-	unsigned long (*scan)(void *arena, unsigned long pages);
+	const struct freelist_shrinking *ask;
 } shrinking;
 
 static enum lru_status add_count(struct list_head *item, struct list_lru_one *list, void *sum)
 {
 	struct freelist_member *member = container_of(item, struct freelist_member, list);
 
-	*(unsigned long *)sum += shrinking.count(member->arena);
+	*(unsigned long *)sum += shrinking.ask->count(member->arena);
 	return LRU_SKIP;
 }
 
@@ -385,7 +384,11 @@ static unsigned long shrink_count(struct shrinker *shrinker, struct shrink_contr
 /* Members with something to give, that cannot be freed as long as they are here. */
 struct held {
 	struct freelist_member *members[8];
-	unsigned int count;
+	unsigned int number;
+	unsigned long (*count)(void *arena);
+	unsigned long (*shrink)(void *arena, unsigned long pages);
+	/* The arena that is not meant. */
+	void *except;
 };
 
 static enum lru_status hold_member(struct list_head *item, struct list_lru_one *list, void *arg)
@@ -393,10 +396,11 @@ static enum lru_status hold_member(struct list_head *item, struct list_lru_one *
 	struct freelist_member *member = container_of(item, struct freelist_member, list);
 	struct held *held = arg;
 
-	if (held->count == ARRAY_SIZE(held->members) || !shrinking.count(member->arena))
+	if (held->number == ARRAY_SIZE(held->members) || member->arena == held->except ||
+	    !held->count(member->arena))
 		return LRU_SKIP;
 	atomic_inc(&member->busy);
-	held->members[held->count++] = member;
+	held->members[held->number++] = member;
 	/* The next one's turn, the next time. */
 	return LRU_ROTATE;
 }
@@ -407,11 +411,11 @@ static unsigned long shrink_held(struct held *held, unsigned long most)
 	unsigned long freed = 0;
 	unsigned int i;
 
-	for (i = 0; i < held->count; i++) {
+	for (i = 0; i < held->number; i++) {
 		struct freelist_member *member = held->members[i];
 
 		if (freed < most)
-			freed += shrinking.scan(member->arena, most - freed);
+			freed += held->shrink(member->arena, most - freed);
 		if (atomic_dec_and_test(&member->busy))
 			wake_up_var(&member->busy);
 	}
@@ -421,7 +425,7 @@ static unsigned long shrink_held(struct held *held, unsigned long most)
 static unsigned long shrink_scan(struct shrinker *shrinker, struct shrink_control *sc)
 {
 	unsigned long members = list_lru_shrink_count(&shrinking.members, sc);
-	struct held held = {};
+	struct held held = { .count = shrinking.ask->count, .shrink = shrinking.ask->shrink };
 	unsigned long freed;
 
 	/* Whoever may not enter file systems may hold what unmapping takes. */
@@ -447,7 +451,7 @@ static int shrink_before_kill(struct notifier_block *block, unsigned long event,
 	unsigned long *freed = arg, one;
 
 	do {
-		struct held held = {};
+		struct held held = { .count = shrinking.ask->count, .shrink = shrinking.ask->shrink };
 
 		list_lru_walk(&shrinking.members, hold_member, &held, ULONG_MAX);
 		one = shrink_held(&held, OOM_PAGES);
@@ -456,19 +460,56 @@ static int shrink_before_kill(struct notifier_block *block, unsigned long event,
 	return NOTIFY_OK;
 }
 
+struct spare {
+	void *except;
+	unsigned long pages;
+};
+
+static enum lru_status add_spare(struct list_head *item, struct list_lru_one *list, void *arg)
+{
+	struct freelist_member *member = container_of(item, struct freelist_member, list);
+	struct spare *spare = arg;
+
+	if (member->arena != spare->except)
+		spare->pages += shrinking.ask->count_spare(member->arena);
+	return LRU_SKIP;
+}
+
+/* How many pages arenas other than @arena would hand over. */
+unsigned long freelist_spare_count(void *arena)
+{
+	struct spare spare = { .except = arena };
+
+	list_lru_walk(&shrinking.members, add_spare, &spare, ULONG_MAX);
+	return spare.pages;
+}
+
+/* Makes them hand over at most @pages. Answers how many came. */
+unsigned long freelist_spare_take(void *arena, unsigned long pages)
+{
+	unsigned long taken = 0, one;
+
+	do {
+		struct held held = {
+			.count = shrinking.ask->count_spare,
+			.shrink = shrinking.ask->hand_over,
+			.except = arena,
+		};
+
+		list_lru_walk(&shrinking.members, hold_member, &held, ULONG_MAX);
+		one = shrink_held(&held, min(pages - taken, OOM_PAGES));
+		taken += one;
+	} while (one && taken < pages && !fatal_signal_pending(current));
+	return taken;
+}
+
 static struct notifier_block oom_block = {
 	.notifier_call = shrink_before_kill,
 };
 
-/*
- * Registers the shrinker. @count says how many pages an arena could give back,
- * under a spin lock; @scan makes it give at most so many, and may sleep.
- */
-int freelist_shrinker_register(unsigned long (*count)(void *arena),
-			       unsigned long (*scan)(void *arena, unsigned long pages))
+int freelist_shrinker_register(const struct freelist_shrinking *functions)
 {
-	shrinking.count = count;
-	shrinking.scan = scan;
+	shrinking.ask = functions;
 	shrinking.cache = KMEM_CACHE(freelist_member, SLAB_ACCOUNT);
 	if (!shrinking.cache)
 		return -ENOMEM;

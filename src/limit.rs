@@ -58,6 +58,9 @@ impl Limits {
 pub(crate) struct Limit {
     bytes: u64,
     taken: Taken,
+    /// Who was refused since it was last told that others have free memory: no arena (0), the one of
+    /// this number, or [`SEVERAL`].
+    refused: Atomic<u64>,
     next_sleeper: Atomic<u64>,
     /// Who sleeps until there is more of it.
     #[pin]
@@ -65,6 +68,9 @@ pub(crate) struct Limit {
     /// Who polls an arena, which may have been refused because of this limit.
     poll: PollQueue,
 }
+
+/// More than one arena.
+const SEVERAL: u64 = u64::MAX;
 
 /// Bytes that are taken.
 struct Taken(Atomic<u64>);
@@ -83,6 +89,7 @@ impl Limit {
             pin_init!(Self {
                 bytes,
                 taken: Taken(Atomic::new(0)),
+                refused: Atomic::new(0),
                 next_sleeper: Atomic::new(0),
                 sleepers <- new_spinlock!(RBTree::new(), "freelist_sleepers"),
                 poll,
@@ -134,6 +141,33 @@ impl Limit {
             return;
         }
         self.taken.0.fetch_sub(bytes, Relaxed);
+        self.call();
+    }
+
+    /// An arena is going to be refused, unless it finds free memory in others: from now on those that
+    /// come to have some say so by [`Limit::call`].
+    pub(crate) fn refuse(&self, arena: u64) {
+        match self.refused.cmpxchg(0, arena, Relaxed) {
+            Err(other) if other != arena => self.refused.store(SEVERAL, Relaxed),
+            _ => {}
+        }
+    }
+
+    /// Whether free memory of `arena` would be of use to another one.
+    #[inline]
+    pub(crate) fn is_wanted_from(&self, arena: u64) -> bool {
+        let refused = self.refused.load(Relaxed);
+        refused != 0 && refused != arena
+    }
+
+    /// Whether somebody sleeps until there is more of it, or polls.
+    pub(crate) fn has_listeners(&self) -> bool {
+        !self.poll.is_idle() || self.sleepers.lock().values().next().is_some()
+    }
+
+    /// Some arena has free memory: wakes who sleeps or polls, to take it. Not the caller.
+    pub(crate) fn call(&self) {
+        self.refused.store(0, Relaxed);
         let caller = current!().as_ptr();
         for sleeping in self.sleepers.lock().values_mut() {
             if sleeping.task.as_ptr() != caller {

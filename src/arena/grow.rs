@@ -28,6 +28,7 @@ use crate::{
         Page,
         Supply, //
     },
+    shrinker, //
 };
 use core::slice::from_mut;
 use kernel::{
@@ -39,6 +40,26 @@ use kernel::{
 #[must_use]
 struct Promise {
     bytes: u64,
+}
+
+/// What stops a block from getting its pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Short {
+    /// The request may not grow, and less is free than it seemed.
+    Memory,
+    /// The arena's own limit.
+    Own,
+    /// The limit of all arenas, beyond which the block would take so many pages.
+    Shared(u64),
+}
+
+impl From<Short> for Error {
+    fn from(short: Short) -> Self {
+        match short {
+            Short::Memory => ENOMEM,
+            Short::Own | Short::Shared(_) => edquot(),
+        }
+    }
 }
 
 /// Pages that reserved blocks miss.
@@ -61,19 +82,7 @@ impl Arena {
     ) -> Result {
         while pending.missing() > 0 {
             let promise = match self.promise(pending, request.grow) {
-                // Free memory is of no use to it, but its room is, unless it is set aside.
-                Err(error) if error == edquot() && request.fresh && self.waiters() == 0 => {
-                    let missing = pending.missing().into();
-                    // What somebody waits for is not to be given up.
-                    let waited = self.waiters() > 0;
-                    if waited
-                        || ffi::fatal_signal()
-                        || self.give_up(missing, 0, Patience::Wait) == 0
-                    {
-                        return Err(edquot());
-                    }
-                    continue;
-                }
+                Err(short) if self.make_room(short, pending, request) => continue,
                 promise => promise?,
             };
             if request.fresh {
@@ -214,9 +223,32 @@ impl Arena {
         Ok(())
     }
 
+    /// Makes room under the limits where there is free memory that stands in the way: the arena's own,
+    /// for a request that has no use for it, or that of others. Says whether there is some more. May
+    /// sleep.
+    fn make_room(&self, short: Short, pending: &Pending, request: &Request) -> bool {
+        if short == Short::Memory || ffi::fatal_signal() {
+            return false;
+        }
+        // What somebody waits for is not to be given up.
+        if request.fresh && self.waiters() == 0 {
+            let missing = pending.missing().into();
+            if self.give_up(missing, 0, Patience::Wait) > 0 {
+                return true;
+            }
+        }
+        let Short::Shared(pages) = short else {
+            return false;
+        };
+        // Before the look, so that nothing is missed after it.
+        self.shared_limit.refuse(self.id);
+        // Nothing is taken in vain.
+        shrinker::spare_elsewhere(self) >= pages && shrinker::take_elsewhere(self, pages) > 0
+    }
+
     /// Decides how many of the pages that a block misses are to be new, and reserves room for them
     /// under both limits.
-    fn promise(&self, pending: &Pending, grow: bool) -> Result<Promise> {
+    fn promise(&self, pending: &Pending, grow: bool) -> Result<Promise, Short> {
         let missing = pending.missing();
         let mut state = self.state.lock();
         let free = if pending.is_movable() {
@@ -229,14 +261,14 @@ impl Arena {
             return if least == 0 {
                 Ok(Promise { bytes: 0 })
             } else {
-                Err(ENOMEM)
+                Err(Short::Memory)
             };
         }
         let held = state.engine.held_bytes() + state.promised;
         let room = state.limit.saturating_sub(held) >> PAGE_SHIFT;
         let room = room.min(u64::from(missing)) as u32;
         if least > room {
-            return Err(edquot());
+            return Err(Short::Own);
         }
         let wanted = missing - state.engine.thrift(missing, state.promised);
         // Nothing is taken in vain, not even for a moment: somebody else might be refused for it.
@@ -247,7 +279,8 @@ impl Arena {
                 return Ok(Promise { bytes });
             }
         }
-        Err(edquot())
+        let beyond = u64::from(least).saturating_sub(self.shared_limit.room() >> PAGE_SHIFT);
+        Err(Short::Shared(beyond.max(1)))
     }
 
     /// Gives back what is left of a promise.

@@ -64,6 +64,20 @@ impl Arena {
         freed
     }
 
+    /// Pages that [`Arena::hand_over`] could give up: none, where somebody waits for them here.
+    pub(crate) fn spare(&self) -> u64 {
+        match self.waiters() {
+            0 => self.reclaimable(),
+            _ => 0,
+        }
+    }
+
+    /// Gives at most `most` free pages up for another arena, and waits for nobody. Gives how many went.
+    /// May sleep.
+    pub(crate) fn hand_over(&self, most: u64) -> u64 {
+        self.shrink(most.min(self.spare()))
+    }
+
     /// Takes at most `most` free pages, and at most a batch, for another place of the arena: their
     /// room is promised. Gives how many bytes, and in `pages` those that nobody else refers to.
     pub(super) fn take_to_move(&self, most: u32, pages: &mut Supply) -> u64 {

@@ -28,8 +28,10 @@ use crate::{
         KernelKit,
         Table, //
     },
+    shrinker, //
 };
 use kernel::{
+    page::PAGE_SHIFT,
     prelude::*,
     sync::aref::ARef,
     task::Task, //
@@ -264,12 +266,16 @@ impl Arena {
     /// the caller himself.
     #[inline]
     pub(super) fn call(&self, state: &mut State) {
-        if state.waiters.count() > 0 || state.refused.is_some() {
+        let wanted = self.shared_limit.is_wanted_from(self.id);
+        if state.waiters.count() > 0 || state.refused.is_some() || wanted {
             self.call_some(state);
         }
     }
 
     fn call_some(&self, state: &mut State) {
+        if self.shared_limit.is_wanted_from(self.id) {
+            self.offer(state);
+        }
         // Who begins to poll is in the queue before it takes the lock for its own look.
         let polled = state.refused.is_some() && !self.poll.is_idle();
         if state.waiters.count() == 0 && !polled {
@@ -293,8 +299,19 @@ impl Arena {
         for task in called.into_iter().flatten() {
             task.wake_up();
         }
-        if polled && self.could_serve_refused(state) {
+        if polled && self.could_serve_refused(state, 0) {
             self.poll.wake();
+        }
+    }
+
+    /// Another arena was refused by the limit that they share: tells it if there is free memory here,
+    /// that nobody waits for.
+    #[cold]
+    fn offer(&self, state: &mut State) {
+        state.engine.drain(&mut KernelKit::default());
+        let has = state.engine.run_pages() > 0 && state.waiters.count() == 0;
+        if has || !self.shared_limit.has_listeners() {
+            self.shared_limit.call();
         }
     }
 
@@ -305,11 +322,16 @@ impl Arena {
 
     /// Bytes of new pages that the limits allow.
     fn room(&self, state: &State) -> u64 {
+        self.room_with(state, 0)
+    }
+
+    /// The same with what other arenas would hand over.
+    fn room_with(&self, state: &State, elsewhere: u64) -> u64 {
         let held = state.engine.held_bytes() + state.promised;
         state
             .limit
             .saturating_sub(held)
-            .min(self.shared_limit.room())
+            .min(self.shared_limit.room().saturating_add(elsewhere))
     }
 
     fn remember_refused(&self, request: &Request) {
@@ -320,13 +342,14 @@ impl Arena {
         }
     }
 
-    /// Whether what was refused could be served now.
-    fn could_serve_refused(&self, state: &mut State) -> bool {
+    /// Whether what was refused could be served now, with free memory `elsewhere`, in bytes, that other
+    /// arenas would hand over.
+    fn could_serve_refused(&self, state: &mut State, elsewhere: u64) -> bool {
         let Some(refused) = state.refused else {
             return false;
         };
         let request = state.admitted(&refused, false, None);
-        let room = self.room(state);
+        let room = self.room_with(state, elsewhere);
         state
             .engine
             .could_serve(&request, room, &mut KernelKit::default())
@@ -336,7 +359,15 @@ impl Arena {
     /// is as long as none was.
     pub(crate) fn is_ready(&self) -> bool {
         let mut state = self.state.lock();
-        let ready = state.refused.is_none() || self.could_serve_refused(&mut state);
+        let mut ready = state.refused.is_none() || self.could_serve_refused(&mut state, 0);
+        if !ready && self.could_serve_refused(&mut state, u64::MAX) {
+            // Only other arenas have room for it. Before the look, so that nothing is missed after it.
+            self.shared_limit.refuse(self.id);
+            drop(state);
+            let elsewhere = shrinker::spare_elsewhere(self) << PAGE_SHIFT;
+            state = self.state.lock();
+            ready = state.refused.is_none() || self.could_serve_refused(&mut state, elsewhere);
+        }
         if ready {
             state.refused = None;
         }

@@ -34,6 +34,7 @@ suite!("freelist_limits":
     limits_of_a_read_only_arena_are_ebadf,
     a_limit_is_one_arenas_alone,
     all_arenas_share_the_modules_limit,
+    what_is_free_in_another_arena_is_handed_over_at_the_modules_limit,
     an_arenas_own_limit_does_not_lift_the_modules,
     a_span_bounds_offsets_mappings_and_releases,
     a_full_span_is_enospc,
@@ -308,6 +309,25 @@ fn all_arenas_share_the_modules_limit() {
     // And what one gives back at its end.
     drop(one);
     more_than_half(&two, limit);
+}
+
+fn what_is_free_in_another_arena_is_handed_over_at_the_modules_limit() {
+    let limit = shared_limit();
+    let (one, two) = (arena(), arena());
+    let kept = alloc(&one, MIB);
+    let view = View::shared(&one, kept.offset, MIB as usize);
+    view.set_bytes(0, b"kept");
+    let block = more_than_half(&one, limit);
+    refused(two.alloc(limit / 2 + MIB, DEFAULT), Errno::EDQUOT);
+    free(&one, block);
+    let held = stat(&one).held_bytes;
+    more_than_half(&two, limit);
+    let given = held - stat(&one).held_bytes;
+    assert_eq!(stat(&one).shrinks, given / page());
+    // What was wanted, not all that was free, and nothing that is live.
+    let all = stat(&one).held_bytes + stat(&two).held_bytes;
+    assert!((limit - MIB..=limit).contains(&all), "{all} of {limit}");
+    assert_eq!(view.bytes(0, 4), b"kept");
 }
 
 fn an_arenas_own_limit_does_not_lift_the_modules() {
