@@ -2,10 +2,14 @@
 
 //! Tables of what the tests have shown.
 
+mod bench;
 mod coverage;
+mod figure;
 mod peers;
+mod plot;
 mod points;
 mod profile;
+mod report;
 mod trust;
 
 use std::fs;
@@ -28,6 +32,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
+    /// What the benchmarks have printed: tables, build/bench.json, and plots. The status says
+    /// nothing of what was measured.
+    Bench {
+        /// Where plots are put.
+        #[arg(long, value_name = "DIR")]
+        plots: PathBuf,
+        /// What they printed.
+        #[arg(required = true)]
+        printed: Vec<PathBuf>,
+    },
     /// How much of the engine a run of its tests has reached, by what llvm-cov has exported.
     Coverage {
         /// Its summary, JSON.
@@ -63,6 +77,13 @@ enum What {
 fn main() -> Result<ExitCode> {
     let Cli { top, what } = Cli::parse();
     match what {
+        What::Bench { plots, printed } => {
+            let bench = bench::Bench::read(&top, &printed)?;
+            let path = top.join("build/bench.json");
+            fs::write(&path, bench.json()?).with_context(|| path.display().to_string())?;
+            bench.plot(&plots)?;
+            print!("{bench}");
+        }
         What::Coverage { summary } => print!("{}", coverage::Coverage::read(&summary)?),
         What::Peers { figures } => {
             let peers = peers::Peers::read(&top)?;
@@ -82,9 +103,10 @@ fn main() -> Result<ExitCode> {
             print!("{}", profile::Profile::read(&symbols, &addresses)?);
         }
         What::Trust => {
-            let report = trust::Report::read(&top)?;
+            let report = trust::read(&top)?;
             let path = top.join("build/trust.json");
-            fs::write(&path, report.json()?).with_context(|| path.display().to_string())?;
+            fs::write(&path, report::json(&report.lines)?)
+                .with_context(|| path.display().to_string())?;
             print!("{report}");
             if !report.holds() {
                 return Ok(ExitCode::FAILURE);
