@@ -56,7 +56,7 @@ use crate::uapi::{freelist_limit as Limit, freelist_stat as Stat};
 
 pub(crate) use cache::Cache;
 use central::{Central, NotLive, Source};
-use class::{Class, MOST_CACHED, SLAB_BYTES};
+use class::{Class, Place, MIN_BYTES, MOST_CACHED, SLAB_BYTES};
 pub use global::Global;
 pub(crate) use slab::Slab;
 pub use slice::{Buffer, Slice};
@@ -170,6 +170,16 @@ impl Heap {
         self.0.alloc(layout, Content::Any)
     }
 
+    /// As [`Heap::alloc`], for allocators whose answer is an address: where there is no block it
+    /// is what `failed` makes of the error, as a rule null.
+    #[inline]
+    pub fn alloc_or(&self, layout: Layout, failed: impl FnOnce(Error) -> *mut u8) -> *mut u8 {
+        match self.0.kept(layout) {
+            Some(block) => block.as_ptr(),
+            None => self.0.alloc_elsewhere(layout, failed),
+        }
+    }
+
     /// As [`Heap::alloc`], and its first `layout.size()` bytes are zero.
     ///
     /// # Errors
@@ -233,17 +243,6 @@ impl Heap {
         if !self.0.free(block) {
             self.0.misused(self.0.offset(block));
         }
-    }
-
-    /// As [`Heap::free`], where `block` may be another allocator's: `false` then.
-    ///
-    /// # Safety
-    ///
-    /// `block` is a live block of this heap, and is not used afterwards, or does not
-    /// lie in its arena.
-    #[inline]
-    unsafe fn free_own(&self, block: NonNull<u8>) -> bool {
-        self.0.free(block)
     }
 
     /// Bytes that belong to the block, at least as many as were asked for; `None`
@@ -317,13 +316,15 @@ impl fmt::Debug for Heap {
 impl Shared {
     #[inline]
     fn alloc(&self, layout: Layout, content: Content) -> Result<NonNull<u8>> {
-        let bytes = layout.size().max(layout.align());
-        let Some(class) = Class::of(bytes) else {
-            return self.alloc_large(bytes, layout.align(), content);
-        };
-        let block = match local::with(self.id, |cache| cache.pop(class)) {
-            Some(Some(offset)) => self.at(offset),
-            _ => self.refill(class)?,
+        let block = match self.kept(layout) {
+            Some(block) => block,
+            None => {
+                let bytes = layout.size().max(layout.align());
+                match Class::of(bytes) {
+                    Some(class) => self.refill(class)?,
+                    None => return self.alloc_large(bytes, layout.align(), content),
+                }
+            }
         };
         if content == Content::Zeros {
             // SAFETY: The block is new, and has as many bytes.
@@ -332,29 +333,52 @@ impl Shared {
         Ok(block)
     }
 
+    /// A block that this thread keeps, which is what most requests come to.
+    #[inline]
+    fn kept(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let bytes = match layout.align() {
+            // As every block is; none of no bytes, which is another's business.
+            ..=MIN_BYTES => layout.size(),
+            align => layout.size().max(align),
+        };
+        let place = Place::of(bytes)?;
+        local::with(self.id, |cache| cache.pop(place))?
+    }
+
+    /// A block that this thread does not keep, or what `failed` says.
+    #[cold]
+    #[inline(never)]
+    fn alloc_elsewhere(&self, layout: Layout, failed: impl FnOnce(Error) -> *mut u8) -> *mut u8 {
+        let block = self.alloc(layout, Content::Any);
+        block.map_or_else(failed, NonNull::as_ptr)
+    }
+
     /// A block of a class of which this thread keeps none, or where it keeps those
     /// of another heap at hand.
     #[cold]
     #[inline(never)]
     fn refill(&self, class: Class) -> Result<NonNull<u8>> {
         self.must_be_here()?;
-        let offset = self.or_relieved(|| {
+        self.or_relieved(|| {
             local::attached(self, |cache| {
-                if let Some(offset) = cache.pop(class) {
-                    return Ok(offset);
+                if let Some(block) = cache.pop(class.place()) {
+                    return Ok(block);
                 }
                 let mut blocks = [0; MOST_CACHED / 2];
                 let blocks = &mut blocks[..class.most_cached() / 2];
                 let count = self.take(class, blocks)?;
-                cache.fill(class, &blocks[1..count]);
-                Ok(blocks[0])
+                cache.fill(
+                    class,
+                    blocks[1..count].iter().map(|offset| self.at(*offset)),
+                );
+                Ok(self.at(blocks[0]))
             })
             .unwrap_or_else(|| {
                 let mut block = [0];
-                self.take(class, &mut block).map(|_| block[0])
+                self.take(class, &mut block)?;
+                Ok(self.at(block[0]))
             })
-        })?;
-        Ok(self.at(offset))
+        })
     }
 
     fn take(&self, class: Class, into: &mut [usize]) -> Result<usize> {
@@ -390,42 +414,51 @@ impl Shared {
     /// Takes all out of a cache.
     fn empty(&self, cache: &Cache) {
         for class in Class::all() {
-            let mut offsets = [0; MOST_CACHED];
-            let count = cache.take_oldest(class, MOST_CACHED, &mut offsets);
-            self.put(class, &offsets[..count]);
+            self.put_oldest(cache, class, MOST_CACHED);
         }
+    }
+
+    /// Takes the `count` blocks of a class out of a cache that came first.
+    fn put_oldest(&self, cache: &Cache, class: Class, count: usize) {
+        let mut blocks = [ptr::null_mut(); MOST_CACHED];
+        let count = cache.take_oldest(class, count, &mut blocks);
+        let offsets = blocks.map(|block| self.offset_of(block));
+        self.put(class, &offsets[..count]);
     }
 
     /// Takes a block back; `false` if it does not lie in the arena.
     #[inline]
     fn free(&self, block: NonNull<u8>) -> bool {
         let offset = self.offset(block);
-        match self.table.unit(offset) {
-            Some(Unit::Slab(class)) => {
-                if local::with(self.id, |cache| cache.push(class, offset)) != Some(true) {
-                    self.spill(class, offset);
-                }
-            }
-            Some(_) => self.free_large(offset),
-            None => return false,
+        let Some(place) = self.table.place(offset) else {
+            return false;
+        };
+        if local::with(self.id, |cache| cache.push(place, block)) != Some(true) {
+            self.free_elsewhere(block, offset);
         }
         true
     }
 
-    /// Takes a block back of which this thread has enough, or where it keeps
-    /// those of another heap at hand; or what is none.
+    /// Takes a block back that this thread cannot keep.
     #[cold]
     #[inline(never)]
-    fn spill(&self, class: Class, offset: usize) {
+    fn free_elsewhere(&self, block: NonNull<u8>, offset: usize) {
+        match self.table.unit(offset) {
+            Some(Unit::Slab(class)) => self.spill(class, block, offset),
+            _ => self.free_large(offset),
+        }
+    }
+
+    /// Takes a block back of which this thread has enough, or where it keeps
+    /// those of another heap at hand; or what is none.
+    fn spill(&self, class: Class, block: NonNull<u8>, offset: usize) {
         if offset % class.bytes() != 0 {
             self.misused(offset);
         }
         let kept = local::attached(self, |cache| {
-            if !cache.push(class, offset) {
-                let mut offsets = [0; MOST_CACHED];
-                let count = cache.take_oldest(class, class.most_cached() / 2, &mut offsets);
-                self.put(class, &offsets[..count]);
-                cache.push(class, offset);
+            if !cache.push(class.place(), block) {
+                self.put_oldest(cache, class, class.most_cached() / 2);
+                cache.push(class.place(), block);
             }
         });
         if kept.is_none() {
@@ -515,8 +548,13 @@ impl Shared {
     /// The offset of an address: beyond the mapping for one that is not in it.
     #[inline]
     fn offset(&self, address: NonNull<u8>) -> usize {
+        self.offset_of(address.as_ptr())
+    }
+
+    #[inline]
+    fn offset_of(&self, address: *mut u8) -> usize {
         let base = self.mapping.as_ptr().addr().get();
-        address.addr().get().wrapping_sub(base)
+        address.addr().wrapping_sub(base)
     }
 }
 

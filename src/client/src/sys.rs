@@ -251,7 +251,7 @@ pub(crate) unsafe trait Zeros {}
 unsafe impl Zeros for AtomicU32 {}
 // SAFETY: All its fields are atomic numbers.
 unsafe impl Zeros for Slab {}
-// SAFETY: All its fields are cells of numbers.
+// SAFETY: All its fields are cells of numbers and of pointers that may be null.
 unsafe impl Zeros for Cache {}
 
 /// What a forked child finds in memory.
@@ -295,6 +295,10 @@ impl<T: Zeros> Anonymous<T> {
         // INVARIANT: The kernel mapped zeros for us, of `len` values, at a
         // page's start, which is aligned enough for every type.
         let new = Self { base, len };
+        // Few of the values are used as a rule: a huge page of them would cost 2 MiB, and as
+        // much zeroing. Where there are none, it is refused.
+        // SAFETY: The range is ours, and this changes nothing that can be read in it.
+        let _ = unsafe { madvise(base.cast(), bytes.get(), MmapAdvise::MADV_NOHUGEPAGE) };
         if fork == Fork::Wipe {
             // SAFETY: The range is ours, and this changes nothing in this process.
             unsafe { madvise(base.cast(), bytes.get(), MmapAdvise::MADV_WIPEONFORK) }?;

@@ -94,7 +94,9 @@ pub unsafe extern "C" fn freelist_malloc(heap: *const Heap, size: usize) -> *mut
     // SAFETY: It is open, says the caller.
     let heap = unsafe { &*heap };
     match layout(size, ALIGN) {
-        Some(layout) => address(heap.alloc(layout)),
+        Some(layout) => heap
+            .alloc_or(layout, |error| or(Err(error), ptr::null_mut()))
+            .cast(),
         None => ptr::null_mut(),
     }
 }

@@ -1,83 +1,99 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What one thread keeps of free small blocks: a stack of offsets a class.
+//! What one thread keeps of free small blocks: a stack of addresses a class.
 //!
 //! The links are not in the blocks, so that what a program writes into a block
 //! that it gave back leads nobody astray.
 
 use std::cell::Cell;
+use std::hint;
+#[cfg(test)]
+use std::ptr;
+use std::ptr::NonNull;
 
-use super::class::{Class, CLASSES, MOST_CACHED};
+use super::class::{Class, Place, MOST_CACHED, PLACES};
 
-/// Free blocks of one class, as a stack of offsets in the arena: the last one that
-/// came is the first that goes, as it is the likeliest to be in the CPU's caches.
-/// Its size is a power of 2, which is quick to find.
+/// Free blocks of one class, as a stack: the last one that came is the first that
+/// goes, as it is the likeliest to be in the CPU's caches. Its size is a power of 2,
+/// which is quick to find.
+///
+/// # Invariants
+///
+/// The first `len` of `blocks` are not null.
 struct Magazine {
     /// Blocks that are kept.
     len: Cell<usize>,
     /// Blocks that may be kept; 0 in a forked child.
     most: Cell<usize>,
-    /// Bits that are 0 in every block's offset.
+    /// Bits that are 0 in every block's address.
     below: Cell<usize>,
-    offsets: [Cell<usize>; MOST_CACHED],
+    blocks: [Cell<*mut u8>; MOST_CACHED],
 }
 
-/// A thread's free blocks, by class. All zeros is a cache that is empty, and
-/// takes nothing.
+/// A thread's free blocks, by class; the place of no class keeps none. All zeros is
+/// a cache that is empty, and takes nothing.
 pub(crate) struct Cache {
-    magazines: [Magazine; CLASSES],
+    magazines: [Magazine; PLACES],
 }
 
 impl Cache {
     /// Lets it take blocks.
     pub(crate) fn open(&self) {
         for class in Class::all() {
-            let magazine = self.magazine(class);
+            let magazine = self.magazine(class.place());
             magazine.most.set(class.most_cached());
             magazine.below.set(class.bytes() - 1);
         }
     }
 
     #[inline]
-    fn magazine(&self, class: Class) -> &Magazine {
-        &self.magazines[class.number()]
+    fn magazine(&self, place: Place) -> &Magazine {
+        &self.magazines[place.number()]
     }
 
     /// The block that came last.
     #[inline]
-    pub(crate) fn pop(&self, class: Class) -> Option<usize> {
-        let magazine = self.magazine(class);
+    pub(crate) fn pop(&self, place: Place) -> Option<NonNull<u8>> {
+        let magazine = self.magazine(place);
         let last = magazine.len.get().wrapping_sub(1);
-        let offset = magazine.offsets.get(last)?.get();
+        let block = magazine.blocks.get(last)?.get();
         magazine.len.set(last);
-        Some(offset)
+        // SAFETY: By the invariant. It is said twice, so that no caller looks again.
+        Some(unsafe {
+            hint::assert_unchecked(!block.is_null());
+            NonNull::new_unchecked(block)
+        })
     }
 
     /// Keeps a block; `false` when there are as many as there may be, or when no
-    /// block of the class begins at such an offset.
+    /// block of the class begins at such an address.
     #[inline]
-    pub(crate) fn push(&self, class: Class, offset: usize) -> bool {
-        let magazine = self.magazine(class);
+    pub(crate) fn push(&self, place: Place, block: NonNull<u8>) -> bool {
+        let magazine = self.magazine(place);
         let len = magazine.len.get();
-        if len >= magazine.most.get() || offset & magazine.below.get() != 0 {
+        if len >= magazine.most.get() || block.addr().get() & magazine.below.get() != 0 {
             return false;
         }
-        let Some(place) = magazine.offsets.get(len) else {
+        let Some(last) = magazine.blocks.get(len) else {
             return false;
         };
-        place.set(offset);
+        // INVARIANT: The new one is not null.
+        last.set(block.as_ptr());
         magazine.len.set(len + 1);
         true
     }
 
     /// Keeps blocks, of which the first will go first, as far as there is room in
     /// a magazine that is empty.
-    pub(crate) fn fill(&self, class: Class, blocks: &[usize]) {
-        let magazine = self.magazine(class);
-        for (place, offset) in magazine.offsets.iter().zip(blocks.iter().rev()) {
-            place.set(*offset);
+    pub(crate) fn fill(&self, class: Class, blocks: impl DoubleEndedIterator<Item = NonNull<u8>>) {
+        let magazine = self.magazine(class.place());
+        let mut len = 0;
+        for (place, block) in magazine.blocks.iter().zip(blocks.rev()) {
+            place.set(block.as_ptr());
+            len += 1;
         }
-        magazine.len.set(blocks.len().min(MOST_CACHED));
+        // INVARIANT: So many were just filled.
+        magazine.len.set(len);
     }
 
     /// Takes the `count` blocks out that came first, or all that there are, and
@@ -86,17 +102,18 @@ impl Cache {
         &self,
         class: Class,
         count: usize,
-        into: &mut [usize; MOST_CACHED],
+        into: &mut [*mut u8; MOST_CACHED],
     ) -> usize {
-        let Magazine { len, offsets, .. } = self.magazine(class);
-        let blocks = &offsets[..len.get()];
+        let Magazine { len, blocks, .. } = self.magazine(class.place());
+        let blocks = &blocks[..len.get()];
         let count = count.min(blocks.len());
-        for (place, offset) in into.iter_mut().zip(&blocks[..count]) {
-            *place = offset.get();
+        for (place, block) in into.iter_mut().zip(&blocks[..count]) {
+            *place = block.get();
         }
-        for (place, offset) in blocks.iter().zip(&blocks[count..]) {
-            place.set(offset.get());
+        for (place, block) in blocks.iter().zip(&blocks[count..]) {
+            place.set(block.get());
         }
+        // INVARIANT: What is left came from the first ones.
         len.set(blocks.len() - count);
         count
     }
@@ -110,7 +127,7 @@ impl Default for Cache {
                 len: Cell::new(0),
                 most: Cell::new(0),
                 below: Cell::new(0),
-                offsets: [const { Cell::new(0) }; MOST_CACHED],
+                blocks: [const { Cell::new(ptr::null_mut()) }; MOST_CACHED],
             }),
         };
         cache.open();
@@ -121,23 +138,41 @@ impl Default for Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroUsize;
+
+    /// A block at this address, which nobody looks into.
+    fn block(address: usize) -> NonNull<u8> {
+        NonNull::dangling().with_addr(NonZeroUsize::new(address).unwrap())
+    }
+
+    fn addresses(blocks: &[*mut u8]) -> Vec<usize> {
+        blocks.iter().map(|block| block.addr()).collect()
+    }
+
+    fn push(cache: &Cache, class: Class, address: usize) -> bool {
+        cache.push(class.place(), block(address))
+    }
+
+    fn pop(cache: &Cache, class: Class) -> Option<usize> {
+        cache.pop(class.place()).map(|block| block.addr().get())
+    }
 
     #[test]
     fn the_last_block_that_came_goes_first() {
         let (cache, class) = (Cache::default(), Class::of(64).unwrap());
-        assert_eq!(cache.pop(class), None);
-        assert!(cache.push(class, 64) && cache.push(class, 128));
-        assert_eq!(cache.pop(class), Some(128));
-        assert_eq!(cache.pop(class), Some(64));
-        assert_eq!(cache.pop(class), None);
+        assert_eq!(pop(&cache, class), None);
+        assert!(push(&cache, class, 64) && push(&cache, class, 128));
+        assert_eq!(pop(&cache, class), Some(128));
+        assert_eq!(pop(&cache, class), Some(64));
+        assert_eq!(pop(&cache, class), None);
     }
 
     #[test]
     fn no_class_takes_more_than_it_may() {
         let cache = Cache::default();
         for class in Class::all() {
-            let blocks = (0..1000).map(|number| number * class.bytes());
-            let taken = blocks.filter(|offset| cache.push(class, *offset));
+            let blocks = (1..1000).map(|number| number * class.bytes());
+            let taken = blocks.filter(|address| push(&cache, class, *address));
             assert_eq!(taken.count(), class.most_cached());
         }
     }
@@ -145,37 +180,42 @@ mod tests {
     #[test]
     fn those_that_came_first_are_taken_out_first() {
         let (cache, class) = (Cache::default(), Class::of(4096).unwrap());
-        for number in 0..7 {
-            assert!(cache.push(class, number << 12));
+        for number in 1..8 {
+            assert!(push(&cache, class, number << 12));
         }
-        let mut out = [0; MOST_CACHED];
+        let mut out = [ptr::null_mut(); MOST_CACHED];
         assert_eq!(cache.take_oldest(class, 3, &mut out), 3);
-        assert_eq!(out[..3], [0, 1 << 12, 2 << 12]);
-        assert_eq!(cache.pop(class), Some(6 << 12));
+        assert_eq!(addresses(&out[..3]), [1 << 12, 2 << 12, 3 << 12]);
+        assert_eq!(pop(&cache, class), Some(7 << 12));
         assert_eq!(cache.take_oldest(class, 99, &mut out), 3);
-        assert_eq!(out[..3], [3 << 12, 4 << 12, 5 << 12]);
-        assert_eq!(cache.pop(class), None);
+        assert_eq!(addresses(&out[..3]), [4 << 12, 5 << 12, 6 << 12]);
+        assert_eq!(pop(&cache, class), None);
     }
 
     #[test]
-    fn an_offset_where_no_block_begins_is_not_taken() {
+    fn an_address_where_no_block_begins_is_not_taken() {
         let cache = Cache::default();
         for class in Class::all() {
-            assert!(!cache.push(class, class.bytes() / 2));
-            assert!(!cache.push(class, class.bytes() + 1));
-            assert!(cache.push(class, 3 * class.bytes()));
+            assert!(!push(&cache, class, class.bytes() / 2));
+            assert!(!push(&cache, class, class.bytes() + 1));
+            assert!(push(&cache, class, 3 * class.bytes()));
         }
+    }
+
+    #[test]
+    fn the_place_of_no_class_takes_nothing() {
+        assert!(!Cache::default().push(Place::of_bits(0), block(1 << 20)));
     }
 
     #[test]
     fn what_it_is_filled_with_goes_in_order() {
         let (cache, class) = (Cache::default(), Class::of(32).unwrap());
-        cache.fill(class, &[32, 64, 96]);
-        assert_eq!(cache.pop(class), Some(32));
-        assert!(cache.push(class, 320));
+        cache.fill(class, [32, 64, 96].map(block).into_iter());
+        assert_eq!(pop(&cache, class), Some(32));
+        assert!(push(&cache, class, 320));
         let rest = [320, 64, 96].map(Some);
-        assert_eq!([(); 3].map(|()| cache.pop(class)), rest);
-        assert_eq!(cache.pop(class), None);
+        assert_eq!([(); 3].map(|()| pop(&cache, class)), rest);
+        assert_eq!(pop(&cache, class), None);
     }
 
     #[test]
@@ -184,6 +224,6 @@ mod tests {
         for magazine in &cache.magazines {
             magazine.most.set(0);
         }
-        assert!(Class::all().all(|class| !cache.push(class, 0)));
+        assert!(Class::all().all(|class| !push(&cache, class, 1 << 20)));
     }
 }

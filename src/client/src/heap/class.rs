@@ -4,11 +4,15 @@
 
 /// The smallest block, as a shift.
 const MIN_SHIFT: u32 = 4;
+/// Bytes of the smallest block, to which every block is aligned.
+pub(crate) const MIN_BYTES: usize = 1 << MIN_SHIFT;
 /// The largest block that comes from a slab, as a shift.
 const MAX_SHIFT: u32 = 15;
 
 /// How many classes there are.
 pub(crate) const CLASSES: usize = (MAX_SHIFT - MIN_SHIFT + 1) as usize;
+/// How many [`Place`]s there are, a power of 2.
+pub(crate) const PLACES: usize = 16;
 /// Bytes of a slab, as a shift: as many pages as one page fault maps.
 pub(crate) const SLAB_SHIFT: u32 = 16;
 /// Bytes of a slab.
@@ -34,9 +38,7 @@ impl Class {
     /// The class of a request; `None` when it is none of bytes, or too large for a slab.
     #[inline]
     pub(crate) fn of(bytes: usize) -> Option<Self> {
-        // 0 wraps around, and is too large.
-        let last = bytes.wrapping_sub(1) | ((1 << MIN_SHIFT) - 1);
-        Self::numbered(last.ilog2() + 1 - MIN_SHIFT)
+        Self::numbered(Place::of(bytes)?.0.wrapping_sub(1))
     }
 
     /// The class with this number.
@@ -55,6 +57,12 @@ impl Class {
     #[inline]
     pub(crate) fn number(self) -> usize {
         self.0 as usize
+    }
+
+    /// Where a cache has it.
+    #[inline]
+    pub(crate) fn place(self) -> Place {
+        Place::of_bits(self.0 + 1)
     }
 
     /// The bytes of its blocks, as a shift.
@@ -77,6 +85,52 @@ impl Class {
     /// Blocks that a thread may keep: bounded in number and in bytes.
     pub(crate) fn most_cached(self) -> usize {
         (MOST_CACHED_BYTES >> self.shift()).min(MOST_CACHED)
+    }
+}
+
+/// A class, or 0 for none, in as few bits as that takes: what a block is of is looked up in one
+/// step.
+///
+/// # Invariants
+///
+/// It is below [`PLACES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place(u32);
+
+const _: () = assert!(CLASSES < PLACES);
+
+/// The places of requests that end in one of so many of the smallest blocks: to look there is fewer
+/// instructions than to find the highest bit.
+static PLACE_OF: [u8; 1 << (MAX_SHIFT - MIN_SHIFT)] = {
+    let mut places = [1; 1 << (MAX_SHIFT - MIN_SHIFT)];
+    let mut at = 1;
+    while at < places.len() {
+        places[at] = at.ilog2() as u8 + 2;
+        at += 1;
+    }
+    places
+};
+
+impl Place {
+    /// The class of a request; `None` when it is none of bytes, or too large for a slab.
+    #[inline]
+    pub(crate) fn of(bytes: usize) -> Option<Self> {
+        // 0 wraps around, and is too large.
+        let place = PLACE_OF.get(bytes.wrapping_sub(1) >> MIN_SHIFT)?;
+        Some(Self::of_bits((*place).into()))
+    }
+
+    /// What the lowest bits of a number say.
+    #[inline]
+    pub(crate) fn of_bits(number: u32) -> Self {
+        // INVARIANT: It is a power of 2 of which one less is left.
+        Self(number & (PLACES as u32 - 1))
+    }
+
+    /// It as a number, below [`PLACES`].
+    #[inline]
+    pub(crate) fn number(self) -> usize {
+        self.0 as usize & (PLACES - 1)
     }
 }
 

@@ -6,10 +6,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{self, Write};
 use std::process;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use super::Heap;
+use super::{Content, Heap, Shared};
 use crate::error::Error;
 
 /// A [`Heap`] as the allocator of a whole program, which does not fork:
@@ -40,6 +40,13 @@ pub struct Global;
 
 static HEAP: OnceLock<Heap> = OnceLock::new();
 
+/// That heap once more, as one word that is quick to look at.
+///
+/// # Invariants
+///
+/// It is null, or what [`HEAP`] has, which is never dropped.
+static AT_HAND: AtomicPtr<Shared> = AtomicPtr::new(ptr::null_mut());
+
 impl Global {
     /// The heap, for its counters; `None` while nothing was asked for.
     pub fn heap() -> Option<&'static Heap> {
@@ -47,18 +54,32 @@ impl Global {
     }
 }
 
+/// The heap, if it is open.
+#[inline]
+fn at_hand() -> Option<&'static Shared> {
+    // SAFETY: By the invariant it is for ever there if it is not null, and only shared references
+    // are given out; who made it did so before it was stored.
+    unsafe { AT_HAND.load(Ordering::Acquire).as_ref() }
+}
+
 /// The heap, opened if nobody did or does. `None` meanwhile: to open it takes
 /// memory too.
-#[cold]
-#[inline(never)]
-fn opened() -> Option<&'static Heap> {
+fn opened() -> Option<&'static Shared> {
     static BEGUN: AtomicBool = AtomicBool::new(false);
 
+    if let Some(heap) = at_hand() {
+        return Some(heap);
+    }
     if BEGUN.swap(true, Ordering::Relaxed) {
-        return HEAP.get();
+        return None;
     }
     match Heap::open() {
-        Ok(heap) => Some(HEAP.get_or_init(|| heap)),
+        Ok(heap) => {
+            let heap = HEAP.get_or_init(|| heap);
+            // INVARIANT: It is what `HEAP` has.
+            AT_HAND.store(Arc::as_ptr(&heap.0).cast_mut(), Ordering::Release);
+            Some(&heap.0)
+        }
         Err(error) => {
             // A closed stderr is no reason to go on.
             let _ = writeln!(io::stderr(), "freelist: no memory: {error}");
@@ -67,18 +88,27 @@ fn opened() -> Option<&'static Heap> {
     }
 }
 
-#[inline]
-fn heap() -> Option<&'static Heap> {
-    HEAP.get().or_else(opened)
-}
-
 /// A block's address, or null.
-#[inline]
 fn address(block: crate::Result<NonNull<u8>>, forked: impl FnOnce() -> *mut u8) -> *mut u8 {
     match block {
         Ok(block) => block.as_ptr(),
         Err(Error::Forked) => forked(),
         Err(_) => ptr::null_mut(),
+    }
+}
+
+/// A block that this thread does not keep.
+///
+/// # Safety
+///
+/// As [`GlobalAlloc::alloc`].
+#[inline(never)]
+unsafe fn alloc_elsewhere(layout: Layout) -> *mut u8 {
+    // SAFETY: The caller's promise.
+    let system = || unsafe { System.alloc(layout) };
+    match opened() {
+        Some(heap) => address(heap.alloc(layout, Content::Any), system),
+        None => system(),
     }
 }
 
@@ -89,11 +119,10 @@ fn address(block: crate::Result<NonNull<u8>>, forked: impl FnOnce() -> *mut u8) 
 unsafe impl GlobalAlloc for Global {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: The caller's promise.
-        let system = || unsafe { System.alloc(layout) };
-        match heap() {
-            Some(heap) => address(heap.alloc(layout), system),
-            None => system(),
+        match at_hand().and_then(|heap| heap.kept(layout)) {
+            Some(block) => block.as_ptr(),
+            // SAFETY: The caller's promise.
+            None => unsafe { alloc_elsewhere(layout) },
         }
     }
 
@@ -101,17 +130,17 @@ unsafe impl GlobalAlloc for Global {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: The caller's promise.
         let system = || unsafe { System.alloc_zeroed(layout) };
-        match heap() {
-            Some(heap) => address(heap.alloc_zeroed(layout), system),
+        match opened() {
+            Some(heap) => address(heap.alloc(layout, Content::Zeros), system),
             None => system(),
         }
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let own = HEAP.get().zip(NonNull::new(block));
-        // SAFETY: It is a live block, says the caller, of this heap if it lies in it.
-        if !own.is_some_and(|(heap, block)| unsafe { heap.free_own(block) }) {
+        let own = at_hand().zip(NonNull::new(block));
+        // Of this heap if it lies in it: it is a live block, says the caller.
+        if !own.is_some_and(|(heap, block)| heap.free(block)) {
             // SAFETY: It is a live block, says the caller, and no heap's.
             unsafe { System.dealloc(block, layout) };
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use nix::errno::Errno;
 
-use super::class::{Class, SLAB_SHIFT};
+use super::class::{Class, Place, PLACES, SLAB_SHIFT};
 use crate::sys::{Anonymous, Fork};
 
 /// What begins at a unit.
@@ -25,8 +25,10 @@ pub(crate) enum Unit {
 }
 
 /// Set in the entry of a large block; the bits below are its bytes, by
-/// [`GRAIN_SHIFT`].
+/// [`GRAIN_SHIFT`], and 0 where other entries have a [`Place`].
 const LARGE: u32 = 1 << 31;
+/// The bits below are those of a place.
+const PLACE_BITS: u32 = PLACES.ilog2();
 /// The bytes of large blocks are multiples of this: no page is smaller.
 const GRAIN_SHIFT: u32 = 12;
 
@@ -36,7 +38,7 @@ impl Unit {
         if let Some(class) = Class::numbered(entry.wrapping_sub(1)) {
             Self::Slab(class)
         } else if entry & LARGE != 0 {
-            Self::Large(((entry & !LARGE) as usize) << GRAIN_SHIFT)
+            Self::Large(((entry & !LARGE) as usize >> PLACE_BITS) << GRAIN_SHIFT)
         } else {
             Self::Nothing
         }
@@ -45,8 +47,8 @@ impl Unit {
     fn entry(self) -> u32 {
         match self {
             Self::Nothing => 0,
-            Self::Slab(class) => class.number() as u32 + 1,
-            Self::Large(bytes) => LARGE | (bytes >> GRAIN_SHIFT) as u32,
+            Self::Slab(class) => class.place().number() as u32,
+            Self::Large(bytes) => LARGE | ((bytes >> GRAIN_SHIFT) << PLACE_BITS) as u32,
         }
     }
 }
@@ -67,6 +69,14 @@ impl Table {
     pub(crate) fn unit(&self, offset: usize) -> Option<Unit> {
         let entry = self.0.get(offset >> SLAB_SHIFT)?;
         Some(Unit::of(entry.load(Relaxed)))
+    }
+
+    /// The class of the slab that `offset` is in, or that it is in none; `None`
+    /// beyond the arena.
+    #[inline]
+    pub(crate) fn place(&self, offset: usize) -> Option<Place> {
+        let entry = self.0.get(offset >> SLAB_SHIFT)?;
+        Some(Place::of_bits(entry.load(Relaxed)))
     }
 
     /// Says what begins there from now on.
@@ -101,6 +111,11 @@ mod tests {
             table.set(2 << SLAB_SHIFT, unit);
             assert_eq!(table.unit((3 << SLAB_SHIFT) - 1), Some(unit));
             assert_eq!(table.unit((2 << SLAB_SHIFT) - 1), Some(Unit::Nothing));
+            let place = match unit {
+                Unit::Slab(class) => class.place(),
+                _ => Place::of_bits(0),
+            };
+            assert_eq!(table.place(2 << SLAB_SHIFT), Some(place));
         }
         assert_eq!(table.unit(4 << SLAB_SHIFT), None);
     }
