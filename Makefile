@@ -15,12 +15,13 @@ else
 .DEFAULT_GOAL := help
 endif
 
-PHONY := help run test trust planted fuzz soak shell update cache-clean setup
+PHONY := help run test bench trust planted fuzz soak shell update cache-clean setup
 help:
 	@echo 'freelist: a power-of-two freelist allocator in the kernel'
 	@echo
 	@echo '  make run          load the module into a Debian kernel, serve a training run'
 	@echo '  make test         all tests; ends with "N passed, N failed"'
+	@echo '  make bench        what it costs beside other allocators, as a table and plots'
 	@echo '  make trust        all tests, the long ones too, and a table of all figures'
 	@echo '  make planted      plants bugs, and names the tests that see them'
 	@echo '  make fuzz         ten minutes of calls at random (SCALE=N: N times that)'
@@ -41,6 +42,9 @@ run:
 
 test:
 	@scripts/test
+
+bench:
+	@scripts/bench
 
 trust:
 	@scripts/trust

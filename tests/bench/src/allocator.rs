@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Allocators of small and large blocks: the program's malloc(), which is a peer's
+//! when its library was loaded first (LD_PRELOAD), and the heap of the client.
+//!
+//! Each call of either is a call of a function: the heap, a crate, could be compiled into
+//! the caller, which no peer's library can.
+
+#![expect(unsafe_code, reason = "memory that is handed out by its address")]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::ptr::{self, NonNull};
+
+use freelist::{Global, Heap};
+use nix::libc;
+
+use crate::sys::{self, Pages};
+
+/// Hands blocks out by their addresses.
+pub trait Allocator {
+    /// A block of at least `size` bytes, which is written to by who gets it.
+    fn alloc(&self, size: usize) -> *mut u8;
+
+    /// Gives a block back.
+    ///
+    /// # Safety
+    ///
+    /// It came from [`Allocator::alloc`], and is not used afterwards.
+    unsafe fn free(&self, block: *mut u8);
+
+    /// Bytes that it holds, where it can say so; else what is resident has to do.
+    fn held(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// The malloc() of this process.
+pub struct Malloc;
+
+impl Allocator for Malloc {
+    #[inline]
+    fn alloc(&self, size: usize) -> *mut u8 {
+        // SAFETY: It takes any size.
+        let block: *mut u8 = unsafe { libc::malloc(size) }.cast();
+        assert!(!block.is_null() || size == 0);
+        block
+    }
+
+    #[inline]
+    unsafe fn free(&self, block: *mut u8) {
+        // SAFETY: It came from malloc(), says the caller.
+        unsafe { libc::free(block.cast()) };
+    }
+}
+
+/// The heap.
+pub struct Client(pub Heap);
+
+impl Client {
+    /// A new one.
+    pub fn open() -> Self {
+        Self(Heap::open().expect("the module is loaded"))
+    }
+
+    #[inline(never)]
+    fn alloc_by_call(&self, size: usize) -> *mut u8 {
+        // SAFETY: 16 is a power of 2, and no size comes near half of the address space, which a
+        // caller with a type need not look at either.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, 16) };
+        self.0.alloc_or(layout, |_| ptr::null_mut())
+    }
+
+    #[inline(never)]
+    unsafe fn free_by_call(&self, block: *mut u8) {
+        let Some(block) = NonNull::new(block) else {
+            return;
+        };
+        // SAFETY: It is a block of the heap, says the caller.
+        unsafe { self.0.free(block) };
+    }
+}
+
+impl Allocator for Client {
+    #[inline]
+    fn alloc(&self, size: usize) -> *mut u8 {
+        let block = self.alloc_by_call(size);
+        assert!(!block.is_null());
+        block
+    }
+
+    #[inline]
+    unsafe fn free(&self, block: *mut u8) {
+        // SAFETY: The caller's promise.
+        unsafe { self.free_by_call(block) };
+    }
+
+    fn held(&self) -> Option<u64> {
+        Some(self.0.stat().expect("STAT").held_bytes)
+    }
+}
+
+/// The heap, as that of a whole program.
+pub struct WholeProgram;
+
+impl WholeProgram {
+    #[inline(never)]
+    fn alloc_by_call(&self, size: usize) -> *mut u8 {
+        // SAFETY: As in `Client`; types that have no bytes ask nobody.
+        unsafe { Global.alloc(Layout::from_size_align_unchecked(size.max(1), 16)) }
+    }
+
+    #[inline(never)]
+    unsafe fn free_by_call(&self, block: *mut u8) {
+        if !block.is_null() {
+            // SAFETY: It is a block of the heap, says the caller; its size is not looked at.
+            unsafe { Global.dealloc(block, Layout::from_size_align_unchecked(1, 16)) };
+        }
+    }
+}
+
+impl Allocator for WholeProgram {
+    #[inline]
+    fn alloc(&self, size: usize) -> *mut u8 {
+        let block = self.alloc_by_call(size);
+        assert!(!block.is_null());
+        block
+    }
+
+    #[inline]
+    unsafe fn free(&self, block: *mut u8) {
+        // SAFETY: The caller's promise.
+        unsafe { self.free_by_call(block) };
+    }
+
+    fn held(&self) -> Option<u64> {
+        Some(Global::heap()?.stat().expect("STAT").held_bytes)
+    }
+}
+
+/// Always the same memory, so that the rest of a measurement can be measured.
+pub struct Nothing(Pages);
+
+impl Nothing {
+    /// With blocks of at most `most` bytes.
+    pub fn of(most: usize) -> Self {
+        Self(Pages::anonymous(most))
+    }
+
+    #[inline(never)]
+    fn same(&self, size: usize) -> *mut u8 {
+        std::hint::black_box(size);
+        self.0.as_ptr()
+    }
+}
+
+impl Allocator for Nothing {
+    #[inline]
+    fn alloc(&self, size: usize) -> *mut u8 {
+        let block = self.same(size);
+        assert!(!block.is_null() || size == 0);
+        block
+    }
+
+    #[inline]
+    unsafe fn free(&self, block: *mut u8) {
+        self.same(block as usize);
+    }
+}
+
+/// A block in use. Each is written to in every page of it when it comes, as programs do.
+pub struct Block(*mut u8);
+
+impl Block {
+    /// None.
+    pub const NONE: Self = Self(ptr::null_mut());
+
+    /// A new one, touched.
+    #[inline]
+    pub fn new(allocator: &impl Allocator, size: usize) -> Self {
+        let block = allocator.alloc(size);
+        // SAFETY: The block is new, and has as many bytes.
+        unsafe { sys::touch(block, size) };
+        Self(block)
+    }
+
+    /// Gives it back to the allocator that it is of, if there is one.
+    #[inline]
+    pub fn free(&mut self, allocator: &impl Allocator) {
+        let block = std::mem::replace(&mut self.0, ptr::null_mut());
+        // SAFETY: It came from an allocator, of which a process that measures has one, and
+        // is forgotten now.
+        unsafe { allocator.free(block) };
+    }
+}

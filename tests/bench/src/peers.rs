@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The allocators of other people, and how they are set.
+
+/// Where `scripts/bench` puts the libraries.
+const LIBRARIES: &str = "lib";
+
+/// An allocator that a process is given instead of the C library's.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// What tables call it.
+    pub name: &'static str,
+    /// Its library; none is the C library itself.
+    library: Option<&'static str>,
+    /// How it is set: a variable of the environment and its value, each.
+    settings: &'static [(&'static str, &'static str)],
+}
+
+impl Peer {
+    /// The environment of a process that has it.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let preload = self.library.map(|name| format!("{LIBRARIES}/{name}"));
+        let settings = self.settings.iter();
+        preload
+            .map(|path| ("LD_PRELOAD", path))
+            .into_iter()
+            .chain(settings.map(|(name, value)| (*name, (*value).to_owned())))
+            .collect()
+    }
+}
+
+const MIMALLOC: Option<&str> = Some("libmimalloc.so.3");
+const JEMALLOC: Option<&str> = Some("libjemalloc.so.2");
+const TCMALLOC: Option<&str> = Some("libtcmalloc_minimal.so.4");
+
+/// As they come.
+pub const AS_THEY_COME: [Peer; 4] = [
+    Peer {
+        name: "glibc",
+        library: None,
+        settings: &[],
+    },
+    Peer {
+        name: "mimalloc",
+        library: MIMALLOC,
+        settings: &[],
+    },
+    Peer {
+        name: "jemalloc",
+        library: JEMALLOC,
+        settings: &[],
+    },
+    Peer {
+        name: "tcmalloc",
+        library: TCMALLOC,
+        settings: &[],
+    },
+];
+
+/// Set to keep what they got, so that large blocks are used again as they are.
+pub const KEEPING: [Peer; 4] = [
+    Peer {
+        name: "glibc_keeping",
+        library: None,
+        settings: &[(
+            "GLIBC_TUNABLES",
+            "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184",
+        )],
+    },
+    Peer {
+        name: "mimalloc_keeping",
+        library: MIMALLOC,
+        settings: &[("MIMALLOC_PURGE_DELAY", "-1")],
+    },
+    Peer {
+        name: "jemalloc_keeping",
+        library: JEMALLOC,
+        settings: &[("MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")],
+    },
+    Peer {
+        name: "tcmalloc_keeping",
+        library: TCMALLOC,
+        settings: &[("TCMALLOC_RELEASE_RATE", "0")],
+    },
+];
+
+/// Set to leave what is free to the kernel, which takes it when it is short of memory (MADV_FREE).
+pub const LEAVING: [Peer; 2] = [
+    Peer {
+        name: "mimalloc_leaving",
+        library: MIMALLOC,
+        settings: &[
+            ("MIMALLOC_PURGE_DELAY", "0"),
+            ("MIMALLOC_PURGE_DECOMMITS", "0"),
+        ],
+    },
+    Peer {
+        name: "jemalloc_leaving",
+        library: JEMALLOC,
+        settings: &[("MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:-1")],
+    },
+];
+
+/// The one of them with that name, as it comes.
+pub fn named(name: &str) -> Peer {
+    let peer = AS_THEY_COME.iter().find(|peer| peer.name == name);
+    *peer.expect("one of the peers")
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Measurements in a process of their own: with another malloc(), or with memory that
+//! nobody has used yet.
+//!
+//! This program starts itself with `probe NAME ARGS...`, and that one prints what it has
+//! measured, `KEY VALUE` a line.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{bail, Context, Result};
+
+use crate::peers::Peer;
+
+/// Where a probe finds the cgroup that it is to join.
+const CGROUP: &str = "FREELIST_BENCH_CGROUP";
+
+/// Who hands out the blocks in a probe.
+#[derive(Clone, Copy, Debug)]
+pub enum Who {
+    /// The client's heap.
+    Client,
+    /// The same, as the allocator of a whole program.
+    Global,
+    /// malloc(), this one's.
+    Malloc(Peer),
+    /// Nobody: what the measurement costs by itself.
+    Nobody,
+}
+
+impl Who {
+    /// What tables call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "freelist",
+            Self::Global => "freelist_global",
+            Self::Malloc(peer) => peer.name,
+            Self::Nobody => "nobody",
+        }
+    }
+
+    /// What a probe calls it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Global => "global",
+            Self::Malloc(_) => "malloc",
+            Self::Nobody => "nobody",
+        }
+    }
+
+    /// The client, and all of `peers`.
+    pub fn and(peers: &[Peer]) -> Vec<Self> {
+        let mut all = vec![Self::Client];
+        all.extend(peers.iter().copied().map(Self::Malloc));
+        all
+    }
+}
+
+/// What a probe has printed.
+#[derive(Debug, Default)]
+pub struct Values(BTreeMap<String, f64>);
+
+impl Values {
+    /// The value of that name.
+    pub fn get(&self, key: &str) -> Result<f64> {
+        let value = self.0.get(key).copied();
+        value.with_context(|| format!("the probe has not measured {key}"))
+    }
+
+    /// Reads lines `KEY VALUE`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut values = BTreeMap::new();
+        for line in text.lines() {
+            let (key, value) = line.split_once(' ').with_context(|| line.to_owned())?;
+            let value = value.parse().with_context(|| line.to_owned())?;
+            values.insert(key.to_owned(), value);
+        }
+        Ok(Self(values))
+    }
+}
+
+/// Prints a value.
+pub fn value(key: &str, value: f64) {
+    println!("{key} {value}");
+}
+
+fn command(name: &str, who: Who, args: &[&str]) -> Result<Command> {
+    let mut command = Command::new(env::current_exe()?);
+    command.args(["probe", name, who.word()]).args(args);
+    if let Who::Malloc(peer) = who {
+        command.envs(peer.environment());
+    }
+    command.stdout(Stdio::piped());
+    Ok(command)
+}
+
+/// Runs a probe to its end.
+pub fn run(name: &str, who: Who, args: &[&str]) -> Result<Values> {
+    let output = command(name, who, args)?.output()?;
+    let text = String::from_utf8(output.stdout)?;
+    if !output.status.success() {
+        bail!("probe {name} of {}: {}: {text}", who.name(), output.status);
+    }
+    Values::parse(&text)
+}
+
+/// Begins one in a cgroup. It reads from us, and goes on when it is told to.
+pub fn start(name: &str, who: Who, cgroup: &str) -> Result<Child> {
+    let mut command = command(name, who, &[])?;
+    command.env(CGROUP, cgroup).stdin(Stdio::piped());
+    Ok(command.spawn()?)
+}
+
+/// Joins the cgroup that this process is to be in, before it has anything.
+pub fn join() -> Result<()> {
+    if let Some(cgroup) = env::var_os(CGROUP) {
+        fs::write(Path::new(&cgroup).join("cgroup.procs"), "0")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_by_their_names() {
+        let values = Values::parse("first 1.5\nagain 2\n").unwrap();
+        assert_eq!(values.get("again").unwrap(), 2.0);
+        assert!(values.get("never").is_err());
+        assert!(Values::parse("first\n").is_err() && Values::parse("first x\n").is_err());
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is measured.
+
+mod fresh;
+mod metadata;
+mod pairs;
+mod plight;
+mod reuse;
+mod scale;
+mod threads;
+mod traces;
+
+use anyhow::{bail, Result};
+
+use crate::allocator::{Allocator, Client, Malloc, Nothing, WholeProgram};
+use crate::clock::Clock;
+use crate::print::Printer;
+
+/// Figures that belong together.
+pub struct Group {
+    /// What `freelist-bench run` calls it.
+    pub name: &'static str,
+    /// The only clock that they want, if they do not want both.
+    only: Option<Clock>,
+    /// Measures and prints them.
+    pub run: fn(Printer, Clock) -> Result<()>,
+}
+
+impl Group {
+    /// Whether they can be measured by this clock.
+    pub fn is_for(&self, clock: Clock) -> bool {
+        self.only.is_none_or(|only| only == clock)
+    }
+}
+
+/// All of them, in the order in which they are measured.
+pub const GROUPS: [Group; 9] = [
+    Group {
+        name: "pairs",
+        only: None,
+        run: pairs::run,
+    },
+    Group {
+        name: "reuse",
+        only: None,
+        run: reuse::run,
+    },
+    Group {
+        name: "fresh",
+        only: None,
+        run: fresh::run,
+    },
+    Group {
+        name: "small",
+        only: None,
+        run: traces::small,
+    },
+    Group {
+        name: "training",
+        only: None,
+        run: traces::training,
+    },
+    Group {
+        name: "scale",
+        only: None,
+        run: scale::run,
+    },
+    Group {
+        name: "metadata",
+        only: Some(Clock::Instructions),
+        run: metadata::run,
+    },
+    Group {
+        name: "threads",
+        only: Some(Clock::Wall),
+        run: threads::run,
+    },
+    Group {
+        name: "plight",
+        only: None,
+        run: plight::run,
+    },
+];
+
+/// A measurement in a process of its own.
+pub fn probe(name: &str, who: &str, args: &[String]) -> Result<()> {
+    match who {
+        "client" => probe_of(name, &Client::open(), args),
+        "global" => probe_of(name, &WholeProgram, args),
+        "malloc" => probe_of(name, &Malloc, args),
+        "nobody" => probe_of(name, &Nothing::of(64 << 20), args),
+        _ => bail!("there is no {who}"),
+    }
+}
+
+fn probe_of(name: &str, allocator: &impl Allocator, args: &[String]) -> Result<()> {
+    match name {
+        "reuse" => reuse::probe(allocator, args),
+        "trace" => traces::probe(allocator, args),
+        "hoard" => plight::hoard(allocator),
+        "need" => plight::need(),
+        _ => bail!("there is no probe {name}"),
+    }
+}

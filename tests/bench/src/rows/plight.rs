@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory that one process holds in free blocks, and that another one needs: both are in a cgroup
+//! that has not enough for the two of them.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+
+use anyhow::{ensure, Context, Result};
+use nix::sys::mman::MmapAdvise;
+
+use crate::allocator::{Allocator, Block};
+use crate::clock::{timed, Clock};
+use crate::peers::{named, Peer, LEAVING};
+use crate::print::Printer;
+use crate::probe::{self, Who};
+use crate::samples::Samples;
+use crate::sys::Pages;
+
+/// What both may have together, what the one keeps, and what the other one needs, in bytes.
+const LIMIT: usize = 160 << 20;
+const HOARDED: usize = 96 << 20;
+const NEEDED: usize = 120 << 20;
+/// Bytes of the blocks that are hoarded.
+const BLOCK: usize = 64 << 10;
+const ROUNDS: usize = 3;
+
+/// A cgroup, removed at the end.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new() -> Result<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        fs::write(root.join("cgroup.subtree_control"), "+memory").context("memory cgroups")?;
+        let path = root.join("bench");
+        fs::create_dir(&path)?;
+        let cgroup = Self(path);
+        fs::write(cgroup.0.join("memory.max"), LIMIT.to_string())?;
+        // Absent on a kernel without swap.
+        let _ = fs::write(cgroup.0.join("memory.swap.max"), "0");
+        Ok(cgroup)
+    }
+
+    /// Processes that were killed in it because there was no memory.
+    fn kills(&self) -> Result<f64> {
+        let text = fs::read_to_string(self.0.join("memory.events"))?;
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        Ok(count.context("oom_kill")?.parse()?)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Its last process may have ended a moment ago; the machine ends soon.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Begins a probe in the cgroup, and waits until it has said that it is ready.
+fn start(name: &str, who: Who, cgroup: &Cgroup) -> Result<(Child, BufReader<impl Read>)> {
+    let path = cgroup.0.to_str().context("a path")?;
+    let mut child = probe::start(name, who, path)?;
+    let mut lines = BufReader::new(child.stdout.take().context("a pipe")?);
+    let mut line = String::new();
+    lines.read_line(&mut line)?;
+    ensure!(
+        line == "ready\n",
+        "probe {name} of {}: {line:?}",
+        who.name()
+    );
+    Ok((child, lines))
+}
+
+/// Nanoseconds a MiB that the one in need has waited for, if it lived, and how many were killed.
+fn once(who: Who) -> Result<(Option<f64>, f64)> {
+    let cgroup = Cgroup::new()?;
+    let (mut hoarder, _out) = start("hoard", who, &cgroup)?;
+    let (mut needy, mut lines) = start("need", Who::Nobody, &cgroup)?;
+    drop(needy.stdin.take());
+    let mut text = String::new();
+    lines.read_to_string(&mut text)?;
+    let lived = needy.wait()?.success();
+    drop(hoarder.stdin.take());
+    hoarder.wait()?;
+    let time = if lived {
+        Some(probe::Values::parse(&text)?.get("each")?)
+    } else {
+        None
+    };
+    Ok((time, cgroup.kills()?))
+}
+
+pub fn run(printer: Printer, clock: Clock) -> Result<()> {
+    let peers: [Peer; 4] = [named("mimalloc"), named("jemalloc"), LEAVING[0], LEAVING[1]];
+    let mut whos = vec![Who::Nobody];
+    whos.extend(Who::and(&peers));
+    let mut times = vec![Samples::default(); whos.len()];
+    let mut kills = vec![Samples::default(); whos.len()];
+    for _ in 0..ROUNDS {
+        for (at, who) in whos.iter().enumerate() {
+            let (time, killed) = once(*who)?;
+            kills[at].add(killed);
+            // Who was killed has no time; who has killed has none that can be compared.
+            if let (Some(time), 0.0) = (time, killed) {
+                times[at].add(time);
+            }
+        }
+    }
+    for (at, who) in whos.iter().enumerate() {
+        printer.cell_in("plight", "killed", who.name(), &kills[at], "processes");
+        if !times[at].is_empty() {
+            printer.cell("plight", "1MiB", who.name(), &times[at]);
+        }
+    }
+    let ours = 1;
+    printer.figure(
+        "plight_killed",
+        Samples::worst([&kills[ours]], clock),
+        "processes",
+        "=0",
+    );
+    for (at, who) in whos.iter().enumerate().skip(ours + 1) {
+        if !times[at].is_empty() && !times[ours].is_empty() {
+            let name = format!("plight_over_{}", who.name());
+            printer.counted(&name, &times[ours].over(&times[at], clock), "ratio", "-");
+        }
+    }
+    Ok(())
+}
+
+/// Says that it is ready, and waits until it is told to go on.
+fn wait() -> Result<()> {
+    println!("ready");
+    io::stdout().flush()?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// Has used memory, and keeps what its allocator keeps.
+pub fn hoard(allocator: &impl Allocator) -> Result<()> {
+    let mut blocks: Vec<Block> = (0..HOARDED / BLOCK)
+        .map(|_| Block::new(allocator, BLOCK))
+        .collect();
+    for block in &mut blocks {
+        block.free(allocator);
+    }
+    wait()
+}
+
+/// Wants more than there is, in pages that are as hard to get for everybody.
+pub fn need() -> Result<()> {
+    let memory = Pages::anonymous(NEEDED);
+    memory.advise(MmapAdvise::MADV_NOHUGEPAGE);
+    wait()?;
+    let time = timed(|| memory.touch(0, NEEDED));
+    probe::value("each", time.as_nanos() as f64 / (NEEDED >> 20) as f64);
+    Ok(())
+}
