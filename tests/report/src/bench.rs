@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use indexmap::{IndexMap, IndexSet};
 use serde::Deserialize;
 
@@ -70,7 +70,7 @@ impl Cells {
 impl Display for Cells {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut table = comfy_table::Table::new();
-        table.load_preset(UTF8_HORIZONTAL_ONLY);
+        table.load_preset(UTF8_BORDERS_ONLY);
         let columns = self.columns();
         table.set_header(
             [""].iter()
@@ -88,7 +88,9 @@ impl Display for Cells {
         writeln!(
             f,
             "\n{}, in {} ({})\n{table}",
-            self.what, self.unit, self.stage
+            self.what,
+            self.unit.replace('_', " "),
+            self.stage
         )
     }
 }

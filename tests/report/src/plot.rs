@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use anyhow::{anyhow, Result};
+use indexmap::IndexSet;
 use plotters::prelude::*;
 use serde::Deserialize;
 
@@ -20,29 +21,53 @@ pub enum Kind {
     Bars,
 }
 
-const SIZE: (u32, u32) = (900, 480);
+/// Of the picture, and of the part of it that has the chart.
+const SIZE: (u32, u32) = (920, 480);
+const CHART: u32 = 740;
 /// How much of the width of a row its bars have.
 const BARS: f64 = 0.85;
+/// Told apart by those who see few colours, too (Okabe and Ito, 2008).
+const OTHERS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+    RGBColor(240, 200, 40),
+    RGBColor(120, 120, 120),
+    RGBColor(130, 90, 40),
+];
 
-/// Ours stand out; the others are told apart.
-fn style(column: &str, at: usize) -> ShapeStyle {
-    if column.starts_with("freelist") {
-        let colour = if column == "freelist" {
-            RGBColor(200, 30, 30)
-        } else {
-            RGBColor(240, 120, 30)
+/// Ours stand out. What is the same thing, set in another way (NAME_keeping), is paler.
+fn styles<'a>(columns: &IndexSet<&'a str>) -> Vec<ShapeStyle> {
+    let mut others = IndexSet::new();
+    let style = |column: &&'a str| {
+        if let Some(way) = column.strip_prefix("freelist") {
+            let colour = match way {
+                "" => RGBColor(200, 30, 30),
+                _ => RGBColor(240, 120, 30),
+            };
+            return ShapeStyle::from(colour).filled().stroke_width(4);
+        }
+        let (name, is_set) = match column.strip_suffix("_keeping") {
+            Some(name) => (name, true),
+            None => (*column, false),
         };
-        ShapeStyle::from(colour).filled().stroke_width(4)
-    } else {
-        ShapeStyle::from(Palette99::pick(at + 2).mix(0.9))
+        let colour = OTHERS[others.insert_full(name).0 % OTHERS.len()];
+        ShapeStyle::from(colour.mix(if is_set { 0.45 } else { 1.0 }))
             .filled()
             .stroke_width(2)
-    }
+    };
+    columns.iter().map(style).collect()
+}
+
+/// A name as people write it.
+fn words(name: &str) -> String {
+    name.replace('_', " ")
 }
 
 /// Draws a table into a file.
 pub fn draw(cells: &Cells, kind: Kind, path: &Path) -> Result<()> {
-    // Its errors hold what cannot be sent to another thread.
+    // Its errors cannot be sent to another thread.
     draw_with(cells, kind, path).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
@@ -52,68 +77,56 @@ fn draw_with(
     path: &Path,
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let (rows, columns) = (cells.rows(), cells.columns());
-    let values = || {
-        let keys = rows
-            .iter()
-            .flat_map(|row| columns.iter().map(move |column| (row, column)));
-        keys.filter_map(|(row, column)| cells.value(row, column))
-            .filter(|value| *value > 0.0)
+    let points = |column: &str| -> Vec<(f64, f64)> {
+        let values = rows.iter().enumerate();
+        let points = values.filter_map(|(x, row)| Some((x as f64, cells.value(row, column)?)));
+        // The axis has no 0.
+        points.filter(|(_, value)| *value > 0.0).collect()
     };
-    let (least, most) = (
-        values().fold(f64::MAX, f64::min),
-        values().fold(0.0, f64::max),
-    );
+    let all: Vec<f64> = columns
+        .iter()
+        .flat_map(|column| points(column))
+        .map(|(_, value)| value)
+        .collect();
+    let least = all.iter().copied().fold(f64::MAX, f64::min) / 2.0;
+    let most = all.iter().copied().fold(0.0, f64::max) * 1.5;
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
-    let axis = (least / 2.0..most * 1.5).log_scale();
-    let mut chart = ChartBuilder::on(&area)
-        .caption(
-            format!("{} ({})", cells.what, cells.unit),
-            ("sans-serif", 20),
-        )
+    let (left, right) = area.split_horizontally(CHART);
+    let mut chart = ChartBuilder::on(&left)
+        .caption(&cells.what, ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(80)
-        .right_y_label_area_size(160)
-        .build_cartesian_2d(-0.5..rows.len() as f64 - 0.5, axis)?;
+        .build_cartesian_2d(-0.5..rows.len() as f64 - 0.5, (least..most).log_scale())?;
     chart
         .configure_mesh()
         .disable_x_mesh()
         .light_line_style(BLACK.mix(0.05))
         .x_labels(rows.len() * 2 + 1)
         .x_label_formatter(&|at| {
-            let row = rows
-                .get_index(at.round() as usize)
-                .filter(|_| at.fract() == 0.0 && *at >= 0.0);
-            row.map_or_else(String::new, |row| row.replace('_', " "))
+            let is_row = at.fract() == 0.0 && *at >= 0.0;
+            let row = rows.get_index(*at as usize).filter(|_| is_row);
+            row.map_or_else(String::new, |row| words(row))
         })
         .y_label_formatter(&|value| format!("{value}"))
-        .y_desc(format!("{}, fewer is better", cells.unit))
+        .y_desc(format!("{}, fewer is better", words(&cells.unit)))
         .draw()?;
-    for (at, column) in columns.iter().enumerate() {
-        let style = style(column, at);
-        let points = rows.iter().enumerate().filter_map(|(x, row)| {
-            let value = cells.value(row, column).filter(|value| *value > 0.0);
-            value.map(|value| (x as f64, value))
-        });
-        let series = match kind {
+    let styles = styles(&columns);
+    for (at, (column, style)) in columns.iter().zip(styles).enumerate() {
+        let points = points(column);
+        match kind {
             Kind::Lines => chart.draw_series(LineSeries::new(points, style).point_size(4))?,
-            Kind::Bars => chart.draw_series(points.map(|(x, value)| {
+            Kind::Bars => chart.draw_series(points.into_iter().map(|(x, value)| {
                 let width = BARS / columns.len() as f64;
                 let left = x - BARS / 2.0 + at as f64 * width;
-                Rectangle::new([(left, least / 2.0), (left + width * 0.9, value)], style)
+                Rectangle::new([(left, least), (left + width * 0.9, value)], style)
             }))?,
         };
-        series
-            .label(column.replace('_', " "))
-            .legend(move |(x, y)| Rectangle::new([(x, y - 4), (x + 14, y + 4)], style));
+        let y = 50 + 20 * at as i32;
+        right.draw(&Rectangle::new([(0, y), (14, y + 10)], style))?;
+        right.draw(&Text::new(words(column), (20, y), ("sans-serif", 13)))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::Coordinate(SIZE.0 as i32 - 250, 0))
-        .border_style(BLACK.mix(0.2))
-        .background_style(WHITE)
-        .draw()?;
     area.present()?;
     Ok(())
 }

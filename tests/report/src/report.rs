@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{bail, Context, Result};
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -155,7 +155,7 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table
-            .load_preset(UTF8_HORIZONTAL_ONLY)
+            .load_preset(UTF8_BORDERS_ONLY)
             .set_header(["figure", "stage", "value", "target", "result"]);
         for line in &self.lines {
             let result = match (line.met, &line.explained) {
