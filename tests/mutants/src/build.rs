@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Making programs of changed sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, ensure, Context, Result};
+use serde::Deserialize;
+
+use crate::list::{plain, Mutant};
+use crate::weave::Source;
+
+/// The tests of the engine and itself, as one crate: one program, and the compiler sees the engine's
+/// generic code once only. The first failure ends it: that is all that is asked.
+const CRATE: &str = "tests/engine/src/lib.rs";
+const ROOT: &str = r#"
+#[cfg(test)]
+extern crate self as freelist_engine;
+
+#[path = "../../../src/engine/mod.rs"]
+pub mod engine;
+pub mod host;
+
+mod changed {
+    use std::sync::LazyLock;
+
+    static ID: LazyLock<usize> = LazyLock::new(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            hook(info);
+            std::process::exit(1);
+        }));
+        let id = std::env::var("FREELIST_CHANGED").ok();
+        id.map_or(usize::MAX, |id| id.parse().expect("a number"))
+    });
+
+    pub fn id() -> usize {
+        *ID
+    }
+}
+"#;
+const TESTS: &str = "tests/engine/tests";
+
+/// The workspace that is changed.
+pub struct Tree {
+    top: PathBuf,
+    /// The files with changes, as they are without.
+    sources: BTreeMap<String, Source>,
+}
+
+/// What cargo says, as far as it is of interest.
+#[derive(Deserialize)]
+struct Said {
+    message: Option<Message>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    level: String,
+    rendered: Option<String>,
+    spans: Vec<Place>,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    file_name: String,
+    line_start: usize,
+    is_primary: bool,
+}
+
+/// Which lines of which files are of which change.
+type Lines = BTreeMap<String, Vec<(Range<usize>, usize)>>;
+
+impl Tree {
+    /// The sources at `top`, which are as they should be; the changes get their names.
+    pub fn new(top: PathBuf, mutants: &mut [Mutant]) -> Result<Self> {
+        let mut sources = BTreeMap::new();
+        for mutant in mutants {
+            let file = &mutant.file;
+            if !sources.contains_key(file) {
+                let text = fs::read_to_string(top.join(file)).with_context(|| file.clone())?;
+                sources.insert(file.clone(), Source::new(text));
+            }
+            mutant.set_name(sources[&mutant.file].piece(mutant)?);
+        }
+        let mut root = ROOT.to_owned();
+        for entry in fs::read_dir(top.join(TESTS))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                root += &format!("#[cfg(test)]\n#[path = \"../tests/{name}.rs\"]\nmod {name};\n");
+            }
+        }
+        fs::write(top.join(CRATE), root)?;
+        Ok(Self { top, sources })
+    }
+
+    /// The changes that can be in one program, if they compile.
+    pub fn together(&self, mutants: &[Mutant]) -> Result<Vec<usize>> {
+        let mut ids = Vec::new();
+        for (id, mutant) in mutants.iter().enumerate() {
+            if self.sources[&mutant.file].can_be_chosen(mutant)? {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Builds the program with all of these changes, or says which do not compile.
+    pub fn build(
+        &self,
+        mutants: &[Mutant],
+        ids: &[usize],
+    ) -> Result<Result<PathBuf, BTreeSet<usize>>> {
+        let mut lines = Lines::new();
+        for (file, source) in &self.sources {
+            let of_file: Vec<_> = ids
+                .iter()
+                .copied()
+                .filter(|id| mutants[*id].file == *file)
+                .collect();
+            let woven = source.with_all(mutants, &of_file)?;
+            fs::write(self.top.join(file), woven.text)?;
+            lines.insert(file.clone(), woven.lines);
+        }
+        let (program, errors) = self.cargo()?;
+        if let Some(program) = program {
+            return Ok(Ok(program));
+        }
+        let mut wrong = BTreeSet::new();
+        for error in &errors {
+            let places = error.spans.iter().filter(|place| place.is_primary);
+            let before = wrong.len();
+            for place in places {
+                let file = lines
+                    .get(plain(&place.file_name))
+                    .map_or(&[][..], Vec::as_slice);
+                let of = file
+                    .iter()
+                    .find(|(lines, _)| lines.contains(&place.line_start));
+                wrong.extend(of.map(|(_, id)| *id));
+            }
+            if wrong.len() == before && !error.spans.is_empty() && before == 0 {
+                bail!(
+                    "not of a change: {}",
+                    error.rendered.as_deref().unwrap_or_default()
+                );
+            }
+        }
+        ensure!(!wrong.is_empty(), "it does not compile");
+        Ok(Err(wrong))
+    }
+
+    /// Builds the program with this change only. `None`: it does not compile.
+    pub fn build_alone(&self, mutants: &[Mutant], id: usize) -> Result<Option<PathBuf>> {
+        for (file, source) in &self.sources {
+            let text = if mutants[id].file == *file {
+                source.with(&mutants[id])?
+            } else {
+                source.with_all(mutants, &[])?.text
+            };
+            let path = self.top.join(file);
+            // What is as it was is not compiled again.
+            if fs::read_to_string(&path)? != text {
+                fs::write(path, text)?;
+            }
+        }
+        Ok(self.cargo()?.0)
+    }
+
+    /// Builds what is there: the program, or the errors.
+    fn cargo(&self) -> Result<(Option<PathBuf>, Vec<Message>)> {
+        let output = Command::new("cargo")
+            .args([
+                "test",
+                "--lib",
+                "--no-run",
+                "--offline",
+                "--message-format=json",
+            ])
+            .current_dir(&self.top)
+            // Tests that take long are short enough with it; all checks stay.
+            .env("CARGO_PROFILE_TEST_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_TEST_DEBUG", "0")
+            // As cargo-mutants has it: what is only odd is no error.
+            .env("RUSTFLAGS", "--cap-lints=allow")
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cargo")?;
+        let (mut program, mut errors) = (None, Vec::new());
+        for line in String::from_utf8(output.stdout)?.lines() {
+            let said: Said = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            program = said.executable.or(program);
+            errors.extend(said.message.filter(|message| message.level == "error"));
+        }
+        if !output.status.success() {
+            ensure!(!errors.is_empty(), "cargo: {}", output.status);
+            program = None;
+        }
+        Ok((program, errors))
+    }
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The changes, as cargo-mutants lists them.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// A place in a file; both count from 1.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub line: usize,
+    /// In characters.
+    pub column: usize,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    pub start: Position,
+    pub end: Position,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Function {
+    pub function_name: String,
+    /// With its arrow; empty where there is none.
+    pub return_type: String,
+    pub span: Span,
+}
+
+/// A change: what is put in place of some piece of a function.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Mutant {
+    /// From the top.
+    pub file: String,
+    pub function: Option<Function>,
+    pub span: Span,
+    pub replacement: String,
+    genre: String,
+    /// What is changed, and in which function: see [`Mutant::set_name`].
+    #[serde(skip)]
+    pub name: String,
+}
+
+impl Mutant {
+    /// Names it, given the piece that it replaces.
+    pub fn set_name(&mut self, piece: &str) {
+        let Self {
+            file, replacement, ..
+        } = self;
+        let (name, returned) = self.function.as_ref().map_or(("", ""), |function| {
+            (&*function.function_name, &*function.return_type)
+        });
+        let piece = piece.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.name = match (&*self.genre, replacement.as_str()) {
+            ("FnValue", _) => format!("{file}: replace {name} {returned} with {replacement}"),
+            (_, "") => format!("{file}: delete {piece} in {name}"),
+            _ => format!("{file}: replace {piece} with {replacement} in {name}"),
+        };
+    }
+
+    /// Its name and its place: no two have the same.
+    pub fn full_name(&self) -> String {
+        let Position { line, column } = self.span.start;
+        format!("{line}:{column}: {}", self.name)
+    }
+}
+
+/// A file's path without what it goes back.
+pub fn plain(path: &str) -> &str {
+    path.rsplit_once("../").map_or(path, |(_, rest)| rest)
+}
+
+pub fn read(path: &Path) -> Result<Vec<Mutant>> {
+    let name = || path.display().to_string();
+    let file = File::open(path).with_context(name)?;
+    let mut all: Vec<Mutant> = serde_json::from_reader(BufReader::new(file)).with_context(name)?;
+    for mutant in &mut all {
+        mutant.file = plain(&mutant.file).to_owned();
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+pub fn mutant(function: Span, span: Span, replacement: &str) -> Mutant {
+    Mutant {
+        file: "a.rs".to_owned(),
+        function: Some(Function {
+            function_name: "f".to_owned(),
+            return_type: String::new(),
+            span: function,
+        }),
+        span,
+        replacement: replacement.to_owned(),
+        genre: "BinaryOperator".to_owned(),
+        name: String::new(),
+    }
+}
