@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is counted, and what the engine says of itself, exactly.
+
+use freelist_engine::engine::Request;
+use freelist_engine::host::Arena;
+
+/// A request for `size` bytes with `FREELIST_DEFAULT`.
+fn request(size: u64) -> Request {
+    Request {
+        size,
+        larger: true,
+        grow: true,
+        ..Request::default()
+    }
+}
+
+/// Runs a generic test at 4, 16 and 64 KiB pages.
+macro_rules! at_every_page_size {
+    ($name:ident) => {
+        generic::$name::<4>();
+        generic::$name::<16>();
+        generic::$name::<64>();
+    };
+}
+
+#[test]
+fn each_halving_and_joining_is_counted_once_and_for_its_class() {
+    at_every_page_size!(splits_and_merges);
+}
+
+#[test]
+fn what_takes_new_pages_is_counted_and_what_does_not_is_not() {
+    at_every_page_size!(grows);
+}
+
+#[test]
+fn a_hundredth_more_than_the_peak_may_be_held_and_no_page_more() {
+    at_every_page_size!(thrift);
+}
+
+#[test]
+fn a_request_is_for_a_part_up_to_half_a_page_with_its_header() {
+    at_every_page_size!(parts);
+}
+
+#[test]
+fn a_chunk_of_address_space_has_no_record_before_its_pages_come() {
+    at_every_page_size!(no_record);
+}
+
+#[test]
+fn a_cancelled_block_leaves_its_neighbour_alone() {
+    at_every_page_size!(neighbour);
+}
+
+mod generic {
+    use super::*;
+
+    pub fn splits_and_merges<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let halvings = u64::from(page.ilog2() - 6);
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let of_classes = |arena: &Arena<KIB>| {
+            let classes = (7..=page.ilog2()).map(|shift| arena.engine.class(shift));
+            classes
+                .map(|class| (class.splits, class.merges))
+                .collect::<Vec<_>>()
+        };
+        let one = arena.alloc(request(64)).unwrap().0;
+        let other = arena.alloc(request(64)).unwrap().0;
+        assert_eq!(arena.counters().splits, halvings);
+        assert_eq!(of_classes(&arena), vec![(1, 0); halvings as usize]);
+        arena.free(one).unwrap();
+        arena.free(other).unwrap();
+        arena.drain();
+        assert_eq!(arena.counters().merges, halvings);
+        assert_eq!(of_classes(&arena), vec![(1, 1); halvings as usize]);
+    }
+
+    pub fn grows<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let grows = |arena: &Arena<KIB>, size: u64| {
+            let shift = size.next_power_of_two().ilog2();
+            (arena.counters().grows, arena.engine.class(shift).grows)
+        };
+        let small = arena.alloc(request(64)).unwrap().0;
+        assert_eq!(grows(&arena, 64), (1, 1));
+        arena.alloc(request(64)).unwrap();
+        assert_eq!(grows(&arena, 64), (1, 1));
+        arena.free(small).unwrap();
+        let large = arena.alloc(request(3 * page)).unwrap().0;
+        assert_eq!(grows(&arena, 3 * page), (2, 1));
+        arena.free(large).unwrap();
+        arena.alloc(request(3 * page)).unwrap();
+        assert_eq!(grows(&arena, 3 * page), (2, 1));
+        assert_eq!(arena.counters().parts, 1);
+    }
+
+    pub fn thrift<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let block = arena.alloc(request(1000 * page)).unwrap().0;
+        arena.free(block).unwrap();
+        arena.drain();
+        let thrift = |missing, promised| arena.engine.thrift(missing, promised * page);
+        assert_eq!([thrift(10, 0), thrift(11, 0), thrift(30, 0)], [0, 1, 20]);
+        assert_eq!([thrift(9, 1), thrift(10, 1), thrift(5, 10)], [0, 1, 5]);
+    }
+
+    pub fn parts<const KIB: usize>() {
+        let half = Arena::<KIB>::PAGE / 2;
+        let arena = Arena::<KIB>::new(1 << 12);
+        let is_part = |size, headed| {
+            arena.engine.is_part(&Request {
+                headed,
+                ..request(size)
+            })
+        };
+        let plain = [0, 1, half, half + 1, 2 * half].map(|size| is_part(size, false));
+        assert_eq!(plain, [false, true, true, false, false]);
+        let headed = [half - 16, half - 15].map(|size| is_part(size, true));
+        assert_eq!(headed, [true, false]);
+    }
+
+    pub fn no_record<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 14);
+        let chunk = 1024 * Arena::<KIB>::PAGE;
+        let pending = arena.reserve(request(chunk)).unwrap();
+        assert_eq!(arena.counters().chunks, 0);
+        arena.cancel(pending);
+        arena.end();
+    }
+
+    pub fn neighbour<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 14);
+        let mut pending = arena.reserve(request(1024 * page)).unwrap();
+        arena.back(&mut pending, 1024);
+        let end = pending.extent().end;
+        let (next, _) = arena.alloc(request(page)).unwrap();
+        assert_eq!(next, end);
+        arena.cancel(pending);
+        assert!(arena.live_page((end / page) as u32).is_some());
+        arena.free(next).unwrap();
+        arena.end();
+    }
+}

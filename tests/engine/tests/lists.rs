@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which of several free blocks a request gets: what is there is found, however many others there
+//! are, and where most is there already it grows.
+
+use freelist_engine::engine::{Refusal, Request};
+use freelist_engine::host::Arena;
+
+/// More runs than are looked at one by one.
+const MANY: usize = 12;
+
+fn request(size: u64, larger: bool, grow: bool) -> Request {
+    Request {
+        size,
+        larger,
+        grow,
+        ..Request::default()
+    }
+}
+
+/// Frees blocks of so many pages each, the first one first. Gives where each was.
+fn free_runs<const KIB: usize>(arena: &mut Arena<KIB>, pages: &[u64]) -> Vec<u64> {
+    let size = |pages: &u64| request(pages * Arena::<KIB>::PAGE, true, true);
+    let blocks = pages
+        .iter()
+        .map(|pages| arena.alloc(size(pages)).unwrap().0);
+    let blocks: Vec<u64> = blocks.collect();
+    for offset in &blocks {
+        arena.free(*offset).unwrap();
+    }
+    arena.drain();
+    blocks
+}
+
+/// What is reserved for so many pages: where, and how many of them are still missing.
+fn reserve<const KIB: usize>(arena: &mut Arena<KIB>, pages: u64, grow: bool) -> (u64, u32) {
+    let size = pages * Arena::<KIB>::PAGE;
+    let pending = arena.reserve(request(size, true, grow)).unwrap();
+    let got = (pending.offset(), pending.missing());
+    arena.cancel(pending);
+    got
+}
+
+/// Runs a generic test at 4, 16 and 64 KiB pages.
+macro_rules! at_every_page_size {
+    ($name:ident) => {
+        generic::$name::<4>();
+        generic::$name::<16>();
+        generic::$name::<64>();
+    };
+}
+
+#[test]
+fn a_run_with_enough_is_found_behind_many_with_one_page_less() {
+    at_every_page_size!(one_page_less);
+}
+
+#[test]
+fn a_run_with_enough_is_found_behind_many_with_almost_enough() {
+    at_every_page_size!(almost_enough);
+}
+
+#[test]
+fn a_block_grows_where_most_of_it_is_there_already() {
+    at_every_page_size!(most_of_it);
+}
+
+#[test]
+fn a_part_without_flags_comes_from_a_page_that_has_nothing_larger() {
+    at_every_page_size!(exact_part);
+}
+
+mod generic {
+    use super::*;
+
+    /// The eighths into which a list of runs is divided begin at these lengths.
+    pub fn one_page_less<const KIB: usize>() {
+        for enough in (37..64).step_by(4).chain([64]) {
+            let mut arena = Arena::<KIB>::new(1 << 12);
+            arena.checked = false;
+            let mut pages = vec![enough];
+            pages.extend([enough - 1; MANY]);
+            let found = free_runs(&mut arena, &pages)[0];
+            assert_eq!(reserve(&mut arena, enough, false), (found, 0), "{enough}");
+            arena.check();
+        }
+    }
+
+    pub fn almost_enough<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        arena.checked = false;
+        let mut pages = vec![50];
+        pages.extend([37; MANY]);
+        let found = free_runs(&mut arena, &pages)[0];
+        assert_eq!(reserve(&mut arena, 40, false), (found, 0));
+    }
+
+    pub fn most_of_it<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let most = free_runs(&mut arena, &[49, 33, 41])[0];
+        assert_eq!(reserve(&mut arena, 60, true), (most, 60 - 49));
+    }
+
+    pub fn exact_part<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let mut alloc = |size| arena.alloc(request(size, true, true)).unwrap().0;
+        let (_, part) = (alloc(64), alloc(64));
+        let mut size = 128;
+        while size < Arena::<KIB>::PAGE {
+            alloc(size);
+            size *= 2;
+        }
+        arena.free(part).unwrap();
+        arena.drain();
+        let half = request(32, false, false);
+        assert_eq!(arena.alloc(half), Err(Refusal::Empty));
+        assert_eq!(arena.alloc(request(64, false, false)), Ok((part, 64)));
+    }
+}
