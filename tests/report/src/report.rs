@@ -98,6 +98,8 @@ impl Line {
 pub struct Report {
     pub lines: Vec<Line>,
     missing: Vec<String>,
+    /// What else keeps it from being whole, in words.
+    pub wrong: Vec<String>,
 }
 
 impl Report {
@@ -132,12 +134,18 @@ impl Report {
                 lines.push(Line::new(figure, format!("{}, by time", known.what), None));
             }
         }
-        Ok(Self { lines, missing })
+        Ok(Self {
+            lines,
+            missing,
+            wrong: Vec::new(),
+        })
     }
 
-    /// Whether all figures are there, and meet their aims or say why not.
+    /// Whether all figures are there, and meet their aims or say why not, and nothing else is
+    /// wrong.
     pub fn holds(&self) -> bool {
-        self.missing.is_empty()
+        self.wrong.is_empty()
+            && self.missing.is_empty()
             && self
                 .lines
                 .iter()
@@ -162,7 +170,7 @@ impl Display for Report {
                 (true, _) if line.aim == "-" => "",
                 (true, _) => "met",
                 (false, None) => "MISSED",
-                (false, Some(why)) => why,
+                (false, Some(_)) => "missed, see below",
             };
             let value = line.shown_value();
             table.add_row([&line.what, &line.stage, &value, &line.aim, result]);
@@ -171,8 +179,19 @@ impl Display for Report {
             column.set_cell_alignment(CellAlignment::Right);
         }
         writeln!(f, "{table}")?;
+        for what in &self.wrong {
+            writeln!(f, "WRONG: {what}")?;
+        }
         for name in &self.missing {
             writeln!(f, "MISSING: {name}: no stage has printed it")?;
+        }
+        for line in self.lines.iter().filter(|line| !line.met) {
+            let Line { what, aim, .. } = line;
+            let value = line.shown_value();
+            match &line.explained {
+                None => writeln!(f, "MISSED: {what}: {value}, not {aim}: nothing explains it")?,
+                Some(why) => writeln!(f, "missed: {what}: {value}, not {aim}: {why}")?,
+            }
         }
         let aims = || self.lines.iter().filter(|line| line.aim != "-");
         let met = aims().filter(|line| line.met).count();
@@ -252,6 +271,15 @@ mod tests {
     fn a_figure_that_is_not_printed_is_missed() {
         let report = report(KNOWN, &[("stock", COST)]).unwrap();
         assert!(!report.holds() && report.to_string().contains("MISSING: held"));
+    }
+
+    #[test]
+    fn what_else_is_wrong_counts() {
+        let text = format!("# trust: held 1 ratio -\n{COST}");
+        let mut report = report(KNOWN, &[("stock", &text)]).unwrap();
+        assert!(report.holds());
+        report.wrong.push("the weather".to_owned());
+        assert!(!report.holds() && report.to_string().contains("WRONG: the weather"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 
 use crate::figure::{figures, Aim, Figure};
 use crate::report::{Catalogue, Report};
@@ -33,7 +33,27 @@ pub fn read(top: &Path) -> Result<Report> {
             );
         }
     }
-    report(&catalogue, &stages)
+    let mut report = report(&catalogue, &stages)?;
+    let path = dir.join("status");
+    let status = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    report.wrong = not_passed(&status)?;
+    Ok(report)
+}
+
+/// Which stages did not pass, by what `scripts/test --status` says: `NAME STATE` a line.
+fn not_passed(status: &str) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for line in status.lines() {
+        let (name, state) = line.split_once(' ').with_context(|| line.to_owned())?;
+        all.push(match state {
+            "passed" => continue,
+            "failed" => format!("stage {name} has failed"),
+            "old" => format!("stage {name} ran with other sources: its figures are theirs"),
+            "never" => format!("stage {name} did not run"),
+            _ => bail!("stage {name} is {state}"),
+        });
+    }
+    Ok(all)
 }
 
 fn report(catalogue: &Catalogue, stages: &BTreeMap<String, String>) -> Result<Report> {
@@ -100,6 +120,14 @@ mod tests {
         let values: Vec<_> = report.lines.iter().map(|line| line.value).collect();
         assert_eq!(values, [3.0, 0.0, 1.01]);
         assert!(report.holds());
+    }
+
+    #[test]
+    fn a_stage_that_did_not_pass_is_named() {
+        let wrong = not_passed("a passed\nb old\nc never\nd failed\n").unwrap();
+        assert_eq!(wrong.len(), 3);
+        assert_eq!(wrong[2], "stage d has failed");
+        assert!(not_passed("a fine").is_err());
     }
 
     #[test]
