@@ -18,12 +18,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 use clap::Parser;
 
 use build::Tree;
 use list::Mutant;
 use state::{Outcome, State};
+use trial::Limits;
 
 /// Tries changes of the engine.
 #[derive(Parser)]
@@ -70,17 +71,14 @@ fn main() -> Result<()> {
             }
         }
     };
-    ensure!(
-        trial::run(&program, None)? == Outcome::Lived,
-        "the tests fail without any change"
-    );
-    trial::run_all(&program, &mutants, &together, cli.jobs, &state)?;
+    let limits = Limits::of(&program)?;
+    trial::run_all(&program, &mutants, &together, cli.jobs, &limits, &state)?;
 
     // And the rest.
     for (id, mutant) in mutants.iter().enumerate() {
         if state.get(mutant).is_none() {
             let outcome = match tree.build_alone(&mutants, id)? {
-                Some(program) => trial::run(&program, None)?,
+                Some(program) => trial::run(&program, None, &limits)?,
                 None => Outcome::Unviable,
             };
             state.set(mutant, outcome)?;

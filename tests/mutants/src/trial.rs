@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::thread;
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use crate::list::Mutant;
 use crate::state::{Outcome, State};
@@ -30,33 +31,60 @@ const PARTS: [&[&str]; 3] = [
         "--skip=promises::",
     ],
 ];
-/// A part that takes longer never ends: seconds of a CPU's time (of which each takes one or two),
-/// seconds of ours, and KiB.
-const LIMITS: &str = "ulimit -t 6 -v 8000000; exec timeout --signal=KILL 600 \"$@\"";
+/// At most `$0` seconds of a CPU's time, 8 GB, and ten minutes of ours.
+const LIMITED: &str = "ulimit -t $0 -v 8000000; exec timeout --signal=KILL 600 \"$@\"";
+/// Nothing takes so many seconds of a CPU's time on any machine.
+const AMPLE: u64 = 120;
+
+/// Seconds of a CPU's time for each part: what takes longer never ends.
+pub struct Limits([u64; PARTS.len()]);
+
+impl Limits {
+    /// Four times what the parts of a program take without any change, which they have to pass.
+    pub fn of(program: &Path) -> Result<Self> {
+        let mut limits = [0; PARTS.len()];
+        for (limit, part) in limits.iter_mut().zip(PARTS) {
+            let start = Instant::now();
+            let status = run_part(program, None, part, AMPLE)?;
+            ensure!(
+                status.success(),
+                "the tests {part:?} fail without any change: {status}"
+            );
+            *limit = 4 * start.elapsed().as_secs() + 4;
+        }
+        Ok(Self(limits))
+    }
+}
 
 /// Runs the tests with one of the changes of `program`, or with none.
-pub fn run(program: &Path, id: Option<usize>) -> Result<Outcome> {
-    for part in PARTS {
-        let mut command = Command::new("bash");
-        command
-            .args(["-c", LIMITS, "bash"])
-            .arg(program)
-            .arg("--test-threads=1")
-            .args(part)
-            .env("PROPTEST_CASES", "48")
-            .env("PROPTEST_MAX_SHRINK_ITERS", "0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        if let Some(id) = id {
-            command.env("FREELIST_CHANGED", id.to_string());
-        }
-        let status = command.status().context("bash")?;
+pub fn run(program: &Path, id: Option<usize>, limits: &Limits) -> Result<Outcome> {
+    for (part, limit) in PARTS.iter().zip(limits.0) {
+        let status = run_part(program, id, part, limit)?;
         if !status.success() {
             return Ok(outcome(status));
         }
     }
     Ok(Outcome::Lived)
+}
+
+/// Runs a part of the tests.
+fn run_part(program: &Path, id: Option<usize>, part: &[&str], limit: u64) -> Result<ExitStatus> {
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", LIMITED])
+        .arg(limit.to_string())
+        .arg(program)
+        .arg("--test-threads=1")
+        .args(part)
+        .env("PROPTEST_CASES", "48")
+        .env("PROPTEST_MAX_SHRINK_ITERS", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if let Some(id) = id {
+        command.env("FREELIST_CHANGED", id.to_string());
+    }
+    command.status().context("bash")
 }
 
 /// What the end of a part that did not pass says. The limits kill by two signals.
@@ -75,6 +103,7 @@ pub fn run_all(
     mutants: &[Mutant],
     ids: &[usize],
     jobs: usize,
+    limits: &Limits,
     state: &State,
 ) -> Result<()> {
     let next = Mutex::new(ids.iter());
@@ -82,7 +111,7 @@ pub fn run_all(
         loop {
             let id = next.lock().expect("nobody panics with it").next();
             let Some(id) = id else { return Ok(()) };
-            state.set(&mutants[*id], run(program, Some(*id))?)?;
+            state.set(&mutants[*id], run(program, Some(*id), limits)?)?;
         }
     };
     thread::scope(|scope| {
