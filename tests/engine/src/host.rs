@@ -109,6 +109,7 @@ impl<const KIB: usize> Arena<KIB> {
             panic!("{violation}");
         }
         let held = self.counters().held_bytes;
+        assert_eq!(held, self.engine.held_bytes());
         assert_eq!(held, self.alive.get() * Self::PAGE, "a page was lost");
         assert_eq!(held, self.backed.len() as u64 * Self::PAGE);
     }

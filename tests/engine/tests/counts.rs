@@ -2,7 +2,7 @@
 
 //! What is counted, and what the engine says of itself, exactly.
 
-use freelist_engine::engine::Request;
+use freelist_engine::engine::{Batch, Request};
 use freelist_engine::host::Arena;
 
 /// A request for `size` bytes with `FREELIST_DEFAULT`.
@@ -54,8 +54,50 @@ fn a_cancelled_block_leaves_its_neighbour_alone() {
     at_every_page_size!(neighbour);
 }
 
+#[test]
+fn the_last_page_of_a_block_asks_for_no_metadata_of_what_lies_behind_it() {
+    at_every_page_size!(last_page);
+}
+
+#[test]
+fn a_batch_says_what_its_blocks_are() {
+    at_every_page_size!(batch);
+}
+
+#[test]
+fn blocks_that_are_alike_are_freed_together() {
+    at_every_page_size!(alike);
+}
+
 mod generic {
     use super::*;
+
+    pub fn last_page<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 14);
+        let (offset, _) = arena.alloc(request(1024 * Arena::<KIB>::PAGE)).unwrap();
+        assert!(arena.kit.chunk.is_none());
+        arena.free(offset).unwrap();
+        arena.end();
+    }
+
+    pub fn batch<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let mut batch = Batch::default();
+        assert!(!arena.engine.reserve_batch(100, 4, &mut batch));
+        let (block, _) = arena.alloc(request(100)).unwrap();
+        arena.free(block).unwrap();
+        assert!(arena.engine.reserve_batch(100, 4, &mut batch));
+        assert_eq!((batch.offsets(), batch.block_bytes()), (&[block][..], 128));
+        arena.engine.commit_batch(&mut batch);
+        arena.check();
+    }
+
+    pub fn alike<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let blocks = [(); 4].map(|()| arena.alloc(request(64)).unwrap().0);
+        assert_eq!(arena.free_alike(&blocks), 4);
+        assert_eq!(arena.counters().live_blocks, 0);
+    }
 
     pub fn splits_and_merges<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;

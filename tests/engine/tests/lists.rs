@@ -56,6 +56,11 @@ fn a_run_with_enough_is_found_behind_many_with_one_page_less() {
 }
 
 #[test]
+fn a_full_run_is_found_behind_many_with_one_page_less() {
+    at_every_page_size!(full);
+}
+
+#[test]
 fn a_run_with_enough_is_found_behind_many_with_almost_enough() {
     at_every_page_size!(almost_enough);
 }
@@ -75,7 +80,7 @@ mod generic {
 
     /// The eighths into which a list of runs is divided begin at these lengths.
     pub fn one_page_less<const KIB: usize>() {
-        for enough in (37..64).step_by(4).chain([64]) {
+        for enough in (37..64).step_by(4) {
             let mut arena = Arena::<KIB>::new(1 << 12);
             arena.checked = false;
             let mut pages = vec![enough];
@@ -84,6 +89,27 @@ mod generic {
             assert_eq!(reserve(&mut arena, enough, false), (found, 0), "{enough}");
             arena.check();
         }
+    }
+
+    pub fn full<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        arena.checked = false;
+        let mut alloc = || arena.alloc(request(64 * Arena::<KIB>::PAGE, true, true));
+        // The other keeps it from joining what comes behind it.
+        let (full, _other) = (alloc().unwrap().0, alloc().unwrap());
+        arena.free(full).unwrap();
+        arena.drain();
+        let mut less = vec![];
+        for _ in 0..MANY {
+            let size = request(63 * Arena::<KIB>::PAGE, true, true);
+            let fresh = Request { fresh: true, ..size };
+            less.push(arena.alloc(fresh).unwrap().0);
+        }
+        for offset in less {
+            arena.free(offset).unwrap();
+        }
+        arena.drain();
+        assert_eq!(reserve(&mut arena, 64, false), (full, 0));
     }
 
     pub fn almost_enough<const KIB: usize>() {
