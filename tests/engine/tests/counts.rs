@@ -30,6 +30,16 @@ fn each_halving_and_joining_is_counted_once_and_for_its_class() {
 }
 
 #[test]
+fn runs_are_halved_and_joined_for_their_class() {
+    at_every_page_size!(halves_of_runs);
+}
+
+#[test]
+fn joining_address_space_is_no_merge() {
+    at_every_page_size!(no_merge);
+}
+
+#[test]
 fn what_takes_new_pages_is_counted_and_what_does_not_is_not() {
     at_every_page_size!(grows);
 }
@@ -95,7 +105,8 @@ mod generic {
     pub fn alike<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 12);
         let blocks = [(); 4].map(|()| arena.alloc(request(64)).unwrap().0);
-        assert_eq!(arena.free_alike(&blocks), 4);
+        assert_eq!(arena.free_alike(&blocks[1..]), 3);
+        assert_eq!(arena.free_alike(&blocks[..1]), 1);
         assert_eq!(arena.counters().live_blocks, 0);
     }
 
@@ -118,6 +129,43 @@ mod generic {
         arena.drain();
         assert_eq!(arena.counters().merges, halvings);
         assert_eq!(of_classes(&arena), vec![(1, 1); halvings as usize]);
+    }
+
+    /// Splits and merges of blocks of 1, 2, 4 and 8 pages.
+    fn of_pages<const KIB: usize>(arena: &Arena<KIB>) -> [(u64, u64); 4] {
+        let shift = Arena::<KIB>::PAGE.ilog2();
+        [0, 1, 2, 3].map(|order| {
+            let class = arena.engine.class(shift + order);
+            (class.splits, class.merges)
+        })
+    }
+
+    pub fn halves_of_runs<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let block = arena.alloc(request(4 * page)).unwrap().0;
+        arena.free(block).unwrap();
+        arena.drain();
+        assert_eq!(of_pages(&arena), [(0, 0); 4]);
+        let block = arena.alloc(request(page)).unwrap().0;
+        assert_eq!(of_pages(&arena), [(0, 0), (1, 0), (1, 0), (0, 0)]);
+        arena.free(block).unwrap();
+        arena.drain();
+        assert_eq!(of_pages(&arena), [(0, 0), (1, 1), (1, 1), (0, 0)]);
+    }
+
+    pub fn no_merge<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(8);
+        let [four, one] = [4, 1].map(|pages| arena.alloc(request(pages * page)).unwrap().0);
+        assert_eq!((four, one), (0, 4 * page));
+        arena.free(four).unwrap();
+        arena.free(one).unwrap();
+        arena.drain();
+        // The page behind the four: with three pages of address space in between nothing merged.
+        assert_eq!(of_pages(&arena), [(0, 0), (0, 0), (0, 0), (0, 1)]);
+        arena.trim(0);
+        assert_eq!(of_pages(&arena)[3].1, 1);
     }
 
     pub fn grows<const KIB: usize>() {

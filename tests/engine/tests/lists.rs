@@ -75,8 +75,76 @@ fn a_part_without_flags_comes_from_a_page_that_has_nothing_larger() {
     at_every_page_size!(exact_part);
 }
 
+#[test]
+fn a_block_that_was_just_freed_is_at_hand() {
+    at_every_page_size!(at_hand);
+}
+
+#[test]
+fn who_waits_is_served_by_a_block_that_was_just_freed() {
+    at_every_page_size!(serves);
+}
+
+#[test]
+fn blocks_join_at_once_where_they_are_told_to() {
+    at_every_page_size!(joins_at_once);
+}
+
+#[test]
+fn few_pages_are_kept_from_joining() {
+    at_every_page_size!(few_are_kept);
+}
+
 mod generic {
     use super::*;
+
+    pub fn at_hand<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let (block, _) = arena.alloc(request(100, true, true)).unwrap();
+        arena.free(block).unwrap();
+        let before = arena.counters().requested_bytes;
+        let pending = arena.engine.reserve_at_hand(100).unwrap();
+        assert_eq!((pending.offset(), pending.block_bytes()), (block, 128));
+        arena.commit(pending);
+        assert_eq!(arena.counters().requested_bytes, before + 100);
+        assert!(arena.engine.reserve_at_hand(100).is_none());
+    }
+
+    pub fn serves<const KIB: usize>() {
+        let page = request(Arena::<KIB>::PAGE, false, false);
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let (block, _) = arena.alloc(Request { grow: true, ..page }).unwrap();
+        assert!(!arena.engine.could_serve(&page, 0, &mut arena.kit));
+        arena.free(block).unwrap();
+        assert!(arena.engine.could_serve(&page, 0, &mut arena.kit));
+    }
+
+    pub fn joins_at_once<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        for at_once in [true, false] {
+            arena.engine.merge_at_once(at_once, &mut arena.kit);
+            let (block, _) = arena.alloc(request(64, true, true)).unwrap();
+            arena.free(block).unwrap();
+            assert_eq!(arena.engine.run_pages(), at_once.into());
+        }
+        arena.engine.merge_at_once(true, &mut arena.kit);
+        assert_eq!(arena.engine.run_pages(), 1);
+    }
+
+    /// Of halves of pages at most 512 KiB at pages of 1 KiB, and less the larger a page is; one at
+    /// least.
+    pub fn few_are_kept<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        arena.checked = false;
+        let half = Arena::<KIB>::PAGE / 2;
+        let blocks = [(); 256].map(|()| arena.alloc(request(half, true, true)).unwrap().0);
+        for block in blocks {
+            arena.free(block).unwrap();
+        }
+        let most = ((512 << 10) / (KIB as u64 * half)).clamp(1, 64) as u32;
+        assert_eq!(arena.engine.run_pages(), 128 - most.div_ceil(2));
+        arena.check();
+    }
 
     /// The eighths into which a list of runs is divided begin at these lengths.
     pub fn one_page_less<const KIB: usize>() {
@@ -102,7 +170,10 @@ mod generic {
         let mut less = vec![];
         for _ in 0..MANY {
             let size = request(63 * Arena::<KIB>::PAGE, true, true);
-            let fresh = Request { fresh: true, ..size };
+            let fresh = Request {
+                fresh: true,
+                ..size
+            };
             less.push(arena.alloc(fresh).unwrap().0);
         }
         for offset in less {
