@@ -56,6 +56,26 @@ pub fn slice<T: Default>(len: usize) -> Box<[T]> {
     (0..len).map(|_| T::default()).collect()
 }
 
+/// A request for `size` bytes with `FREELIST_DEFAULT`.
+pub fn request(size: u64) -> Request {
+    Request {
+        size,
+        larger: true,
+        grow: true,
+        ..Request::default()
+    }
+}
+
+/// Runs a generic test, of the module `generic`, at 4, 16 and 64 KiB pages.
+#[macro_export]
+macro_rules! at_every_page_size {
+    ($name:ident) => {
+        generic::$name::<4>();
+        generic::$name::<16>();
+        generic::$name::<64>();
+    };
+}
+
 /// An engine with its surroundings.
 pub struct Arena<const KIB: usize> {
     /// The engine itself.

@@ -3,21 +3,12 @@
 //! Split and merge of address space, as buddy allocators are tried: filled to the last byte, emptied
 //! in every pattern that keeps halves apart.
 
-use freelist_engine::engine::{Refusal, Request, MIN_SHIFT};
-use freelist_engine::host::Arena;
+use freelist_engine::at_every_page_size;
+use freelist_engine::engine::{Refusal, MIN_SHIFT};
+use freelist_engine::host::{request, Arena};
 use proptest::prelude::*;
 
 const SMALLEST: u64 = 1 << MIN_SHIFT;
-
-/// A request for `size` bytes with `FREELIST_DEFAULT`.
-fn request(size: u64) -> Request {
-    Request {
-        size,
-        larger: true,
-        grow: true,
-        ..Request::default()
-    }
-}
 
 /// The offset of a new block that there must be room for.
 #[track_caller]
@@ -32,15 +23,6 @@ fn alloc<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) -> u64 {
 #[track_caller]
 fn is_full<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) {
     assert_eq!(arena.alloc(request(size)), Err(Refusal::NoSpace), "{size}");
-}
-
-/// Runs a generic test at 4, 16 and 64 KiB pages.
-macro_rules! at_every_page_size {
-    ($name:ident) => {
-        generic::$name::<4>();
-        generic::$name::<16>();
-        generic::$name::<64>();
-    };
 }
 
 /// Peer: gpu_buddy gpu_test_buddy_alloc_optimistic.

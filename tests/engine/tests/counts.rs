@@ -2,27 +2,9 @@
 
 //! What is counted, and what the engine says of itself, exactly.
 
+use freelist_engine::at_every_page_size;
 use freelist_engine::engine::{Batch, Request};
-use freelist_engine::host::Arena;
-
-/// A request for `size` bytes with `FREELIST_DEFAULT`.
-fn request(size: u64) -> Request {
-    Request {
-        size,
-        larger: true,
-        grow: true,
-        ..Request::default()
-    }
-}
-
-/// Runs a generic test at 4, 16 and 64 KiB pages.
-macro_rules! at_every_page_size {
-    ($name:ident) => {
-        generic::$name::<4>();
-        generic::$name::<16>();
-        generic::$name::<64>();
-    };
-}
+use freelist_engine::host::{request, Arena};
 
 #[test]
 fn each_halving_and_joining_is_counted_once_and_for_its_class() {

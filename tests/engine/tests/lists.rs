@@ -3,6 +3,7 @@
 //! Which of several free blocks a request gets: what is there is found, however many others there
 //! are, and where most is there already it grows.
 
+use freelist_engine::at_every_page_size;
 use freelist_engine::engine::{Refusal, Request};
 use freelist_engine::host::Arena;
 
@@ -39,15 +40,6 @@ fn reserve<const KIB: usize>(arena: &mut Arena<KIB>, pages: u64, grow: bool) -> 
     let got = (pending.offset(), pending.missing());
     arena.cancel(pending);
     got
-}
-
-/// Runs a generic test at 4, 16 and 64 KiB pages.
-macro_rules! at_every_page_size {
-    ($name:ident) => {
-        generic::$name::<4>();
-        generic::$name::<16>();
-        generic::$name::<64>();
-    };
 }
 
 #[test]

@@ -2,18 +2,9 @@
 
 //! The map of an arena: everything is on it, once, and it adds up with the counters.
 
-use freelist_engine::engine::{Content, Extent, Request};
-use freelist_engine::host::Arena;
+use freelist_engine::engine::{Content, Extent};
+use freelist_engine::host::{request, Arena};
 use proptest::prelude::*;
-
-fn request(size: u64) -> Request {
-    Request {
-        size,
-        larger: true,
-        grow: true,
-        ..Request::default()
-    }
-}
 
 /// The map, which has no gaps and no overlaps and adds up.
 fn map<const KIB: usize>(arena: &Arena<KIB>) -> Vec<Extent> {
