@@ -39,12 +39,12 @@ impl Leaving {
 
 impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Takes at most `most` and at most [`BATCH`] free pages with memory, side by side, out of
-    /// reach: the last of the largest run. `None` when there is none, or `most` is 0.
+    /// reach: the last of the run that is missed least. `None` when there is none, or `most` is 0.
     ///
     /// What is on quick lists is in no run: [`Engine::drain`] them first.
     pub fn detach(&mut self, most: u32) -> Option<Leaving> {
         let order_of_most = most.min(BATCH).checked_ilog2()?;
-        let run = self.directory.run_at(self.lists.find_most()?)?;
+        let run = self.directory.run_at(self.lists.find_dispensable()?)?;
         let order = run.backed.trailing_zeros().min(order_of_most) as u8;
         let page = run.page + run.backed - (1 << order);
         self.remove(run);

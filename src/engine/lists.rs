@@ -21,6 +21,9 @@ const ORDERS: usize = (MAX_SHIFT - 12 + 1) as usize;
 const FULL: usize = 8;
 /// How many runs of a request's own bin, some of which fit, are looked at.
 const LOOK: usize = 8;
+/// Memory leaves from runs of this order and above first: single pages are what small blocks need,
+/// and to move one costs a call as to move many does.
+pub(super) const PIECE_ORDER: u8 = 1;
 
 /// The bin of runs of `order` with `backed` pages, which are more than half of it.
 fn bin(order: u8, backed: u32) -> usize {
@@ -205,9 +208,11 @@ impl Lists {
         Some(self.backed[usize::from(order)][bin as usize].0)
     }
 
-    /// A run with memory of the highest order that has one, in its highest bin.
-    pub(super) fn find_most(&self) -> Option<u32> {
-        self.best(self.backed_map.checked_ilog2()? as u8)
+    /// The run with memory that is missed least when its memory leaves: the smallest of
+    /// [`PIECE_ORDER`] and above, else the largest.
+    pub(super) fn find_dispensable(&self) -> Option<u32> {
+        self.find_larger(PIECE_ORDER - 1)
+            .or_else(|| self.best(self.backed_map.checked_ilog2()? as u8))
     }
 
     /// An empty run of `order` or above: the smallest.

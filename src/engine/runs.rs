@@ -4,8 +4,13 @@
 
 use super::class::{ceil_log2, Account};
 use super::directory::{Directory, Head, Kit, Links, Memory};
-use super::lists::Kind;
+use super::lists::{Kind, PIECE_ORDER};
 use super::{Engine, Refusal, Request, MIN_SHIFT};
+
+/// Blocks of fewer pages may divide any run: what they leave of it serves as well.
+const SPARING_PAGES: u32 = 8;
+/// Orders by which a run has to exceed a block's slot to be spared.
+const SPARED_ORDERS: u8 = 2;
 
 /// A slot: its first page, its order, and how many of its leading pages have memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +126,24 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         order: u8,
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Reserved, Refusal> {
-        let found = self.find_run(request, pages, order);
+        let found = self
+            .find_run(request, pages, order)
+            .filter(|&run| !self.is_spared(run, request, pages, order));
         self.claim(found.ok_or(Refusal::Empty)?, pages, order, kit)
+    }
+
+    /// Whether a block of `pages` pages in a slot of `order` is better made of the memory of smaller
+    /// runs than of a part of `run`: that is much larger, and a request as large as it would
+    /// otherwise have its memory moved together soon.
+    fn is_spared(&self, run: u32, request: &Request, pages: u32, order: u8) -> bool {
+        let of_run = self.directory.run_at(run).map_or(0, |run| run.order);
+        if !request.grow || pages < SPARING_PAGES || of_run <= order + SPARED_ORDERS {
+            return false;
+        }
+        let in_pieces: u64 = (PIECE_ORDER..=order)
+            .map(|order| self.account_of(order).listed_pages)
+            .sum();
+        in_pieces >= pages.into()
     }
 
     /// A run with memory that a request may take `pages` pages in a slot of `order` from.
@@ -136,7 +157,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     }
 
     /// Reserves pages in a slot where some have no memory yet: one that has most of them, or empty
-    /// address space.
+    /// address space; where there is none left, a part of a run that was spared.
     pub(super) fn reserve_fresh(
         &mut self,
         request: &Request,
@@ -154,7 +175,15 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             {
                 break page;
             }
-            self.advance_frontier(order, kit)?;
+            match self.advance_frontier(order, kit) {
+                Err(Refusal::NoSpace) => {
+                    break self
+                        .find_run(request, pages, order)
+                        .filter(|_| !request.fresh)
+                        .ok_or(Refusal::NoSpace)?;
+                }
+                result => result?,
+            }
         };
         self.claim(page, pages, order, kit)
     }
@@ -196,7 +225,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             let right = slot.backed.saturating_sub(half);
             slot.backed -= right;
             if right > 0 {
-                self.class_of(slot.order + 1).splits += 1;
+                self.account_of_mut(slot.order + 1).splits += 1;
             }
             self.insert_slot(Slot::new(page + half, slot.order, right));
         }
@@ -254,7 +283,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             let buddy = joined.buddy();
             let beside = self.remove_view(buddy, joined.order);
             if beside > 0 && joined.backed > 0 {
-                self.class_of(joined.order + 1).merges += 1;
+                self.account_of_mut(joined.order + 1).merges += 1;
             }
             joined = Slot::new(
                 joined.page.min(buddy),
@@ -302,7 +331,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         self.lists.push(&mut self.directory, kind, run.page);
         if run.backed > 0 {
             self.run_pages += run.backed;
-            let class = self.class_of(run.order);
+            let class = self.account_of_mut(run.order);
             class.listed += 1;
             class.listed_pages += u64::from(run.backed);
         }
@@ -314,7 +343,7 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         self.directory.take_head(run.page, run.order);
         if run.backed > 0 {
             self.run_pages -= run.backed;
-            let class = self.class_of(run.order);
+            let class = self.account_of_mut(run.order);
             class.listed -= 1;
             class.listed_pages -= u64::from(run.backed);
         }
@@ -328,8 +357,18 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             .map_or(0, |run| run.backed)
     }
 
+    /// Which account is that of the class of blocks in slots of `order`.
+    fn account_index(order: u8) -> usize {
+        (Self::PAGE_SHIFT - MIN_SHIFT) as usize + usize::from(order)
+    }
+
     /// What is kept of the class of blocks in slots of `order`.
-    fn class_of(&mut self, order: u8) -> &mut Account {
-        &mut self.accounts[(Self::PAGE_SHIFT - MIN_SHIFT) as usize + usize::from(order)]
+    fn account_of(&self, order: u8) -> &Account {
+        &self.accounts[Self::account_index(order)]
+    }
+
+    /// As [`Engine::account_of`], to be changed.
+    fn account_of_mut(&mut self, order: u8) -> &mut Account {
+        &mut self.accounts[Self::account_index(order)]
     }
 }

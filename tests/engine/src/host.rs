@@ -88,6 +88,8 @@ pub struct Arena<const KIB: usize> {
     next_id: u64,
     /// Pages that the engine may hold.
     pub limit: u32,
+    /// Pages that were moved to other blocks.
+    pub moved: u64,
     /// Whether [`Engine::check`] is called after every step.
     pub checked: bool,
 }
@@ -105,6 +107,7 @@ impl<const KIB: usize> Arena<KIB> {
             alive: Rc::default(),
             next_id: 0,
             limit: u32::MAX,
+            moved: 0,
             checked: true,
         }
     }
@@ -245,6 +248,7 @@ impl<const KIB: usize> Arena<KIB> {
             self.put(pending, pages);
             pending.mark_stale();
         }
+        self.moved += u64::from(before - pending.missing());
         before - pending.missing()
     }
 

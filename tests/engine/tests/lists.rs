@@ -4,7 +4,7 @@
 //! are, and where most is there already it grows.
 
 use freelist_engine::at_every_page_size;
-use freelist_engine::engine::{Refusal, Request};
+use freelist_engine::engine::{Counters, Refusal, Request};
 use freelist_engine::host::Arena;
 
 /// More runs than are looked at one by one.
@@ -87,8 +87,116 @@ fn few_pages_are_kept_from_joining() {
     at_every_page_size!(few_are_kept);
 }
 
+#[test]
+fn a_large_run_stays_whole_while_smaller_ones_suffice() {
+    at_every_page_size!(stays_whole);
+}
+
+#[test]
+fn a_large_run_is_divided_where_no_address_space_is_left() {
+    at_every_page_size!(divided_without_space);
+}
+
+#[test]
+fn memory_leaves_from_the_smallest_run_of_several_pages_first() {
+    at_every_page_size!(leaves_first);
+}
+
+/// A free run of 512 pages, and so many of 8 that nothing joins: where the first is.
+fn large_and_small<const KIB: usize>(arena: &mut Arena<KIB>, small: usize) -> u64 {
+    let size = |pages| request(pages * Arena::<KIB>::PAGE, true, true);
+    let (large, _) = arena.alloc(size(512)).unwrap();
+    let blocks: Vec<u64> = (0..2 * small)
+        .map(|_| arena.alloc(size(8)).unwrap().0)
+        .collect();
+    arena.free(large).unwrap();
+    for offset in blocks.iter().step_by(2) {
+        arena.free(*offset).unwrap();
+    }
+    arena.drain();
+    large
+}
+
 mod generic {
     use super::*;
+
+    pub fn stays_whole<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        for (small, pages, whole) in [
+            (8, 64, true),
+            // They do not suffice.
+            (7, 64, false),
+            (8, 65, false),
+            // The run is not that much larger.
+            (17, 65, false),
+            // What a smaller block leaves of it serves as well.
+            (8, 8, true),
+            (0, 7, false),
+        ] {
+            let mut arena = Arena::<KIB>::new(1 << 12);
+            let large = large_and_small(&mut arena, small);
+            let (offset, missing) = reserve(&mut arena, pages, true);
+            let divided = (large..large + 512 * page).contains(&offset);
+            assert_eq!(divided, !whole, "{pages} pages, {small} small runs");
+            // A request that may not grow, and would have to have everything moved, divides it too.
+            if pages > 8 {
+                assert_eq!(missing, if whole { pages as u32 } else { 0 });
+                assert_eq!(reserve(&mut arena, pages, false), (large, 0));
+            }
+            // It costs little: no more is held than may be, and the large one is served at once.
+            arena.alloc(request(pages * page, true, true)).unwrap();
+            let Counters {
+                held_bytes,
+                peak_bytes,
+                ..
+            } = arena.counters();
+            assert!(held_bytes <= peak_bytes + peak_bytes / 100);
+            let (offset, missing) = reserve(&mut arena, 512, true);
+            assert_eq!((offset, missing) == (large, 0), whole);
+        }
+    }
+
+    pub fn divided_without_space<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        // 512 pages, and 16 blocks of 8.
+        let mut arena = Arena::<KIB>::new(512 + 16 * 8);
+        let large = large_and_small(&mut arena, 8);
+        assert_eq!(reserve(&mut arena, 64, true), (large, 0));
+        let fresh = Request {
+            fresh: true,
+            ..request(64 * page, true, true)
+        };
+        assert_eq!(arena.reserve(fresh).unwrap_err(), Refusal::NoSpace);
+        let whole = request(1024 * page, true, true);
+        assert_eq!(arena.reserve(whole).unwrap_err(), Refusal::NoSpace);
+    }
+
+    pub fn leaves_first<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let size = |pages| request(pages * page, true, true);
+        // Each keeps the next from joining.
+        let runs = [512, 64, 2, 1].map(|pages| {
+            let (run, _) = arena.alloc(size(pages)).unwrap();
+            arena.alloc(size(pages)).unwrap();
+            run
+        });
+        for run in runs {
+            arena.free(run).unwrap();
+        }
+        arena.drain();
+        let mut left = Vec::new();
+        while let Some(leaving) = arena.detach(64) {
+            let first = u64::from(leaving.page()) * page;
+            let from = runs.iter().rposition(|&run| run <= first).unwrap();
+            left.push((from, leaving.pages()));
+            arena.unback(leaving);
+        }
+        let of_large = [(0, 64); 8];
+        assert_eq!(left[..2], [(2, 2), (1, 64)]);
+        assert_eq!(left[2..10], of_large);
+        assert_eq!(left[10..], [(3, 1)]);
+    }
 
     pub fn at_hand<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 12);
