@@ -3,8 +3,8 @@
 //! Race windows that tests hold open.
 //!
 //! Some races are too narrow to be met by chance. On kernels for fault injection debugfs has a file
-//! for each such window, `delay_us/NAME`: whoever is in it sleeps for that many microseconds. On all
-//! other kernels nothing of this is there.
+//! for each such window, `delay_us/NAME`: whoever is in it sleeps for that many microseconds, or until
+//! the file says less. On all other kernels nothing of this is there.
 
 /// A place where two threads could meet.
 #[derive(Clone, Copy)]
@@ -35,9 +35,14 @@ mod forced {
         },
         time::{
             delay::fsleep,
-            Delta, //
+            Delta,
+            Instant,
+            Monotonic, //
         },
     };
+
+    /// The longest that a window stays open after its file says so, in microseconds.
+    const LATEST: u32 = 1000;
 
     /// How long each window is held open, in microseconds.
     static DELAYS: [Atomic<u32>; 3] = [const { Atomic::new(0) }; 3];
@@ -54,9 +59,14 @@ mod forced {
 
         /// Sleeps as long as the window is to be held open.
         pub(crate) fn open(self) {
-            let delay = DELAYS[self as usize].load(Relaxed);
-            if delay > 0 {
-                fsleep(Delta::from_micros(delay.into()));
+            let start = Instant::<Monotonic>::now();
+            loop {
+                let delay = i64::from(DELAYS[self as usize].load(Relaxed));
+                let left = delay - start.elapsed().as_micros_ceil();
+                if left <= 0 {
+                    return;
+                }
+                fsleep(Delta::from_micros(left.min(LATEST)));
             }
         }
     }

@@ -32,25 +32,23 @@ suite!("freelist_races":
     a_killed_thread_in_a_window_loses_nothing,
 );
 
-/// How long a window is held open.
+/// How long a window is held open that its second thread waits for the end of.
 const OPEN: Duration = Duration::from_millis(80);
-/// How long it may take until a thread is in one.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Well inside of one.
-const INSIDE: Duration = Duration::from_millis(25);
+/// How long it may take until a thread is in one, and what is done meanwhile.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A window that is held open until this is dropped.
 struct Window(PathBuf);
 
 impl Window {
-    fn open(name: &str) -> Self {
+    fn open(name: &str, most: Duration) -> Self {
         let path = Path::new(freelist::debugfs::DIR)
             .join("delay_us")
             .join(name);
         if !path.exists() {
             skip("this kernel has no fault injection");
         }
-        fs::write(&path, OPEN.as_micros().to_string()).expect("root may set it");
+        fs::write(&path, most.as_micros().to_string()).expect("root may set it");
         Self(path)
     }
 }
@@ -61,32 +59,54 @@ impl Drop for Window {
     }
 }
 
-/// Runs `first`, and `second` when it is in its window: there it sleeps without
+/// Waits until a thread, whose directory in `/proc` is told, is in a window: there it sleeps without
 /// being interrupted, as it does nowhere else.
-fn meet<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+fn await_in_window(thread: &str) {
+    let start = Instant::now();
+    loop {
+        let text = fs::read_to_string(format!("{thread}/stat")).unwrap_or_default();
+        let state = text
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.chars().next());
+        if state == Some('D') {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "the window was not open");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Runs `first`, and `second` when it is in its window, which is closed when `second` is done, or
+/// after `most`.
+fn meet_for<A: Send, B>(
+    window: &str,
+    most: Duration,
+    first: impl FnOnce() -> A + Send,
+    second: impl FnOnce() -> B,
+) -> (A, B) {
+    let window = Window::open(window, most);
     thread::scope(|scope| {
         let (tell, who) = mpsc::channel();
         let first = scope.spawn(move || {
             tell.send(gettid()).expect("is awaited");
             first()
         });
-        let stat = format!("/proc/self/task/{}/stat", who.recv().expect("it runs"));
-        let is_in_window = || {
-            let text = fs::read_to_string(&stat).unwrap_or_default();
-            let state = text
-                .rsplit(") ")
-                .next()
-                .and_then(|rest| rest.chars().next());
-            state == Some('D')
-        };
-        let start = Instant::now();
-        while !is_in_window() {
-            assert!(start.elapsed() < PATIENCE, "the window was not open");
-            thread::sleep(Duration::from_millis(1));
-        }
+        let who = who.recv().expect("it runs");
+        await_in_window(&format!("/proc/self/task/{who}"));
         let second = second();
+        drop(window);
         (first.join().expect("no panic"), second)
     })
+}
+
+/// As [`meet_for`], where `second` waits for nothing that `first` has.
+fn meet<A: Send, B>(
+    window: &str,
+    first: impl FnOnce() -> A + Send,
+    second: impl FnOnce() -> B,
+) -> (A, B) {
+    meet_for(window, PATIENCE, first, second)
 }
 
 /// Writes a byte to an address as a system call does: a fault that fails is an
@@ -98,12 +118,13 @@ fn write(view: &View, at: usize, byte: u8) -> Result<(), Errno> {
 }
 
 fn a_write_by_a_fault_in_flight_is_not_lost_when_its_page_leaves() {
-    let window = Window::open("fault");
     let arena = arena();
     let views = [0, 1].map(|_| View::shared(&arena, 0, MIB as usize));
     let block = alloc(&arena, page());
     let at = block.offset as usize;
-    let (_, freed) = meet(
+    let (_, freed) = meet_for(
+        "fault",
+        OPEN,
         || write(&views[0], at, 0x11),
         || {
             free(&arena, block);
@@ -111,7 +132,6 @@ fn a_write_by_a_fault_in_flight_is_not_lost_when_its_page_leaves() {
         },
     );
     assert_eq!(freed, page());
-    drop(window);
     // The fault's entry went with the page.
     assert_eq!(views[0].probe(at), Err(Errno::EFAULT));
     let again = alloc(&arena, page());
@@ -124,7 +144,6 @@ fn a_write_by_a_fault_in_flight_is_not_lost_when_its_page_leaves() {
 }
 
 fn a_fault_in_flight_does_not_bring_a_moved_page_back() {
-    let window = Window::open("fault");
     let arena = arena();
     arena.set_limit(8 * page()).unwrap();
     let blocks: Vec<Block> = (0..8).map(|_| alloc(&arena, page())).collect();
@@ -134,14 +153,15 @@ fn a_fault_in_flight_does_not_bring_a_moved_page_back() {
         free(&arena, *block);
     }
     let last = blocks[0];
-    let (_, moved) = meet(
+    let (_, moved) = meet_for(
+        "fault",
+        OPEN,
         || write(&view, last.offset as usize, 0x11),
         || {
             free(&arena, last);
             arena.alloc(4 * page(), DEFAULT).unwrap()
         },
     );
-    drop(window);
     let pages = || (0..4).map(|i| moved.offset as usize + i * system_page());
     pages().for_each(|at| view.store(at, 0x22));
     // A write through the old place would show in the new one.
@@ -153,7 +173,6 @@ fn a_fault_in_flight_does_not_bring_a_moved_page_back() {
 }
 
 fn a_page_that_leaves_is_out_of_reach_meanwhile() {
-    let window = Window::open("leave");
     let arena = arena();
     let view = View::shared(&arena, 0, MIB as usize);
     let block = alloc(&arena, 4 * page());
@@ -161,6 +180,7 @@ fn a_page_that_leaves_is_out_of_reach_meanwhile() {
     view.store(at, 1);
     free(&arena, block);
     let (freed, ()) = meet(
+        "leave",
         || arena.trim(0).unwrap(),
         || {
             assert_eq!(view.probe(at), Err(Errno::EFAULT), "unmapped already");
@@ -173,7 +193,6 @@ fn a_page_that_leaves_is_out_of_reach_meanwhile() {
             assert_eq!(stat.held_bytes, 8 * page(), "held until it is gone");
         },
     );
-    drop(window);
     assert_eq!(freed, 4 * page());
     assert_eq!(stat(&arena).held_bytes, 4 * page());
     check();
@@ -191,7 +210,6 @@ fn counters_loosely(arena: &Arena) -> freelist::Stat {
 }
 
 fn a_guessed_free_finds_nothing_until_the_answer_is_out() {
-    let window = Window::open("answer");
     let contig = DEFAULT | Flags::CONTIG;
     for (size, flags) in [
         (64, DEFAULT),
@@ -202,6 +220,7 @@ fn a_guessed_free_finds_nothing_until_the_answer_is_out() {
     ] {
         let arena = arena();
         let (block, ()) = meet(
+            "answer",
             || arena.alloc(size, flags).unwrap(),
             || {
                 for offset in [0, 16, 32, page()] {
@@ -217,6 +236,7 @@ fn a_guessed_free_finds_nothing_until_the_answer_is_out() {
     }
     let arena = arena();
     let (offsets, ()) = meet(
+        "answer",
         || {
             let mut offsets = [0; 8];
             arena.alloc_bulk(64, DEFAULT, &mut offsets).unwrap();
@@ -228,20 +248,18 @@ fn a_guessed_free_finds_nothing_until_the_answer_is_out() {
             }
         },
     );
-    drop(window);
     assert_eq!(arena.free_bulk(&offsets).unwrap(), 8);
     check();
 }
 
 fn a_block_whose_answer_is_not_out_cannot_be_touched() {
-    let window = Window::open("answer");
     let arena = arena();
     let view = View::shared(&arena, 0, MIB as usize);
     let (block, early) = meet(
+        "answer",
         || alloc(&arena, 2 * page()),
         || (view.probe(0), write(&view, 0, 0x44)),
     );
-    drop(window);
     assert_eq!(block.offset, 0);
     assert_eq!(early.0, Err(Errno::EFAULT));
     assert_eq!(early.1, Err(Errno::EFAULT));
@@ -251,28 +269,26 @@ fn a_block_whose_answer_is_not_out_cannot_be_touched() {
 
 /// The call goes on, and ends the arena afterwards.
 fn an_arena_is_closed_while_its_pages_leave() {
-    let window = Window::open("leave");
     let arena = arena();
     let block = alloc(&arena, 100 * page());
     free(&arena, block);
     let other = arena.try_clone().unwrap();
-    meet(|| other.trim(0).unwrap(), || drop(arena));
-    drop(window);
+    meet("leave", || other.trim(0).unwrap(), || drop(arena));
     drop(other);
     check();
 }
 
 fn a_killed_thread_in_a_window_loses_nothing() {
     use nix::sys::signal::{kill, Signal};
-    let window = Window::open("answer");
     let shared = arena();
     for size in [64, 10 * page()] {
+        let window = Window::open("answer", PATIENCE);
         let child = spawn_child(|| _ = raw::alloc(&shared, raw::request(size)));
-        thread::sleep(INSIDE);
+        await_in_window(&format!("/proc/{}", child.pid()));
         kill(child.pid(), Signal::SIGKILL).unwrap();
+        drop(window);
         child.wait();
     }
-    drop(window);
     // Each is live, with nobody who knows it, or was undone.
     let stat = stat(&shared);
     assert!(stat.live_blocks <= 2, "{stat:?}");
