@@ -102,12 +102,12 @@ fn memory_leaves_from_the_smallest_run_of_several_pages_first() {
     at_every_page_size!(leaves_first);
 }
 
-/// A free run of 512 pages, and so many of 8 that nothing joins: where the first is.
-fn large_and_small<const KIB: usize>(arena: &mut Arena<KIB>, small: usize) -> u64 {
+/// A free run of 512 pages, and `count` of `small` pages that cannot join: where the first is.
+fn large_and_small<const KIB: usize>(arena: &mut Arena<KIB>, count: usize, small: u64) -> u64 {
     let size = |pages| request(pages * Arena::<KIB>::PAGE, true, true);
     let (large, _) = arena.alloc(size(512)).unwrap();
-    let blocks: Vec<u64> = (0..2 * small)
-        .map(|_| arena.alloc(size(8)).unwrap().0)
+    let blocks: Vec<u64> = (0..2 * count)
+        .map(|_| arena.alloc(size(small)).unwrap().0)
         .collect();
     arena.free(large).unwrap();
     for offset in blocks.iter().step_by(2) {
@@ -122,27 +122,29 @@ mod generic {
 
     pub fn stays_whole<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
-        for (small, pages, whole) in [
-            (8, 64, true),
+        for ((count, small), pages, whole) in [
+            ((8, 8), 64, true),
             // They do not suffice.
-            (7, 64, false),
-            (8, 65, false),
+            ((7, 8), 64, false),
+            ((8, 8), 65, false),
             // The run is not that much larger.
-            (17, 65, false),
+            ((17, 8), 65, false),
+            // As large as the block, but for some pages.
+            ((2, 5), 8, true),
             // What a smaller block leaves of it serves as well.
-            (8, 8, true),
-            (0, 7, false),
+            ((2, 4), 8, true),
+            ((2, 4), 7, false),
+            // Single pages are left to small blocks.
+            ((4, 2), 8, true),
+            ((64, 1), 8, false),
         ] {
             let mut arena = Arena::<KIB>::new(1 << 12);
-            let large = large_and_small(&mut arena, small);
-            let (offset, missing) = reserve(&mut arena, pages, true);
-            let divided = (large..large + 512 * page).contains(&offset);
-            assert_eq!(divided, !whole, "{pages} pages, {small} small runs");
-            // A request that may not grow, and would have to have everything moved, divides it too.
-            if pages > 8 {
-                assert_eq!(missing, if whole { pages as u32 } else { 0 });
-                assert_eq!(reserve(&mut arena, pages, false), (large, 0));
-            }
+            let large = large_and_small(&mut arena, count, small);
+            let is_part = |offset| (large..large + 512 * page).contains(&offset);
+            let (offset, _) = reserve(&mut arena, pages, true);
+            assert_eq!(!is_part(offset), whole, "{pages} of {count} times {small}");
+            // Who may not grow divides it: all would have to be moved.
+            assert_eq!(reserve(&mut arena, pages, false), (large, 0));
             // It costs little: no more is held than may be, and the large one is served at once.
             arena.alloc(request(pages * page, true, true)).unwrap();
             let Counters {
@@ -160,7 +162,7 @@ mod generic {
         let page = Arena::<KIB>::PAGE;
         // 512 pages, and 16 blocks of 8.
         let mut arena = Arena::<KIB>::new(512 + 16 * 8);
-        let large = large_and_small(&mut arena, 8);
+        let large = large_and_small(&mut arena, 8, 8);
         assert_eq!(reserve(&mut arena, 64, true), (large, 0));
         let fresh = Request {
             fresh: true,
