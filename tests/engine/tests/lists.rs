@@ -88,6 +88,11 @@ fn few_pages_are_kept_from_joining() {
 }
 
 #[test]
+fn some_large_blocks_are_kept_from_joining() {
+    at_every_page_size!(large_are_kept);
+}
+
+#[test]
 fn a_large_run_stays_whole_while_smaller_ones_suffice() {
     at_every_page_size!(stays_whole);
 }
@@ -246,6 +251,19 @@ mod generic {
         let most = ((512 << 10) / (KIB as u64 * half)).clamp(1, 64) as u32;
         assert_eq!(arena.engine.run_pages(), 128 - most.div_ceil(2));
         arena.check();
+    }
+
+    pub fn large_are_kept<const KIB: usize>() {
+        for (kib, most) in [(64, 4), (128, 2), (256, 1), (512, 1), (1024, 1), (2048, 0)] {
+            let mut arena = Arena::<KIB>::new(1 << 12);
+            let size = kib << 10;
+            let blocks = [(); 5].map(|()| arena.alloc(request(size, true, true)).unwrap().0);
+            for block in blocks {
+                arena.free(block).unwrap();
+            }
+            let joined = u64::from(arena.engine.run_pages()) * Arena::<KIB>::PAGE;
+            assert_eq!(joined, (5 - most) * size, "{kib} KiB");
+        }
     }
 
     /// The eighths into which a list of runs is divided begin at these lengths.

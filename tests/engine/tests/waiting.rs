@@ -386,3 +386,18 @@ fn what_a_waiter_puts_back_calls_the_others_only() {
     assert!(line.rest(whole));
     assert_eq!(line.call(|id| *id == 3, |_, _| true), [Some(&1), None]);
 }
+
+#[test]
+fn free_whole_pages_are_for_who_came_first_of_both_queues() {
+    for first_is_part in [false, true] {
+        let mut line = Waiters::<u32, u32, Box<[Seat<u32, u32>]>>::new();
+        let mut spare = Some((0..32).map(|_| Seat::default()).collect());
+        let mut came = |is_part| line.enlist(0, is_part, 0, &mut spare).unwrap();
+        let first = came(first_is_part);
+        let second = came(!first_is_part);
+        assert!(line.may_have_all(Some(first)));
+        assert!(!line.may_have_all(Some(second)));
+        line.leave(first);
+        assert!(line.may_have_all(Some(second)));
+    }
+}
