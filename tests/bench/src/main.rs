@@ -18,6 +18,7 @@ mod samples;
 mod sys;
 
 use anyhow::Result;
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
 use clock::Clock;
@@ -38,6 +39,7 @@ enum What {
         /// What the clock of this machine counts.
         clock: Clock,
         /// Only these groups of them.
+        #[arg(value_parser = PossibleValuesParser::new(rows::GROUPS.map(|group| group.name)))]
         groups: Vec<String>,
     },
     /// One measurement, in this process.
