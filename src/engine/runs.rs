@@ -136,8 +136,11 @@ impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// runs than of a part of `run`: that is much larger, and a request as large as it would
     /// otherwise have its memory moved together soon.
     fn is_spared(&self, run: u32, request: &Request, pages: u32, order: u8) -> bool {
+        if !request.grow || pages < SPARING_PAGES {
+            return false;
+        }
         let of_run = self.directory.run_at(run).map_or(0, |run| run.order);
-        if !request.grow || pages < SPARING_PAGES || of_run <= order + SPARED_ORDERS {
+        if of_run <= order + SPARED_ORDERS {
             return false;
         }
         let in_pieces: u64 = (PIECE_ORDER..=order)
