@@ -42,7 +42,7 @@ mod forced {
     };
 
     /// The longest that a window stays open after its file says so, in microseconds.
-    const LATEST: u32 = 1000;
+    const LATEST: i64 = 1000;
 
     /// How long each window is held open, in microseconds.
     static DELAYS: [Atomic<u32>; 3] = [const { Atomic::new(0) }; 3];
