@@ -39,7 +39,7 @@ struct Cli {
     #[arg(long, value_name = "N", default_value_t = 1)]
     scale: u32,
     /// Seconds after which a test that gave no result is killed.
-    #[arg(long, value_name = "S", default_value_t = 180)]
+    #[arg(long, value_name = "S", default_value_t = 600)]
     timeout: u64,
     /// End with the first test that fails, and say which runs.
     #[arg(long)]
