@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -14,6 +15,10 @@ use std::thread;
 use anyhow::{bail, ensure, Context, Result};
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 use object::{Object, ObjectSection, ObjectSymbol, RelocationKind, RelocationTarget};
+use proc_macro2::Span;
+use syn::spanned::Spanned;
+use syn::visit::Visit;
+use syn::{Attribute, ImplItemFn, ItemFn};
 
 /// What the compiler calls at a point.
 const TRACE: &str = "__sanitizer_cov_trace_pc";
@@ -30,6 +35,8 @@ const SOURCES: &str = "/src/";
 /// Files that hold no work of the module: its own tests, and the proof of the engine's invariants,
 /// most of whose points say what is broken.
 const TESTS: [&str; 2] = ["kunit.rs", "engine/check.rs"];
+/// What is compiled for the module's own tests alone says so by this.
+const FOR_TESTS: &str = "CONFIG_KUNIT";
 
 /// A point: its section, and the return address of the call there, as KCOV notes it.
 type Point = (String, u64);
@@ -42,7 +49,7 @@ enum Place {
     /// All of it is code of libraries, which is compiled into the module: their checks, and what
     /// they drop.
     Library,
-    /// [`TESTS`].
+    /// [`TESTS`], or a function that is for them alone.
     Test,
 }
 
@@ -210,24 +217,79 @@ fn places(module: &Path, section: &str, points: impl Iterator<Item = u64>) -> Re
         }
     }
     ensure!(frames.len() == asked.len(), "addr2line: not a place each");
-    Ok(frames.iter().map(|frames| place(frames)).collect())
+    let mut functions = Functions::default();
+    Ok(frames
+        .iter()
+        .map(|frames| place(frames, |path, line| functions.are_for_tests(path, line)))
+        .collect())
+}
+
+/// The functions of source files that are for tests alone, as far as somebody asked.
+#[derive(Default)]
+struct Functions(BTreeMap<String, Vec<RangeInclusive<usize>>>);
+
+impl Functions {
+    /// Whether a line of a file is one of theirs; not where the file cannot be read.
+    fn are_for_tests(&mut self, path: &str, line: u32) -> bool {
+        let lines = self.0.entry(path.to_owned()).or_insert_with(|| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            for_tests(&text).unwrap_or_default()
+        });
+        lines.iter().any(|lines| lines.contains(&(line as usize)))
+    }
+}
+
+/// The lines of the functions in a source file that are for tests alone.
+fn for_tests(text: &str) -> syn::Result<Vec<RangeInclusive<usize>>> {
+    #[derive(Default)]
+    struct Lines(Vec<RangeInclusive<usize>>);
+
+    impl Lines {
+        fn see(&mut self, attributes: &[Attribute], span: Span) {
+            let is_cfg = |attribute: &&Attribute| attribute.path().is_ident("cfg");
+            let mut conditions = attributes
+                .iter()
+                .filter(is_cfg)
+                .filter_map(|attribute| attribute.meta.require_list().ok());
+            if conditions.any(|list| list.tokens.to_string().starts_with(FOR_TESTS)) {
+                self.0.push(span.start().line..=span.end().line);
+            }
+        }
+    }
+
+    impl Visit<'_> for Lines {
+        fn visit_item_fn(&mut self, function: &ItemFn) {
+            self.see(&function.attrs, function.span());
+        }
+
+        fn visit_impl_item_fn(&mut self, function: &ImplItemFn) {
+            self.see(&function.attrs, function.span());
+        }
+    }
+
+    let mut lines = Lines::default();
+    lines.visit_file(&syn::parse_file(text)?);
+    Ok(lines.0)
 }
 
 /// The place of a point by its frames, `FILE:LINE`, from the function that was inlined to the one
 /// that the code is in now.
-fn place(frames: &[&str]) -> Place {
-    let ours = |frame: &&str| {
+fn place(frames: &[&str], mut is_for_tests: impl FnMut(&str, u32) -> bool) -> Place {
+    let ours = |frame: &&'_ str| {
         let (path, line) = frame.split(" (").next()?.rsplit_once(':')?;
         let (_, file) = path.split_once(SOURCES)?;
         (!path.starts_with("/usr/") && !path.starts_with("/kernel/"))
-            .then(|| (file.to_owned(), line.parse().unwrap_or(0)))
+            .then(|| (path.to_owned(), file.to_owned(), line.parse().unwrap_or(0)))
     };
     let all: Vec<_> = frames.iter().filter_map(ours).collect();
-    if all.iter().any(|(file, _)| TESTS.contains(&file.as_str())) {
+    if all
+        .iter()
+        .any(|(path, file, line)| TESTS.contains(&file.as_str()) || is_for_tests(path, *line))
+    {
         return Place::Test;
     }
     match all.into_iter().next() {
-        Some((file, line)) => Place::Ours(file, line),
+        Some((_, file, line)) => Place::Ours(file, line),
         None => Place::Library,
     }
 }
@@ -299,6 +361,8 @@ mod tests {
         let kernel = "/kernel/source/include/linux/mm.h:7";
         let ours = |file: &str, line| Place::Ours(file.to_owned(), line);
         let tree = "/x/src/engine/tree.rs:7 (discriminator 2)";
+        let place =
+            |frames: &[&str]| place(frames, |path, line| (path, line) == ("/x/src/a.rs", 3));
         assert_eq!(
             place(&[tree, "/x/src/fops.rs:1"]),
             ours("engine/tree.rs", 7)
@@ -306,6 +370,28 @@ mod tests {
         assert_eq!(place(&[library, "/x/src/vma.rs:?"]), ours("vma.rs", 0));
         assert_eq!(place(&[library, kernel]), Place::Library);
         assert_eq!(place(&[tree, "/x/src/kunit.rs:1"]), Place::Test);
+        assert_eq!(place(&[tree, "/x/src/a.rs:2"]), ours("engine/tree.rs", 7));
+        assert_eq!(place(&[tree, "/x/src/a.rs:3"]), Place::Test);
+    }
+
+    #[test]
+    fn functions_for_tests_are_told_by_their_condition() {
+        let text = "\
+impl A {
+    fn used() {}
+
+    /// Whether it is.
+    #[cfg(CONFIG_KUNIT = \"y\")]
+    fn is_it() -> bool {
+        true
+    }
+    #[cfg(CONFIG_COMPAT)]
+    fn other() {}
+}
+#[cfg(CONFIG_KUNIT = \"y\")]
+fn new() {}
+";
+        assert_eq!(for_tests(text).unwrap(), [4..=8, 12..=13]);
     }
 
     #[test]

@@ -61,13 +61,25 @@ impl View {
         prot: ProtFlags,
         flags: MapFlags,
     ) -> Result<Self, Errno> {
+        Self::map_near(Address::NULL, fd, offset, len, prot, flags)
+    }
+
+    /// As [`View::map`], where an address is wished for.
+    pub fn map_near(
+        wish: Address,
+        fd: impl AsFd,
+        offset: u64,
+        len: usize,
+        prot: ProtFlags,
+        flags: MapFlags,
+    ) -> Result<Self, Errno> {
         assert!(!flags.contains(MapFlags::MAP_FIXED), "would hit the heap");
         let fd = fd.as_fd().as_raw_fd();
-        // SAFETY: Without MAP_FIXED and with no address wished for, the kernel
-        // puts the mapping where nothing of this process lies.
+        // SAFETY: Without MAP_FIXED the kernel puts the mapping where nothing of
+        // this process lies, whatever address is wished for.
         let base = unsafe {
             libc::mmap(
-                ptr::null_mut(),
+                ptr::with_exposed_provenance_mut(wish.get()),
                 len,
                 prot.bits(),
                 flags.bits(),

@@ -37,6 +37,7 @@ suite!("freelist_bulk":
     a_block_twice_in_a_batch_is_released_once,
     blocks_of_many_sizes_and_calls_are_released_in_one,
     an_offset_that_cannot_be_stored_undoes_its_element,
+    blocks_at_hand_whose_offsets_cannot_be_stored_are_free_again,
     an_offset_that_cannot_be_read_ends_the_release,
     an_array_that_is_nowhere_is_efault,
     an_answer_that_cannot_be_written_loses_nothing,
@@ -358,6 +359,52 @@ fn an_offset_that_cannot_be_stored_undoes_its_element() {
     let answer = raw::alloc_bulk(&arena, request(96, &array, page - 20, 10)).unwrap();
     assert_eq!(answer.done, 2);
     assert_eq!(stat(&arena).live_blocks, 2);
+}
+
+/// Those that were freed a moment ago are given out together.
+///
+/// Peer: vulnerabilities state_changed_then_EFAULT.
+fn blocks_at_hand_whose_offsets_cannot_be_stored_are_free_again() {
+    const COUNT: usize = 64;
+    let page = system_page();
+    let array = View::anonymous(2 * page);
+    array.protect(page..2 * page, ProtFlags::PROT_READ).unwrap();
+    for (flags, there) in [DEFAULT, DEFAULT | Flags::POPULATE]
+        .into_iter()
+        .flat_map(|flags| [0, 1, 5, 63, 64].map(|there| (flags, there)))
+    {
+        let arena = arena();
+        let view = View::shared(&arena, 0, MIB as usize);
+        let mut offsets = [0; COUNT];
+        arena.alloc_bulk(96, DEFAULT, &mut offsets).unwrap();
+        arena.free_bulk(&offsets).unwrap();
+        let held = stat(&arena).held_bytes;
+        let at = page - 8 * there;
+        let asked = freelist_bulk {
+            flags: flags.bits(),
+            ..request(96, &array, at, COUNT as u32)
+        };
+        let answer = raw::alloc_bulk(&arena, asked);
+        match there {
+            0 => assert_eq!(answer.err(), Some(Errno::EFAULT)),
+            _ => assert_eq!(answer.unwrap().done as usize, there),
+        }
+        let got = load(&array, at, there);
+        assert!(got.iter().all(|offset| offsets.contains(offset)));
+        for offset in &got {
+            view.store(*offset as usize, 1);
+        }
+        // What was undone can be had, and nothing else is there.
+        let mut rest = vec![0; COUNT - there];
+        if !rest.is_empty() {
+            let done = arena.alloc_bulk(96, LARGER, &mut rest).unwrap();
+            assert_eq!(done, rest.len());
+        }
+        let all: BTreeSet<u64> = got.into_iter().chain(rest).collect();
+        assert_eq!(all.len(), COUNT, "each is given out once");
+        let stat = stat(&arena);
+        assert_eq!((stat.live_blocks, stat.held_bytes), (COUNT as u64, held));
+    }
 }
 
 fn an_offset_that_cannot_be_read_ends_the_release() {

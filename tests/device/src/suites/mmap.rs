@@ -14,6 +14,8 @@ use crate::kit::{alloc, arena, info, page, raw, View, MIB};
 suite!("freelist_mmap":
     the_whole_arena_is_mapped,
     a_mapping_is_aligned_to_a_huge_page,
+    a_mapping_is_where_it_is_wished_if_nothing_is_there,
+    a_full_address_space_is_enomem,
     a_mapping_that_ends_beyond_the_arena_is_refused,
     a_mapping_whose_offset_overflows_is_refused,
     a_private_mapping_is_refused,
@@ -56,6 +58,40 @@ fn a_mapping_is_aligned_to_a_huge_page() {
         let view = View::shared(&arena, 0, len);
         let base = view.address(0).get();
         assert_eq!(base % (2 << 20), 0, "base {base:#x} of {len} bytes");
+    }
+}
+
+fn a_mapping_is_where_it_is_wished_if_nothing_is_there() {
+    const LEN: usize = 8 << 20;
+    let arena = arena();
+    let first = View::shared(&arena, 0, 2 * LEN);
+    let odd = first.address(3 * page() as usize);
+    let near = |wish| View::map_near(wish, &arena, 0, LEN, both(), MapFlags::MAP_SHARED).unwrap();
+    let other = near(odd);
+    assert_ne!(other.address(0).get(), odd.get());
+    assert_eq!(other.address(0).get() % (2 << 20), 0);
+    drop(first);
+    assert_eq!(near(odd).address(0).get(), odd.get());
+}
+
+fn a_full_address_space_is_enomem() {
+    let arena = arena();
+    let len = info().arena_bytes as usize;
+    let mut views = Vec::new();
+    let errno = loop {
+        match View::map(&arena, 0, len, both(), MapFlags::MAP_SHARED) {
+            Ok(view) => views.push(view),
+            Err(errno) => break errno,
+        }
+    };
+    assert_eq!(errno, Errno::ENOMEM);
+    // What is smaller has room, and what was mapped is of use.
+    let small = View::shared(&arena, 0, page() as usize);
+    let block = alloc(&arena, 64);
+    views.push(small);
+    for view in [&views[0], &views[views.len() - 1]] {
+        view.store(block.offset as usize, 7);
+        assert_eq!(view.load(block.offset as usize), 7);
     }
 }
 
