@@ -11,6 +11,8 @@ use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use freelist::uapi::{
     FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE, FREELIST_IOC_FREE_BULK,
@@ -513,12 +515,24 @@ pub fn wrong() -> Option<String> {
     bad.map(|line| format!("the invariants do not hold: {line}"))
 }
 
+/// How long a child that a killed process had may go on: it has the arenas open as well.
+const ORPHANS: Duration = Duration::from_secs(10);
+
 /// What is left when no arena is open, if anything is.
 pub fn left() -> Option<String> {
-    let stats = match freelist::debugfs::Stats::read() {
-        Ok(stats) => stats,
-        Err(error) => return Some(format!("stats: {error}")),
-    };
-    let held = stats.get("held_bytes").unwrap_or(0);
-    (held > 0).then(|| format!("{held} bytes are held with no arena open"))
+    let start = Instant::now();
+    loop {
+        let stats = match freelist::debugfs::Stats::read() {
+            Ok(stats) => stats,
+            Err(error) => return Some(format!("stats: {error}")),
+        };
+        let held = stats.get("held_bytes").unwrap_or(0);
+        if held == 0 {
+            return None;
+        }
+        if start.elapsed() > ORPHANS {
+            return Some(format!("{held} bytes are held with no arena open"));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
