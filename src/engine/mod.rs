@@ -40,7 +40,9 @@
 //! A page is not tied to its page number. When no run fits a request, its block gets an empty slot and
 //! the memory of free runs elsewhere, piece by piece: a piece is *detached* (nobody can get it), its
 //! mappings are removed, and its pages leave by value (`leave.rs`). Pages go back to the system in the
-//! same way, and the metadata of chunks without memory goes with them.
+//! same way, and the metadata of chunks without memory goes with them. Large runs are what large
+//! requests need: memory leaves from the smallest run of several pages first, and a run that is much
+//! larger than a block stays whole while smaller ones have as many pages.
 //!
 //! Runs are found by good fit through a two-level table of lists (as in TLSF, Masmano et al., 2004):
 //! by order, then by the leading bits of `backed`. Every operation costs O(orders), plus O(pages)
