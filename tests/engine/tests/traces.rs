@@ -116,8 +116,8 @@ macro_rules! traces {
 // At most so much at pages of 4 and of 64 KiB. A pure power-of-2 allocator cannot do with less than
 // 1.737, 1.028, 1.140, 1.851 and 1.207 (see ../traces/README.md), perfect packing with 1.0003 and
 // 1.0098 on the training traces, which the last percent of a page is lost on. The last number is how
-// much may be moved the second time; with the memory of the largest runs moved first, and every run divided that fits,
-// it was 1.95, 0.13 and 0.43 on the training traces.
+// much may be moved the second time; with the memory of the largest runs moved first, and every run
+// divided that fits, it was 1.95, 0.13 and 0.43 on the training traces.
 traces! {
     torch_resnet18: 1.02, 1.03, 1.4;
     torch_gpt: 1.02, 1.03, 0.03;

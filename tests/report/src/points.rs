@@ -275,7 +275,7 @@ fn for_tests(text: &str) -> syn::Result<Vec<RangeInclusive<usize>>> {
 /// The place of a point by its frames, `FILE:LINE`, from the function that was inlined to the one
 /// that the code is in now.
 fn place(frames: &[&str], mut is_for_tests: impl FnMut(&str, u32) -> bool) -> Place {
-    let ours = |frame: &&'_ str| {
+    let ours = |frame: &&str| {
         let (path, line) = frame.split(" (").next()?.rsplit_once(':')?;
         let (_, file) = path.split_once(SOURCES)?;
         (!path.starts_with("/usr/") && !path.starts_with("/kernel/"))
