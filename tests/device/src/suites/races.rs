@@ -41,15 +41,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Window(PathBuf);
 
 impl Window {
-    fn open(name: &str, most: Duration) -> Self {
+    fn open(name: &str) -> Self {
         let path = Path::new(freelist::debugfs::DIR)
             .join("delay_us")
             .join(name);
         if !path.exists() {
             skip("this kernel has no fault injection");
         }
-        fs::write(&path, most.as_micros().to_string()).expect("root may set it");
-        Self(path)
+        let window = Self(path);
+        window.set(PATIENCE);
+        window
+    }
+
+    /// It ends for whoever has been in it for as long.
+    fn set(&self, most: Duration) {
+        fs::write(&self.0, most.as_micros().to_string()).expect("root may set it");
     }
 }
 
@@ -78,14 +84,15 @@ fn await_in_window(thread: &str) {
 }
 
 /// Runs `first`, and `second` when it is in its window, which is closed when `second` is done, or
-/// after `most`.
+/// `more` after it has begun.
 fn meet_for<A: Send, B>(
     window: &str,
-    most: Duration,
+    more: Duration,
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B,
 ) -> (A, B) {
-    let window = Window::open(window, most);
+    let window = Window::open(window);
+    let start = Instant::now();
     thread::scope(|scope| {
         let (tell, who) = mpsc::channel();
         let first = scope.spawn(move || {
@@ -94,6 +101,8 @@ fn meet_for<A: Send, B>(
         });
         let who = who.recv().expect("it runs");
         await_in_window(&format!("/proc/self/task/{who}"));
+        // It is in there no longer than since `start`.
+        window.set(start.elapsed() + more);
         let second = second();
         drop(window);
         (first.join().expect("no panic"), second)
@@ -282,7 +291,7 @@ fn a_killed_thread_in_a_window_loses_nothing() {
     use nix::sys::signal::{kill, Signal};
     let shared = arena();
     for size in [64, 10 * page()] {
-        let window = Window::open("answer", PATIENCE);
+        let window = Window::open("answer");
         let child = spawn_child(|| _ = raw::alloc(&shared, raw::request(size)));
         await_in_window(&format!("/proc/{}", child.pid()));
         kill(child.pid(), Signal::SIGKILL).unwrap();
