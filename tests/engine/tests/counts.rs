@@ -141,13 +141,34 @@ mod generic {
         let mut arena = Arena::<KIB>::new(8);
         let [four, one] = [4, 1].map(|pages| arena.alloc(request(pages * page)).unwrap().0);
         assert_eq!((four, one), (0, 4 * page));
-        arena.free(four).unwrap();
-        arena.free(one).unwrap();
+        // The page behind the four: with three pages of address space in between nothing merged,
+        // whichever of them is freed first.
+        for (merged, [first, second]) in [(1, [one, four]), (2, [four, one])] {
+            for offset in [first, second] {
+                arena.free(offset).unwrap();
+                arena.drain();
+            }
+            assert_eq!(of_pages(&arena).map(|class| class.1), [0, 0, 0, merged]);
+            arena.trim(0);
+            assert_eq!(of_pages(&arena)[3].1, merged);
+            let again = [4, 1].map(|pages| arena.alloc(request(pages * page)).unwrap().0);
+            assert_eq!(again, [four, one]);
+        }
+        arena.end();
+        // A block that is given up without memory joins what lies to its left: no merge of its own.
+        let mut arena = Arena::<KIB>::new(16);
+        let [eight, four] = [8, 4].map(|pages| arena.alloc(request(pages * page)).unwrap().0);
+        let pending = arena.reserve(request(4 * page)).unwrap();
+        assert_eq!((pending.offset(), pending.missing()), (12 * page, 4));
+        for offset in [eight, four] {
+            arena.free(offset).unwrap();
+        }
         arena.drain();
-        // The page behind the four: with three pages of address space in between nothing merged.
-        assert_eq!(of_pages(&arena), [(0, 0), (0, 0), (0, 0), (0, 1)]);
-        arena.trim(0);
-        assert_eq!(of_pages(&arena)[3].1, 1);
+        assert_eq!(arena.counters().merges, 0);
+        arena.cancel(pending);
+        assert_eq!(arena.counters().merges, 1);
+        assert_eq!(of_pages(&arena).map(|class| class.1), [0; 4]);
+        arena.end();
     }
 
     pub fn grows<const KIB: usize>() {
