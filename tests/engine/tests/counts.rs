@@ -148,7 +148,7 @@ mod generic {
                 arena.free(offset).unwrap();
                 arena.drain();
             }
-            assert_eq!(of_pages(&arena).map(|class| class.1), [0, 0, 0, merged]);
+            assert_eq!(of_pages(&arena), [(0, 0), (0, 0), (0, 0), (0, merged)]);
             arena.trim(0);
             assert_eq!(of_pages(&arena)[3].1, merged);
             let again = [4, 1].map(|pages| arena.alloc(request(pages * page)).unwrap().0);
@@ -167,7 +167,7 @@ mod generic {
         assert_eq!(arena.counters().merges, 0);
         arena.cancel(pending);
         assert_eq!(arena.counters().merges, 1);
-        assert_eq!(of_pages(&arena).map(|class| class.1), [0; 4]);
+        assert_eq!(of_pages(&arena), [(0, 0); 4]);
         arena.end();
     }
 
