@@ -2,7 +2,7 @@
 
 //! In which functions instructions are that a VM has run (`scripts/profile`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::Path;
@@ -11,6 +11,10 @@ use anyhow::{ensure, Context, Result};
 
 /// Where every call begins, by architecture.
 const ENTRIES: [&str; 2] = ["entry_SYSCALL_64", "el0t_64_sync"];
+/// What the names of functions begin with where interrupts do (x86), and the last instruction of one:
+/// in a VM that is slow by being watched there are more of them than else.
+const INTERRUPTS: [&str; 2] = ["asm_sysvec_", "asm_common_interrupt"];
+const INTERRUPT_END: &str = "native_irq_return_iret";
 /// Programs are below.
 const KERNEL: u64 = 1 << 63;
 
@@ -22,8 +26,8 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Reads what /proc/kallsyms says, and addresses of instructions in the order in which they
-    /// were run, in hexadecimal, a line each.
+    /// Reads what /proc/kallsyms says, and the instructions in the order in which they were run, a
+    /// line each: the CPU's number and the address in hexadecimal.
     pub fn read(symbols: &Path, addresses: &Path) -> Result<Self> {
         let read =
             |path: &Path| fs::read_to_string(path).with_context(|| path.display().to_string());
@@ -34,13 +38,25 @@ impl Profile {
         let symbols: BTreeMap<u64, &str> = symbols.lines().filter_map(symbol).collect();
         ensure!(!symbols.is_empty(), "there are no symbols");
         let mut run = Vec::new();
+        let mut interrupted = BTreeSet::new();
         for line in addresses.lines() {
-            let address = u64::from_str_radix(line, 16).with_context(|| line.to_owned())?;
+            let (cpu, address) = line.split_once(' ').with_context(|| line.to_owned())?;
+            let address = u64::from_str_radix(address, 16).with_context(|| line.to_owned())?;
             let found = symbols.range(..=address).next_back();
-            run.push(match found {
+            let (name, begins) = match found {
                 Some((begin, name)) if address >= KERNEL => (*name, address == *begin),
                 _ => ("the program", false),
-            });
+            };
+            if begins && INTERRUPTS.iter().any(|begin| name.starts_with(begin)) {
+                interrupted.insert(cpu);
+            }
+            let counts = !interrupted.contains(cpu);
+            if name == INTERRUPT_END {
+                interrupted.remove(cpu);
+            }
+            if counts {
+                run.push((name, begins));
+            }
         }
         // From the begin of a call to that of another: whole calls only.
         let is_entry = |(name, begins): &(&str, bool)| *begins && ENTRIES.contains(name);
@@ -103,21 +119,24 @@ mod tests {
         ffffffff81000100 t __pfx_do_it\n\
         ffffffff81000110 t do_it\n\
         ffffffffc0000000 t _RNvCs1_8freelist4pair\t[freelist]\n\
-        ffffffff81000200 D data\n";
+        ffffffff81000200 D data\n\
+        ffffffff81000300 T asm_sysvec_apic_timer_interrupt\n\
+        ffffffff81000320 T native_irq_return_iret\n\
+        ffffffff81000322 T other\n";
 
     #[test]
     fn instructions_are_counted_a_function_and_a_whole_call() {
         let addresses = [
-            "ffffffff81000110", // before the first call
-            "ffffffff81000000",
-            "ffffffff81000004",
-            "ffffffff81000112",
-            "ffffffffc0000010",
-            "401000",
-            "ffffffff81000000",
-            "ffffffff81000110",
-            "401000",
-            "ffffffff81000000", // and the begin of a third
+            "0 ffffffff81000110", // before the first call
+            "0 ffffffff81000000",
+            "0 ffffffff81000004",
+            "0 ffffffff81000112",
+            "0 ffffffffc0000010",
+            "0 401000",
+            "1 ffffffff81000000",
+            "0 ffffffff81000110",
+            "0 401000",
+            "1 ffffffff81000000", // and the begin of a third
         ];
         let profile = Profile::new(SYMBOLS, &addresses.join("\n")).unwrap();
         assert_eq!((profile.instructions, profile.calls), (8, 2));
@@ -133,10 +152,30 @@ mod tests {
     }
 
     #[test]
+    fn interrupts_do_not_count() {
+        let addresses = [
+            "0 ffffffff81000000",
+            "0 ffffffff81000300",
+            "0 ffffffff81000110",
+            "1 ffffffff81000110", // which is not interrupted
+            "0 ffffffff81000320",
+            "0 ffffffff81000112",
+            "0 ffffffff81000000",
+        ];
+        let profile = Profile::new(SYMBOLS, &addresses.join("\n")).unwrap();
+        assert_eq!((profile.instructions, profile.calls), (3, 1));
+        let text = profile.to_string();
+        assert!(text.contains("      2.0 do_it\n"), "{text}");
+        assert!(!text.contains("timer"), "{text}");
+    }
+
+    #[test]
     fn without_a_whole_call_there_is_no_profile() {
-        assert!(Profile::new(SYMBOLS, "ffffffff81000110").is_err());
-        assert!(Profile::new(SYMBOLS, "ffffffff81000000").is_err());
+        assert!(Profile::new(SYMBOLS, "0 ffffffff81000110").is_err());
+        assert!(Profile::new(SYMBOLS, "0 ffffffff81000000").is_err());
         assert!(Profile::new("", "ffffffff81000000").is_err());
-        assert!(Profile::new(SYMBOLS, "x").is_err());
+        for line in ["x", "0 x", "ffffffff81000000"] {
+            assert!(Profile::new(SYMBOLS, line).is_err(), "{line}");
+        }
     }
 }
