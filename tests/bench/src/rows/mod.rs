@@ -100,6 +100,7 @@ fn probe_of(name: &str, allocator: &impl Allocator, args: &[String]) -> Result<(
         "trace" => traces::probe(allocator, args),
         "hoard" => plight::hoard(allocator),
         "need" => plight::need(),
+        "threads" => threads::probe(args),
         _ => bail!("there is no probe {name}"),
     }
 }

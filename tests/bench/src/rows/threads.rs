@@ -2,18 +2,21 @@
 
 //! Two threads on two CPUs against one.
 
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Result};
+use anyhow::{bail, ensure, Error, Result};
+use clap::ValueEnum;
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::unistd::Pid;
 
 use crate::allocator::{Allocator, Block, Client};
 use crate::clock::Clock;
 use crate::print::Printer;
+use crate::probe;
 use crate::samples::Samples;
 use crate::sys::{self, Raw};
 
@@ -52,86 +55,129 @@ impl<'a, A: Allocator> Churn<'a, A> {
     }
 }
 
+/// What threads do.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Kind {
+    /// What the others are measured against.
+    EmptyIoctls,
+    Client,
+    TwoArenas,
+    OneArena,
+}
+
+impl Kind {
+    /// What tables call it.
+    fn name(self) -> String {
+        let value = self.to_possible_value().expect("none is hidden");
+        value.get_name().to_owned()
+    }
+}
+
 /// What there is for threads to use.
 struct Things {
     arenas: [Raw; 2],
     client: Client,
 }
 
-/// Operations a second of `count` threads together.
-fn rate<'a>(count: usize, first: usize, work: &(dyn Fn(usize) -> Work<'a> + Sync)) -> f64 {
-    let barrier = Barrier::new(count);
-    let one = |cpu: usize| {
-        let mut cpus = CpuSet::new();
-        cpus.set(cpu).expect("a CPU");
-        sched_setaffinity(Pid::from_raw(0), &cpus).expect("the CPU is there");
-        let mut work = work(cpu);
-        (0..BATCH).for_each(|_| work());
-        barrier.wait();
-        let (begin, mut done) = (Instant::now(), 0);
-        while begin.elapsed() < TIME {
-            (0..BATCH).for_each(|_| work());
-            done += BATCH;
+impl Things {
+    fn open() -> Result<Self> {
+        ensure!(
+            thread::available_parallelism()?.get() >= 2,
+            "this wants two CPUs"
+        );
+        Ok(Self {
+            arenas: [Raw::open(), Raw::open()],
+            client: Client::open(),
+        })
+    }
+
+    /// What the thread on a CPU does.
+    fn work(&self, kind: Kind, cpu: usize) -> Work<'_> {
+        let pair = |arena: usize| {
+            let arena = &self.arenas[arena];
+            Box::new(move || arena.free(arena.alloc(BYTES, 0)))
+        };
+        match kind {
+            Kind::EmptyIoctls => Box::new(move || sys::empty(self.arenas[cpu].as_fd())),
+            Kind::Client => {
+                let mut churn = Churn::new(&self.client);
+                Box::new(move || churn.once())
+            }
+            Kind::TwoArenas => pair(cpu),
+            Kind::OneArena => pair(0),
         }
-        done as f64 / begin.elapsed().as_secs_f64()
-    };
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..count)
-            .map(|number| scope.spawn(move || one((first + number) % 2)))
-            .collect();
-        let rates = threads
-            .into_iter()
-            .map(|thread| thread.join().expect("it ended well"));
-        rates.sum()
-    })
+    }
+
+    /// Operations a second of threads on `cpus` together, for so long.
+    fn rate(&self, kind: Kind, cpus: Range<usize>, time: Duration) -> f64 {
+        let barrier = Barrier::new(cpus.len());
+        let one = |cpu: usize| {
+            let mut cpus = CpuSet::new();
+            cpus.set(cpu).expect("a CPU");
+            sched_setaffinity(Pid::from_raw(0), &cpus).expect("the CPU is there");
+            let mut work = self.work(kind, cpu);
+            (0..BATCH).for_each(|_| work());
+            barrier.wait();
+            let (begin, mut done) = (Instant::now(), 0);
+            while begin.elapsed() < time {
+                (0..BATCH).for_each(|_| work());
+                done += BATCH;
+            }
+            done as f64 / begin.elapsed().as_secs_f64()
+        };
+        let one = &one;
+        thread::scope(|scope| {
+            let threads: Vec<_> = cpus.map(|cpu| scope.spawn(move || one(cpu))).collect();
+            let rates = threads
+                .into_iter()
+                .map(|thread| thread.join().expect("it ended well"));
+            rates.sum()
+        })
+    }
 }
 
 pub fn run(printer: Printer, clock: Clock) -> Result<()> {
-    ensure!(
-        thread::available_parallelism()?.get() >= 2,
-        "this wants two CPUs"
-    );
-    let things = Things {
-        arenas: [Raw::open(), Raw::open()],
-        client: Client::open(),
-    };
-    let things = &things;
-    let pair =
-        |arena: usize| move || things.arenas[arena].free(things.arenas[arena].alloc(BYTES, 0));
-    let client = |_| -> Work<'_> {
-        let mut churn = Churn::new(&things.client);
-        Box::new(move || churn.once())
-    };
-    type Kind<'a> = (&'static str, &'a (dyn Fn(usize) -> Work<'a> + Sync));
-    let kinds: [Kind<'_>; 4] = [
-        ("empty_ioctls", &|thread| {
-            Box::new(move || sys::empty(things.arenas[thread].as_fd()))
-        }),
-        ("client", &client),
-        ("two_arenas", &|thread| Box::new(pair(thread))),
-        ("one_arena", &|_| Box::new(pair(0))),
-    ];
-    let mut rates = kinds.map(|_| [Samples::default(), Samples::default()]);
+    let things = Things::open()?;
+    let kinds = Kind::value_variants();
+    let mut rates = vec![[Samples::default(), Samples::default()]; kinds.len()];
     for round in 0..ROUNDS {
-        for ((_, work), rates) in kinds.iter().zip(&mut rates) {
-            rates[0].add(rate(1, round % 2, work));
-            rates[1].add(rate(2, 0, work));
+        let one = round % 2;
+        for (kind, rates) in kinds.iter().zip(&mut rates) {
+            rates[0].add(things.rate(*kind, one..one + 1, TIME));
+            rates[1].add(things.rate(*kind, 0..2, TIME));
         }
     }
-    let scaling = rates.each_ref().map(|[one, two]| two.over(one, clock));
-    for (((name, _), rates), scaling) in kinds.iter().zip(&rates).zip(&scaling) {
-        let each = |rate: &Samples| rate.map(|rate| 1e9 / rate);
-        printer.cell("threads", "one", name, &each(&rates[0]));
-        printer.cell("threads", "two", name, &each(&rates[1]));
-        printer.cell_in("threads", "two_over_one", name, scaling, "times");
+    let scaling: Vec<_> = rates
+        .iter()
+        .map(|[one, two]| two.over(one, clock))
+        .collect();
+    for ((kind, rates), scaling) in kinds.iter().zip(&rates).zip(&scaling) {
+        let (name, each) = (kind.name(), |rate: &Samples| rate.map(|rate| 1e9 / rate));
+        printer.cell("threads", "one", &name, &each(&rates[0]));
+        printer.cell("threads", "two", &name, &each(&rates[1]));
+        printer.cell_in("threads", "two_over_one", &name, scaling, "times");
     }
-    let [empty, client, two, one] = &scaling;
-    for (name, scaling, aim) in [
-        ("threads_client", client, ">=0.95"),
-        ("threads_two_arenas", two, ">=0.95"),
-        ("threads_one_arena", one, "-"),
-    ] {
-        printer.figure(name, &scaling.over(empty, clock), "ratio", aim);
+    for (kind, ours) in kinds.iter().zip(&scaling) {
+        let aim = match kind {
+            Kind::EmptyIoctls => continue,
+            Kind::Client | Kind::TwoArenas => ">=0.95",
+            Kind::OneArena => "-",
+        };
+        let name = format!("threads_{}", kind.name());
+        printer.figure(&name, &ours.over(&scaling[0], clock), "ratio", aim);
     }
+    Ok(())
+}
+
+/// Two threads for some seconds, for a profile.
+pub fn probe(args: &[String]) -> Result<()> {
+    let [kind, seconds] = args else {
+        bail!("what they do, and for how many seconds");
+    };
+    let kind = Kind::from_str(kind, false).map_err(Error::msg)?;
+    let time = Duration::from_secs(seconds.parse()?);
+    let rate = Things::open()?.rate(kind, 0..2, time);
+    probe::value("each", 1e9 / rate);
     Ok(())
 }
