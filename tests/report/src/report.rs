@@ -14,28 +14,56 @@ use comfy_table::{CellAlignment, Table};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::figure::{rounded, Figure};
+use crate::figure::{rounded, Aim, Figure};
 
 /// What the name of a figure ends in that is another's by time instead of by instructions.
 const BY_TIME: &str = "_wall";
 
 /// What is known of a figure beforehand.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Known {
     /// What it is, in a few words.
     what: String,
-    /// Why it misses its aim, where it does.
+    /// Why it misses its aim, where it does, or where it has none, what makes it that.
     explained: Option<String>,
 }
 
 /// What is known of all figures beforehand, in the order of the report.
+///
+/// One name may be that of several, `reuse_{4,16}KiB`: each is what is said once, with its own word,
+/// spaces for underscores, in place of `{}`.
 #[derive(Debug, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "IndexMap<String, Known>")]
 pub struct Catalogue(IndexMap<String, Known>);
 
+impl From<IndexMap<String, Known>> for Catalogue {
+    fn from(tables: IndexMap<String, Known>) -> Self {
+        let mut all = IndexMap::new();
+        for (name, known) in tables {
+            let Some((before, words, after)) = braces(&name) else {
+                all.insert(name, known);
+                continue;
+            };
+            for word in words.split(',') {
+                let mut known = known.clone();
+                known.what = known.what.replace("{}", &word.replace('_', " "));
+                all.insert(format!("{before}{word}{after}"), known);
+            }
+        }
+        Self(all)
+    }
+}
+
+/// What is before, within and after the braces of a name that has some.
+fn braces(name: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = name.split_once('{')?;
+    let (words, after) = rest.split_once('}')?;
+    Some((before, words, after))
+}
+
 impl Catalogue {
-    /// Reads a file: TOML, a table a figure.
+    /// Reads a file: TOML, a table a figure or some of a kind.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         toml::from_str(&text).with_context(|| path.display().to_string())
@@ -71,6 +99,7 @@ impl Line {
     /// Of a figure that is `what`.
     pub fn new((figure, stage): Measured, what: String, explained: Option<String>) -> Self {
         let met = figure.aim.is_met_by(figure.value);
+        let says_why = !met || figure.aim == Aim::Shown;
         Self {
             name: figure.name,
             what,
@@ -80,8 +109,13 @@ impl Line {
             aim: figure.aim.to_string(),
             met,
             spread: figure.spread,
-            explained: explained.filter(|_| !met),
+            explained: explained.filter(|_| says_why),
         }
+    }
+
+    /// Whether it misses its aim, and nobody knows why.
+    fn is_unexplained(&self) -> bool {
+        !self.met && self.explained.is_none()
     }
 
     fn shown_value(&self) -> String {
@@ -146,10 +180,7 @@ impl Report {
     pub fn holds(&self) -> bool {
         self.wrong.is_empty()
             && self.missing.is_empty()
-            && self
-                .lines
-                .iter()
-                .all(|line| line.met || line.explained.is_some())
+            && self.lines.iter().all(|line| !line.is_unexplained())
     }
 }
 
@@ -157,6 +188,16 @@ impl Report {
 pub fn json<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Result<String> {
     let lines: Vec<_> = lines.into_iter().collect();
     Ok(serde_json::to_string_pretty(&lines)? + "\n")
+}
+
+impl Display for Line {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.shown_value())?;
+        if self.met {
+            return Ok(());
+        }
+        write!(f, ", not {}", self.aim)
+    }
 }
 
 impl Display for Report {
@@ -185,13 +226,24 @@ impl Display for Report {
         for name in &self.missing {
             writeln!(f, "MISSING: {name}: no stage has printed it")?;
         }
-        for line in self.lines.iter().filter(|line| !line.met) {
-            let Line { what, aim, .. } = line;
-            let value = line.shown_value();
-            match &line.explained {
-                None => writeln!(f, "MISSED: {what}: {value}, not {aim}: nothing explains it")?,
-                Some(why) => writeln!(f, "missed: {what}: {value}, not {aim}: {why}")?,
+        for line in self.lines.iter().filter(|line| line.is_unexplained()) {
+            writeln!(f, "MISSED: {line}: nothing explains it")?;
+        }
+        // What has the same reason is told together.
+        let told: Vec<_> = self
+            .lines
+            .iter()
+            .filter(|line| line.explained.is_some())
+            .collect();
+        for lines in told.chunk_by(|one, next| one.explained == next.explained) {
+            for line in lines {
+                writeln!(f, "{}: {line}", if line.met { "shown" } else { "missed" })?;
             }
+            writeln!(
+                f,
+                "    {}",
+                lines[0].explained.as_deref().unwrap_or_default()
+            )?;
         }
         let aims = || self.lines.iter().filter(|line| line.aim != "-");
         let met = aims().filter(|line| line.met).count();
@@ -246,6 +298,35 @@ mod tests {
         let explained = format!("{KNOWN}held.explained = 'pages of 64 KiB'\n");
         let explained = report(&explained, &[("stock", &text)]).unwrap();
         assert!(explained.holds() && explained.to_string().contains("pages of 64 KiB"));
+    }
+
+    #[test]
+    fn one_name_can_be_that_of_several_figures() {
+        let known = "['held_{gpt,unet_2}_mib']\nwhat = '{}: held'\nexplained = 'pages of 64 KiB'\n";
+        let text = "# trust: held_gpt_mib 3 ratio <=2\n# trust: held_unet_2_mib 4 ratio <=2\n";
+        let report = report(known, &[("stock", text)]).unwrap();
+        let whats: Vec<_> = report.lines.iter().map(|line| line.what.as_str()).collect();
+        assert_eq!(whats, ["gpt: held", "unet 2: held"]);
+        // The reason of both is told once.
+        let text = report.to_string();
+        let told =
+            "\nmissed: gpt: held: 3 ratio, not <= 2\nmissed: unet 2: held: 4 ratio, not <= 2\n    \
+                    pages of 64 KiB\n";
+        assert!(report.holds() && text.contains(told), "{text}");
+    }
+
+    #[test]
+    fn what_is_only_shown_is_explained_too() {
+        let known = "cost.what = 'a call'\ncost.explained = 'most of it is the entry'\n";
+        let shown = report(known, &[("stock", COST)]).unwrap();
+        let text = shown.to_string();
+        assert!(
+            text.contains("\nshown: a call: 5 ns\n    most of it is the entry\n"),
+            "{text}"
+        );
+        // What meets its aim is not.
+        let met = report(known, &[("stock", "# trust: cost 5 ns <=5\n")]).unwrap();
+        assert!(!met.to_string().contains("entry"));
     }
 
     #[test]
