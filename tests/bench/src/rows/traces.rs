@@ -20,6 +20,9 @@ use crate::samples::Samples;
 const TRACES: &str = "traces";
 const SMALL: [&str; 2] = ["small_sqlite3", "small_git_log"];
 const TRAINING: [&str; 3] = ["torch_resnet18", "torch_gpt", "torch_unet"];
+/// How often a training run is measured: each is long, and whether the system has huge pages for a
+/// peer is not the same each time.
+const TRAINING_ROUNDS: usize = 3;
 /// How often a trace is gone through in a process.
 const TIMES: usize = 3;
 
@@ -216,11 +219,7 @@ pub fn small(printer: Printer, clock: Clock) -> Result<()> {
 pub fn training(printer: Printer, clock: Clock) -> Result<()> {
     for trace in TRAINING {
         let peers: Vec<_> = AS_THEY_COME.into_iter().chain(KEEPING).collect();
-        let rounds = match clock {
-            Clock::Instructions => 1,
-            Clock::Wall => 3,
-        };
-        let replays = Replays::of(trace, clock, Who::and(&peers), rounds)?;
+        let replays = Replays::of(trace, clock, Who::and(&peers), TRAINING_ROUNDS)?;
         for (at, who) in replays.whos.iter().enumerate() {
             let unit = match clock {
                 Clock::Instructions => "million_instructions",
