@@ -21,7 +21,7 @@
 //! | `slab`, `central` | small blocks that no thread has |
 //! | `table` | what lies where, for blocks have no header |
 //! | `slice` | owned memory for Rust |
-//! | `global` | all of a program's memory |
+//! | `global`, `once` | all of a program's memory; its heap, opened once |
 //!
 //! Blocks that are free in the heap are live to the module: [`Heap::trim`] gives
 //! back what can be, and the heap does so by itself before a request fails.
@@ -33,6 +33,7 @@ mod central;
 mod class;
 mod global;
 mod local;
+mod once;
 mod slab;
 mod slice;
 mod table;

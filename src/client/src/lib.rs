@@ -25,7 +25,7 @@
 //! | module | is |
 //! | --- | --- |
 //! | `uapi` | the contract's structures and numbers, made from its header |
-//! | `sys` | the system calls |
+//! | `sys`, `sync` | the system calls; locks and atomics |
 //! | `arena`, `mapping`, `timeout`, `error` | the calls, for a program |
 //! | `heap` | the allocator |
 //! | `debugfs` | the module's statistics, parsed |
@@ -38,6 +38,7 @@ pub mod debugfs;
 mod error;
 mod heap;
 mod mapping;
+mod sync;
 mod sys;
 mod timeout;
 #[cfg(feature = "trace")]

@@ -13,14 +13,13 @@ use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::atomic::{AtomicU32, AtomicU8, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{madvise, mmap, mmap_anonymous, munmap, MapFlags, MmapAdvise, ProtFlags};
 
 use crate::heap::{Cache, Slab};
-
+use crate::sync::atomic::{AtomicU32, AtomicU8, Ordering};
 use crate::uapi::{
     freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_stat,
     freelist_trim,

@@ -13,8 +13,8 @@
 //!
 //! At most one is held at a time, and none across a call of the module.
 
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::array;
+use std::sync::PoisonError;
 
 use nix::errno::Errno;
 
@@ -22,6 +22,8 @@ use super::class::{Class, CLASSES, MOST_CACHED, SLAB_BYTES, SLAB_SHIFT};
 use super::slab::Slab;
 use super::table::{Table, Unit};
 use crate::error::Result;
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::{Anonymous, Fork};
 
 /// Wholly free slabs that are kept, at most: 2 MiB.
@@ -105,7 +107,7 @@ impl Central {
     /// slabs are.
     pub(crate) fn new(units: usize) -> std::result::Result<Self, Errno> {
         Ok(Self {
-            lists: [const { Mutex::new(0) }; CLASSES],
+            lists: array::from_fn(|_| Mutex::new(0)),
             slabs: Anonymous::new(units, Fork::Keep)?,
             pool: Mutex::new(Pool {
                 spare: [0; MOST_SPARE],

@@ -6,11 +6,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{self, Write};
 use std::process;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
+use super::once::Once;
 use super::{Content, Heap, Shared};
 use crate::error::Error;
+use crate::sync::atomic::{AtomicBool, AtomicPtr};
 
 /// A [`Heap`] as the allocator of a whole program, which does not fork:
 ///
@@ -40,12 +41,11 @@ pub struct Global;
 
 static HEAP: OnceLock<Heap> = OnceLock::new();
 
-/// That heap once more, as one word that is quick to look at.
-///
-/// # Invariants
-///
-/// It is null, or what [`HEAP`] has, which is never dropped.
-static AT_HAND: AtomicPtr<Shared> = AtomicPtr::new(ptr::null_mut());
+/// What [`HEAP`] has, as one word that is quick to look at.
+static AT_HAND: Once<Shared> = Once {
+    begun: AtomicBool::new(false),
+    made: AtomicPtr::new(ptr::null_mut()),
+};
 
 impl Global {
     /// The heap, for its counters; `None` while nothing was asked for.
@@ -54,38 +54,17 @@ impl Global {
     }
 }
 
-/// The heap, if it is open.
-#[inline]
-fn at_hand() -> Option<&'static Shared> {
-    // SAFETY: By the invariant it is for ever there if it is not null, and only shared references
-    // are given out; who made it did so before it was stored.
-    unsafe { AT_HAND.load(Ordering::Acquire).as_ref() }
-}
-
 /// The heap, opened if nobody did or does. `None` meanwhile: to open it takes
 /// memory too.
 fn opened() -> Option<&'static Shared> {
-    static BEGUN: AtomicBool = AtomicBool::new(false);
-
-    if let Some(heap) = at_hand() {
-        return Some(heap);
-    }
-    if BEGUN.swap(true, Ordering::Relaxed) {
-        return None;
-    }
-    match Heap::open() {
-        Ok(heap) => {
-            let heap = HEAP.get_or_init(|| heap);
-            // INVARIANT: It is what `HEAP` has.
-            AT_HAND.store(Arc::as_ptr(&heap.0).cast_mut(), Ordering::Release);
-            Some(&heap.0)
-        }
+    AT_HAND.get_or_make(|| match Heap::open() {
+        Ok(heap) => &HEAP.get_or_init(|| heap).0,
         Err(error) => {
             // A closed stderr is no reason to go on.
             let _ = writeln!(io::stderr(), "freelist: no memory: {error}");
             process::abort()
         }
-    }
+    })
 }
 
 /// A block's address, or null.
@@ -119,7 +98,7 @@ unsafe fn alloc_elsewhere(layout: Layout) -> *mut u8 {
 unsafe impl GlobalAlloc for Global {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match at_hand().and_then(|heap| heap.kept(layout)) {
+        match AT_HAND.get().and_then(|heap| heap.kept(layout)) {
             Some(block) => block.as_ptr(),
             // SAFETY: The caller's promise.
             None => unsafe { alloc_elsewhere(layout) },
@@ -138,7 +117,7 @@ unsafe impl GlobalAlloc for Global {
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let own = at_hand().zip(NonNull::new(block));
+        let own = AT_HAND.get().zip(NonNull::new(block));
         // Of this heap if it lies in it: it is a live block, says the caller.
         if !own.is_some_and(|(heap, block)| heap.free(block)) {
             // SAFETY: It is a live block, says the caller, and no heap's.

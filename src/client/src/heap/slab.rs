@@ -2,9 +2,10 @@
 
 //! Which blocks of a slab are free: a bit each, beside the slab and not in it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::array;
 
 use super::class::{Class, MOST_BLOCKS, SLAB_BYTES};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// A slab: 64 KiB of the arena, divided into blocks of one class.
 ///
@@ -22,6 +23,19 @@ pub(crate) struct Slab {
     low: AtomicU32,
     /// A bit a block, set when it is free and in no thread's cache.
     bits: [AtomicU64; MOST_BLOCKS / 64],
+}
+
+impl Default for Slab {
+    /// The same as all zeros.
+    fn default() -> Self {
+        Self {
+            next: AtomicU32::new(0),
+            previous: AtomicU32::new(0),
+            free: AtomicU32::new(0),
+            low: AtomicU32::new(0),
+            bits: array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
 }
 
 impl Slab {
@@ -99,16 +113,6 @@ impl Slab {
 mod tests {
     use super::*;
 
-    fn slab() -> Slab {
-        Slab {
-            next: AtomicU32::new(0),
-            previous: AtomicU32::new(0),
-            free: AtomicU32::new(0),
-            low: AtomicU32::new(0),
-            bits: [const { AtomicU64::new(0) }; MOST_BLOCKS / 64],
-        }
-    }
-
     /// The numbers of blocks that are taken out of a slab at 1 MiB.
     fn taken(slab: &Slab, class: Class, count: usize) -> Vec<usize> {
         let mut taken = vec![0; count];
@@ -128,7 +132,7 @@ mod tests {
     #[test]
     fn a_slab_has_as_many_blocks_as_fit() {
         for class in Class::all() {
-            let slab = slab();
+            let slab = Slab::default();
             slab.divide(class);
             let all: Vec<usize> = (0..class.blocks()).collect();
             assert_eq!(slab.free(), all.len());
@@ -139,7 +143,7 @@ mod tests {
 
     #[test]
     fn low_blocks_are_taken_first_also_when_they_come_back() {
-        let (slab, class) = (slab(), Class::of(64).unwrap());
+        let (slab, class) = (Slab::default(), Class::of(64).unwrap());
         slab.divide(class);
         assert_eq!(taken(&slab, class, 200).len(), 200);
         assert_eq!(put(&slab, class, &[150, 3]), Ok(()));
@@ -151,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_block_that_is_free_is_not_freed() {
-        let (slab, class) = (slab(), Class::of(1024).unwrap());
+        let (slab, class) = (Slab::default(), Class::of(1024).unwrap());
         slab.divide(class);
         assert_eq!(put(&slab, class, &[5]), Err(5));
         taken(&slab, class, 9);

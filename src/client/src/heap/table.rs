@@ -6,11 +6,10 @@
 //! A slab lies in one such unit. A larger block is aligned to its size class,
 //! so that it begins with a unit too, and only one block begins in a unit.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
 use nix::errno::Errno;
 
 use super::class::{Class, Place, PLACES, SLAB_SHIFT};
+use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sys::{Anonymous, Fork};
 
 /// What begins at a unit.

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The client's own files.
+
+#[path = "../../../src/client/src/heap/central.rs"]
+pub(crate) mod central;
+#[path = "../../../src/client/src/heap/class.rs"]
+pub(crate) mod class;
+#[path = "../../../src/client/src/heap/once.rs"]
+pub(crate) mod once;
+#[path = "../../../src/client/src/heap/slab.rs"]
+pub(crate) mod slab;
+#[path = "../../../src/client/src/heap/table.rs"]
+pub(crate) mod table;
