@@ -46,6 +46,15 @@ impl PageAlloc {
         let mut flags = self.flags.split('|');
         !flags.all(|flag| NEITHER.contains(&flag))
     }
+
+    /// Whether it is for what a debug kernel writes down of another one: a pool of
+    /// stacks now and then, which is charged to nobody and has that one's leave to
+    /// reclaim (`gfp_nested_mask()`).
+    pub fn is_record(&self) -> bool {
+        const ITS_OWN: [&str; 3] = ["__GFP_NOWARN", "__GFP_NORETRY", "__GFP_NOMEMALLOC"];
+        let has = |flag: &str| self.flags.split('|').any(|known| known == flag);
+        ITS_OWN.into_iter().all(has) && !self.flags.contains("ACCOUNT")
+    }
 }
 
 /// The tracer, switched on for this thread.

@@ -74,7 +74,8 @@ fn high_orders_come_first() {
 #[track_caller]
 fn no_high_order_reclaims(asked: &[PageAlloc]) {
     for alloc in asked {
-        assert!(alloc.order == 0 || !alloc.may_reclaim(), "{alloc:?}");
+        let may = alloc.may_reclaim() && !alloc.is_record();
+        assert!(alloc.order == 0 || !may, "{alloc:?}");
     }
 }
 
