@@ -466,6 +466,10 @@ mod tests {
         fixture.put(class, &all).unwrap();
         let held = fixture.arena.live();
         assert!(held <= MOST_SPARE + 1, "{held}");
+        // Nor is anything known where they were.
+        fixture.trim();
+        let mut units = (0..UNITS).map(|unit| fixture.table.unit(unit << SLAB_SHIFT));
+        assert!(units.all(|unit| unit == Some(Unit::Nothing)));
     }
 
     #[test]
