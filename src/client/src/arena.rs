@@ -2,7 +2,6 @@
 
 //! An open of the device.
 
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -12,56 +11,17 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use crate::error::{Call, Error, Result};
+use crate::flags::Flags;
 use crate::mapping::Mapping;
 use crate::sys;
 use crate::timeout::Timeout;
 use crate::uapi::{
-    self, freelist_alloc, freelist_bulk, freelist_free, freelist_info as Info,
-    freelist_limit as Limit, freelist_stat as Stat,
+    freelist_alloc, freelist_bulk, freelist_free, freelist_info as Info, freelist_limit as Limit,
+    freelist_stat as Stat,
 };
 
 /// Where the module puts its device.
 pub const DEVICE: &str = "/dev/freelist";
-
-bitflags::bitflags! {
-    /// What a request allows when the list of its own size class is empty, and
-    /// what the block has to be. `INFO.features` tells which of them the
-    /// running module serves.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Flags: u32 {
-        /// Split a larger free block.
-        const LARGER = uapi::FREELIST_LARGER;
-        /// Take new pages from the system, within the limit.
-        const GROW = uapi::FREELIST_GROW;
-        /// Sleep until a block comes back.
-        const WAIT = uapi::FREELIST_WAIT;
-        /// The block reads as zero.
-        const ZERO = uapi::FREELIST_ZERO;
-        /// The block's pages are physically contiguous.
-        const CONTIG = uapi::FREELIST_CONTIG;
-        /// The classic 16-byte header lies before the block.
-        const HEADER = uapi::FREELIST_HEADER;
-        /// The block is mapped before the call returns.
-        const POPULATE = uapi::FREELIST_POPULATE;
-        /// LARGER and GROW.
-        const DEFAULT = uapi::FREELIST_DEFAULT;
-    }
-}
-
-impl fmt::Display for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_empty() {
-            return f.write_str("no flags");
-        }
-        // Name by name: DEFAULT is a short form, not a flag.
-        let mut separator = "";
-        for (name, _) in self.iter_names().filter(|(name, _)| *name != "DEFAULT") {
-            write!(f, "{separator}{name}")?;
-            separator = "|";
-        }
-        Ok(())
-    }
-}
 
 /// What a request got. Plain numbers: dropping it gives nothing back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -359,13 +319,6 @@ impl From<Arena> for OwnedFd {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn flags_are_shown_by_name() {
-        assert_eq!(Flags::DEFAULT.to_string(), "LARGER|GROW");
-        assert_eq!((Flags::WAIT | Flags::ZERO).to_string(), "WAIT|ZERO");
-        assert_eq!(Flags::empty().to_string(), "no flags");
-    }
 
     #[test]
     fn a_missing_device_is_named_with_what_to_do() {

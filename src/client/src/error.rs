@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use crate::arena::Flags;
+use crate::flags::Flags;
 
 /// What the functions of this crate return.
 pub type Result<T> = std::result::Result<T, Error>;

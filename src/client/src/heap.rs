@@ -49,8 +49,9 @@ use std::sync::{Arc, Weak};
 
 use nix::errno::Errno;
 
-use crate::arena::{Arena, Flags, DEVICE};
+use crate::arena::{Arena, DEVICE};
 use crate::error::{Call, Error, Result};
+use crate::flags::Flags;
 use crate::mapping::Mapping;
 use crate::sys::{Anonymous, Fork};
 use crate::uapi::{freelist_limit as Limit, freelist_stat as Stat};

@@ -26,7 +26,7 @@
 //! | --- | --- |
 //! | `uapi` | the contract's structures and numbers, made from its header |
 //! | `sys`, `sync` | the system calls; locks and atomics |
-//! | `arena`, `mapping`, `timeout`, `error` | the calls, for a program |
+//! | `arena`, `flags`, `mapping`, `timeout`, `error` | the calls, for a program |
 //! | `heap` | the allocator |
 //! | `debugfs` | the module's statistics, parsed |
 //! | `trace` | recorded allocation traces, parsed (feature `trace`) |
@@ -36,6 +36,7 @@
 mod arena;
 pub mod debugfs;
 mod error;
+mod flags;
 mod heap;
 mod mapping;
 mod sync;
@@ -45,8 +46,9 @@ mod timeout;
 pub mod trace;
 pub mod uapi;
 
-pub use arena::{Arena, Block, Flags, DEVICE};
+pub use arena::{Arena, Block, DEVICE};
 pub use error::{Call, Error, Result};
+pub use flags::Flags;
 pub use heap::{Buffer, Global, Heap, Slice};
 pub use mapping::Mapping;
 pub use timeout::Timeout;
