@@ -46,53 +46,28 @@ use kernel::{
 #[expect(unreachable_pub, reason = "on the host it is a crate's interface")]
 mod engine;
 
-mod account;
-mod area;
 #[deny(unsafe_code)]
 mod arena;
-#[cfg(freelist_bench)]
-#[deny(unsafe_code)]
-mod bench;
-#[deny(unsafe_code)]
-mod counts;
-mod debugfs;
-#[deny(unsafe_code)]
+mod debug;
 mod device;
-#[deny(unsafe_code)]
-mod errno;
 mod ffi;
-mod file;
-mod fops;
 #[cfg(CONFIG_KUNIT = "y")]
 #[deny(unsafe_code)]
 mod kunit;
-#[deny(unsafe_code)]
-mod limit;
-#[deny(unsafe_code)]
-mod memory;
-#[deny(unsafe_code)]
-mod owner;
-mod page;
-#[cfg(freelist_bench)]
-mod peers;
-mod poll;
-#[deny(unsafe_code)]
-mod registry;
-mod shrinker;
-mod space;
-#[deny(unsafe_code)]
-mod stats;
-mod vma;
-#[deny(unsafe_code)]
-mod window;
+mod mm;
 
-use account::TreeCache;
+use arena::{
+    registry::Registry,
+    shared_limit::Limits, //
+};
 use core::borrow::Borrow;
-use fops::Device;
-use limit::Limits;
-use memory::KernelTree;
-use registry::Registry;
-use shrinker::Shrinker;
+use debug::show;
+use device::fops::Device;
+use mm::{
+    backend::KernelTree,
+    memcg::TreeCache,
+    shrinker::Shrinker, //
+};
 
 module! {
     type: Freelist,
@@ -123,7 +98,7 @@ fn value(parameter: impl Borrow<u64>) -> u64 {
 struct Freelist {
     #[pin]
     _device: Device,
-    _files: stats::Files,
+    _files: show::Files,
     _shrinker: Shrinker,
     _trees: TreeCache,
 }
@@ -136,7 +111,7 @@ impl kernel::InPlaceModule for Freelist {
                 value(module_parameters::arena_limit_mb.value()),
             );
             let registry = Registry::with_limits(limits.all, limits.arena)?;
-            let files = stats::Files::new(&registry)?;
+            let files = show::Files::new(&registry)?;
             let each = files.each().clone();
             Ok(try_pin_init!(Self {
                 _files: files,

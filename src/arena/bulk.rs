@@ -17,9 +17,11 @@ use crate::{
         Unfinished,
         BATCH, //
     },
-    ffi,
-    memory::KernelKit,
-    window::Window, //
+    ffi::{
+        self,
+        race_point::Window, //
+    },
+    mm::backend::KernelKit, //
 };
 use kernel::{
     page::PAGE_SIZE,

@@ -7,7 +7,7 @@
 //! its blocks ever needed at a time, the limits allow it, and the system has them.
 
 use super::{
-    leave::Patience,
+    reclaim::Patience,
     Arena, //
 };
 use crate::{
@@ -16,19 +16,23 @@ use crate::{
         Request,
         BATCH, //
     },
-    errno::edquot,
-    ffi,
-    memory::{
-        make,
-        KernelKit, //
+    ffi::{
+        self,
+        errno::edquot, //
     },
-    page::{
-        Adjacent,
-        Highest,
-        Page,
-        Supply, //
+    mm::{
+        backend::{
+            make,
+            KernelKit, //
+        },
+        page::{
+            Adjacent,
+            Highest,
+            Page,
+            Supply, //
+        },
+        shrinker, //
     },
-    shrinker, //
 };
 use core::slice::from_mut;
 use kernel::{

@@ -13,8 +13,8 @@ use crate::{
         Pending,
         HEADER_BYTES, //
     },
-    errno::euclean,
-    memory::KernelKit,
+    ffi::errno::euclean,
+    mm::backend::KernelKit, //
 };
 use kernel::prelude::*;
 

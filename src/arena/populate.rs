@@ -7,12 +7,14 @@
 
 use super::Arena;
 use crate::{
-    area::{
+    ffi::{
+        self,
+        race_point::Window, //
+    },
+    mm::vma::{
         Area,
         Caller, //
     },
-    ffi,
-    window::Window, //
 };
 use core::ops::Range;
 use kernel::{

@@ -12,7 +12,7 @@ use crate::{
         BATCH, //
     },
     ffi,
-    memory::KernelKit,
+    mm::backend::KernelKit, //
 };
 use kernel::prelude::*;
 

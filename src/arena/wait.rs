@@ -13,6 +13,7 @@ use super::{
     Want, //
 };
 use crate::{
+    arena::shared_limit::Sleeper,
     engine::{
         Pending,
         Request,
@@ -20,15 +21,18 @@ use crate::{
         Ticket,
         Waiters, //
     },
-    errno::edquot,
-    ffi,
-    limit::Sleeper,
-    memory::{
-        table,
-        KernelKit,
-        Table, //
+    ffi::{
+        self,
+        errno::edquot, //
     },
-    shrinker, //
+    mm::{
+        backend::{
+            table,
+            KernelKit,
+            Table, //
+        },
+        shrinker, //
+    },
 };
 use kernel::{
     page::PAGE_SHIFT,

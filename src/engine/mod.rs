@@ -39,7 +39,7 @@
 //!
 //! A page is not tied to its page number. When no run fits a request, its block gets an empty slot and
 //! the memory of free runs elsewhere, piece by piece: a piece is *detached* (nobody can get it), its
-//! mappings are removed, and its pages leave by value (`leave.rs`). Pages go back to the system in the
+//! mappings are removed, and its pages leave by value (`reclaim.rs`). Pages go back to the system in the
 //! same way, and the metadata of chunks without memory goes with them. Large runs are what large
 //! requests need: memory leaves from the smallest run of several pages first, and a run that is much
 //! larger than a block stays whole while smaller ones have as many pages.
@@ -54,18 +54,18 @@
 //! halves that could join have joined. [`Engine::check`] states them all, and proves them.
 
 mod batch;
-mod broken;
 mod check;
 mod class;
 mod directory;
 mod free;
-mod leave;
 mod lists;
 mod map;
 mod quick;
+mod reclaim;
 mod runs;
+mod subpage;
 mod tree;
-mod waiters;
+mod wait_queue;
 
 pub use batch::Batch;
 pub use check::Violation;
@@ -74,11 +74,11 @@ pub use directory::{
     Entry, Kit, Memory, Metadata, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN,
 };
 pub use free::Unfinished;
-pub use leave::Leaving;
 pub use map::{Content, Extent};
 pub use quick::{Stack, QUICK_LISTS};
+pub use reclaim::Leaving;
 pub use tree::Tree;
-pub use waiters::{Seat, Ticket, Waiters};
+pub use wait_queue::{Seat, Ticket, Waiters};
 
 use class::{Account, Class, Shape};
 use core::ops::Range;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's own `waiters.rs` in every order in which threads can run, as far as loom finds one
+//! The module's own `wait_queue.rs` in every order in which threads can run, as far as loom finds one
 //! that differs (Norris and Demsky, 2013): around it is what the arena does, with a mutex for its
 //! spin lock and parking for its sleep, and nothing else.
 //!

@@ -32,9 +32,9 @@ const PANICS: [&str; 4] = [
 ];
 /// The module's sources, by directory.
 const SOURCES: &str = "/src/";
-/// Files that hold no work of the module: its own tests, and the proof of the engine's invariants,
+/// Files and folders that hold no work of the module: its own tests, and the proof of the engine's invariants,
 /// most of whose points say what is broken.
-const TESTS: [&str; 2] = ["kunit.rs", "engine/check.rs"];
+const TESTS: [&str; 2] = ["kunit/", "engine/check.rs"];
 /// What is compiled for the module's own tests alone says so by this.
 const FOR_TESTS: &str = "CONFIG_KUNIT";
 
@@ -281,10 +281,11 @@ fn place(frames: &[&str], mut is_for_tests: impl FnMut(&str, u32) -> bool) -> Pl
         (!path.starts_with("/usr/") && !path.starts_with("/kernel/"))
             .then(|| (path.to_owned(), file.to_owned(), line.parse().unwrap_or(0)))
     };
+    let is_test = |file: &str| TESTS.iter().any(|test| file.starts_with(test));
     let all: Vec<_> = frames.iter().filter_map(ours).collect();
     if all
         .iter()
-        .any(|(path, file, line)| TESTS.contains(&file.as_str()) || is_for_tests(path, *line))
+        .any(|(path, file, line)| is_test(file) || is_for_tests(path, *line))
     {
         return Place::Test;
     }
@@ -364,12 +365,15 @@ mod tests {
         let place =
             |frames: &[&str]| place(frames, |path, line| (path, line) == ("/x/src/a.rs", 3));
         assert_eq!(
-            place(&[tree, "/x/src/fops.rs:1"]),
+            place(&[tree, "/x/src/device/fops.rs:1"]),
             ours("engine/tree.rs", 7)
         );
-        assert_eq!(place(&[library, "/x/src/vma.rs:?"]), ours("vma.rs", 0));
+        assert_eq!(
+            place(&[library, "/x/src/mm/vma.rs:?"]),
+            ours("mm/vma.rs", 0)
+        );
         assert_eq!(place(&[library, kernel]), Place::Library);
-        assert_eq!(place(&[tree, "/x/src/kunit.rs:1"]), Place::Test);
+        assert_eq!(place(&[tree, "/x/src/kunit/page.rs:1"]), Place::Test);
         assert_eq!(place(&[tree, "/x/src/a.rs:2"]), ours("engine/tree.rs", 7));
         assert_eq!(place(&[tree, "/x/src/a.rs:3"]), Place::Test);
     }

@@ -26,7 +26,7 @@ impl Window {
 #[cfg(CONFIG_FAULT_INJECTION)]
 mod forced {
     use super::Window;
-    use crate::debugfs::Dir;
+    use crate::ffi::debugfs::Dir;
     use kernel::{
         prelude::*,
         sync::atomic::{

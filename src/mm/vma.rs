@@ -4,7 +4,7 @@
 
 use crate::{
     ffi::raw,
-    space::{
+    mm::address_space::{
         Found,
         Space, //
     },
@@ -54,7 +54,7 @@ impl Caller {
 
     fn area(&self, vma: *mut raw::vm_area_struct) -> Option<Area<'_>> {
         // SAFETY: It is null, or an area of an address space that is locked as long as `self`
-        // lives; it maps the inode of an arena, as only `vma::map` lets one do.
+        // lives; it maps the inode of an arena, as only `mmap::map` lets one do.
         (!vma.is_null()).then(|| unsafe { Area::from_raw(vma.cast()) })
     }
 }
@@ -70,7 +70,7 @@ impl Drop for Caller {
 ///
 /// # Invariants
 ///
-/// `vma::map` has set it up, and it stays as it is for as long as this lives.
+/// `mmap::map` has set it up, and it stays as it is for as long as this lives.
 pub(crate) struct Area<'a>(&'a VmaRef);
 
 impl<'a> Area<'a> {
@@ -78,7 +78,7 @@ impl<'a> Area<'a> {
     ///
     /// # Safety
     ///
-    /// `vma::map` has set it up, and it is locked for as long as `'a`.
+    /// `mmap::map` has set it up, and it is locked for as long as `'a`.
     pub(crate) unsafe fn from_raw(vma: *const bindings::vm_area_struct) -> Self {
         // SAFETY: By the caller's promise it is there and locked.
         // INVARIANT: By the caller's promise.

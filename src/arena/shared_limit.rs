@@ -2,9 +2,9 @@
 
 //! How much memory all arenas together may hold.
 
-use crate::{
-    ffi,
-    poll::PollQueue, //
+use crate::ffi::{
+    self,
+    poll_queue::PollQueue, //
 };
 use kernel::{
     new_spinlock,

@@ -3,10 +3,6 @@
 //! What the engine is lent: pages of the buddy allocator, metadata in charged memory.
 
 use crate::{
-    account::{
-        Tables,
-        Trees, //
-    },
     engine::{
         Counters,
         Engine,
@@ -22,7 +18,13 @@ use crate::{
         QUICK_LISTS,
         ROOT_LEN, //
     },
-    page::Page,
+    mm::{
+        memcg::{
+            Tables,
+            Trees, //
+        },
+        page::Page, //
+    },
 };
 use kernel::{
     alloc::{

@@ -13,7 +13,7 @@
 use crate::{
     engine::BATCH,
     ffi::raw,
-    page::Page, //
+    mm::page::Page, //
 };
 use core::{
     marker::PhantomData,

@@ -2,13 +2,13 @@
 
 //! All arenas, and the limit that they share.
 
-use crate::{
-    arena::Arena,
-    counts::{
+use crate::arena::{
+    counters::{
         Classes,
         Snapshot, //
     },
-    limit::Limit,
+    shared_limit::Limit,
+    Arena, //
 };
 use kernel::{
     new_mutex,
@@ -49,7 +49,7 @@ impl Registry {
     /// An empty one with the default limits.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let limits = crate::limit::Limits::from_mib(0, 0);
+        let limits = crate::arena::shared_limit::Limits::from_mib(0, 0);
         Self::with_limits(limits.all, limits.arena)
     }
 

@@ -9,10 +9,15 @@
 
 use crate::{
     arena::{
-        want::Want,
+        registry::Registry,
+        request::Want,
         Arena, //
     },
-    debugfs::View,
+    debug::baseline::{
+        self,
+        Cache,
+        Pages, //
+    },
     engine::{
         Batch,
         Engine,
@@ -22,23 +27,22 @@ use crate::{
         QUICK_LISTS,
         ROOT_LEN, //
     },
-    ffi,
-    memory::{
-        make,
-        table,
-        KernelEngine,
-        KernelKit, //
-    },
-    page::{
-        Adjacent,
-        Highest, //
-    },
-    peers::{
+    ffi::{
         self,
-        Cache,
-        Pages, //
+        debugfs::View, //
     },
-    registry::Registry,
+    mm::{
+        backend::{
+            make,
+            table,
+            KernelEngine,
+            KernelKit, //
+        },
+        page::{
+            Adjacent,
+            Highest, //
+        },
+    },
 };
 use kernel::{
     fmt::{
@@ -346,7 +350,7 @@ impl Table<'_> {
 
     /// Growing beside the buddy allocator's zeroed pages, of which there are as many at a time.
     fn growth(&self, registry: &Registry) -> Result {
-        let pair = least(COUNT, || peers::page_pairs(COUNT))?;
+        let pair = least(COUNT, || baseline::page_pairs(COUNT))?;
         self.time(fmt!("kernel_buddy_page_pair"), pair);
         let mut pages = KBox::new(Pages::<GROWTH>::new(), GFP_KERNEL)?;
         let [taken, given] = least_of_parts(GROWTH as u32, || {
@@ -391,10 +395,10 @@ impl View for Costs {
         let table = Table(out);
         table.time(
             fmt!("kernel_lock_pair"),
-            least(COUNT, || peers::lock_pairs(COUNT))?,
+            least(COUNT, || baseline::lock_pairs(COUNT))?,
         );
         for size in [64, 4096] {
-            let kmalloc = least(COUNT, || peers::kmalloc_pairs(size, COUNT))?;
+            let kmalloc = least(COUNT, || baseline::kmalloc_pairs(size, COUNT))?;
             table.time(fmt!("kernel_kmalloc_pair_{size}"), kmalloc);
         }
         table.slab(PAGE_SIZE as u32)?;

@@ -7,14 +7,14 @@
 //! ptrace, pipes and direct I/O work on them.
 
 use crate::{
-    area::Area,
     arena::Arena,
+    device::file::OpenFile,
     ffi::{
+        race_point::Window,
         raw,
         Table, //
     },
-    file::OpenFile,
-    window::Window, //
+    mm::vma::Area, //
 };
 use kernel::{
     bindings,

@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 #include <uapi/linux/mman.h>
-#include "uapi/freelist.h"
+#include "../uapi/freelist.h"
 
 struct dentry;
 struct file;

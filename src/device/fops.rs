@@ -6,20 +6,22 @@
 //! `poll`, so the table is our own, as in binder.
 
 use crate::{
-    debugfs::Dir,
+    arena::registry::Registry,
+    debug::show,
     device::{
-        self,
-        Mode, //
+        file::OpenFile,
+        ioctl::{
+            self,
+            Mode, //
+        },
+        mmap, //
     },
     ffi::{
         self,
+        debugfs::Dir,
         raw,
         Table, //
     },
-    file::OpenFile,
-    registry::Registry,
-    stats,
-    vma, //
 };
 use kernel::{
     bindings,
@@ -155,7 +157,7 @@ unsafe extern "C" fn ioctl(
         }
     };
     from_result(|| {
-        device::call(arena, mode, command, argument)?;
+        ioctl::call(arena, mode, command, argument)?;
         Ok(0)
     })
 }
@@ -194,7 +196,7 @@ unsafe extern "C" fn show_fdinfo(out: *mut bindings::seq_file, file: *mut bindin
     let arena = unsafe { OpenFile::of(file) };
     // SAFETY: The caller's for as long as the call takes.
     let out = unsafe { SeqFile::from_raw(out) };
-    stats::show_fdinfo(arena, out);
+    show::show_fdinfo(arena, out);
 }
 
 /// A new mapping.
@@ -207,7 +209,7 @@ unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area
     let arena = unsafe { OpenFile::of(file) };
     // SAFETY: The area is being made: it is ours to set up.
     let vma = unsafe { VmaNew::from_raw(vma) };
-    from_result(|| vma::map(arena, vma).map(|()| 0))
+    from_result(|| mmap::map(arena, vma).map(|()| 0))
 }
 
 /// Finds an address that is aligned as its offset is, up to a huge page: so blocks are aligned in

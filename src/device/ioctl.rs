@@ -8,11 +8,11 @@
 
 use crate::{
     arena::{
+        counters::Snapshot,
+        request::Want,
         wait::Deadline,
-        want::Want,
         Arena, //
     },
-    counts::Snapshot,
     engine::{
         Request,
         MAX_SHIFT,

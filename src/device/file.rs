@@ -3,11 +3,13 @@
 //! What is behind an open file.
 
 use crate::{
-    arena::Arena,
-    debugfs::Dir,
-    registry::Registry,
-    shrinker::Member, //
-    stats::ArenaFiles,
+    arena::{
+        registry::Registry,
+        Arena, //
+    },
+    debug::show::ArenaFiles,
+    ffi::debugfs::Dir,
+    mm::shrinker::Member, //
 };
 use kernel::{
     bindings,

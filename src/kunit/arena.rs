@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! KUnit suites: the arena and what is below it, in the kernel, where memory is real. The engine by
-//! itself is tested on the host, with a model.
+//! Arenas, and what they are made of.
 
 use crate::{
-    arena::want::Want,
+    arena::request::Want,
     engine::Request, //
 };
 use kernel::macros::kunit_tests;
@@ -27,9 +26,11 @@ fn request(size: u64) -> Want {
 mod engine {
     use super::request;
     use crate::{
-        arena::Arena,
-        engine::FreeError,
-        registry::Registry, //
+        arena::{
+            registry::Registry,
+            Arena, //
+        },
+        engine::FreeError, //
     };
     use kernel::prelude::*;
 
@@ -133,16 +134,16 @@ mod arena {
     use crate::{
         arena::{
             bounds::Bounds,
+            counters::Snapshot,
+            registry::Registry,
             Arena, //
         },
-        counts::Snapshot,
         engine::{
             Content,
             MAX_PAGES, //
         },
-        errno::edquot,
-        page::Adjacent,
-        registry::Registry, //
+        ffi::errno::edquot,
+        mm::page::Adjacent, //
     };
     use kernel::{
         page::PAGE_SIZE,
@@ -778,11 +779,11 @@ mod arena {
 #[kunit_tests(freelist_limit)]
 mod limit {
     use crate::{
-        ffi,
-        limit::{
+        arena::shared_limit::{
             Limit,
             Limits, //
-        }, //
+        },
+        ffi, //
     };
     use kernel::prelude::*;
 
@@ -819,7 +820,7 @@ mod limit {
 /// Pages of the buddy allocator.
 #[kunit_tests(freelist_page)]
 mod page {
-    use crate::page::{
+    use crate::mm::page::{
         Adjacent,
         Highest,
         Page, //

@@ -3,21 +3,25 @@
 //! What is shown of the arenas: in debugfs, and in `/proc/PID/fdinfo`. Sizes are in bytes.
 
 use crate::{
-    arena::Arena,
-    counts::{
-        Classes,
-        Snapshot, //
-    },
-    debugfs::{
-        Command,
-        Dir,
-        ReadFile,
-        View,
-        WriteFile, //
+    arena::{
+        counters::{
+            Classes,
+            Snapshot, //
+        },
+        registry::Registry,
+        Arena, //
     },
     engine::Content,
-    ffi::raw::freelist_stat,
-    registry::Registry, //
+    ffi::{
+        debugfs::{
+            Command,
+            Dir,
+            ReadFile,
+            View,
+            WriteFile, //
+        },
+        raw::freelist_stat, //
+    },
 };
 use kernel::{
     page::PAGE_SHIFT,
@@ -40,7 +44,7 @@ pub(crate) struct Files {
     #[cfg(CONFIG_FAULT_INJECTION)]
     _delays: Dir,
     #[cfg(freelist_bench)]
-    _bench: ReadFile<crate::bench::Costs>,
+    _bench: ReadFile<crate::debug::bench::Costs>,
     each: Dir,
 }
 
@@ -55,7 +59,7 @@ impl Files {
             #[cfg(any(CONFIG_FAULT_INJECTION, CONFIG_KUNIT = "y"))]
             _check: ReadFile::new(c"check", &dir, registry.clone()),
             #[cfg(CONFIG_FAULT_INJECTION)]
-            _delays: crate::window::Window::files(&dir)?,
+            _delays: crate::ffi::race_point::Window::files(&dir)?,
             #[cfg(freelist_bench)]
             _bench: ReadFile::new(c"bench", &dir, registry.clone()),
             each: Dir::new(c"arenas.d", Some(&dir))?,

@@ -11,6 +11,11 @@ use kernel::{
     types::NotThreadSafe,
 };
 
+pub(crate) mod debugfs;
+pub(crate) mod errno;
+pub(crate) mod poll_queue;
+pub(crate) mod race_point;
+
 #[allow(
     clippy::all,
     dead_code,

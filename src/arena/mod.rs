@@ -29,22 +29,29 @@
 
 pub(crate) mod bounds;
 mod bulk;
+pub(crate) mod counters;
 mod grow;
 mod header;
-mod leave;
+pub(crate) mod opener;
 mod populate;
 mod prepare;
+mod reclaim;
+pub(crate) mod registry;
+pub(crate) mod request;
+pub(crate) mod shared_limit;
 pub(crate) mod wait;
-pub(crate) mod want;
 
-use leave::Patience;
+use reclaim::Patience;
 
 use crate::{
-    account::Account,
-    counts::{
-        Classes,
-        Events,
-        Snapshot, //
+    arena::{
+        counters::{
+            Classes,
+            Events,
+            Snapshot, //
+        },
+        opener::Owner,
+        shared_limit::Limit, //
     },
     engine::{
         Engine,
@@ -61,26 +68,29 @@ use crate::{
         QUICK_LISTS,
         ROOT_LEN, //
     },
-    errno::edquot,
-    ffi,
-    limit::Limit,
-    memory::{
-        make,
-        metadata_bytes,
-        table,
-        KernelChunk,
-        KernelEngine,
-        KernelKit,
-        KernelPart, //
+    ffi::{
+        self,
+        errno::edquot,
+        poll_queue::PollQueue,
+        race_point::Window, //
     },
-    owner::Owner,
-    page::Adjacent,
-    poll::PollQueue,
-    space::{
-        Found,
-        Space, //
+    mm::{
+        address_space::{
+            Found,
+            Space, //
+        },
+        backend::{
+            make,
+            metadata_bytes,
+            table,
+            KernelChunk,
+            KernelEngine,
+            KernelKit,
+            KernelPart, //
+        },
+        memcg::Account,
+        page::Adjacent, //
     },
-    window::Window, //
 };
 use core::ops::Range;
 use kernel::{
@@ -96,7 +106,7 @@ use kernel::{
         SpinLock, //
     },
 };
-use want::Want;
+use request::Want;
 
 /// Offsets of a new arena, in bytes.
 const SPAN_BYTES: u64 = 64 << 30;
@@ -425,7 +435,7 @@ impl Arena {
 
     /// The page behind page number `index`, with a reference, if a live block lies in it.
     #[cfg(CONFIG_KUNIT = "y")]
-    pub(crate) fn live_page(&self, index: u64) -> Option<crate::page::Page> {
+    pub(crate) fn live_page(&self, index: u64) -> Option<crate::mm::page::Page> {
         let index = ffi::index_nospec(index, MAX_PAGES)?;
         let state = self.state.lock();
         state.engine.live_extent(index)?;

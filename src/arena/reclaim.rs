@@ -13,10 +13,14 @@ use crate::{
         Leaving,
         BATCH, //
     },
-    ffi,
-    memory::KernelKit,
-    page::Supply,
-    window::Window,
+    ffi::{
+        self,
+        race_point::Window, //
+    },
+    mm::{
+        backend::KernelKit,
+        page::Supply, //
+    },
 };
 use kernel::page::PAGE_SHIFT;
 
