@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages of the buddy allocator.
+
+use crate::{
+    engine::BATCH,
+    ffi::raw, //
+};
+use core::{
+    mem::{
+        ManuallyDrop,
+        MaybeUninit, //
+    },
+    ops::Range,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+/// A reference to one page, which is given back when the last one is dropped. Page table entries
+/// hold references of their own.
+///
+/// # Invariants
+///
+/// `0` points to a page on which this object holds a reference.
+pub(crate) struct Page(NonNull<raw::page>);
+
+// SAFETY: A page reference belongs to no thread.
+unsafe impl Send for Page {}
+// SAFETY: What is done through a shared `Page` (getting a reference, mapping it) is atomic.
+unsafe impl Sync for Page {}
+
+impl Page {
+    pub(crate) fn as_ptr(&self) -> *mut raw::page {
+        self.0.as_ptr()
+    }
+
+    /// Where it lies in physical memory, in pages.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn frame(&self) -> usize {
+        // SAFETY: By the invariant the page is there.
+        unsafe { raw::freelist_page_frame(self.as_ptr()) }
+    }
+
+    /// Zeroes these bytes of it, as far as it has them.
+    pub(crate) fn zero(&self, bytes: Range<usize>) {
+        let end = bytes.end.min(PAGE_SIZE);
+        let start = bytes.start.min(end);
+        // SAFETY: By the invariant the page is there, and the bytes lie in it. Whoever else has it
+        // mapped is user space, which may find any bytes there.
+        unsafe { raw::freelist_page_zero(self.as_ptr(), start, end - start) };
+    }
+
+    /// Copies `from` to `at` bytes behind its beginning, as far as it has room.
+    pub(crate) fn write(&self, at: usize, from: &[u8]) {
+        let len = from.len().min(PAGE_SIZE.saturating_sub(at));
+        // SAFETY: By the invariant the page is there, and the bytes lie in it and in `from`. Whoever
+        // else has it mapped is user space, which may find any bytes there.
+        unsafe { raw::freelist_page_write(self.as_ptr(), at, from.as_ptr().cast(), len) };
+    }
+
+    /// Copies to `to` what lies `at` bytes behind its beginning, as far as it goes.
+    pub(crate) fn read(&self, at: usize, to: &mut [u8]) {
+        let len = to.len().min(PAGE_SIZE.saturating_sub(at));
+        // SAFETY: By the invariant the page is there, and the bytes lie in it and in `to`. User
+        // space may change them meanwhile: any bytes will do.
+        unsafe { raw::freelist_page_read(self.as_ptr(), at, to.as_mut_ptr().cast(), len) };
+    }
+
+    /// Whether nobody else refers to the page, which is mapped nowhere: then nobody will.
+    fn is_sole(&self) -> bool {
+        // SAFETY: By the invariant the page is there, with a reference.
+        unsafe { raw::freelist_page_is_sole(self.as_ptr()) }
+    }
+}
+
+impl Clone for Page {
+    fn clone(&self) -> Self {
+        // SAFETY: By the invariant the page is there, with a reference.
+        unsafe { raw::freelist_page_get(self.as_ptr()) };
+        // INVARIANT: The reference was just taken.
+        Self(self.0)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant the reference is ours to give back.
+        unsafe { raw::freelist_page_put(self.as_ptr()) };
+    }
+}
+
+/// Pages on their way from one place to another, at most a batch. What is not taken goes back when
+/// this is dropped.
+///
+/// # Invariants
+///
+/// Of `pages` those of `next..len` have been written: pages, each with a reference that this object
+/// holds.
+pub(crate) struct Supply {
+    pages: [MaybeUninit<*mut raw::page>; BATCH as usize],
+    next: usize,
+    len: usize,
+}
+
+impl Supply {
+    /// An empty supply.
+    pub(crate) fn new() -> Self {
+        // INVARIANT: There is none.
+        Self {
+            pages: [const { MaybeUninit::uninit() }; BATCH as usize],
+            next: 0,
+            len: 0,
+        }
+    }
+
+    /// Adds a page, as long as there is room: else it is dropped.
+    pub(crate) fn put(&mut self, page: Page) {
+        debug_assert!(self.len < self.pages.len());
+        if let Some(place) = self.pages.get_mut(self.len) {
+            place.write(ManuallyDrop::new(page).as_ptr());
+            // INVARIANT: It was just written, and the reference is this object's now.
+            self.len += 1;
+        }
+    }
+
+    /// Drops the pages that somebody else refers to. None of them is mapped.
+    pub(crate) fn keep_sole(&mut self) {
+        let mut kept = Self::new();
+        for page in self.by_ref().filter(Page::is_sole) {
+            kept.put(page);
+        }
+        *self = kept;
+    }
+}
+
+impl Iterator for Supply {
+    type Item = Page;
+
+    fn next(&mut self) -> Option<Page> {
+        if self.next == self.len {
+            return None;
+        }
+        // SAFETY: By the invariant it has been written.
+        let page = unsafe { self.pages.get(self.next)?.assume_init() };
+        self.next += 1;
+        // INVARIANT: The reference was this object's, which counts it no more.
+        NonNull::new(page).map(Page)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.len - self.next;
+        (left, Some(left))
+    }
+}
+
+impl Drop for Supply {
+    fn drop(&mut self) {
+        let left = self.pages.get_mut(self.next..self.len).unwrap_or_default();
+        if !left.is_empty() {
+            // SAFETY: By the invariant all of these have been written, and their references are this
+            // object's to give back. A `MaybeUninit` has the layout of what it may have.
+            unsafe { raw::freelist_pages_put(left.as_mut_ptr().cast(), left.len() as u32) };
+        }
+    }
+}
+
+impl ExactSizeIterator for Supply {}
+
+/// New pages side by side in physical memory, zeroed and charged to the caller's memory cgroup. What
+/// is not taken goes back when this is dropped.
+///
+/// # Invariants
+///
+/// The pages `next..end` behind `first` are there, each with a reference that this object holds.
+pub(crate) struct Adjacent {
+    first: NonNull<raw::page>,
+    next: u32,
+    end: u32,
+}
+
+/// The most bytes that are asked for at once where pages need not lie side by side: zeroing them is
+/// well below a millisecond, and more would make a page no cheaper.
+const MOST_AT_ONCE: usize = 2 << 20;
+
+/// The highest order that is worth asking for: none above the last one that was there.
+#[derive(Clone, Copy)]
+pub(crate) struct Highest(u32);
+
+impl Highest {
+    /// Nothing was asked for yet.
+    pub(crate) fn new() -> Self {
+        Self((MOST_AT_ONCE / PAGE_SIZE).ilog2())
+    }
+}
+
+impl Adjacent {
+    /// The most pages that there can be side by side.
+    pub(crate) fn most() -> u32 {
+        // SAFETY: May be called at any time.
+        1 << unsafe { raw::freelist_page_max_order() }
+    }
+
+    /// `pages` pages, at least one and at most [`Adjacent::most`]. What the buddy allocator gives
+    /// beyond them, up to the next order, goes back at once. May sleep.
+    ///
+    /// `ENOMEM` when there are none: beyond a single page nothing is reclaimed for them.
+    pub(crate) fn new(pages: u32) -> Result<Self> {
+        if pages == 0 || pages > Self::most() {
+            return Err(ENOMEM);
+        }
+        let mut all = Self::of_order(pages.next_power_of_two().ilog2())?;
+        // INVARIANT: Only those behind the wanted ones are left.
+        all.next = pages;
+        all.by_ref().for_each(drop);
+        // INVARIANT: Of those none was taken yet.
+        (all.next, all.end) = (0, pages);
+        Ok(all)
+    }
+
+    /// All pages of an order. `ENOMEM` when there are none. May sleep.
+    fn of_order(order: u32) -> Result<Self> {
+        // SAFETY: May be called where sleeping is allowed.
+        let first = unsafe { raw::freelist_page_alloc(order) };
+        // INVARIANT: The allocation was split: each of its pages has one reference.
+        Ok(Self {
+            first: NonNull::new(first).ok_or(ENOMEM)?,
+            next: 0,
+            end: 1 << order,
+        })
+    }
+
+    /// As many of `want` pages, which is at least one, as the highest order that is there has. May
+    /// sleep.
+    ///
+    /// `ENOMEM` when there is not even one, after reclaim and without an OOM kill.
+    pub(crate) fn some_of(want: u32, highest: &mut Highest) -> Result<Self> {
+        loop {
+            let order = highest.0.min(want.checked_ilog2().unwrap_or(0));
+            match Self::of_order(order) {
+                Err(_) if order > 0 => highest.0 = order - 1,
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Iterator for Adjacent {
+    type Item = Page;
+
+    fn next(&mut self) -> Option<Page> {
+        if self.next == self.end {
+            return None;
+        }
+        let first = self.first.cast::<bindings::page>();
+        // SAFETY: By the invariant it lies within one allocation, whose pages have their structures
+        // side by side.
+        let page = unsafe { first.add(self.next as usize) };
+        self.next += 1;
+        // INVARIANT: The reference was this object's, which counts it no more.
+        Some(Page(page.cast()))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = (self.end - self.next) as usize;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Adjacent {}
+
+impl Drop for Adjacent {
+    fn drop(&mut self) {
+        self.for_each(drop);
+    }
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who pays for an arena: the memory cgroup of its opener, whoever makes it grow.
+//!
+//! Where that cgroup is full a request fails; nothing here calls the OOM killer, as
+//! `GFP_KERNEL_ACCOUNT` would.
+
+use crate::ffi::raw;
+use core::{
+    alloc::Layout,
+    ptr::NonNull, //
+};
+use kernel::{
+    alloc::{
+        allocator::Vmalloc,
+        AllocError,
+        Allocator,
+        Flags,
+        NumaNode,
+        Vec, //
+    },
+    error::to_result,
+    prelude::*, //
+};
+
+/// A memory cgroup that can be charged.
+///
+/// # Invariants
+///
+/// `0` is null, where there are no memory cgroups, or one on which this object holds a reference.
+pub(crate) struct Account(*mut raw::mem_cgroup);
+
+// SAFETY: A reference to a cgroup belongs to no thread.
+unsafe impl Send for Account {}
+// SAFETY: A cgroup can be charged by any number of threads.
+unsafe impl Sync for Account {}
+
+impl Account {
+    /// The memory cgroup of the caller.
+    pub(crate) fn of_caller() -> Self {
+        // SAFETY: Called in the context of a task.
+        // INVARIANT: The reference was just taken.
+        Self(unsafe { raw::freelist_memcg_get() })
+    }
+
+    /// Charges all that `work` allocates to this account, as far as it is to be charged.
+    pub(crate) fn charge<T>(&self, work: impl FnOnce() -> T) -> T {
+        // SAFETY: By the invariant the cgroup is there, until the next call replaces it.
+        let before = unsafe { raw::freelist_memcg_enter(self.0) };
+        let result = work();
+        // SAFETY: Whoever set `before` keeps it: this call nests in theirs.
+        unsafe { raw::freelist_memcg_enter(before) };
+        result
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant the reference is ours to give back, or there is none.
+        unsafe { raw::freelist_memcg_put(self.0) };
+    }
+}
+
+/// The cache that trees of broken pages are in, until it is dropped: slab objects of their own, so
+/// that whatever goes wrong with one (a use after it was freed, a leak) is seen, and by its name.
+///
+/// # Invariants
+///
+/// It is there, and the only one.
+pub(crate) struct TreeCache(());
+
+impl TreeCache {
+    /// Makes the cache. `ENOMEM` when memory is short.
+    ///
+    /// # Safety
+    ///
+    /// There is none yet. Trees are made and freed only as long as this lives.
+    pub(crate) unsafe fn create<T>() -> Result<Self> {
+        const { assert!(align_of::<T>() <= Trees::MIN_ALIGN) };
+        // SAFETY: By the caller's promise.
+        to_result(unsafe { raw::freelist_trees_create(size_of::<T>() as u32) })?;
+        // INVARIANT: It was just made.
+        Ok(Self(()))
+    }
+}
+
+impl Drop for TreeCache {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant it is there, and by `create`'s condition nobody uses it after this.
+        unsafe { raw::freelist_trees_destroy() };
+    }
+}
+
+/// Charged memory for trees, from their cache. Allocated without a call of the OOM killer and without
+/// a warning where there is none.
+pub(crate) struct Trees;
+
+// SAFETY: Memory comes from the cache, which answers null or a valid object of the size that it was
+// asked for, aligned to `MIN_ALIGN`, which is there until it is given back. Nothing is ever made
+// larger or smaller.
+unsafe impl Allocator for Trees {
+    const MIN_ALIGN: usize = align_of::<u64>();
+
+    unsafe fn realloc(
+        ptr: Option<NonNull<u8>>,
+        layout: Layout,
+        old_layout: Layout,
+        _flags: Flags,
+        _nid: NumaNode,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // Where the old one is of no size the pointer is to nothing.
+        let old = ptr.filter(|_| old_layout.size() > 0);
+        if layout.align() > Self::MIN_ALIGN || (old.is_some() && layout.size() > 0) {
+            return Err(AllocError);
+        }
+        let new = if layout.size() > 0 {
+            // SAFETY: May be called where sleeping is allowed; `TreeCache::create` has it that the
+            // cache is there.
+            NonNull::new(unsafe { raw::freelist_tree_alloc(layout.size()) }.cast())
+        } else {
+            if let Some(old) = old {
+                // SAFETY: By the caller's promise it is an object of the cache, and not used after
+                // this.
+                unsafe { raw::freelist_tree_free(old.as_ptr().cast()) };
+            }
+            Some(NonNull::<u64>::dangling().cast())
+        };
+        let new = new.ok_or(AllocError)?;
+        Ok(NonNull::slice_from_raw_parts(new, layout.size()))
+    }
+}
+
+/// Charged tables, in whole pages, behind which nothing is mapped: whatever goes wrong with one is
+/// seen there too. Allocated without a call of the OOM killer and without a warning where there is no
+/// memory. They are of the size that they are made with.
+pub(crate) struct Tables;
+
+impl Tables {
+    /// A table of `len` default values, built in place: it may be larger than the stack. May sleep.
+    pub(crate) fn table<T: Default>(len: usize) -> Result<Vec<T, Self>> {
+        let mut table = Vec::with_capacity(len, GFP_KERNEL_ACCOUNT)?;
+        for place in table.spare_capacity_mut().iter_mut().take(len) {
+            place.write(T::default());
+        }
+        // SAFETY: There is room for so many, and they were just written.
+        unsafe { table.inc_len(len) };
+        Ok(table)
+    }
+}
+
+// SAFETY: Memory comes from the C function, which answers null or as many valid bytes as it was asked
+// for, aligned as the kernel crate's allocator of this kind is, which also frees and reallocates what
+// that function gave, by the same rules.
+unsafe impl Allocator for Tables {
+    const MIN_ALIGN: usize = Vmalloc::MIN_ALIGN;
+
+    unsafe fn realloc(
+        ptr: Option<NonNull<u8>>,
+        layout: Layout,
+        old_layout: Layout,
+        flags: Flags,
+        nid: NumaNode,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // A vector that is empty gives a pointer too, to nothing.
+        let has = ptr.is_some() && old_layout.size() > 0;
+        if has || layout.size() == 0 || layout.align() > Self::MIN_ALIGN {
+            // SAFETY: The caller's promises are those that are wanted here.
+            return unsafe { Vmalloc::realloc(ptr, layout, old_layout, flags, nid) };
+        }
+        // SAFETY: May be called where sleeping is allowed.
+        let memory = unsafe { raw::freelist_table_alloc(layout.size()) };
+        let memory = NonNull::new(memory.cast()).ok_or(AllocError)?;
+        Ok(NonNull::slice_from_raw_parts(memory, layout.size()))
+    }
+}
