@@ -6,7 +6,7 @@ use super::{
     Arena,
     State, //
 };
-use crate::ffi;
+use crate::ffi::task;
 use kernel::{
     page::{
         PAGE_SHIFT,
@@ -54,7 +54,7 @@ impl Arena {
             if !privileged && limit.is_some_and(|limit| limit > most) {
                 drop(state);
                 // Asked only where it matters: that it was is remembered of the caller.
-                privileged = ffi::may_exceed_defaults();
+                privileged = task::may_exceed_defaults();
                 if !privileged {
                     return Err(EPERM);
                 }

@@ -18,8 +18,8 @@ use crate::{
         BATCH, //
     },
     ffi::{
-        self,
-        race_point::Window, //
+        race_point::Window,
+        task, //
     },
     mm::backend::KernelKit, //
 };
@@ -47,8 +47,8 @@ impl Progress {
     /// Elements of the next batch; `None` at the end. May sleep.
     fn next(&mut self) -> Option<usize> {
         if self.done > 0 && self.done < self.count && self.stopped.is_none() {
-            ffi::resched();
-            if ffi::fatal_signal() {
+            task::resched();
+            if task::fatal_signal() {
                 self.stopped = Some(EINTR);
             }
         }

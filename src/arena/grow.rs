@@ -17,8 +17,8 @@ use crate::{
         BATCH, //
     },
     ffi::{
-        self,
-        errno::edquot, //
+        errno::edquot,
+        task, //
     },
     mm::{
         backend::{
@@ -141,7 +141,7 @@ impl Arena {
     fn steal(&self, pending: &mut Pending, kit: &mut KernelKit, most: u32) -> Result {
         let goal = pending.missing() - most;
         while pending.missing() > goal {
-            if ffi::fatal_signal() {
+            if task::fatal_signal() {
                 return Err(EINTR);
             }
             let mut pages = Supply::new();
@@ -167,7 +167,7 @@ impl Arena {
             if want == 0 {
                 break;
             }
-            if ffi::fatal_signal() {
+            if task::fatal_signal() {
                 result = Err(EINTR);
                 break;
             }
@@ -222,7 +222,7 @@ impl Arena {
             if let Err(metadata) = result {
                 self.account.charge(|| make(metadata, kit))?;
             }
-            ffi::resched();
+            task::resched();
         }
         Ok(())
     }
@@ -231,7 +231,7 @@ impl Arena {
     /// for a request that has no use for it, or that of others. Says whether there is some more. May
     /// sleep.
     fn make_room(&self, short: Short, pending: &Pending, request: &Request) -> bool {
-        if short == Short::Memory || ffi::fatal_signal() {
+        if short == Short::Memory || task::fatal_signal() {
             return false;
         }
         // What somebody waits for is not to be given up.

@@ -69,10 +69,12 @@ use crate::{
         ROOT_LEN, //
     },
     ffi::{
-        self,
         errno::edquot,
+        nospec,
         poll_queue::PollQueue,
-        race_point::Window, //
+        race_point::Window,
+        random,
+        task, //
     },
     mm::{
         address_space::{
@@ -164,7 +166,7 @@ impl Arena {
                 space,
                 poll,
                 base: Atomic::new(0),
-                secret: [ffi::random(), ffi::random()],
+                secret: [random::random(), random::random()],
                 state <- new_spinlock!(
                     State {
                         engine: Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root, quick),
@@ -311,7 +313,7 @@ impl Arena {
             let pages = leaving.iter().flatten().count() as u64;
             drop(leaving);
             self.shared_limit.give(pages << PAGE_SHIFT);
-            ffi::resched();
+            task::resched();
         }
         self.call_unlocked();
     }
@@ -412,7 +414,7 @@ impl Arena {
         window: Range<u64>,
         found: &mut Found<'_>,
     ) -> Option<u64> {
-        let index = ffi::index_nospec(index, MAX_PAGES)?;
+        let index = nospec::index_nospec(index, MAX_PAGES)?;
         let state = self.state.lock();
         let extent = state.engine.live_extent(index)?;
         let first = window.start.max(extent.start.into()) as u32;
@@ -436,7 +438,7 @@ impl Arena {
     /// The page behind page number `index`, with a reference, if a live block lies in it.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn live_page(&self, index: u64) -> Option<crate::mm::page::Page> {
-        let index = ffi::index_nospec(index, MAX_PAGES)?;
+        let index = nospec::index_nospec(index, MAX_PAGES)?;
         let state = self.state.lock();
         state.engine.live_extent(index)?;
         state.engine.page(index).cloned()
@@ -481,7 +483,7 @@ impl Arena {
                 break;
             }
             drop(chunk);
-            ffi::resched();
+            task::resched();
         }
         self.shared_limit.give(held);
     }
@@ -513,7 +515,7 @@ impl State {
 
 /// `offset` where it is below the end of the largest arena, else `None`; so under speculation too.
 fn offset_nospec(offset: u64) -> Option<u64> {
-    let page = ffi::index_nospec(offset >> PAGE_SHIFT, MAX_PAGES)?;
+    let page = nospec::index_nospec(offset >> PAGE_SHIFT, MAX_PAGES)?;
     Some((u64::from(page) << PAGE_SHIFT) | (offset & (PAGE_SIZE as u64 - 1)))
 }
 

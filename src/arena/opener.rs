@@ -2,7 +2,7 @@
 
 //! Whose an arena is.
 
-use crate::ffi;
+use crate::ffi::task;
 use kernel::{
     fmt,
     prelude::*,
@@ -12,7 +12,7 @@ use kernel::{
 /// The process that opened an arena, as it was then.
 pub(crate) struct Owner {
     pid: Pid,
-    name: ffi::ProcessName,
+    name: task::ProcessName,
 }
 
 impl Owner {
@@ -20,7 +20,7 @@ impl Owner {
     pub(crate) fn of_caller() -> Self {
         Self {
             pid: current!().group_leader().pid(),
-            name: ffi::process_name(),
+            name: task::process_name(),
         }
     }
 

@@ -8,8 +8,8 @@
 use super::Arena;
 use crate::{
     ffi::{
-        self,
-        race_point::Window, //
+        race_point::Window,
+        task, //
     },
     mm::vma::{
         Area,
@@ -70,7 +70,7 @@ impl Arena {
     /// Maps what is live of some pages of an area.
     fn populate_part(&self, area: &Area<'_>, part: Range<u64>) {
         let mut next = part.start;
-        while next < part.end && !ffi::fatal_signal() {
+        while next < part.end && !task::fatal_signal() {
             // Until the pages are mapped: what is found stays.
             let held = self.space.hold();
             let mut found = held.find();

@@ -11,7 +11,7 @@ use crate::{
         Pending,
         BATCH, //
     },
-    ffi,
+    ffi::task,
     mm::backend::KernelKit, //
 };
 use kernel::prelude::*;
@@ -67,11 +67,11 @@ impl Arena {
             }
             drop(state);
             for page in pages.iter().flatten() {
-                if ffi::fatal_signal() {
+                if task::fatal_signal() {
                     return Err(EINTR);
                 }
                 page.zero(pending.within());
-                ffi::resched();
+                task::resched();
             }
         }
         Ok(())

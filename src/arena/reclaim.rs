@@ -14,8 +14,8 @@ use crate::{
         BATCH, //
     },
     ffi::{
-        self,
-        race_point::Window, //
+        race_point::Window,
+        task, //
     },
     mm::{
         backend::KernelKit,
@@ -61,7 +61,7 @@ impl Arena {
             drop(pages);
             self.shared_limit.give(u64::from(count) << PAGE_SHIFT);
             freed += u64::from(count);
-            ffi::resched();
+            task::resched();
         }
         // What left is room under the limits.
         self.call_unlocked();

@@ -2,9 +2,9 @@
 
 //! How much memory all arenas together may hold.
 
-use crate::ffi::{
-    self,
-    poll_queue::PollQueue, //
+use crate::{
+    ffi::poll_queue::PollQueue,
+    mm::page, //
 };
 use kernel::{
     new_spinlock,
@@ -42,7 +42,7 @@ impl Limits {
             0 => default,
             mib => mib.saturating_mul(1 << 20),
         };
-        let all = bytes(all, ffi::ram_bytes() / 2);
+        let all = bytes(all, page::ram_bytes() / 2);
         Self {
             all,
             arena: bytes(arena, all),

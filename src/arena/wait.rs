@@ -22,8 +22,8 @@ use crate::{
         Waiters, //
     },
     ffi::{
-        self,
-        errno::edquot, //
+        errno::edquot,
+        task, //
     },
     mm::{
         backend::{
@@ -63,7 +63,7 @@ impl Deadline {
     pub(crate) fn after(timeout_ns: i64) -> Self {
         match timeout_ns {
             0 => Self::Passed,
-            1.. => Self::At(ffi::now_ns().saturating_add(timeout_ns)),
+            1.. => Self::At(task::now_ns().saturating_add(timeout_ns)),
             _ => Self::Never,
         }
     }
@@ -72,7 +72,7 @@ impl Deadline {
     pub(crate) fn rest(self, forever: i64) -> i64 {
         match self {
             Self::Passed => 0,
-            Self::At(end) => (end - ffi::now_ns()).max(0),
+            Self::At(end) => (end - task::now_ns()).max(0),
             Self::Never => forever,
         }
     }
@@ -213,16 +213,16 @@ impl Arena {
         deadline: Deadline,
         short: bool,
     ) -> Result {
-        let retry = ffi::now_ns().saturating_add(RETRY_NS);
+        let retry = task::now_ns().saturating_add(RETRY_NS);
         loop {
             // From here on a wake-up ends the sleep, also one before it.
-            let sleep = ffi::Sleep::prepare();
+            let sleep = task::Sleep::prepare();
             if self.state.lock().waiters.is_called(ticket)
                 || sleeper.is_some_and(Sleeper::is_called)
             {
                 return Ok(());
             }
-            if ffi::signal_pending() {
+            if task::signal_pending() {
                 return Err(ERESTARTSYS);
             }
             let end = if short { retry } else { i64::MAX };

@@ -28,8 +28,8 @@ use crate::{
         ROOT_LEN, //
     },
     ffi::{
-        self,
-        debugfs::View, //
+        debugfs::View,
+        task, //
     },
     mm::{
         backend::{
@@ -101,16 +101,16 @@ fn least_of_parts<const N: usize>(
         for (least, part) in least.iter_mut().zip(round()?) {
             *least = part.min(*least);
         }
-        ffi::resched();
+        task::resched();
     }
     Ok(least.map(|ns| Hundredths::of(ns.max(0) as u64, count.into())))
 }
 
 /// Nanoseconds that `work` takes.
 fn timed(work: impl FnOnce() -> Result) -> Result<i64> {
-    let start = ffi::now_ns();
+    let start = task::now_ns();
     work()?;
-    Ok(ffi::now_ns() - start)
+    Ok(task::now_ns() - start)
 }
 
 /// The same of one of `count` operations that `work` does.

@@ -17,11 +17,14 @@ use crate::{
         mmap, //
     },
     ffi::{
-        self,
         debugfs::Dir,
-        raw,
-        Table, //
+        operations::{
+            self,
+            Table, //
+        },
+        raw, //
     },
+    mm::page, //
 };
 use kernel::{
     bindings,
@@ -97,7 +100,7 @@ impl PinnedDrop for Device {
 }
 
 static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_operations {
-    owner: ffi::this_module(),
+    owner: operations::this_module(),
     open: Some(open),
     release: Some(release),
     unlocked_ioctl: Some(ioctl),
@@ -236,7 +239,7 @@ unsafe extern "C" fn get_unmapped_area(
             return found;
         }
     }
-    let align = ffi::huge_page_bytes() as c_ulong;
+    let align = page::huge_page_bytes() as c_ulong;
     // An arena is far smaller than what would overflow here; `mmap` refuses what is not.
     let found = find(0, len.saturating_add(align - PAGE_SIZE as c_ulong));
     if found % PAGE_SIZE as c_ulong != 0 {

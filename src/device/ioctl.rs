@@ -20,8 +20,10 @@ use crate::{
     },
     ffi::{
         raw::*,
-        Argument,
-        Array, //
+        uaccess::{
+            Argument,
+            Array, //
+        },
     },
 };
 use kernel::{

@@ -10,9 +10,9 @@ use crate::{
     arena::Arena,
     device::file::OpenFile,
     ffi::{
+        operations::Table,
         race_point::Window,
-        raw,
-        Table, //
+        raw, //
     },
     mm::vma::Area, //
 };

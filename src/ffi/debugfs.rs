@@ -6,7 +6,7 @@
 //! in freed memory when it is closed (tried). Ours keep the module loaded.
 
 use crate::ffi::{
-    self,
+    operations,
     raw, //
 };
 use core::marker::PhantomData;
@@ -131,7 +131,7 @@ impl<V: View> Contents for Read<V> {
     type Of = V::Of;
     const MODE: u16 = 0o400;
     const OPERATIONS: &'static bindings::file_operations = &bindings::file_operations {
-        owner: ffi::this_module(),
+        owner: operations::this_module(),
         open: Some(open_view::<V>),
         read: Some(bindings::seq_read),
         llseek: Some(bindings::seq_lseek),
@@ -144,7 +144,7 @@ impl<C: Command> Contents for Write<C> {
     type Of = C::Of;
     const MODE: u16 = 0o200;
     const OPERATIONS: &'static bindings::file_operations = &bindings::file_operations {
-        owner: ffi::this_module(),
+        owner: operations::this_module(),
         open: Some(bindings::simple_open),
         write: Some(write_command::<C>),
         llseek: Some(bindings::noop_llseek),

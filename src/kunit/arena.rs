@@ -783,7 +783,7 @@ mod limit {
             Limit,
             Limits, //
         },
-        ffi, //
+        mm::page, //
     };
     use kernel::prelude::*;
 
@@ -793,7 +793,7 @@ mod limit {
             let limits = Limits::from_mib(all, arena);
             (limits.all, limits.arena)
         };
-        let half = ffi::ram_bytes() / 2;
+        let half = page::ram_bytes() / 2;
         assert_eq!(of(0, 0), (half, half));
         assert_eq!(of(3, 0), (3 << 20, 3 << 20));
         assert_eq!(of(3, 2), (3 << 20, 2 << 20));
@@ -851,7 +851,7 @@ mod page {
 /// What user space says, before anything is looked up by it.
 #[kunit_tests(freelist_index)]
 mod index {
-    use crate::ffi::{
+    use crate::ffi::nospec::{
         clamp_nospec,
         index_nospec, //
     };

@@ -20,6 +20,18 @@ use kernel::{
     prelude::*, //
 };
 
+/// The machine's memory, in bytes.
+pub(crate) fn ram_bytes() -> u64 {
+    // SAFETY: May be called at any time.
+    unsafe { raw::freelist_ram_bytes() }
+}
+
+/// Bytes of a huge page.
+pub(crate) fn huge_page_bytes() -> usize {
+    // SAFETY: May be called at any time.
+    unsafe { raw::freelist_huge_page_bytes() as usize }
+}
+
 /// A reference to one page, which is given back when the last one is dropped. Page table entries
 /// hold references of their own.
 ///
