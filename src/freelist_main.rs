@@ -65,7 +65,7 @@ use debug::show;
 use device::fops::Device;
 use mm::{
     backend::KernelTree,
-    memcg::TreeCache,
+    metadata::TreeCache,
     shrinker::Shrinker, //
 };
 

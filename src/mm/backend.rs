@@ -19,7 +19,7 @@ use crate::{
         ROOT_LEN, //
     },
     mm::{
-        memcg::{
+        metadata::{
             Tables,
             Trees, //
         },

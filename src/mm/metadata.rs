@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who pays for an arena: the memory cgroup of its opener, whoever makes it grow.
-//!
-//! Where that cgroup is full a request fails; nothing here calls the OOM killer, as
-//! `GFP_KERNEL_ACCOUNT` would.
+//! Memory for metadata, charged like everything else: a slab cache for trees, whole pages for tables.
 
 use crate::ffi::raw;
 use core::{
@@ -22,44 +19,6 @@ use kernel::{
     error::to_result,
     prelude::*, //
 };
-
-/// A memory cgroup that can be charged.
-///
-/// # Invariants
-///
-/// `0` is null, where there are no memory cgroups, or one on which this object holds a reference.
-pub(crate) struct Account(*mut raw::mem_cgroup);
-
-// SAFETY: A reference to a cgroup belongs to no thread.
-unsafe impl Send for Account {}
-// SAFETY: A cgroup can be charged by any number of threads.
-unsafe impl Sync for Account {}
-
-impl Account {
-    /// The memory cgroup of the caller.
-    pub(crate) fn of_caller() -> Self {
-        // SAFETY: Called in the context of a task.
-        // INVARIANT: The reference was just taken.
-        Self(unsafe { raw::freelist_memcg_get() })
-    }
-
-    /// Charges all that `work` allocates to this account, as far as it is to be charged.
-    pub(crate) fn charge<T>(&self, work: impl FnOnce() -> T) -> T {
-        // SAFETY: By the invariant the cgroup is there, until the next call replaces it.
-        let before = unsafe { raw::freelist_memcg_enter(self.0) };
-        let result = work();
-        // SAFETY: Whoever set `before` keeps it: this call nests in theirs.
-        unsafe { raw::freelist_memcg_enter(before) };
-        result
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        // SAFETY: By the invariant the reference is ours to give back, or there is none.
-        unsafe { raw::freelist_memcg_put(self.0) };
-    }
-}
 
 /// The cache that trees of broken pages are in, until it is dropped: slab objects of their own, so
 /// that whatever goes wrong with one (a use after it was freed, a leak) is seen, and by its name.

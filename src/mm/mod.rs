@@ -5,6 +5,7 @@
 pub(crate) mod address_space;
 pub(crate) mod backend;
 pub(crate) mod memcg;
+pub(crate) mod metadata;
 pub(crate) mod page;
 pub(crate) mod shrinker;
 pub(crate) mod vma;
