@@ -25,9 +25,11 @@ use crate::{
             make,
             KernelKit, //
         },
-        page::{
+        contiguous::{
             Adjacent,
-            Highest,
+            Highest, //
+        },
+        page::{
             Page,
             Supply, //
         },

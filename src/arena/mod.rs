@@ -90,8 +90,8 @@ use crate::{
             KernelKit,
             KernelPart, //
         },
-        memcg::Account,
-        page::Adjacent, //
+        contiguous::Adjacent,
+        memcg::Account, //
     },
 };
 use core::ops::Range;

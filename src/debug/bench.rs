@@ -38,7 +38,7 @@ use crate::{
             KernelEngine,
             KernelKit, //
         },
-        page::{
+        contiguous::{
             Adjacent,
             Highest, //
         },

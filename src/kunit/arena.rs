@@ -143,7 +143,7 @@ mod arena {
             MAX_PAGES, //
         },
         ffi::errno::edquot,
-        mm::page::Adjacent, //
+        mm::contiguous::Adjacent, //
     };
     use kernel::{
         page::PAGE_SIZE,
@@ -820,10 +820,12 @@ mod limit {
 /// Pages of the buddy allocator.
 #[kunit_tests(freelist_page)]
 mod page {
-    use crate::mm::page::{
-        Adjacent,
-        Highest,
-        Page, //
+    use crate::mm::{
+        contiguous::{
+            Adjacent,
+            Highest, //
+        },
+        page::Page, //
     };
     use kernel::prelude::*;
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod address_space;
 pub(crate) mod backend;
+pub(crate) mod contiguous;
 pub(crate) mod memcg;
 pub(crate) mod metadata;
 pub(crate) mod page;

@@ -14,11 +14,7 @@ use core::{
     ops::Range,
     ptr::NonNull, //
 };
-use kernel::{
-    bindings,
-    page::PAGE_SIZE,
-    prelude::*, //
-};
+use kernel::page::PAGE_SIZE;
 
 /// The machine's memory, in bytes.
 pub(crate) fn ram_bytes() -> u64 {
@@ -48,6 +44,17 @@ unsafe impl Sync for Page {}
 impl Page {
     pub(crate) fn as_ptr(&self) -> *mut raw::page {
         self.0.as_ptr()
+    }
+
+    /// A page of the kernel, whose reference is this object's from here on.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds a reference to it, and gives it up.
+    #[inline]
+    pub(super) unsafe fn from_raw(page: NonNull<raw::page>) -> Self {
+        // INVARIANT: By the caller's promise.
+        Self(page)
     }
 
     /// Where it lies in physical memory, in pages.
@@ -181,111 +188,3 @@ impl Drop for Supply {
 }
 
 impl ExactSizeIterator for Supply {}
-
-/// New pages side by side in physical memory, zeroed and charged to the caller's memory cgroup. What
-/// is not taken goes back when this is dropped.
-///
-/// # Invariants
-///
-/// The pages `next..end` behind `first` are there, each with a reference that this object holds.
-pub(crate) struct Adjacent {
-    first: NonNull<raw::page>,
-    next: u32,
-    end: u32,
-}
-
-/// The most bytes that are asked for at once where pages need not lie side by side: zeroing them is
-/// well below a millisecond, and more would make a page no cheaper.
-const MOST_AT_ONCE: usize = 2 << 20;
-
-/// The highest order that is worth asking for: none above the last one that was there.
-#[derive(Clone, Copy)]
-pub(crate) struct Highest(u32);
-
-impl Highest {
-    /// Nothing was asked for yet.
-    pub(crate) fn new() -> Self {
-        Self((MOST_AT_ONCE / PAGE_SIZE).ilog2())
-    }
-}
-
-impl Adjacent {
-    /// The most pages that there can be side by side.
-    pub(crate) fn most() -> u32 {
-        // SAFETY: May be called at any time.
-        1 << unsafe { raw::freelist_page_max_order() }
-    }
-
-    /// `pages` pages, at least one and at most [`Adjacent::most`]. What the buddy allocator gives
-    /// beyond them, up to the next order, goes back at once. May sleep.
-    ///
-    /// `ENOMEM` when there are none: beyond a single page nothing is reclaimed for them.
-    pub(crate) fn new(pages: u32) -> Result<Self> {
-        if pages == 0 || pages > Self::most() {
-            return Err(ENOMEM);
-        }
-        let mut all = Self::of_order(pages.next_power_of_two().ilog2())?;
-        // INVARIANT: Only those behind the wanted ones are left.
-        all.next = pages;
-        all.by_ref().for_each(drop);
-        // INVARIANT: Of those none was taken yet.
-        (all.next, all.end) = (0, pages);
-        Ok(all)
-    }
-
-    /// All pages of an order. `ENOMEM` when there are none. May sleep.
-    fn of_order(order: u32) -> Result<Self> {
-        // SAFETY: May be called where sleeping is allowed.
-        let first = unsafe { raw::freelist_page_alloc(order) };
-        // INVARIANT: The allocation was split: each of its pages has one reference.
-        Ok(Self {
-            first: NonNull::new(first).ok_or(ENOMEM)?,
-            next: 0,
-            end: 1 << order,
-        })
-    }
-
-    /// As many of `want` pages, which is at least one, as the highest order that is there has. May
-    /// sleep.
-    ///
-    /// `ENOMEM` when there is not even one, after reclaim and without an OOM kill.
-    pub(crate) fn some_of(want: u32, highest: &mut Highest) -> Result<Self> {
-        loop {
-            let order = highest.0.min(want.checked_ilog2().unwrap_or(0));
-            match Self::of_order(order) {
-                Err(_) if order > 0 => highest.0 = order - 1,
-                result => return result,
-            }
-        }
-    }
-}
-
-impl Iterator for Adjacent {
-    type Item = Page;
-
-    fn next(&mut self) -> Option<Page> {
-        if self.next == self.end {
-            return None;
-        }
-        let first = self.first.cast::<bindings::page>();
-        // SAFETY: By the invariant it lies within one allocation, whose pages have their structures
-        // side by side.
-        let page = unsafe { first.add(self.next as usize) };
-        self.next += 1;
-        // INVARIANT: The reference was this object's, which counts it no more.
-        Some(Page(page.cast()))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = (self.end - self.next) as usize;
-        (left, Some(left))
-    }
-}
-
-impl ExactSizeIterator for Adjacent {}
-
-impl Drop for Adjacent {
-    fn drop(&mut self) {
-        self.for_each(drop);
-    }
-}
