@@ -1,58 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mappings of an arena, and the page faults in them.
-//!
-//! Every page table entry holds a reference to its page: a page cannot reach another arena or the
-//! system while it is mapped. The kernel knows these pages as ordinary ones (`VM_MIXEDMAP`), so that
-//! ptrace, pipes and direct I/O work on them.
+//! Page faults in mappings of an arena.
 
 use crate::{
-    arena::Arena,
     device::file::OpenFile,
     ffi::{
         race_point::Window,
-        raw,
-        Table, //
+        raw, //
     },
     mm::vma::Area, //
 };
-use kernel::{
-    bindings,
-    mm::virt::VmaNew,
-    page::PAGE_SHIFT,
-    prelude::*, //
-};
-
-/// Sets up a new mapping.
-///
-/// `EINVAL` when it is private, executable, or ends beyond the arena.
-pub(crate) fn map(arena: &Arena, vma: &VmaNew) -> Result {
-    // SAFETY: The area is there for as long as `vma` is.
-    if !unsafe { raw::freelist_area_is_shared(vma.as_ptr().cast()) } {
-        return Err(EINVAL);
-    }
-    let pages = ((vma.end() - vma.start()) >> PAGE_SHIFT) as u64;
-    // SAFETY: The area is there for as long as `vma` is.
-    let first = unsafe { (*vma.as_ptr()).vm_pgoff } as u64;
-    let last = first.checked_add(pages).ok_or(EINVAL)?;
-    if last > arena.bounds().span >> PAGE_SHIFT {
-        return Err(EINVAL);
-    }
-    vma.try_clear_mayexec()?;
-    vma.set_mixedmap();
-    vma.set_dontexpand();
-    vma.set_dontdump();
-    arena.mapped_at(vma.start().wrapping_sub((first as usize) << PAGE_SHIFT));
-    // SAFETY: The area is being made, and nobody else sees it yet.
-    unsafe { (*vma.as_ptr()).vm_ops = &raw const OPERATIONS.0 };
-    Ok(())
-}
-
-static OPERATIONS: Table<bindings::vm_operations_struct> = Table(bindings::vm_operations_struct {
-    fault: Some(fault),
-    map_pages: Some(map_pages),
-    ..pin_init::zeroed()
-});
+use kernel::bindings;
 
 /// Pages that one fault maps at most: a window of so many, aligned. Instructions a page of 4 MiB
 /// touched from end to end, and a touch of 64 of its pages anywhere: 2481 and 2425 with 1, 691 and
@@ -64,9 +22,9 @@ const AROUND: u64 = 16;
 ///
 /// # Safety
 ///
-/// Called by the kernel, for a fault in an area that [`map`] has set up.
-unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: The kernel gives a fault of an area that `map` has set up and that is locked; it holds
+/// Called by the kernel, for a fault in an area that [`map`](super::mmap::map) has set up.
+pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    // SAFETY: The kernel gives a fault of an area that `mmap::map` has set up and that is locked; it holds
     // a reference to the file.
     let (arena, area, index) = unsafe {
         let known = &(*fault).__bindgen_anon_1;
@@ -103,7 +61,7 @@ unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault
 /// # Safety
 ///
 /// None: its arguments are not used.
-unsafe extern "C" fn map_pages(
+pub(super) unsafe extern "C" fn map_pages(
     _fault: *mut bindings::vm_fault,
     _first: usize,
     _last: usize,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mappings of an arena, and the page faults in them.
+//! Mappings of an arena.
 //!
 //! Every page table entry holds a reference to its page: a page cannot reach another arena or the
 //! system while it is mapped. The kernel knows these pages as ordinary ones (`VM_MIXEDMAP`), so that
@@ -8,13 +8,14 @@
 
 use crate::{
     arena::Arena,
-    device::file::OpenFile,
+    device::fault::{
+        fault,
+        map_pages, //
+    },
     ffi::{
         operations::Table,
-        race_point::Window,
         raw, //
-    },
-    mm::vma::Area, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -53,60 +54,3 @@ static OPERATIONS: Table<bindings::vm_operations_struct> = Table(bindings::vm_op
     map_pages: Some(map_pages),
     ..pin_init::zeroed()
 });
-
-/// Pages that one fault maps at most: a window of so many, aligned. Instructions a page of 4 MiB
-/// touched from end to end, and a touch of 64 of its pages anywhere: 2481 and 2425 with 1, 691 and
-/// 4470 with 8, 550 and 5222 with 16, 481 and 6666 with 32.
-const AROUND: u64 = 16;
-
-/// A page of the mapping is touched: maps it if a live block lies in it, and what the same block has
-/// around it.
-///
-/// # Safety
-///
-/// Called by the kernel, for a fault in an area that [`map`] has set up.
-unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: The kernel gives a fault of an area that `map` has set up and that is locked; it holds
-    // a reference to the file.
-    let (arena, area, index) = unsafe {
-        let known = &(*fault).__bindgen_anon_1;
-        let arena = OpenFile::of((*known.vma).vm_file);
-        (arena, Area::from_raw(known.vma), known.pgoff as u64)
-    };
-    let here = area.pages();
-    let first = index / AROUND * AROUND;
-    let window = first.max(here.start)..(first + AROUND).min(here.end);
-    // Until the pages are mapped: what is found stays.
-    let held = arena.space().hold();
-    let mut found = held.find();
-    let Some(first) = arena.live_pages(index, window, &mut found) else {
-        // SAFETY: May be called at any time.
-        return unsafe { raw::freelist_fault_sigbus() };
-    };
-    Window::Fault.open();
-    let (at, count) = ((index - first) as usize, found.pages().len());
-    let Some(page) = found.pages().get(at) else {
-        // SAFETY: May be called at any time.
-        return unsafe { raw::freelist_fault_sigbus() };
-    };
-    // SAFETY: The fault is the caller's, and what was found is there as the space is held.
-    let result = unsafe { raw::freelist_fault_insert(fault.cast(), *page) };
-    // What cannot be mapped now, or is already, is left to its own fault.
-    let _ = area.insert(&found, first, at + 1..count);
-    let _ = area.insert(&found, first, 0..at);
-    result
-}
-
-/// Maps nothing: that the function is there lets the kernel call [`fault`] under the area's own lock
-/// instead of that of the whole address space.
-///
-/// # Safety
-///
-/// None: its arguments are not used.
-unsafe extern "C" fn map_pages(
-    _fault: *mut bindings::vm_fault,
-    _first: usize,
-    _last: usize,
-) -> bindings::vm_fault_t {
-    0
-}

@@ -2,6 +2,7 @@
 
 //! The device: open files, calls, mappings, page faults.
 
+mod fault;
 pub(crate) mod file;
 pub(crate) mod fops;
 pub(crate) mod ioctl;
