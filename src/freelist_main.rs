@@ -61,7 +61,7 @@ use arena::{
     shared_limit::Limits, //
 };
 use core::borrow::Borrow;
-use debug::show;
+use debug::files::Files;
 use device::fops::Device;
 use mm::{
     backend::KernelTree,
@@ -98,7 +98,7 @@ fn value(parameter: impl Borrow<u64>) -> u64 {
 struct Freelist {
     #[pin]
     _device: Device,
-    _files: show::Files,
+    _files: Files,
     _shrinker: Shrinker,
     _trees: TreeCache,
 }
@@ -111,7 +111,7 @@ impl kernel::InPlaceModule for Freelist {
                 value(module_parameters::arena_limit_mb.value()),
             );
             let registry = Registry::with_limits(limits.all, limits.arena)?;
-            let files = show::Files::new(&registry)?;
+            let files = Files::new(&registry)?;
             let each = files.each().clone();
             Ok(try_pin_init!(Self {
                 _files: files,

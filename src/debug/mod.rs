@@ -3,7 +3,10 @@
 //! What is shown and measured of the arenas.
 
 #[cfg(freelist_bench)]
-pub(crate) mod baseline;
+mod baseline;
 #[cfg(freelist_bench)]
-pub(crate) mod bench;
+mod bench;
+#[cfg(any(CONFIG_FAULT_INJECTION, CONFIG_KUNIT = "y"))]
+mod check;
+pub(crate) mod files;
 pub(crate) mod show;

@@ -13,15 +13,9 @@ use crate::{
     },
     engine::Content,
     ffi::{
-        debugfs::{
-            Command,
-            Dir,
-            ReadFile,
-            View,
-            WriteFile, //
-        },
+        debugfs::View,
         raw::freelist_stat, //
-    },
+    }, //
 };
 use kernel::{
     page::PAGE_SHIFT,
@@ -29,66 +23,8 @@ use kernel::{
     seq_file::{
         seq_print,
         SeqFile, //
-    },
-    str::CString,
-    sync::Arc, //
+    }, //
 };
-
-/// The module's directory in debugfs, with its files.
-pub(crate) struct Files {
-    _stats: ReadFile<Stats>,
-    _classes: ReadFile<ByClass>,
-    _arenas: ReadFile<Arenas>,
-    #[cfg(any(CONFIG_FAULT_INJECTION, CONFIG_KUNIT = "y"))]
-    _check: ReadFile<Check>,
-    #[cfg(CONFIG_FAULT_INJECTION)]
-    _delays: Dir,
-    #[cfg(freelist_bench)]
-    _bench: ReadFile<crate::debug::bench::Costs>,
-    each: Dir,
-}
-
-impl Files {
-    /// Makes them. `ENOMEM` when memory is short.
-    pub(crate) fn new(registry: &Arc<Registry>) -> Result<Self> {
-        let dir = Dir::new(c"freelist", None)?;
-        Ok(Self {
-            _stats: ReadFile::new(c"stats", &dir, registry.clone()),
-            _classes: ReadFile::new(c"classes", &dir, registry.clone()),
-            _arenas: ReadFile::new(c"arenas", &dir, registry.clone()),
-            #[cfg(any(CONFIG_FAULT_INJECTION, CONFIG_KUNIT = "y"))]
-            _check: ReadFile::new(c"check", &dir, registry.clone()),
-            #[cfg(CONFIG_FAULT_INJECTION)]
-            _delays: crate::ffi::race_point::Window::files(&dir)?,
-            #[cfg(freelist_bench)]
-            _bench: ReadFile::new(c"bench", &dir, registry.clone()),
-            each: Dir::new(c"arenas.d", Some(&dir))?,
-        })
-    }
-
-    /// The directory that has one of each arena.
-    pub(crate) fn each(&self) -> &Dir {
-        &self.each
-    }
-}
-
-/// An arena's directory in debugfs, with its files.
-pub(crate) struct ArenaFiles {
-    _map: ReadFile<Map>,
-    _trim: WriteFile<Trim>,
-}
-
-impl ArenaFiles {
-    /// Makes them in `each`. `ENOMEM` when memory is short.
-    pub(crate) fn new(each: &Dir, arena: &Arc<Arena>) -> Result<Self> {
-        let name = CString::try_from_fmt(fmt!("{}", arena.id()))?;
-        let dir = Dir::new(&name, Some(each))?;
-        Ok(Self {
-            _map: ReadFile::new(c"map", &dir, arena.clone()),
-            _trim: WriteFile::new(c"trim", &dir, arena.clone()),
-        })
-    }
-}
 
 /// Calls a macro with the names of all fields of STAT, in their order.
 macro_rules! with_fields {
@@ -101,7 +37,7 @@ macro_rules! with_fields {
 }
 
 /// `stats`: a name and a value a line.
-struct Stats;
+pub(super) struct Stats;
 
 impl View for Stats {
     type Of = Registry;
@@ -142,7 +78,7 @@ pub(crate) fn show_fdinfo(arena: &Arena, out: &SeqFile) {
 }
 
 /// `classes`: a row a size class.
-struct ByClass;
+pub(super) struct ByClass;
 
 impl View for ByClass {
     type Of = Registry;
@@ -185,7 +121,7 @@ impl View for ByClass {
 }
 
 /// `arenas`: a row an arena.
-struct Arenas;
+pub(super) struct Arenas;
 
 impl View for Arenas {
     type Of = Registry;
@@ -225,7 +161,7 @@ impl View for Arenas {
 }
 
 /// `arenas.d/ID/map`: a row for all that lies side by side and is the same.
-struct Map;
+pub(super) struct Map;
 
 impl Map {
     /// Bytes of a row: numbers as wide as those of the largest arena, the longest word.
@@ -269,37 +205,6 @@ impl View for Map {
                 extent.free_bytes
             );
         }
-        Ok(())
-    }
-}
-
-/// `arenas.d/ID/trim`: free pages leave, until at most as many bytes as are written are left.
-struct Trim;
-
-impl Command for Trim {
-    type Of = Arena;
-
-    fn run(arena: &Arena, keep: u64) -> Result {
-        arena.trim(keep);
-        Ok(())
-    }
-}
-
-/// `check`: a row an arena, and whether its invariants hold. Slow.
-#[cfg(any(CONFIG_FAULT_INJECTION, CONFIG_KUNIT = "y"))]
-struct Check;
-
-#[cfg(any(CONFIG_FAULT_INJECTION, CONFIG_KUNIT = "y"))]
-impl View for Check {
-    type Of = Registry;
-
-    fn show(registry: &Registry, out: &SeqFile) -> Result {
-        registry.for_each(|arena| match arena.check() {
-            Ok(()) => seq_print!(out, "{} ok\n", arena.id()),
-            Err(wrong) => {
-                seq_print!(out, "{} page {}: {}\n", arena.id(), wrong.page, wrong.what)
-            }
-        });
         Ok(())
     }
 }

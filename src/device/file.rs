@@ -7,7 +7,7 @@ use crate::{
         registry::Registry,
         Arena, //
     },
-    debug::show::ArenaFiles,
+    debug::files::ArenaFiles,
     ffi::debugfs::Dir,
     mm::shrinker::Member, //
 };
