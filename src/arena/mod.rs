@@ -27,6 +27,8 @@
 //! Nobody but the call that reserved it can touch a reserved block: a release at its offset finds
 //! nothing live there, a page fault no page.
 
+#![deny(unsafe_code)]
+
 pub(crate) mod bounds;
 mod bulk;
 pub(crate) mod counters;

@@ -2,7 +2,10 @@
 
 //! What is shown and measured of the arenas.
 
+#![deny(unsafe_code)]
+
 #[cfg(freelist_bench)]
+#[expect(unsafe_code)]
 mod baseline;
 #[cfg(freelist_bench)]
 mod bench;

@@ -2,13 +2,23 @@
 
 //! What the module needs of C, made safe: knows no pages.
 
+#![deny(unsafe_code)]
+
+#[expect(unsafe_code)]
 pub(crate) mod debugfs;
 pub(crate) mod errno;
+#[expect(unsafe_code)]
 pub(crate) mod nospec;
+#[expect(unsafe_code)]
 pub(crate) mod operations;
+#[expect(unsafe_code)]
 pub(crate) mod poll_queue;
 pub(crate) mod race_point;
+#[expect(unsafe_code)]
 pub(crate) mod random;
+#[expect(unsafe_code)]
 pub(crate) mod raw;
+#[expect(unsafe_code)]
 pub(crate) mod task;
+#[expect(unsafe_code)]
 pub(crate) mod uaccess;
