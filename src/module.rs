@@ -5,7 +5,8 @@
 use crate::{
     arena::{
         registry::Registry,
-        shared_limit::Limits, //
+        shared_limit::Limits,
+        Arena, //
     },
     debug::files::Files,
     device::fops::Device,
@@ -31,7 +32,7 @@ pub(crate) struct Freelist {
     #[pin]
     _device: Device,
     _files: Files,
-    _shrinker: Shrinker,
+    _shrinker: Shrinker<Arena>,
     _trees: TreeCache,
 }
 

@@ -360,22 +360,6 @@ impl Arena {
         len
     }
 
-    /// Pages that [`Arena::shrink`] could give back.
-    pub(crate) fn reclaimable(&self) -> u64 {
-        let mut kit = KernelKit::default();
-        let mut state = self.state.lock();
-        state.engine.drain(&mut kit);
-        state.engine.run_pages().into()
-    }
-
-    /// Gives at most `most` free pages back to a system that is short of them, and waits for nobody.
-    /// Gives how many went. May sleep.
-    pub(crate) fn shrink(&self, most: u64) -> u64 {
-        let pages = self.give_up(most, 0, Patience::Try);
-        self.state.lock().events.shrinks += pages;
-        pages
-    }
-
     /// Takes the live block at `offset` back.
     ///
     /// `EINVAL` when the offset cannot be one, is beyond the arena or inside a live block,

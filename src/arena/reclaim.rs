@@ -19,7 +19,8 @@ use crate::{
     },
     mm::{
         backend::KernelKit,
-        page::Supply, //
+        page::Supply,
+        shrinker::Shrink, //
     },
 };
 use kernel::page::PAGE_SHIFT;
@@ -66,20 +67,6 @@ impl Arena {
         // What left is room under the limits.
         self.call_unlocked();
         freed
-    }
-
-    /// Pages that [`Arena::hand_over`] could give up: none, where somebody waits for them here.
-    pub(crate) fn spare(&self) -> u64 {
-        match self.waiters() {
-            0 => self.reclaimable(),
-            _ => 0,
-        }
-    }
-
-    /// Gives at most `most` free pages up for another arena, and waits for nobody. Gives how many went.
-    /// May sleep.
-    pub(crate) fn hand_over(&self, most: u64) -> u64 {
-        self.shrink(most.min(self.spare()))
     }
 
     /// Takes at most `most` free pages, and at most a batch, for another place of the arena: their
@@ -156,5 +143,32 @@ impl Arena {
             pages += piece.pages();
         }
         self.space.unmap(first, pages);
+    }
+}
+
+impl Shrink for Arena {
+    fn reclaimable(&self) -> u64 {
+        let mut kit = KernelKit::default();
+        let mut state = self.state.lock();
+        state.engine.drain(&mut kit);
+        state.engine.run_pages().into()
+    }
+
+    fn shrink(&self, most: u64) -> u64 {
+        let pages = self.give_up(most, 0, Patience::Try);
+        self.state.lock().events.shrinks += pages;
+        pages
+    }
+
+    /// None, where somebody waits for them here.
+    fn spare(&self) -> u64 {
+        match self.waiters() {
+            0 => self.reclaimable(),
+            _ => 0,
+        }
+    }
+
+    fn hand_over(&self, most: u64) -> u64 {
+        self.shrink(most.min(self.spare()))
     }
 }

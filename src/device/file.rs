@@ -22,7 +22,7 @@ use kernel::{
 pub(crate) struct OpenFile {
     files: ArenaFiles,
     arena: Arc<Arena>,
-    member: Member,
+    member: Member<Arena>,
     registry: Arc<Registry>,
 }
 

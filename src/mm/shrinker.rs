@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The shrinker: when the system or a memory cgroup is short, arenas give their free pages back.
+//! The shrinker: when the system or a memory cgroup is short, free pages are given back.
 //!
-//! Each arena has a member object on a list that the kernel keeps per memory cgroup, and that is
-//! charged to the arena's: so a cgroup at its limit meets its own arenas. Whoever reclaims takes hold
-//! of a member while the list is locked; an arena that ends leaves the list and waits for him.
+//! Whatever has free pages ([`Shrink`]) has a member object on a list that the kernel keeps per memory
+//! cgroup, and that is charged to the cgroup of its owner: so a cgroup at its limit meets its own
+//! members. Whoever reclaims takes hold of a member while the list is locked; one that ends leaves the
+//! list and waits for him.
 //!
-//! The same way arenas are asked for free pages that another one has no room for, as all of them share
+//! The same way members are asked for free pages that another one has no room for, as all of them share
 //! a limit.
 //!
 //! Nothing here waits for a lock that somebody who wants memory could hold.
 
-use crate::{
-    arena::Arena,
-    ffi::raw, //
+use crate::ffi::raw;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
 };
-use core::ptr::NonNull;
 use kernel::{
     error::to_result,
     ffi::{
@@ -26,138 +27,156 @@ use kernel::{
     sync::Arc, //
 };
 
-/// The registered shrinker, until it is dropped.
+/// What has free pages that it can give back.
+pub(crate) trait Shrink: Send + Sync + 'static {
+    /// Pages that [`Shrink::shrink`] could give back. Called with a spin lock held.
+    fn reclaimable(&self) -> u64;
+
+    /// Gives at most `most` free pages back to a system that is short of them, and waits for nobody.
+    /// Gives how many went. May sleep.
+    fn shrink(&self, most: u64) -> u64;
+
+    /// Pages that [`Shrink::hand_over`] could give up. Called with a spin lock held.
+    fn spare(&self) -> u64;
+
+    /// Gives at most `most` free pages up for another one, and waits for nobody. Gives how many went.
+    /// May sleep.
+    fn hand_over(&self, most: u64) -> u64;
+}
+
+/// The registered shrinker of all `T`, until it is dropped.
 ///
 /// # Invariants
 ///
 /// It is registered, and the only one.
-pub(crate) struct Shrinker(());
+pub(crate) struct Shrinker<T>(PhantomData<fn(&T)>);
 
-impl Shrinker {
+impl<T: Shrink> Shrinker<T> {
+    /// What the kernel's side calls.
+    const FUNCTIONS: &'static raw::freelist_shrinking = &raw::freelist_shrinking {
+        count: Some(count::<T>),
+        shrink: Some(shrink::<T>),
+        count_spare: Some(count_spare::<T>),
+        hand_over: Some(hand_over::<T>),
+    };
+
     /// Registers it. `ENOMEM` when memory is short.
     ///
     /// # Safety
     ///
-    /// There is none yet.
+    /// There is none yet, of whatever type.
     pub(crate) unsafe fn register() -> Result<Self> {
         // SAFETY: By the caller's promise. The table and its functions are there as long as the module.
-        to_result(unsafe { raw::freelist_shrinker_register(&FUNCTIONS) })?;
+        to_result(unsafe { raw::freelist_shrinker_register(Self::FUNCTIONS) })?;
         // INVARIANT: It was just registered.
-        Ok(Self(()))
+        Ok(Self(PhantomData))
     }
 }
 
-impl Drop for Shrinker {
+impl<T> Drop for Shrinker<T> {
     fn drop(&mut self) {
         // SAFETY: By the invariant it is registered. A `Member` borrows it, so none is left.
         unsafe { raw::freelist_shrinker_unregister() };
     }
 }
 
-/// An arena that can be shrunk, until this is dropped: nobody shrinks it after that.
+/// Something that can be shrunk, until this is dropped: nobody shrinks it after that.
 ///
 /// # Invariants
 ///
-/// `member` is on the list, and points to `arena`.
-pub(crate) struct Member {
+/// `member` is on the list, and points to `of`.
+pub(crate) struct Member<T> {
     member: NonNull<raw::freelist_member>,
-    _arena: Arc<Arena>,
+    _of: Arc<T>,
 }
 
 // SAFETY: A member may be removed by any thread.
-unsafe impl Send for Member {}
+unsafe impl<T: Shrink> Send for Member<T> {}
 // SAFETY: Nothing can be done through a shared `Member`.
-unsafe impl Sync for Member {}
+unsafe impl<T: Shrink> Sync for Member<T> {}
 
-impl Member {
-    /// Lets an arena be shrunk. `ENOMEM` when memory is short.
+impl<T: Shrink> Member<T> {
+    /// Lets something be shrunk. `ENOMEM` when memory is short.
     ///
     /// # Safety
     ///
-    /// The shrinker is registered, and stays so as long as this lives.
-    pub(crate) unsafe fn new(arena: Arc<Arena>) -> Result<Self> {
-        let pointer: *const Arena = &*arena;
+    /// A [`Shrinker<T>`] is registered, and stays so as long as this lives.
+    pub(crate) unsafe fn new(of: Arc<T>) -> Result<Self> {
+        let pointer: *const T = &*of;
         // SAFETY: By the caller's promise.
         let member = unsafe { raw::freelist_member_new(pointer.cast_mut().cast()) };
         // INVARIANT: It was just put on the list.
         Ok(Self {
             member: NonNull::new(member).ok_or(ENOMEM)?,
-            _arena: arena,
+            _of: of,
         })
     }
 }
 
-impl Drop for Member {
+impl<T> Drop for Member<T> {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it is on the list. The arena is there until this returns.
+        // SAFETY: By the invariant it is on the list. What it points to is there until this returns.
         unsafe { raw::freelist_member_free(self.member.as_ptr()) };
     }
 }
 
-/// How many free pages other arenas would hand over to `arena`.
-pub(crate) fn spare_elsewhere(arena: &Arena) -> u64 {
-    let arena: *const Arena = arena;
-    // SAFETY: The shrinker is there as long as an arena. The pointer is only compared.
-    unsafe { raw::freelist_spare_count(arena.cast_mut().cast()) as u64 }
+/// How many free pages other members would hand over to `to`, which is there as long as a registered
+/// [`Shrinker`].
+pub(crate) fn spare_elsewhere<T: Shrink>(to: &T) -> u64 {
+    let to: *const T = to;
+    // SAFETY: The shrinker is there as long as what it shrinks. The pointer is only compared.
+    unsafe { raw::freelist_spare_count(to.cast_mut().cast()) as u64 }
 }
 
-/// Makes other arenas hand over at most `pages` free pages to `arena`: they go back to the system. Gives
+/// Makes other members hand over at most `pages` free pages to `to`: they go back to the system. Gives
 /// how many went. May sleep, but waits for nobody.
-pub(crate) fn take_elsewhere(arena: &Arena, pages: u64) -> u64 {
-    let arena: *const Arena = arena;
+pub(crate) fn take_elsewhere<T: Shrink>(to: &T, pages: u64) -> u64 {
+    let to: *const T = to;
     let pages = usize::try_from(pages).unwrap_or(usize::MAX);
-    // SAFETY: The shrinker is there as long as an arena. The pointer is only compared.
-    unsafe { raw::freelist_spare_take(arena.cast_mut().cast(), pages) as u64 }
+    // SAFETY: The shrinker is there as long as what it shrinks. The pointer is only compared.
+    unsafe { raw::freelist_spare_take(to.cast_mut().cast(), pages) as u64 }
 }
 
-/// What the kernel's side calls.
-static FUNCTIONS: raw::freelist_shrinking = raw::freelist_shrinking {
-    count: Some(count),
-    shrink: Some(shrink),
-    count_spare: Some(count_spare),
-    hand_over: Some(hand_over),
-};
-
-/// How many pages an arena could give back. Called with a spin lock held.
+/// How many pages a member could give back. Called with a spin lock held.
 ///
 /// # Safety
 ///
-/// `arena` is that of a member that is on the list.
-unsafe extern "C" fn count(arena: *mut c_void) -> c_ulong {
+/// `of` is the `T` of a member that is on the list.
+unsafe extern "C" fn count<T: Shrink>(of: *mut c_void) -> c_ulong {
     // SAFETY: By the caller's promise: the member keeps it.
-    let arena = unsafe { &*arena.cast::<Arena>() };
-    arena.reclaimable() as c_ulong
+    let of = unsafe { &*of.cast::<T>() };
+    of.reclaimable() as c_ulong
 }
 
-/// Makes an arena give at most `pages` pages back. May sleep.
+/// Makes a member give at most `pages` pages back. May sleep.
 ///
 /// # Safety
 ///
-/// `arena` is that of a member that cannot be freed now.
-unsafe extern "C" fn shrink(arena: *mut c_void, pages: c_ulong) -> c_ulong {
+/// `of` is the `T` of a member that cannot be freed now.
+unsafe extern "C" fn shrink<T: Shrink>(of: *mut c_void, pages: c_ulong) -> c_ulong {
     // SAFETY: By the caller's promise: the member keeps it.
-    let arena = unsafe { &*arena.cast::<Arena>() };
-    arena.shrink(pages as u64) as c_ulong
+    let of = unsafe { &*of.cast::<T>() };
+    of.shrink(pages as u64) as c_ulong
 }
 
-/// How many pages an arena would hand over to another one. Called with a spin lock held.
+/// How many pages a member would hand over to another one. Called with a spin lock held.
 ///
 /// # Safety
 ///
-/// `arena` is that of a member that is on the list.
-unsafe extern "C" fn count_spare(arena: *mut c_void) -> c_ulong {
+/// `of` is the `T` of a member that is on the list.
+unsafe extern "C" fn count_spare<T: Shrink>(of: *mut c_void) -> c_ulong {
     // SAFETY: By the caller's promise: the member keeps it.
-    let arena = unsafe { &*arena.cast::<Arena>() };
-    arena.spare() as c_ulong
+    let of = unsafe { &*of.cast::<T>() };
+    of.spare() as c_ulong
 }
 
 /// Makes it hand over at most `pages`. May sleep.
 ///
 /// # Safety
 ///
-/// `arena` is that of a member that cannot be freed now.
-unsafe extern "C" fn hand_over(arena: *mut c_void, pages: c_ulong) -> c_ulong {
+/// `of` is the `T` of a member that cannot be freed now.
+unsafe extern "C" fn hand_over<T: Shrink>(of: *mut c_void, pages: c_ulong) -> c_ulong {
     // SAFETY: By the caller's promise: the member keeps it.
-    let arena = unsafe { &*arena.cast::<Arena>() };
-    arena.hand_over(pages as u64) as c_ulong
+    let of = unsafe { &*of.cast::<T>() };
+    of.hand_over(pages as u64) as c_ulong
 }
