@@ -3,8 +3,8 @@
 //! What an arena may have at most: pages held, and offsets.
 
 use super::{
-    Arena,
-    State, //
+    state::State,
+    Arena, //
 };
 use crate::ffi::task;
 use kernel::{

@@ -6,9 +6,10 @@
 //! What was done stays done, so an error is the answer only when nothing was.
 
 use super::{
+    free::offset_nospec,
+    request::Want,
     wait::is_shortage,
-    Arena,
-    Want, //
+    Arena, //
 };
 use crate::{
     engine::{
@@ -279,7 +280,7 @@ impl Arena {
                 progress.stopped = Some(EFAULT);
             }
             for offset in offsets.iter_mut().take(loaded) {
-                *offset = super::offset_nospec(*offset).unwrap_or(*offset);
+                *offset = offset_nospec(*offset).unwrap_or(*offset);
             }
             let mut rest = offsets.get(..loaded).unwrap_or_default();
             let mut state = self.state.lock();

@@ -3,8 +3,8 @@
 //! What a reserved block gets before its caller hears of it.
 
 use super::{
-    Arena,
-    Want, //
+    request::Want,
+    Arena, //
 };
 use crate::{
     engine::{

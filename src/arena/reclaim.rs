@@ -46,6 +46,20 @@ enum Room {
 }
 
 impl Arena {
+    /// Gives free pages back to the system until at most `keep` bytes of them are held. Gives the
+    /// bytes that went. May sleep.
+    pub(crate) fn trim(&self, keep: u64) -> u64 {
+        let keep = (keep >> PAGE_SHIFT).min(u64::from(u32::MAX)) as u32;
+        self.trim_pages(u64::MAX, keep) << PAGE_SHIFT
+    }
+
+    /// Gives at most `most` free pages back, down to `keep` of them. Gives how many. May sleep.
+    pub(super) fn trim_pages(&self, most: u64, keep: u32) -> u64 {
+        let pages = self.give_up(most, keep, Patience::Wait);
+        self.state.lock().events.trims += pages;
+        pages
+    }
+
     /// Gives at most `most` free pages back to the system, down to `keep` of them. Gives how many
     /// went. May sleep.
     pub(super) fn give_up(&self, most: u64, keep: u32, patience: Patience) -> u64 {

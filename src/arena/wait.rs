@@ -8,9 +8,9 @@
 //! and now and then when it is the system that is short, which tells nobody.
 
 use super::{
-    Arena,
-    State,
-    Want, //
+    request::Want,
+    state::State,
+    Arena, //
 };
 use crate::{
     arena::shared_limit::Sleeper,
