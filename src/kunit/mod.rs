@@ -6,3 +6,50 @@
 #![deny(unsafe_code)]
 
 mod arena;
+mod bounds;
+mod bulk;
+mod contents;
+mod engine;
+mod nospec;
+mod page;
+mod shared_limit;
+
+use crate::{
+    arena::{
+        counters::Snapshot,
+        request::Want,
+        Arena, //
+    },
+    engine::Request, //
+};
+use kernel::page::PAGE_SIZE;
+
+/// Bytes of a page.
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// A request for `size` bytes with `FREELIST_DEFAULT`.
+fn request(size: u64) -> Want {
+    Want {
+        request: Request {
+            size,
+            larger: true,
+            grow: true,
+            ..Request::default()
+        },
+        ..Want::default()
+    }
+}
+
+/// Bytes of all pages that an arena has.
+fn held_bytes(arena: &Arena) -> u64 {
+    let mut now = Snapshot::default();
+    arena.snapshot(&mut now);
+    now.stat().held_bytes
+}
+
+/// Blocks that are live in an arena.
+fn live_blocks(arena: &Arena) -> u64 {
+    let mut now = Snapshot::default();
+    arena.snapshot(&mut now);
+    now.stat().live_blocks
+}
