@@ -8,7 +8,7 @@
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 
-#include "helpers.h"
+#include "baseline.h"
 
 /* Nobody else takes it. */
 static DEFINE_SPINLOCK(lock);
