@@ -2,8 +2,9 @@
 
 //! Blocks of one size that are at hand, many at a time: what they have in common is done once.
 
+use super::backend::Memory;
 use super::class::{Class, MIN_SHIFT};
-use super::directory::{Head, Memory};
+use super::directory::Head;
 use super::{Engine, Pending, Request, BATCH};
 
 /// Blocks of one class that were on its quick list, without headers: reserved, and as they will be.

@@ -13,8 +13,9 @@
 //! 5. What is on a quick list is free, and nothing else's.
 //! 6. Every counter is what the walk counts; `held == live + free + pending`.
 
+use super::backend::Memory;
 use super::class::{self, Class, ClassCounters};
-use super::directory::{Head, Links, Memory, CHUNK_ORDER};
+use super::directory::{Head, Links, CHUNK_ORDER};
 use super::lists::Kind;
 use super::runs::Slot;
 use super::tree::{self, Tree};

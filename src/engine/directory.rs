@@ -13,8 +13,8 @@
 //!                                                          +-> chunk [1024] -> Record { page, head of order < 10 }
 //! ```
 
+use super::backend::{Kit, Memory, Metadata};
 use super::Tree;
-use core::ops::DerefMut;
 
 /// Pages in a chunk.
 pub const CHUNK_PAGES: usize = 1 << CHUNK_ORDER;
@@ -27,50 +27,6 @@ pub const MAX_PAGES: u32 = (ROOT_LEN * PART_LEN * CHUNK_PAGES) as u32;
 
 /// The order of a slot that is a chunk.
 pub(super) const CHUNK_ORDER: u8 = 10;
-
-/// What the engine's surroundings lend it: pages, and memory for metadata.
-pub trait Memory {
-    /// One page. Dropping it gives the page back.
-    type Page;
-    /// A metadata object of its own.
-    type Box<T>: DerefMut<Target = T>;
-    /// A metadata table of fixed length.
-    type Slice<T>: DerefMut<Target = [T]>;
-}
-
-/// The kinds of metadata that the engine asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metadata {
-    /// [`PART_LEN`] entries.
-    Part,
-    /// [`CHUNK_PAGES`] records.
-    Chunk,
-    /// A [`Tree`].
-    Tree,
-}
-
-/// Metadata that was made outside the lock.
-///
-/// The engine takes from it what it needs, and leaves in it what it has no more use for. What is
-/// left may serve the next call, or be dropped after the unlock.
-pub struct Kit<M: Memory, const PAGE_KIB: usize> {
-    /// [`PART_LEN`] default entries.
-    pub part: Option<M::Slice<Entry<M, PAGE_KIB>>>,
-    /// [`CHUNK_PAGES`] default records.
-    pub chunk: Option<M::Slice<Record<M, PAGE_KIB>>>,
-    /// A tree in any state.
-    pub tree: Option<M::Box<Tree<PAGE_KIB>>>,
-}
-
-impl<M: Memory, const PAGE_KIB: usize> Default for Kit<M, PAGE_KIB> {
-    fn default() -> Self {
-        Self {
-            part: None,
-            chunk: None,
-            tree: None,
-        }
-    }
-}
 
 /// What is known of one chunk.
 pub struct Entry<M: Memory, const PAGE_KIB: usize> {

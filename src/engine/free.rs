@@ -6,8 +6,9 @@
 //! first: it is reserved for whoever releases it, who looks at the header without the lock and then
 //! gives the block back. So of those that release it at the same time exactly one gets it.
 
+use super::backend::{Kit, Memory};
 use super::class::Class;
-use super::directory::{Head, Kit, Memory};
+use super::directory::Head;
 use super::{header_bytes, Engine, FreeError, Pending};
 
 /// What is left to do of a release. The block is reserved until then.

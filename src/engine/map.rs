@@ -2,7 +2,8 @@
 
 //! What lies where in an arena, for people.
 
-use super::directory::{Head, Memory};
+use super::backend::Memory;
+use super::directory::Head;
 use super::Engine;
 
 /// What a stretch of pages is.

@@ -53,6 +53,7 @@
 //! `held == live + free + pending` in bytes, no page number is in two runs or blocks, and free
 //! halves that could join have joined. [`Engine::check`] states them all, and proves them.
 
+mod backend;
 mod batch;
 mod check;
 mod class;
@@ -67,12 +68,11 @@ mod subpage;
 mod tree;
 mod wait_queue;
 
+pub use backend::{Kit, Memory, Metadata};
 pub use batch::Batch;
 pub use check::Violation;
 pub use class::{ClassCounters, Counters, MAX_SHIFT, MIN_SHIFT};
-pub use directory::{
-    Entry, Kit, Memory, Metadata, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN,
-};
+pub use directory::{Entry, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN};
 pub use free::Unfinished;
 pub use map::{Content, Extent};
 pub use quick::{Stack, QUICK_LISTS};

@@ -10,8 +10,9 @@
 //! A block on a quick list is neither free nor live in its page's record or tree, like one that is
 //! pending: nobody else can take it, nobody can free it.
 
+use super::backend::{Kit, Memory};
 use super::class::{page_shift, Class, Shape, MIN_SHIFT};
-use super::directory::{Head, Kit, Memory, MAX_PAGES};
+use super::directory::{Head, MAX_PAGES};
 use super::free::Loose;
 use super::{Engine, Pending, Request, BATCH};
 use core::ops::DerefMut;

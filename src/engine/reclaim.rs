@@ -10,7 +10,8 @@
 //!
 //! A piece whose mappings cannot be removed now is free again by [`Engine::reattach`].
 
-use super::directory::{Head, Kit, Memory, CHUNK_ORDER};
+use super::backend::{Kit, Memory};
+use super::directory::{Head, CHUNK_ORDER};
 use super::runs::Slot;
 use super::{Engine, BATCH, CHUNK_PAGES};
 

@@ -2,8 +2,9 @@
 
 //! Runs of pages: finding one, halving it, joining halves.
 
+use super::backend::{Kit, Memory};
 use super::class::{ceil_log2, Account};
-use super::directory::{Directory, Head, Kit, Links, Memory};
+use super::directory::{Directory, Head, Links};
 use super::lists::{Kind, PIECE_ORDER};
 use super::{Engine, Refusal, Request, MIN_SHIFT};
 

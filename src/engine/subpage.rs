@@ -2,8 +2,9 @@
 
 //! Broken pages: dividing one, taking and giving its nodes, making it whole again.
 
+use super::backend::{Kit, Memory, Metadata};
 use super::class::{Account, Class};
-use super::directory::{Head, Kit, Memory, Metadata};
+use super::directory::Head;
 use super::lists::Kind;
 use super::runs::{Reserved, Slot};
 use super::tree;
