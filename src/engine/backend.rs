@@ -7,7 +7,7 @@ use super::Tree;
 use core::ops::DerefMut;
 
 /// What the engine's surroundings lend it: pages, and memory for metadata.
-pub trait Memory {
+pub trait Backend {
     /// One page. Dropping it gives the page back.
     type Page;
     /// A metadata object of its own.
@@ -31,7 +31,7 @@ pub enum Metadata {
 ///
 /// The engine takes from it what it needs, and leaves in it what it has no more use for. What is
 /// left may serve the next call, or be dropped after the unlock.
-pub struct Kit<M: Memory, const PAGE_KIB: usize> {
+pub struct Kit<M: Backend, const PAGE_KIB: usize> {
     /// [`PART_LEN`](super::PART_LEN) default entries.
     pub part: Option<M::Slice<Entry<M, PAGE_KIB>>>,
     /// [`CHUNK_PAGES`](super::CHUNK_PAGES) default records.
@@ -40,7 +40,7 @@ pub struct Kit<M: Memory, const PAGE_KIB: usize> {
     pub tree: Option<M::Box<Tree<PAGE_KIB>>>,
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Default for Kit<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Default for Kit<M, PAGE_KIB> {
     fn default() -> Self {
         Self {
             part: None,

@@ -2,7 +2,7 @@
 
 //! Blocks of one size that are at hand, many at a time: what they have in common is done once.
 
-use super::backend::Memory;
+use super::backend::Backend;
 use super::class::{Class, MIN_SHIFT};
 use super::directory::Head;
 use super::{Engine, Pending, Request, BATCH};
@@ -49,7 +49,7 @@ impl Default for Batch {
     }
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Fills an empty batch with at most `most`, and at most [`BATCH`], blocks of `size` bytes that
     /// are on a quick list, for requests that are neither headed, fresh nor modest. Says whether
     /// there are any.

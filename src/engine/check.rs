@@ -13,7 +13,7 @@
 //! 5. What is on a quick list is free, and nothing else's.
 //! 6. Every counter is what the walk counts; `held == live + free + pending`.
 
-use super::backend::Memory;
+use super::backend::Backend;
 use super::class::{self, Class, ClassCounters};
 use super::directory::{Head, Links, CHUNK_ORDER};
 use super::lists::Kind;
@@ -66,7 +66,7 @@ impl Tally {
     }
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Proves the invariants of the arena. Takes time in proportion to its pages.
     pub fn check(&self) -> Result<(), Violation> {
         let mut tally = Tally {

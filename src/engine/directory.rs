@@ -13,7 +13,7 @@
 //!                                                          +-> chunk [1024] -> Record { page, head of order < 10 }
 //! ```
 
-use super::backend::{Kit, Memory, Metadata};
+use super::backend::{Backend, Kit, Metadata};
 use super::Tree;
 
 /// Pages in a chunk.
@@ -29,12 +29,12 @@ pub const MAX_PAGES: u32 = (ROOT_LEN * PART_LEN * CHUNK_PAGES) as u32;
 pub(super) const CHUNK_ORDER: u8 = 10;
 
 /// What is known of one chunk.
-pub struct Entry<M: Memory, const PAGE_KIB: usize> {
+pub struct Entry<M: Backend, const PAGE_KIB: usize> {
     head: Head<M, PAGE_KIB>,
     chunk: Option<M::Slice<Record<M, PAGE_KIB>>>,
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Default for Entry<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Default for Entry<M, PAGE_KIB> {
     fn default() -> Self {
         Self {
             head: Head::Interior,
@@ -44,12 +44,12 @@ impl<M: Memory, const PAGE_KIB: usize> Default for Entry<M, PAGE_KIB> {
 }
 
 /// What is known of one page.
-pub struct Record<M: Memory, const PAGE_KIB: usize> {
+pub struct Record<M: Backend, const PAGE_KIB: usize> {
     pub(super) page: Option<M::Page>,
     head: Head<M, PAGE_KIB>,
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Default for Record<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Default for Record<M, PAGE_KIB> {
     fn default() -> Self {
         Self {
             page: None,
@@ -74,7 +74,7 @@ impl Links {
 }
 
 /// What begins at a page.
-pub(super) enum Head<M: Memory, const PAGE_KIB: usize> {
+pub(super) enum Head<M: Backend, const PAGE_KIB: usize> {
     /// Nothing: the page is inside something that begins before it, or was never used.
     Interior,
     /// A run: a free slot whose first `backed` pages have memory. On a list.
@@ -102,14 +102,14 @@ pub(super) enum Head<M: Memory, const PAGE_KIB: usize> {
 }
 
 /// The root, and a count of what hangs from it.
-pub(super) struct Directory<M: Memory, const PAGE_KIB: usize> {
+pub(super) struct Directory<M: Backend, const PAGE_KIB: usize> {
     root: M::Slice<Option<M::Slice<Entry<M, PAGE_KIB>>>>,
     parts: u64,
     chunks: u64,
     trees: u64,
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
     pub(super) fn new(root: M::Slice<Option<M::Slice<Entry<M, PAGE_KIB>>>>) -> Self {
         Self {
             root,

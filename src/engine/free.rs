@@ -6,7 +6,7 @@
 //! first: it is reserved for whoever releases it, who looks at the header without the lock and then
 //! gives the block back. So of those that release it at the same time exactly one gets it.
 
-use super::backend::{Kit, Memory};
+use super::backend::{Backend, Kit};
 use super::class::Class;
 use super::directory::Head;
 use super::{header_bytes, Engine, FreeError, Pending};
@@ -28,7 +28,7 @@ pub struct Loose {
     pub(super) class: Class,
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Gives the live block back that the caller knows by `offset`. Needs no memory.
     ///
     /// As a rule that is all. `Some`: nobody else can get the block until the rest is done.

@@ -13,7 +13,7 @@
 
 use super::class::{COUNT, MAX_SHIFT, MIN_SHIFT};
 use super::directory::{Directory, Head, Links};
-use super::Memory;
+use super::Backend;
 
 /// The largest order, with the smallest page.
 const ORDERS: usize = (MAX_SHIFT - 12 + 1) as usize;
@@ -46,7 +46,7 @@ impl List {
         self.0 == Links::END
     }
 
-    fn push<M: Memory, const K: usize>(&mut self, pages: &mut Directory<M, K>, page: u32) {
+    fn push<M: Backend, const K: usize>(&mut self, pages: &mut Directory<M, K>, page: u32) {
         let next = core::mem::replace(&mut self.0, page);
         if let Some(links) = pages.links_mut(page) {
             *links = Links {
@@ -61,7 +61,7 @@ impl List {
         }
     }
 
-    fn remove<M: Memory, const K: usize>(&mut self, pages: &mut Directory<M, K>, page: u32) {
+    fn remove<M: Backend, const K: usize>(&mut self, pages: &mut Directory<M, K>, page: u32) {
         let Some(links) = pages.links_mut(page) else {
             debug_assert!(false, "only what is on a list is removed");
             return;
@@ -120,7 +120,7 @@ impl Lists {
     }
 
     /// Puts a run or a broken page, whose head is in place, on a list.
-    pub(super) fn push<M: Memory, const K: usize>(
+    pub(super) fn push<M: Backend, const K: usize>(
         &mut self,
         pages: &mut Directory<M, K>,
         kind: Kind,
@@ -138,7 +138,7 @@ impl Lists {
     }
 
     /// Takes a run or a broken page, whose head is still in place, off its list.
-    pub(super) fn remove<M: Memory, const K: usize>(
+    pub(super) fn remove<M: Backend, const K: usize>(
         &mut self,
         pages: &mut Directory<M, K>,
         kind: Kind,
@@ -170,7 +170,7 @@ impl Lists {
     }
 
     /// A run of `order` with at least `pages` pages of memory.
-    pub(super) fn find_fit<M: Memory, const K: usize>(
+    pub(super) fn find_fit<M: Backend, const K: usize>(
         &self,
         directory: &Directory<M, K>,
         order: u8,

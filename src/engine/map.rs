@@ -2,7 +2,7 @@
 
 //! What lies where in an arena, for people.
 
-use super::backend::Memory;
+use super::backend::Backend;
 use super::directory::Head;
 use super::Engine;
 
@@ -39,7 +39,7 @@ pub struct Extent {
     pub free_bytes: u64,
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Calls `see` with all that lies in the arena, from its beginning to the end of what was ever
     /// used, without gaps. Takes time in proportion to its blocks and runs.
     pub fn map(&self, mut see: impl FnMut(Extent)) {

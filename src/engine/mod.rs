@@ -4,7 +4,7 @@
 //!
 //! It decides which block a request gets and nothing else: it fetches no page, allocates no
 //! metadata, takes no lock and knows nothing of the kernel. Whoever calls it lends it pages and
-//! metadata ([`Memory`]) and calls again when it asks for them, so the same files compile into the
+//! metadata ([`Backend`]) and calls again when it asks for them, so the same files compile into the
 //! module and into the host's tests.
 //!
 //! # Words
@@ -68,7 +68,7 @@ mod subpage;
 mod tree;
 mod wait_queue;
 
-pub use backend::{Kit, Memory, Metadata};
+pub use backend::{Backend, Kit, Metadata};
 pub use batch::Batch;
 pub use check::Violation;
 pub use class::{ClassCounters, Counters, MAX_SHIFT, MIN_SHIFT};
@@ -241,7 +241,7 @@ impl Pending {
 }
 
 /// The freelists of one arena, over pages of `PAGE_KIB` KiB.
-pub struct Engine<M: Memory, const PAGE_KIB: usize> {
+pub struct Engine<M: Backend, const PAGE_KIB: usize> {
     directory: Directory<M, PAGE_KIB>,
     lists: Lists,
     quick: Quick<M::Slice<Stack>>,
@@ -260,7 +260,7 @@ pub struct Engine<M: Memory, const PAGE_KIB: usize> {
     accounts: [Account; class::COUNT],
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     const PAGE_SHIFT: u32 = class::page_shift(PAGE_KIB);
     const PAGE_BYTES: u64 = 1 << Self::PAGE_SHIFT;
     const MAX_ORDER: u8 = (MAX_SHIFT - Self::PAGE_SHIFT) as u8;

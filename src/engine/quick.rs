@@ -10,7 +10,7 @@
 //! A block on a quick list is neither free nor live in its page's record or tree, like one that is
 //! pending: nobody else can take it, nobody can free it.
 
-use super::backend::{Kit, Memory};
+use super::backend::{Backend, Kit};
 use super::class::{page_shift, Class, Shape, MIN_SHIFT};
 use super::directory::{Head, MAX_PAGES};
 use super::free::Loose;
@@ -179,7 +179,7 @@ impl<S: DerefMut<Target = [Stack]>> Quick<S> {
     }
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Reserves a block of `size` bytes that is on a quick list: what [`Engine::reserve`] does first
     /// for a request that is neither headed, fresh nor modest. `None` where that says more.
     ///

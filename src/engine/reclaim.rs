@@ -10,7 +10,7 @@
 //!
 //! A piece whose mappings cannot be removed now is free again by [`Engine::reattach`].
 
-use super::backend::{Kit, Memory};
+use super::backend::{Backend, Kit};
 use super::directory::{Head, CHUNK_ORDER};
 use super::runs::Slot;
 use super::{Engine, BATCH, CHUNK_PAGES};
@@ -38,7 +38,7 @@ impl Leaving {
     }
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Takes at most `most` and at most [`BATCH`] free pages with memory, side by side, out of
     /// reach: the last of the run that is missed least. `None` when there is none, or `most` is 0.
     ///

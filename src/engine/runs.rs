@@ -2,7 +2,7 @@
 
 //! Runs of pages: finding one, halving it, joining halves.
 
-use super::backend::{Kit, Memory};
+use super::backend::{Backend, Kit};
 use super::class::{ceil_log2, Account};
 use super::directory::{Directory, Head, Links};
 use super::lists::{Kind, PIECE_ORDER};
@@ -58,7 +58,7 @@ pub(super) struct Reserved {
     pub(super) backed: u32,
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
     /// The run that begins at `page`.
     pub(super) fn run_at(&self, page: u32) -> Option<Slot> {
         match *self.head(page)? {
@@ -118,7 +118,7 @@ impl<M: Memory, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
     }
 }
 
-impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Reserves `pages` pages in a slot of `order` from what has memory.
     pub(super) fn reserve_run(
         &mut self,

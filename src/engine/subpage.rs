@@ -2,7 +2,7 @@
 
 //! Broken pages: dividing one, taking and giving its nodes, making it whole again.
 
-use super::backend::{Kit, Memory, Metadata};
+use super::backend::{Backend, Kit, Metadata};
 use super::class::{Account, Class};
 use super::directory::Head;
 use super::lists::Kind;
@@ -10,7 +10,7 @@ use super::runs::{Reserved, Slot};
 use super::tree;
 use super::{Engine, Pending, Refusal, Request, MIN_SHIFT};
 
-impl<M: Memory, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Makes sure that a page can be divided.
     pub(super) fn ensure_tree(kit: &Kit<M, PAGE_KIB>) -> Result<(), Metadata> {
         kit.tree.as_ref().map(|_| ()).ok_or(Metadata::Tree)

@@ -4,11 +4,11 @@
 
 use crate::{
     engine::{
+        Backend,
         Counters,
         Engine,
         Entry,
         Kit,
-        Memory,
         Metadata,
         Record,
         Stack,
@@ -39,9 +39,9 @@ use kernel::{
 };
 
 /// Pages and metadata of the kernel.
-pub(crate) struct Kernel;
+pub(crate) struct KernelBackend;
 
-impl Memory for Kernel {
+impl Backend for KernelBackend {
     type Page = Page;
     type Box<T> = Box<T, Trees>;
     type Slice<T> = Table<T>;
@@ -53,11 +53,11 @@ pub(crate) type Table<T> = Vec<T, Tables>;
 /// The size of a page, as the engine takes it.
 pub(crate) const PAGE_KIB: usize = PAGE_SIZE / 1024;
 
-pub(crate) type KernelEngine = Engine<Kernel, PAGE_KIB>;
+pub(crate) type KernelEngine = Engine<KernelBackend, PAGE_KIB>;
 pub(crate) type KernelTree = Tree<PAGE_KIB>;
-pub(crate) type KernelKit = Kit<Kernel, PAGE_KIB>;
-pub(crate) type KernelPart = Table<Entry<Kernel, PAGE_KIB>>;
-pub(crate) type KernelChunk = Table<Record<Kernel, PAGE_KIB>>;
+pub(crate) type KernelKit = Kit<KernelBackend, PAGE_KIB>;
+pub(crate) type KernelPart = Table<Entry<KernelBackend, PAGE_KIB>>;
+pub(crate) type KernelChunk = Table<Record<KernelBackend, PAGE_KIB>>;
 
 /// A table of `len` default values. May sleep.
 pub(crate) fn table<T: Default>(len: usize) -> Result<Table<T>> {
@@ -86,7 +86,7 @@ const fn table_bytes<T>(len: usize) -> u64 {
 pub(crate) fn metadata_bytes(counters: &Counters) -> u64 {
     table_bytes::<Option<KernelPart>>(ROOT_LEN)
         + table_bytes::<Stack>(QUICK_LISTS)
-        + counters.parts * table_bytes::<Entry<Kernel, PAGE_KIB>>(PART_LEN)
-        + counters.chunks * table_bytes::<Record<Kernel, PAGE_KIB>>(CHUNK_PAGES)
+        + counters.parts * table_bytes::<Entry<KernelBackend, PAGE_KIB>>(PART_LEN)
+        + counters.chunks * table_bytes::<Record<KernelBackend, PAGE_KIB>>(CHUNK_PAGES)
         + counters.trees * size_of::<KernelTree>() as u64
 }

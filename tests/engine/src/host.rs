@@ -4,7 +4,7 @@
 //! and whose every step can be checked.
 
 use crate::engine::{
-    Batch, Counters, Engine, Entry, FreeError, Kit, Leaving, Memory, Metadata, Pending, Record,
+    Backend, Batch, Counters, Engine, Entry, FreeError, Kit, Leaving, Metadata, Pending, Record,
     Refusal, Request, Unfinished, CHUNK_PAGES, PART_LEN, QUICK_LISTS, ROOT_LEN,
 };
 use std::cell::{Cell, RefCell};
@@ -15,7 +15,7 @@ use std::rc::Rc;
 /// Pages and metadata of the host.
 pub struct Host;
 
-impl Memory for Host {
+impl Backend for Host {
     type Page = Page;
     type Box<T> = Box<T>;
     type Slice<T> = Box<[T]>;
