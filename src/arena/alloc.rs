@@ -4,7 +4,7 @@
 
 use super::{
     reclaim::Patience,
-    request::Want,
+    request::AllocOptions,
     Arena, //
 };
 use crate::{
@@ -44,12 +44,16 @@ impl Arena {
     /// | `EAGAIN` | it would have to wait, and may not |
     /// | `ETIMEDOUT` | it has waited for nothing |
     /// | `ERESTARTSYS` | a signal came |
-    pub(crate) fn alloc(&self, want: &Want, answer: impl FnOnce(u64, u64) -> Result) -> Result {
-        if let Some(pending) = self.at_hand(want) {
-            return self.give_out(pending, want, answer);
+    pub(crate) fn alloc(
+        &self,
+        options: &AllocOptions,
+        answer: impl FnOnce(u64, u64) -> Result,
+    ) -> Result {
+        if let Some(pending) = self.at_hand(options) {
+            return self.give_out(pending, options, answer);
         }
-        let pending = self.obtain(want, &mut KernelKit::default())?;
-        self.give_out(pending, want, answer)
+        let pending = self.obtain(options, &mut KernelKit::default())?;
+        self.give_out(pending, options, answer)
     }
 
     /// Tells a caller of a block that is as it is wanted, and makes it live.
@@ -57,7 +61,7 @@ impl Arena {
     fn give_out(
         &self,
         pending: Pending,
-        want: &Want,
+        options: &AllocOptions,
         answer: impl FnOnce(u64, u64) -> Result,
     ) -> Result {
         Window::Answer.open();
@@ -68,7 +72,7 @@ impl Arena {
         }
         let extent = pending.extent();
         self.state.lock().engine.commit(pending);
-        if want.populate {
+        if options.populate {
             self.populate([extent]);
         }
         Ok(())
@@ -76,22 +80,24 @@ impl Arena {
 
     /// Reserves a block that is as it is wanted already, and that nobody waits for.
     #[inline(always)]
-    fn at_hand(&self, want: &Want) -> Option<Pending> {
-        self.for_at_hand(want, |engine| engine.reserve_at_hand(want.request.size))
+    fn at_hand(&self, options: &AllocOptions) -> Option<Pending> {
+        self.for_at_hand(options, |engine| {
+            engine.reserve_at_hand(options.request.size)
+        })
     }
 
     /// Lets `reserve` look for what is at hand, if that will do, and nobody waits for it.
     #[inline(always)]
     pub(super) fn for_at_hand<T>(
         &self,
-        want: &Want,
+        options: &AllocOptions,
         reserve: impl FnOnce(&mut KernelEngine) -> Option<T>,
     ) -> Option<T> {
-        if !want.takes_as_it_is() {
+        if !options.takes_as_it_is() {
             return None;
         }
         let mut state = self.state.lock();
-        if state.waiters.count() > 0 || state.admit(want).is_err() {
+        if state.waiters.count() > 0 || state.admit(options).is_err() {
             return None;
         }
         reserve(&mut state.engine)
@@ -100,15 +106,15 @@ impl Arena {
     /// Reserves a block, for a waiter as far as it is its turn.
     pub(super) fn reserve(
         &self,
-        want: &Want,
+        options: &AllocOptions,
         ticket: Option<Ticket>,
         kit: &mut KernelKit,
     ) -> Result<Pending> {
         let mut trimmed = false;
         loop {
             let mut state = self.state.lock();
-            state.admit(want)?;
-            let request = state.admitted(&want.request, want.wait.is_some(), ticket);
+            state.admit(options)?;
+            let request = state.admitted(&options.request, options.wait.is_some(), ticket);
             let result = state.engine.reserve(&request, kit);
             drop(state);
             match result {

@@ -7,7 +7,7 @@
 
 use super::{
     free::offset_nospec,
-    request::Want,
+    request::AllocOptions,
     wait::is_shortage,
     Arena, //
 };
@@ -74,7 +74,7 @@ impl Arena {
     /// The errors are those of [`Arena::alloc`], and `EFAULT` when not even one could be stored.
     pub(crate) fn alloc_bulk(
         &self,
-        want: &Want,
+        options: &AllocOptions,
         count: u32,
         mut store: impl FnMut(&[u64]) -> usize,
     ) -> Result<u32> {
@@ -83,13 +83,13 @@ impl Arena {
         let mut at_hand = Batch::default();
         let mut batch = KVec::new();
         while let Some(most) = progress.next() {
-            if self.reserve_at_hand(want, most, &mut at_hand) {
-                self.give_out_batch(want, &mut at_hand, &mut progress, &mut store);
+            if self.reserve_at_hand(options, most, &mut at_hand) {
+                self.give_out_batch(options, &mut at_hand, &mut progress, &mut store);
                 continue;
             }
             let room = batch.reserve(most, GFP_KERNEL);
             let result = room.map_err(Error::from);
-            let result = result.and_then(|()| self.collect(want, most, &mut kit, &mut batch));
+            let result = result.and_then(|()| self.collect(options, most, &mut kit, &mut batch));
             progress.stopped = result.err();
             let mut offsets = [0; BATCH as usize];
             let bytes = batch.first().map_or(0, Pending::block_bytes);
@@ -114,7 +114,7 @@ impl Arena {
             for pending in rest {
                 self.cancel(pending, &mut kit);
             }
-            if want.populate {
+            if options.populate {
                 let blocks = offsets.iter().take(stored);
                 self.populate(blocks.map(|offset| *offset..offset + bytes));
             }
@@ -124,9 +124,9 @@ impl Arena {
 
     /// Reserves at most `most` blocks that are as they are wanted already, and that nobody waits for.
     /// Says whether there are any.
-    fn reserve_at_hand(&self, want: &Want, most: usize, batch: &mut Batch) -> bool {
-        let found = self.for_at_hand(want, |engine| {
-            let found = engine.reserve_batch(want.request.size, most, batch);
+    fn reserve_at_hand(&self, options: &AllocOptions, most: usize, batch: &mut Batch) -> bool {
+        let found = self.for_at_hand(options, |engine| {
+            let found = engine.reserve_batch(options.request.size, most, batch);
             found.then_some(())
         });
         found.is_some()
@@ -135,7 +135,7 @@ impl Arena {
     /// Tells a caller of blocks that are as they are wanted, and makes them live.
     fn give_out_batch(
         &self,
-        want: &Want,
+        options: &AllocOptions,
         batch: &mut Batch,
         progress: &mut Progress,
         store: &mut impl FnMut(&[u64]) -> usize,
@@ -149,7 +149,7 @@ impl Arena {
             }
         }
         progress.done += stored as u32;
-        if !want.populate {
+        if !options.populate {
             return self.state.lock().engine.commit_batch(batch);
         }
         let bytes = batch.block_bytes();
@@ -167,22 +167,22 @@ impl Arena {
     /// anybody sleeps.
     fn collect(
         &self,
-        want: &Want,
+        options: &AllocOptions,
         most: usize,
         kit: &mut KernelKit,
         batch: &mut KVec<Pending>,
     ) -> Result {
         while batch.len() < most {
             let first = batch.len();
-            self.reserve_some(want, most, kit, batch);
-            let mut result = self.prepare_from(first, want, kit, batch);
-            let waits_later = want.wait.is_some() && !batch.is_empty();
+            self.reserve_some(options, most, kit, batch);
+            let mut result = self.prepare_from(first, options, kit, batch);
+            let waits_later = options.wait.is_some() && !batch.is_empty();
             if batch.len() == first {
                 // None in one go: one by itself.
                 let one = if waits_later {
-                    self.attempt(want, None, kit)
+                    self.attempt(options, None, kit)
                 } else {
-                    self.obtain(want, kit)
+                    self.obtain(options, kit)
                 };
                 result = one.map(|pending| Self::push(batch, pending));
             }
@@ -198,15 +198,15 @@ impl Arena {
     /// and as long as they do not miss a batch of pages.
     fn reserve_some(
         &self,
-        want: &Want,
+        options: &AllocOptions,
         most: usize,
         kit: &mut KernelKit,
         batch: &mut KVec<Pending>,
     ) {
         let mut missing = 0;
         let mut state = self.state.lock();
-        let request = state.admitted(&want.request, want.wait.is_some(), None);
-        while batch.len() < most && missing < BATCH && state.admit(want).is_ok() {
+        let request = state.admitted(&options.request, options.wait.is_some(), None);
+        while batch.len() < most && missing < BATCH && state.admit(options).is_ok() {
             let Ok(pending) = state.engine.reserve(&request, kit) else {
                 break;
             };
@@ -225,20 +225,20 @@ impl Arena {
     fn prepare_from(
         &self,
         first: usize,
-        want: &Want,
+        options: &AllocOptions,
         kit: &mut KernelKit,
         batch: &mut KVec<Pending>,
     ) -> Result {
         // Those that have to lie side by side are brought for each block.
-        if want.request.grow && !want.request.fresh {
+        if options.request.grow && !options.request.fresh {
             self.fill_together(batch.get_mut(first..).unwrap_or_default(), kit);
         }
         let mut done = first;
         while let Some(pending) = batch.get_mut(done) {
-            let result = if want.is_met(pending) {
+            let result = if options.is_met(pending) {
                 Ok(())
             } else {
-                self.prepare(pending, want, kit)
+                self.prepare(pending, options, kit)
             };
             if let Err(error) = result {
                 while batch.len() > done {

@@ -3,7 +3,7 @@
 //! What a reserved block gets before its caller hears of it.
 
 use super::{
-    request::Want,
+    request::AllocOptions,
     Arena, //
 };
 use crate::{
@@ -25,10 +25,10 @@ impl Arena {
     pub(super) fn prepared(
         &self,
         mut pending: Pending,
-        want: &Want,
+        options: &AllocOptions,
         kit: &mut KernelKit,
     ) -> Result<Pending> {
-        match self.prepare(&mut pending, want, kit) {
+        match self.prepare(&mut pending, options, kit) {
             Ok(()) => Ok(pending),
             Err(error) => {
                 self.cancel(pending, kit);
@@ -41,11 +41,11 @@ impl Arena {
     pub(super) fn prepare(
         &self,
         pending: &mut Pending,
-        want: &Want,
+        options: &AllocOptions,
         kit: &mut KernelKit,
     ) -> Result {
-        self.fill(pending, kit, &want.request)?;
-        if want.zero {
+        self.fill(pending, kit, &options.request)?;
+        if options.zero {
             self.zero(pending)?;
         }
         if pending.is_headed() {

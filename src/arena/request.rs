@@ -10,7 +10,7 @@ use crate::engine::{
 
 /// A request, with what the engine need not know of it.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Want {
+pub(crate) struct AllocOptions {
     /// What the engine looks for.
     pub(crate) request: Request,
     /// The block reads as zero.
@@ -21,7 +21,7 @@ pub(crate) struct Want {
     pub(crate) populate: bool,
 }
 
-impl Want {
+impl AllocOptions {
     /// Whether a free block that has its memory will do as it is.
     pub(super) fn takes_as_it_is(&self) -> bool {
         !(self.zero || self.request.fresh || self.request.headed)

@@ -29,7 +29,7 @@
 
 use super::{
     counters::Events,
-    request::Want,
+    request::AllocOptions,
     wait, //
 };
 use crate::{
@@ -66,13 +66,13 @@ impl State {
     /// Refuses what can never be had: `E2BIG` when it is more than pages can lie side by side,
     /// `EDQUOT` when it is more than the arena may hold.
     #[inline]
-    pub(super) fn admit(&self, want: &Want) -> Result {
-        let request = &want.request;
+    pub(super) fn admit(&self, options: &AllocOptions) -> Result {
+        let request = &options.request;
         let bytes = request.bytes();
         if request.fresh && bytes > u64::from(Adjacent::most()) << PAGE_SHIFT {
             return Err(E2BIG);
         }
-        let more = request.grow || want.wait.is_some();
+        let more = request.grow || options.wait.is_some();
         if more && bytes > self.limit && bytes <= 1 << MAX_SHIFT {
             return Err(edquot());
         }

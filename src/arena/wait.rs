@@ -8,7 +8,7 @@
 //! and now and then when it is the system that is short, which tells nobody.
 
 use super::{
-    request::Want,
+    request::AllocOptions,
     state::State,
     Arena, //
 };
@@ -134,16 +134,16 @@ impl Arena {
     ///
     /// Beside the errors of [`Arena::alloc`]: `EAGAIN` when it would have to wait and may not,
     /// `ETIMEDOUT` when it has waited in vain, `ERESTARTSYS` when a signal came.
-    pub(super) fn obtain(&self, want: &Want, kit: &mut KernelKit) -> Result<Pending> {
-        let result = match (self.attempt(want, None, kit), want.wait) {
+    pub(super) fn obtain(&self, options: &AllocOptions, kit: &mut KernelKit) -> Result<Pending> {
+        let result = match (self.attempt(options, None, kit), options.wait) {
             (Err(error), Some(deadline)) if is_shortage(error) => {
-                self.wait_for(want, deadline, kit)
+                self.wait_for(options, deadline, kit)
             }
             (result, _) => result,
         };
         if let Err(error) = result {
             if is_shortage(error) || error == EAGAIN || error == ETIMEDOUT {
-                self.remember_refused(&want.request);
+                self.remember_refused(&options.request);
             }
         }
         result
@@ -152,23 +152,28 @@ impl Arena {
     /// One look.
     pub(super) fn attempt(
         &self,
-        want: &Want,
+        options: &AllocOptions,
         ticket: Option<Ticket>,
         kit: &mut KernelKit,
     ) -> Result<Pending> {
-        let pending = self.reserve(want, ticket, kit)?;
-        self.prepared(pending, want, kit)
+        let pending = self.reserve(options, ticket, kit)?;
+        self.prepared(pending, options, kit)
     }
 
-    fn wait_for(&self, want: &Want, deadline: Deadline, kit: &mut KernelKit) -> Result<Pending> {
-        self.state.lock().admit(want)?;
+    fn wait_for(
+        &self,
+        options: &AllocOptions,
+        deadline: Deadline,
+        kit: &mut KernelKit,
+    ) -> Result<Pending> {
+        self.state.lock().admit(options)?;
         if let Deadline::Passed = deadline {
             return Err(EAGAIN);
         }
-        let place = self.enlist(&want.request)?;
+        let place = self.enlist(&options.request)?;
         let ticket = place.ticket;
         // Memory that other arenas give up is of use to who may grow.
-        let sleeper = match want.request.grow {
+        let sleeper = match options.request.grow {
             true => Some(Sleeper::new(&self.shared_limit)?),
             false => None,
         };
@@ -178,27 +183,27 @@ impl Arena {
             if let Some(sleeper) = &sleeper {
                 sleeper.look();
             }
-            match self.attempt(want, Some(ticket), kit) {
+            match self.attempt(options, Some(ticket), kit) {
                 Err(error) if is_shortage(error) => {}
                 result => return result,
             }
             let mut state = self.state.lock();
             // The limit may have been lowered meanwhile.
-            state.admit(want)?;
+            state.admit(options)?;
             if !state.waiters.rest(ticket) {
                 continue;
             }
             if !slept {
                 slept = true;
                 state.events.waits += 1;
-                state.engine.count_wait(&want.request);
+                state.engine.count_wait(&options.request);
             }
             // It could have been served, but for what only the system has.
             let room = self.room(&state);
             let short = state.waiters.may_have_all(Some(ticket))
                 && state
                     .engine
-                    .could_serve(&want.request, room, &mut KernelKit::default());
+                    .could_serve(&options.request, room, &mut KernelKit::default());
             drop(state);
             let sleeper = sleeper.as_ref().filter(|_| !short);
             self.sleep(ticket, sleeper, deadline, short)?;

@@ -10,7 +10,7 @@
 use crate::{
     arena::{
         registry::Registry,
-        request::Want,
+        request::AllocOptions,
         Arena, //
     },
     debug::baseline::{
@@ -282,15 +282,17 @@ struct GrowthCosts {
 impl GrowthCosts {
     /// By blocks of `size` bytes.
     fn measure(arena: &Arena, size: usize) -> Result<Self> {
-        let want = Want {
+        let options = AllocOptions {
             request: request(size as u64),
-            ..Want::default()
+            ..AllocOptions::default()
         };
         let mut offsets = KVec::with_capacity(GROWTH, GFP_KERNEL)?;
         let [grow, trim] = least_of_parts(GROWTH as u32, || {
             let grow = timed(|| {
                 for _ in 0..GROWTH * PAGE_SIZE / size {
-                    arena.alloc(&want, |offset, _| Ok(offsets.push_within_capacity(offset)?))?;
+                    arena.alloc(&options, |offset, _| {
+                        Ok(offsets.push_within_capacity(offset)?)
+                    })?;
                 }
                 Ok(())
             })?;

@@ -9,7 +9,7 @@
 use crate::{
     arena::{
         counters::Snapshot,
-        request::Want,
+        request::AllocOptions,
         wait::Deadline,
         Arena, //
     },
@@ -110,9 +110,9 @@ fn alloc(arena: &Arena, mode: Mode, argument: Argument) -> Result {
     if asked.reserved != 0 {
         return Err(EINVAL);
     }
-    let want = want(mode, asked.size, asked.flags, asked.timeout_ns)?;
-    let rest = |least| rest(&want, asked.timeout_ns).max(least);
-    let result = arena.alloc(&want, |offset, block_bytes| {
+    let options = options(mode, asked.size, asked.flags, asked.timeout_ns)?;
+    let rest = |least| rest(&options, asked.timeout_ns).max(least);
+    let result = arena.alloc(&options, |offset, block_bytes| {
         argument.write(&freelist_alloc {
             offset,
             block_bytes,
@@ -131,13 +131,13 @@ fn alloc(arena: &Arena, mode: Mode, argument: Argument) -> Result {
 }
 
 /// What is left of a timeout.
-fn rest(want: &Want, timeout_ns: i64) -> i64 {
-    want.wait.map_or(0, |deadline| deadline.rest(timeout_ns))
+fn rest(options: &AllocOptions, timeout_ns: i64) -> i64 {
+    options.wait.map_or(0, |deadline| deadline.rest(timeout_ns))
 }
 
 /// What a caller asks for, if it makes sense (`EINVAL`).
 #[inline]
-fn want(mode: Mode, size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
+fn options(mode: Mode, size: u64, flags: u32, timeout_ns: i64) -> Result<AllocOptions> {
     let has = |flag| flags & flag != 0;
     if size == 0 || has(!FEATURES) || (timeout_ns != 0 && !has(FREELIST_WAIT)) {
         return Err(EINVAL);
@@ -146,7 +146,7 @@ fn want(mode: Mode, size: u64, flags: u32, timeout_ns: i64) -> Result<Want> {
     if has(FREELIST_CONTIG) && (!has(FREELIST_GROW) || has(FREELIST_WAIT)) {
         return Err(EINVAL);
     }
-    Ok(Want {
+    Ok(AllocOptions {
         request: Request {
             size,
             larger: has(FREELIST_LARGER),
@@ -175,7 +175,7 @@ fn alloc_bulk(arena: &Arena, mode: Mode, argument: Argument) -> Result {
     if asked.count == 0 || asked.reserved != 0 {
         return Err(EINVAL);
     }
-    let want = want(mode, asked.size, asked.flags, asked.timeout_ns)?;
+    let options = options(mode, asked.size, asked.flags, asked.timeout_ns)?;
     let answer = |done, timeout_ns| {
         argument.write(&freelist_bulk {
             done,
@@ -183,10 +183,10 @@ fn alloc_bulk(arena: &Arena, mode: Mode, argument: Argument) -> Result {
             ..asked
         })
     };
-    let rest = |least| rest(&want, asked.timeout_ns).max(least);
+    let rest = |least| rest(&options, asked.timeout_ns).max(least);
     let array = Array(asked.offsets);
     let mut told = 0;
-    let result = arena.alloc_bulk(&want, asked.count, |offsets| {
+    let result = arena.alloc_bulk(&options, asked.count, |offsets| {
         let stored = array.store(told, offsets);
         // Told before they are live: nothing can be undone afterwards.
         if stored == 0 || answer(told + stored as u32, rest(i64::MIN)).is_err() {
@@ -199,7 +199,7 @@ fn alloc_bulk(arena: &Arena, mode: Mode, argument: Argument) -> Result {
         // Where the call is made again it waits on, for something at least.
         Err(ERESTARTSYS) => answer(0, rest(if asked.timeout_ns < 0 { i64::MIN } else { 1 }))?,
         // It has waited since it told what there is. That is told, whatever becomes of this.
-        Ok(done) if done < asked.count && want.wait.is_some() => {
+        Ok(done) if done < asked.count && options.wait.is_some() => {
             let _ = answer(done, rest(i64::MIN));
         }
         _ => {}

@@ -10,7 +10,7 @@ mod tests {
         arena::{
             counters::Snapshot,
             registry::Registry,
-            request::Want, //
+            request::AllocOptions, //
         },
         ffi::errno::edquot,
         kunit::{
@@ -32,9 +32,9 @@ mod tests {
         let registry = Registry::new()?;
         let arena = registry.open()?;
         let mut bytes = KVec::from_elem(0, PAGE_SIZE, GFP_KERNEL)?;
-        let alloc = |want: &Want| {
+        let alloc = |options: &AllocOptions| {
             let mut block = (0, 0);
-            arena.alloc(want, |at, bytes| {
+            arena.alloc(options, |at, bytes| {
                 block = (at, bytes);
                 Ok(())
             })?;
@@ -51,9 +51,9 @@ mod tests {
                 }
             }
             arena.free(first)?;
-            let mut want = request(size);
-            want.zero = true;
-            assert_eq!(alloc(&want)?, (first, len));
+            let mut options = request(size);
+            options.zero = true;
+            assert_eq!(alloc(&options)?, (first, len));
             for (offset, len, byte) in [(first, len, 0), (beside, beside_len, 0xa5)] {
                 for index in offset / PAGE..(offset + len).div_ceil(PAGE) {
                     let page = arena.live_page(index).ok_or(EFAULT)?;
@@ -78,11 +78,11 @@ mod tests {
         let arena = registry.open()?;
         let overwritten = Err(Error::from_errno(-117));
         for size in [1, 29, 1000, PAGE, 3 * PAGE] {
-            let mut want = request(size);
-            want.request.headed = true;
+            let mut options = request(size);
+            options.request.headed = true;
             let alloc = || {
                 let mut block = (0, 0);
-                arena.alloc(&want, |at, bytes| {
+                arena.alloc(&options, |at, bytes| {
                     block = (at, bytes);
                     Ok(())
                 })?;
@@ -116,10 +116,10 @@ mod tests {
             assert_eq!(arena.check(), Ok(()));
         }
         // With a batch it is counted, and the rest goes on.
-        let mut want = request(100);
-        want.request.headed = true;
+        let mut options = request(100);
+        options.request.headed = true;
         let mut blocks = [0; 10];
-        let done = arena.alloc_bulk(&want, 10, |offsets| {
+        let done = arena.alloc_bulk(&options, 10, |offsets| {
             blocks.copy_from_slice(offsets);
             10
         });
@@ -155,9 +155,9 @@ mod tests {
             now.stat().held_bytes
         };
         let contiguous = |size| {
-            let mut want = request(size);
-            want.request.fresh = true;
-            want
+            let mut options = request(size);
+            options.request.fresh = true;
+            options
         };
         let mut first = 0;
         for size in [1, 3000, PAGE, 3 * PAGE - 5, 33 * PAGE] {

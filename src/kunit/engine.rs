@@ -96,9 +96,9 @@ mod tests {
         for offset in &blocks {
             arena.free(*offset)?;
         }
-        let mut want = request(FILL);
-        want.request.grow = false;
-        assert_eq!(arena.alloc(&want, |_, _| Ok(())), Ok(()));
+        let mut options = request(FILL);
+        options.request.grow = false;
+        assert_eq!(arena.alloc(&options, |_, _| Ok(())), Ok(()));
         assert_eq!(arena.check(), Ok(()));
         registry.close(&arena);
         assert!(registry.limit().is_unused());

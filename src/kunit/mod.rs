@@ -17,7 +17,7 @@ mod shared_limit;
 use crate::{
     arena::{
         counters::Snapshot,
-        request::Want,
+        request::AllocOptions,
         Arena, //
     },
     engine::Request, //
@@ -28,15 +28,15 @@ use kernel::page::PAGE_SIZE;
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// A request for `size` bytes with `FREELIST_DEFAULT`.
-fn request(size: u64) -> Want {
-    Want {
+fn request(size: u64) -> AllocOptions {
+    AllocOptions {
         request: Request {
             size,
             larger: true,
             grow: true,
             ..Request::default()
         },
-        ..Want::default()
+        ..AllocOptions::default()
     }
 }
 
