@@ -9,19 +9,19 @@ use crate::{
         MAX_PAGES, //
     },
     ffi::nospec,
-    mm::address_space::Found, //
+    mm::address_space::PageBatch, //
 };
 use core::ops::Range;
 
 impl Arena {
     /// Finds pages that can be mapped: those of `window` that the live block has in which page
     /// number `index` lies, as many as there is room for in `found`, which is empty. Gives the number
-    /// of the first. Whoever maps them holds the space.
+    /// of the first. Whoever maps them holds the guard.
     pub(crate) fn live_pages(
         &self,
         index: u64,
         window: Range<u64>,
-        found: &mut Found<'_>,
+        found: &mut PageBatch<'_>,
     ) -> Option<u64> {
         let index = nospec::index_nospec(index, MAX_PAGES)?;
         let state = self.state.lock();

@@ -36,7 +36,7 @@ use crate::{
         task, //
     },
     mm::{
-        address_space::Space,
+        address_space::AddressSpace,
         backend::{
             metadata_bytes,
             table,
@@ -79,7 +79,7 @@ pub(crate) struct Arena {
     owner: Owner,
     /// The owner's.
     account: Account,
-    space: Space,
+    address_space: AddressSpace,
     poll: PollQueue,
     /// Where page number 0 was mapped last, in whatever process.
     base: Atomic<usize>,
@@ -95,7 +95,7 @@ impl Arena {
     pub(crate) fn new(id: u64, limit: u64, shared_limit: Arc<Limit>) -> Result<Arc<Self>> {
         let root = table::<Option<KernelPart>>(ROOT_LEN)?;
         let quick = table(QUICK_LISTS)?;
-        let space = Space::new()?;
+        let address_space = AddressSpace::new()?;
         let poll = PollQueue::new()?;
         Arc::pin_init(
             pin_init!(Self {
@@ -104,7 +104,7 @@ impl Arena {
                 shared_limit,
                 owner: Owner::of_caller(),
                 account: Account::of_caller(),
-                space,
+                address_space,
                 poll,
                 base: Atomic::new(0),
                 secret: [random::random(), random::random()],
@@ -141,8 +141,8 @@ impl Arena {
     }
 
     /// Where it is mapped.
-    pub(crate) fn space(&self) -> &Space {
-        &self.space
+    pub(crate) fn address_space(&self) -> &AddressSpace {
+        &self.address_space
     }
 
     /// What lies where in it, at one moment. `ENOMEM` when memory is short. May sleep.

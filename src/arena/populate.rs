@@ -48,7 +48,7 @@ impl Arena {
         // As a rule an arena is mapped once, and as a whole.
         let base = self.base.load(Relaxed);
         let address = base.wrapping_add((pages.start as usize) << PAGE_SHIFT);
-        let area = caller.area_at(&self.space, address);
+        let area = caller.area_at(&self.address_space, address);
         if let Some(area) = area.filter(|area| area.base() == base) {
             if pages.end <= area.pages().end {
                 return self.populate_part(&area, pages);
@@ -56,7 +56,7 @@ impl Arena {
         }
         // Else in every area that has some of it.
         let mut address = 0;
-        while let Some(area) = caller.area_from(&self.space, address) {
+        while let Some(area) = caller.area_from(&self.address_space, address) {
             let has = area.pages();
             let part = pages.start.max(has.start)..pages.end.min(has.end);
             if !part.is_empty() {
@@ -72,8 +72,8 @@ impl Arena {
         let mut next = part.start;
         while next < part.end && !task::fatal_signal() {
             // Until the pages are mapped: what is found stays.
-            let held = self.space.hold();
-            let mut found = held.find();
+            let guard = self.address_space.invalidate_lock_shared();
+            let mut found = guard.find();
             if self.live_pages(next, next..part.end, &mut found).is_none() {
                 break;
             }

@@ -99,8 +99,8 @@ impl Arena {
             return 0;
         }
         if patience == Patience::Wait {
-            self.space.settle();
-        } else if !self.space.is_settled() {
+            self.address_space.invalidate_barrier();
+        } else if !self.address_space.try_invalidate_barrier() {
             let mut state = self.state.lock();
             for piece in pieces.into_iter().flatten() {
                 state.engine.reattach(piece);
@@ -149,14 +149,14 @@ impl Arena {
             // Those of one run come from its end.
             if piece.page() + piece.pages() != first {
                 if pages > 0 {
-                    self.space.unmap(first, pages);
+                    self.address_space.unmap(first, pages);
                 }
                 pages = 0;
             }
             first = piece.page();
             pages += piece.pages();
         }
-        self.space.unmap(first, pages);
+        self.address_space.unmap(first, pages);
     }
 }
 

@@ -7,8 +7,8 @@
 //! In the order in which they are taken:
 //!
 //! 1. `mmap_lock` or a VMA's lock, of the kernel, around a page fault;
-//! 2. an arena's `space`: shared by a fault, from its lookup until the page is mapped; exclusively
-//!    for a moment, after pages were put out of reach and before they are unmapped;
+//! 2. an arena's `address_space`: shared by a fault, from its lookup until the page is mapped;
+//!    exclusively for a moment, after pages were put out of reach and before they are unmapped;
 //! 3. the registry's mutex, around the list of arenas;
 //! 4. an arena's `state`, a spin lock: its engine and what goes with it.
 //!

@@ -33,7 +33,7 @@ static struct vfsmount *freelist_mount;
 static int freelist_mount_count;
 
 /* An inode for one arena; NULL when memory is short. */
-struct inode *freelist_space_new(void)
+struct inode *freelist_address_space_new(void)
 {
 	struct inode *inode;
 
@@ -46,13 +46,13 @@ struct inode *freelist_space_new(void)
 	return NULL;
 }
 
-void freelist_space_free(struct inode *inode)
+void freelist_address_space_free(struct inode *inode)
 {
 	iput(inode);
 	simple_release_fs(&freelist_mount, &freelist_mount_count);
 }
 
-bool freelist_space_is_settled(struct inode *inode)
+bool freelist_try_invalidate_barrier(struct inode *inode)
 {
 	if (!down_write_trylock(&inode->i_mapping->invalidate_lock))
 		return false;

@@ -35,8 +35,8 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
     let first = index / AROUND * AROUND;
     let window = first.max(here.start)..(first + AROUND).min(here.end);
     // Until the pages are mapped: what is found stays.
-    let held = arena.space().hold();
-    let mut found = held.find();
+    let guard = arena.address_space().invalidate_lock_shared();
+    let mut found = guard.find();
     let Some(first) = arena.live_pages(index, window, &mut found) else {
         // SAFETY: May be called at any time.
         return unsafe { raw::freelist_fault_sigbus() };
@@ -47,7 +47,7 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
         // SAFETY: May be called at any time.
         return unsafe { raw::freelist_fault_sigbus() };
     };
-    // SAFETY: The fault is the caller's, and what was found is there as the space is held.
+    // SAFETY: The fault is the caller's, and what was found is there as the guard lives.
     let result = unsafe { raw::freelist_fault_insert(fault.cast(), *page) };
     // What cannot be mapped now, or is already, is left to its own fault.
     let _ = area.insert(&found, first, at + 1..count);

@@ -53,7 +53,7 @@ impl OpenFile {
             registry: registry.clone(),
         });
         // SAFETY: By the caller's promise. A file outlives what is behind it only as far as `close`.
-        unsafe { this.arena.space().attach(file) };
+        unsafe { this.arena.address_space().attach(file) };
         // SAFETY: By the caller's promise.
         unsafe { (*file).private_data = this.into_foreign().cast() };
         Ok(())

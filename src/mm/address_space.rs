@@ -5,10 +5,11 @@
 //! It is an inode of its own, in a file system that nobody sees, so that unmapping meets the mappings
 //! of this arena and no others, whichever device node they were made through.
 //!
-//! A page that leaves must not come back through a fault in flight. So a fault holds the space
-//! ([`Space::hold`]) from its lookup until the page table entry is set, and whoever takes a page away
-//! makes it unfindable first, then waits for the faults that may have found it ([`Space::settle`]),
-//! then removes the entries ([`Space::unmap`]).
+//! A page that leaves must not come back through a fault in flight. So a fault holds the lock
+//! shared ([`AddressSpace::invalidate_lock_shared`]) from its lookup until the page table entry is
+//! set, and whoever takes a page away makes it unfindable first, then waits for the faults that may
+//! have found it ([`AddressSpace::invalidate_barrier`]), then removes the entries
+//! ([`AddressSpace::unmap`]).
 
 use crate::{
     engine::BATCH,
@@ -30,41 +31,43 @@ use kernel::{
 /// # Invariants
 ///
 /// `0` is an inode that was made for this object and is put when it is dropped.
-pub(crate) struct Space(NonNull<raw::inode>);
+pub(crate) struct AddressSpace(NonNull<raw::inode>);
 
 // SAFETY: An inode belongs to no thread.
-unsafe impl Send for Space {}
-// SAFETY: What is done through a shared `Space` is done under the inode's own locks.
-unsafe impl Sync for Space {}
+unsafe impl Send for AddressSpace {}
+// SAFETY: What is done through a shared `AddressSpace` is done under the inode's own locks.
+unsafe impl Sync for AddressSpace {}
 
-/// Pages may be found as long as this lives: what is found stays.
-pub(crate) struct Held<'a>(&'a Space);
+/// The lock, taken shared: pages may be found as long as this lives, and what is found stays.
+pub(crate) struct InvalidateGuard<'a> {
+    address_space: &'a AddressSpace,
+}
 
 /// Pages that were found to be mapped, at most a batch. Without references: they stay as long as
-/// the space is held.
+/// the guard lives.
 ///
 /// # Invariants
 ///
 /// The first `len` of `pages` have been written.
-pub(crate) struct Found<'a> {
+pub(crate) struct PageBatch<'a> {
     pages: [MaybeUninit<*mut raw::page>; BATCH as usize],
     len: usize,
-    held: PhantomData<&'a Held<'a>>,
+    guard: PhantomData<&'a InvalidateGuard<'a>>,
 }
 
-impl Held<'_> {
+impl InvalidateGuard<'_> {
     /// Nothing found yet.
-    pub(crate) fn find(&self) -> Found<'_> {
+    pub(crate) fn find(&self) -> PageBatch<'_> {
         // INVARIANT: None has been written.
-        Found {
+        PageBatch {
             pages: [const { MaybeUninit::uninit() }; BATCH as usize],
             len: 0,
-            held: PhantomData,
+            guard: PhantomData,
         }
     }
 }
 
-impl Found<'_> {
+impl PageBatch<'_> {
     /// Adds a page of the arena that can be found now, as long as there is room.
     pub(crate) fn push(&mut self, page: &Page) {
         if let Some(place) = self.pages.get_mut(self.len) {
@@ -82,23 +85,23 @@ impl Found<'_> {
     }
 }
 
-impl Space {
-    /// A space that is mapped nowhere. `ENOMEM` when memory is short.
+impl AddressSpace {
+    /// An address space that is mapped nowhere. `ENOMEM` when memory is short.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: May be called where sleeping is allowed.
-        let inode = unsafe { raw::freelist_space_new() };
+        let inode = unsafe { raw::freelist_address_space_new() };
         // INVARIANT: It was just made.
         NonNull::new(inode).map(Self).ok_or(ENOMEM)
     }
 
-    /// Makes all mappings of a file mappings of this space.
+    /// Makes all mappings of a file mappings of this address space.
     ///
     /// # Safety
     ///
-    /// `file` is being opened: nobody else sees it. The space outlives it.
+    /// `file` is being opened: nobody else sees it. The address space outlives it.
     pub(crate) unsafe fn attach(&self, file: *mut bindings::file) {
         // SAFETY: By the invariant and by the caller's promise both are there.
-        unsafe { raw::freelist_space_attach(self.0.as_ptr(), file.cast()) };
+        unsafe { raw::freelist_address_space_attach(self.0.as_ptr(), file.cast()) };
     }
 
     pub(crate) fn as_ptr(&self) -> *mut raw::inode {
@@ -106,41 +109,44 @@ impl Space {
     }
 
     /// Begins a lookup whose page is to be mapped. May sleep.
-    pub(crate) fn hold(&self) -> Held<'_> {
-        // SAFETY: By the invariant the inode is there. `Held` releases what is taken here.
-        unsafe { raw::freelist_space_hold(self.0.as_ptr()) };
-        Held(self)
+    pub(crate) fn invalidate_lock_shared(&self) -> InvalidateGuard<'_> {
+        // SAFETY: By the invariant the inode is there. `InvalidateGuard` releases what is taken
+        // here.
+        unsafe { raw::freelist_invalidate_lock_shared(self.0.as_ptr()) };
+        InvalidateGuard {
+            address_space: self,
+        }
     }
 
     /// Waits until all lookups that have begun are over. May sleep.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn invalidate_barrier(&self) {
         // SAFETY: By the invariant the inode is there.
-        unsafe { raw::freelist_space_settle(self.0.as_ptr()) };
+        unsafe { raw::freelist_invalidate_barrier(self.0.as_ptr()) };
     }
 
     /// Says whether no lookup is going on, without waiting for one.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub(crate) fn try_invalidate_barrier(&self) -> bool {
         // SAFETY: By the invariant the inode is there.
-        unsafe { raw::freelist_space_is_settled(self.0.as_ptr()) }
+        unsafe { raw::freelist_try_invalidate_barrier(self.0.as_ptr()) }
     }
 
     /// Removes the mappings of `pages` pages from page number `first` on. May sleep.
     pub(crate) fn unmap(&self, first: u32, pages: u32) {
         // SAFETY: By the invariant the inode is there.
-        unsafe { raw::freelist_space_unmap(self.0.as_ptr(), first.into(), pages.into()) };
+        unsafe { raw::freelist_address_space_unmap(self.0.as_ptr(), first.into(), pages.into()) };
     }
 }
 
-impl Drop for Space {
+impl Drop for AddressSpace {
     fn drop(&mut self) {
         // SAFETY: By the invariant the inode is ours, and nobody has it after this.
-        unsafe { raw::freelist_space_free(self.0.as_ptr()) };
+        unsafe { raw::freelist_address_space_free(self.0.as_ptr()) };
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for InvalidateGuard<'_> {
     fn drop(&mut self) {
         // SAFETY: It was taken when this was made, by the same thread.
-        unsafe { raw::freelist_space_release(self.0 .0.as_ptr()) };
+        unsafe { raw::freelist_invalidate_unlock_shared(self.address_space.0.as_ptr()) };
     }
 }

@@ -5,8 +5,8 @@
 use crate::{
     ffi::raw,
     mm::address_space::{
-        Found,
-        Space, //
+        AddressSpace, //
+        PageBatch,
     },
 };
 use core::{
@@ -37,18 +37,24 @@ impl Caller {
         NonNull::new(mm).map(Self)
     }
 
-    /// The area at `address`, if it maps `space` and can be used.
-    pub(crate) fn area_at(&self, space: &Space, address: usize) -> Option<Area<'_>> {
+    /// The area at `address`, if it maps `address_space` and can be used.
+    pub(crate) fn area_at(&self, address_space: &AddressSpace, address: usize) -> Option<Area<'_>> {
         // SAFETY: By the invariants of both, the address space is locked and the inode there.
-        let vma = unsafe { raw::freelist_area_at(self.0.as_ptr(), space.as_ptr(), address) };
+        let vma =
+            unsafe { raw::freelist_area_at(self.0.as_ptr(), address_space.as_ptr(), address) };
         self.area(vma)
     }
 
-    /// The first area that ends behind `address`, maps `space` and can be used. Ends early for a
-    /// caller that is being killed.
-    pub(crate) fn area_from(&self, space: &Space, address: usize) -> Option<Area<'_>> {
+    /// The first area that ends behind `address`, maps `address_space` and can be used. Ends early
+    /// for a caller that is being killed.
+    pub(crate) fn area_from(
+        &self,
+        address_space: &AddressSpace,
+        address: usize,
+    ) -> Option<Area<'_>> {
         // SAFETY: By the invariants of both, the address space is locked and the inode there.
-        let vma = unsafe { raw::freelist_area_from(self.0.as_ptr(), space.as_ptr(), address) };
+        let vma =
+            unsafe { raw::freelist_area_from(self.0.as_ptr(), address_space.as_ptr(), address) };
         self.area(vma)
     }
 
@@ -125,7 +131,7 @@ impl<'a> Area<'a> {
     /// `EFAULT` when they are not all within the area. May sleep.
     pub(crate) fn insert(
         &self,
-        found: &Found<'_>,
+        found: &PageBatch<'_>,
         first: u64,
         range: Range<usize>,
     ) -> (usize, Result) {
@@ -138,7 +144,7 @@ impl<'a> Area<'a> {
         let mut left = count;
         // SAFETY: By the invariant the area is there and locked, and may have pages that it takes
         // references of its own to; where they do not lie in it the function refuses them. What
-        // was found is there, as the space is held.
+        // was found is there, as the guard lives.
         let errno = unsafe {
             raw::freelist_area_insert(
                 self.0.as_ptr().cast(),
