@@ -12,8 +12,8 @@ use crate::{
         task, //
     },
     mm::vma::{
-        Area,
-        Caller, //
+        MmapReadGuard,
+        Vma, //
     },
 };
 use core::ops::Range;
@@ -35,40 +35,40 @@ impl Arena {
     /// Maps live blocks, given by where they begin and end, into the caller's address space. May
     /// sleep.
     pub(super) fn populate(&self, blocks: impl IntoIterator<Item = Range<u64>>) {
-        let Some(caller) = Caller::lock() else {
+        let Some(mmap) = MmapReadGuard::lock() else {
             return;
         };
         for block in blocks {
             let pages = block.start >> PAGE_SHIFT..block.end.div_ceil(1 << PAGE_SHIFT);
-            self.populate_block(&caller, pages);
+            self.populate_block(&mmap, pages);
         }
     }
 
-    fn populate_block(&self, caller: &Caller, pages: Range<u64>) {
+    fn populate_block(&self, mmap: &MmapReadGuard, pages: Range<u64>) {
         // As a rule an arena is mapped once, and as a whole.
         let base = self.base.load(Relaxed);
         let address = base.wrapping_add((pages.start as usize) << PAGE_SHIFT);
-        let area = caller.area_at(&self.address_space, address);
-        if let Some(area) = area.filter(|area| area.base() == base) {
-            if pages.end <= area.pages().end {
-                return self.populate_part(&area, pages);
+        let vma = mmap.vma_at(&self.address_space, address);
+        if let Some(vma) = vma.filter(|vma| vma.base() == base) {
+            if pages.end <= vma.pages().end {
+                return self.populate_part(&vma, pages);
             }
         }
         // Else in every area that has some of it.
         let mut address = 0;
-        while let Some(area) = caller.area_from(&self.address_space, address) {
-            let has = area.pages();
+        while let Some(vma) = mmap.vma_from(&self.address_space, address) {
+            let has = vma.pages();
             let part = pages.start.max(has.start)..pages.end.min(has.end);
             if !part.is_empty() {
-                self.mapped_at(area.base());
-                self.populate_part(&area, part);
+                self.mapped_at(vma.base());
+                self.populate_part(&vma, part);
             }
-            address = area.end();
+            address = vma.end();
         }
     }
 
     /// Maps what is live of some pages of an area.
-    fn populate_part(&self, area: &Area<'_>, part: Range<u64>) {
+    fn populate_part(&self, vma: &Vma<'_>, part: Range<u64>) {
         let mut next = part.start;
         while next < part.end && !task::fatal_signal() {
             // Until the pages are mapped: what is found stays.
@@ -81,17 +81,17 @@ impl Arena {
             let count = found.pages().len();
             // To ask costs something for each page, to insert in vain does not.
             let mut at = if count < FEW {
-                area.mapped(next, count)
+                vma.mapped(next, count)
             } else {
                 0
             };
             while at < count {
-                match area.insert(&found, next, at..count) {
+                match vma.insert(&found, next, at..count) {
                     (_, Ok(())) => break,
                     // One is mapped already: as a rule some that follow are, too.
                     (mapped, Err(error)) if error == EBUSY => {
                         at += mapped;
-                        at += area.mapped(next + at as u64, count - at);
+                        at += vma.mapped(next + at as u64, count - at);
                     }
                     _ => return,
                 }

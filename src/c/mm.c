@@ -50,35 +50,35 @@ bool freelist_page_is_sole(struct page *page)
  * The caller's address space, locked for reading; NULL when it has none or is
  * being killed.
  */
-struct mm_struct *freelist_mm_lock(void)
+struct mm_struct *freelist_mmap_read_lock(void)
 {
 	struct mm_struct *mm = current->mm;
 
 	return mm && !mmap_read_lock_killable(mm) ? mm : NULL;
 }
 
-static bool freelist_area_maps(struct vm_area_struct *vma, struct inode *inode)
+static bool freelist_vma_maps(struct vm_area_struct *vma, struct inode *inode)
 {
 	return vma->vm_file && vma->vm_file->f_mapping == inode->i_mapping &&
 	       vma_is_accessible(vma);
 }
 
 /* The area at @address, if it maps @inode and is not PROT_NONE. */
-struct vm_area_struct *freelist_area_at(struct mm_struct *mm, struct inode *inode,
-					unsigned long address)
+struct vm_area_struct *freelist_vma_at(struct mm_struct *mm, struct inode *inode,
+				       unsigned long address)
 {
 	struct vm_area_struct *vma = vma_lookup(mm, address);
 
-	return vma && freelist_area_maps(vma, inode) ? vma : NULL;
+	return vma && freelist_vma_maps(vma, inode) ? vma : NULL;
 }
 
 /* The first such area that ends behind @address. */
-struct vm_area_struct *freelist_area_from(struct mm_struct *mm, struct inode *inode,
-					  unsigned long address)
+struct vm_area_struct *freelist_vma_from(struct mm_struct *mm, struct inode *inode,
+					 unsigned long address)
 {
 	struct vm_area_struct *vma;
 
-	while ((vma = find_vma(mm, address)) && !freelist_area_maps(vma, inode)) {
+	while ((vma = find_vma(mm, address)) && !freelist_vma_maps(vma, inode)) {
 		if (fatal_signal_pending(current))
 			return NULL;
 		address = vma->vm_end;
@@ -99,8 +99,8 @@ static int freelist_count_mapped(pte_t *pte, unsigned long address, void *count)
  * How many page table entries are in use from @address on, up to one that is
  * not, of @pages, all of them in @vma. To ask is cheaper than to insert in vain.
  */
-unsigned long freelist_area_mapped(struct vm_area_struct *vma, unsigned long address,
-				   unsigned long pages)
+unsigned long freelist_vma_mapped(struct vm_area_struct *vma, unsigned long address,
+				  unsigned long pages)
 {
 	unsigned long count = 0;
 

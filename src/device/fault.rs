@@ -8,7 +8,7 @@ use crate::{
         race_point::Window,
         raw, //
     },
-    mm::vma::Area, //
+    mm::vma::Vma, //
 };
 use kernel::bindings;
 
@@ -26,12 +26,12 @@ const AROUND: u64 = 16;
 pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
     // SAFETY: The kernel gives a fault of an area that `mmap::map` has set up and that is locked; it holds
     // a reference to the file.
-    let (arena, area, index) = unsafe {
+    let (arena, vma, index) = unsafe {
         let known = &(*fault).__bindgen_anon_1;
         let arena = OpenFile::of((*known.vma).vm_file);
-        (arena, Area::from_raw(known.vma), known.pgoff as u64)
+        (arena, Vma::from_raw(known.vma), known.pgoff as u64)
     };
-    let here = area.pages();
+    let here = vma.pages();
     let first = index / AROUND * AROUND;
     let window = first.max(here.start)..(first + AROUND).min(here.end);
     // Until the pages are mapped: what is found stays.
@@ -50,8 +50,8 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
     // SAFETY: The fault is the caller's, and what was found is there as the guard lives.
     let result = unsafe { raw::freelist_fault_insert(fault.cast(), *page) };
     // What cannot be mapped now, or is already, is left to its own fault.
-    let _ = area.insert(&found, first, at + 1..count);
-    let _ = area.insert(&found, first, 0..at);
+    let _ = vma.insert(&found, first, at + 1..count);
+    let _ = vma.insert(&found, first, 0..at);
     result
 }
 

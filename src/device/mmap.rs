@@ -29,7 +29,7 @@ use kernel::{
 /// `EINVAL` when it is private, executable, or ends beyond the arena.
 pub(crate) fn map(arena: &Arena, vma: &VmaNew) -> Result {
     // SAFETY: The area is there for as long as `vma` is.
-    if !unsafe { raw::freelist_area_is_shared(vma.as_ptr().cast()) } {
+    if !unsafe { raw::freelist_vma_is_shared(vma.as_ptr().cast()) } {
         return Err(EINVAL);
     }
     let pages = ((vma.end() - vma.start()) >> PAGE_SHIFT) as u64;

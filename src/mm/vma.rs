@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The areas of an address space where an arena is mapped, and the pages in their page tables.
+//! The areas of an address space (VMAs) where an arena is mapped, and the pages in their page
+//! tables.
 
 use crate::{
     ffi::raw,
     mm::address_space::{
-        AddressSpace, //
-        PageBatch,
+        AddressSpace,
+        PageBatch, //
     },
 };
 use core::{
@@ -26,49 +27,44 @@ use kernel::{
 /// # Invariants
 ///
 /// `0` is the address space of the thread that made this, which holds its lock for reading.
-pub(crate) struct Caller(NonNull<raw::mm_struct>);
+pub(crate) struct MmapReadGuard(NonNull<raw::mm_struct>);
 
-impl Caller {
+impl MmapReadGuard {
     /// Locks it. `None` when there is none, or the caller is being killed. May sleep.
     pub(crate) fn lock() -> Option<Self> {
         // SAFETY: May be called in the context of a task.
-        let mm = unsafe { raw::freelist_mm_lock() };
+        let mm = unsafe { raw::freelist_mmap_read_lock() };
         // INVARIANT: It was just locked.
         NonNull::new(mm).map(Self)
     }
 
     /// The area at `address`, if it maps `address_space` and can be used.
-    pub(crate) fn area_at(&self, address_space: &AddressSpace, address: usize) -> Option<Area<'_>> {
+    pub(crate) fn vma_at(&self, address_space: &AddressSpace, address: usize) -> Option<Vma<'_>> {
         // SAFETY: By the invariants of both, the address space is locked and the inode there.
-        let vma =
-            unsafe { raw::freelist_area_at(self.0.as_ptr(), address_space.as_ptr(), address) };
-        self.area(vma)
+        let vma = unsafe { raw::freelist_vma_at(self.0.as_ptr(), address_space.as_ptr(), address) };
+        self.wrap(vma)
     }
 
     /// The first area that ends behind `address`, maps `address_space` and can be used. Ends early
     /// for a caller that is being killed.
-    pub(crate) fn area_from(
-        &self,
-        address_space: &AddressSpace,
-        address: usize,
-    ) -> Option<Area<'_>> {
+    pub(crate) fn vma_from(&self, address_space: &AddressSpace, address: usize) -> Option<Vma<'_>> {
         // SAFETY: By the invariants of both, the address space is locked and the inode there.
         let vma =
-            unsafe { raw::freelist_area_from(self.0.as_ptr(), address_space.as_ptr(), address) };
-        self.area(vma)
+            unsafe { raw::freelist_vma_from(self.0.as_ptr(), address_space.as_ptr(), address) };
+        self.wrap(vma)
     }
 
-    fn area(&self, vma: *mut raw::vm_area_struct) -> Option<Area<'_>> {
+    fn wrap(&self, vma: *mut raw::vm_area_struct) -> Option<Vma<'_>> {
         // SAFETY: It is null, or an area of an address space that is locked as long as `self`
         // lives; it maps the inode of an arena, as only `mmap::map` lets one do.
-        (!vma.is_null()).then(|| unsafe { Area::from_raw(vma.cast()) })
+        (!vma.is_null()).then(|| unsafe { Vma::from_raw(vma.cast()) })
     }
 }
 
-impl Drop for Caller {
+impl Drop for MmapReadGuard {
     fn drop(&mut self) {
         // SAFETY: By the invariant this thread has locked it.
-        unsafe { raw::freelist_mm_unlock(self.0.as_ptr()) };
+        unsafe { raw::freelist_mmap_read_unlock(self.0.as_ptr()) };
     }
 }
 
@@ -77,9 +73,9 @@ impl Drop for Caller {
 /// # Invariants
 ///
 /// `mmap::map` has set it up, and it stays as it is for as long as this lives.
-pub(crate) struct Area<'a>(&'a VmaRef);
+pub(crate) struct Vma<'a>(&'a VmaRef);
 
-impl<'a> Area<'a> {
+impl<'a> Vma<'a> {
     /// An area of the kernel.
     ///
     /// # Safety
@@ -118,7 +114,7 @@ impl<'a> Area<'a> {
             return 0;
         }
         // SAFETY: By the invariant the area is there and locked; the entries lie in it.
-        unsafe { raw::freelist_area_mapped(self.0.as_ptr().cast(), self.address_of(first), count) }
+        unsafe { raw::freelist_vma_mapped(self.0.as_ptr().cast(), self.address_of(first), count) }
     }
 
     fn address_of(&self, page: u64) -> usize {
@@ -146,7 +142,7 @@ impl<'a> Area<'a> {
         // references of its own to; where they do not lie in it the function refuses them. What
         // was found is there, as the guard lives.
         let errno = unsafe {
-            raw::freelist_area_insert(
+            raw::freelist_vma_insert(
                 self.0.as_ptr().cast(),
                 self.address_of(first),
                 pages.as_ptr().cast_mut(),

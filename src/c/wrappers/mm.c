@@ -36,13 +36,13 @@ void freelist_pages_put(struct page **pages, unsigned int number)
 	release_pages(pages, number);
 }
 
-void freelist_mm_unlock(struct mm_struct *mm)
+void freelist_mmap_read_unlock(struct mm_struct *mm)
 {
 	mmap_read_unlock(mm);
 }
 
-int freelist_area_insert(struct vm_area_struct *vma, unsigned long address, struct page **pages,
-			 unsigned long *left)
+int freelist_vma_insert(struct vm_area_struct *vma, unsigned long address, struct page **pages,
+			unsigned long *left)
 {
 	return vm_insert_pages(vma, address, pages, left);
 }
@@ -66,9 +66,9 @@ void freelist_page_read(struct page *page, unsigned long at, void *to, unsigned 
  * Also of a file that is open for reading only, where it has this flag alone.
  * The kernel crate's constant has another flag's value in 7.2.
  */
-bool freelist_area_is_shared(const struct vm_area_struct *area)
+bool freelist_vma_is_shared(const struct vm_area_struct *vma)
 {
-	return area->vm_flags & VM_MAYSHARE;
+	return vma->vm_flags & VM_MAYSHARE;
 }
 
 /* Maps @page where the fault was, writable at once if it was a write. */
