@@ -119,7 +119,7 @@ impl Arena {
             drop(state);
             match result {
                 Err(Refusal::Need(metadata)) => {
-                    self.account.charge(|| make(metadata, kit))?;
+                    self.memcg.charge(|| make(metadata, kit))?;
                 }
                 // Free memory keeps address space apart: without it, all of that merges.
                 Err(Refusal::NoSpace) if request.grow && !request.modest && !trimmed => {

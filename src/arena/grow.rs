@@ -174,7 +174,7 @@ impl Arena {
                 break;
             }
             result = self
-                .account
+                .memcg
                 .charge(|| Adjacent::some_of(want, &mut highest))
                 .and_then(|mut pages| self.put(blocks, kit, &mut pages, &mut promise));
         }
@@ -191,7 +191,7 @@ impl Arena {
     ) -> Result {
         let pages = pending.missing();
         let result = self
-            .account
+            .memcg
             .charge(|| Adjacent::new(pages))
             .and_then(|mut pages| self.put(from_mut(pending), kit, &mut pages, &mut promise));
         self.forget(promise);
@@ -222,7 +222,7 @@ impl Arena {
             promise.bytes -= came;
             drop(state);
             if let Err(metadata) = result {
-                self.account.charge(|| make(metadata, kit))?;
+                self.memcg.charge(|| make(metadata, kit))?;
             }
             task::resched();
         }

@@ -43,7 +43,7 @@ use crate::{
             KernelChunk,
             KernelPart, //
         },
-        memcg::Account, //
+        memcg::Memcg, //
     }, //
 };
 use counters::{
@@ -78,7 +78,7 @@ pub(crate) struct Arena {
     shared_limit: Arc<Limit>,
     owner: Owner,
     /// The owner's.
-    account: Account,
+    memcg: Memcg,
     address_space: AddressSpace,
     poll: PollQueue,
     /// Where page number 0 was mapped last, in whatever process.
@@ -103,7 +103,7 @@ impl Arena {
                 default_limit: limit,
                 shared_limit,
                 owner: Owner::of_caller(),
-                account: Account::of_caller(),
+                memcg: Memcg::of_caller(),
                 address_space,
                 poll,
                 base: Atomic::new(0),

@@ -265,7 +265,7 @@ impl Arena {
                 }
                 Err((request, task, len)) => {
                     who = (request, task);
-                    spare = Some(self.account.charge(|| table(len))?);
+                    spare = Some(self.memcg.charge(|| table(len))?);
                 }
             }
         }

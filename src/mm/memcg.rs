@@ -12,14 +12,14 @@ use crate::ffi::raw;
 /// # Invariants
 ///
 /// `0` is null, where there are no memory cgroups, or one on which this object holds a reference.
-pub(crate) struct Account(*mut raw::mem_cgroup);
+pub(crate) struct Memcg(*mut raw::mem_cgroup);
 
 // SAFETY: A reference to a cgroup belongs to no thread.
-unsafe impl Send for Account {}
+unsafe impl Send for Memcg {}
 // SAFETY: A cgroup can be charged by any number of threads.
-unsafe impl Sync for Account {}
+unsafe impl Sync for Memcg {}
 
-impl Account {
+impl Memcg {
     /// The memory cgroup of the caller.
     pub(crate) fn of_caller() -> Self {
         // SAFETY: Called in the context of a task.
@@ -38,7 +38,7 @@ impl Account {
     }
 }
 
-impl Drop for Account {
+impl Drop for Memcg {
     fn drop(&mut self) {
         // SAFETY: By the invariant the reference is ours to give back, or there is none.
         unsafe { raw::freelist_memcg_put(self.0) };
