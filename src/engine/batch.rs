@@ -127,7 +127,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             debug_assert!(more.is_none());
             count += 1;
         }
-        self.accounts[class.index()].frees += count as u64;
+        self.class_stats[class.index()].frees += count as u64;
         self.claimed -= (count as u64) << shift;
         count
     }

@@ -132,7 +132,7 @@ impl Class {
 ///
 /// [`Engine::class`]: super::Engine::class
 #[derive(Clone, Copy, Default)]
-pub(super) struct Account {
+pub(super) struct ClassStats {
     /// Blocks that became live so far.
     pub(super) allocs: u64,
     /// Blocks that were freed so far.

@@ -80,10 +80,10 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             },
             None => return Err(self.why_not(page)),
         };
-        let account = &mut self.accounts[class.index()];
-        account.frees += 1;
+        let stats = &mut self.class_stats[class.index()];
+        stats.frees += 1;
         if !class.is_part() {
-            account.live_pages -= u64::from(class.pages());
+            stats.live_pages -= u64::from(class.pages());
         }
         Ok((offset - header_bytes(headed), class, headed))
     }

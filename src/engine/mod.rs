@@ -80,7 +80,7 @@ pub use reclaim::Leaving;
 pub use tree::Tree;
 pub use wait_queue::{Seat, Ticket, Waiters};
 
-use class::{Account, Class, Shape};
+use class::{Class, ClassStats, Shape};
 use core::ops::Range;
 use directory::{Directory, Head, CHUNK_ORDER};
 use lists::Lists;
@@ -257,7 +257,7 @@ pub struct Engine<M: Backend, const PAGE_KIB: usize> {
     /// The most that this has been when a block became live.
     peak_bytes: u64,
     requested_bytes: u64,
-    accounts: [Account; class::COUNT],
+    class_stats: [ClassStats; class::COUNT],
 }
 
 impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
@@ -284,7 +284,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             claimed: 0,
             peak_bytes: 0,
             requested_bytes: 0,
-            accounts: [Account::default(); class::COUNT],
+            class_stats: [ClassStats::default(); class::COUNT],
         }
     }
 
@@ -418,7 +418,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Counts a request that slept.
     pub fn count_wait(&mut self, request: &Request) {
         if let Ok(class) = Class::of(request, Self::PAGE_SHIFT) {
-            self.accounts[class.index()].waits += 1;
+            self.class_stats[class.index()].waits += 1;
         }
     }
 
@@ -526,7 +526,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let class = pending.class;
         self.count_allocs(class, 1, pending.requested);
         if pending.had < class.pages() {
-            self.accounts[class.index()].grows += 1;
+            self.class_stats[class.index()].grows += 1;
         }
         self.enliven(pending.start, class, pending.headed);
     }
@@ -534,10 +534,10 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Counts blocks that become live.
     #[inline(always)]
     fn count_allocs(&mut self, class: Class, count: u64, requested: u64) {
-        let account = &mut self.accounts[class.index()];
-        account.allocs += count;
+        let stats = &mut self.class_stats[class.index()];
+        stats.allocs += count;
         if !class.is_part() {
-            account.live_pages += count * u64::from(class.pages());
+            stats.live_pages += count * u64::from(class.pages());
         }
         self.requested_bytes += requested;
         self.peak_bytes = self.peak_bytes.max(self.claimed);
@@ -664,12 +664,12 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             requested_bytes: self.requested_bytes,
             ..Counters::default()
         };
-        for (index, account) in self.accounts.iter().enumerate() {
-            counters.allocs += account.allocs;
-            counters.frees += account.frees;
-            counters.grows += account.grows;
-            counters.splits += account.splits;
-            counters.merges += account.merges;
+        for (index, stats) in self.class_stats.iter().enumerate() {
+            counters.allocs += stats.allocs;
+            counters.frees += stats.frees;
+            counters.grows += stats.grows;
+            counters.splits += stats.splits;
+            counters.merges += stats.merges;
             let (live, free) = self.bytes_of(index);
             counters.live_bytes += live;
             counters.free_bytes += free;
@@ -682,19 +682,19 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
 
     /// Bytes of the blocks of the size class `index` that are live, and of those that are free.
     fn bytes_of(&self, index: usize) -> (u64, u64) {
-        let account = &self.accounts[index];
+        let stats = &self.class_stats[index];
         let shift = MIN_SHIFT + index as u32;
         let quick: u64 = self
             .quick_blocks(index)
             .map(|(_, class)| class.block_bytes())
             .sum();
         if shift < Self::PAGE_SHIFT {
-            let live = account.allocs - account.frees;
-            (live << shift, (account.listed << shift) + quick)
+            let live = stats.allocs - stats.frees;
+            (live << shift, (stats.listed << shift) + quick)
         } else {
             let bytes = |pages| pages << Self::PAGE_SHIFT;
-            let listed = bytes(account.listed_pages);
-            (bytes(account.live_pages), listed + quick)
+            let listed = bytes(stats.listed_pages);
+            (bytes(stats.live_pages), listed + quick)
         }
     }
 
@@ -705,9 +705,9 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             return ClassCounters::default();
         }
         let index = (shift - MIN_SHIFT) as usize;
-        let account = &self.accounts[index];
+        let stats = &self.class_stats[index];
         let (live_bytes, free_bytes) = self.bytes_of(index);
-        let free = account.listed + self.quick_blocks(index).count() as u64;
+        let free = stats.listed + self.quick_blocks(index).count() as u64;
         let largest = if shift < Self::PAGE_SHIFT {
             u64::from(free > 0) << shift
         } else {
@@ -716,13 +716,13 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             u64::from(run.max(quick)) << Self::PAGE_SHIFT
         };
         ClassCounters {
-            live: account.allocs - account.frees,
+            live: stats.allocs - stats.frees,
             free,
             held: live_bytes + free_bytes,
-            splits: account.splits,
-            merges: account.merges,
-            grows: account.grows,
-            waits: account.waits,
+            splits: stats.splits,
+            merges: stats.merges,
+            grows: stats.grows,
+            waits: stats.waits,
             largest,
         }
     }

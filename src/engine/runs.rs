@@ -3,7 +3,7 @@
 //! Runs of pages: finding one, halving it, joining halves.
 
 use super::backend::{Backend, Kit};
-use super::class::{ceil_log2, Account};
+use super::class::{ceil_log2, ClassStats};
 use super::directory::{Directory, Head, Links};
 use super::lists::{Kind, PIECE_ORDER};
 use super::{Engine, Refusal, Request, MIN_SHIFT};
@@ -145,7 +145,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             return false;
         }
         let in_pieces: u64 = (PIECE_ORDER..=order)
-            .map(|order| self.account_of(order).listed_pages)
+            .map(|order| self.class_stats_of(order).listed_pages)
             .sum();
         in_pieces >= pages.into()
     }
@@ -229,7 +229,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             let right = slot.backed.saturating_sub(half);
             slot.backed -= right;
             if right > 0 {
-                self.account_of_mut(slot.order + 1).splits += 1;
+                self.class_stats_of_mut(slot.order + 1).splits += 1;
             }
             self.insert_slot(Slot::new(page + half, slot.order, right));
         }
@@ -287,7 +287,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             let buddy = joined.buddy();
             let beside = self.remove_view(buddy, joined.order);
             if beside > 0 && joined.backed > 0 {
-                self.account_of_mut(joined.order + 1).merges += 1;
+                self.class_stats_of_mut(joined.order + 1).merges += 1;
             }
             joined = Slot::new(
                 joined.page.min(buddy),
@@ -335,7 +335,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         self.lists.push(&mut self.directory, kind, run.page);
         if run.backed > 0 {
             self.run_pages += run.backed;
-            let class = self.account_of_mut(run.order);
+            let class = self.class_stats_of_mut(run.order);
             class.listed += 1;
             class.listed_pages += u64::from(run.backed);
         }
@@ -347,7 +347,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         self.directory.take_head(run.page, run.order);
         if run.backed > 0 {
             self.run_pages -= run.backed;
-            let class = self.account_of_mut(run.order);
+            let class = self.class_stats_of_mut(run.order);
             class.listed -= 1;
             class.listed_pages -= u64::from(run.backed);
         }
@@ -361,18 +361,18 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             .map_or(0, |run| run.backed)
     }
 
-    /// Which account is that of the class of blocks in slots of `order`.
-    fn account_index(order: u8) -> usize {
+    /// Where what is kept is of the class of blocks in slots of `order`.
+    fn class_stats_index(order: u8) -> usize {
         (Self::PAGE_SHIFT - MIN_SHIFT) as usize + usize::from(order)
     }
 
     /// What is kept of the class of blocks in slots of `order`.
-    fn account_of(&self, order: u8) -> &Account {
-        &self.accounts[Self::account_index(order)]
+    fn class_stats_of(&self, order: u8) -> &ClassStats {
+        &self.class_stats[Self::class_stats_index(order)]
     }
 
-    /// As [`Engine::account_of`], to be changed.
-    fn account_of_mut(&mut self, order: u8) -> &mut Account {
-        &mut self.accounts[Self::account_index(order)]
+    /// As [`Engine::class_stats_of`], to be changed.
+    fn class_stats_of_mut(&mut self, order: u8) -> &mut ClassStats {
+        &mut self.class_stats[Self::class_stats_index(order)]
     }
 }

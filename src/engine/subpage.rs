@@ -3,7 +3,7 @@
 //! Broken pages: dividing one, taking and giving its nodes, making it whole again.
 
 use super::backend::{Backend, Kit, Metadata};
-use super::class::{Account, Class};
+use super::class::{Class, ClassStats};
 use super::directory::Head;
 use super::lists::Kind;
 use super::runs::{Reserved, Slot};
@@ -148,7 +148,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     }
 
     /// What is kept of the class of nodes of `depth` in a broken page.
-    fn class_at(&mut self, depth: u32) -> &mut Account {
-        &mut self.accounts[(Self::PAGE_SHIFT - MIN_SHIFT - depth) as usize]
+    fn class_at(&mut self, depth: u32) -> &mut ClassStats {
+        &mut self.class_stats[(Self::PAGE_SHIFT - MIN_SHIFT - depth) as usize]
     }
 }
