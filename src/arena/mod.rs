@@ -61,7 +61,7 @@ use kernel::{
         SpinLock, //
     }, //
 };
-use opener::Owner;
+use opener::Opener;
 use shared_limit::Limit;
 use state::State;
 
@@ -76,8 +76,8 @@ pub(crate) struct Arena {
     default_limit: u64,
     /// That of all arenas together.
     shared_limit: Arc<Limit>,
-    owner: Owner,
-    /// The owner's.
+    opener: Opener,
+    /// The opener's.
     memcg: Memcg,
     address_space: AddressSpace,
     poll: PollQueue,
@@ -102,7 +102,7 @@ impl Arena {
                 id,
                 default_limit: limit,
                 shared_limit,
-                owner: Owner::of_caller(),
+                opener: Opener::of_caller(),
                 memcg: Memcg::of_caller(),
                 address_space,
                 poll,
@@ -130,8 +130,8 @@ impl Arena {
     }
 
     /// Who opened it.
-    pub(crate) fn owner(&self) -> &Owner {
-        &self.owner
+    pub(crate) fn opener(&self) -> &Opener {
+        &self.opener
     }
 
     /// Who polls it, and who polls any arena of the limit that they share: memory that another one

@@ -10,12 +10,12 @@ use kernel::{
 };
 
 /// The process that opened an arena, as it was then.
-pub(crate) struct Owner {
+pub(crate) struct Opener {
     pid: Pid,
     name: task::ProcessName,
 }
 
-impl Owner {
+impl Opener {
     /// The caller's process.
     pub(crate) fn of_caller() -> Self {
         Self {
@@ -31,7 +31,7 @@ impl Owner {
 }
 
 /// Its name, on one line whatever it is.
-impl fmt::Display for Owner {
+impl fmt::Display for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for byte in self.name.iter().take_while(|byte| **byte != 0) {
             match byte {

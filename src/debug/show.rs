@@ -147,13 +147,13 @@ impl View for Arenas {
                 out,
                 "{:>6} {:>7} {:>14} {:>14} {:>14} {:>14} {:>7} {}\n",
                 arena.id(),
-                arena.owner().pid(),
+                arena.opener().pid(),
                 stat.live_bytes,
                 stat.free_bytes,
                 stat.held_bytes,
                 stat.limit_bytes,
                 waiters,
-                arena.owner()
+                arena.opener()
             );
         });
         Ok(())
