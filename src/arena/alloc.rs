@@ -15,7 +15,7 @@ use crate::{
         BATCH, //
     },
     ffi::{
-        race_point::Window,
+        race_point::RacePoint,
         task, //
     },
     mm::backend::{
@@ -64,7 +64,7 @@ impl Arena {
         options: &AllocOptions,
         answer: impl FnOnce(u64, u64) -> Result,
     ) -> Result {
-        Window::Answer.open();
+        RacePoint::Answer.reach();
         let result = answer(pending.offset(), pending.block_bytes());
         if result.is_err() {
             self.cancel(pending, &mut KernelKit::default());

@@ -19,7 +19,7 @@ use crate::{
         BATCH, //
     },
     ffi::{
-        race_point::Window,
+        race_point::RacePoint,
         task, //
     },
     mm::backend::KernelKit, //
@@ -96,7 +96,7 @@ impl Arena {
             for (offset, pending) in offsets.iter_mut().zip(&batch) {
                 *offset = pending.offset();
             }
-            Window::Answer.open();
+            RacePoint::Answer.reach();
             let stored = match offsets.get(..batch.len()) {
                 Some(offsets @ [_, ..]) => store(offsets),
                 _ => 0,
@@ -140,7 +140,7 @@ impl Arena {
         progress: &mut Progress,
         store: &mut impl FnMut(&[u64]) -> usize,
     ) {
-        Window::Answer.open();
+        RacePoint::Answer.reach();
         let stored = store(batch.offsets());
         while batch.offsets().len() > stored {
             progress.stopped = Some(EFAULT);

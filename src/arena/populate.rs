@@ -8,7 +8,7 @@
 use super::Arena;
 use crate::{
     ffi::{
-        race_point::Window,
+        race_point::RacePoint,
         task, //
     },
     mm::vma::{
@@ -77,7 +77,7 @@ impl Arena {
             if self.live_pages(next, next..part.end, &mut found).is_none() {
                 break;
             }
-            Window::Fault.open();
+            RacePoint::Fault.reach();
             let count = found.pages().len();
             // To ask costs something for each page, to insert in vain does not.
             let mut at = if count < FEW {

@@ -14,7 +14,7 @@ use crate::{
         BATCH, //
     },
     ffi::{
-        race_point::Window,
+        race_point::RacePoint,
         task, //
     },
     mm::{
@@ -109,7 +109,7 @@ impl Arena {
             return 0;
         }
         self.unmap(&pieces);
-        Window::Leave.open();
+        RacePoint::Leave.reach();
         let mut count = 0;
         for piece in pieces.iter_mut().map_while(Option::take) {
             count += piece.pages();

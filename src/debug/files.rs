@@ -46,7 +46,7 @@ impl Files {
             #[cfg(any(CONFIG_FAULT_INJECTION, CONFIG_KUNIT = "y"))]
             _check: ReadFile::new(c"check", &dir, registry.clone()),
             #[cfg(CONFIG_FAULT_INJECTION)]
-            _delays: crate::ffi::race_point::Window::files(&dir)?,
+            _delays: crate::ffi::race_point::RacePoint::files(&dir)?,
             #[cfg(freelist_bench)]
             _bench: ReadFile::new(c"bench", &dir, registry.clone()),
             each: Dir::new(c"arenas.d", Some(&dir))?,

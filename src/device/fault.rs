@@ -5,7 +5,7 @@
 use crate::{
     device::file::OpenFile,
     ffi::{
-        race_point::Window,
+        race_point::RacePoint,
         raw, //
     },
     mm::vma::Vma, //
@@ -41,7 +41,7 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
         // SAFETY: May be called at any time.
         return unsafe { raw::freelist_fault_sigbus() };
     };
-    Window::Fault.open();
+    RacePoint::Fault.reach();
     let (at, count) = ((index - first) as usize, found.pages().len());
     let Some(page) = found.pages().get(at) else {
         // SAFETY: May be called at any time.

@@ -6,9 +6,9 @@
 //! for each such window, `delay_us/NAME`: whoever is in it sleeps for that many microseconds, or until
 //! the file says less. On all other kernels nothing of this is there.
 
-/// A place where two threads could meet.
+/// A place where two threads can meet, and be held.
 #[derive(Clone, Copy)]
-pub(crate) enum Window {
+pub(crate) enum RacePoint {
     /// A page fault has found its page and has not mapped it yet.
     Fault,
     /// Pages that leave are unmapped, and still in their place.
@@ -18,14 +18,14 @@ pub(crate) enum Window {
 }
 
 #[cfg(not(CONFIG_FAULT_INJECTION))]
-impl Window {
+impl RacePoint {
     /// Nothing.
-    pub(crate) fn open(self) {}
+    pub(crate) fn reach(self) {}
 }
 
 #[cfg(CONFIG_FAULT_INJECTION)]
 mod forced {
-    use super::Window;
+    use super::RacePoint;
     use crate::ffi::debugfs::Dir;
     use kernel::{
         prelude::*,
@@ -47,7 +47,7 @@ mod forced {
     /// How long each window is held open, in microseconds.
     static DELAYS: [Atomic<u32>; 3] = [const { Atomic::new(0) }; 3];
 
-    impl Window {
+    impl RacePoint {
         /// Makes the files in debugfs `delay_us`.
         pub(crate) fn files(parent: &Dir) -> Result<Dir> {
             let dir = Dir::new(c"delay_us", Some(parent))?;
@@ -58,7 +58,7 @@ mod forced {
         }
 
         /// Sleeps as long as the window is to be held open.
-        pub(crate) fn open(self) {
+        pub(crate) fn reach(self) {
             let start = Instant::<Monotonic>::now();
             loop {
                 let delay = i64::from(DELAYS[self as usize].load(Relaxed));
