@@ -152,7 +152,7 @@ impl Arena {
             self.shared_limit.give(pages << PAGE_SHIFT);
             task::resched();
         }
-        self.call_unlocked();
+        self.wake_unlocked();
     }
 }
 

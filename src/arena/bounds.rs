@@ -79,7 +79,7 @@ impl Arena {
         if result.is_ok() && limit.is_some() {
             self.shrink_to_limit();
             // There may be room now.
-            self.call_unlocked();
+            self.wake_unlocked();
         }
         result
     }

@@ -310,7 +310,7 @@ impl Arena {
                 progress.done += 1;
                 rest = others;
             }
-            self.call(&mut state);
+            self.wake(&mut state);
         }
         progress.result()
     }

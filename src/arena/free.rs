@@ -32,7 +32,7 @@ impl Arena {
     pub(crate) fn free(&self, offset: u64) -> Result {
         let mut state = self.state.lock();
         let Some(rest) = state.free(offset)? else {
-            self.call(&mut state);
+            self.wake(&mut state);
             return Ok(());
         };
         drop(state);
@@ -49,7 +49,7 @@ impl Arena {
             Unfinished::Loose(loose) => {
                 let mut state = self.state.lock();
                 state.engine.merge(loose, &mut kit);
-                self.call(&mut state);
+                self.wake(&mut state);
                 Ok(())
             }
         }

@@ -294,7 +294,7 @@ impl Arena {
         if promise.bytes > 0 {
             let mut state = self.state.lock();
             state.promised -= promise.bytes;
-            self.call(&mut state);
+            self.wake(&mut state);
             drop(state);
             self.shared_limit.give(promise.bytes);
         }

@@ -52,7 +52,7 @@ impl Arena {
         let intact = found == self.header_of(&taken);
         let mut state = self.state.lock();
         state.engine.give_back(taken, kit);
-        self.call(&mut state);
+        self.wake(&mut state);
         drop(state);
         if intact {
             Ok(())

@@ -113,7 +113,7 @@ impl Arena {
                         engine: Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root, quick),
                         limit,
                         promised: 0,
-                        waiters: wait::Line::new(),
+                        waiters: wait::Queue::new(),
                         refused: None,
                         events: Events::default(),
                     },

@@ -79,7 +79,7 @@ impl Arena {
             task::resched();
         }
         // What left is room under the limits.
-        self.call_unlocked();
+        self.wake_unlocked();
         freed
     }
 
@@ -105,7 +105,7 @@ impl Arena {
             for piece in pieces.into_iter().flatten() {
                 state.engine.reattach(piece);
             }
-            self.call(&mut state);
+            self.wake(&mut state);
             return 0;
         }
         self.unmap(&pieces);

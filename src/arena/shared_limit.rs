@@ -78,7 +78,7 @@ struct Taken(Atomic<u64>);
 /// Somebody who sleeps, or is about to.
 struct Sleeping {
     task: ARef<Task>,
-    called: bool,
+    woken: bool,
 }
 
 impl Limit {
@@ -141,11 +141,11 @@ impl Limit {
             return;
         }
         self.taken.0.fetch_sub(bytes, Relaxed);
-        self.call();
+        self.wake();
     }
 
     /// An arena is going to be refused, unless it finds free memory in others: from now on those that
-    /// come to have some say so by [`Limit::call`].
+    /// come to have some say so by [`Limit::wake`].
     pub(crate) fn refuse(&self, arena: u64) {
         match self.refused.cmpxchg(0, arena, Relaxed) {
             Err(other) if other != arena => self.refused.store(SEVERAL, Relaxed),
@@ -166,12 +166,12 @@ impl Limit {
     }
 
     /// Some arena has free memory: wakes who sleeps or polls, to take it. Not the caller.
-    pub(crate) fn call(&self) {
+    pub(crate) fn wake(&self) {
         self.refused.store(0, Relaxed);
         let caller = current!().as_ptr();
         for sleeping in self.sleepers.lock().values_mut() {
             if sleeping.task.as_ptr() != caller {
-                sleeping.called = true;
+                sleeping.woken = true;
                 sleeping.task.wake_up();
             }
         }
@@ -191,7 +191,7 @@ impl<'a> Sleeper<'a> {
         let id = limit.next_sleeper.fetch_add(1, Relaxed);
         let sleeping = Sleeping {
             task: ARef::from(&**current!()),
-            called: false,
+            woken: false,
         };
         // Made before the lock is taken.
         let node = RBTreeNode::new(id, sleeping, GFP_KERNEL_ACCOUNT)?;
@@ -200,18 +200,18 @@ impl<'a> Sleeper<'a> {
     }
 
     /// Forgets what was given up to now: who calls this looks for himself.
-    pub(crate) fn look(&self) {
+    pub(crate) fn scan(&self) {
         if let Some(sleeping) = self.limit.sleepers.lock().get_mut(&self.id) {
-            sleeping.called = false;
+            sleeping.woken = false;
         }
     }
 
     /// Whether something was given since it looked.
-    pub(crate) fn is_called(&self) -> bool {
+    pub(crate) fn is_woken(&self) -> bool {
         let sleepers = self.limit.sleepers.lock();
         sleepers
             .get(&self.id)
-            .is_some_and(|sleeping| sleeping.called)
+            .is_some_and(|sleeping| sleeping.woken)
     }
 }
 

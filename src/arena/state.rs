@@ -55,7 +55,7 @@ pub(super) struct State {
     pub(super) limit: u64,
     /// Bytes of pages that are being brought, beyond those held.
     pub(super) promised: u64,
-    pub(super) waiters: wait::Line,
+    pub(super) waiters: wait::Queue,
     /// The smallest request that was refused, of those since `poll` last said that one could be
     /// served.
     pub(super) refused: Option<Request>,

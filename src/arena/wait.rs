@@ -2,10 +2,10 @@
 
 //! Waiting for a block: sleeping and waking as `engine::waiters` says.
 //!
-//! Whoever makes memory available looks, under the lock, whose turn it is ([`Arena::call`]). A thread
-//! is enlisted before its last look, and marks itself asleep before it looks whether it was called.
-//! It is woken by its own arena, or by another one that gave up memory of the limit that they share;
-//! and now and then when it is the system that is short, which tells nobody.
+//! Whoever makes memory available looks, under the lock, whose turn it is ([`Arena::wake`]). A
+//! thread is enlisted before its last look, and marks itself asleep before it looks whether it was
+//! called. It is woken by its own arena, or by another one that gave up memory of the limit that
+//! they share; and now and then when it is the system that is short, which tells nobody.
 
 use super::{
     request::AllocOptions,
@@ -17,9 +17,9 @@ use crate::{
     engine::{
         Pending,
         Request,
-        Seat,
         Ticket,
-        Waiters, //
+        WaitQueue,
+        WaiterSlot, //
     },
     ffi::{
         errno::edquot,
@@ -45,7 +45,7 @@ use kernel::{
 const RETRY_NS: i64 = 100_000_000;
 
 type Who = ARef<Task>;
-pub(super) type Line = Waiters<Request, Who, Table<Seat<Request, Who>>>;
+pub(super) type Queue = WaitQueue<Request, Who, Table<WaiterSlot<Request, Who>>>;
 
 /// How long a caller waits.
 #[derive(Clone, Copy)]
@@ -101,7 +101,7 @@ impl Drop for Place<'_> {
         if state.waiters.count() == 0 {
             state.engine.merge_at_once(false, &mut kit);
         }
-        self.arena.call(&mut state);
+        self.arena.wake(&mut state);
     }
 }
 
@@ -179,9 +179,9 @@ impl Arena {
         };
         let mut slept = false;
         loop {
-            self.state.lock().waiters.look(ticket);
+            self.state.lock().waiters.scan(ticket);
             if let Some(sleeper) = &sleeper {
-                sleeper.look();
+                sleeper.scan();
             }
             match self.attempt(options, Some(ticket), kit) {
                 Err(error) if is_shortage(error) => {}
@@ -190,7 +190,7 @@ impl Arena {
             let mut state = self.state.lock();
             // The limit may have been lowered meanwhile.
             state.admit(options)?;
-            if !state.waiters.rest(ticket) {
+            if !state.waiters.sleep(ticket) {
                 continue;
             }
             if !slept {
@@ -222,8 +222,7 @@ impl Arena {
         loop {
             // From here on a wake-up ends the sleep, also one before it.
             let sleep = task::Sleep::prepare();
-            if self.state.lock().waiters.is_called(ticket)
-                || sleeper.is_some_and(Sleeper::is_called)
+            if self.state.lock().waiters.is_woken(ticket) || sleeper.is_some_and(Sleeper::is_woken)
             {
                 return Ok(());
             }
@@ -232,7 +231,7 @@ impl Arena {
             }
             let end = if short { retry } else { i64::MAX };
             let woken = sleep.until(deadline.or_at(end));
-            if !woken && !self.state.lock().waiters.is_called(ticket) {
+            if !woken && !self.state.lock().waiters.is_woken(ticket) {
                 if deadline.rest(1) > 0 {
                     return Ok(());
                 }
@@ -244,13 +243,13 @@ impl Arena {
 
     /// Takes the last place.
     fn enlist(&self, request: &Request) -> Result<Place<'_>> {
-        let mut spare = None;
+        let mut new_table = None;
         let mut who = (*request, ARef::from(&**current!()));
         loop {
             let mut kit = KernelKit::default();
             let mut state = self.state.lock();
             let small = state.engine.is_part(request);
-            let result = state.waiters.enlist(who.0, small, who.1, &mut spare);
+            let result = state.waiters.enlist(who.0, small, who.1, &mut new_table);
             if result.is_ok() {
                 // Whole pages that are free must be seen as such.
                 state.engine.merge_at_once(true, &mut kit);
@@ -265,7 +264,7 @@ impl Arena {
                 }
                 Err((request, task, len)) => {
                     who = (request, task);
-                    spare = Some(self.memcg.charge(|| table(len))?);
+                    new_table = Some(self.memcg.charge(|| table(len))?);
                 }
             }
         }
@@ -274,14 +273,14 @@ impl Arena {
     /// Memory may be available that was not before: wakes whose turn it is, and who polls, but never
     /// the caller himself.
     #[inline]
-    pub(super) fn call(&self, state: &mut State) {
+    pub(super) fn wake(&self, state: &mut State) {
         let wanted = self.shared_limit.is_wanted_from(self.id);
         if state.waiters.count() > 0 || state.refused.is_some() || wanted {
-            self.call_some(state);
+            self.wake_some(state);
         }
     }
 
-    fn call_some(&self, state: &mut State) {
+    fn wake_some(&self, state: &mut State) {
         if self.shared_limit.is_wanted_from(self.id) {
             self.offer(state);
         }
@@ -297,7 +296,7 @@ impl Arena {
         } = state;
         let caller = current!().as_ptr();
         let is_caller = |task: &Who| task.as_ptr() == caller;
-        let called = waiters.call(is_caller, |request, all| {
+        let woken = waiters.wake(is_caller, |request, all| {
             let request = Request {
                 modest: !all,
                 grow: request.grow && all,
@@ -305,7 +304,7 @@ impl Arena {
             };
             engine.could_serve(&request, room, &mut kit)
         });
-        for task in called.into_iter().flatten() {
+        for task in woken.into_iter().flatten() {
             task.wake_up();
         }
         if polled && self.could_serve_refused(state, 0) {
@@ -320,13 +319,13 @@ impl Arena {
         state.engine.drain(&mut KernelKit::default());
         let has = state.engine.run_pages() > 0 && state.waiters.count() == 0;
         if has || !self.shared_limit.has_listeners() {
-            self.shared_limit.call();
+            self.shared_limit.wake();
         }
     }
 
     /// The same, for whoever does not hold the lock.
-    pub(super) fn call_unlocked(&self) {
-        self.call(&mut self.state.lock());
+    pub(super) fn wake_unlocked(&self) {
+        self.wake(&mut self.state.lock());
     }
 
     /// Bytes of new pages that the limits allow.

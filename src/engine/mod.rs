@@ -78,7 +78,7 @@ pub use map::{Content, Extent};
 pub use quick::{Stack, QUICK_LISTS};
 pub use reclaim::Leaving;
 pub use tree::Tree;
-pub use wait_queue::{Seat, Ticket, Waiters};
+pub use wait_queue::{Ticket, WaitQueue, WaiterSlot};
 
 use class::{Class, ClassStats, Shape};
 use core::ops::Range;

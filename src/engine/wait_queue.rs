@@ -15,25 +15,25 @@
 //!   the oldest of these has its turn too.
 //! - Who waits does not overtake: as long as it is not the oldest, broken pages are all that it may
 //!   have.
-//! - Whoever is called looks once more; if that leads nowhere it keeps its place.
+//! - Whoever is woken looks once more; if that leads nowhere it keeps its place.
 //!
 //! # States of a waiter
 //!
 //! | state | comes by | goes by |
 //! | --- | --- | --- |
-//! | looking | `enlist`; `look` | `rest`; `leave` |
-//! | resting | `rest` | `look`, when it was called or for a reason of its own; `leave` |
+//! | scanning | `enlist`; `scan` | `sleep`; `leave` |
+//! | sleeping | `sleep` | `scan`, when it was woken or for a reason of its own; `leave` |
 //!
-//! Something that happens while it is looking may have come too late for that look, so it *calls* it:
-//! `rest` says no, and it looks again. So no wake-up is lost: a waiter is on the list before its last
-//! look, and rests only when nothing has happened since that began. And none comes too early: a
-//! resting waiter is called only when it could be served.
+//! Something that happens while it is scanning may have come too late for that look, so it *wakes*
+//! it: `sleep` says no, and it looks again. So no wake-up is lost: a waiter is on the list before
+//! its last look, and sleeps only when nothing has happened since that began. And none comes too
+//! early: a sleeping waiter is woken only when it could be served.
 
 use core::ops::DerefMut;
 
-/// No seat.
+/// No slot.
 const NONE: u32 = u32::MAX;
-/// Seats of the first table.
+/// Slots of the first table.
 const FIRST: usize = 32;
 
 /// A waiter's place, which stays the same until it leaves.
@@ -48,7 +48,7 @@ struct Links {
 }
 
 /// A place for a waiter; without one it is on the list of those that are free.
-pub struct Seat<R, W> {
+pub struct WaiterSlot<R, W> {
     waiter: Option<Waiter<R, W>>,
     next_free: u32,
 }
@@ -61,11 +61,11 @@ struct Waiter<R, W> {
     number: u64,
     small: bool,
     links: Links,
-    looking: bool,
-    called: bool,
+    scanning: bool,
+    woken: bool,
 }
 
-impl<R, W> Default for Seat<R, W> {
+impl<R, W> Default for WaiterSlot<R, W> {
     fn default() -> Self {
         Self {
             waiter: None,
@@ -81,18 +81,18 @@ struct Queue {
     last: u32,
 }
 
-/// All that wait. `R` describes what they want, `W` is how one is woken, `S` a table of seats.
-pub struct Waiters<R, W, S> {
-    seats: Option<S>,
+/// All that wait. `R` describes what they want, `W` is how one is woken, `S` a table of slots.
+pub struct WaitQueue<R, W, S> {
+    slots: Option<S>,
     free: u32,
     /// Those that want whole pages, and those that want less.
     queues: [Queue; 2],
     count: u32,
     number: u64,
-    seat: core::marker::PhantomData<Seat<R, W>>,
+    slot: core::marker::PhantomData<WaiterSlot<R, W>>,
 }
 
-impl<R, W, S: DerefMut<Target = [Seat<R, W>]>> Waiters<R, W, S> {
+impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
     /// Nobody.
     pub const fn new() -> Self {
         const EMPTY: Queue = Queue {
@@ -100,12 +100,12 @@ impl<R, W, S: DerefMut<Target = [Seat<R, W>]>> Waiters<R, W, S> {
             last: NONE,
         };
         Self {
-            seats: None,
+            slots: None,
             free: NONE,
             queues: [EMPTY; 2],
             count: 0,
             number: 0,
-            seat: core::marker::PhantomData,
+            slot: core::marker::PhantomData,
         }
     }
 
@@ -114,22 +114,22 @@ impl<R, W, S: DerefMut<Target = [Seat<R, W>]>> Waiters<R, W, S> {
         self.count
     }
 
-    /// Adds somebody, who is looking. `small`: it wants less than a page.
+    /// Adds somebody, who is scanning. `small`: it wants less than a page.
     ///
-    /// When there is no seat it is given back with the length of the table that is wanted in
-    /// `spare`, all default. A table that is of no more use is left there.
+    /// When there is no slot it is given back with the length of the table that is wanted in
+    /// `new_table`, all default. A table that is of no more use is left there.
     pub fn enlist(
         &mut self,
         request: R,
         small: bool,
         wake: W,
-        spare: &mut Option<S>,
+        new_table: &mut Option<S>,
     ) -> Result<Ticket, (R, W, usize)> {
         if self.free == NONE {
-            let len = self.seats.as_ref().map_or(0, |seats| seats.len());
+            let len = self.slots.as_ref().map_or(0, |slots| slots.len());
             let want = (2 * len).max(FIRST);
-            match spare.take_if(|table| table.len() >= want) {
-                Some(table) => *spare = self.move_to(table),
+            match new_table.take_if(|table| table.len() >= want) {
+                Some(table) => *new_table = self.move_to(table),
                 None => return Err((request, wake, want)),
             }
         }
@@ -145,12 +145,12 @@ impl<R, W, S: DerefMut<Target = [Seat<R, W>]>> Waiters<R, W, S> {
                 prev: queue.last,
                 next: NONE,
             },
-            looking: true,
-            called: false,
+            scanning: true,
+            woken: false,
         };
-        if let Some(seat) = self.seat_mut(ticket) {
-            let next_free = seat.next_free;
-            seat.waiter = Some(waiter);
+        if let Some(slot) = self.slot_mut(ticket) {
+            let next_free = slot.next_free;
+            slot.waiter = Some(waiter);
             self.free = next_free;
         }
         match self.waiter_mut(queue.last) {
@@ -165,59 +165,59 @@ impl<R, W, S: DerefMut<Target = [Seat<R, W>]>> Waiters<R, W, S> {
     /// Moves to a larger table. Gives the old one.
     fn move_to(&mut self, mut table: S) -> Option<S> {
         let old = self
-            .seats
+            .slots
             .as_mut()
-            .map_or(&mut [][..], |seats| &mut **seats);
+            .map_or(&mut [][..], |slots| &mut **slots);
         let len = old.len();
         for (new, old) in table.iter_mut().zip(old) {
             core::mem::swap(new, old);
         }
         let end = table.len();
-        for (index, seat) in table.iter_mut().enumerate().skip(len) {
-            seat.next_free = if index + 1 < end {
+        for (index, slot) in table.iter_mut().enumerate().skip(len) {
+            slot.next_free = if index + 1 < end {
                 index as u32 + 1
             } else {
                 NONE
             };
         }
         self.free = len as u32;
-        self.seats.replace(table)
+        self.slots.replace(table)
     }
 
-    /// Begins a look: whatever happens from here on calls the waiter.
-    pub fn look(&mut self, ticket: Ticket) {
+    /// Begins a look: whatever happens from here on wakes the waiter.
+    pub fn scan(&mut self, ticket: Ticket) {
         if let Some(waiter) = self.waiter_mut(ticket.0) {
-            waiter.looking = true;
-            waiter.called = false;
+            waiter.scanning = true;
+            waiter.woken = false;
         }
     }
 
     /// Ends a look that led nowhere. Says whether to sleep: not if something has happened since it
     /// began.
     #[must_use]
-    pub fn rest(&mut self, ticket: Ticket) -> bool {
+    pub fn sleep(&mut self, ticket: Ticket) -> bool {
         let Some(waiter) = self.waiter_mut(ticket.0) else {
             return false;
         };
-        waiter.looking = waiter.called;
-        !waiter.called
+        waiter.scanning = waiter.woken;
+        !waiter.woken
     }
 
-    /// Whether a resting waiter is to look again.
-    pub fn is_called(&self, ticket: Ticket) -> bool {
-        self.waiter(ticket.0).is_some_and(|waiter| waiter.called)
+    /// Whether a sleeping waiter is to look again.
+    pub fn is_woken(&self, ticket: Ticket) -> bool {
+        self.waiter(ticket.0).is_some_and(|waiter| waiter.woken)
     }
 
-    /// Removes a waiter, for whatever reason. Others are to be called after that: it may have been
-    /// called, or been before them.
+    /// Removes a waiter, for whatever reason. Others are to be woken after that: it may have been
+    /// woken, or been before them.
     pub fn leave(&mut self, ticket: Ticket) {
-        let Some(waiter) = self.seat_mut(ticket.0).and_then(|seat| seat.waiter.take()) else {
+        let Some(waiter) = self.slot_mut(ticket.0).and_then(|slot| slot.waiter.take()) else {
             debug_assert!(false, "a ticket is that of a waiter");
             return;
         };
         let free = core::mem::replace(&mut self.free, ticket.0);
-        if let Some(seat) = self.seat_mut(ticket.0) {
-            seat.next_free = free;
+        if let Some(slot) = self.slot_mut(ticket.0) {
+            slot.next_free = free;
         }
         let Links { prev, next } = waiter.links;
         match self.waiter_mut(prev) {
@@ -237,12 +237,12 @@ impl<R, W, S: DerefMut<Target = [Seat<R, W>]>> Waiters<R, W, S> {
         self.oldest() == ticket.map_or(NONE, |ticket| ticket.0)
     }
 
-    /// Something has come back, or somebody has left: calls whose turn it is and who `could` be
+    /// Something has come back, or somebody has left: wakes whose turn it is and who `could` be
     /// served, given its request and whether it may have what is set aside. Gives those to be woken.
     ///
-    /// Nobody calls himself: what a waiter puts back after a look that led nowhere would lead it
+    /// Nobody wakes himself: what a waiter puts back after a look that led nowhere would lead it
     /// nowhere again.
-    pub fn call(
+    pub fn wake(
         &mut self,
         is_caller: impl Fn(&W) -> bool,
         mut could: impl FnMut(&R, bool) -> bool,
@@ -251,19 +251,19 @@ impl<R, W, S: DerefMut<Target = [Seat<R, W>]>> Waiters<R, W, S> {
         let small = self.queues[1].first;
         // A small one that is not the oldest, if there is one.
         let tickets = [oldest, if small == oldest { NONE } else { small }];
-        let called = [(tickets[0], true), (tickets[1], false)].map(|(ticket, all)| {
+        let woken = [(tickets[0], true), (tickets[1], false)].map(|(ticket, all)| {
             let waiter = self.waiter_mut(ticket)?;
             if is_caller(&waiter.wake) {
                 return None;
             }
-            // One that is looking has perhaps seen what was there before.
-            if waiter.called || !waiter.looking && !could(&waiter.request, all) {
+            // One that is scanning has perhaps seen what was there before.
+            if waiter.woken || !waiter.scanning && !could(&waiter.request, all) {
                 return None;
             }
-            waiter.called = true;
-            (!waiter.looking).then_some(ticket)
+            waiter.woken = true;
+            (!waiter.scanning).then_some(ticket)
         });
-        called.map(|ticket| Some(&self.waiter(ticket?)?.wake))
+        woken.map(|ticket| Some(&self.waiter(ticket?)?.wake))
     }
 
     /// The waiter that came first.
@@ -280,20 +280,20 @@ impl<R, W, S: DerefMut<Target = [Seat<R, W>]>> Waiters<R, W, S> {
         }
     }
 
-    fn seat_mut(&mut self, index: u32) -> Option<&mut Seat<R, W>> {
-        self.seats.as_mut()?.get_mut(index as usize)
+    fn slot_mut(&mut self, index: u32) -> Option<&mut WaiterSlot<R, W>> {
+        self.slots.as_mut()?.get_mut(index as usize)
     }
 
     fn waiter(&self, index: u32) -> Option<&Waiter<R, W>> {
-        self.seats.as_ref()?.get(index as usize)?.waiter.as_ref()
+        self.slots.as_ref()?.get(index as usize)?.waiter.as_ref()
     }
 
     fn waiter_mut(&mut self, index: u32) -> Option<&mut Waiter<R, W>> {
-        self.seat_mut(index)?.waiter.as_mut()
+        self.slot_mut(index)?.waiter.as_mut()
     }
 }
 
-impl<R, W, S: DerefMut<Target = [Seat<R, W>]>> Default for Waiters<R, W, S> {
+impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> Default for WaitQueue<R, W, S> {
     fn default() -> Self {
         Self::new()
     }

@@ -6,7 +6,7 @@
 //!
 //! A lost wake-up is a deadlock here, which loom reports with the order that leads to it.
 
-use freelist_engine::engine::{Seat, Ticket, Waiters};
+use freelist_engine::engine::{Ticket, WaitQueue, WaiterSlot};
 use loom::sync::{Arc, Mutex};
 use loom::thread::{self, Thread};
 
@@ -25,14 +25,14 @@ impl Want {
     }
 }
 
-type Line = Waiters<Want, Thread, Box<[Seat<Want, Thread>]>>;
+type Queue = WaitQueue<Want, Thread, Box<[WaiterSlot<Want, Thread>]>>;
 
 /// What the arena's lock protects.
 struct State {
     /// Free whole pages, and free parts of broken ones.
     pages: u32,
     parts: u32,
-    line: Line,
+    queue: Queue,
     /// Waiters for whole pages: who came, who was served, in this order.
     came: Vec<u32>,
     served: Vec<u32>,
@@ -48,7 +48,7 @@ impl State {
 
     /// Takes what is wanted, as far as it is the caller's turn.
     fn take(&mut self, want: Want, ticket: Option<Ticket>) -> bool {
-        let all = self.line.may_have_all(ticket);
+        let all = self.queue.may_have_all(ticket);
         if !Self::could(self.pages, self.parts, &want, all) {
             return false;
         }
@@ -63,7 +63,7 @@ impl State {
     fn call(&mut self) {
         let caller = thread::current().id();
         let (pages, parts) = (self.pages, self.parts);
-        let called = self.line.call(
+        let called = self.queue.wake(
             |thread| thread.id() == caller,
             |want, all| Self::could(pages, parts, want, all),
         );
@@ -81,7 +81,7 @@ impl Arena {
         Self(Arc::new(Mutex::new(State {
             pages,
             parts,
-            line: Waiters::new(),
+            queue: WaitQueue::new(),
             came: Vec::new(),
             served: Vec::new(),
         })))
@@ -103,11 +103,14 @@ impl Arena {
     }
 
     fn enlist(&self, id: u32, want: Want) -> Ticket {
-        let mut spare = None;
+        let mut new_table = None;
         let mut who = (want, thread::current());
         loop {
             let mut state = self.0.lock().unwrap();
-            match state.line.enlist(who.0, want.is_part(), who.1, &mut spare) {
+            match state
+                .queue
+                .enlist(who.0, want.is_part(), who.1, &mut new_table)
+            {
                 Ok(ticket) => {
                     if !want.is_part() {
                         state.came.push(id);
@@ -116,7 +119,7 @@ impl Arena {
                 }
                 Err((want, thread, len)) => {
                     who = (want, thread);
-                    spare = Some((0..len).map(|_| Seat::default()).collect());
+                    new_table = Some((0..len).map(|_| WaiterSlot::default()).collect());
                 }
             }
         }
@@ -129,7 +132,7 @@ impl Arena {
         } else {
             state.came.retain(|came| *came != id);
         }
-        state.line.leave(ticket);
+        state.queue.leave(ticket);
         state.call();
     }
 
@@ -144,7 +147,7 @@ impl Arena {
         let mut called = false;
         loop {
             let mut state = self.0.lock().unwrap();
-            state.line.look(ticket);
+            state.queue.scan(ticket);
             let mut failed = false;
             if state.take(want, Some(ticket)) {
                 if fails == 0 {
@@ -167,11 +170,11 @@ impl Arena {
                 drop(state);
                 state = self.0.lock().unwrap();
             }
-            if !state.line.rest(ticket) {
+            if !state.queue.sleep(ticket) {
                 called = false;
                 continue;
             }
-            let all = state.line.may_have_all(Some(ticket));
+            let all = state.queue.may_have_all(Some(ticket));
             let short = all && State::could(state.pages, state.parts, &want, all);
             state.call();
             drop(state);
@@ -185,7 +188,7 @@ impl Arena {
                 return false;
             }
             patience -= 1;
-            while !self.0.lock().unwrap().line.is_called(ticket) {
+            while !self.0.lock().unwrap().queue.is_woken(ticket) {
                 thread::park();
             }
             called = true;
@@ -196,7 +199,7 @@ impl Arena {
     fn end(&self, pages: u32, parts: u32) {
         let state = self.0.lock().unwrap();
         assert_eq!((state.pages, state.parts), (pages, parts));
-        assert_eq!(state.line.count(), 0);
+        assert_eq!(state.queue.count(), 0);
         assert!(state.came.ends_with(&state.served), "out of turn");
     }
 }
@@ -341,63 +344,67 @@ fn what_a_vain_look_puts_back_serves_a_part() {
 #[test]
 fn seats_are_used_again_and_tables_grow() {
     // One thread, any number of waiters.
-    let seats = |len| (0..len).map(|_| Seat::default()).collect::<Box<[_]>>();
-    let mut line = Waiters::<u32, u32, Box<[Seat<u32, u32>]>>::new();
-    let mut spare = None;
+    let slots = |len| {
+        (0..len)
+            .map(|_| WaiterSlot::default())
+            .collect::<Box<[_]>>()
+    };
+    let mut queue = WaitQueue::<u32, u32, Box<[WaiterSlot<u32, u32>]>>::new();
+    let mut new_table = None;
     let mut tickets = std::collections::VecDeque::new();
     for id in 0..1000 {
         let ticket = loop {
-            match line.enlist(id, false, id, &mut spare) {
+            match queue.enlist(id, false, id, &mut new_table) {
                 Ok(ticket) => break ticket,
-                Err((_, _, len)) => spare = Some(seats(len)),
+                Err((_, _, len)) => new_table = Some(slots(len)),
             }
         };
         tickets.push_back((id, ticket));
         if id % 3 == 0 {
             let (_, ticket) = tickets.remove(tickets.len() / 2).unwrap();
-            line.leave(ticket);
+            queue.leave(ticket);
         }
     }
-    assert_eq!(line.count() as usize, tickets.len());
+    assert_eq!(queue.count() as usize, tickets.len());
     // All rest; each is called in its turn, and once.
     for (_, ticket) in &tickets {
-        assert!(line.rest(*ticket));
+        assert!(queue.sleep(*ticket));
     }
     while let Some((id, ticket)) = tickets.pop_front() {
-        assert!(line.may_have_all(Some(ticket)));
-        let called = line.call(|_| false, |_, all| all);
+        assert!(queue.may_have_all(Some(ticket)));
+        let called = queue.wake(|_| false, |_, all| all);
         assert_eq!(called, [Some(&id), None]);
-        assert_eq!(line.call(|_| false, |_, all| all), [None, None]);
-        line.leave(ticket);
+        assert_eq!(queue.wake(|_| false, |_, all| all), [None, None]);
+        queue.leave(ticket);
     }
-    assert!(line.may_have_all(None));
+    assert!(queue.may_have_all(None));
 }
 
 #[test]
 fn what_a_waiter_puts_back_calls_the_others_only() {
-    let mut line = Waiters::<u32, u32, Box<[Seat<u32, u32>]>>::new();
-    let mut spare = Some((0..32).map(|_| Seat::default()).collect());
-    let whole = line.enlist(1, false, 1, &mut spare).unwrap();
-    let part = line.enlist(2, true, 2, &mut spare).unwrap();
-    assert!(line.rest(part));
+    let mut queue = WaitQueue::<u32, u32, Box<[WaiterSlot<u32, u32>]>>::new();
+    let mut new_table = Some((0..32).map(|_| WaiterSlot::default()).collect());
+    let whole = queue.enlist(1, false, 1, &mut new_table).unwrap();
+    let part = queue.enlist(2, true, 2, &mut new_table).unwrap();
+    assert!(queue.sleep(part));
     // Else the oldest would look again at once, and for ever.
-    assert_eq!(line.call(|id| *id == 1, |_, _| true), [None, Some(&2)]);
-    assert!(!line.is_called(whole) && line.is_called(part));
-    assert!(line.rest(whole));
-    assert_eq!(line.call(|id| *id == 3, |_, _| true), [Some(&1), None]);
+    assert_eq!(queue.wake(|id| *id == 1, |_, _| true), [None, Some(&2)]);
+    assert!(!queue.is_woken(whole) && queue.is_woken(part));
+    assert!(queue.sleep(whole));
+    assert_eq!(queue.wake(|id| *id == 3, |_, _| true), [Some(&1), None]);
 }
 
 #[test]
 fn free_whole_pages_are_for_who_came_first_of_both_queues() {
     for first_is_part in [false, true] {
-        let mut line = Waiters::<u32, u32, Box<[Seat<u32, u32>]>>::new();
-        let mut spare = Some((0..32).map(|_| Seat::default()).collect());
-        let mut came = |is_part| line.enlist(0, is_part, 0, &mut spare).unwrap();
+        let mut queue = WaitQueue::<u32, u32, Box<[WaiterSlot<u32, u32>]>>::new();
+        let mut new_table = Some((0..32).map(|_| WaiterSlot::default()).collect());
+        let mut came = |is_part| queue.enlist(0, is_part, 0, &mut new_table).unwrap();
         let first = came(first_is_part);
         let second = came(!first_is_part);
-        assert!(line.may_have_all(Some(first)));
-        assert!(!line.may_have_all(Some(second)));
-        line.leave(first);
-        assert!(line.may_have_all(Some(second)));
+        assert!(queue.may_have_all(Some(first)));
+        assert!(!queue.may_have_all(Some(second)));
+        queue.leave(first);
+        assert!(queue.may_have_all(Some(second)));
     }
 }
