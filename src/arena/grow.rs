@@ -249,7 +249,8 @@ impl Arena {
         // Before the look, so that nothing is missed after it.
         self.shared_limit.refuse(self.id);
         // Nothing is taken in vain.
-        shrinker::spare_elsewhere(self) >= pages && shrinker::take_elsewhere(self, pages) > 0
+        shrinker::reclaimable_of_others(self) >= pages
+            && shrinker::reclaim_from_others(self, pages) > 0
     }
 
     /// Decides how many of the pages that a block misses are to be new, and reserves room for them

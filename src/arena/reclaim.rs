@@ -175,7 +175,7 @@ impl Shrink for Arena {
     }
 
     /// None, where somebody waits for them here.
-    fn spare(&self) -> u64 {
+    fn reclaimable_for_others(&self) -> u64 {
         match self.waiters() {
             0 => self.reclaimable(),
             _ => 0,
@@ -183,6 +183,6 @@ impl Shrink for Arena {
     }
 
     fn hand_over(&self, most: u64) -> u64 {
-        self.shrink(most.min(self.spare()))
+        self.shrink(most.min(self.reclaimable_for_others()))
     }
 }

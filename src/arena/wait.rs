@@ -372,7 +372,7 @@ impl Arena {
             // Only other arenas have room for it. Before the look, so that nothing is missed after it.
             self.shared_limit.refuse(self.id);
             drop(state);
-            let elsewhere = shrinker::spare_elsewhere(self) << PAGE_SHIFT;
+            let elsewhere = shrinker::reclaimable_of_others(self) << PAGE_SHIFT;
             state = self.state.lock();
             ready = state.refused.is_none() || self.could_serve_refused(&mut state, elsewhere);
         }

@@ -17,12 +17,12 @@
 #include "memcg.h"
 #include "shrinker.h"
 
-/* An arena that the shrinker knows. */
+/* One of those that the shrinker shrinks. */
 struct freelist_member {
 	struct list_head list;
 	/* Those who shrink it at this moment: it is not freed as long. */
 	atomic_t busy;
-	void *arena;
+	void *of;
 };
 
 static struct {
@@ -36,7 +36,7 @@ static enum lru_status add_count(struct list_head *item, struct list_lru_one *li
 {
 	struct freelist_member *member = container_of(item, struct freelist_member, list);
 
-	*(unsigned long *)sum += shrinking.ask->count(member->arena);
+	*(unsigned long *)sum += shrinking.ask->count(member->of);
 	return LRU_SKIP;
 }
 
@@ -55,9 +55,9 @@ static unsigned long shrink_count(struct shrinker *shrinker, struct shrink_contr
 struct held {
 	struct freelist_member *members[8];
 	unsigned int number;
-	unsigned long (*count)(void *arena);
-	unsigned long (*shrink)(void *arena, unsigned long pages);
-	/* The arena that is not meant. */
+	unsigned long (*count)(void *of);
+	unsigned long (*shrink)(void *of, unsigned long pages);
+	/* The one that is not meant. */
 	void *except;
 };
 
@@ -66,8 +66,8 @@ static enum lru_status hold_member(struct list_head *item, struct list_lru_one *
 	struct freelist_member *member = container_of(item, struct freelist_member, list);
 	struct held *held = arg;
 
-	if (held->number == ARRAY_SIZE(held->members) || member->arena == held->except ||
-	    !held->count(member->arena))
+	if (held->number == ARRAY_SIZE(held->members) || member->of == held->except ||
+	    !held->count(member->of))
 		return LRU_SKIP;
 	atomic_inc(&member->busy);
 	held->members[held->number++] = member;
@@ -85,7 +85,7 @@ static unsigned long shrink_held(struct held *held, unsigned long most)
 		struct freelist_member *member = held->members[i];
 
 		if (freed < most)
-			freed += held->shrink(member->arena, most - freed);
+			freed += held->shrink(member->of, most - freed);
 		if (atomic_dec_and_test(&member->busy))
 			wake_up_var(&member->busy);
 	}
@@ -130,40 +130,40 @@ static int shrink_before_kill(struct notifier_block *block, unsigned long event,
 	return NOTIFY_OK;
 }
 
-struct spare {
+struct others {
 	void *except;
 	unsigned long pages;
 };
 
-static enum lru_status add_spare(struct list_head *item, struct list_lru_one *list, void *arg)
+static enum lru_status add_for_others(struct list_head *item, struct list_lru_one *list, void *arg)
 {
 	struct freelist_member *member = container_of(item, struct freelist_member, list);
-	struct spare *spare = arg;
+	struct others *others = arg;
 
-	if (member->arena != spare->except)
-		spare->pages += shrinking.ask->count_spare(member->arena);
+	if (member->of != others->except)
+		others->pages += shrinking.ask->count_for_others(member->of);
 	return LRU_SKIP;
 }
 
-/* How many pages arenas other than @arena would hand over. */
-unsigned long freelist_spare_count(void *arena)
+/* How many pages members other than that of @of would hand over. */
+unsigned long freelist_reclaimable_of_others(void *of)
 {
-	struct spare spare = { .except = arena };
+	struct others others = { .except = of };
 
-	list_lru_walk(&shrinking.members, add_spare, &spare, ULONG_MAX);
-	return spare.pages;
+	list_lru_walk(&shrinking.members, add_for_others, &others, ULONG_MAX);
+	return others.pages;
 }
 
 /* Makes them hand over at most @pages. Answers how many came. */
-unsigned long freelist_spare_take(void *arena, unsigned long pages)
+unsigned long freelist_reclaim_from_others(void *of, unsigned long pages)
 {
 	unsigned long taken = 0, one;
 
 	do {
 		struct held held = {
-			.count = shrinking.ask->count_spare,
+			.count = shrinking.ask->count_for_others,
 			.shrink = shrinking.ask->hand_over,
-			.except = arena,
+			.except = of,
 		};
 
 		list_lru_walk(&shrinking.members, hold_member, &held, ULONG_MAX);
@@ -214,8 +214,8 @@ void freelist_shrinker_unregister(void)
 	kmem_cache_destroy(shrinking.cache);
 }
 
-/* Lets the shrinker know an arena of the caller's memory cgroup; NULL if memory is short. */
-struct freelist_member *freelist_member_new(void *arena)
+/* Lets the shrinker know @of, in the list of the caller's memory cgroup; NULL if memory is short. */
+struct freelist_member *freelist_member_new(void *of)
 {
 	struct freelist_member *member;
 
@@ -224,12 +224,12 @@ struct freelist_member *freelist_member_new(void *arena)
 		return NULL;
 	INIT_LIST_HEAD(&member->list);
 	atomic_set(&member->busy, 0);
-	member->arena = arena;
+	member->of = of;
 	list_lru_add_obj(&shrinking.members, &member->list);
 	return member;
 }
 
-/* Nobody shrinks the arena any more when this returns. */
+/* Nobody shrinks what it is of any more when this returns. */
 void freelist_member_free(struct freelist_member *member)
 {
 	list_lru_del_obj(&shrinking.members, &member->list);

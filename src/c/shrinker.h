@@ -10,23 +10,23 @@
 struct freelist_member;
 
 /*
- * What arenas are asked for: how many free pages they have, under a spin lock,
+ * What members are asked for: how many free pages they have, under a spin lock,
  * and to give at most so many back, which may sleep.
  */
 struct freelist_shrinking {
 	/* For a system, or a cgroup, that is short of memory. */
-	unsigned long (*count)(void *arena);
-	unsigned long (*shrink)(void *arena, unsigned long pages);
-	/* For another arena: without those that somebody waits for. */
-	unsigned long (*count_spare)(void *arena);
-	unsigned long (*hand_over)(void *arena, unsigned long pages);
+	unsigned long (*count)(void *of);
+	unsigned long (*shrink)(void *of, unsigned long pages);
+	/* For another one: without those that somebody waits for. */
+	unsigned long (*count_for_others)(void *of);
+	unsigned long (*hand_over)(void *of, unsigned long pages);
 };
 
-unsigned long freelist_spare_count(void *arena);
-unsigned long freelist_spare_take(void *arena, unsigned long pages);
+unsigned long freelist_reclaimable_of_others(void *of);
+unsigned long freelist_reclaim_from_others(void *of, unsigned long pages);
 int freelist_shrinker_register(const struct freelist_shrinking *functions);
 void freelist_shrinker_unregister(void);
-struct freelist_member *freelist_member_new(void *arena);
+struct freelist_member *freelist_member_new(void *of);
 void freelist_member_free(struct freelist_member *member);
 
 #endif /* _FREELIST_SHRINKER_H */

@@ -37,7 +37,7 @@ pub(crate) trait Shrink: Send + Sync + 'static {
     fn shrink(&self, most: u64) -> u64;
 
     /// Pages that [`Shrink::hand_over`] could give up. Called with a spin lock held.
-    fn spare(&self) -> u64;
+    fn reclaimable_for_others(&self) -> u64;
 
     /// Gives at most `most` free pages up for another one, and waits for nobody. Gives how many went.
     /// May sleep.
@@ -56,7 +56,7 @@ impl<T: Shrink> Shrinker<T> {
     const FUNCTIONS: &'static raw::freelist_shrinking = &raw::freelist_shrinking {
         count: Some(count::<T>),
         shrink: Some(shrink::<T>),
-        count_spare: Some(count_spare::<T>),
+        count_for_others: Some(count_for_others::<T>),
         hand_over: Some(hand_over::<T>),
     };
 
@@ -122,19 +122,19 @@ impl<T> Drop for Member<T> {
 
 /// How many free pages other members would hand over to `to`, which is there as long as a registered
 /// [`Shrinker`].
-pub(crate) fn spare_elsewhere<T: Shrink>(to: &T) -> u64 {
+pub(crate) fn reclaimable_of_others<T: Shrink>(to: &T) -> u64 {
     let to: *const T = to;
     // SAFETY: The shrinker is there as long as what it shrinks. The pointer is only compared.
-    unsafe { raw::freelist_spare_count(to.cast_mut().cast()) as u64 }
+    unsafe { raw::freelist_reclaimable_of_others(to.cast_mut().cast()) as u64 }
 }
 
 /// Makes other members hand over at most `pages` free pages to `to`: they go back to the system. Gives
 /// how many went. May sleep, but waits for nobody.
-pub(crate) fn take_elsewhere<T: Shrink>(to: &T, pages: u64) -> u64 {
+pub(crate) fn reclaim_from_others<T: Shrink>(to: &T, pages: u64) -> u64 {
     let to: *const T = to;
     let pages = usize::try_from(pages).unwrap_or(usize::MAX);
     // SAFETY: The shrinker is there as long as what it shrinks. The pointer is only compared.
-    unsafe { raw::freelist_spare_take(to.cast_mut().cast(), pages) as u64 }
+    unsafe { raw::freelist_reclaim_from_others(to.cast_mut().cast(), pages) as u64 }
 }
 
 /// How many pages a member could give back. Called with a spin lock held.
@@ -164,10 +164,10 @@ unsafe extern "C" fn shrink<T: Shrink>(of: *mut c_void, pages: c_ulong) -> c_ulo
 /// # Safety
 ///
 /// `of` is the `T` of a member that is on the list.
-unsafe extern "C" fn count_spare<T: Shrink>(of: *mut c_void) -> c_ulong {
+unsafe extern "C" fn count_for_others<T: Shrink>(of: *mut c_void) -> c_ulong {
     // SAFETY: By the caller's promise: the member keeps it.
     let of = unsafe { &*of.cast::<T>() };
-    of.spare() as c_ulong
+    of.reclaimable_for_others() as c_ulong
 }
 
 /// Makes it hand over at most `pages`. May sleep.
