@@ -230,7 +230,7 @@ impl Arena {
         batch: &mut KVec<Pending>,
     ) -> Result {
         // Those that have to lie side by side are brought for each block.
-        if options.request.grow && !options.request.fresh {
+        if options.request.grow && !options.request.contiguous {
             self.fill_together(batch.get_mut(first..).unwrap_or_default(), kit);
         }
         let mut done = first;

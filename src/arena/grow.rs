@@ -26,7 +26,7 @@ use crate::{
             KernelKit, //
         },
         contiguous::{
-            Adjacent,
+            Contiguous,
             Highest, //
         },
         page::{
@@ -74,9 +74,9 @@ fn missing(blocks: &[Pending]) -> u32 {
 }
 
 impl Arena {
-    /// Brings the pages that a reserved block lacks; new ones only where it may `grow`, and none but
-    /// new ones side by side where they have to be `fresh`. What was brought before an error stays
-    /// with the block: `cancel` takes it back. May sleep.
+    /// Brings the pages that a reserved block lacks; new ones only where it may `grow`, and none
+    /// but new ones side by side where they have to be `contiguous`. What was brought before an
+    /// error stays with the block: `cancel` takes it back. May sleep.
     ///
     /// `EDQUOT` when a limit forbids it, `ENOMEM` when memory is short or all that was free is in
     /// use by now, `EINTR` when the caller is being killed.
@@ -91,8 +91,8 @@ impl Arena {
                 Err(short) if self.make_room(short, pending, request) => continue,
                 promise => promise?,
             };
-            if request.fresh {
-                return self.bring_adjacent(pending, kit, promise);
+            if request.contiguous {
+                return self.bring_contiguous(pending, kit, promise);
             }
             let fresh = (promise.bytes >> PAGE_SHIFT) as u32;
             let mut result = self.steal(pending, kit, pending.missing() - fresh);
@@ -175,7 +175,7 @@ impl Arena {
             }
             result = self
                 .memcg
-                .charge(|| Adjacent::some_of(want, &mut highest))
+                .charge(|| Contiguous::some_of(want, &mut highest))
                 .and_then(|mut pages| self.put(blocks, kit, &mut pages, &mut promise));
         }
         self.forget(promise);
@@ -183,7 +183,7 @@ impl Arena {
     }
 
     /// Brings new pages that lie side by side, as many as the block lacks.
-    fn bring_adjacent(
+    fn bring_contiguous(
         &self,
         pending: &mut Pending,
         kit: &mut KernelKit,
@@ -192,7 +192,7 @@ impl Arena {
         let pages = pending.missing();
         let result = self
             .memcg
-            .charge(|| Adjacent::new(pages))
+            .charge(|| Contiguous::new(pages))
             .and_then(|mut pages| self.put(from_mut(pending), kit, &mut pages, &mut promise));
         self.forget(promise);
         result
@@ -237,7 +237,7 @@ impl Arena {
             return false;
         }
         // What somebody waits for is not to be given up.
-        if request.fresh && self.waiters() == 0 {
+        if request.contiguous && self.waiters() == 0 {
             let missing = pending.missing().into();
             if self.give_up(missing, 0, Patience::Wait) > 0 {
                 return true;

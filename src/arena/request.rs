@@ -24,7 +24,7 @@ pub(crate) struct AllocOptions {
 impl AllocOptions {
     /// Whether a free block that has its memory will do as it is.
     pub(super) fn takes_as_it_is(&self) -> bool {
-        !(self.zero || self.request.fresh || self.request.headed)
+        !(self.zero || self.request.contiguous || self.request.headed)
     }
 
     /// Whether a reserved block is as it is wanted already.

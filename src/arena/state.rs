@@ -40,7 +40,7 @@ use crate::{
     ffi::errno::edquot,
     mm::{
         backend::KernelEngine,
-        contiguous::Adjacent, //
+        contiguous::Contiguous, //
     }, //
 };
 use kernel::{
@@ -69,7 +69,7 @@ impl State {
     pub(super) fn admit(&self, options: &AllocOptions) -> Result {
         let request = &options.request;
         let bytes = request.bytes();
-        if request.fresh && bytes > u64::from(Adjacent::most()) << PAGE_SHIFT {
+        if request.contiguous && bytes > u64::from(Contiguous::max_pages()) << PAGE_SHIFT {
             return Err(E2BIG);
         }
         let more = request.grow || options.wait.is_some();

@@ -39,7 +39,7 @@ use crate::{
             KernelKit, //
         },
         contiguous::{
-            Adjacent,
+            Contiguous,
             Highest, //
         },
     },
@@ -210,7 +210,7 @@ fn grow(engine: &mut KernelEngine, size: u64, kit: &mut KernelKit) -> Result<u64
     };
     let mut highest = Highest::new();
     while pending.missing() > 0 {
-        let mut pages = Adjacent::some_of(pending.missing(), &mut highest)?;
+        let mut pages = Contiguous::some_of(pending.missing(), &mut highest)?;
         while pages.len() > 0 {
             if let Err(metadata) = engine.back(&mut pending, &mut pages, kit) {
                 make(metadata, kit)?;

@@ -151,7 +151,7 @@ fn options(mode: Mode, size: u64, flags: u32, timeout_ns: i64) -> Result<AllocOp
             size,
             larger: has(FREELIST_LARGER),
             grow: has(FREELIST_GROW),
-            fresh: has(FREELIST_CONTIG),
+            contiguous: has(FREELIST_CONTIG),
             headed: has(FREELIST_HEADER),
             ..Request::default()
         },

@@ -51,8 +51,8 @@ impl Default for Batch {
 
 impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Fills an empty batch with at most `most`, and at most [`BATCH`], blocks of `size` bytes that
-    /// are on a quick list, for requests that are neither headed, fresh nor modest. Says whether
-    /// there are any.
+    /// are on a quick list, for requests that are neither headed, contiguous nor modest. Says
+    /// whether there are any.
     pub fn reserve_batch(&mut self, size: u64, most: usize, batch: &mut Batch) -> bool {
         let request = Request {
             size,

@@ -110,7 +110,7 @@ pub struct Request {
     /// The block begins with [`HEADER_BYTES`] that are not the caller's.
     pub headed: bool,
     /// All of its pages have to be new: no free block will do.
-    pub fresh: bool,
+    pub contiguous: bool,
     /// Free whole pages are set aside for somebody else: what is left is parts of broken pages, and
     /// growing.
     pub modest: bool,
@@ -124,7 +124,7 @@ impl Request {
 
     /// Whether the memory of free blocks elsewhere may be used.
     fn may_move(&self) -> bool {
-        (self.larger || self.grow) && !self.fresh && !self.modest
+        (self.larger || self.grow) && !self.contiguous && !self.modest
     }
 }
 
@@ -314,7 +314,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Pending, Refusal> {
         let class = Class::of(request, Self::PAGE_SHIFT)?;
-        if !request.fresh {
+        if !request.contiguous {
             if let Some(pending) = self.reserve_quick(request, class) {
                 return Ok(pending);
             }
@@ -330,7 +330,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         class: Class,
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Pending, Refusal> {
-        if !request.fresh {
+        if !request.contiguous {
             match self.reserve_listed(request, class, kit) {
                 Err(Refusal::Empty) => {}
                 result => return result,
@@ -347,12 +347,12 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         }
         match class.shape() {
             Shape::Pages { pages, order } => {
-                let reserved = self.reserve_fresh(request, pages, order, kit)?;
+                let reserved = self.reserve_unbacked(request, pages, order, kit)?;
                 Ok(self.pending(reserved, request, class))
             }
             Shape::Part { shift } => {
                 Self::ensure_tree(kit)?;
-                let reserved = self.reserve_fresh(request, 1, 0, kit)?;
+                let reserved = self.reserve_unbacked(request, 1, 0, kit)?;
                 self.break_page(reserved, request, class, shift, kit)
             }
         }
@@ -374,7 +374,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let Ok(class) = Class::of(request, Self::PAGE_SHIFT) else {
             return false;
         };
-        if !request.fresh {
+        if !request.contiguous {
             if self.has_quick(request, class) || self.has_listed(request, class) {
                 return true;
             }

@@ -181,7 +181,7 @@ impl<S: DerefMut<Target = [Stack]>> Quick<S> {
 
 impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Reserves a block of `size` bytes that is on a quick list: what [`Engine::reserve`] does first
-    /// for a request that is neither headed, fresh nor modest. `None` where that says more.
+    /// for a request that is neither headed, contiguous nor modest. `None` where that says more.
     ///
     /// Inlined with [`Engine::commit`], so that nothing is asked of the block that is known of it.
     #[inline(always)]

@@ -162,14 +162,14 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
 
     /// Reserves pages in a slot where some have no memory yet: one that has most of them, or empty
     /// address space; where there is none left, a part of a run that was spared.
-    pub(super) fn reserve_fresh(
+    pub(super) fn reserve_unbacked(
         &mut self,
         request: &Request,
         pages: u32,
         order: u8,
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> Result<Reserved, Refusal> {
-        let partial = !request.fresh && !request.modest && pages > 1;
+        let partial = !request.contiguous && !request.modest && pages > 1;
         let page = loop {
             if let Some(page) = self
                 .lists
@@ -183,7 +183,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 Err(Refusal::NoSpace) => {
                     break self
                         .find_run(request, pages, order)
-                        .filter(|_| !request.fresh)
+                        .filter(|_| !request.contiguous)
                         .ok_or(Refusal::NoSpace)?;
                 }
                 result => result?,

@@ -17,7 +17,7 @@ mod tests {
             request,
             PAGE, //
         },
-        mm::contiguous::Adjacent, //
+        mm::contiguous::Contiguous, //
     };
     use kernel::{
         page::PAGE_SIZE,
@@ -146,7 +146,7 @@ mod tests {
     /// Peer: gpu_buddy gpu_test_buddy_alloc_contiguous.
     #[test]
     fn a_contiguous_block_is_new_and_lies_side_by_side() -> Result {
-        let most = u64::from(Adjacent::most());
+        let most = u64::from(Contiguous::max_pages());
         let registry = Registry::with_limits((most + 100) * PAGE, 100 * PAGE)?;
         let arena = registry.open()?;
         let held = || {
@@ -156,7 +156,7 @@ mod tests {
         };
         let contiguous = |size| {
             let mut options = request(size);
-            options.request.fresh = true;
+            options.request.contiguous = true;
             options
         };
         let mut first = 0;

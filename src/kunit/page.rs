@@ -8,7 +8,7 @@ use kernel::macros::kunit_tests;
 mod tests {
     use crate::mm::{
         contiguous::{
-            Adjacent,
+            Contiguous,
             Highest, //
         },
         page::Page, //
@@ -22,7 +22,7 @@ mod tests {
             let mut pages: KVVec<Page> = KVVec::new();
             let mut last = u32::MAX;
             while pages.len() < want as usize {
-                let came = Adjacent::some_of(want - pages.len() as u32, &mut highest)?;
+                let came = Contiguous::some_of(want - pages.len() as u32, &mut highest)?;
                 assert!(came.len().is_power_of_two() && came.len() as u32 <= last);
                 last = came.len() as u32;
                 for page in came {

@@ -19,7 +19,7 @@ use kernel::{
 /// # Invariants
 ///
 /// The pages `next..end` behind `first` are there, each with a reference that this object holds.
-pub(crate) struct Adjacent {
+pub(crate) struct Contiguous {
     first: NonNull<raw::page>,
     next: u32,
     end: u32,
@@ -40,19 +40,19 @@ impl Highest {
     }
 }
 
-impl Adjacent {
+impl Contiguous {
     /// The most pages that there can be side by side.
-    pub(crate) fn most() -> u32 {
+    pub(crate) fn max_pages() -> u32 {
         // SAFETY: May be called at any time.
         1 << unsafe { raw::freelist_page_max_order() }
     }
 
-    /// `pages` pages, at least one and at most [`Adjacent::most`]. What the buddy allocator gives
-    /// beyond them, up to the next order, goes back at once. May sleep.
+    /// `pages` pages, at least one and at most [`Contiguous::max_pages`]. What the buddy allocator
+    /// gives beyond them, up to the next order, goes back at once. May sleep.
     ///
     /// `ENOMEM` when there are none: beyond a single page nothing is reclaimed for them.
     pub(crate) fn new(pages: u32) -> Result<Self> {
-        if pages == 0 || pages > Self::most() {
+        if pages == 0 || pages > Self::max_pages() {
             return Err(ENOMEM);
         }
         let mut all = Self::of_order(pages.next_power_of_two().ilog2())?;
@@ -91,7 +91,7 @@ impl Adjacent {
     }
 }
 
-impl Iterator for Adjacent {
+impl Iterator for Contiguous {
     type Item = Page;
 
     fn next(&mut self) -> Option<Page> {
@@ -113,9 +113,9 @@ impl Iterator for Adjacent {
     }
 }
 
-impl ExactSizeIterator for Adjacent {}
+impl ExactSizeIterator for Contiguous {}
 
-impl Drop for Adjacent {
+impl Drop for Contiguous {
     fn drop(&mut self) {
         self.for_each(drop);
     }

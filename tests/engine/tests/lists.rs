@@ -169,11 +169,11 @@ mod generic {
         let mut arena = Arena::<KIB>::new(512 + 16 * 8);
         let large = large_and_small(&mut arena, 8, 8);
         assert_eq!(reserve(&mut arena, 64, true), (large, 0));
-        let fresh = Request {
-            fresh: true,
+        let contiguous = Request {
+            contiguous: true,
             ..request(64 * page, true, true)
         };
-        assert_eq!(arena.reserve(fresh).unwrap_err(), Refusal::NoSpace);
+        assert_eq!(arena.reserve(contiguous).unwrap_err(), Refusal::NoSpace);
         let whole = request(1024 * page, true, true);
         assert_eq!(arena.reserve(whole).unwrap_err(), Refusal::NoSpace);
     }
@@ -290,11 +290,11 @@ mod generic {
         let mut less = vec![];
         for _ in 0..MANY {
             let size = request(63 * Arena::<KIB>::PAGE, true, true);
-            let fresh = Request {
-                fresh: true,
+            let contiguous = Request {
+                contiguous: true,
                 ..size
             };
-            less.push(arena.alloc(fresh).unwrap().0);
+            less.push(arena.alloc(contiguous).unwrap().0);
         }
         for offset in less {
             arena.free(offset).unwrap();

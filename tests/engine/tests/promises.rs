@@ -1003,12 +1003,12 @@ mod generic {
         let (old, _) = arena.alloc(request(5 * page, GROW)).unwrap();
         arena.free(old).unwrap();
         arena.alloc(request(64, GROW)).unwrap();
-        let fresh = |size| Request {
-            fresh: true,
+        let contiguous = |size| Request {
+            contiguous: true,
             ..request(size, DEFAULT)
         };
         for (size, missing) in [(32, 1), (page, 1), (5 * page, 5), (8 * page, 8)] {
-            let mut pending = arena.reserve(fresh(size)).unwrap();
+            let mut pending = arena.reserve(contiguous(size)).unwrap();
             assert_eq!(pending.missing(), missing);
             arena.back(&mut pending, u32::MAX);
             arena.commit(pending);
