@@ -27,7 +27,7 @@ use crate::{
         },
         contiguous::{
             Contiguous,
-            Highest, //
+            OrderHint, //
         },
         page::{
             Page,
@@ -128,7 +128,7 @@ impl Arena {
         let mut state = self.state.lock();
         let after = state.engine.held_bytes() + state.promised + bytes;
         if after > state.limit
-            || state.engine.thrift(missing, state.promised) > 0
+            || state.engine.reuse_target(missing, state.promised) > 0
             || !self.shared_limit.take(bytes)
         {
             return;
@@ -163,7 +163,7 @@ impl Arena {
     /// Brings new pages, for as much as was promised.
     fn bring(&self, blocks: &mut [Pending], kit: &mut KernelKit, mut promise: Promise) -> Result {
         let mut result = Ok(());
-        let mut highest = Highest::new();
+        let mut hint = OrderHint::new();
         while result.is_ok() {
             let want = missing(blocks);
             if want == 0 {
@@ -175,7 +175,7 @@ impl Arena {
             }
             result = self
                 .memcg
-                .charge(|| Contiguous::some_of(want, &mut highest))
+                .charge(|| Contiguous::some_of(want, &mut hint))
                 .and_then(|mut pages| self.put(blocks, kit, &mut pages, &mut promise));
         }
         self.forget(promise);
@@ -272,21 +272,21 @@ impl Arena {
             };
         }
         let held = state.engine.held_bytes() + state.promised;
-        let room = state.limit.saturating_sub(held) >> PAGE_SHIFT;
-        let room = room.min(u64::from(missing)) as u32;
-        if least > room {
+        let headroom = state.limit.saturating_sub(held) >> PAGE_SHIFT;
+        let headroom = headroom.min(u64::from(missing)) as u32;
+        if least > headroom {
             return Err(Short::Own);
         }
-        let wanted = missing - state.engine.thrift(missing, state.promised);
+        let wanted = missing - state.engine.reuse_target(missing, state.promised);
         // Nothing is taken in vain, not even for a moment: somebody else might be refused for it.
-        for pages in [wanted.clamp(least, room), least] {
+        for pages in [wanted.clamp(least, headroom), least] {
             let bytes = u64::from(pages) << PAGE_SHIFT;
             if self.shared_limit.take(bytes) {
                 state.promised += bytes;
                 return Ok(Promise { bytes });
             }
         }
-        let beyond = u64::from(least).saturating_sub(self.shared_limit.room() >> PAGE_SHIFT);
+        let beyond = u64::from(least).saturating_sub(self.shared_limit.headroom() >> PAGE_SHIFT);
         Err(Short::Shared(beyond.max(1)))
     }
 

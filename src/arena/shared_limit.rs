@@ -104,7 +104,7 @@ impl Limit {
     }
 
     /// How many bytes are not taken.
-    pub(crate) fn room(&self) -> u64 {
+    pub(crate) fn headroom(&self) -> u64 {
         self.bytes.saturating_sub(self.taken.0.load(Relaxed))
     }
 

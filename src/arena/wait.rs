@@ -199,11 +199,11 @@ impl Arena {
                 state.engine.count_wait(&options.request);
             }
             // It could have been served, but for what only the system has.
-            let room = self.room(&state);
+            let headroom = self.headroom(&state);
             let short = state.waiters.may_have_all(Some(ticket))
                 && state
                     .engine
-                    .could_serve(&options.request, room, &mut KernelKit::default());
+                    .could_serve(&options.request, headroom, &mut KernelKit::default());
             drop(state);
             let sleeper = sleeper.as_ref().filter(|_| !short);
             self.sleep(ticket, sleeper, deadline, short)?;
@@ -289,7 +289,7 @@ impl Arena {
         if state.waiters.count() == 0 && !polled {
             return;
         }
-        let room = self.room(state);
+        let headroom = self.headroom(state);
         let mut kit = KernelKit::default();
         let State {
             engine, waiters, ..
@@ -302,7 +302,7 @@ impl Arena {
                 grow: request.grow && all,
                 ..*request
             };
-            engine.could_serve(&request, room, &mut kit)
+            engine.could_serve(&request, headroom, &mut kit)
         });
         for task in woken.into_iter().flatten() {
             task.wake_up();
@@ -329,17 +329,17 @@ impl Arena {
     }
 
     /// Bytes of new pages that the limits allow.
-    fn room(&self, state: &State) -> u64 {
-        self.room_with(state, 0)
+    fn headroom(&self, state: &State) -> u64 {
+        self.headroom_with(state, 0)
     }
 
     /// The same with what other arenas would hand over.
-    fn room_with(&self, state: &State, elsewhere: u64) -> u64 {
+    fn headroom_with(&self, state: &State, elsewhere: u64) -> u64 {
         let held = state.engine.held_bytes() + state.promised;
         state
             .limit
             .saturating_sub(held)
-            .min(self.shared_limit.room().saturating_add(elsewhere))
+            .min(self.shared_limit.headroom().saturating_add(elsewhere))
     }
 
     fn remember_refused(&self, request: &Request) {
@@ -357,10 +357,10 @@ impl Arena {
             return false;
         };
         let request = state.admitted(&refused, false, None);
-        let room = self.room_with(state, elsewhere);
+        let headroom = self.headroom_with(state, elsewhere);
         state
             .engine
-            .could_serve(&request, room, &mut KernelKit::default())
+            .could_serve(&request, headroom, &mut KernelKit::default())
     }
 
     /// Whether the smallest request that was refused since this was last true could be served; so it

@@ -40,7 +40,7 @@ use crate::{
         },
         contiguous::{
             Contiguous,
-            Highest, //
+            OrderHint, //
         },
     },
 };
@@ -208,9 +208,9 @@ fn grow(engine: &mut KernelEngine, size: u64, kit: &mut KernelKit) -> Result<u64
             result => break result?,
         }
     };
-    let mut highest = Highest::new();
+    let mut hint = OrderHint::new();
     while pending.missing() > 0 {
-        let mut pages = Contiguous::some_of(pending.missing(), &mut highest)?;
+        let mut pages = Contiguous::some_of(pending.missing(), &mut hint)?;
         while pages.len() > 0 {
             if let Err(metadata) = engine.back(&mut pending, &mut pages, kit) {
                 make(metadata, kit)?;

@@ -363,12 +363,12 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         request.may_move() && class.pages() <= self.run_pages
     }
 
-    /// Whether a request could be served now, if it were allowed `room` bytes of new pages and
+    /// Whether a request could be served now, if it were allowed `headroom` bytes of new pages and
     /// these were there.
     pub fn could_serve(
         &mut self,
         request: &Request,
-        room: u64,
+        headroom: u64,
         kit: &mut Kit<M, PAGE_KIB>,
     ) -> bool {
         let Ok(class) = Class::of(request, Self::PAGE_SHIFT) else {
@@ -390,12 +390,12 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         } else {
             0
         };
-        let room = if request.grow {
-            room >> Self::PAGE_SHIFT
+        let headroom = if request.grow {
+            headroom >> Self::PAGE_SHIFT
         } else {
             0
         };
-        (request.larger || request.grow) && u64::from(class.pages()) <= u64::from(moved) + room
+        (request.larger || request.grow) && u64::from(class.pages()) <= u64::from(moved) + headroom
     }
 
     /// Whether [`Engine::reserve_listed`] would find something.
@@ -425,7 +425,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Of the `missing` pages of reserved blocks, how many should come from free blocks elsewhere so
     /// that the arena does not hold much more than its blocks ever needed: growing would take what
     /// it holds (with `promised` bytes that are on their way) above 1.01 times the peak.
-    pub fn thrift(&self, missing: u32, promised: u64) -> u32 {
+    pub fn reuse_target(&self, missing: u32, promised: u64) -> u32 {
         let peak = self.peak_bytes.max(self.claimed);
         let more = u64::from(missing) << Self::PAGE_SHIFT;
         let after = self.held_bytes + promised + more;

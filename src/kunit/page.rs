@@ -9,7 +9,7 @@ mod tests {
     use crate::mm::{
         contiguous::{
             Contiguous,
-            Highest, //
+            OrderHint, //
         },
         page::Page, //
     };
@@ -18,11 +18,11 @@ mod tests {
     #[test]
     fn new_pages_come_from_the_highest_order_that_is_there() -> Result {
         for want in [1, 2, 3, 63, 64, 1000] {
-            let mut highest = Highest::new();
+            let mut hint = OrderHint::new();
             let mut pages: KVVec<Page> = KVVec::new();
             let mut last = u32::MAX;
             while pages.len() < want as usize {
-                let came = Contiguous::some_of(want - pages.len() as u32, &mut highest)?;
+                let came = Contiguous::some_of(want - pages.len() as u32, &mut hint)?;
                 assert!(came.len().is_power_of_two() && came.len() as u32 <= last);
                 last = came.len() as u32;
                 for page in came {

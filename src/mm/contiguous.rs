@@ -27,16 +27,16 @@ pub(crate) struct Contiguous {
 
 /// The most bytes that are asked for at once where pages need not lie side by side: zeroing them is
 /// well below a millisecond, and more would make a page no cheaper.
-const MOST_AT_ONCE: usize = 2 << 20;
+const MAX_AT_ONCE: usize = 2 << 20;
 
 /// The highest order that is worth asking for: none above the last one that was there.
 #[derive(Clone, Copy)]
-pub(crate) struct Highest(u32);
+pub(crate) struct OrderHint(u32);
 
-impl Highest {
+impl OrderHint {
     /// Nothing was asked for yet.
     pub(crate) fn new() -> Self {
-        Self((MOST_AT_ONCE / PAGE_SIZE).ilog2())
+        Self((MAX_AT_ONCE / PAGE_SIZE).ilog2())
     }
 }
 
@@ -80,11 +80,11 @@ impl Contiguous {
     /// sleep.
     ///
     /// `ENOMEM` when there is not even one, after reclaim and without an OOM kill.
-    pub(crate) fn some_of(want: u32, highest: &mut Highest) -> Result<Self> {
+    pub(crate) fn some_of(want: u32, hint: &mut OrderHint) -> Result<Self> {
         loop {
-            let order = highest.0.min(want.checked_ilog2().unwrap_or(0));
+            let order = hint.0.min(want.checked_ilog2().unwrap_or(0));
             match Self::of_order(order) {
-                Err(_) if order > 0 => highest.0 = order - 1,
+                Err(_) if order > 0 => hint.0 = order - 1,
                 result => return result,
             }
         }

@@ -261,9 +261,12 @@ impl<const KIB: usize> Arena<KIB> {
         } else {
             0
         };
-        let thrift = self.engine.thrift(pending.missing(), 0);
+        let reuse_target = self.engine.reuse_target(pending.missing(), 0);
         if pending.is_movable() {
-            self.steal(pending, thrift.max(pending.missing().saturating_sub(room)));
+            self.steal(
+                pending,
+                reuse_target.max(pending.missing().saturating_sub(room)),
+            );
         }
         self.back(pending, room);
         pending.missing() == 0

@@ -28,7 +28,7 @@ fn what_takes_new_pages_is_counted_and_what_does_not_is_not() {
 
 #[test]
 fn a_hundredth_more_than_the_peak_may_be_held_and_no_page_more() {
-    at_every_page_size!(thrift);
+    at_every_page_size!(reuse_target);
 }
 
 #[test]
@@ -191,15 +191,25 @@ mod generic {
         assert_eq!(arena.counters().parts, 1);
     }
 
-    pub fn thrift<const KIB: usize>() {
+    pub fn reuse_target<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 12);
         let block = arena.alloc(request(1000 * page)).unwrap().0;
         arena.free(block).unwrap();
         arena.drain();
-        let thrift = |missing, promised| arena.engine.thrift(missing, promised * page);
-        assert_eq!([thrift(10, 0), thrift(11, 0), thrift(30, 0)], [0, 1, 20]);
-        assert_eq!([thrift(9, 1), thrift(10, 1), thrift(5, 10)], [0, 1, 5]);
+        let reuse_target = |missing, promised| arena.engine.reuse_target(missing, promised * page);
+        assert_eq!(
+            [
+                reuse_target(10, 0),
+                reuse_target(11, 0),
+                reuse_target(30, 0)
+            ],
+            [0, 1, 20]
+        );
+        assert_eq!(
+            [reuse_target(9, 1), reuse_target(10, 1), reuse_target(5, 10)],
+            [0, 1, 5]
+        );
     }
 
     pub fn parts<const KIB: usize>() {
