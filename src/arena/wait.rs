@@ -248,7 +248,7 @@ impl Arena {
         loop {
             let mut kit = KernelKit::default();
             let mut state = self.state.lock();
-            let small = state.engine.is_part(request);
+            let small = state.engine.is_subpage(request);
             let result = state.waiters.enlist(who.0, small, who.1, &mut new_table);
             if result.is_ok() {
                 // Whole pages that are free must be seen as such.

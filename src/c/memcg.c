@@ -7,7 +7,7 @@
 
 #include "memcg.h"
 
-/* The trees of broken pages: objects of one size, in a cache of their own that slabinfo names. */
+/* The trees of divided pages: objects of one size, in a cache of their own that slabinfo names. */
 static struct kmem_cache *trees;
 
 int freelist_trees_create(unsigned int size)

@@ -193,7 +193,7 @@ impl View for Map {
                 Content::Free => "free",
                 Content::Unbacked => "unbacked",
                 Content::Pending => "pending",
-                Content::Broken => "broken",
+                Content::Subpage => "broken",
             };
             seq_print!(
                 out,

@@ -41,7 +41,7 @@ impl Default for Batch {
     /// None at all.
     fn default() -> Self {
         Self {
-            class: Class::of_part(MIN_SHIFT, MIN_SHIFT + 1),
+            class: Class::of_subpage(MIN_SHIFT, MIN_SHIFT + 1),
             requested: 0,
             starts: [0; BATCH as usize],
             len: 0,
@@ -82,7 +82,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let mut starts = batch.offsets();
         while let [first, rest @ ..] = starts {
             let page = (first >> Self::PAGE_SHIFT) as u32;
-            let Some(Head::Broken(tree)) = self.directory.head_mut(page) else {
+            let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
                 self.enliven(*first, class, false);
                 starts = rest;
                 continue;
@@ -108,13 +108,13 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         };
         let page = first >> Self::PAGE_SHIFT;
         let within = |offset: u64| offset & (Self::PAGE_BYTES - 1);
-        let Some(Head::Broken(tree)) = self.directory.head_mut(page as u32) else {
+        let Some(Head::Subpage(tree)) = self.directory.head_mut(page as u32) else {
             return 0;
         };
         let Some(shift) = tree.live_shift(within(*first)) else {
             return 0;
         };
-        let class = Class::of_part(shift, Self::PAGE_SHIFT);
+        let class = Class::of_subpage(shift, Self::PAGE_SHIFT);
         let mut count = 0;
         for offset in offsets {
             if offset >> Self::PAGE_SHIFT != page

@@ -2,12 +2,12 @@
 
 //! The engine's invariants, as a program that proves them. Slow: for tests and debug builds.
 //!
-//! 1. From page 0 to the frontier, runs, blocks and broken pages follow one another without a gap
+//! 1. From page 0 to the frontier, runs, blocks and divided pages follow one another without a gap
 //!    or an overlap, each aligned to its order; no head lies inside another.
 //! 2. Exactly the pages that a head says have memory have it.
 //!    Chunks that could do without their records have none.
 //! 3. A run is canonical, on exactly the list of its shape, and could join nothing.
-//! 4. The nodes of a broken page cover each granule at most once; no two free halves lie side by
+//! 4. The nodes of a divided page cover each granule at most once; no two free halves lie side by
 //!    side; the page is on the list of its largest free node.
 //!    No granule but the first of a live block is marked as headed.
 //! 5. What is on a quick list is free, and nothing else's.
@@ -41,7 +41,7 @@ impl fmt::Display for Violation {
 struct Tally {
     counters: Counters,
     classes: [ClassCounters; class::COUNT],
-    /// Runs and broken pages that belong on a list.
+    /// Runs and divided pages that belong on a list.
     listed: u64,
     trees: u64,
     run_pages: u32,
@@ -139,7 +139,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 expect(ceil == *order, page, "a block is in the wrong class")?;
                 (*order, span_of(*order, *whole, *pages), *pages)
             }
-            Head::Broken(tree) => {
+            Head::Subpage(tree) => {
                 tally.trees += 1;
                 let backed = self
                     .directory
@@ -190,7 +190,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             let bytes = Self::PAGE_BYTES >> depth;
             let start = tree::start::<PAGE_KIB>(node);
             if depth == 0 {
-                wrong = Some("a broken page is free or live as a whole");
+                wrong = Some("a divided page is free or live as a whole");
             }
             // Nodes come by depth, and from left to right: a node may not lie in one above it.
             let mut above = node / 2;
@@ -213,7 +213,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             headed += u32::from(live && tree.is_headed(node));
             used += bytes;
             if backed {
-                let class = Class::of_part(Self::PAGE_SHIFT - depth, Self::PAGE_SHIFT);
+                let class = Class::of_subpage(Self::PAGE_SHIFT - depth, Self::PAGE_SHIFT);
                 tally.block(class, live);
             } else if live {
                 wrong = Some("a live block without memory");
@@ -243,7 +243,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                         let whole = *pages == *backed && *pages == class.pages();
                         expect(whole, page, "a quick block has another length")?;
                     }
-                    Some(Head::Broken(tree)) if shift < Self::PAGE_SHIFT => {
+                    Some(Head::Subpage(tree)) if shift < Self::PAGE_SHIFT => {
                         let node = Self::node(start, shift);
                         expect(!tree.is_used(node), page, "a quick block is in use")?;
                     }
@@ -302,9 +302,9 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                     backed,
                     links,
                 }) => (Kind::of_run(*order, *backed), *links),
-                Some(Head::Broken(tree)) => {
+                Some(Head::Subpage(tree)) => {
                     let depth = tree.largest().unwrap_or(0);
-                    (Kind::Broken(Self::PAGE_SHIFT - depth), tree.links)
+                    (Kind::Subpage(Self::PAGE_SHIFT - depth), tree.links)
                 }
                 _ => return fail(page, "something on a list is not free"),
             };

@@ -26,7 +26,7 @@ pub(super) const fn ceil_log2(n: u32) -> u32 {
 /// A block is a part of a page or some whole pages.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape {
-    Part { shift: u32 },
+    Subpage { shift: u32 },
     Pages { pages: u32, order: u8 },
 }
 
@@ -54,7 +54,7 @@ impl Class {
         let size = size as u32;
         let shift = ceil_log2(size).max(MIN_SHIFT);
         if shift < page_shift {
-            return Ok(Self::of_part(shift, page_shift));
+            return Ok(Self::of_subpage(shift, page_shift));
         }
         let rest = (1 << page_shift) - 1;
         Ok(Self {
@@ -73,7 +73,7 @@ impl Class {
     }
 
     /// The class of blocks of `1 << shift` bytes, smaller than a page.
-    pub(super) fn of_part(shift: u32, page_shift: u32) -> Self {
+    pub(super) fn of_subpage(shift: u32, page_shift: u32) -> Self {
         Self {
             bytes: 1 << shift,
             shift: shift as u8,
@@ -82,8 +82,8 @@ impl Class {
     }
 
     pub(super) fn shape(&self) -> Shape {
-        if self.is_part() {
-            Shape::Part {
+        if self.is_subpage() {
+            Shape::Subpage {
                 shift: self.shift.into(),
             }
         } else {
@@ -100,7 +100,7 @@ impl Class {
     }
 
     /// Whether the block is smaller than a page.
-    pub(super) fn is_part(&self) -> bool {
+    pub(super) fn is_subpage(&self) -> bool {
         self.shift < self.page_shift
     }
 
@@ -180,7 +180,7 @@ pub struct Counters {
     pub parts: u64,
     /// Chunks of [`super::CHUNK_PAGES`] page records.
     pub chunks: u64,
-    /// Trees of broken pages.
+    /// Trees of divided pages.
     pub trees: u64,
 }
 

@@ -98,7 +98,7 @@ pub(super) enum Head<M: Backend, const PAGE_KIB: usize> {
         headed: bool,
     },
     /// A page that is divided.
-    Broken(M::Box<Tree<PAGE_KIB>>),
+    Subpage(M::Box<Tree<PAGE_KIB>>),
 }
 
 /// The root, and a count of what hangs from it.
@@ -258,7 +258,7 @@ impl<M: Backend, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
 
     /// Writes the head of a slot of `order`, whose place exists.
     pub(super) fn put(&mut self, page: u32, order: u8, head: Head<M, PAGE_KIB>) {
-        self.trees += u64::from(matches!(head, Head::Broken(_)));
+        self.trees += u64::from(matches!(head, Head::Subpage(_)));
         if let Some(place) = self.place(page, order) {
             *place = head;
         } else {
@@ -272,15 +272,15 @@ impl<M: Backend, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
         Some(core::mem::replace(place, Head::Interior))
     }
 
-    /// Takes the tree of a broken page away.
+    /// Takes the tree of a divided page away.
     pub(super) fn take_tree(&mut self, page: u32) -> Option<M::Box<Tree<PAGE_KIB>>> {
         match self.take_head(page, 0) {
-            Some(Head::Broken(tree)) => {
+            Some(Head::Subpage(tree)) => {
                 self.trees -= 1;
                 Some(tree)
             }
             _ => {
-                debug_assert!(false, "the page is broken");
+                debug_assert!(false, "the page is divided");
                 None
             }
         }
@@ -313,7 +313,7 @@ impl<M: Backend, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
     pub(super) fn links_mut(&mut self, page: u32) -> Option<&mut Links> {
         match self.head_mut(page)? {
             Head::Free { links, .. } => Some(links),
-            Head::Broken(tree) => Some(&mut tree.links),
+            Head::Subpage(tree) => Some(&mut tree.links),
             _ => None,
         }
     }

@@ -56,9 +56,9 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let page = (offset >> Self::PAGE_SHIFT) as u32;
         let within = offset & (Self::PAGE_BYTES - 1);
         let (class, headed) = match self.directory.head_mut(page) {
-            Some(Head::Broken(tree)) => {
+            Some(Head::Subpage(tree)) => {
                 let (shift, headed) = tree.end_live(within)?;
-                (Class::of_part(shift, Self::PAGE_SHIFT), headed)
+                (Class::of_subpage(shift, Self::PAGE_SHIFT), headed)
             }
             Some(head) => match *head {
                 Head::Live {
@@ -82,7 +82,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         };
         let stats = &mut self.class_stats[class.index()];
         stats.frees += 1;
-        if !class.is_part() {
+        if !class.is_subpage() {
             stats.live_pages -= u64::from(class.pages());
         }
         Ok((offset - header_bytes(headed), class, headed))

@@ -5,7 +5,7 @@
 //!
 //! | list | has |
 //! | --- | --- |
-//! | `broken[shift]` | broken pages whose largest free block is `1 << shift` bytes |
+//! | `subpage[shift]` | divided pages whose largest free block is `1 << shift` bytes |
 //! | `empty[order]` | runs without memory |
 //! | `backed[order][bin]` | runs with memory, by the leading bits of their backed pages |
 //!
@@ -82,8 +82,8 @@ impl List {
 }
 
 pub(super) struct Lists {
-    broken: [List; COUNT],
-    broken_map: u32,
+    subpage: [List; COUNT],
+    subpage_map: u32,
     empty: [List; ORDERS],
     empty_map: u32,
     backed: [[List; FULL + 1]; ORDERS],
@@ -101,8 +101,8 @@ fn lowest(map: u32, from: u32) -> Option<u32> {
 impl Lists {
     pub(super) fn new() -> Self {
         Self {
-            broken: [List::NEW; COUNT],
-            broken_map: 0,
+            subpage: [List::NEW; COUNT],
+            subpage_map: 0,
             empty: [List::NEW; ORDERS],
             empty_map: 0,
             backed: [[List::NEW; FULL + 1]; ORDERS],
@@ -113,13 +113,13 @@ impl Lists {
 
     fn at(&mut self, kind: Kind) -> &mut List {
         match kind {
-            Kind::Broken(shift) => &mut self.broken[(shift - MIN_SHIFT) as usize],
+            Kind::Subpage(shift) => &mut self.subpage[(shift - MIN_SHIFT) as usize],
             Kind::Empty(order) => &mut self.empty[usize::from(order)],
             Kind::Backed(order, bin) => &mut self.backed[usize::from(order)][bin],
         }
     }
 
-    /// Puts a run or a broken page, whose head is in place, on a list.
+    /// Puts a run or a divided page, whose head is in place, on a list.
     pub(super) fn push<M: Backend, const K: usize>(
         &mut self,
         pages: &mut Directory<M, K>,
@@ -128,7 +128,7 @@ impl Lists {
     ) {
         self.at(kind).push(pages, page);
         match kind {
-            Kind::Broken(shift) => self.broken_map |= 1 << (shift - MIN_SHIFT),
+            Kind::Subpage(shift) => self.subpage_map |= 1 << (shift - MIN_SHIFT),
             Kind::Empty(order) => self.empty_map |= 1 << order,
             Kind::Backed(order, bin) => {
                 self.bins[usize::from(order)] |= 1 << bin;
@@ -137,7 +137,7 @@ impl Lists {
         }
     }
 
-    /// Takes a run or a broken page, whose head is still in place, off its list.
+    /// Takes a run or a divided page, whose head is still in place, off its list.
     pub(super) fn remove<M: Backend, const K: usize>(
         &mut self,
         pages: &mut Directory<M, K>,
@@ -150,7 +150,7 @@ impl Lists {
             return;
         }
         match kind {
-            Kind::Broken(shift) => self.broken_map &= !(1 << (shift - MIN_SHIFT)),
+            Kind::Subpage(shift) => self.subpage_map &= !(1 << (shift - MIN_SHIFT)),
             Kind::Empty(order) => self.empty_map &= !(1 << order),
             Kind::Backed(order, bin) => {
                 let bins = &mut self.bins[usize::from(order)];
@@ -162,11 +162,11 @@ impl Lists {
         }
     }
 
-    /// A broken page with a free block of `1 << shift` bytes as its largest; with `larger`, one
+    /// A divided page with a free block of `1 << shift` bytes as its largest; with `larger`, one
     /// that has at least that.
-    pub(super) fn find_broken(&self, shift: u32, larger: bool) -> Option<u32> {
-        let index = lowest(self.broken_map, shift - MIN_SHIFT)?;
-        (larger || index == shift - MIN_SHIFT).then(|| self.broken[index as usize].0)
+    pub(super) fn find_subpage(&self, shift: u32, larger: bool) -> Option<u32> {
+        let index = lowest(self.subpage_map, shift - MIN_SHIFT)?;
+        (larger || index == shift - MIN_SHIFT).then(|| self.subpage[index as usize].0)
     }
 
     /// A run of `order` with at least `pages` pages of memory.
@@ -229,9 +229,9 @@ impl Lists {
 
     /// Every list, with what it ought to have, for `check`.
     pub(super) fn for_each(&self, mut see: impl FnMut(Kind, u32, bool)) {
-        for (index, list) in self.broken.iter().enumerate() {
-            let mapped = self.broken_map & (1 << index) != 0;
-            see(Kind::Broken(index as u32 + MIN_SHIFT), list.0, mapped);
+        for (index, list) in self.subpage.iter().enumerate() {
+            let mapped = self.subpage_map & (1 << index) != 0;
+            see(Kind::Subpage(index as u32 + MIN_SHIFT), list.0, mapped);
         }
         for (order, list) in self.empty.iter().enumerate() {
             let mapped = self.empty_map & (1 << order) != 0;
@@ -250,7 +250,7 @@ impl Lists {
 /// Which list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Broken(u32),
+    Subpage(u32),
     Empty(u8),
     Backed(u8, usize),
 }

@@ -18,7 +18,7 @@ pub enum Content {
     /// A block that is being made, or memory that is about to leave.
     Pending,
     /// A page that is divided into smaller blocks.
-    Broken,
+    Subpage,
 }
 
 /// Pages side by side that are the same.
@@ -28,7 +28,7 @@ pub struct Extent {
     pub page: u32,
     /// How many.
     pub pages: u32,
-    /// The size class of the slot that they lie in; of a broken page that of its largest free
+    /// The size class of the slot that they lie in; of a divided page that of its largest free
     /// block, 0 if it has none.
     pub shift: u8,
     /// What they are.
@@ -84,7 +84,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 let end = page + if *whole { 1 << order } else { *pages };
                 (*order, end, *pages, Content::Live)
             }
-            Head::Broken(tree) => {
+            Head::Subpage(tree) => {
                 let (free_bytes, live_bytes) = tree.bytes();
                 let backed = self
                     .directory
@@ -101,7 +101,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                     pages: 1,
                     shift: largest as u8,
                     content: if backed {
-                        Content::Broken
+                        Content::Subpage
                     } else {
                         Content::Pending
                     },

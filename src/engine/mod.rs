@@ -17,7 +17,8 @@
 //! | run | a free slot on a list: its first `backed` pages have memory behind them, the rest is address space |
 //! | empty | a run with `backed == 0` |
 //! | block | what a request gets: part of a page, or whole pages |
-//! | broken | a page that is divided into blocks smaller than itself ([`Tree`]) |
+//! | subpage block | one smaller than a page, which is divided for it ([`Tree`]) |
+//! | divided | a page that is divided into blocks smaller than itself ([`Tree`]) |
 //! | head | the record of the first page of a run or block; all other records are interior |
 //!
 //! # How it works
@@ -31,7 +32,7 @@
 //! Two halves of a slot join when the result is backed from its beginning without a gap: the left
 //! half is wholly backed, or the right half is empty (`joined` in `runs.rs`).
 //!
-//! Below a page every broken page is a small buddy tree of its own. It is on one list, that of its
+//! Below a page every divided page is a small buddy tree of its own. It is on one list, that of its
 //! largest free block; within it the smallest block that fits is taken.
 //!
 //! A block that is freed stays as it is for a while, on the quick list of its class (`quick.rs`), so
@@ -111,8 +112,8 @@ pub struct Request {
     pub headed: bool,
     /// All of its pages have to be new: no free block will do.
     pub contiguous: bool,
-    /// Free whole pages are set aside for somebody else: what is left is parts of broken pages, and
-    /// growing.
+    /// Free whole pages are set aside for somebody else: what is left is parts of divided pages,
+    /// and growing.
     pub modest: bool,
 }
 
@@ -350,10 +351,10 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 let reserved = self.reserve_unbacked(request, pages, order, kit)?;
                 Ok(self.pending(reserved, request, class))
             }
-            Shape::Part { shift } => {
+            Shape::Subpage { shift } => {
                 Self::ensure_tree(kit)?;
                 let reserved = self.reserve_unbacked(request, 1, 0, kit)?;
-                self.break_page(reserved, request, class, shift, kit)
+                self.divide_page(reserved, request, class, shift, kit)
             }
         }
     }
@@ -402,17 +403,17 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     fn has_listed(&self, request: &Request, class: Class) -> bool {
         match class.shape() {
             Shape::Pages { pages, order } => self.find_run(request, pages, order).is_some(),
-            Shape::Part { shift } => {
-                self.lists.find_broken(shift, request.larger).is_some()
+            Shape::Subpage { shift } => {
+                self.lists.find_subpage(shift, request.larger).is_some()
                     || request.larger && self.find_run(request, 1, 0).is_some()
             }
         }
     }
 
     /// Whether a request is for a part of a page.
-    pub fn is_part(&self, request: &Request) -> bool {
+    pub fn is_subpage(&self, request: &Request) -> bool {
         let class = Class::of(request, Self::PAGE_SHIFT);
-        class.is_ok_and(|class| matches!(class.shape(), Shape::Part { .. }))
+        class.is_ok_and(|class| matches!(class.shape(), Shape::Subpage { .. }))
     }
 
     /// Counts a request that slept.
@@ -451,9 +452,9 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 let reserved = self.reserve_run(request, pages, order, kit)?;
                 return Ok(self.pending(reserved, request, class));
             }
-            Shape::Part { shift } => shift,
+            Shape::Subpage { shift } => shift,
         };
-        let found = self.lists.find_broken(shift, request.larger);
+        let found = self.lists.find_subpage(shift, request.larger);
         let taken =
             found.and_then(|page| Some((page, self.take_node(page, Self::PAGE_SHIFT - shift)?)));
         if let Some((page, node)) = taken {
@@ -468,7 +469,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         // A whole page is a larger block, even the smallest.
         Self::ensure_tree(kit)?;
         let reserved = self.reserve_run(request, 1, 0, kit)?;
-        self.break_page(reserved, request, class, shift, kit)
+        self.divide_page(reserved, request, class, shift, kit)
     }
 
     /// A reservation of whole pages, or of the page that a block will lie in.
@@ -508,7 +509,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             pending.missing -= came;
             self.held_bytes += u64::from(came) << Self::PAGE_SHIFT;
             match pending.class.shape() {
-                Shape::Part { shift } => self.open_broken(next, shift),
+                Shape::Subpage { shift } => self.open_subpage(next, shift),
                 Shape::Pages { .. } => {
                     if let Some(Head::Reserved { backed, .. }) = self.directory.head_mut(first) {
                         *backed += came;
@@ -536,7 +537,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     fn count_allocs(&mut self, class: Class, count: u64, requested: u64) {
         let stats = &mut self.class_stats[class.index()];
         stats.allocs += count;
-        if !class.is_part() {
+        if !class.is_subpage() {
             stats.live_pages += count * u64::from(class.pages());
         }
         self.requested_bytes += requested;
@@ -547,7 +548,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     #[inline(always)]
     fn enliven(&mut self, start: u64, class: Class, is_headed: bool) {
         match self.directory.head_mut((start >> Self::PAGE_SHIFT) as u32) {
-            Some(Head::Broken(tree)) => tree.set_live(Self::node(start, class.shift()), is_headed),
+            Some(Head::Subpage(tree)) => tree.set_live(Self::node(start, class.shift()), is_headed),
             Some(head) => {
                 if let Head::Reserved {
                     order,
@@ -581,12 +582,12 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     ) -> Option<Pending> {
         let page = (pending.start >> Self::PAGE_SHIFT) as u32;
         match pending.class.shape() {
-            Shape::Part { .. } if pending.missing > 0 => {
+            Shape::Subpage { .. } if pending.missing > 0 => {
                 // The page never came, so nobody else has seen the tree.
                 kit.tree = self.directory.take_tree(page).or(kit.tree.take());
                 self.release_empty(page, 0, kit);
             }
-            Shape::Part { shift } => {
+            Shape::Subpage { shift } => {
                 self.give_node(page, Self::node(pending.start, shift), kit);
             }
             Shape::Pages { pages, order } => {
@@ -627,7 +628,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let (first, head) = self.directory.locate(page, Self::MAX_ORDER)?;
         let pages = match head {
             Head::Live { pages, .. } => *pages,
-            Head::Broken(tree) if tree.any_live() => 1,
+            Head::Subpage(tree) if tree.any_live() => 1,
             _ => return None,
         };
         let extent = first..first + pages;

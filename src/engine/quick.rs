@@ -22,7 +22,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The most bytes on one list of blocks of whole pages, but for one block.
 const LIST_BYTES: u64 = 1 << 18;
 /// The same of parts of pages, of 1 KiB: what is kept from joining keeps more of a larger page.
-const PART_BYTES: u64 = 1 << 19;
+const SUBPAGE_BYTES: u64 = 1 << 19;
 /// The most blocks on one list; a power of 2.
 const LEN: u32 = BATCH;
 /// Size classes with a list.
@@ -39,7 +39,7 @@ impl Entry {
     /// `None` where a part begins too far away: with pages above 8 KiB an arena may be so large.
     #[inline]
     fn new<const PAGE_KIB: usize>(start: u64, class: Class) -> Option<Self> {
-        if class.is_part() {
+        if class.is_subpage() {
             return u32::try_from(start >> MIN_SHIFT).ok().map(Self);
         }
         let page = (start >> page_shift(PAGE_KIB)) as u32;
@@ -55,7 +55,7 @@ impl Entry {
 
     /// Where the block begins, which is a part of a page.
     #[inline]
-    fn part(self) -> u64 {
+    fn subpage(self) -> u64 {
         u64::from(self.0) << MIN_SHIFT
     }
 
@@ -63,8 +63,8 @@ impl Entry {
     fn loose<const PAGE_KIB: usize>(self, shift: u32) -> Loose {
         let page_shift = page_shift(PAGE_KIB);
         if shift < page_shift {
-            let class = Class::of_part(shift, page_shift);
-            let start = self.part();
+            let class = Class::of_subpage(shift, page_shift);
+            let start = self.subpage();
             return Loose { start, class };
         }
         let (start, pages) = self.pages::<PAGE_KIB>();
@@ -149,8 +149,8 @@ impl<S: DerefMut<Target = [Stack]>> Quick<S> {
 
     /// The most blocks on the list of a class.
     fn most<const PAGE_KIB: usize>(class: Class) -> u32 {
-        let most = if class.is_part() {
-            (PART_BYTES / PAGE_KIB as u64) >> class.shift()
+        let most = if class.is_subpage() {
+            (SUBPAGE_BYTES / PAGE_KIB as u64) >> class.shift()
         } else {
             LIST_BYTES >> class.shift()
         };
@@ -203,8 +203,8 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// Where a block on the quick list of a class begins, if a request may have it.
     #[inline(always)]
     fn quick_start(entry: Entry, request: &Request, class: Class) -> Option<u64> {
-        if class.is_part() {
-            return Some(entry.part());
+        if class.is_subpage() {
+            return Some(entry.subpage());
         }
         // The blocks of such a class differ in length.
         let (start, pages) = entry.pages::<PAGE_KIB>();
@@ -258,7 +258,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     pub fn merge(&mut self, Loose { start, class }: Loose, kit: &mut Kit<M, PAGE_KIB>) {
         let page = (start >> Self::PAGE_SHIFT) as u32;
         match class.shape() {
-            Shape::Part { shift } => self.give_node(page, Self::node(start, shift), kit),
+            Shape::Subpage { shift } => self.give_node(page, Self::node(start, shift), kit),
             Shape::Pages { order, .. } => match self.directory.take_head(page, order) {
                 Some(Head::Reserved {
                     order,

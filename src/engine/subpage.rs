@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Broken pages: dividing one, taking and giving its nodes, making it whole again.
+//! Divided pages: dividing one, taking and giving its nodes, making it whole again.
 
 use super::backend::{Backend, Kit, Metadata};
 use super::class::{Class, ClassStats};
@@ -17,7 +17,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     }
 
     /// Divides a page that was reserved, for a block of `1 << shift` bytes.
-    pub(super) fn break_page(
+    pub(super) fn divide_page(
         &mut self,
         reserved: Reserved,
         request: &Request,
@@ -27,16 +27,16 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     ) -> Result<Pending, Refusal> {
         let mut tree = kit.tree.take().ok_or(Metadata::Tree)?;
         let node = tree.reset(Self::PAGE_SHIFT - shift);
-        self.directory.put(reserved.page, 0, Head::Broken(tree));
+        self.directory.put(reserved.page, 0, Head::Subpage(tree));
         if reserved.backed == 1 {
-            self.open_broken(reserved.page, shift);
+            self.open_subpage(reserved.page, shift);
         }
         let mut pending = self.pending(reserved, request, class);
         pending.start += tree::start::<PAGE_KIB>(node);
         Ok(pending)
     }
 
-    /// Where the node of a broken page lies in the arena, in bytes.
+    /// Where the node of a divided page lies in the arena, in bytes.
     pub(super) fn node_offset(&self, page: u32, node: u32) -> u64 {
         (u64::from(page) << Self::PAGE_SHIFT) + tree::start::<PAGE_KIB>(node)
     }
@@ -47,10 +47,10 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         ((Self::PAGE_BYTES + within) >> shift) as u32
     }
 
-    /// Takes a node of `depth` out of a broken page that has one, or a larger one.
+    /// Takes a node of `depth` out of a divided page that has one, or a larger one.
     pub(super) fn take_node(&mut self, page: u32, depth: u32) -> Option<u32> {
-        let Some(Head::Broken(tree)) = self.directory.head_mut(page) else {
-            debug_assert!(false, "a page on a list of broken pages is broken");
+        let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
+            debug_assert!(false, "a page on a list of divided pages is divided");
             return None;
         };
         let before = tree.largest();
@@ -58,15 +58,15 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let after = tree.largest();
         let (node, from) = taken;
         self.count_split(from, depth);
-        self.relist_broken(page, before, after);
+        self.relist_subpage(page, before, after);
         Some(node)
     }
 
-    /// A node of a broken page is free: joins it with its free buddies, and the page with its own
+    /// A node of a divided page is free: joins it with its free buddies, and the page with its own
     /// when it is whole again.
     pub(super) fn give_node(&mut self, page: u32, node: u32, kit: &mut Kit<M, PAGE_KIB>) {
-        let Some(Head::Broken(tree)) = self.directory.head_mut(page) else {
-            debug_assert!(false, "the node lies in a broken page");
+        let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
+            debug_assert!(false, "the node lies in a divided page");
             return;
         };
         let before = tree.largest();
@@ -74,42 +74,42 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let after = tree.largest();
         self.count_joins(tree::depth(node), joined);
         if joined == 0 {
-            self.relist_broken(page, before, None);
+            self.relist_subpage(page, before, None);
             kit.tree = self.directory.take_tree(page).or(kit.tree.take());
             self.release(Slot::new(page, 0, 1));
         } else {
-            self.relist_broken(page, before, after);
+            self.relist_subpage(page, before, after);
         }
     }
 
-    /// A page was broken for one block of `shift` and has its memory now: its free parts can be
+    /// A page was divided for one block of `shift` and has its memory now: its free parts can be
     /// had, the block itself is pending.
-    pub(super) fn open_broken(&mut self, page: u32, shift: u32) {
-        let Some(Head::Broken(tree)) = self.directory.head_mut(page) else {
-            debug_assert!(false, "the page was just broken");
+    pub(super) fn open_subpage(&mut self, page: u32, shift: u32) {
+        let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
+            debug_assert!(false, "the page was just divided");
             return;
         };
         let largest = tree.largest();
         self.count_split(0, Self::PAGE_SHIFT - shift);
-        self.relist_broken(page, None, largest);
+        self.relist_subpage(page, None, largest);
     }
 
-    /// Moves a broken page between the lists of its largest free node, given as depths.
-    fn relist_broken(&mut self, page: u32, before: Option<u32>, after: Option<u32>) {
+    /// Moves a divided page between the lists of its largest free node, given as depths.
+    fn relist_subpage(&mut self, page: u32, before: Option<u32>, after: Option<u32>) {
         if before == after {
             return;
         }
         if let Some(depth) = before {
             self.lists.remove(
                 &mut self.directory,
-                Kind::Broken(Self::PAGE_SHIFT - depth),
+                Kind::Subpage(Self::PAGE_SHIFT - depth),
                 page,
             );
         }
         if let Some(depth) = after {
             self.lists.push(
                 &mut self.directory,
-                Kind::Broken(Self::PAGE_SHIFT - depth),
+                Kind::Subpage(Self::PAGE_SHIFT - depth),
                 page,
             );
         }
@@ -147,7 +147,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         }
     }
 
-    /// What is kept of the class of nodes of `depth` in a broken page.
+    /// What is kept of the class of nodes of `depth` in a divided page.
     fn class_at(&mut self, depth: u32) -> &mut ClassStats {
         &mut self.class_stats[(Self::PAGE_SHIFT - MIN_SHIFT - depth) as usize]
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A broken page: a binary buddy tree over its granules of 32 bytes, in two bitmaps.
+//! A divided page: a binary buddy tree over its granules of 32 bytes, in two bitmaps.
 //!
 //! A page of `KIB` KiB has `32 * KIB` granules, so its tree has fewer than `64 * KIB` nodes, and a
 //! bitmap over them is exactly `KIB` words:
@@ -32,7 +32,7 @@ pub(super) const fn start<const KIB: usize>(node: u32) -> u64 {
     index << (super::class::page_shift(KIB) - depth)
 }
 
-/// The blocks of one broken page.
+/// The blocks of one divided page.
 pub struct Tree<const KIB: usize> {
     free: [u64; KIB],
     live: [u64; KIB],

@@ -11,10 +11,10 @@
 //! - What comes back goes to the oldest waiter first. Free whole pages are set aside for it until it
 //!   is served, however long that takes: a big request is not starved by small ones. Everybody else
 //!   is *modest* meanwhile (see [`Request::modest`](super::Request)).
-//! - A request below a page can be served from broken pages, which are of no use to bigger ones: so
-//!   the oldest of these has its turn too.
-//! - Who waits does not overtake: as long as it is not the oldest, broken pages are all that it may
-//!   have.
+//! - A request below a page can be served from divided pages, which are of no use to bigger ones:
+//!   so the oldest of these has its turn too.
+//! - Who waits does not overtake: as long as it is not the oldest, divided pages are all that it
+//!   may have.
 //! - Whoever is woken looks once more; if that leads nowhere it keeps its place.
 //!
 //! # States of a waiter

@@ -32,7 +32,7 @@ mod tests {
             let stat = now.stat();
             assert_eq!(stat.live_blocks, 0);
             assert_eq!(stat.allocs, 0);
-            // At most the page that was broken for a small block stays.
+            // At most the page that was divided for a small block stays.
             assert!(stat.held_bytes <= PAGE);
             assert_eq!(arena.check(), Ok(()));
         }

@@ -20,7 +20,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// The cache that trees of broken pages are in, until it is dropped: slab objects of their own, so
+/// The cache that trees of divided pages are in, until it is dropped: slab objects of their own, so
 /// that whatever goes wrong with one (a use after it was freed, a leak) is seen, and by its name.
 ///
 /// # Invariants

@@ -216,7 +216,7 @@ mod generic {
         let half = Arena::<KIB>::PAGE / 2;
         let arena = Arena::<KIB>::new(1 << 12);
         let is_part = |size, headed| {
-            arena.engine.is_part(&Request {
+            arena.engine.is_subpage(&Request {
                 headed,
                 ..request(size)
             })

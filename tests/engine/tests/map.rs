@@ -17,7 +17,7 @@ fn map<const KIB: usize>(arena: &Arena<KIB>) -> Vec<Extent> {
         end += extent.pages;
         let with_memory = arena.backed.range(extent.page..end);
         let expected = match extent.content {
-            Content::Live | Content::Free | Content::Broken => extent.pages as usize,
+            Content::Live | Content::Free | Content::Subpage => extent.pages as usize,
             Content::Unbacked => 0,
             Content::Pending => continue,
         };
@@ -54,7 +54,7 @@ fn each_content_is_told_from_the_others() {
         [
             (Content::Live, 3, 14),
             (Content::Unbacked, 1, 14),
-            (Content::Broken, 1, 11)
+            (Content::Subpage, 1, 11)
         ]
     );
     let pending = arena.reserve(request(4096)).unwrap();
@@ -65,7 +65,10 @@ fn each_content_is_told_from_the_others() {
     assert_eq!(contents(&arena)[0], (Content::Free, 3, 14));
     arena.free(small).unwrap();
     let broken = map(&arena)[2];
-    assert_eq!((broken.content, broken.free_bytes), (Content::Broken, 4096));
+    assert_eq!(
+        (broken.content, broken.free_bytes),
+        (Content::Subpage, 4096)
+    );
     arena.drain();
     assert_eq!(contents(&arena)[2], (Content::Free, 1, 12));
     arena.trim(0);

@@ -1032,7 +1032,7 @@ mod generic {
             assert_eq!(u64::from(pending.missing()), size / page);
             arena.cancel(pending);
         }
-        // What a broken page has can be had.
+        // What a divided page has can be had.
         let pending = arena.reserve(modest(page / 2, LARGER)).unwrap();
         assert_eq!(pending.offset() / page, part / page);
         arena.cancel(pending);
@@ -1119,7 +1119,7 @@ mod generic {
     }
 }
 
-/// What every broken page costs beside itself: no more than a slab object of 96 bytes at 4 KiB.
+/// What every divided page costs beside itself: no more than a slab object of 96 bytes at 4 KiB.
 #[test]
 fn a_broken_page_costs_little() {
     use freelist_engine::engine::Tree;

@@ -15,7 +15,7 @@ use loom::thread::{self, Thread};
 enum Want {
     /// So many whole pages.
     Pages(u32),
-    /// A part of a broken page.
+    /// A part of a divided page.
     Part,
 }
 
