@@ -10,7 +10,7 @@
 use super::Arena;
 use crate::{
     engine::{
-        Leaving,
+        Isolated,
         BATCH, //
     },
     ffi::{
@@ -94,7 +94,7 @@ impl Arena {
     /// Takes at most `most` free pages, and at most a batch, unmapped, into `pages`, which is empty.
     /// Gives how many.
     fn take_free(&self, most: u32, patience: Patience, room: Room, pages: &mut Supply) -> u32 {
-        let mut pieces = self.detach(most.min(BATCH));
+        let mut pieces = self.isolate(most.min(BATCH));
         if pieces[0].is_none() {
             return 0;
         }
@@ -103,7 +103,7 @@ impl Arena {
         } else if !self.address_space.try_invalidate_barrier() {
             let mut state = self.state.lock();
             for piece in pieces.into_iter().flatten() {
-                state.engine.reattach(piece);
+                state.engine.putback(piece);
             }
             self.wake(&mut state);
             return 0;
@@ -121,18 +121,18 @@ impl Arena {
             }
             state
                 .engine
-                .unback(piece, &mut kit, &mut |page| pages.put(page));
+                .remove_isolated(piece, &mut kit, &mut |page| pages.put(page));
         }
         count
     }
 
     /// Puts at most `most` free pages out of reach.
-    fn detach(&self, most: u32) -> [Option<Leaving>; PIECES] {
+    fn isolate(&self, most: u32) -> [Option<Isolated>; PIECES] {
         let mut pieces = [const { None }; PIECES];
         let mut left = most;
         let mut state = self.state.lock();
         for place in &mut pieces {
-            let Some(piece) = state.engine.detach(left) else {
+            let Some(piece) = state.engine.isolate(left) else {
                 break;
             };
             left -= piece.pages();
@@ -143,7 +143,7 @@ impl Arena {
     }
 
     /// Removes the mappings of pages that are out of reach: in one go where they lie side by side.
-    fn unmap(&self, pieces: &[Option<Leaving>]) {
+    fn unmap(&self, pieces: &[Option<Isolated>]) {
         let (mut first, mut pages) = (0, 0);
         for piece in pieces.iter().flatten() {
             // Those of one run come from its end.

@@ -38,12 +38,12 @@
 //! A block that is freed stays as it is for a while, on the quick list of its class (`quick.rs`), so
 //! that the same size again costs neither a split nor a merge.
 //!
-//! A page is not tied to its page number. When no run fits a request, its block gets an empty slot and
-//! the memory of free runs elsewhere, piece by piece: a piece is *detached* (nobody can get it), its
-//! mappings are removed, and its pages leave by value (`reclaim.rs`). Pages go back to the system in the
-//! same way, and the metadata of chunks without memory goes with them. Large runs are what large
-//! requests need: memory leaves from the smallest run of several pages first, and a run that is much
-//! larger than a block stays whole while smaller ones have as many pages.
+//! A page is not tied to its page number. When no run fits a request, its block gets an empty slot
+//! and the memory of free runs elsewhere, piece by piece: a piece is *isolated* (nobody can get
+//! it), its mappings are removed, and its pages leave by value (`reclaim.rs`). Pages go back to the
+//! system in the same way, and the metadata of chunks without memory goes with them. Large runs are
+//! what large requests need: memory leaves from the smallest run of several pages first, and a run
+//! that is much larger than a block stays whole while smaller ones have as many pages.
 //!
 //! Runs are found by good fit through a two-level table of lists (as in TLSF, Masmano et al., 2004):
 //! by order, then by the leading bits of `backed`. Every operation costs O(orders), plus O(pages)
@@ -77,7 +77,7 @@ pub use directory::{Entry, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN};
 pub use free::Unfinished;
 pub use map::{Content, Extent};
 pub use quick::{Stack, QUICK_LISTS};
-pub use reclaim::Leaving;
+pub use reclaim::Isolated;
 pub use tree::Tree;
 pub use wait_queue::{Ticket, WaitQueue, WaiterSlot};
 
@@ -308,7 +308,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     ///
     /// While [`Pending::missing`] is not 0 the block has too few pages: bring them with
     /// [`Engine::back`]. For a request without `grow` as many are free elsewhere
-    /// ([`Engine::detach`]).
+    /// ([`Engine::isolate`]).
     pub fn reserve(
         &mut self,
         request: &Request,

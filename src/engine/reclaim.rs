@@ -4,11 +4,11 @@
 //!
 //! | step | who | the piece is |
 //! | --- | --- | --- |
-//! | [`Engine::detach`] | under the lock | reserved: nobody gets it, no fault finds it |
+//! | [`Engine::isolate`] | under the lock | reserved: nobody gets it, no fault finds it |
 //! | removing its mappings | without the lock | the same |
-//! | [`Engine::unback`] | under the lock | address space; its pages are the caller's |
+//! | [`Engine::remove_isolated`] | under the lock | address space; its pages are the caller's |
 //!
-//! A piece whose mappings cannot be removed now is free again by [`Engine::reattach`].
+//! A piece whose mappings cannot be removed now is free again by [`Engine::putback`].
 
 use super::backend::{Backend, Kit};
 use super::directory::{Head, CHUNK_ORDER};
@@ -17,16 +17,16 @@ use super::{Engine, BATCH, CHUNK_PAGES};
 
 /// Free pages that are about to leave: nobody can get them.
 ///
-/// It has to be given to [`Engine::unback`] or [`Engine::reattach`]; dropped, they are lost until
-/// the arena ends.
+/// It has to be given to [`Engine::remove_isolated`] or [`Engine::putback`]; dropped, they are lost
+/// until the arena ends.
 #[must_use = "pages that neither leave nor stay are lost"]
 #[derive(Debug)]
-pub struct Leaving {
+pub struct Isolated {
     page: u32,
     order: u8,
 }
 
-impl Leaving {
+impl Isolated {
     /// Its first page.
     pub fn page(&self) -> u32 {
         self.page
@@ -43,7 +43,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// reach: the last of the run that is missed least. `None` when there is none, or `most` is 0.
     ///
     /// What is on quick lists is in no run: [`Engine::drain`] them first.
-    pub fn detach(&mut self, most: u32) -> Option<Leaving> {
+    pub fn isolate(&mut self, most: u32) -> Option<Isolated> {
         let order_of_most = most.min(BATCH).checked_ilog2()?;
         let run = self.directory.run_at(self.lists.find_dispensable()?)?;
         let order = run.backed.trailing_zeros().min(order_of_most) as u8;
@@ -76,29 +76,29 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 backed: pages,
             },
         );
-        Some(Leaving { page, order })
+        Some(Isolated { page, order })
     }
 
     /// The pages leave, to `out` by value, to be dropped after the unlock. A chunk that is left
     /// without memory goes to a kit that has none.
-    pub fn unback(
+    pub fn remove_isolated(
         &mut self,
-        leaving: Leaving,
+        isolated: Isolated,
         kit: &mut Kit<M, PAGE_KIB>,
         out: &mut impl FnMut(M::Page),
     ) {
-        for page in (0..leaving.pages()).map(|n| leaving.page + n) {
+        for page in (0..isolated.pages()).map(|n| isolated.page + n) {
             self.take_page(page, out);
         }
-        self.directory.take_head(leaving.page, leaving.order);
-        self.release_empty(leaving.page, leaving.order, kit);
+        self.directory.take_head(isolated.page, isolated.order);
+        self.release_empty(isolated.page, isolated.order, kit);
     }
 
     /// The pages stay: they are free again.
-    pub fn reattach(&mut self, leaving: Leaving) {
-        let pages = leaving.pages();
-        self.directory.take_head(leaving.page, leaving.order);
-        self.release(Slot::new(leaving.page, leaving.order, pages));
+    pub fn putback(&mut self, isolated: Isolated) {
+        let pages = isolated.pages();
+        self.directory.take_head(isolated.page, isolated.order);
+        self.release(Slot::new(isolated.page, isolated.order, pages));
     }
 
     /// Takes the memory behind a pending page away.

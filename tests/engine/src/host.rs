@@ -4,7 +4,7 @@
 //! and whose every step can be checked.
 
 use crate::engine::{
-    Backend, Batch, Counters, Engine, Entry, FreeError, Kit, Leaving, Metadata, Pending, Record,
+    Backend, Batch, Counters, Engine, Entry, FreeError, Isolated, Kit, Metadata, Pending, Record,
     Refusal, Request, Unfinished, CHUNK_PAGES, PART_LEN, QUICK_LISTS, ROOT_LEN,
 };
 use std::cell::{Cell, RefCell};
@@ -205,21 +205,21 @@ impl<const KIB: usize> Arena<KIB> {
     }
 
     /// Takes free pages out of reach, at most `most`.
-    pub fn detach(&mut self, most: u32) -> Option<Leaving> {
-        let leaving = self.engine.detach(most)?;
+    pub fn isolate(&mut self, most: u32) -> Option<Isolated> {
+        let isolated = self.engine.isolate(most)?;
         self.step();
-        assert!((1..=most.min(64)).contains(&leaving.pages()));
-        Some(leaving)
+        assert!((1..=most.min(64)).contains(&isolated.pages()));
+        Some(isolated)
     }
 
     /// Takes pages that are out of reach out of the engine.
-    pub fn unback(&mut self, leaving: Leaving) -> Vec<Page> {
-        let range = leaving.page()..leaving.page() + leaving.pages();
+    pub fn remove_isolated(&mut self, isolated: Isolated) -> Vec<Page> {
+        let range = isolated.page()..isolated.page() + isolated.pages();
         // What a call gives back has room.
         self.kit.chunk = None;
         let mut pages = Vec::new();
         self.engine
-            .unback(leaving, &mut self.kit, &mut |page| pages.push(page));
+            .remove_isolated(isolated, &mut self.kit, &mut |page| pages.push(page));
         assert_eq!(pages.len(), range.len());
         for page in range {
             assert!(
@@ -231,8 +231,8 @@ impl<const KIB: usize> Arena<KIB> {
     }
 
     /// Makes pages that are out of reach free again.
-    pub fn reattach(&mut self, leaving: Leaving) {
-        self.engine.reattach(leaving);
+    pub fn putback(&mut self, isolated: Isolated) {
+        self.engine.putback(isolated);
         self.step();
     }
 
@@ -241,10 +241,10 @@ impl<const KIB: usize> Arena<KIB> {
         let before = pending.missing();
         let goal = before.saturating_sub(most);
         while pending.missing() > goal {
-            let Some(leaving) = self.detach(pending.missing() - goal) else {
+            let Some(isolated) = self.isolate(pending.missing() - goal) else {
                 break;
             };
-            let pages = self.unback(leaving);
+            let pages = self.remove_isolated(isolated);
             self.put(pending, pages);
             pending.mark_stale();
         }
@@ -276,8 +276,8 @@ impl<const KIB: usize> Arena<KIB> {
     pub fn trim(&mut self, keep: u32) -> u32 {
         self.drain();
         let mut freed = 0;
-        while let Some(leaving) = self.detach(self.engine.run_pages().saturating_sub(keep)) {
-            freed += self.unback(leaving).len() as u32;
+        while let Some(isolated) = self.isolate(self.engine.run_pages().saturating_sub(keep)) {
+            freed += self.remove_isolated(isolated).len() as u32;
             self.step();
         }
         freed

@@ -7,7 +7,7 @@
 //! `FREELIST_DEPTH` is the length, 4 unless set; from 8 on they are more than ten million. Build with
 //! `--release` then.
 
-use freelist_engine::engine::{Leaving, Pending, Refusal, Request};
+use freelist_engine::engine::{Isolated, Pending, Refusal, Request};
 use freelist_engine::host::Arena;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -74,7 +74,7 @@ struct World {
     /// Where live blocks are released, and all of their bytes.
     live: Vec<(u64, Range<u64>)>,
     pending: Option<Pending>,
-    leaving: Option<Leaving>,
+    leaving: Option<Isolated>,
 }
 
 impl World {
@@ -188,11 +188,11 @@ impl World {
                 let pending = self.pending.take()?;
                 self.arena.cancel(pending);
             }
-            Op::Detach if self.leaving.is_none() => self.leaving = Some(self.arena.detach(2)?),
-            Op::Unback => drop(self.arena.unback(self.leaving.take()?)),
+            Op::Detach if self.leaving.is_none() => self.leaving = Some(self.arena.isolate(2)?),
+            Op::Unback => drop(self.arena.remove_isolated(self.leaving.take()?)),
             Op::Reattach => {
                 let leaving = self.leaving.take()?;
-                self.arena.reattach(leaving);
+                self.arena.putback(leaving);
             }
             Op::Trim => (self.arena.trim(0) > 0).then_some(())?,
             Op::FreeOldest | Op::Reserve | Op::Detach => return None,
@@ -213,7 +213,7 @@ impl World {
     /// Gives everything back.
     fn end(mut self) {
         if let Some(leaving) = self.leaving.take() {
-            self.arena.reattach(leaving);
+            self.arena.putback(leaving);
         }
         if let Some(pending) = self.pending.take() {
             self.arena.cancel(pending);

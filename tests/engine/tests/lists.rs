@@ -193,11 +193,11 @@ mod generic {
         }
         arena.drain();
         let mut left = Vec::new();
-        while let Some(leaving) = arena.detach(64) {
-            let first = u64::from(leaving.page()) * page;
+        while let Some(isolated) = arena.isolate(64) {
+            let first = u64::from(isolated.page()) * page;
             let from = runs.iter().rposition(|&run| run <= first).unwrap();
-            left.push((from, leaving.pages()));
-            arena.unback(leaving);
+            left.push((from, isolated.pages()));
+            arena.remove_isolated(isolated);
         }
         let of_large = [(0, 64); 8];
         assert_eq!(left[..2], [(2, 2), (1, 64)]);

@@ -7,7 +7,7 @@
 //! file; `PROPTEST_CASES` and `PROPTEST_RNG_SEED` set length and seed.
 
 use freelist_engine::engine::{
-    FreeError, Leaving, Pending, Refusal, Request, HEADER_BYTES, MAX_SHIFT,
+    FreeError, Isolated, Pending, Refusal, Request, HEADER_BYTES, MAX_SHIFT,
 };
 use freelist_engine::host::Arena;
 use proptest::collection::vec;
@@ -119,7 +119,7 @@ struct Model<const KIB: usize> {
     open: Vec<(Pending, u64)>,
     /// Blocks whose headers are being looked at.
     taken: Vec<Pending>,
-    leaving: Vec<Leaving>,
+    leaving: Vec<Isolated>,
     /// Of blocks that became live, and of their sizes as asked for.
     allocs: u64,
     requested: u64,
@@ -371,7 +371,7 @@ impl<const KIB: usize> Model<KIB> {
                 }
             }
             Op::Detach(most) => {
-                if let Some(leaving) = self.arena.detach(most) {
+                if let Some(leaving) = self.arena.isolate(most) {
                     let (first, pages) = (leaving.page(), leaving.pages());
                     let taken =
                         self.is_taken(u64::from(first) * Self::PAGE, u64::from(pages) * Self::PAGE);
@@ -384,14 +384,14 @@ impl<const KIB: usize> Model<KIB> {
             Op::Unback(index) => {
                 if let Some(index) = index.checked_rem(self.leaving.len()) {
                     let leaving = self.leaving.swap_remove(index);
-                    drop(self.arena.unback(leaving));
+                    drop(self.arena.remove_isolated(leaving));
                     self.arena.check();
                 }
             }
             Op::Reattach(index) => {
                 if let Some(index) = index.checked_rem(self.leaving.len()) {
                     let leaving = self.leaving.swap_remove(index);
-                    self.arena.reattach(leaving);
+                    self.arena.putback(leaving);
                 }
             }
             Op::Trim(keep) => {
@@ -426,7 +426,7 @@ impl<const KIB: usize> Model<KIB> {
             self.arena.cancel(pending);
         }
         for leaving in std::mem::take(&mut self.leaving) {
-            self.arena.reattach(leaving);
+            self.arena.putback(leaving);
         }
         for (_, offset) in self.live.values().copied().collect::<Vec<_>>() {
             self.free(offset);

@@ -981,7 +981,7 @@ mod generic {
         let (block, _) = arena.alloc(request(4 * page, GROW)).unwrap();
         arena.free(block).unwrap();
         arena.drain();
-        let leaving = arena.detach(64).unwrap();
+        let leaving = arena.isolate(64).unwrap();
         assert_eq!(
             (leaving.page(), leaving.pages()),
             ((block / page) as u32, 4)
@@ -991,8 +991,8 @@ mod generic {
         }
         assert_eq!(arena.free(block), Err(FreeError::NotLive));
         assert!(arena.live_page(leaving.page()).is_none());
-        assert!(arena.detach(64).is_none());
-        arena.reattach(leaving);
+        assert!(arena.isolate(64).is_none());
+        arena.putback(leaving);
         let (again, _) = arena.alloc(request(4 * page, LARGER)).unwrap();
         assert_eq!(again, block);
     }
