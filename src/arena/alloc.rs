@@ -49,7 +49,7 @@ impl Arena {
         options: &AllocOptions,
         answer: impl FnOnce(u64, u64) -> Result,
     ) -> Result {
-        if let Some(pending) = self.at_hand(options) {
+        if let Some(pending) = self.reserve_fast(options) {
             return self.give_out(pending, options, answer);
         }
         let pending = self.obtain(options, &mut KernelKit::default())?;
@@ -80,15 +80,13 @@ impl Arena {
 
     /// Reserves a block that is as it is wanted already, and that nobody waits for.
     #[inline(always)]
-    fn at_hand(&self, options: &AllocOptions) -> Option<Pending> {
-        self.for_at_hand(options, |engine| {
-            engine.reserve_at_hand(options.request.size)
-        })
+    fn reserve_fast(&self, options: &AllocOptions) -> Option<Pending> {
+        self.on_fast_path(options, |engine| engine.reserve_fast(options.request.size))
     }
 
     /// Lets `reserve` look for what is at hand, if that will do, and nobody waits for it.
     #[inline(always)]
-    pub(super) fn for_at_hand<T>(
+    pub(super) fn on_fast_path<T>(
         &self,
         options: &AllocOptions,
         reserve: impl FnOnce(&mut KernelEngine) -> Option<T>,

@@ -80,11 +80,11 @@ impl Arena {
     ) -> Result<u32> {
         let mut progress = Progress::new(count);
         let mut kit = KernelKit::default();
-        let mut at_hand = Batch::default();
+        let mut fast = Batch::default();
         let mut batch = KVec::new();
         while let Some(most) = progress.next() {
-            if self.reserve_at_hand(options, most, &mut at_hand) {
-                self.give_out_batch(options, &mut at_hand, &mut progress, &mut store);
+            if self.reserve_batch_fast(options, most, &mut fast) {
+                self.give_out_batch(options, &mut fast, &mut progress, &mut store);
                 continue;
             }
             let room = batch.reserve(most, GFP_KERNEL);
@@ -124,8 +124,8 @@ impl Arena {
 
     /// Reserves at most `most` blocks that are as they are wanted already, and that nobody waits for.
     /// Says whether there are any.
-    fn reserve_at_hand(&self, options: &AllocOptions, most: usize, batch: &mut Batch) -> bool {
-        let found = self.for_at_hand(options, |engine| {
+    fn reserve_batch_fast(&self, options: &AllocOptions, most: usize, batch: &mut Batch) -> bool {
+        let found = self.on_fast_path(options, |engine| {
             let found = engine.reserve_batch(options.request.size, most, batch);
             found.then_some(())
         });

@@ -132,7 +132,7 @@ fn request(size: u64) -> Request {
 /// Takes a block off the engine as a call does: as a rule it is at hand.
 #[inline(always)]
 fn take(engine: &mut KernelEngine, size: u64, kit: &mut KernelKit) -> Result<u64, Refusal> {
-    let pending = match engine.reserve_at_hand(size) {
+    let pending = match engine.reserve_fast(size) {
         Some(pending) => pending,
         None => engine.reserve(&request(size), kit)?,
     };

@@ -185,7 +185,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     ///
     /// Inlined with [`Engine::commit`], so that nothing is asked of the block that is known of it.
     #[inline(always)]
-    pub fn reserve_at_hand(&mut self, size: u64) -> Option<Pending> {
+    pub fn reserve_fast(&mut self, size: u64) -> Option<Pending> {
         let request = Request {
             size,
             ..Request::default()

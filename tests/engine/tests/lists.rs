@@ -210,11 +210,11 @@ mod generic {
         let (block, _) = arena.alloc(request(100, true, true)).unwrap();
         arena.free(block).unwrap();
         let before = arena.counters().requested_bytes;
-        let pending = arena.engine.reserve_at_hand(100).unwrap();
+        let pending = arena.engine.reserve_fast(100).unwrap();
         assert_eq!((pending.offset(), pending.block_bytes()), (block, 128));
         arena.commit(pending);
         assert_eq!(arena.counters().requested_bytes, before + 100);
-        assert!(arena.engine.reserve_at_hand(100).is_none());
+        assert!(arena.engine.reserve_fast(100).is_none());
     }
 
     pub fn serves<const KIB: usize>() {
