@@ -62,7 +62,7 @@ use kernel::{
     }, //
 };
 use opener::Opener;
-use shared_limit::Limit;
+use shared_limit::SharedLimit;
 use state::State;
 
 /// Offsets of a new arena, in bytes.
@@ -75,7 +75,7 @@ pub(crate) struct Arena {
     /// The limit that everybody may set, in bytes; above it only the administrator.
     default_limit: u64,
     /// That of all arenas together.
-    shared_limit: Arc<Limit>,
+    shared_limit: Arc<SharedLimit>,
     opener: Opener,
     /// The opener's.
     memcg: Memcg,
@@ -92,7 +92,7 @@ pub(crate) struct Arena {
 impl Arena {
     /// An empty arena, on the caller's account, that may hold `limit` bytes of pages, and of those
     /// of all arenas together what is left.
-    pub(crate) fn new(id: u64, limit: u64, shared_limit: Arc<Limit>) -> Result<Arc<Self>> {
+    pub(crate) fn new(id: u64, limit: u64, shared_limit: Arc<SharedLimit>) -> Result<Arc<Self>> {
         let root = table::<Option<KernelPart>>(ROOT_LEN)?;
         let quick = table(QUICK_LISTS)?;
         let address_space = AddressSpace::new()?;

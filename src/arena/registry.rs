@@ -7,7 +7,7 @@ use crate::arena::{
         Classes,
         Snapshot, //
     },
-    shared_limit::Limit,
+    shared_limit::SharedLimit,
     Arena, //
 };
 use kernel::{
@@ -37,7 +37,7 @@ struct Arenas {
 /// Every open arena, by its number.
 #[pin_data]
 pub(crate) struct Registry {
-    limit: Arc<Limit>,
+    limit: Arc<SharedLimit>,
     /// The limit of a new arena, in bytes.
     arena_limit: u64,
     next_id: Atomic<u64>,
@@ -55,7 +55,7 @@ impl Registry {
 
     /// An empty one, with the most bytes of pages that all arenas together and that one may hold.
     pub(crate) fn with_limits(bytes: u64, arena_bytes: u64) -> Result<Arc<Self>> {
-        let limit = Limit::new(bytes)?;
+        let limit = SharedLimit::new(bytes)?;
         Arc::pin_init(
             pin_init!(Self {
                 limit,
@@ -74,7 +74,7 @@ impl Registry {
     }
 
     /// The limit on the bytes that all arenas hold.
-    pub(crate) fn limit(&self) -> &Limit {
+    pub(crate) fn limit(&self) -> &SharedLimit {
         &self.limit
     }
 

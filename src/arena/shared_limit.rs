@@ -55,7 +55,7 @@ impl Limits {
 /// Bytes are taken before pages are asked for, so that two that grow at once cannot both use the
 /// last of it.
 #[pin_data]
-pub(crate) struct Limit {
+pub(crate) struct SharedLimit {
     bytes: u64,
     taken: Taken,
     /// Who was refused since it was last told that others have free memory: no arena (0), the one of
@@ -81,7 +81,7 @@ struct Sleeping {
     woken: bool,
 }
 
-impl Limit {
+impl SharedLimit {
     /// A limit of which nothing is taken yet. `ENOMEM` when memory is short.
     pub(crate) fn new(bytes: u64) -> Result<Arc<Self>> {
         let poll = PollQueue::new()?;
@@ -145,7 +145,7 @@ impl Limit {
     }
 
     /// An arena is going to be refused, unless it finds free memory in others: from now on those that
-    /// come to have some say so by [`Limit::wake`].
+    /// come to have some say so by [`SharedLimit::wake`].
     pub(crate) fn refuse(&self, arena: u64) {
         match self.refused.cmpxchg(0, arena, Relaxed) {
             Err(other) if other != arena => self.refused.store(SEVERAL, Relaxed),
@@ -181,13 +181,13 @@ impl Limit {
 
 /// The caller, as somebody who is woken when others give back what they have of a limit.
 pub(crate) struct Sleeper<'a> {
-    limit: &'a Limit,
+    limit: &'a SharedLimit,
     id: u64,
 }
 
 impl<'a> Sleeper<'a> {
     /// From now on it is woken. `ENOMEM` when memory is short.
-    pub(crate) fn new(limit: &'a Limit) -> Result<Self> {
+    pub(crate) fn new(limit: &'a SharedLimit) -> Result<Self> {
         let id = limit.next_sleeper.fetch_add(1, Relaxed);
         let sleeping = Sleeping {
             task: ARef::from(&**current!()),

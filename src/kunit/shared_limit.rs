@@ -8,8 +8,8 @@ use kernel::macros::kunit_tests;
 mod tests {
     use crate::{
         arena::shared_limit::{
-            Limit,
-            Limits, //
+            Limits,
+            SharedLimit, //
         },
         mm::page, //
     };
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn it_gives_exactly_what_it_has() -> Result {
-        let limit = Limit::new(100)?;
+        let limit = SharedLimit::new(100)?;
         assert!(limit.take(60));
         assert!(!limit.take(41));
         assert!(limit.take(40));
