@@ -9,8 +9,8 @@
 //! often before. Those that are compared take turns, round by round.
 
 mod allocator;
+mod allocators;
 mod clock;
-mod peers;
 mod print;
 mod probe;
 mod rows;

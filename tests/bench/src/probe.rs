@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{bail, Context, Result};
 
-use crate::peers::Peer;
+use crate::allocators::Malloc;
 
 /// Where a probe finds the cgroup that it is to join.
 const CGROUP: &str = "FREELIST_BENCH_CGROUP";
@@ -27,7 +27,7 @@ pub enum Who {
     /// The same, as the allocator of a whole program.
     Global,
     /// malloc(), this one's.
-    Malloc(Peer),
+    Malloc(Malloc),
     /// Nobody: what the measurement costs by itself.
     Nobody,
 }
@@ -54,7 +54,7 @@ impl Who {
     }
 
     /// The client, and all of `peers`.
-    pub fn and(peers: &[Peer]) -> Vec<Self> {
+    pub fn and(peers: &[Malloc]) -> Vec<Self> {
         let mut all = vec![Self::Client];
         all.extend(peers.iter().copied().map(Self::Malloc));
         all

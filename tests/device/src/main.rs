@@ -13,7 +13,7 @@
 //! | `kit` | what tests are made of: arenas, ledgers, raw calls and mappings |
 //! | `suites` | the tests, a file an area |
 //!
-//! `Peer:` in a test's comment names cases of `tests/peers` that it holds.
+//! `Peer:` in a test's comment names cases of `tests/prior_art` that it holds.
 
 mod harness;
 mod kit;

@@ -3,11 +3,11 @@
 //! Tables of what the tests have shown.
 
 mod bench;
-mod coverage;
+mod engine_coverage;
 mod figure;
-mod peers;
+mod module_coverage;
 mod plot;
-mod points;
+mod prior_art;
 mod profile;
 mod report;
 mod trust;
@@ -84,9 +84,11 @@ fn main() -> Result<ExitCode> {
             bench.plot(&plots)?;
             print!("{bench}");
         }
-        What::Coverage { summary } => print!("{}", coverage::Coverage::read(&summary)?),
+        What::Coverage { summary } => {
+            print!("{}", engine_coverage::EngineCoverage::read(&summary)?)
+        }
         What::Peers { figures } => {
-            let peers = peers::Peers::read(&top)?;
+            let peers = prior_art::PriorArt::read(&top)?;
             if figures {
                 print!("{}", peers.figures());
             } else {
@@ -97,7 +99,10 @@ fn main() -> Result<ExitCode> {
             }
         }
         What::Points { module, printed } => {
-            print!("{}", points::Points::read(&module, &printed)?);
+            print!(
+                "{}",
+                module_coverage::ModuleCoverage::read(&module, &printed)?
+            );
         }
         What::Profile { symbols, addresses } => {
             print!("{}", profile::Profile::read(&symbols, &addresses)?);

@@ -5,7 +5,7 @@
 mod fresh;
 mod metadata;
 mod pairs;
-mod plight;
+mod pressure;
 mod reuse;
 mod scale;
 mod threads;
@@ -77,9 +77,9 @@ pub const GROUPS: [Group; 9] = [
         run: threads::run,
     },
     Group {
-        name: "plight",
+        name: "pressure",
         only: None,
-        run: plight::run,
+        run: pressure::run,
     },
 ];
 
@@ -98,8 +98,8 @@ fn probe_of(name: &str, allocator: &impl Allocator, args: &[String]) -> Result<(
     match name {
         "reuse" => reuse::probe(allocator, args),
         "trace" => traces::probe(allocator, args),
-        "hoard" => plight::hoard(allocator),
-        "need" => plight::need(),
+        "hoard" => pressure::hoard(allocator),
+        "need" => pressure::need(),
         "threads" => threads::probe(args),
         _ => bail!("there is no probe {name}"),
     }

@@ -5,8 +5,8 @@
 use anyhow::{Context, Result};
 
 use crate::allocator::{Allocator, Block};
+use crate::allocators::AS_THEY_COME;
 use crate::clock::{each, Clock};
-use crate::peers::AS_THEY_COME;
 use crate::print::{size, Printer};
 use crate::probe::{self, Who};
 use crate::samples::Samples;

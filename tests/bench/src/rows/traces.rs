@@ -10,8 +10,8 @@ use anyhow::{bail, Context, Result};
 use freelist::trace::{Event, Trace};
 
 use crate::allocator::{Allocator, Block};
+use crate::allocators::{named, AS_THEY_COME, KEEPING};
 use crate::clock::{timed, Clock};
-use crate::peers::{named, AS_THEY_COME, KEEPING};
 use crate::print::Printer;
 use crate::probe::{self, Who};
 use crate::samples::Samples;

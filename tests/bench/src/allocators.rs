@@ -7,7 +7,7 @@ const LIBRARIES: &str = "lib";
 
 /// An allocator that a process is given instead of the C library's.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer {
+pub struct Malloc {
     /// What tables call it.
     pub name: &'static str,
     /// Its library; none is the C library itself.
@@ -16,7 +16,7 @@ pub struct Peer {
     settings: &'static [(&'static str, &'static str)],
 }
 
-impl Peer {
+impl Malloc {
     /// The environment of a process that has it.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let preload = self.library.map(|name| format!("{LIBRARIES}/{name}"));
@@ -34,23 +34,23 @@ const JEMALLOC: Option<&str> = Some("libjemalloc.so.2");
 const TCMALLOC: Option<&str> = Some("libtcmalloc_minimal.so.4");
 
 /// As they come.
-pub const AS_THEY_COME: [Peer; 4] = [
-    Peer {
+pub const AS_THEY_COME: [Malloc; 4] = [
+    Malloc {
         name: "glibc",
         library: None,
         settings: &[],
     },
-    Peer {
+    Malloc {
         name: "mimalloc",
         library: MIMALLOC,
         settings: &[],
     },
-    Peer {
+    Malloc {
         name: "jemalloc",
         library: JEMALLOC,
         settings: &[],
     },
-    Peer {
+    Malloc {
         name: "tcmalloc",
         library: TCMALLOC,
         settings: &[],
@@ -58,8 +58,8 @@ pub const AS_THEY_COME: [Peer; 4] = [
 ];
 
 /// Set to keep what they got, so that large blocks are used again as they are.
-pub const KEEPING: [Peer; 4] = [
-    Peer {
+pub const KEEPING: [Malloc; 4] = [
+    Malloc {
         name: "glibc_keeping",
         library: None,
         settings: &[(
@@ -67,17 +67,17 @@ pub const KEEPING: [Peer; 4] = [
             "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184",
         )],
     },
-    Peer {
+    Malloc {
         name: "mimalloc_keeping",
         library: MIMALLOC,
         settings: &[("MIMALLOC_PURGE_DELAY", "-1")],
     },
-    Peer {
+    Malloc {
         name: "jemalloc_keeping",
         library: JEMALLOC,
         settings: &[("MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")],
     },
-    Peer {
+    Malloc {
         name: "tcmalloc_keeping",
         library: TCMALLOC,
         settings: &[("TCMALLOC_RELEASE_RATE", "0")],
@@ -85,8 +85,8 @@ pub const KEEPING: [Peer; 4] = [
 ];
 
 /// Set to leave what is free to the kernel, which takes it when it is short of memory (MADV_FREE).
-pub const LEAVING: [Peer; 2] = [
-    Peer {
+pub const LEAVING: [Malloc; 2] = [
+    Malloc {
         name: "mimalloc_leaving",
         library: MIMALLOC,
         settings: &[
@@ -94,7 +94,7 @@ pub const LEAVING: [Peer; 2] = [
             ("MIMALLOC_PURGE_DECOMMITS", "0"),
         ],
     },
-    Peer {
+    Malloc {
         name: "jemalloc_leaving",
         library: JEMALLOC,
         settings: &[("MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:-1")],
@@ -102,7 +102,7 @@ pub const LEAVING: [Peer; 2] = [
 ];
 
 /// The one of them with that name, as it comes.
-pub fn named(name: &str) -> Peer {
+pub fn named(name: &str) -> Malloc {
     let peer = AS_THEY_COME.iter().find(|peer| peer.name == name);
     *peer.expect("one of the peers")
 }

@@ -2,7 +2,7 @@
 
 //! The table of peer cases: what trusted projects test, and which test of ours holds the same.
 //!
-//! `tests/peers/PEER` lists every case of a peer, one a line: its name, and the reason where it
+//! `tests/prior_art/PEER` lists every case of a peer, one a line: its name, and the reason where it
 //! cannot apply here. A test names the cases that it holds in its doc comment, after `Peer:`, as
 //! `PEER CASE, CASE; PEER CASE.`; a file that is all about a case names it in its own.
 
@@ -36,20 +36,20 @@ struct Case {
 
 /// All cases of all peers, by the peer's name, and what is wrong with them.
 #[derive(Debug)]
-pub struct Peers {
+pub struct PriorArt {
     cases: BTreeMap<String, Vec<Case>>,
     wrong: Vec<String>,
 }
 
-impl Peers {
+impl PriorArt {
     /// Reads the lists and the tests under `top`.
     pub fn read(top: &Path) -> Result<Self> {
         let mut peers = Self {
             cases: BTreeMap::new(),
             wrong: Vec::new(),
         };
-        for (name, text) in files(&top.join("tests/peers"), |_| true)? {
-            let list = list(&text).with_context(|| format!("tests/peers/{name}"))?;
+        for (name, text) in files(&top.join("tests/prior_art"), |_| true)? {
+            let list = list(&text).with_context(|| format!("tests/prior_art/{name}"))?;
             peers.cases.insert(name, list);
         }
         for dir in SOURCES {
@@ -130,7 +130,7 @@ impl Peers {
     }
 }
 
-impl Display for Peers {
+impl Display for PriorArt {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "# Peer cases\n")?;
         writeln!(f, "| peer | cases | held | cannot apply |")?;
@@ -406,8 +406,8 @@ mod tests {
     use super::*;
 
     /// A table of one peer's list and one file of tests.
-    fn table(cases: &str, test: &str) -> Result<Peers> {
-        let mut peers = Peers {
+    fn table(cases: &str, test: &str) -> Result<PriorArt> {
+        let mut peers = PriorArt {
             cases: [("peer".to_owned(), list(cases)?)].into(),
             wrong: Vec::new(),
         };
@@ -421,7 +421,7 @@ mod tests {
     #[test]
     fn every_case_of_every_peer_has_a_test_or_a_reason() {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let peers = Peers::read(&top).unwrap();
+        let peers = PriorArt::read(&top).unwrap();
         assert!(peers.holds(), "{}", peers.wrong.join("\n"));
     }
 

@@ -12,8 +12,8 @@ use anyhow::{ensure, Context, Result};
 use nix::sys::mman::MmapAdvise;
 
 use crate::allocator::{Allocator, Block};
+use crate::allocators::{named, Malloc, LEAVING};
 use crate::clock::{timed, Clock};
-use crate::peers::{named, Peer, LEAVING};
 use crate::print::Printer;
 use crate::probe::{self, Who};
 use crate::samples::Samples;
@@ -89,7 +89,7 @@ fn once(who: Who) -> Result<(Option<f64>, f64)> {
 }
 
 pub fn run(printer: Printer, clock: Clock) -> Result<()> {
-    let peers: [Peer; 4] = [named("mimalloc"), named("jemalloc"), LEAVING[0], LEAVING[1]];
+    let peers: [Malloc; 4] = [named("mimalloc"), named("jemalloc"), LEAVING[0], LEAVING[1]];
     let mut whos = vec![Who::Nobody];
     whos.extend(Who::and(&peers));
     let mut times = vec![Samples::default(); whos.len()];
@@ -109,14 +109,14 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
         }
     }
     for (at, who) in whos.iter().enumerate() {
-        printer.cell_in("plight", "killed", who.name(), &kills[at], "processes");
+        printer.cell_in("pressure", "killed", who.name(), &kills[at], "processes");
         if !times[at].is_empty() {
-            printer.cell("plight", "1MiB", who.name(), &times[at]);
+            printer.cell("pressure", "1MiB", who.name(), &times[at]);
         }
     }
     let ours = 1;
     printer.figure(
-        "plight_killed",
+        "pressure_killed",
         Samples::worst([&kills[ours]], clock),
         "processes",
         "=0",
@@ -124,7 +124,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
     // As they come the others get somebody killed.
     for (at, who) in whos.iter().enumerate().skip(whos.len() - LEAVING.len()) {
         if !times[at].is_empty() && !times[ours].is_empty() {
-            let name = format!("plight_over_{}", who.name());
+            let name = format!("pressure_over_{}", who.name());
             printer.counted(&name, &times[ours].over(&times[at], clock), "ratio", "-");
         }
     }

@@ -55,12 +55,12 @@ enum Place {
 
 /// The points of the module's code, and which of them were reached.
 #[derive(Default)]
-pub struct Points {
+pub struct ModuleCoverage {
     /// Of each source file: its places, and how many points of each there are, and were reached.
     /// One that is inlined in many functions has many.
     files: BTreeMap<String, BTreeMap<u32, Tally>>,
     library: Tally,
-    /// Points after which nothing but a panic can follow.
+    /// ModuleCoverage after which nothing but a panic can follow.
     checks: Tally,
 }
 
@@ -77,7 +77,7 @@ impl Tally {
     }
 }
 
-impl Points {
+impl ModuleCoverage {
     /// Reads the module's file, and what tests printed.
     pub fn read(module: &Path, printed: &[PathBuf]) -> Result<Self> {
         let mut reached = BTreeSet::new();
@@ -295,7 +295,7 @@ fn place(frames: &[&str], mut is_for_tests: impl FnMut(&str, u32) -> bool) -> Pl
     }
 }
 
-impl Display for Points {
+impl Display for ModuleCoverage {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (mut all, mut places) = (self.library, Tally::default());
         for (file, lines) in &self.files {
@@ -400,7 +400,7 @@ fn new() {}
 
     #[test]
     fn a_place_is_reached_where_one_of_its_points_is() {
-        let mut points = Points::default();
+        let mut points = ModuleCoverage::default();
         let lines = points.files.entry("a.rs".to_owned()).or_default();
         lines.insert(
             1,

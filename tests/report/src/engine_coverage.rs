@@ -52,9 +52,9 @@ impl Count {
 }
 
 /// What was reached of each file.
-pub struct Coverage(Vec<(String, Summary)>);
+pub struct EngineCoverage(Vec<(String, Summary)>);
 
-impl Coverage {
+impl EngineCoverage {
     /// Reads what llvm-cov has exported.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -76,7 +76,7 @@ impl Coverage {
     }
 }
 
-impl Display for Coverage {
+impl Display for EngineCoverage {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut all = Summary::default();
         for (name, Summary { lines, branches }) in &self.0 {
@@ -115,9 +115,9 @@ mod tests {
             file("/cargo/other/mod.rs", 0),
         ];
         let text = format!(r#"{{"data": [{{"files": [{}]}}]}}"#, files.join(","));
-        let shown = Coverage::new(&text).unwrap().to_string();
+        let shown = EngineCoverage::new(&text).unwrap().to_string();
         assert!(shown.contains("# tree.rs: 80.0 % of lines, 80.0 % of branches"));
         assert!(shown.contains("# trust: engine_lines_covered 90.0 percent -"));
-        assert!(Coverage::new(r#"{"data": [{"files": []}]}"#).is_err());
+        assert!(EngineCoverage::new(r#"{"data": [{"files": []}]}"#).is_err());
     }
 }
