@@ -7,7 +7,7 @@
 #	$CACHE/lock/NAME-KEY	held by whoever makes the entry
 #	$CACHE/log/NAME-KEY	what its making printed
 #
-# Sourced after lib.sh.
+# Sourced after common.sh.
 # shellcheck shell=bash
 
 # Entries that nobody used for so long are removed when another is made.
@@ -53,7 +53,7 @@ cache_make() (
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
 	mkdir "$tmp" || exit
-	run_job "$TOP/scripts/$maker" "$tmp" "$log" "$@" || exit
+	run_job "$TOP/scripts/lib/$maker" "$tmp" "$log" "$@" || exit
 	sync -f "$tmp" && mv -T "$tmp" "$final"
 )
 

@@ -4,8 +4,13 @@
 # next. A key holds what decides an entry's content, not the text of scripts;
 # RECIPE goes up when a make-* script makes something else of the same inputs.
 #
-# Sourced after lib.sh, cache.sh and sandbox.sh.
+# Sourced after common.sh.
 # shellcheck shell=bash
+
+# shellcheck source=scripts/lib/cache.sh
+. "$TOP/scripts/lib/cache.sh"
+# shellcheck source=scripts/lib/sandbox.sh
+. "$TOP/scripts/lib/sandbox.sh"
 
 # need_root: sets ROOT and TOOLCHAIN, after what the host lacks was installed.
 need_root() {
@@ -15,7 +20,7 @@ need_root() {
 		setting suite
 		lines_of "$TOP/qemu/packages"
 	} | digest)
-	[ -d "$CACHE/root-$key" ] || "$TOP/scripts/host-packages"
+	[ -d "$CACHE/root-$key" ] || "$TOP/scripts/lib/host-packages"
 	cache_entry root "$key" make-root
 	ROOT=$ENTRY/root
 	TOOLCHAIN=$ENTRY/toolchain

@@ -9,7 +9,7 @@
 #	/kernel/build	its build tree (O=)
 #	/cargo		cargo's home
 #
-# Sourced after lib.sh; the build root is in $ROOT.
+# Sourced after common.sh; the build root is in $ROOT.
 # shellcheck shell=bash
 
 # What reaches the network inside as outside.

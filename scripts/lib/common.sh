@@ -4,7 +4,7 @@
 # a long step shows how far it is.
 # shellcheck shell=bash
 
-TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/freelist
 
 say() { printf 'freelist: %s\n' "$*" >&2; }
