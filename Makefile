@@ -38,7 +38,7 @@ help:
 	@echo '                    rust-analyzer, fmt: your own kernel tree, with W=1, CLIPPY=1'
 
 run:
-	@scripts/run $(KERNEL)
+	@scripts/run --kernel $(KERNEL)
 
 test:
 	@scripts/test
@@ -104,7 +104,7 @@ PHONY += modules clean rust-analyzer doc modules_install
 in-root = scripts/in-root --kernel $(KERNEL) sh -ec
 
 modules:
-	@scripts/build module $(KERNEL)
+	@scripts/build module=$(KERNEL)
 	@echo 'freelist: build/$(KERNEL)/freelist.ko is for Linux $(KERNEL)'
 
 # Their results are for the tools of this machine.
@@ -112,7 +112,7 @@ modules_install rust-analyzer:
 	@echo 'freelist: $@ wants a kernel tree of your own: make KDIR=/path/to/build $@' >&2; exit 1
 
 clippy:
-	@scripts/lint
+	@scripts/lint --kernel $(KERNEL)
 
 doc:
 	@$(in-root) 'mkdir -p build/doc build/doc-tree && make -C /kernel/build \

@@ -51,6 +51,15 @@ known_series() {
 	done
 }
 
+# The first of them: the kernel that is meant where none is named, and the one that the
+# debug kernel is made of. Needs need_versions.
+default_kernel() {
+	local series
+	series=$(known_series)
+	[ -n "$series" ] || die "the archive has no kernel of the series in qemu/versions"
+	echo "${series%%$'\n'*}"
+}
+
 # need_source SERIES: sets KERNEL_SOURCE. Needs need_versions.
 need_source() {
 	cache_entry source "$(cat "$VERSIONS/$1/version")" \
@@ -64,9 +73,7 @@ need_kernel() {
 	local name=$1 series=$1 key recipe=1 release
 	need_versions
 	if [ "$name" = debug ]; then
-		series=$(known_series)
-		series=${series%%$'\n'*}
-		[ -n "$series" ] || die "the archive has no kernel of the series in qemu/versions"
+		series=$(default_kernel)
 	elif [ ! -e "$VERSIONS/$series/release" ]; then
 		die "no kernel $name: it is debug or one of $(setting series | paste -sd' ') that the archive has" \
 			"($(cat "$VERSIONS"/*/release "$VERSIONS"/*/missing 2>/dev/null | paste -sd' '))"

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The stages of scripts/test: a row of the table each, and a function
+# stage_NAME that prints KTAP documents. That is all that a new one takes.
+#
+# Sourced after common.sh.
+# shellcheck shell=bash
+
+# N times the work in the long ones.
+SCALE=${SCALE:-1}
+
+# NAME, and
+#
+#	SET	usual: in `make test`, or long
+#	NEEDS	what scripts/build makes before it, with commas
+#	KERNELS	it runs once on each of these (`each` series of qemu/versions, the
+#		`default` one, debug), which its function is told; or once, -
+#	UNIT	what is counted while it runs: see count_UNIT
+#	COUNT	how many of them a run has, and
+#	SECONDS	how long it takes: what is shown until this clone has a run of its
+#		own. ? and - where nobody has looked
+#	TEXT	what is tested, %k being the kernel
+#
+STAGES='
+style		usual	module=each				-		tests	?	-	format and lints
+host		usual	-					-		tests	?	-	the crates on this machine
+scripts		usual	module=each,init			-		tests	?	-	scripts/ themselves
+kunit		usual	module=debug,init			-		tests	?	-	KUnit on the debug kernel
+stock		usual	module=each,init,programs,header,c-library	each	tests	?	-	user space on %k
+small		usual	module=default,init,programs		-		tests	?	-	user space on a small machine
+cost		usual	module=default,init,programs		-		tests	?	-	what calls cost, where the clock counts instructions
+debug		usual	module=debug,init,programs,header,c-library	-	tests	?	-	user space on the debug kernel
+planted		usual	-					-		tests	?	-	bugs that this machine'\''s tests see
+enumerate	long	-					-		tests	1	-	every sequence of at most 8 operations
+exhaustive	long	module=default,init,programs		-		tests	?	-	every order of release, in the kernel
+coverage	long	-					-		tests	1	-	what the engine'\''s tests reach
+mutants		long	-					-		changes	?	-	changes of the engine that its tests notice
+miri		long	-					-		tests	?	-	the engine'\''s tests under Miri
+planted_all	long	module=default,module=debug,init,programs,header	-	tests	?	-	bugs that some test sees
+fuzz		long	module=debug,init,programs		-		programs	?	-	calls at random
+points		long	points,init,programs			-		tests	?	-	what of the module the tests reach
+model		long	module=default,init,programs		default		tests	?	-	a million operations and their model
+storm		long	module=default,module=debug,init,programs	default,debug	tests	?	-	storms on %k
+soak		long	module=debug,init,programs		-		tests	?	-	a long time of all that is random
+'
+
+# stages_of SET: their names; of `all`, those of all sets.
+stages_of() { awk -v set="$1" 'NF && (set == "all" || $2 == set) { print $1 }' <<<"$STAGES"; }
+
+# read_stage NAME: sets stage_set, stage_needs, stage_kernels, stage_unit, stage_count,
+# stage_seconds and stage_text.
+read_stage() {
+	read -r _ stage_set stage_needs stage_kernels stage_unit stage_count stage_seconds stage_text \
+		< <(awk -v name="$1" '$1 == name' <<<"$STAGES")
+}
+
+kind_stage() {
+	[ "$1" = all ] || stages_of all | grep -qxF -e "$1" ||
+		echo "there is no stage $1: scripts/test --list has them"
+}
+
+# What is counted in the KTAP file FILE of a stage while it is written.
+count_tests() { grep -cE '^ +(not )?ok ' "$1"; }
+count_programs() { sed -nE 's/^ *# programs ([0-9]+)$/\1/p' "$1" | tail -n 1; }
+count_changes() { wc -l <build/mutants/outcomes; }
+
+# The report on what the tests have shown.
+report() {
+	scripts/in-root cargo run --quiet --locked --manifest-path src/Cargo.toml --package freelist-report -- "$@"
+}
+
+stage_style() {
+	local number=0 check
+	printf 'KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: freelist_style\n    1..2\n'
+	for check in "fmt --check" lint; do
+		number=$((number + 1))
+		# shellcheck disable=SC2086 # two words
+		if scripts/$check >&2; then echo -n '    '; else echo -n '    not '; fi
+		echo "ok $number ${check% *}"
+	done
+	echo 'ok 1 freelist_style'
+}
+
+stage_host() {
+	local status=0
+	scripts/in-root sh -c 'cd src && cargo test --locked --workspace --no-fail-fast 2>&1' |
+		awk -f scripts/lib/cargo-to-ktap.awk || status=$?
+	report peers --figures || status=$?
+	return "$status"
+}
+
+stage_scripts() {
+	local suite
+	for suite in options progress make cache vm; do "tests/scripts/$suite"; done
+}
+
+# A suite that is in the sources must be in the results: KUnit is silent about
+# one that was not compiled.
+stage_kunit() {
+	local suites
+	mapfile -t suites < <(grep -rhoE '^#\[(kernel::)?(macros::)?kunit_tests\(\w+' src --include='*.rs' |
+		sed 's/.*(//' | sort)
+	scripts/vm --kernel debug --append kunit.enable=1 -- sh -c 'for suite; do
+		echo "# suite $suite"; cat /sys/kernel/debug/kunit/$suite/results; done' sh "${suites[@]}"
+}
+
+# The device tests, the C and C++ programs over the contract's header, and those over the C library.
+# OTHERS are further files that the shell commands COMMAND need.
+# user_space KERNEL MIB [COMMAND OTHERS...]
+user_space() {
+	local programs=(build/bin/freelist-device-tests build/header/header-* build/client/client-*) add=() program
+	for program in "${programs[@]}" build/bin/freelist-global build/header/calls-* \
+		build/client/libfreelist_client.so.0 "${@:4}"; do add+=(--add "$program"); done
+	# The status of each says no more than its KTAP; one without KTAP fails.
+	# Some minutes as a rule; on a busy machine many more.
+	scripts/vm --kernel "$1" --cpus 2 --memory "$2" --timeout 3600 "${add[@]}" -- sh -c '
+		for program; do echo "# suite $program"; ./$program; done; '"${3:-true}; true" sh "${programs[@]##*/}"
+}
+# Enough memory for the largest block there; here so little that the limit is met.
+stage_stock() { user_space "$1" 3072; }
+# The same program, where what it wants is there and for what needs it.
+stage_small() {
+	scripts/vm --cpus 2 --memory 256 --timeout 300 --add build/bin/freelist-device-tests -- sh -c \
+		'./freelist-device-tests freelist_pressure freelist_growing; true'
+}
+stage_cost() {
+	scripts/vm --icount --memory 1024 --timeout 600 --add build/bin/freelist-device-tests -- sh -c \
+		'FREELIST_ICOUNT=1 ./freelist-device-tests freelist_cost --timeout 300; true'
+}
+fuzzer=(build/bin/freelist-fuzz tests/fuzz/corpus)
+stage_debug() {
+	user_space debug 1024 'echo "# suite fuzz"; ./freelist-fuzz --corpus corpus --seconds 15' "${fuzzer[@]}"
+}
+stage_fuzz() {
+	local seconds=$((600 * SCALE))
+	scripts/vm --kernel debug --cpus 2 --memory 1024 --timeout $((seconds + 600)) \
+		--add build/bin/freelist-fuzz --add tests/fuzz/corpus -- sh -c \
+		'./freelist-fuzz --corpus corpus --keep --seconds "$1"; true' sh "$seconds"
+}
+# The suites that want little memory have it, and all others are in one VM.
+stage_points() {
+	local module=build/points/freelist.ko tests='./freelist-device-tests --points' status=0
+	scripts/vm --kernel debug --module "$module" --cpus 2 --memory 400 --timeout 600 \
+		--add build/bin/freelist-device-tests -- sh -c \
+		"echo '# suite little'; $tests freelist_pressure freelist_growing; true"
+	scripts/vm --kernel debug --module "$module" --cpus 2 --memory 1024 --timeout 3600 \
+		--add build/bin/freelist-device-tests --add build/bin/freelist-global --add build/bin/freelist-fuzz \
+		--add tests/fuzz/corpus -- sh -c \
+		"echo '# suite all'; $tests; echo '# suite fuzz'; ./freelist-fuzz --points --corpus corpus --seconds 60; true"
+	report points "$module" build/test/points.ktap || status=$?
+	return "$status"
+}
+
+stage_exhaustive() {
+	scripts/vm --cpus 2 --timeout 900 --add build/bin/freelist-device-tests -- sh -c \
+		'./freelist-device-tests --scale 125 --timeout 600 freelist_exhaustive; true'
+}
+# A hundred times what `stock` does of it; a tenth of that on the debug kernel.
+stage_storm() {
+	local scale=$((100 * SCALE))
+	if [ "$1" = debug ]; then scale=$((10 * SCALE)); fi
+	scripts/vm --kernel "$1" --cpus 2 --memory 1024 --timeout 7200 --add build/bin/freelist-device-tests -- sh -c \
+		'./freelist-device-tests --scale "$1" --timeout 3600 freelist_storm \
+			freelist_unload/a_module_that_comes_and_goes_holds_nothing; true' sh "$scale"
+}
+stage_model() {
+	scripts/vm --kernel "$1" --cpus 2 --memory 1024 --timeout 7200 --add build/bin/freelist-device-tests -- sh -c \
+		'./freelist-device-tests --scale "$1" --timeout 7000 freelist_model; true' sh $((125 * SCALE))
+}
+stage_soak() {
+	local minutes=$((30 * SCALE))
+	scripts/vm --kernel debug --cpus 2 --memory 1024 --timeout $((minutes * 60 + 1800)) \
+		--add build/bin/freelist-device-tests -- sh -c '
+		end=$(($(date +%s) + $1 * 60))
+		while [ "$(date +%s)" -lt "$end" ]; do
+			echo "# suite soak"
+			./freelist-device-tests --scale 2 --timeout 600 freelist_storm freelist_random freelist_concurrency \
+				freelist_races freelist_waiting freelist_trim
+		done
+		echo "# trust: soak_minutes $1 minutes >=30"' sh "$minutes"
+}
+stage_planted() {
+	scripts/planted --check
+	scripts/planted --host
+}
+stage_planted_all() { scripts/planted; }
+stage_enumerate() { scripts/lib/engine enumerate; }
+stage_coverage() { scripts/lib/engine coverage; }
+stage_mutants() { scripts/lib/engine mutants; }
+stage_miri() { scripts/lib/engine miri; }
