@@ -20,10 +20,11 @@ const REQUESTS: [&str; 8] = [
 ];
 
 fn main() {
+    // A link to src/uapi/freelist.h; in a package, its content.
     let header = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"))
-        .join("../uapi/freelist.h")
+        .join("freelist.h")
         .canonicalize()
-        .expect("src/uapi/freelist.h lies beside src/client");
+        .expect("freelist.h lies in the package, as a link to src/uapi/freelist.h in a clone");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={}", header.display());
 
