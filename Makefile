@@ -11,17 +11,27 @@ export KERNEL
 
 ifdef KDIR
 .DEFAULT_GOAL := modules
+# All others are of the kernels of qemu/versions.
+takes-kdir := help modules modules_install clippy doc rust-analyzer fmt clean
+refused := $(filter-out $(takes-kdir),$(MAKECMDGOALS))
+ifneq ($(refused),)
+$(error freelist: KDIR=$(KDIR) is for $(takes-kdir), not for $(refused): leave it out)
+endif
+ifeq ($(wildcard $(KDIR)/.),)
+$(error freelist: KDIR=$(KDIR): there is no such directory)
+endif
 else
 .DEFAULT_GOAL := help
 endif
 
-PHONY := help run test bench trust planted fuzz soak shell update cache-clean setup
+PHONY := help run test bench readme-figures trust planted fuzz soak shell update cache-clean setup
 help:
 	@echo 'freelist: a power-of-two freelist allocator in the kernel'
 	@echo
 	@echo '  make run          load the module into a Debian kernel, serve a training run'
 	@echo '  make test         all tests; ends with "N passed, N failed"'
 	@echo '  make bench        what it costs beside other allocators, as a table and plots'
+	@echo '  make readme-figures  shows the plots of the last whole make bench in README'
 	@echo '  make trust        all tests, the long ones too, and a table of all figures'
 	@echo '  make planted      plants bugs, and names the tests that see them'
 	@echo '  make fuzz         ten minutes of calls at random (SCALE=N: N times that)'
@@ -45,6 +55,9 @@ test:
 
 bench:
 	@scripts/bench
+
+readme-figures:
+	@scripts/bench --renew-plots
 
 trust:
 	@scripts/trust
@@ -79,24 +92,23 @@ ifdef KDIR
 PHONY += modules modules_install clean rust-analyzer doc
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR)
 
-modules modules_install rust-analyzer: rust-metadata
+modules modules_install rust-analyzer: kernel-tree
 	$(kbuild) $@
 
-clippy: rust-metadata
+clippy: kernel-tree
 	$(kbuild) CLIPPY=1 modules
 
-doc: rust-metadata
+doc: kernel-tree
 	$(kbuild) FREELIST_DOC=$(CURDIR)/build/doc modules
 
 clean:
 	$(kbuild) clean
 	rm -rf build
 
-PHONY += rust-metadata
-rust-metadata:
-	@ls $(KDIR)/rust/libkernel.rmeta >/dev/null 2>&1 || { \
-		echo 'freelist: $(KDIR) has no Rust metadata (rust/*.rmeta), as headers packages have none: "make run" needs no kernel tree' >&2; \
-		exit 1; }
+# The compiler that kbuild takes: it does not look at the environment's.
+PHONY += kernel-tree
+kernel-tree:
+	@scripts/lib/check-kdir $(KDIR) $(if $(findstring command line,$(origin RUSTC)),$(RUSTC),rustc)
 
 else
 
