@@ -55,11 +55,13 @@ run_job() (
 	wait "$job"
 )
 
+show_every=15
+
 # step TEXT UNIT TOTAL COUNTER LOG COMMAND...
 #
 # Runs COMMAND with its output in LOG, and shows the number that the command
 # COUNTER prints, of about TOTAL UNITs (`?`: nobody knows): in place on a
-# terminal, else a line every 15 seconds. At the end one line with the time it
+# terminal, else a line every $show_every seconds. At the end one line with the time it
 # took; if COMMAND fails, the end of LOG.
 #
 # With seconds in $quiet_for, what ends before then shows nothing; with some in
@@ -90,7 +92,7 @@ with_progress() {
 	while kill -0 "$pid" 2>/dev/null; do
 		if [ $((SECONDS - start)) -lt "${quiet_for:-0}" ]; then
 			:
-		elif [ -t 2 ] || [ $((SECONDS - shown)) -ge 15 ]; then
+		elif [ -t 2 ] || [ $((SECONDS - shown)) -ge "$show_every" ]; then
 			shown=$SECONDS
 			# What is moved or removed on the way does not take a step back.
 			now=$(eval "$counter" 2>/dev/null) || true
