@@ -90,7 +90,7 @@ with_progress() {
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
 	while kill -0 "$pid" 2>/dev/null; do
-		if [ $((SECONDS - start)) -lt "${quiet_for:-0}" ]; then
+		if [ $((SECONDS - start)) -lt "${quiet_for:-1}" ]; then
 			:
 		elif [ -t 2 ] || [ $((SECONDS - shown)) -ge "$show_every" ]; then
 			shown=$SECONDS
@@ -103,9 +103,9 @@ with_progress() {
 				say "$text: $count$of $unit, $(elapsed "$start")$about"
 			fi
 		fi
-		sleep "$pause"
 		# What is quick is not held up.
 		if [ $SECONDS -gt "$start" ]; then pause=0.5; fi
+		sleep "$pause"
 	done
 	wait "$pid"
 }
