@@ -21,7 +21,6 @@
 //! | `slab`, `central` | small blocks that no thread has |
 //! | `table` | what lies where, for blocks have no header |
 //! | `slice` | owned memory for Rust |
-//! | `global`, `once` | all of a program's memory; its heap, opened once |
 //!
 //! Blocks that are free in the heap are live to the module: [`Heap::trim`] gives
 //! back what can be, and the heap does so by itself before a request fails.
@@ -31,9 +30,7 @@
 mod cache;
 mod central;
 mod class;
-mod global;
 mod local;
-mod once;
 mod slab;
 mod slice;
 mod table;
@@ -59,7 +56,6 @@ use crate::uapi::{freelist_limit as Limit, freelist_stat as Stat};
 pub(crate) use cache::Cache;
 use central::{Central, NotLive, Source};
 use class::{Class, Place, MIN_BYTES, MOST_CACHED, SLAB_BYTES};
-pub use global::Global;
 pub(crate) use slab::Slab;
 pub use slice::{Buffer, Slice};
 use table::{Table, Unit};

@@ -19,26 +19,32 @@
 //!
 //! All of that may sleep in the kernel, and keeps no state beside the open file.
 //!
-//! A [`Heap`] is an allocator over an arena of its own, with a cache a thread;
-//! [`Global`] is one for all memory of a program.
+//! A [`Heap`] is an allocator over an arena of its own, with a cache a thread.
+//! [`Global`] is the allocator of a whole program: the system's for small blocks,
+//! an arena for large ones.
 //!
 //! | module | is |
 //! | --- | --- |
 //! | `uapi` | the contract's structures and numbers, made from its header |
 //! | `sys`, `sync` | the system calls; locks and atomics |
 //! | `arena`, `flags`, `mapping`, `timeout`, `error` | the calls, for a program |
-//! | `heap` | the allocator |
+//! | `heap` | the allocator over an arena, small blocks too |
+//! | `malloc` | the large blocks of a whole process, above another allocator |
 //! | `debugfs` | the module's statistics, parsed |
 //! | `trace` | recorded allocation traces, parsed (feature `trace`) |
 //!
-//! `unsafe` is in `sys` and `heap` alone.
+//! | `size` | sizes as people write them |
+//!
+//! `unsafe` is in `sys`, `heap` and `malloc` alone.
 
 mod arena;
 pub mod debugfs;
 mod error;
 mod flags;
 mod heap;
+pub mod malloc;
 mod mapping;
+pub mod size;
 mod sync;
 mod sys;
 mod timeout;
@@ -49,7 +55,8 @@ pub mod uapi;
 pub use arena::{Arena, Block, DEVICE};
 pub use error::{Call, Error, Result};
 pub use flags::Flags;
-pub use heap::{Buffer, Global, Heap, Slice};
+pub use heap::{Buffer, Heap, Slice};
+pub use malloc::Global;
 pub use mapping::Mapping;
 pub use timeout::Timeout;
 pub use uapi::{freelist_info as Info, freelist_limit as Limit, freelist_stat as Stat};

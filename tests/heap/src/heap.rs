@@ -6,8 +6,6 @@
 pub(crate) mod central;
 #[path = "../../../src/client/src/heap/class.rs"]
 pub(crate) mod class;
-#[path = "../../../src/client/src/heap/once.rs"]
-pub(crate) mod once;
 #[path = "../../../src/client/src/heap/slab.rs"]
 pub(crate) mod slab;
 #[path = "../../../src/client/src/heap/table.rs"]

@@ -4,16 +4,15 @@
 //! atomics are in the place of those of the standard library, to run them in every order of threads.
 //!
 //! [`Heap`] is the heap but for what a thread keeps for itself: slabs, the table of what lies
-//! where, and an arena that hands out 64 KiB at a time. [`Once`] is what opens a program's own.
+//! where, and an arena that hands out 64 KiB at a time.
 
 #![warn(missing_docs)]
 // Its tests are in tests/: the files' own are the client's to run.
 #![cfg(not(test))]
 
 use std::collections::BTreeSet;
-use std::ptr;
 
-use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering::Relaxed};
+use loom::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use loom::sync::Mutex;
 use loom::thread;
 
@@ -221,29 +220,5 @@ impl Heap {
             assert_eq!(user.load(Relaxed), old, "{block:?}");
             user.store(new, Relaxed);
         }
-    }
-}
-
-/// What opens the heap of a whole program: a number that is made once.
-pub struct Once(heap::once::Once<AtomicU32>);
-
-impl Default for Once {
-    fn default() -> Self {
-        Self(heap::once::Once {
-            begun: AtomicBool::new(false),
-            made: AtomicPtr::new(ptr::null_mut()),
-        })
-    }
-}
-
-impl Once {
-    /// It, or `None` while another one makes it.
-    pub fn get_or_make(&self, number: u32) -> Option<u32> {
-        let made = self.0.get_or_make(|| {
-            let made: &AtomicU32 = Box::leak(Box::new(AtomicU32::new(0)));
-            made.store(number, Relaxed);
-            made
-        });
-        made.map(|made| made.load(Relaxed))
     }
 }

@@ -6,7 +6,7 @@
 //! Whoever has a block writes its number to it, and finds it there when it gives the block back:
 //! nobody else has it meanwhile, and what they wrote before is seen.
 
-use freelist_heap_tests::{Heap, Once};
+use freelist_heap_tests::Heap;
 use loom::sync::Arc;
 use loom::thread;
 
@@ -112,21 +112,4 @@ fn a_large_block_that_two_threads_free_goes_once() {
 #[test]
 fn large_blocks_at_the_same_place_are_one_after_another() {
     both(1, |heap| uses_large(heap, 1), |heap| uses_large(heap, 2));
-}
-
-#[test]
-fn what_is_made_once_is_whole_when_others_see_it() {
-    check(|| {
-        let once = Arc::new(Once::default());
-        let threads = [2, 3].map(|number| {
-            let once = once.clone();
-            thread::spawn(move || once.get_or_make(number))
-        });
-        let made = threads.map(|thread| thread.join().unwrap());
-        let number = once.get_or_make(1).expect("it is made by now");
-        assert!([2, 3].contains(&number));
-        // One of them made it, and whoever has it has that.
-        assert!(made.contains(&Some(number)));
-        assert!(made.into_iter().flatten().all(|made| made == number));
-    });
 }

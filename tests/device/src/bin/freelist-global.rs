@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A program whose memory is all in a heap: what ordinary code does with memory,
-//! in threads, and what takes memory before there is a heap and after a thread's
-//! cache has gone. Ends with status 0 if all of it came out right; the suite
-//! `freelist_client` runs it.
+//! A program whose large blocks are an arena's: what ordinary code does with memory, in threads,
+//! in a forked child, and what takes memory when a thread ends. Ends with status 0 if all of it came
+//! out right; the suite `freelist_client` runs it, with and without a device.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -16,10 +15,14 @@ use freelist::Global;
 #[global_allocator]
 static ALLOCATOR: Global = Global;
 
-/// Whether the memory that a value has is the heap's.
-fn in_heap<T>(values: &[T]) -> bool {
-    let heap = Global::heap().expect("there was a request before");
-    heap.has(std::ptr::NonNull::from(values).cast())
+/// Bytes of this program's large blocks.
+fn large() -> usize {
+    Global::usage().live_bytes
+}
+
+/// Whether large blocks are the arena's: this program is told when there is none to be had.
+fn has_arena() -> bool {
+    std::env::args().nth(1).is_none_or(|word| word != "without")
 }
 
 fn words(count: u32) -> BTreeMap<String, Vec<u32>> {
@@ -34,7 +37,6 @@ fn words(count: u32) -> BTreeMap<String, Vec<u32>> {
 fn collections() {
     let words = words(50_000);
     assert_eq!(words.len(), 997);
-    assert!(words.values().all(|numbers| in_heap(numbers)));
     let sum: u64 = words
         .values()
         .flatten()
@@ -47,6 +49,7 @@ fn collections() {
         .collect();
     assert_eq!(lengths["word 3"], 51);
     // It grows from the smallest class to whole pages, and is zero where it says so.
+    let before = large();
     let mut grown = Vec::new();
     for number in 0..1_000_000_u32 {
         grown.push(number);
@@ -55,8 +58,13 @@ fn collections() {
         .iter()
         .enumerate()
         .all(|(at, number)| at == *number as usize));
+    assert_eq!(large() >= before + 4_000_000, has_arena());
     grown.truncate(10);
     grown.shrink_to_fit();
+    assert!(
+        large() <= before + 64 * 1024,
+        "it shrank, and its block did not"
+    );
     assert_eq!(grown, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     assert!(vec![0_u8; 3 << 20].iter().all(|byte| *byte == 0));
 }
@@ -123,19 +131,15 @@ fn main() {
         std::process::exit(if length == Ok(1000) { 42 } else { 1 });
     }
     collections();
-    let heap = Global::heap().expect("there was a request before");
-    heap.trim(0).expect("nothing speaks against it");
-    let before = heap.stat().expect("STAT").live_bytes;
+    let before = large();
     for _ in 0..3 {
         threads();
         collections();
     }
     programs();
-    heap.trim(0).expect("nothing speaks against it");
-    let after = heap.stat().expect("STAT").live_bytes;
-    assert!(
-        after <= before + (1 << 20),
-        "{before} bytes were live, and now {after}"
-    );
-    println!("{after} bytes are live, in a heap");
+    assert_eq!(large(), before, "bytes of large blocks that stay");
+    Global::trim(0);
+    let usage = Global::usage();
+    assert_eq!(usage.free_bytes, 0, "{usage:?}");
+    println!("at most {} bytes were in an arena", usage.peak_live);
 }

@@ -5,9 +5,9 @@
 mod pattern;
 mod progress;
 mod replay;
+mod run;
 mod session;
 mod show;
-mod size;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +49,9 @@ enum Command {
     /// written checked at its release. Fails when a byte changed, a call
     /// failed or a block is left.
     Replay(ReplayArgs),
+    /// Run a program unchanged, with its large blocks in an arena: its malloc()
+    /// is libfreelist_malloc.so. Passes signals and its exit status on.
+    Run(run::Args),
 }
 
 #[derive(clap::Args)]
@@ -56,7 +59,7 @@ struct TrimArgs {
     /// Their numbers, as `stat` shows them; all arenas if there is none.
     ids: Vec<u64>,
     /// Bytes of free pages that each may keep; K, M or G are KiB, MiB, GiB.
-    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = size::parse)]
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = freelist::size::parse)]
     keep: u64,
 }
 
@@ -69,7 +72,7 @@ struct ReplayArgs {
     steps: Option<usize>,
     /// Let the arena hold at most so many bytes of pages; K, M or G are KiB,
     /// MiB, GiB.
-    #[arg(long, value_name = "BYTES", value_parser = size::parse)]
+    #[arg(long, value_name = "BYTES", value_parser = freelist::size::parse)]
     limit: Option<u64>,
     /// Show the whole session: kernel, module, device and the statistics at
     /// the peak and at the end.
@@ -109,6 +112,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Map { id } => print!("{}", debugfs::map(*id)?),
         Command::Trim(args) => trim(args)?,
         Command::Replay(args) => return replay(args),
+        Command::Run(args) => return run::run(args),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,9 +2,11 @@
 
 //! What `freelistctl` prints: aligned text, or JSON.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use freelist::debugfs::{Arenas, Classes, Stats};
+use freelist::malloc::ProcessReport;
 use freelist::trace::{Event, Trace};
 use freelist::{Flags, Info, Stat};
 use serde_json::{json, Value};
@@ -298,6 +300,54 @@ fn stat(stat: &Stat) -> Value {
         "shrinks": stat.shrinks,
         "failures": stat.failures,
     })
+}
+
+/// What the processes of a program did with large blocks, on standard error: a row each of those
+/// that had most, and what went to the next allocator.
+pub(crate) fn processes(rows: &[ProcessReport]) {
+    /// Rows that are shown one by one.
+    const SHOWN: usize = 8;
+    if rows.is_empty() {
+        eprintln!("freelist: no process asked for a large block");
+        return;
+    }
+    let mut rows: Vec<&ProcessReport> = rows.iter().collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.peak_held.max(row.peak_live)));
+    eprintln!(
+        "freelist: {:>8}{:>14}{:>14}{:>14}{:>10}{:>10}{:>8}{:>8}",
+        "process", "peak held", "peak live", "free at end", "allocs", "frees", "trims", "forks"
+    );
+    for row in rows.iter().take(SHOWN) {
+        eprintln!(
+            "freelist: {:>8}{:>14}{:>14}{:>14}{:>10}{:>10}{:>8}{:>8}",
+            row.pid,
+            mib(row.peak_held),
+            mib(row.peak_live),
+            mib(row.held.saturating_sub(row.live_bytes)),
+            grouped(row.allocs),
+            grouped(row.frees),
+            grouped(row.trims),
+            grouped(row.forks),
+        );
+    }
+    if let Some(others) = rows.get(SHOWN..).filter(|others| !others.is_empty()) {
+        let most = others.iter().map(|row| row.peak_held).max().unwrap_or(0);
+        eprintln!(
+            "freelist: and {} more, each at most {}",
+            others.len(),
+            mib(most)
+        );
+    }
+    let mut refused: BTreeMap<&str, u64> = BTreeMap::new();
+    for (reason, count) in rows.iter().flat_map(|row| &row.refused) {
+        *refused.entry(reason).or_default() += count;
+    }
+    for (reason, count) in refused {
+        eprintln!(
+            "freelist: {} blocks went to the next allocator: {reason}",
+            grouped(count)
+        );
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is told of memory, and trimming: the next allocator's answer with the arena's added.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::io::Write;
+use std::ptr;
+
+use freelist::malloc::{Usage, LARGE};
+use nix::libc;
+
+use crate::{family, next};
+
+/// Gives free memory back to the system: the arena's down to `pad` bytes, and the next allocator's.
+/// Returns 1 if any went, else 0.
+#[no_mangle]
+pub extern "C" fn malloc_trim(pad: usize) -> c_int {
+    let freed = LARGE.trim(pad);
+    // SAFETY: Any number is allowed.
+    let next = unsafe { next::malloc_trim(pad) };
+    c_int::from(freed != 0 || next != 0)
+}
+
+/// Returns the next allocator's numbers, with large blocks among those that are mapped one by one
+/// (`hblks`, `hblkhd`) and in use (`uordblks` is the next allocator's alone), and the arena's free
+/// memory in `fordblks` and `keepcost`.
+#[no_mangle]
+pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
+    let usage = LARGE.usage();
+    // SAFETY: It takes nothing.
+    let mut info = unsafe { next::mallinfo2() };
+    info.hblks += usage.live_blocks;
+    info.hblkhd += usage.live_bytes;
+    info.fordblks += usage.free_bytes;
+    info.keepcost += usage.free_bytes;
+    info
+}
+
+/// Returns what [`mallinfo2`] does, in numbers that wrap at 2 GiB.
+#[no_mangle]
+pub extern "C" fn mallinfo() -> libc::mallinfo {
+    let usage = LARGE.usage();
+    // SAFETY: It takes nothing.
+    let mut info = unsafe { next::mallinfo() };
+    let add = |field: &mut c_int, bytes: usize| *field = field.wrapping_add(bytes as c_int);
+    add(&mut info.hblks, usage.live_blocks);
+    add(&mut info.hblkhd, usage.live_bytes);
+    add(&mut info.fordblks, usage.free_bytes);
+    add(&mut info.keepcost, usage.free_bytes);
+    info
+}
+
+/// A text that is put together without allocating.
+struct Text {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Text {
+    fn of(
+        usage: &Usage,
+        template: impl FnOnce(&mut &mut [u8], &Usage) -> std::io::Result<()>,
+    ) -> Self {
+        let mut text = Self {
+            bytes: [0; 512],
+            len: 0,
+        };
+        let mut room = &mut text.bytes[..];
+        // It is shorter than the buffer, whatever the numbers are.
+        let _ = template(&mut room, usage);
+        text.len = 512 - room.len();
+        text
+    }
+}
+
+/// Writes to a C stream.
+fn write(stream: *mut libc::FILE, bytes: &[u8]) {
+    // SAFETY: The stream is open, says the caller of the function that this is for, and the bytes
+    // are there.
+    unsafe { libc::fwrite(bytes.as_ptr().cast(), 1, bytes.len(), stream) };
+}
+
+extern "C" {
+    static stderr: *mut libc::FILE;
+}
+
+/// Writes the next allocator's statistics to standard error, and the arena's.
+#[no_mangle]
+pub extern "C" fn malloc_stats() {
+    // SAFETY: It takes nothing.
+    unsafe { next::malloc_stats() };
+    let text = Text::of(&LARGE.usage(), |to, usage| {
+        writeln!(
+            to,
+            "freelist arena:\nlive blocks      = {:10}\nlive bytes       = {:10}\n\
+             max live bytes   = {:10}\nfree bytes       = {:10}",
+            usage.live_blocks, usage.live_bytes, usage.peak_live, usage.free_bytes
+        )
+    });
+    // SAFETY: The stream is the C library's own.
+    write(unsafe { stderr }, &text.bytes[..text.len]);
+}
+
+/// Writes the next allocator's XML document to a stream, with an element `freelist` for the arena
+/// before its end. Returns 0, or what the next allocator returns.
+///
+/// # Safety
+///
+/// `stream` is open.
+#[no_mangle]
+pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) -> c_int {
+    let mut document: *mut c_char = ptr::null_mut();
+    let mut len = 0;
+    // SAFETY: Both are writable, until the stream is closed below.
+    let memory = unsafe { libc::open_memstream(&mut document, &mut len) };
+    if memory.is_null() {
+        // SAFETY: The caller's promise.
+        return unsafe { next::malloc_info(options, stream) };
+    }
+    // SAFETY: The stream was opened just now.
+    let result = unsafe { next::malloc_info(options, memory) };
+    // SAFETY: It is open, and is closed once.
+    let closed = unsafe { libc::fclose(memory) };
+    if closed == 0 && !document.is_null() {
+        // SAFETY: Closing the stream made these bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(document.cast::<u8>(), len) };
+        let end = b"</malloc>";
+        let at = bytes.windows(end.len()).rposition(|window| window == end);
+        let (head, tail) = bytes.split_at(at.unwrap_or(bytes.len()));
+        write(stream, head);
+        if at.is_some() && result == 0 {
+            let text = Text::of(&LARGE.usage(), |to, usage| {
+                writeln!(
+                    to,
+                    "<freelist>\n<live count=\"{}\" size=\"{}\"/>\n<free size=\"{}\"/>\n\
+                     <peak size=\"{}\"/>\n</freelist>",
+                    usage.live_blocks, usage.live_bytes, usage.free_bytes, usage.peak_live
+                )
+            });
+            write(stream, &text.bytes[..text.len]);
+        }
+        write(stream, tail);
+    }
+    // SAFETY: The stream's bytes are a block of this process's allocator.
+    unsafe { family::free(document.cast::<c_void>()) };
+    result
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The open device of a process that knows nothing of it.
+//!
+//! Programs close all numbers that they do not know (daemons, shells before a command), and put
+//! files of their own at numbers that they choose. So the device is moved to a number that the
+//! program cannot reach: one at or above its soft limit of open files, which only the kernel and
+//! `close_range()` go beyond. Where the limit cannot be raised for that moment, or is so large that
+//! the kernel's table of open files would grow by more than it is worth, it is a high number below
+//! the limit. What is under the number is checked by each call's answer: another file answers
+//! `ENOTTY`, a closed number `EBADF`.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{fcntl, FcntlArg};
+use nix::libc;
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
+
+/// The largest soft limit beyond which the device is put: the kernel copies a table of as many
+/// entries at each fork.
+const MAX_BEYOND: u64 = 4096;
+/// Where it is put otherwise, if the limit allows it.
+const HIGH: u64 = 1000;
+
+/// Opens the device at a number that the program does not come across.
+///
+/// # Errors
+///
+/// Those of `open()`.
+pub(super) fn open(device: &CStr) -> Result<RawFd, Errno> {
+    // SAFETY: `device` is a C string.
+    let fd = unsafe { libc::open(device.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: It was opened just now, for us.
+    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    let moved = beyond_limit(&file).or_else(|| below_limit(&file));
+    Ok(moved.unwrap_or(file).into_raw_fd())
+}
+
+fn duplicate(file: &OwnedFd, at_least: u64) -> Option<OwnedFd> {
+    let at_least = RawFd::try_from(at_least).ok()?;
+    let fd = fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(at_least)).ok()?;
+    // SAFETY: It was made just now, for us.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A duplicate that the program's soft limit keeps it from; the limit is raised while it is made.
+fn beyond_limit(file: &OwnedFd) -> Option<OwnedFd> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    // A few more, as another library may do the same.
+    let raised = soft.checked_add(16)?.min(hard);
+    if soft > MAX_BEYOND || raised <= soft {
+        return None;
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, raised, hard).ok()?;
+    let moved = duplicate(file, soft);
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
+    moved
+}
+
+/// A duplicate at a high number that the limit allows.
+fn below_limit(file: &OwnedFd) -> Option<OwnedFd> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let high = HIGH.min(soft.saturating_sub(8));
+    (high > file.as_raw_fd() as u64)
+        .then(|| duplicate(file, high))
+        .flatten()
+}
+
+/// Closes the number of the device, in a forked child that has its own copy of it.
+pub(super) fn close(fd: RawFd) {
+    // SAFETY: The caller got it from `open()` and uses it no more.
+    unsafe { libc::close(fd) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_moved_beyond_the_limit_and_the_limit_stays() {
+        let before = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let fd = open(c"/dev/null").unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), before);
+        let (soft, hard) = before;
+        if soft <= MAX_BEYOND && soft < hard {
+            assert!(fd as u64 >= soft, "{fd} below {soft}");
+        } else {
+            assert!(fd as u64 >= HIGH.min(soft.saturating_sub(8)));
+        }
+        close(fd);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_an_error() {
+        assert_eq!(open(c"/nonexistent"), Err(Errno::ENOENT));
+    }
+}

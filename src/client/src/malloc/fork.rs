@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a forked child gets of its parent's large blocks.
+//!
+//! The arena is shared memory, which a fork does not copy. So the parent copies its live blocks to
+//! private memory before the fork, each at its offset; the child moves that copy to the addresses of
+//! the arena in one system call, and the parent lets its own go. Nobody waits for anybody, and a
+//! child that dies at once leaves nothing. For the time of the fork the memory is there twice.
+//!
+//! The copy is as of the handler before the fork, as far as the forking thread can tell; what other
+//! threads write meanwhile is in it or not, byte by byte. (A child of a program with threads may call
+//! only functions that are safe in signal handlers, until it runs another program.)
+//!
+//! With `FREELIST_FORK=share` nothing is copied: the child may read its parent's blocks, which
+//! change as the parent changes them, and a write is a segmentation fault.
+//!
+//! `vfork()`, `posix_spawn()` and bare system calls run no handlers.
+
+use nix::libc;
+use nix::unistd::{sysconf, SysconfVar};
+
+use super::message::say;
+use super::settings::{ForkMode, Settings};
+use super::{counters, LARGE};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+/// What a fork does, as the handler before it decided: a [`Plan`] as a number. Only the forking
+/// thread looks at it, alone in the gate.
+static PLAN: AtomicU32 = AtomicU32::new(Plan::Nothing as u32);
+
+/// What a child does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Plan {
+    /// Nothing: there is no arena, or it is not this process's.
+    Nothing,
+    /// Takes the copy.
+    Copy,
+    /// Ends: there was no memory for a copy.
+    Fail,
+    /// Reads its parent's blocks.
+    Share,
+}
+
+/// Has the C library call us around each fork from now on.
+pub(super) fn register() {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.swap(true, Relaxed) {
+        // SAFETY: The functions take nothing, and the library that has them is never unloaded. What
+        // it takes from the allocator is small: it is the next allocator's.
+        let failed = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+        if failed != 0 {
+            REGISTERED.store(false, Relaxed);
+        }
+    }
+}
+
+/// Makes the copy.
+extern "C" fn before() {
+    LARGE.gate.exclusive().keep();
+    let plan = plan();
+    PLAN.store(plan as u32, Relaxed);
+    if plan == Plan::Copy {
+        counters::counters().forks.fetch_add(1, Relaxed);
+    }
+}
+
+fn plan() -> Plan {
+    if !LARGE.is_here() || !LARGE.ranges.iter().any(|range| range.is_shared()) {
+        return Plan::Nothing;
+    }
+    if Settings::get().is_some_and(|settings| settings.fork == ForkMode::Share) {
+        return Plan::Share;
+    }
+    let page = sysconf(SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .unwrap_or(4096);
+    for range in LARGE.ranges.iter().filter(|range| range.is_shared()) {
+        // SAFETY: Releases wait at the gate.
+        if unsafe { range.make_copy(page as usize) }.is_err() {
+            return Plan::Fail;
+        }
+        let copied = range.live_bytes() as u64;
+        counters::counters().copied.fetch_add(copied, Relaxed);
+    }
+    Plan::Copy
+}
+
+/// Lets the copy go, which is the child's now if there is one.
+extern "C" fn in_parent() {
+    LARGE.ranges.iter().for_each(|range| range.drop_copy());
+    LARGE.gate.open();
+}
+
+/// Puts the copy where the blocks are.
+extern "C" fn in_child() {
+    LARGE.gate.reopen();
+    let plan = PLAN.load(Relaxed);
+    if plan == Plan::Nothing as u32 {
+        return;
+    }
+    for range in LARGE.ranges.iter().filter(|range| range.is_shared()) {
+        if plan == Plan::Share as u32 {
+            range.become_shared();
+        } else if plan == Plan::Fail as u32 || range.become_copy().is_err() {
+            say(format_args!(
+                "fork: no memory for a copy of {} MiB of large blocks: this child ends \
+                 (FREELIST_FORK=share lets children read their parent's instead)",
+                range.live_bytes() >> 20
+            ));
+            std::process::abort();
+        }
+    }
+    LARGE.become_child();
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A lock for many releases at a time, or for one thread that changes what they look at.
+//!
+//! The standard library's locks do not fit: a forked child has to open what its parent's thread
+//! closed, and the handlers of other libraries, which run between, may allocate in that same
+//! thread.
+
+use std::thread;
+use std::time::Duration;
+
+use nix::libc;
+
+use crate::sync::atomic::{AtomicUsize, Ordering};
+
+/// Set while a thread has the gate for itself.
+const EXCLUSIVE: usize = 1 << (usize::BITS - 1);
+
+/// A lock that is held by any number of threads, or exclusively by one, which may then enter it
+/// again in either way.
+///
+/// Waiting is by sleeping: the exclusive holder makes system calls or copies memory for a fork.
+pub(super) struct Gate {
+    /// How many hold it, and [`EXCLUSIVE`].
+    state: AtomicUsize,
+    /// The thread that holds it exclusively, as `pthread_self()` names it; 0 for none.
+    owner: AtomicUsize,
+}
+
+/// A hold on a [`Gate`], let go when it is dropped.
+#[must_use]
+pub(super) struct Held<'gate> {
+    gate: &'gate Gate,
+    how: How,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Shared,
+    Exclusive,
+    /// This thread holds it exclusively already.
+    Again,
+}
+
+/// Names the calling thread.
+fn this_thread() -> usize {
+    // SAFETY: It takes nothing and cannot fail.
+    unsafe { libc::pthread_self() as usize }
+}
+
+/// Lets others go on.
+fn pause(tries: u32) {
+    match tries {
+        0..16 => std::hint::spin_loop(),
+        16..64 => thread::yield_now(),
+        _ => thread::sleep(Duration::from_micros(50)),
+    }
+}
+
+impl Gate {
+    pub(super) const fn new() -> Self {
+        Self {
+            state: AtomicUsize::new(0),
+            owner: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether the calling thread holds it exclusively.
+    fn is_mine(&self) -> bool {
+        // Only this thread stores its own name, so that no ordering is needed.
+        self.owner.load(Ordering::Relaxed) == this_thread()
+    }
+
+    /// Enters together with others.
+    #[inline]
+    pub(super) fn shared(&self) -> Held<'_> {
+        let before = self.state.fetch_add(1, Ordering::Acquire);
+        if before & EXCLUSIVE == 0 {
+            return Held {
+                gate: self,
+                how: How::Shared,
+            };
+        }
+        self.shared_later()
+    }
+
+    #[cold]
+    fn shared_later(&self) -> Held<'_> {
+        let mut tries = 0;
+        loop {
+            self.state.fetch_sub(1, Ordering::Relaxed);
+            if self.is_mine() {
+                return Held {
+                    gate: self,
+                    how: How::Again,
+                };
+            }
+            while self.state.load(Ordering::Relaxed) & EXCLUSIVE != 0 {
+                pause(tries);
+                tries += 1;
+            }
+            if self.state.fetch_add(1, Ordering::Acquire) & EXCLUSIVE == 0 {
+                return Held {
+                    gate: self,
+                    how: How::Shared,
+                };
+            }
+        }
+    }
+
+    /// Enters alone, once all others have left.
+    pub(super) fn exclusive(&self) -> Held<'_> {
+        if self.is_mine() {
+            return Held {
+                gate: self,
+                how: How::Again,
+            };
+        }
+        let mut tries = 0;
+        while self.state.fetch_or(EXCLUSIVE, Ordering::Acquire) & EXCLUSIVE != 0 {
+            pause(tries);
+            tries += 1;
+        }
+        self.owner.store(this_thread(), Ordering::Relaxed);
+        while self.state.load(Ordering::Acquire) != EXCLUSIVE {
+            pause(tries);
+            tries += 1;
+        }
+        Held {
+            gate: self,
+            how: How::Exclusive,
+        }
+    }
+
+    /// Opens it again in a forked child, whose only thread is the one that closed it: the threads
+    /// that were in it are not there.
+    pub(super) fn reopen(&self) {
+        self.owner.store(0, Ordering::Relaxed);
+        self.state.store(0, Ordering::Release);
+    }
+}
+
+impl Held<'_> {
+    /// Keeps it held until [`Gate::open`] is called by the same thread.
+    pub(super) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Gate {
+    /// Lets go what [`Held::keep`] kept of [`Gate::exclusive`].
+    pub(super) fn open(&self) {
+        drop(Held {
+            gate: self,
+            how: How::Exclusive,
+        });
+    }
+}
+
+impl Drop for Held<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        match self.how {
+            How::Shared => {
+                self.gate.state.fetch_sub(1, Ordering::Release);
+            }
+            How::Exclusive => {
+                self.gate.owner.store(0, Ordering::Relaxed);
+                self.gate.state.fetch_and(!EXCLUSIVE, Ordering::Release);
+            }
+            How::Again => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    #[test]
+    fn one_that_holds_it_alone_enters_it_again() {
+        let gate = Gate::new();
+        let alone = gate.exclusive();
+        drop(gate.shared());
+        drop(gate.exclusive());
+        assert_eq!(gate.state.load(Ordering::Relaxed), EXCLUSIVE);
+        drop(alone);
+        assert_eq!(gate.state.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_is_kept_stays_closed_until_it_is_opened() {
+        let gate = Gate::new();
+        gate.exclusive().keep();
+        let entered = AtomicU32::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _held = gate.shared();
+                entered.store(1, Ordering::Relaxed);
+            });
+            thread::sleep(Duration::from_millis(20));
+            assert_eq!(entered.load(Ordering::Relaxed), 0);
+            gate.open();
+        });
+        assert_eq!(entered.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn nobody_is_inside_with_one_that_is_alone() {
+        let gate = Gate::new();
+        let inside = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let _held = gate.shared();
+                        let before = inside.fetch_add(1, Ordering::Relaxed);
+                        assert!(before < 1000, "with one that is alone");
+                        inside.fetch_sub(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            for _ in 0..500 {
+                let _held = gate.exclusive();
+                assert_eq!(inside.fetch_add(1000, Ordering::Relaxed), 0);
+                inside.fetch_sub(1000, Ordering::Relaxed);
+            }
+        });
+    }
+}

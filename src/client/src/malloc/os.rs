@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Address space: the system calls that put mappings at chosen addresses.
+
+use std::ffi::c_void;
+use std::os::fd::RawFd;
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Addresses are chosen in here: far from where programs, libraries, the C library's heap and
+/// other allocators lie on processors with 47 bits of addresses or more.
+const LOWEST: usize = 32 << 40;
+const ADDRESSES: usize = 32 << 40;
+/// Chosen addresses are multiples of this: blocks are aligned as their offsets are.
+const ALIGN: usize = 1 << 30;
+
+fn address(result: *mut c_void) -> Result<usize, Errno> {
+    if result == libc::MAP_FAILED {
+        Err(Errno::last())
+    } else {
+        Ok(result as usize)
+    }
+}
+
+/// Chooses an address at random, a multiple of 1 GiB; another for each `attempt`.
+pub(super) fn random_address(attempt: usize) -> usize {
+    let mut bytes = [0; size_of::<usize>()];
+    // SAFETY: The buffer is writable for as many bytes.
+    let got =
+        unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
+    let random = match got {
+        8 => usize::from_ne_bytes(bytes),
+        // The stack's address is random too.
+        _ => (ptr::from_ref(&bytes) as usize) >> 4,
+    };
+    let places = ADDRESSES / ALIGN;
+    LOWEST + random.wrapping_add(attempt.wrapping_mul(7919)) % places * ALIGN
+}
+
+/// Maps `len` bytes of a file from `offset` at `at`, where nothing may be mapped; at any address if
+/// `at` is 0.
+pub(super) fn map_file(fd: RawFd, offset: usize, len: usize, at: usize) -> Result<usize, Errno> {
+    let fixed = if at == 0 {
+        0
+    } else {
+        libc::MAP_FIXED_NOREPLACE
+    };
+    // SAFETY: No mapping that is there is replaced: `MAP_FIXED_NOREPLACE` refuses that, and without
+    // it the kernel chooses.
+    let result = unsafe {
+        libc::mmap(
+            at as *mut c_void,
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | fixed,
+            fd,
+            offset as libc::off_t,
+        )
+    };
+    let mapped = address(result)?;
+    if at != 0 && mapped != at {
+        // A kernel before 4.17 takes the address for a hint.
+        // SAFETY: It was mapped just now, and nobody knows of it.
+        unsafe { unmap(mapped, len) };
+        return Err(Errno::EEXIST);
+    }
+    Ok(mapped)
+}
+
+/// Maps `len` bytes of private memory, all zero, at any address.
+pub(super) fn map_private(len: usize) -> Result<usize, Errno> {
+    // SAFETY: The kernel chooses where nothing is mapped.
+    let result = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    address(result)
+}
+
+/// Moves a mapping to `to`, in place of what is mapped there, in one step.
+///
+/// # Safety
+///
+/// The caller owns both ranges, and nothing uses `from`; what uses `to` expects the bytes that
+/// are at `from`.
+pub(super) unsafe fn move_over(from: usize, len: usize, to: usize) -> Result<(), Errno> {
+    // SAFETY: The caller's promise.
+    let result = unsafe {
+        libc::mremap(
+            from as *mut c_void,
+            len,
+            len,
+            libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
+            to as *mut c_void,
+        )
+    };
+    address(result).map(drop)
+}
+
+/// Unmaps a range.
+///
+/// # Safety
+///
+/// The caller owns it, and nothing uses it any more.
+pub(super) unsafe fn unmap(at: usize, len: usize) {
+    // SAFETY: The caller's promise. It fails only where it would split a mapping beyond the
+    // system's count of them; then the range stays, which is harmless.
+    unsafe { libc::munmap(at as *mut c_void, len) };
+}
+
+/// Gives the memory of a range of private memory back: it reads as zero then.
+///
+/// # Safety
+///
+/// The caller owns it, and nothing uses what is in it any more.
+pub(super) unsafe fn discard(at: usize, len: usize) {
+    // SAFETY: The caller's promise.
+    unsafe { libc::madvise(at as *mut c_void, len, libc::MADV_DONTNEED) };
+}
+
+/// Forbids writing to a range.
+///
+/// # Safety
+///
+/// The caller owns it.
+pub(super) unsafe fn make_read_only(at: usize, len: usize) {
+    // SAFETY: The caller's promise; a later write is a signal, not a wrong access.
+    unsafe { libc::mprotect(at as *mut c_void, len, libc::PROT_READ) };
+}
+
+/// Copies whole pages, but not those that are all zero where `to` is zero.
+///
+/// # Safety
+///
+/// `from` is readable and `to` writable for `len` bytes, a multiple of `page`; `to` is all zero and
+/// the caller's alone. Other threads may write to `from` meanwhile: then `to` has some of it.
+pub(super) unsafe fn copy_pages(from: usize, to: usize, len: usize, page: usize) {
+    for at in (0..len).step_by(page) {
+        let (from, to) = (from + at, to + at);
+        // SAFETY: The caller's promise. These are the C library's functions, which other threads'
+        // writes cannot mislead: they compare and copy bytes.
+        unsafe {
+            let first = from as *const u8;
+            // A page is all zero if its first byte is and each equals the next one.
+            let zero = first.read_volatile() == 0
+                && libc::memcmp(first.cast(), first.add(1).cast(), page - 1) == 0;
+            if !zero {
+                libc::memcpy(to as *mut c_void, first.cast(), page);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_chosen_in_their_range() {
+        for attempt in 0..100 {
+            let at = random_address(attempt);
+            assert_eq!(at % ALIGN, 0);
+            assert!((LOWEST..LOWEST + ADDRESSES).contains(&at), "{at:#x}");
+        }
+    }
+
+    #[test]
+    fn a_copy_has_all_bytes_and_no_memory_for_zeros() {
+        let (page, len) = (4096, 64 << 12);
+        let (from, to) = (map_private(len).unwrap(), map_private(len).unwrap());
+        let resident = || {
+            let mut pages = [0_u8; 64];
+            // SAFETY: The range is mapped, and the vector has a byte a page.
+            unsafe { libc::mincore(to as *mut c_void, len, pages.as_mut_ptr()) };
+            pages.iter().filter(|page| **page & 1 != 0).count()
+        };
+        // SAFETY: Both are this test's own, of as many bytes.
+        unsafe {
+            *((from + 3 * page + 4095) as *mut u8) = 7;
+            *((from + 9 * page) as *mut u8) = 9;
+            copy_pages(from, to, len, page);
+            assert_eq!(*((to + 3 * page + 4095) as *const u8), 7);
+            assert_eq!(*((to + 9 * page) as *const u8), 9);
+        }
+        // Huge pages make more of it resident where the system prefers them.
+        assert!(resident() == 2 || resident() == 64, "{}", resident());
+        // SAFETY: As above; nothing uses what is in them afterwards.
+        unsafe {
+            move_over(to, len, from).unwrap();
+            assert_eq!(*((from + 9 * page) as *const u8), 9);
+            unmap(from, len);
+        }
+    }
+}

@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ranges of addresses with large blocks: the arena that serves, and what is left of earlier ones.
+
+use std::os::fd::{BorrowedFd, RawFd};
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+
+use super::refusal::Refusal;
+use super::table::{Entry, Table};
+use super::{descriptor, os};
+use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::*};
+use crate::sys;
+use crate::uapi::{self, freelist_alloc, freelist_free};
+
+/// What lies in a range of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Kind {
+    /// Nothing: the slot is free.
+    Unused = 0,
+    /// An arena that serves requests.
+    Arena,
+    /// An arena whose file the program closed: blocks stay until all of them are free.
+    Orphan,
+    /// Private memory with the blocks that a forked child was given.
+    Copy,
+    /// The parent's arena in a forked child, to read.
+    Shared,
+}
+
+impl Kind {
+    fn of(number: u32) -> Self {
+        match number {
+            1 => Self::Arena,
+            2 => Self::Orphan,
+            3 => Self::Copy,
+            4 => Self::Shared,
+            _ => Self::Unused,
+        }
+    }
+}
+
+/// Mappings end at multiples of this, where there is room.
+const HUGE: usize = 2 << 20;
+/// Addresses that are tried for an arena before the kernel chooses.
+const ATTEMPTS: usize = 8;
+
+/// A range of addresses with large blocks.
+///
+/// # Invariants
+///
+/// While `kind` is not `Unused`, `mapped` bytes from `base` on are mappings that this range owns. A
+/// table entry at an offset means that a block lies there, within them.
+pub(super) struct Range {
+    kind: AtomicU32,
+    /// The address of offset 0.
+    base: AtomicUsize,
+    /// Bytes of offsets that the arena has.
+    span: AtomicUsize,
+    /// Bytes that are mapped, from `base` on.
+    mapped: AtomicUsize,
+    /// The arena's open file.
+    fd: AtomicI32,
+    /// The largest block, in bytes.
+    max_block: AtomicUsize,
+    blocks: AtomicUsize,
+    bytes: AtomicUsize,
+    /// Where a copy of all blocks lies during a fork, for the child; 0 for none.
+    copy: AtomicUsize,
+    /// Bytes of that copy: the end of the last block.
+    extent: AtomicUsize,
+    table: Table,
+}
+
+fn round_up(bytes: usize, to: usize) -> usize {
+    bytes.div_ceil(to).saturating_mul(to)
+}
+
+impl Range {
+    pub(super) const fn new() -> Self {
+        Self {
+            kind: AtomicU32::new(Kind::Unused as u32),
+            base: AtomicUsize::new(0),
+            span: AtomicUsize::new(0),
+            mapped: AtomicUsize::new(0),
+            fd: AtomicI32::new(-1),
+            max_block: AtomicUsize::new(0),
+            blocks: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            copy: AtomicUsize::new(0),
+            extent: AtomicUsize::new(0),
+            table: Table::new(),
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        Kind::of(self.kind.load(Acquire))
+    }
+
+    pub(super) fn base(&self) -> usize {
+        self.base.load(Relaxed)
+    }
+
+    /// The address after the last that it may ever have.
+    pub(super) fn end(&self) -> usize {
+        self.base() + self.span.load(Relaxed)
+    }
+
+    /// Bytes in live blocks.
+    pub(super) fn live_bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Live blocks.
+    pub(super) fn live_blocks(&self) -> usize {
+        self.blocks.load(Relaxed)
+    }
+
+    /// The file, for calls. If the program closed it they say so.
+    pub(super) fn file(&self) -> BorrowedFd<'static> {
+        let fd: RawFd = self.fd.load(Relaxed);
+        // SAFETY: The number was opened for this range and is not closed by it while it serves. If
+        // the program closed it behind our back, the kernel refuses the calls, or whatever file is
+        // there now does: they have numbers of their own.
+        unsafe { BorrowedFd::borrow_raw(fd) }
+    }
+
+    /// The offset of an address of this range.
+    fn offset(&self, address: usize) -> usize {
+        address.wrapping_sub(self.base())
+    }
+
+    /// Returns the block that begins at an address.
+    pub(super) fn block(&self, address: usize) -> Option<Entry> {
+        self.table.get(self.offset(address))
+    }
+
+    /// Maps an arena for the open file `fd`, in an unused range. The caller is alone.
+    pub(super) fn open(&self, fd: RawFd) -> Result<(), Refusal> {
+        self.fd.store(fd, Relaxed);
+        let info = sys::info(self.file()).map_err(Refusal::of_open)?;
+        let span = usize::try_from(info.arena_bytes).map_err(|_| Refusal::NoRoom)?;
+        self.max_block
+            .store(1_usize.checked_shl(info.max_shift).unwrap_or(0), Relaxed);
+        self.span.store(span, Relaxed);
+        self.mapped.store(0, Relaxed);
+        self.blocks.store(0, Relaxed);
+        self.bytes.store(0, Relaxed);
+        // An address where the first step fits; later ones may be taken by then, as for any mapping.
+        for attempt in 0..ATTEMPTS {
+            let base = os::random_address(attempt);
+            self.base.store(base, Relaxed);
+            if self.extend(HUGE.min(span)).is_ok() {
+                self.kind.store(Kind::Arena as u32, Release);
+                return Ok(());
+            }
+        }
+        // Fewer address bits than expected: all of it, wherever the kernel finds room.
+        match os::map_file(fd, 0, span, 0) {
+            Ok(base) => {
+                self.base.store(base, Relaxed);
+                self.mapped.store(span, Relaxed);
+                self.kind.store(Kind::Arena as u32, Release);
+                Ok(())
+            }
+            Err(_) => Err(Refusal::NoRoom),
+        }
+    }
+
+    /// Maps the arena up to `end` at least. The caller is alone.
+    ///
+    /// It is mapped as far as it is used, and an eighth more, so that a large arena is not of
+    /// many mappings: addresses count where a process's are limited or locked.
+    fn extend(&self, end: usize) -> Result<(), Errno> {
+        let (mapped, span) = (self.mapped.load(Relaxed), self.span.load(Relaxed));
+        if end <= mapped {
+            return Ok(());
+        }
+        if end > span {
+            return Err(Errno::ENOMEM);
+        }
+        let ahead = round_up(end.max(mapped + mapped / 8), HUGE);
+        let steps = [ahead, round_up(end, HUGE), end];
+        let mut result = Err(Errno::ENOMEM);
+        for to in steps.map(|to| to.min(span)) {
+            let (fd, at) = (self.fd.load(Relaxed), self.base() + mapped);
+            result = os::map_file(fd, mapped, to - mapped, at).map(drop);
+            if result.is_ok() {
+                self.mapped.store(to, Release);
+                break;
+            }
+        }
+        result
+    }
+
+    /// Whether all offsets below `end` are mapped already.
+    fn is_mapped(&self, end: usize) -> bool {
+        end <= self.mapped.load(Acquire)
+    }
+
+    /// Allocates a block of at least `size` bytes at a multiple of `align`. Its bytes are any, or
+    /// zero. `alone` calls what it is given while no fork and no other extension runs.
+    ///
+    /// May sleep in the kernel.
+    pub(super) fn alloc(
+        &self,
+        size: usize,
+        align: usize,
+        flags: u32,
+        alone: impl FnOnce(&mut dyn FnMut() -> Result<(), Errno>) -> Result<(), Errno>,
+    ) -> Result<(NonNull<u8>, Entry), Refusal> {
+        if size > self.max_block.load(Relaxed) {
+            return Err(Refusal::TooLarge);
+        }
+        let mut request = freelist_alloc {
+            size: size as u64,
+            flags: uapi::FREELIST_DEFAULT | flags,
+            ..Default::default()
+        };
+        sys::alloc(self.file(), &mut request).map_err(Refusal::of_alloc)?;
+        let (offset, bytes) = (request.offset as usize, request.block_bytes as usize);
+        let entry = Entry {
+            bytes,
+            grown: false,
+        };
+        let placed = if offset % align != 0 {
+            Err(Refusal::Alignment)
+        } else if !self.is_mapped(offset + bytes)
+            && alone(&mut || self.extend(offset + bytes)).is_err()
+        {
+            Err(Refusal::NoRoom)
+        } else if !self.table.set(offset, entry) {
+            Err(Refusal::NoMemory)
+        } else {
+            Ok(())
+        };
+        if let Err(refusal) = placed {
+            // It was ours alone; nothing was written to it.
+            let _ = sys::free(
+                self.file(),
+                &freelist_free {
+                    offset: offset as u64,
+                },
+            );
+            return Err(refusal);
+        }
+        self.blocks.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+        match NonNull::new((self.base() + offset) as *mut u8) {
+            Some(block) => Ok((block, entry)),
+            None => Err(Refusal::NoRoom),
+        }
+    }
+
+    /// Marks a live block as one that `realloc()` made larger.
+    pub(super) fn mark_grown(&self, address: usize) {
+        let offset = self.offset(address);
+        if let Some(entry) = self.table.get(offset) {
+            self.table.set(
+                offset,
+                Entry {
+                    grown: true,
+                    ..entry
+                },
+            );
+        }
+    }
+
+    /// Takes a block out of the table and gives its memory back, in the way of this kind of range.
+    /// `None` where no live block begins at `address`.
+    ///
+    /// # Errors
+    ///
+    /// The device's answer, where the block was taken out but not given back.
+    pub(super) fn free(&self, address: usize) -> Option<(Entry, Result<(), Errno>)> {
+        let offset = self.offset(address);
+        let entry = self.table.take(offset)?;
+        self.bytes.fetch_sub(entry.bytes, Relaxed);
+        let left = self.blocks.fetch_sub(1, AcqRel) - 1;
+        let result = match self.kind() {
+            Kind::Arena => sys::free(
+                self.file(),
+                &freelist_free {
+                    offset: offset as u64,
+                },
+            ),
+            Kind::Copy => {
+                // SAFETY: The block lay there, which its owner gave up, in memory of this process
+                // alone.
+                unsafe { os::discard(address, entry.bytes) };
+                Ok(())
+            }
+            Kind::Orphan if left == 0 => {
+                self.dissolve();
+                Ok(())
+            }
+            Kind::Orphan | Kind::Shared | Kind::Unused => Ok(()),
+        };
+        Some((entry, result))
+    }
+
+    /// Gives up the file, which the program closed: blocks stay where they are.
+    pub(super) fn orphan(&self) {
+        self.fd.store(-1, Relaxed);
+        self.kind.store(Kind::Orphan as u32, Release);
+        if self.live_blocks() == 0 {
+            self.dissolve();
+        }
+    }
+
+    /// Unmaps all of it. Only one caller gets to do that.
+    fn dissolve(&self) {
+        let orphan = Kind::Orphan as u32;
+        let unused = Kind::Unused as u32;
+        let mapped = self.mapped.load(Relaxed);
+        if self
+            .kind
+            .compare_exchange(orphan, unused, AcqRel, Relaxed)
+            .is_ok()
+        {
+            // SAFETY: By the type's invariant the mapping is ours, and no block is in it.
+            unsafe { os::unmap(self.base(), mapped) };
+        }
+    }
+
+    // What follows is for forks: the forking thread calls it alone.
+
+    /// Whether blocks lie in shared memory, which a fork does not copy.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.kind(), Kind::Arena | Kind::Orphan)
+    }
+
+    /// Before a fork: copies all blocks to private memory, each at its offset.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and nothing is left.
+    ///
+    /// # Safety
+    ///
+    /// No block is freed meanwhile.
+    pub(super) unsafe fn make_copy(&self, page: usize) -> Result<(), Errno> {
+        let mapped = self.mapped.load(Relaxed);
+        let mut extent = 0;
+        self.table.for_each(mapped, |offset, entry| {
+            extent = extent.max(offset + entry.bytes);
+        });
+        self.extent.store(extent, Relaxed);
+        if extent == 0 {
+            return Ok(());
+        }
+        let copy = os::map_private(extent)?;
+        self.copy.store(copy, Relaxed);
+        self.table.for_each(mapped, |offset, entry| {
+            // A block that another thread allocates now is not in it.
+            if offset + entry.bytes <= extent {
+                // SAFETY: A live block is mapped and has memory until it is freed, which nobody
+                // does now, says the caller; the copy has as many bytes, and is all zero there.
+                unsafe { os::copy_pages(self.base() + offset, copy + offset, entry.bytes, page) };
+            }
+        });
+        Ok(())
+    }
+
+    /// After a fork, in the parent: lets the copy go.
+    pub(super) fn drop_copy(&self) {
+        let copy = self.copy.swap(0, Relaxed);
+        if copy != 0 {
+            // SAFETY: `make_copy()` mapped it, of as many bytes, and nothing here uses it.
+            unsafe { os::unmap(copy, self.extent.load(Relaxed)) };
+        }
+    }
+
+    /// After a fork, in the child: takes the copy in place of the parent's arena.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: the process has as many mappings as the system allows.
+    pub(super) fn become_copy(&self) -> Result<(), Errno> {
+        let (base, mapped) = (self.base(), self.mapped.load(Relaxed));
+        let (copy, extent) = (self.copy.swap(0, Relaxed), self.extent.load(Relaxed));
+        if copy != 0 {
+            // SAFETY: Both are ours; blocks have the same bytes in the copy.
+            unsafe { os::move_over(copy, extent, base) }?;
+        }
+        if mapped > extent {
+            // SAFETY: No block that this process knows of reaches beyond the extent.
+            unsafe { os::unmap(base + extent, mapped - extent) };
+        }
+        self.drop_file();
+        self.mapped.store(extent, Relaxed);
+        self.span.store(extent, Relaxed);
+        let kind = if extent == 0 {
+            Kind::Unused
+        } else {
+            Kind::Copy
+        };
+        self.kind.store(kind as u32, Release);
+        Ok(())
+    }
+
+    /// In a forked child: keeps the parent's arena, to read.
+    pub(super) fn become_shared(&self) {
+        // SAFETY: The mapping is ours.
+        unsafe { os::make_read_only(self.base(), self.mapped.load(Relaxed)) };
+        self.drop_file();
+        self.kind.store(Kind::Shared as u32, Release);
+    }
+
+    /// Closes the file, if the number is still the device's.
+    fn drop_file(&self) {
+        let fd = self.fd.swap(-1, Relaxed);
+        // SAFETY: As in `file()`.
+        let file = unsafe { BorrowedFd::borrow_raw(fd) };
+        if fd >= 0 && sys::info(file).is_ok() {
+            descriptor::close(fd);
+        }
+    }
+}

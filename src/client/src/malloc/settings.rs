@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the environment says: `FREELIST_THRESHOLD`, `FREELIST_LIMIT`, `FREELIST_STRICT`,
+//! `FREELIST_FORK`, `FREELIST_QUIET` and `FREELIST_REPORT`.
+//!
+//! A value that cannot be used is named in a line on standard error, and the default holds.
+
+use std::ffi::CStr;
+use std::sync::OnceLock;
+
+use nix::libc;
+
+use super::message::say;
+use crate::size;
+
+/// Bytes from which blocks are the arena's, unless `FREELIST_THRESHOLD` says otherwise. It is the
+/// least, too: blocks of less than a unit would have to share it.
+pub const MIN_THRESHOLD: usize = super::table::UNIT;
+
+/// What a forked child has of its parent's blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ForkMode {
+    /// A copy as of the fork.
+    Copy,
+    /// The parent's own, to read.
+    Share,
+}
+
+/// The settings of a process, from its environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Settings {
+    /// Bytes from which blocks are the arena's.
+    pub(super) threshold: usize,
+    /// Bytes that the arena may hold; 0 is the module's own limit.
+    pub(super) limit: u64,
+    /// Whether a large block that the arena cannot serve fails, instead of being the next
+    /// allocator's.
+    pub(super) strict: bool,
+    /// What a forked child has.
+    pub(super) fork: ForkMode,
+    /// Whether nothing is said of large blocks that the next allocator serves.
+    pub(super) quiet: bool,
+    /// A file for the counters, made by `freelistctl run`.
+    pub(super) report: Option<Path>,
+    /// Whether this process has more rights than its caller: its environment does not count, and
+    /// the device is left alone.
+    pub(super) privileged: bool,
+}
+
+/// A short path, kept apart from the environment, whose memory the program may take away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Path([u8; 64]);
+
+impl Path {
+    /// `None` for a longer path than fits.
+    fn new(text: &str) -> Option<Self> {
+        let mut bytes = [0; 64];
+        // The last byte stays 0.
+        let (room, _) = bytes.split_at_mut(63);
+        room.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        Some(Self(bytes))
+    }
+
+    pub(super) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
+}
+
+const DEFAULT: Settings = Settings {
+    threshold: MIN_THRESHOLD,
+    limit: 0,
+    strict: false,
+    fork: ForkMode::Copy,
+    quiet: false,
+    report: None,
+    privileged: false,
+};
+
+/// A variable that has a value that it cannot have, and what it can have.
+type Wrong = (&'static str, &'static str);
+
+impl Settings {
+    /// Reads the variables that `get` knows, and passes each that is wrong to `complain`.
+    fn from(
+        get: impl Fn(&'static CStr) -> Option<&'static CStr>,
+        mut complain: impl FnMut(Wrong, &CStr),
+    ) -> Self {
+        let mut settings = DEFAULT;
+        settings.quiet = get(c"FREELIST_QUIET").is_some_and(|value| value == c"1");
+        let mut read = |name: &'static CStr, wanted, set: &mut dyn FnMut(&str) -> bool| {
+            let Some(value) = get(name).filter(|value| !value.is_empty()) else {
+                return;
+            };
+            if !value.to_str().is_ok_and(set) {
+                complain((name.to_str().unwrap_or_default(), wanted), value);
+            }
+        };
+        read(
+            c"FREELIST_THRESHOLD",
+            "bytes from 64K up, with K, M or G",
+            &mut |text| {
+                let bytes = size::parse(text).ok().and_then(|size| size.try_into().ok());
+                let bytes = bytes.filter(|bytes| *bytes >= MIN_THRESHOLD);
+                settings.threshold = bytes.unwrap_or(settings.threshold);
+                bytes.is_some()
+            },
+        );
+        read(
+            c"FREELIST_LIMIT",
+            "bytes, with K, M or G, and at least 1M",
+            &mut |text| {
+                let bytes = size::parse(text).ok().filter(|bytes| *bytes >= 1 << 20);
+                settings.limit = bytes.unwrap_or(settings.limit);
+                bytes.is_some()
+            },
+        );
+        read(c"FREELIST_STRICT", "0 or 1", &mut |text| {
+            settings.strict = text == "1";
+            matches!(text, "0" | "1")
+        });
+        read(c"FREELIST_FORK", "copy or share", &mut |text| {
+            if text == "share" {
+                settings.fork = ForkMode::Share;
+            }
+            matches!(text, "copy" | "share")
+        });
+        read(
+            c"FREELIST_REPORT",
+            "a path of at most 63 bytes",
+            &mut |text| {
+                settings.report = Path::new(text);
+                settings.report.is_some()
+            },
+        );
+        settings
+    }
+
+    /// The settings of this process, read once; `None` before the C library has its environment,
+    /// which is when the program's libraries are being linked.
+    pub(super) fn get() -> Option<&'static Self> {
+        static SETTINGS: OnceLock<Settings> = OnceLock::new();
+        if let Some(settings) = SETTINGS.get() {
+            return Some(settings);
+        }
+        // SAFETY: The variable is the C library's own, of which only the value is looked at.
+        if unsafe { environ }.is_null() {
+            return None;
+        }
+        // SAFETY: It takes a number and has no effect.
+        if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+            let settings = Settings {
+                privileged: true,
+                ..DEFAULT
+            };
+            return Some(SETTINGS.get_or_init(|| settings));
+        }
+        let settings = Self::from(variable, |(name, wanted), value| {
+            let value = value.to_string_lossy_or_cut();
+            say(format_args!(
+                "{name}={value}: not understood, the default holds; it takes {wanted}"
+            ));
+        });
+        Some(SETTINGS.get_or_init(|| settings))
+    }
+}
+
+extern "C" {
+    static environ: *const *const libc::c_char;
+}
+
+/// Returns the value of an environment variable.
+fn variable(name: &'static CStr) -> Option<&'static CStr> {
+    // SAFETY: `name` is a C string. A program that changes its environment meanwhile, in another
+    // thread, breaks its own use of it too; this runs before `main()` as a rule.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    // SAFETY: It is null or a C string of the environment. Its bytes are looked at before this
+    // function's caller returns, and not kept.
+    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
+}
+
+/// A C string as text, for messages, without allocating.
+trait Shown {
+    fn to_string_lossy_or_cut(&self) -> &str;
+}
+
+impl Shown for CStr {
+    /// Its text, as far as it is UTF-8.
+    fn to_string_lossy_or_cut(&self) -> &str {
+        let bytes = self.to_bytes();
+        match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Pairs = &'static [(&'static CStr, &'static CStr)];
+
+    /// Settings from these variables, and the names that were complained of.
+    fn read(pairs: Pairs) -> (Settings, Vec<&'static str>) {
+        let mut wrong = Vec::new();
+        let get = |name: &CStr| {
+            pairs
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| *value)
+        };
+        let settings = Settings::from(get, |(name, _), _| wrong.push(name));
+        (settings, wrong)
+    }
+
+    #[test]
+    fn an_empty_environment_is_the_default() {
+        assert_eq!(read(&[]), (DEFAULT, vec![]));
+        assert_eq!(read(&[(c"FREELIST_LIMIT", c"")]), (DEFAULT, vec![]));
+    }
+
+    #[test]
+    fn each_variable_is_read() {
+        let (settings, wrong) = read(&[
+            (c"FREELIST_THRESHOLD", c"1M"),
+            (c"FREELIST_LIMIT", c"2G"),
+            (c"FREELIST_STRICT", c"1"),
+            (c"FREELIST_FORK", c"share"),
+            (c"FREELIST_QUIET", c"1"),
+            (c"FREELIST_REPORT", c"/dev/null"),
+        ]);
+        let wanted = Settings {
+            threshold: 1 << 20,
+            limit: 2 << 30,
+            strict: true,
+            fork: ForkMode::Share,
+            quiet: true,
+            report: Path::new("/dev/null"),
+            privileged: false,
+        };
+        assert_eq!((settings, wrong), (wanted, vec![]));
+    }
+
+    #[test]
+    fn nonsense_is_named_and_changes_nothing() {
+        for value in [c"x", c"-1", c"63K", c"1.5M", c"99999999999G", c"\xff"] {
+            let pairs: Pairs = Box::leak(Box::new([(c"FREELIST_THRESHOLD", value)]));
+            assert_eq!(
+                read(pairs),
+                (DEFAULT, vec!["FREELIST_THRESHOLD"]),
+                "{value:?}"
+            );
+        }
+        for (name, value) in [
+            (c"FREELIST_LIMIT", c"4096"),
+            (c"FREELIST_STRICT", c"yes"),
+            (c"FREELIST_FORK", c"maybe"),
+            (
+                c"FREELIST_REPORT",
+                c"/a/path/that/is/longer/than/any/that/freelistctl/makes/for/its/report",
+            ),
+        ] {
+            let pairs: Pairs = Box::leak(Box::new([(name, value)]));
+            assert_eq!(read(pairs), (DEFAULT, vec![name.to_str().unwrap()]));
+        }
+    }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How large the block is that begins at an offset: blocks have no header.
+
+use std::sync::OnceLock;
+
+use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use crate::sys::{Anonymous, Fork};
+
+/// Blocks begin at multiples of this: one of more than 32 KiB is aligned to 64 KiB at least.
+pub(super) const UNIT: usize = 1 << UNIT_SHIFT;
+const UNIT_SHIFT: u32 = 16;
+/// Sizes are multiples of this: no page is smaller.
+const GRAIN_SHIFT: u32 = 12;
+/// Entries of a part of the table: 4 GiB of offsets, 256 KiB of addresses.
+const PART: usize = 1 << 16;
+/// Parts: 256 GiB of offsets.
+const PARTS: usize = 64;
+/// Set in the entry of a block that grew in a call of `realloc()`.
+const GROWN: u32 = 1 << 31;
+
+/// A live block, as the table knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Bytes that belong to it.
+    pub(super) bytes: usize,
+    /// Whether `realloc()` made it larger before.
+    pub(super) grown: bool,
+}
+
+impl Entry {
+    fn of(word: u32) -> Option<Self> {
+        (word != 0).then_some(Self {
+            bytes: ((word & !GROWN) as usize) << GRAIN_SHIFT,
+            grown: word & GROWN != 0,
+        })
+    }
+
+    /// The entry as a word; `None` for a size that a table cannot hold.
+    fn word(self) -> Option<u32> {
+        let grains = u32::try_from(self.bytes >> GRAIN_SHIFT).ok()?;
+        let fits = grains != 0 && grains & GROWN == 0 && self.bytes % (1 << GRAIN_SHIFT) == 0;
+        fits.then_some(grains | if self.grown { GROWN } else { 0 })
+    }
+}
+
+/// An entry a unit of the arena, in parts that are made when one is needed.
+///
+/// Reads and writes are relaxed: a thread that has a block's address got it, in whatever way, from
+/// the thread that allocated the block, and the entry was written before. A forked child has a
+/// copy.
+pub(super) struct Table([OnceLock<Anonymous<AtomicU32>>; PARTS]);
+
+impl Table {
+    pub(super) const fn new() -> Self {
+        Self([const { OnceLock::new() }; PARTS])
+    }
+
+    fn entry(&self, offset: usize) -> Option<&AtomicU32> {
+        let unit = offset >> UNIT_SHIFT;
+        self.0.get(unit / PART)?.get()?.get(unit % PART)
+    }
+
+    /// Returns the block that begins at `offset`; `None` where none does.
+    pub(super) fn get(&self, offset: usize) -> Option<Entry> {
+        if offset % UNIT != 0 {
+            return None;
+        }
+        Entry::of(self.entry(offset)?.load(Relaxed))
+    }
+
+    /// Notes that a block begins at `offset`. Returns whether it could be noted: not without memory
+    /// for that part of the table, not beyond 256 GiB, and not at an offset or of a size that no
+    /// block of this kind has.
+    pub(super) fn set(&self, offset: usize, entry: Entry) -> bool {
+        let unit = offset >> UNIT_SHIFT;
+        let (Some(part), Some(word)) = (self.0.get(unit / PART), entry.word()) else {
+            return false;
+        };
+        if offset % UNIT != 0 {
+            return false;
+        }
+        if part.get().is_none() {
+            match Anonymous::new(PART, Fork::Keep) {
+                // Another thread's may be there by now: then ours goes.
+                Ok(new) => drop(part.set(new)),
+                Err(_) => return false,
+            }
+        }
+        match self.entry(offset) {
+            Some(place) => {
+                place.store(word, Relaxed);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Forgets the block at `offset` and returns it; of several threads that try, one succeeds.
+    pub(super) fn take(&self, offset: usize) -> Option<Entry> {
+        if offset % UNIT != 0 {
+            return None;
+        }
+        Entry::of(self.entry(offset)?.swap(0, Relaxed))
+    }
+
+    /// Visits all blocks that begin below `end`, in the order of their offsets.
+    pub(super) fn for_each(&self, end: usize, mut visit: impl FnMut(usize, Entry)) {
+        let units = end.div_ceil(UNIT);
+        for (number, part) in self.0.iter().enumerate() {
+            let first = number * PART;
+            let Some(part) = part.get().filter(|_| first < units) else {
+                continue;
+            };
+            for (at, word) in part.iter().enumerate().take(units - first) {
+                if let Some(entry) = Entry::of(word.load(Relaxed)) {
+                    visit((first + at) << UNIT_SHIFT, entry);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(bytes: usize, grown: bool) -> Entry {
+        Entry { bytes, grown }
+    }
+
+    #[test]
+    fn what_is_set_is_found_and_taken_once() {
+        let table = Table::new();
+        for (offset, block) in [
+            (0, entry(68 << 10, false)),
+            (5 << 30, entry(1 << 30, true)),
+            ((256 << 30) - UNIT, entry(64 << 10, false)),
+        ] {
+            assert_eq!(table.get(offset), None);
+            assert!(table.set(offset, block));
+            assert_eq!(table.get(offset), Some(block));
+            assert_eq!(table.take(offset), Some(block));
+            assert_eq!(table.take(offset), None);
+        }
+    }
+
+    #[test]
+    fn what_no_block_can_be_is_refused() {
+        let table = Table::new();
+        assert!(!table.set(256 << 30, entry(64 << 10, false)), "beyond it");
+        assert!(!table.set(4096, entry(64 << 10, false)), "inside a unit");
+        assert!(!table.set(0, entry(100, false)), "no whole pages");
+        assert!(!table.set(0, entry(0, false)), "nothing");
+        assert!(!table.set(0, entry(1 << 43, false)), "too large");
+        assert!(table.set(0, entry(64 << 10, false)));
+        assert_eq!((table.get(4096), table.take(1)), (None, None));
+    }
+
+    #[test]
+    fn all_below_an_end_are_visited_in_order() {
+        let table = Table::new();
+        let offsets = [0, UNIT, 3 * UNIT, 6 << 30];
+        for offset in offsets {
+            assert!(table.set(offset, entry(offset / 2 + 4096, false)));
+        }
+        let mut seen = Vec::new();
+        table.for_each(usize::MAX >> 8, |offset, block| {
+            seen.push((offset, block.bytes))
+        });
+        assert_eq!(seen, offsets.map(|offset| (offset, offset / 2 + 4096)));
+        seen.clear();
+        table.for_each(UNIT + 1, |offset, _| seen.push((offset, 0)));
+        assert_eq!(seen, [(0, 0), (UNIT, 0)]);
+    }
+}
