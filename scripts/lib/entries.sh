@@ -26,6 +26,22 @@ need_root() {
 	TOOLCHAIN=$ENTRY/toolchain
 }
 
+# About the MB that are written to make each of qemu/roots.
+declare -A ROOT_SIZES=([programs]=1200 [demo]=6000)
+
+# need_image NAME: sets IMAGE, a file system with the packages of qemu/roots/NAME.
+need_image() {
+	local key recipe=1
+	key=$({
+		echo "$recipe"
+		setting suite
+		lines_of "$TOP/qemu/roots/$1"
+	} | digest)
+	[ -d "$CACHE/image-$1-$key" ] || "$TOP/scripts/lib/host-packages"
+	cache_entry "image-$1" "$key" make-image "$1" "${ROOT_SIZES[$1]}"
+	IMAGE=$ENTRY/image
+}
+
 # need_versions: sets VERSIONS, the directory with a directory a series.
 need_versions() {
 	local key recipe=1

@@ -4,8 +4,16 @@
 # options.sh.
 # shellcheck shell=bash
 
-kernel=$(default_series) module='' module_args='' more='' cpus='' memory=1024 timeout='' icount='' trace=''
+kernel=$(default_series) module='' module_args='' more='' cpus='' memory=1024 timeout='' icount='' trace='' root=''
 with_module=yes files=() command=()
+
+kind_root_or_image() {
+	if [[ $1 == */* ]]; then
+		kind_path "$1"
+	elif [ ! -f "$TOP/qemu/roots/$1" ]; then
+		echo "no root $1: it is one of $(cd "$TOP/qemu/roots" && echo *) (qemu/roots), or the path of an image"
+	fi
+}
 
 # parse_vm ARGS...: sets the variables above.
 parse_vm() {
@@ -14,6 +22,7 @@ parse_vm() {
 --module	module		path
 --no-module	with_module=
 --module-args	module_args	text
+--root		root		root_or_image
 --add		files+		path
 --cpus		cpus		count
 --memory	memory		count
@@ -24,6 +33,9 @@ parse_vm() {
 after--		command+' "$@"
 	if [ -n "$icount" ] && [ "${cpus:-1}" -ne 1 ]; then
 		wrong "--icount has one CPU: not with --cpus $cpus"
+	fi
+	if [ -n "$root" ] && [ "$kernel" = debug ]; then
+		wrong "--root $root: the debug kernel has no disks"
 	fi
 	if [ -n "$module" ] && [ -z "$with_module" ]; then
 		wrong "--no-module and --module $module exclude each other"

@@ -15,10 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
 use crate::verdict::Verdict;
-use crate::{ports, TASK};
-
-/// The directory of the files that were added.
-const WORK: &str = "/work";
+use crate::{ports, TASK, WORK};
 
 /// Runs what `scripts/vm` asks for to its end.
 pub fn run() -> Result<Verdict> {

@@ -12,6 +12,7 @@
 //! | `module.ko` | the module; none: nothing is loaded |
 //! | `module-args` | its parameters |
 //! | `settle` | seconds to wait before the command |
+//! | `root` | exists where the command runs in the file system on the disk |
 //!
 //! and gives it ports named `stdout`, `stderr` and `verdict`.
 
@@ -26,6 +27,7 @@ use anyhow::Result;
 use nix::sys::reboot;
 use std::convert::Infallible;
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -34,6 +36,9 @@ use verdict::Verdict;
 
 /// Where `scripts/vm` puts what this VM is to do.
 const TASK: &str = "/freelist";
+
+/// The directory of the files that were added: the command runs there.
+const WORK: &str = "/work";
 
 fn main() -> Result<Infallible> {
     let verdict = match session() {
@@ -50,7 +55,11 @@ fn main() -> Result<Infallible> {
 /// All that happens between boot and power-off.
 fn session() -> Result<Verdict> {
     mounts::mount_all()?;
-    mounts::link_applets()?;
+    if Path::new(TASK).join("root").exists() {
+        mounts::enter_root()?;
+    } else {
+        mounts::link_applets()?;
+    }
     settle()?;
 
     leaks::forget_earlier();

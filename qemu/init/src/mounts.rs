@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a program expects to be mounted, and the names of busybox.
+//! What a program expects to be mounted: the root that it runs in, and the names of busybox.
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use nix::mount::{mount, MsFlags};
 use nix::sys::stat::{umask, Mode};
+use nix::unistd::{chdir, chroot};
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::{TASK, WORK};
 
 /// Type and place of each file system, in the order of mounting.
 const FILE_SYSTEMS: [(&str, &str); 9] = [
@@ -29,6 +35,19 @@ const STANDARD_LINKS: [(&str, &str); 4] = [
     ("/dev/stdout", "/proc/self/fd/1"),
     ("/dev/stderr", "/proc/self/fd/2"),
 ];
+
+/// The disk with the root that `scripts/vm --root` names, and where it is mounted first.
+const DISK: &str = "/dev/nvme0n1";
+const IMAGE: &str = "/image";
+
+/// How long the disk may take to appear.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is mounted already and goes along into the root.
+const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/tmp"];
+
+/// What is in memory, as the root is read-only.
+const WRITABLE: [&str; 3] = ["/run", "/root", "/var/tmp"];
 
 /// Mounts everything; debugfs and tracefs may be missing from a kernel.
 pub fn mount_all() -> Result<()> {
@@ -54,6 +73,39 @@ pub fn mount_all() -> Result<()> {
         let _ = symlink(target, name);
     }
     Ok(())
+}
+
+/// Makes the file system on the disk the root, read-only, with what is mounted and the
+/// directories of `scripts/vm` in it.
+pub fn enter_root() -> Result<()> {
+    let start = Instant::now();
+    while !Path::new(DISK).exists() {
+        if start.elapsed() > PATIENCE {
+            bail!("the disk {DISK} does not appear");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    fs::create_dir_all(IMAGE)?;
+    mount_one(Some(DISK), IMAGE, Some("ext4"), MsFlags::MS_RDONLY)?;
+    for place in MOVED {
+        mount_one(Some(place), &inside(place), None, MsFlags::MS_MOVE)?;
+    }
+    for place in [TASK, WORK] {
+        mount_one(Some(place), &inside(place), None, MsFlags::MS_BIND)?;
+    }
+    for place in WRITABLE {
+        mount_one(None, &inside(place), Some("tmpfs"), MsFlags::empty())?;
+    }
+    chroot(IMAGE)?;
+    Ok(chdir("/")?)
+}
+
+fn inside(place: &str) -> String {
+    format!("{IMAGE}{place}")
+}
+
+fn mount_one(source: Option<&str>, place: &str, kind: Option<&str>, flags: MsFlags) -> Result<()> {
+    mount(source, place, kind, flags, None::<&str>).with_context(|| format!("mounting {place}"))
 }
 
 /// Gives every busybox applet its name, where no program of that name is.

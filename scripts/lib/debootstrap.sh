@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Makes a Debian system in a directory. Sourced after common.sh.
+# shellcheck shell=bash
+
+# mmdebstrap works in a directory of its own, which even an interrupted run does not
+# leave behind. Not in an entry of the cache: an ordinary user's is not to be passed by
+# its user numbers.
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/freelist-root.XXXXXX")
+chmod 755 "$work"
+trap 'rm -rf --one-file-system "$work" 2>/dev/null || true' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# debootstrap VARIANT DIR LIST MMDEBSTRAP-OPTIONS...: unpacks a Debian system with the packages
+# that the file LIST names in DIR, from this machine's mirror, without its documentation. Needs pipefail.
+debootstrap() {
+	local variant=$1 dir=$2 list=$3 mode=root suite mirror source keyring
+	shift 3
+	suite=$(setting suite)
+	mirror=$("$TOP/scripts/lib/mirror")
+	keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+	source="deb [signed-by=$keyring] $mirror $suite"
+	if [ "$(id -u)" -ne 0 ]; then
+		mode=unshare
+		grep -q "^$(id -un):" /etc/subuid ||
+			die "please run, as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)"
+	fi
+	mkdir "$dir" || return
+	# By way of a tar stream: as an ordinary user the files would else belong to
+	# user numbers that only mmdebstrap can remove.
+	TMPDIR=$work mmdebstrap --mode="$mode" --variant="$variant" --format=tar \
+		--include="$(lines_of "$list" | paste -sd,)" \
+		--aptopt='Apt::Install-Recommends "false"' \
+		--dpkgopt='path-exclude=/usr/share/doc/*' \
+		--dpkgopt='path-exclude=/usr/share/man/*' \
+		--dpkgopt='path-exclude=/usr/share/info/*' \
+		--dpkgopt='path-exclude=/usr/share/locale/*' \
+		--keyring="$keyring" "$@" "$suite" - \
+		"$source main" \
+		"${source/ $suite/ $suite-updates} main" \
+		"${source/ $suite/ $suite-backports} main" |
+		tar -x -C "$dir" --no-same-owner --exclude='./dev/*' || return
+	mkdir -p "$dir/etc/ssl/certs" || return
+	touch "$dir"/etc/{resolv.conf,hosts} || return
+	chmod u+rwx "$dir"
+}
