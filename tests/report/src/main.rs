@@ -3,6 +3,7 @@
 //! Tables of what the tests have shown.
 
 mod bench;
+mod demo;
 mod engine_coverage;
 mod figure;
 mod module_coverage;
@@ -47,6 +48,16 @@ enum What {
         /// Its summary, JSON.
         summary: PathBuf,
     },
+    /// What make demo has measured: a table, also as demo.md, and plots. The status is not 0 if
+    /// results differ by allocator.
+    Demo {
+        /// Where the table and the plots are put.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// What was printed.
+        #[arg(required = true)]
+        printed: Vec<PathBuf>,
+    },
     /// Cases of trusted peers, and which test holds each or why it cannot apply: Markdown. The status
     /// is not 0 when one has neither, or a test names one that is not there.
     Peers {
@@ -86,6 +97,11 @@ fn main() -> Result<ExitCode> {
         }
         What::Coverage { summary } => {
             print!("{}", engine_coverage::EngineCoverage::read(&summary)?)
+        }
+        What::Demo { out, printed } => {
+            let demo = demo::Demo::read(&printed)?;
+            demo.write(&out)?;
+            print!("{}", demo.table(demo::Format::Terminal));
         }
         What::Peers { figures } => {
             let peers = prior_art::PriorArt::read(&top)?;

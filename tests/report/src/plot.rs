@@ -27,7 +27,7 @@ const CHART: u32 = 740;
 /// How much of the width of a row its bars have.
 const BARS: f64 = 0.85;
 /// Told apart by those who see few colours, too (Okabe and Ito, 2008).
-const OTHERS: [RGBColor; 7] = [
+pub const OTHERS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),

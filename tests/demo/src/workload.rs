@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The programs that are run, as they are in Debian.
+
+/// A program and its arguments.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    /// The name in records, tables and on the command line.
+    pub name: &'static str,
+    /// What it does.
+    pub what: &'static str,
+    /// The command. It runs in the directory of the workloads, with one thread.
+    pub command: &'static [&'static str],
+    /// The command that reads the same files in less time, run once before all measurements.
+    pub warm_up: &'static [&'static str],
+    /// The mark after which the process idles, for those that have marks (see `mark.py`).
+    pub idles_at: Option<&'static str>,
+}
+
+/// All of them. The results are the same whatever the allocator: seeds are fixed.
+pub const WORKLOADS: &[Workload] = &[
+    Workload {
+        name: "gpt",
+        what: "PyTorch: a GPT, 4 steps of 128, 96, 160, 128 tokens",
+        command: &["python3", "gpt.py", "4"],
+        warm_up: &["python3", "gpt.py", "1"],
+        idles_at: Some("step3"),
+    },
+    Workload {
+        name: "unet",
+        what: "PyTorch: a U-Net, 4 steps of 160, 128, 176, 144 pixels",
+        command: &["python3", "unet.py", "4"],
+        warm_up: &["python3", "unet.py", "1"],
+        idles_at: Some("step3"),
+    },
+    Workload {
+        name: "ffmpeg",
+        what: "ffmpeg: 1 s of 960x540 encoded",
+        command: &FFMPEG,
+        warm_up: &FFMPEG,
+        idles_at: None,
+    },
+    Workload {
+        name: "magick",
+        what: "ImageMagick: 800x600 blurred, enlarged, rotated",
+        command: &MAGICK,
+        warm_up: &MAGICK,
+        idles_at: None,
+    },
+];
+
+/// The stream's checksum is the result.
+const FFMPEG: [&str; 17] = [
+    "ffmpeg",
+    "-nostdin",
+    "-v",
+    "error",
+    "-f",
+    "lavfi",
+    "-i",
+    "testsrc=duration=1:size=960x540:rate=25",
+    "-threads",
+    "1",
+    "-filter_threads",
+    "1",
+    "-c:v",
+    "mpeg4",
+    "-f",
+    "md5",
+    "-",
+];
+
+/// The checksum of the pixels is the result.
+const MAGICK: [&str; 15] = [
+    "magick", "-size", "800x600", "-seed", "1", "plasma:", "-blur", "0x3", "-resize", "125%",
+    "-rotate", "7", "-format", "%#\\n", "info:",
+];
+
+/// The workload with that name.
+pub fn named(name: &str) -> Option<Workload> {
+    WORKLOADS
+        .iter()
+        .find(|workload| workload.name == name)
+        .copied()
+}

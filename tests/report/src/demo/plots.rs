@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The plots: memory over time, and the peak against processor time.
+
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::{anyhow, Result};
+use freelist_demo::allocator::FREELIST;
+use freelist_demo::record::Run;
+use freelist_demo::workload;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::{mib, time, Demo};
+use crate::plot::OTHERS;
+
+/// Of a panel: each workload has one, two side by side.
+const PANEL: (u32, u32) = (620, 400);
+/// The height of the row with the allocators' names.
+const LEGEND: u32 = 60;
+/// How much of what lies between the least and the most the axes have beyond them.
+const MARGIN: f64 = 0.08;
+
+type Drawn<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Draws `memory.svg` and `peak.svg` in `dir`.
+pub fn draw(demo: &Demo, dir: &Path) -> Result<()> {
+    for (name, panel) in [
+        ("memory.svg", memory as fn(&Demo, &str, &Area) -> Drawn),
+        ("peak.svg", peak),
+    ] {
+        let path = dir.join(name);
+        // Its errors cannot be sent to another thread.
+        plot(demo, &path, panel).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn plot(demo: &Demo, path: &Path, panel: fn(&Demo, &str, &Area) -> Drawn) -> Drawn {
+    let workloads = demo.workloads();
+    let columns = workloads.len().clamp(1, 2);
+    let rows = workloads.len().div_ceil(2).max(1);
+    let size = (PANEL.0 * columns as u32, PANEL.1 * rows as u32 + LEGEND);
+    let area = SVGBackend::new(path, size).into_drawing_area();
+    area.fill(&WHITE)?;
+    let (legend, panels) = area.split_vertically(LEGEND);
+    draw_legend(&legend, &names(demo))?;
+    for (workload, area) in workloads.iter().zip(panels.split_evenly((rows, columns))) {
+        panel(demo, workload, &area)?;
+    }
+    area.present()?;
+    Ok(())
+}
+
+/// All allocators of all workloads.
+fn names(demo: &Demo) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for workload in demo.workloads() {
+        for name in demo.allocators(workload) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+/// Ours stands out; NAME-SETTING is a paler NAME.
+fn style(names: &[&str], name: &str) -> ShapeStyle {
+    if name == FREELIST {
+        return ShapeStyle::from(RGBColor(200, 30, 30))
+            .filled()
+            .stroke_width(3);
+    }
+    let base = |name: &str| name.split('-').next().unwrap_or_default().to_owned();
+    let mut bases: Vec<String> = names.iter().map(|name| base(name)).collect();
+    bases.dedup();
+    let at = bases
+        .iter()
+        .position(|other| *other == base(name))
+        .unwrap_or(0);
+    let opacity = if name.contains('-') { 0.45 } else { 1.0 };
+    ShapeStyle::from(OTHERS[at % OTHERS.len()].mix(opacity))
+        .filled()
+        .stroke_width(2)
+}
+
+fn draw_legend(area: &Area, names: &[&str]) -> Drawn {
+    let width = area.dim_in_pixel().0 as i32;
+    let mut at = (20, 12);
+    for name in names {
+        let needed = 30 + 8 * name.len() as i32;
+        if at.0 + needed > width {
+            at = (20, at.1 + 22);
+        }
+        area.draw(&Rectangle::new(
+            [at, (at.0 + 14, at.1 + 10)],
+            style(names, name),
+        ))?;
+        area.draw(&Text::new(
+            (*name).to_owned(),
+            (at.0 + 20, at.1 - 1),
+            ("sans-serif", 14),
+        ))?;
+        at.0 += needed + 12;
+    }
+    Ok(())
+}
+
+fn caption(name: &str) -> &str {
+    workload::named(name).map_or(name, |workload| workload.what)
+}
+
+/// From the least to the most of some values, and a little beyond.
+fn range(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
+    let least = values.clone().fold(f64::MAX, f64::min);
+    let most = values.fold(0.0, f64::max);
+    let margin = (most - least).max(most * 0.01) * MARGIN;
+    (least - margin).max(0.0)..most + margin
+}
+
+/// What each held, over time: the first round.
+fn memory(demo: &Demo, workload: &str, area: &Area) -> Drawn {
+    let runs: Vec<&Run> = demo.runs(workload).filter(|run| run.round == 0).collect();
+    let samples = || runs.iter().flat_map(|run| &run.samples);
+    let most = samples()
+        .map(|sample| mib(sample.current))
+        .fold(0.0, f64::max);
+    let end = samples()
+        .map(|sample| time(sample.at_us))
+        .fold(0.0, f64::max);
+    let mut chart = ChartBuilder::on(area)
+        .caption(caption(workload), ("sans-serif", 16))
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(52)
+        .build_cartesian_2d(0.0..end, 0.0..most * (1.0 + MARGIN))?;
+    chart
+        .configure_mesh()
+        .light_line_style(BLACK.mix(0.05))
+        .x_desc(format!("time, {}", demo.time_unit()))
+        .y_desc("held, MiB")
+        .draw()?;
+    let names = names(demo);
+    for run in runs {
+        let points = run.samples.iter();
+        let points = points.map(|sample| (time(sample.at_us), mib(sample.current)));
+        let style = style(&names, &run.allocator);
+        chart.draw_series(LineSeries::new(points, style))?;
+    }
+    Ok(())
+}
+
+/// A dot an allocator: the better the nearer to the corner at the left and below.
+fn peak(demo: &Demo, workload: &str, area: &Area) -> Drawn {
+    let allocators = demo.allocators(workload);
+    let dot = |name: &&'static str| {
+        let peak = demo.median(workload, name, |run| Some(mib(run.peak)))?;
+        let used = demo.median(workload, name, |run| Some(time(run.total.time_us)))?;
+        Some((*name, used, peak))
+    };
+    let dots: Vec<_> = allocators.iter().filter_map(dot).collect();
+    let mut chart = ChartBuilder::on(area)
+        .caption(caption(workload), ("sans-serif", 16))
+        .margin(12)
+        .margin_right(90)
+        .x_label_area_size(36)
+        .y_label_area_size(52)
+        .build_cartesian_2d(
+            range(dots.iter().map(|dot| dot.1)),
+            range(dots.iter().map(|dot| dot.2)),
+        )?;
+    chart
+        .configure_mesh()
+        .light_line_style(BLACK.mix(0.05))
+        .x_desc(format!("processor time, {}", demo.time_unit()))
+        .y_desc("peak, MiB")
+        .draw()?;
+    let names = names(demo);
+    chart.draw_series(dots.iter().map(|(name, used, peak)| {
+        EmptyElement::at((*used, *peak))
+            + Circle::new((0, 0), 5, style(&names, name))
+            + Text::new((*name).to_owned(), (8, -6), ("sans-serif", 12))
+    }))?;
+    Ok(())
+}
