@@ -24,11 +24,12 @@ else
 .DEFAULT_GOAL := help
 endif
 
-PHONY := help run test bench readme-figures trust planted fuzz soak shell update cache-clean setup
+PHONY := help run demo test bench readme-figures trust planted fuzz soak shell update cache-clean setup
 help:
 	@echo 'freelist: a power-of-two freelist allocator in the kernel'
 	@echo
 	@echo '  make run          load the module into a Debian kernel, serve a training run'
+	@echo '  make demo         unchanged programs under freelist and other allocators (FULL=1: limits too)'
 	@echo '  make test         all tests; ends with "N passed, N failed"'
 	@echo '  make bench        what it costs beside other allocators, as a table and plots'
 	@echo '  make readme-figures  shows the plots of the last whole make bench in README'
@@ -49,6 +50,9 @@ help:
 
 run:
 	@scripts/run --kernel $(KERNEL)
+
+demo:
+	@scripts/demo
 
 test:
 	@scripts/test

@@ -47,7 +47,31 @@ pub const WORKLOADS: &[Workload] = &[
         warm_up: &MAGICK,
         idles_at: None,
     },
+    Workload {
+        name: "shell",
+        what: "a shell script that runs 1,000 commands",
+        command: &["sh", "-c", SHELL],
+        warm_up: &["sh", "-c", "true"],
+        idles_at: None,
+    },
+    Workload {
+        name: "fork0",
+        what: "a fork without large blocks",
+        command: &["python3", "fork.py", "0"],
+        warm_up: &["python3", "fork.py", "0"],
+        idles_at: None,
+    },
+    Workload {
+        name: "fork256",
+        what: "a fork with 256 MiB of live large blocks",
+        command: &["python3", "fork.py", "256"],
+        warm_up: &["python3", "fork.py", "0"],
+        idles_at: None,
+    },
 ];
+
+/// `true` as a program, not as the shell's own.
+const SHELL: &str = "i=0; while [ $i -lt 1000 ]; do /bin/true; i=$((i + 1)); done; echo $i";
 
 /// The stream's checksum is the result.
 const FFMPEG: [&str; 17] = [

@@ -134,3 +134,139 @@ fn mib(bytes: u64) -> f64 {
 fn time(us: u64) -> f64 {
     us as f64 / 1e6
 }
+
+#[cfg(test)]
+mod tests {
+    use freelist_demo::record::{Mark, Sample, Usage};
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn usage(faults: u64, time_us: u64) -> Usage {
+        Usage {
+            faults,
+            time_us,
+            system_us: time_us / 10,
+        }
+    }
+
+    fn run(allocator: &str, round: u32, peak: u64, result: &str) -> Record {
+        let mark = |name: &str, current, usage| Mark {
+            name: name.to_owned(),
+            result: result.to_owned(),
+            current,
+            usage,
+        };
+        Record::Run(Run {
+            workload: "gpt".to_owned(),
+            allocator: allocator.to_owned(),
+            round,
+            result: String::new(),
+            marks: vec![
+                mark("import", 50 * MIB, usage(10, 1_000_000)),
+                mark("step1", 80 * MIB, usage(20, 2_000_000)),
+                mark("step2", 70 * MIB, usage(720, 3_500_000)),
+            ],
+            peak: peak * MIB,
+            total: usage(1000, 4_000_000),
+            samples: vec![
+                Sample {
+                    at_us: 0,
+                    current: 0,
+                    free: 0,
+                },
+                Sample {
+                    at_us: 100,
+                    current: peak * MIB,
+                    free: 3 * MIB,
+                },
+            ],
+            report: None,
+        })
+    }
+
+    fn demo(runs: Vec<Record>) -> Result<Demo> {
+        let machine = Record::Machine {
+            kernel: "7.3".to_owned(),
+            clock: Clock::Instructions,
+        };
+        Demo::new([machine].into_iter().chain(runs).collect())
+    }
+
+    fn cells(text: &str, row: &str) -> Vec<String> {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("| {row} ")));
+        let cells = line.expect("the row").split('|').map(str::trim);
+        cells.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_row_has_the_median_peak_over_the_tightest_and_the_last_step() {
+        let demo = demo(vec![
+            run("glibc-mmap", 0, 100, "1.5"),
+            run("freelist", 0, 101, "1.5"),
+            run("freelist", 1, 103, "1.5"),
+            Record::Limit {
+                workload: "gpt".to_owned(),
+                allocator: "freelist".to_owned(),
+                finishes: 99 * MIB,
+                fails: 98 * MIB,
+            },
+            Record::Idle {
+                workload: "gpt".to_owned(),
+                allocator: "freelist".to_owned(),
+                limit: 132 * MIB,
+                held: 90 * MIB,
+                got: 52 * MIB,
+                goes_on: false,
+            },
+        ])
+        .unwrap();
+        let text = demo.table(Format::Markdown);
+        let row = cells(&text, "freelist");
+        let expected = [
+            "",
+            "freelist",
+            "102.0",
+            "1.020",
+            "3.0",
+            "50.0",
+            "70.0",
+            "700",
+            "1.500",
+            "1000",
+            "4.00",
+            "0.40",
+            "99.0",
+            "80, then killed",
+            "",
+        ];
+        assert_eq!(row, expected);
+        // Free memory is known of ours alone.
+        assert_eq!(cells(&text, "glibc-mmap")[4], "");
+    }
+
+    #[test]
+    fn results_that_differ_are_refused() {
+        let runs = vec![run("glibc", 0, 100, "1.5"), run("freelist", 0, 101, "1.6")];
+        let error = demo(runs).err().expect("a refusal").to_string();
+        assert!(error.contains("the results of gpt differ"), "{error}");
+    }
+
+    #[test]
+    fn both_plots_name_every_allocator() {
+        let dir = std::env::temp_dir().join(format!("freelist-demo-{}", std::process::id()));
+        let runs = vec![run("glibc", 0, 100, "1.5"), run("freelist", 0, 101, "1.5")];
+        demo(runs).unwrap().write(&dir).unwrap();
+        for name in ["memory.svg", "peak.svg", "demo.md"] {
+            let text = fs::read_to_string(dir.join(name)).unwrap();
+            assert!(
+                text.contains("glibc") && text.contains("freelist"),
+                "{name}"
+            );
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -67,22 +67,26 @@ fn names(demo: &Demo) -> Vec<&'static str> {
     names
 }
 
+/// The colours of allocators by the first part of their names, as places in `OTHERS`.
+const COLOURS: [(&str, usize); 4] = [
+    ("glibc", 0),
+    ("jemalloc", 1),
+    ("mimalloc", 2),
+    ("tcmalloc", 6),
+];
+
 /// Ours stands out; NAME-SETTING is a paler NAME.
-fn style(names: &[&str], name: &str) -> ShapeStyle {
+fn style(name: &str) -> ShapeStyle {
     if name == FREELIST {
         return ShapeStyle::from(RGBColor(200, 30, 30))
             .filled()
             .stroke_width(3);
     }
-    let base = |name: &str| name.split('-').next().unwrap_or_default().to_owned();
-    let mut bases: Vec<String> = names.iter().map(|name| base(name)).collect();
-    bases.dedup();
-    let at = bases
-        .iter()
-        .position(|other| *other == base(name))
-        .unwrap_or(0);
+    let base = name.split('-').next();
+    let known = COLOURS.iter().find(|(known, _)| Some(*known) == base);
+    let colour = OTHERS[known.map_or(5, |(_, at)| *at)];
     let opacity = if name.contains('-') { 0.45 } else { 1.0 };
-    ShapeStyle::from(OTHERS[at % OTHERS.len()].mix(opacity))
+    ShapeStyle::from(colour.mix(opacity))
         .filled()
         .stroke_width(2)
 }
@@ -95,10 +99,7 @@ fn draw_legend(area: &Area, names: &[&str]) -> Drawn {
         if at.0 + needed > width {
             at = (20, at.1 + 22);
         }
-        area.draw(&Rectangle::new(
-            [at, (at.0 + 14, at.1 + 10)],
-            style(names, name),
-        ))?;
+        area.draw(&Rectangle::new([at, (at.0 + 14, at.1 + 10)], style(name)))?;
         area.draw(&Text::new(
             (*name).to_owned(),
             (at.0 + 20, at.1 - 1),
@@ -139,15 +140,15 @@ fn memory(demo: &Demo, workload: &str, area: &Area) -> Drawn {
         .build_cartesian_2d(0.0..end, 0.0..most * (1.0 + MARGIN))?;
     chart
         .configure_mesh()
-        .light_line_style(BLACK.mix(0.05))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.1))
         .x_desc(format!("time, {}", demo.time_unit()))
         .y_desc("held, MiB")
         .draw()?;
-    let names = names(demo);
     for run in runs {
         let points = run.samples.iter();
         let points = points.map(|sample| (time(sample.at_us), mib(sample.current)));
-        let style = style(&names, &run.allocator);
+        let style = style(&run.allocator);
         chart.draw_series(LineSeries::new(points, style))?;
     }
     Ok(())
@@ -174,15 +175,31 @@ fn peak(demo: &Demo, workload: &str, area: &Area) -> Drawn {
         )?;
     chart
         .configure_mesh()
-        .light_line_style(BLACK.mix(0.05))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.1))
         .x_desc(format!("processor time, {}", demo.time_unit()))
         .y_desc("peak, MiB")
         .draw()?;
-    let names = names(demo);
-    chart.draw_series(dots.iter().map(|(name, used, peak)| {
-        EmptyElement::at((*used, *peak))
-            + Circle::new((0, 0), 5, style(&names, name))
-            + Text::new((*name).to_owned(), (8, -6), ("sans-serif", 12))
-    }))?;
+    let mut labels: Vec<(i32, i32)> = Vec::new();
+    for (name, used, peak) in &dots {
+        let at = chart.backend_coord(&(*used, *peak));
+        let mut label = (at.0 + 8, at.1 - 6);
+        while labels.iter().any(|other| overlap(*other, label)) {
+            label.1 += LINE;
+        }
+        labels.push(label);
+        let shift = (label.0 - at.0, label.1 - at.1);
+        chart.draw_series([EmptyElement::at((*used, *peak))
+            + Circle::new((0, 0), 5, style(name))
+            + Text::new((*name).to_owned(), shift, ("sans-serif", 12))])?;
+    }
     Ok(())
+}
+
+/// Pixels between two lines of labels, and the width of the widest label.
+const LINE: i32 = 12;
+const WIDEST: i32 = 90;
+
+fn overlap(one: (i32, i32), other: (i32, i32)) -> bool {
+    (one.0 - other.0).abs() < WIDEST && (one.1 - other.1).abs() < LINE
 }

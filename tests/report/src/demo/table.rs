@@ -47,7 +47,7 @@ impl Demo {
             Format::Markdown => ASCII_MARKDOWN,
         });
         let columns = self.columns(workload);
-        let others = ["smallest limit", "idle: another gets"];
+        let others = ["smallest limit", "idle, others in need: still held"];
         let has_others = self.records.iter().any(|record| is_other(record, workload));
         let header = ["", "peak MiB", "over the tightest"]
             .map(str::to_owned)
@@ -157,21 +157,24 @@ impl Demo {
         })
     }
 
-    /// What another process got while it idled.
+    /// What it still held, in MiB, when another process had taken all that it could get.
     fn idle(&self, workload: &str, allocator: &str) -> String {
         let found = self.records.iter().find_map(|record| match record {
             Record::Idle {
                 workload: its_workload,
                 allocator: its_allocator,
+                limit,
                 got,
                 goes_on,
                 ..
-            } if its_workload == workload && its_allocator == allocator => Some((*got, *goes_on)),
+            } if its_workload == workload && its_allocator == allocator => {
+                Some((limit - got, *goes_on))
+            }
             _ => None,
         });
-        found.map_or_else(String::new, |(got, goes_on)| {
-            let end = if goes_on { "" } else { ", and it was killed" };
-            format!("{:.0}{end}", mib(got))
+        found.map_or_else(String::new, |(held, goes_on)| {
+            let end = if goes_on { "" } else { ", then killed" };
+            format!("{:.0}{end}", mib(held))
         })
     }
 }
