@@ -30,6 +30,7 @@ stock		usual	module=each,init,programs,header,c-library	each	tests	?	-	user spac
 small		usual	module=default,init,programs		-		tests	?	-	user space on a small machine
 cost		usual	module=default,init,programs		-		tests	?	-	what calls cost, where the clock counts instructions
 debug		usual	module=debug,init,programs,header,c-library	-	tests	?	-	user space on the debug kernel
+programs	usual	module=default,init,c-library,root=programs	-	tests	11	-	programs of Debian with libfreelist_malloc.so
 planted		usual	-					-		tests	?	-	bugs that this machine'\''s tests see
 enumerate	long	-					-		tests	1	-	every sequence of at most 8 operations
 exhaustive	long	module=default,init,programs		-		tests	?	-	every order of release, in the kernel
@@ -110,7 +111,7 @@ stage_kunit() {
 user_space() {
 	local programs=(build/bin/freelist-device-tests build/header/header-* build/client/client-*) add=() program
 	for program in "${programs[@]}" build/bin/freelist-global build/header/calls-* \
-		build/client/libfreelist_client.so.0 "${@:4}"; do add+=(--add "$program"); done
+		build/client/libfreelist_{client,malloc}.so.0 "${@:4}"; do add+=(--add "$program"); done
 	# The status of each says no more than its KTAP; one without KTAP fails.
 	# Some minutes as a rule; on a busy machine many more.
 	scripts/vm --kernel "$1" --cpus 2 --memory "$2" --timeout 3600 "${add[@]}" -- sh -c '
@@ -126,6 +127,11 @@ stage_small() {
 stage_cost() {
 	scripts/vm --icount --memory 1024 --timeout 600 --add build/bin/freelist-device-tests -- sh -c \
 		'FREELIST_ICOUNT=1 ./freelist-device-tests freelist_cost --timeout 300; true'
+}
+stage_programs() {
+	scripts/vm --root programs --cpus 2 --memory 2048 --timeout 3000 \
+		--add tests/programs --add build/client/libfreelist_malloc.so -- \
+		programs/run /work/libfreelist_malloc.so /work/programs/cases
 }
 fuzzer=(build/bin/freelist-fuzz tests/fuzz/corpus)
 stage_debug() {

@@ -1,0 +1,2 @@
+# alone
+exec python3 -m test --timeout 600 -q -m 'POSIXProcessTestCase' -i '*test_close_fds_after_preexec' test_subprocess
