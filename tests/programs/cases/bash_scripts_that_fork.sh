@@ -1,6 +1,6 @@
 # Subshells, pipes, command substitution, here documents, background jobs.
 count=0
-for number in $(seq 1 60); do
+for number in $(seq 1 12); do
 	word=$(echo "number $number" | tr a-z A-Z | sed 's/NUMBER/number/')
 	count=$((count + ${#word}))
 done
@@ -11,7 +11,7 @@ echo "${#text}"
 (
 	text+=y
 	echo "${#text} ${text: -1}"
-	(text=${text//x/z} && echo "${text:0:3}")
+	(text=${text:200000}z && echo "${#text} ${text: -2}")
 )
 echo "${#text} ${text: -1}"
 for job in 1 2 3 4; do (sleep 0.0$job && echo "$text" | wc -c >job.$job) & done

@@ -111,15 +111,15 @@ pub(super) fn attach(path: &CStr) {
     }
     let Ok(base) = opened(fd) else { return };
     MAPPED.store(base as *mut Counters, Relaxed);
-    new_row();
+    new_row(0, 0);
 }
 
 /// The mapping of a report file, or null.
 static MAPPED: AtomicPtr<Counters> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Takes a row for this process: at first, and in a forked child, whose parent goes on counting in
-/// its own.
-pub(super) fn new_row() {
+/// Takes a row for this process, which has so many blocks and bytes: at first, and in a forked
+/// child, whose parent goes on counting in its own.
+pub(super) fn new_row(blocks: u64, bytes: u64) {
     let base = MAPPED.load(Relaxed);
     if base.is_null() {
         return;
@@ -131,6 +131,9 @@ pub(super) fn new_row() {
         .then(|| rows.get(header.live_bytes.fetch_add(1, Relaxed) as usize))
         .flatten();
     if let Some(row) = row {
+        row.live_blocks.store(blocks, Relaxed);
+        row.live_bytes.store(bytes, Relaxed);
+        row.peak_live.store(bytes, Relaxed);
         row.pid.store(std::process::id().into(), Relaxed);
     }
     CURRENT.store(
@@ -241,7 +244,7 @@ mod tests {
         counters().note_held(9 << 20);
         counters().refused[Refusal::Limit as usize].fetch_add(3, Relaxed);
         counters().refused_bytes.fetch_max(5, Relaxed);
-        new_row();
+        new_row(2, 3 << 20);
         counters().copied.fetch_add(11, Relaxed);
         let rows = read_report(&std::fs::read(&path).unwrap());
         std::fs::remove_file(&path).unwrap();
@@ -250,7 +253,7 @@ mod tests {
         assert_eq!((rows[0].peak_live, rows[0].peak_held), (7 << 20, 9 << 20));
         assert_eq!(rows[0].refused, [(Refusal::Limit.reason(), 3)]);
         assert_eq!((rows[0].refused_bytes, rows[0].copied), (5, 0));
-        assert_eq!(rows[1].copied, 11);
+        assert_eq!((rows[1].copied, rows[1].live_bytes), (11, 3 << 20));
     }
 
     #[test]

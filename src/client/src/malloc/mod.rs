@@ -210,9 +210,7 @@ impl LargeBlocks {
     /// The range that an address lies in.
     fn range(&self, address: *const u8) -> Option<&Range> {
         let address = address as usize;
-        self.ranges.iter().find(|range| {
-            range.kind() != Kind::Unused && (range.base()..range.end()).contains(&address)
-        })
+        self.ranges.iter().find(|range| range.has(address))
     }
 
     /// Allocates a block of at least `size` bytes, at a multiple of `align`, which is a power of 2.
@@ -486,7 +484,8 @@ impl LargeBlocks {
         if let Some(here) = self.here.get().and_then(|here| here.first()) {
             here.store(1, Relaxed);
         }
-        counters::new_row();
+        let usage = self.live();
+        counters::new_row(usage.live_blocks as u64, usage.live_bytes as u64);
     }
 
     #[cold]
@@ -584,23 +583,27 @@ impl LargeBlocks {
     /// Returns what this process has in large blocks.
     pub fn usage(&self) -> Usage {
         let _errno = KeepErrno::new();
+        let stat = self
+            .serving_now()
+            .and_then(|range| sys::stat(range.file()).ok());
+        Usage {
+            free_bytes: stat.map_or(0, |stat| stat.free_bytes as usize),
+            peak_live: counters().peak_live.load(Relaxed) as usize,
+            ..self.live()
+        }
+    }
+
+    /// What is live, in all ranges.
+    fn live(&self) -> Usage {
         let used = self
             .ranges
             .iter()
             .filter(|range| range.kind() != Kind::Unused);
-        let mut usage = Usage {
-            peak_live: counters().peak_live.load(Relaxed) as usize,
-            ..Usage::default()
-        };
-        for range in used {
-            usage.live_blocks += range.live_blocks();
-            usage.live_bytes += range.live_bytes();
-        }
-        let stat = self
-            .serving_now()
-            .and_then(|range| sys::stat(range.file()).ok());
-        usage.free_bytes = stat.map_or(0, |stat| stat.free_bytes as usize);
-        usage
+        used.fold(Usage::default(), |usage, range| Usage {
+            live_blocks: usage.live_blocks + range.live_blocks(),
+            live_bytes: usage.live_bytes + range.live_bytes(),
+            ..usage
+        })
     }
 }
 

@@ -108,6 +108,12 @@ impl Range {
         self.base() + self.span.load(Relaxed)
     }
 
+    /// Whether an address lies where blocks may be: beyond what is mapped anything else may be.
+    pub(super) fn has(&self, address: usize) -> bool {
+        let mapped = self.mapped.load(Relaxed);
+        self.kind() != Kind::Unused && address.wrapping_sub(self.base()) < mapped
+    }
+
     /// Bytes in live blocks.
     pub(super) fn live_bytes(&self) -> usize {
         self.bytes.load(Relaxed)
