@@ -22,27 +22,27 @@ SCALE=${SCALE:-1}
 #	TEXT	what is tested, %k being the kernel
 #
 STAGES='
-style		usual	module=each				-		tests	?	-	format and lints
-host		usual	-					-		tests	?	-	the crates on this machine
-scripts		usual	module=each,init			-		tests	?	-	scripts/ themselves
-kunit		usual	module=debug,init			-		tests	?	-	KUnit on the debug kernel
-stock		usual	module=each,init,programs,header,c-library	each	tests	?	-	user space on %k
-small		usual	module=default,init,programs		-		tests	?	-	user space on a small machine
-cost		usual	module=default,init,programs		-		tests	?	-	what calls cost, where the clock counts instructions
-debug		usual	module=debug,init,programs,header,c-library	-	tests	?	-	user space on the debug kernel
-programs	usual	module=default,init,c-library,root=programs	-	tests	11	-	programs of Debian with libfreelist_malloc.so
-planted		usual	-					-		tests	?	-	bugs that this machine'\''s tests see
-enumerate	long	-					-		tests	1	-	every sequence of at most 8 operations
-exhaustive	long	module=default,init,programs		-		tests	?	-	every order of release, in the kernel
-coverage	long	-					-		tests	1	-	what the engine'\''s tests reach
-mutants		long	-					-		changes	?	-	changes of the engine that its tests notice
-miri		long	-					-		tests	?	-	the engine'\''s tests under Miri
-planted_all	long	module=default,module=debug,init,programs,header	-	tests	?	-	bugs that some test sees
-fuzz		long	module=debug,init,programs		-		programs	?	-	calls at random
-points		long	points,init,programs			-		tests	?	-	what of the module the tests reach
-model		long	module=default,init,programs		default		tests	?	-	a million operations and their model
-storm		long	module=default,module=debug,init,programs	default,debug	tests	?	-	storms on %k
-soak		long	module=debug,init,programs		-		tests	?	-	a long time of all that is random
+style        usual  module=each                                       -              tests     2    -    format and lints
+host         usual  -                                                 -              tests     ?    -    the crates on this machine
+scripts      usual  module=each,init                                  -              tests     43   172  scripts/ themselves
+kunit        usual  module=debug,init                                 -              tests     25   -    KUnit on the debug kernel
+stock        usual  module=each,init,programs,header,c-library        each           tests     500  -    user space on %k
+small        usual  module=default,init,programs                      -              tests     9    -    user space on a small machine
+cost         usual  module=default,init,programs                      -              tests     4    -    what calls cost, where the clock counts instructions
+debug        usual  module=debug,init,programs,header,c-library       -              tests     502  396  user space on the debug kernel
+programs     usual  module=default,init,c-library,root=programs       -              tests     11   -    programs of Debian with libfreelist_malloc.so
+planted      usual  -                                                 -              tests     97   -    bugs that this machine'\''s tests see
+enumerate    long   -                                                 -              tests     1    -    every sequence of at most 8 operations
+exhaustive   long   module=default,init,programs                      -              tests     1    -    every order of release, in the kernel
+coverage     long   -                                                 -              tests     1    -    what the engine'\''s tests reach
+mutants      long   -                                                 -              changes   ?    -    changes of the engine that its tests notice
+miri         long   -                                                 -              tests     ?    -    the engine'\''s tests under Miri
+planted_all  long   module=default,module=debug,init,programs,header  -              tests     70   -    bugs that some test sees
+fuzz         long   module=debug,init,programs                        -              programs  ?    -    calls at random
+points       long   points,init,programs                              -              tests     ?    -    what of the module the tests reach
+model        long   module=default,init,programs                      default        tests     1    -    a million operations and their model
+storm        long   module=default,module=debug,init,programs         default,debug  tests     4    -    storms on %k
+soak         long   module=debug,init,programs                        -              tests     ?    -    a long time of all that is random
 '
 
 # stages_of SET: their names; of `all`, those of all sets.
