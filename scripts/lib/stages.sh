@@ -23,7 +23,7 @@ SCALE=${SCALE:-1}
 #
 STAGES='
 style        usual  module=each                                       -              tests     2    -    format and lints
-host         usual  -                                                 -              tests     ?    -    the crates on this machine
+host         usual  -                                                 -              tests     334  -    the crates on this machine
 scripts      usual  module=each,init                                  -              tests     43   172  scripts/ themselves
 kunit        usual  module=debug,init                                 -              tests     25   -    KUnit on the debug kernel
 stock        usual  module=each,init,programs,header,c-library        each           tests     500  -    user space on %k
