@@ -27,8 +27,8 @@ host         usual  -                                                 -         
 scripts      usual  module=each,init                                  -              tests     43   172  scripts/ themselves
 kunit        usual  module=debug,init                                 -              tests     25   -    KUnit on the debug kernel
 stock        usual  module=each,init,programs,header,c-library        each           tests     500  -    user space on %k
-small        usual  module=default,init,programs                      -              tests     9    -    user space on a small machine
-cost         usual  module=default,init,programs                      -              tests     4    -    what calls cost, where the clock counts instructions
+small        usual  module=default,init,programs                      -              tests     9    27   user space on a small machine
+cost         usual  module=default,init,programs                      -              tests     4    56   what calls cost, where the clock counts instructions
 debug        usual  module=debug,init,programs,header,c-library       -              tests     502  396  user space on the debug kernel
 programs     usual  module=default,init,c-library,root=programs       -              tests     11   -    programs of Debian with libfreelist_malloc.so
 planted      usual  -                                                 -              tests     97   -    bugs that this machine'\''s tests see
