@@ -72,7 +72,7 @@ pub struct Run {
     pub peak: u64,
     /// All of the run.
     pub total: Usage,
-    /// What was charged to the cgroup, every 10 ms.
+    /// What was charged to the cgroup, every 10 ms; of equal ones the first and the last.
     pub samples: Vec<Sample>,
     /// What `FREELIST_REPORT` had the library write.
     pub report: Option<serde_json::Value>,
@@ -147,4 +147,36 @@ pub struct Sample {
     pub current: u64,
     /// Of these, bytes in free blocks of freelist's arenas.
     pub free: u64,
+}
+
+impl Sample {
+    /// Adds the sample to earlier ones: of equal ones the first and the last are kept.
+    pub fn add_to(self, samples: &mut Vec<Sample>) {
+        let is_equal = |other: &Sample| (other.current, other.free) == (self.current, self.free);
+        if samples.len() >= 2 && samples[samples.len() - 2..].iter().all(is_equal) {
+            samples.pop();
+        }
+        samples.push(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_samples_the_first_and_the_last_are_kept() {
+        let mut samples = Vec::new();
+        for (at_us, current) in [(0, 1), (1, 5), (2, 5), (3, 5), (4, 5), (5, 1)] {
+            let free = 0;
+            Sample {
+                at_us,
+                current,
+                free,
+            }
+            .add_to(&mut samples);
+        }
+        let kept: Vec<_> = samples.iter().map(|sample| sample.at_us).collect();
+        assert_eq!(kept, [0, 1, 4, 5]);
+    }
 }

@@ -83,11 +83,12 @@ pub fn watch(
     loop {
         let mut fds = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
         let has_output = poll(&mut fds, timeout)? > 0;
-        samples.push(Sample {
+        let sample = Sample {
             at_us: begin.elapsed().as_micros() as u64,
             current: cgroup.current()?,
             free: if is_freelist { free_bytes()? } else { 0 },
-        });
+        };
+        sample.add_to(&mut samples);
         if !has_output {
             continue;
         }

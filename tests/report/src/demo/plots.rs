@@ -146,12 +146,29 @@ fn memory(demo: &Demo, workload: &str, area: &Area) -> Drawn {
         .y_desc("held, MiB")
         .draw()?;
     for run in runs {
-        let points = run.samples.iter();
-        let points = points.map(|sample| (time(sample.at_us), mib(sample.current)));
-        let style = style(&run.allocator);
-        chart.draw_series(LineSeries::new(points, style))?;
+        let points = thinned(run, end);
+        chart.draw_series(LineSeries::new(points, style(&run.allocator)))?;
     }
     Ok(())
+}
+
+/// How many points a line has at most: about one for two pixels.
+const POINTS: f64 = 280.0;
+
+/// A run's samples as points; of those that are too near to be told apart the highest. The last
+/// is the end of the process, which is not drawn.
+fn thinned(run: &Run, end: f64) -> Vec<(f64, f64)> {
+    let mut points: Vec<(f64, f64)> = Vec::new();
+    let place = |at: f64| (at / end * POINTS) as u64;
+    let shown = run.samples.split_last().map_or(&[][..], |(_, shown)| shown);
+    for sample in shown {
+        let (at, held) = (time(sample.at_us), mib(sample.current));
+        match points.last_mut() {
+            Some(last) if place(last.0) == place(at) => last.1 = last.1.max(held),
+            _ => points.push((at, held)),
+        }
+    }
+    points
 }
 
 /// A dot an allocator: the better the nearer to the corner at the left and below.
