@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from mark import mark
 
-VOCABULARY, WIDTH, HEADS, LAYERS, LONGEST, BATCH = 2048, 128, 4, 4, 160, 2
+VOCABULARY, WIDTH, HEADS, LAYERS, LONGEST, BATCH = 2048, 64, 8, 4, 160, 2
 LENGTHS = [128, 96, 160]
 
 
