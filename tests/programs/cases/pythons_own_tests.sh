@@ -1,4 +1,4 @@
+# A part of Python's own test suite: containers, buffers, threads, forks.
 # alone
-# A part of Python's own test suite.
 exec python3 -m test --timeout 600 -q test_gc test_array test_zlib test_mmap test_thread test_bytes test_fork1 \
 	test_list test_memoryview
