@@ -99,7 +99,7 @@ impl Allocator for Client {
     }
 }
 
-/// The heap, as that of a whole program.
+/// [`Global`]: small blocks are the C library's, large ones an arena's.
 pub struct WholeProgram;
 
 impl WholeProgram {
@@ -112,7 +112,7 @@ impl WholeProgram {
     #[inline(never)]
     unsafe fn free_by_call(&self, block: *mut u8) {
         if !block.is_null() {
-            // SAFETY: It is a block of the heap, says the caller; its size is not looked at.
+            // SAFETY: It came from there, says the caller; its size is not looked at.
             unsafe { Global.dealloc(block, Layout::from_size_align_unchecked(1, 16)) };
         }
     }
@@ -130,10 +130,6 @@ impl Allocator for WholeProgram {
     unsafe fn free(&self, block: *mut u8) {
         // SAFETY: The caller's promise.
         unsafe { self.free_by_call(block) };
-    }
-
-    fn held(&self) -> Option<u64> {
-        Some(Global::heap()?.stat().expect("STAT").held_bytes)
     }
 }
 
