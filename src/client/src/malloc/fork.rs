@@ -4,8 +4,9 @@
 //!
 //! The arena is shared memory, which a fork does not copy. So the parent copies its live blocks to
 //! private memory before the fork, each at its offset; the child moves that copy to the addresses of
-//! the arena in one system call, and the parent lets its own go. Nobody waits for anybody, and a
-//! child that dies at once leaves nothing. For the time of the fork the memory is there twice.
+//! the arena in one system call, and the parent lets its own go. The child goes on when the parent
+//! has, or has ended: what it writes before that would be copied once more. The parent waits for
+//! nothing, and a child that dies at once leaves nothing. So the memory is there twice, not more.
 //!
 //! The copy is as of the handler before the fork, as far as the forking thread can tell; what other
 //! threads write meanwhile is in it or not, byte by byte. (A child of a program with threads may call
@@ -17,12 +18,12 @@
 //! `vfork()`, `posix_spawn()` and bare system calls run no handlers.
 
 use nix::libc;
-use nix::unistd::{sysconf, SysconfVar};
+use nix::unistd::{getpid, getppid, sysconf, Pid, SysconfVar};
 
 use super::message::say;
 use super::settings::{ForkMode, Settings};
-use super::{counters, LARGE};
-use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use super::{counters, gate, os, LARGE};
+use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering::*};
 
 /// What a fork does, as the handler before it decided: a [`Plan`] as a number. Only the forking
 /// thread looks at it, alone in the gate.
@@ -41,6 +42,15 @@ enum Plan {
     /// Reads its parent's blocks.
     Share,
 }
+
+/// A word that parent and child share during a fork with a copy: 1 once the parent let its copy go.
+/// Null if there is none, and the child does not wait.
+static LET_GO: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+/// The parent of a fork.
+static PARENT: AtomicI32 = AtomicI32::new(0);
+
+/// Bytes of the mapping that has that word.
+const WORD_BYTES: usize = 4096;
 
 /// Has the C library call us around each fork from now on.
 pub(super) fn register() {
@@ -84,12 +94,29 @@ fn plan() -> Plan {
         let copied = range.live_bytes() as u64;
         counters::counters().copied.fetch_add(copied, Relaxed);
     }
+    if LARGE.ranges.iter().any(|range| range.has_copy()) {
+        PARENT.store(getpid().as_raw(), Relaxed);
+        let word = os::map_shared(WORD_BYTES).unwrap_or(0);
+        LET_GO.store(word as *mut AtomicU32, Relaxed);
+    }
     Plan::Copy
+}
+
+/// Takes the shared word, and calls what it is given with it, if there is one.
+fn with_word(work: impl FnOnce(&AtomicU32)) {
+    let word = LET_GO.swap(std::ptr::null_mut(), Relaxed);
+    // SAFETY: It is null, or a mapping of this process that `plan()` made, and nobody else's.
+    if let Some(shared) = unsafe { word.as_ref() } {
+        work(shared);
+        // SAFETY: As above; the reference is gone.
+        unsafe { os::unmap(word as usize, WORD_BYTES) };
+    }
 }
 
 /// Lets the copy go, which is the child's now if there is one.
 extern "C" fn in_parent() {
     LARGE.ranges.iter().for_each(|range| range.drop_copy());
+    with_word(|let_go| let_go.store(1, Release));
     LARGE.gate.open();
 }
 
@@ -112,5 +139,13 @@ extern "C" fn in_child() {
             std::process::abort();
         }
     }
+    with_word(|let_go| {
+        let parent = Pid::from_raw(PARENT.load(Relaxed));
+        let mut tries = 0;
+        while let_go.load(Acquire) == 0 && getppid() == parent {
+            gate::pause(tries);
+            tries += 1;
+        }
+    });
     LARGE.become_child();
 }

@@ -48,8 +48,8 @@ fn this_thread() -> usize {
     unsafe { libc::pthread_self() as usize }
 }
 
-/// Lets others go on.
-fn pause(tries: u32) {
+/// Lets others go on, for longer after many `tries`.
+pub(super) fn pause(tries: u32) {
     match tries {
         0..16 => std::hint::spin_loop(),
         16..64 => thread::yield_now(),

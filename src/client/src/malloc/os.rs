@@ -71,13 +71,22 @@ pub(super) fn map_file(fd: RawFd, offset: usize, len: usize, at: usize) -> Resul
 
 /// Maps `len` bytes of private memory, all zero, at any address.
 pub(super) fn map_private(len: usize) -> Result<usize, Errno> {
+    map_anonymous(len, libc::MAP_PRIVATE | libc::MAP_NORESERVE)
+}
+
+/// Maps `len` bytes of memory, all zero, that a forked child shares.
+pub(super) fn map_shared(len: usize) -> Result<usize, Errno> {
+    map_anonymous(len, libc::MAP_SHARED)
+}
+
+fn map_anonymous(len: usize, flags: libc::c_int) -> Result<usize, Errno> {
     // SAFETY: The kernel chooses where nothing is mapped.
     let result = unsafe {
         libc::mmap(
             ptr::null_mut(),
             len,
             libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            flags | libc::MAP_ANONYMOUS,
             -1,
             0,
         )

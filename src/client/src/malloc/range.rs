@@ -370,6 +370,11 @@ impl Range {
         Ok(())
     }
 
+    /// Whether there is a copy for a child.
+    pub(super) fn has_copy(&self) -> bool {
+        self.copy.load(Relaxed) != 0
+    }
+
     /// After a fork, in the parent: lets the copy go.
     pub(super) fn drop_copy(&self) {
         let copy = self.copy.swap(0, Relaxed);

@@ -22,3 +22,13 @@ extern "C" fn prepare() {
 #[used]
 #[link_section = ".init_array"]
 static PREPARE: extern "C" fn() = prepare;
+
+extern "C" {
+    /// The unwinder's, of libgcc_eh.a, which build.rs names.
+    fn _Unwind_Resume();
+}
+
+/// A reference that comes before those of Rust's own library, so that the linker takes the static
+/// one and needs no shared one. Nothing here unwinds.
+#[used]
+static UNWINDER: unsafe extern "C" fn() = _Unwind_Resume;
