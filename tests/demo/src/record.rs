@@ -74,8 +74,6 @@ pub struct Run {
     pub total: Usage,
     /// What was charged to the cgroup, every 10 ms; of equal ones the first and the last.
     pub samples: Vec<Sample>,
-    /// What `FREELIST_REPORT` had the library write.
-    pub report: Option<serde_json::Value>,
 }
 
 impl Run {

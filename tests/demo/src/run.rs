@@ -24,8 +24,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 
 /// Where the programs of the workloads are.
 const PROGRAMS: &str = "workloads";
-/// Where the library of freelist writes its report.
-const REPORT: &str = "/run/freelist-report";
+/// The counters of all arenas.
 const MODULE_STATS: &str = "/sys/kernel/debug/freelist/stats";
 
 /// The environment of every program, beside the allocator's settings. PyTorch is kept from fused
@@ -163,9 +162,6 @@ pub fn enter(path: &Path, allocator: &Allocator, command: &[String]) -> Result<(
     if let Some(library) = allocator.library {
         command.env("LD_PRELOAD", library);
     }
-    if allocator.name == FREELIST {
-        command.env("FREELIST_REPORT", REPORT);
-    }
     Err(command.exec()).with_context(|| program.clone())
 }
 
@@ -181,7 +177,6 @@ fn free_bytes() -> Result<u64> {
 
 /// Runs a workload once, without a limit.
 pub fn measure(workload: &Workload, allocator: &Allocator, round: u32) -> Result<Run> {
-    let _ = fs::remove_file(REPORT);
     let cgroup = Cgroup::new("demo")?;
     let seen = watch(workload.command, allocator, &cgroup, |_, _| Ok(()))?;
     if !seen.status.success() {
@@ -201,18 +196,7 @@ pub fn measure(workload: &Workload, allocator: &Allocator, round: u32) -> Result
         peak: cgroup.peak()?,
         total: cgroup.usage()?,
         samples: seen.samples,
-        report: report()?,
     })
-}
-
-fn report() -> Result<Option<serde_json::Value>> {
-    match fs::read_to_string(REPORT) {
-        Ok(text) => Ok(Some(
-            serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)),
-        )),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context(REPORT),
-    }
 }
 
 /// Runs a workload's shorter form outside of all measurements: its files are in the page cache

@@ -182,7 +182,6 @@ mod tests {
                     free: 3 * MIB,
                 },
             ],
-            report: None,
         })
     }
 

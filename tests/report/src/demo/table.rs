@@ -100,11 +100,10 @@ impl Demo {
         let last = self.runs(workload).next().and_then(|run| run.marks.last());
         if let Some(last) = last.map(|mark| mark.name.clone()) {
             let step = last.clone();
-            columns.push((
-                "after import".to_owned(),
-                Box::new(|run| Some(mib(run.mark("import")?.current))),
-                1,
-            ));
+            let imports = |run: &Run| Some(mib(run.mark("import")?.current));
+            if self.runs(workload).any(|run| imports(run).is_some()) {
+                columns.push(("after import".to_owned(), Box::new(imports), 1));
+            }
             columns.push((
                 "at the end".to_owned(),
                 Box::new(move |run| Some(mib(run.mark(&last)?.current))),
