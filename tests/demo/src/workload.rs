@@ -15,6 +15,8 @@ pub struct Workload {
     pub warm_up: &'static [&'static str],
     /// The mark after which the process idles, for those that have marks (see `mark.py`).
     pub idles_at: Option<&'static str>,
+    /// Whether the plots show it.
+    pub is_plotted: bool,
 }
 
 /// All of them. The results are the same whatever the allocator: seeds are fixed.
@@ -25,6 +27,7 @@ pub const WORKLOADS: &[Workload] = &[
         command: &["python3", "gpt.py", "4"],
         warm_up: &["python3", "gpt.py", "1"],
         idles_at: Some("step3"),
+        is_plotted: true,
     },
     Workload {
         name: "unet",
@@ -32,6 +35,7 @@ pub const WORKLOADS: &[Workload] = &[
         command: &["python3", "unet.py", "4"],
         warm_up: &["python3", "unet.py", "1"],
         idles_at: Some("step3"),
+        is_plotted: true,
     },
     Workload {
         name: "ffmpeg",
@@ -39,13 +43,15 @@ pub const WORKLOADS: &[Workload] = &[
         command: &FFMPEG,
         warm_up: &FFMPEG,
         idles_at: None,
+        is_plotted: true,
     },
     Workload {
         name: "magick",
         what: "ImageMagick: 800x600 blurred, enlarged, rotated",
-        command: &MAGICK,
-        warm_up: &MAGICK,
+        command: &magick("800x600"),
+        warm_up: &magick("80x60"),
         idles_at: None,
+        is_plotted: true,
     },
     Workload {
         name: "shell",
@@ -53,6 +59,7 @@ pub const WORKLOADS: &[Workload] = &[
         command: &["sh", "-c", SHELL],
         warm_up: &["sh", "-c", "true"],
         idles_at: None,
+        is_plotted: false,
     },
     Workload {
         name: "fork0",
@@ -60,6 +67,7 @@ pub const WORKLOADS: &[Workload] = &[
         command: &["python3", "fork.py", "0"],
         warm_up: &["python3", "fork.py", "0"],
         idles_at: None,
+        is_plotted: false,
     },
     Workload {
         name: "fork256",
@@ -67,6 +75,7 @@ pub const WORKLOADS: &[Workload] = &[
         command: &["python3", "fork.py", "256"],
         warm_up: &["python3", "fork.py", "0"],
         idles_at: None,
+        is_plotted: false,
     },
 ];
 
@@ -94,11 +103,13 @@ const FFMPEG: [&str; 17] = [
     "-",
 ];
 
-/// The checksum of the pixels is the result.
-const MAGICK: [&str; 15] = [
-    "magick", "-size", "800x600", "-seed", "1", "plasma:", "-blur", "0x3", "-resize", "125%",
-    "-rotate", "7", "-format", "%#\\n", "info:",
-];
+/// The pipeline on an image of that size. The checksum of the pixels is the result.
+const fn magick(size: &'static str) -> [&'static str; 15] {
+    [
+        "magick", "-size", size, "-seed", "1", "plasma:", "-blur", "0x3", "-resize", "125%",
+        "-rotate", "7", "-format", "%#\\n", "info:",
+    ]
+}
 
 /// The workload with that name.
 pub fn named(name: &str) -> Option<Workload> {

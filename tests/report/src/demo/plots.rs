@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{anyhow, Result};
 use freelist_demo::allocator::FREELIST;
-use freelist_demo::record::Run;
+use freelist_demo::record::{Run, Sample};
 use freelist_demo::workload;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -27,37 +27,46 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws `memory.svg` and `peak.svg` in `dir`.
 pub fn draw(demo: &Demo, dir: &Path) -> Result<()> {
-    for (name, panel) in [
-        ("memory.svg", memory as fn(&Demo, &str, &Area) -> Drawn),
-        ("peak.svg", peak),
-    ] {
+    for (name, is_over_time) in [("memory.svg", true), ("peak.svg", false)] {
         let path = dir.join(name);
         // Its errors cannot be sent to another thread.
-        plot(demo, &path, panel).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+        plot(demo, &path, is_over_time).map_err(|error| anyhow!("{}: {error}", path.display()))?;
     }
     Ok(())
 }
 
-fn plot(demo: &Demo, path: &Path, panel: fn(&Demo, &str, &Area) -> Drawn) -> Drawn {
-    let workloads = demo.workloads();
+fn plot(demo: &Demo, path: &Path, is_over_time: bool) -> Drawn {
+    let workloads = plotted(demo);
     let columns = workloads.len().clamp(1, 2);
     let rows = workloads.len().div_ceil(2).max(1);
     let size = (PANEL.0 * columns as u32, PANEL.1 * rows as u32 + LEGEND);
     let area = SVGBackend::new(path, size).into_drawing_area();
     area.fill(&WHITE)?;
     let (legend, panels) = area.split_vertically(LEGEND);
-    draw_legend(&legend, &names(demo))?;
+    let mut names = names(demo);
+    if is_over_time && names.contains(&FREELIST) {
+        names.push(IN_USE);
+    }
+    draw_legend(&legend, &names)?;
     for (workload, area) in workloads.iter().zip(panels.split_evenly((rows, columns))) {
-        panel(demo, workload, &area)?;
+        match is_over_time {
+            true => memory(demo, workload, &area)?,
+            false => peak(demo, workload, &area)?,
+        }
     }
     area.present()?;
     Ok(())
 }
 
-/// All allocators of all workloads.
+fn plotted(demo: &Demo) -> Vec<&'static str> {
+    let is_plotted = |name: &&str| workload::named(name).is_some_and(|known| known.is_plotted);
+    demo.workloads().into_iter().filter(is_plotted).collect()
+}
+
+/// All allocators of all workloads that are plotted.
 fn names(demo: &Demo) -> Vec<&'static str> {
     let mut names = Vec::new();
-    for workload in demo.workloads() {
+    for workload in plotted(demo) {
         for name in demo.allocators(workload) {
             if !names.contains(&name) {
                 names.push(name);
@@ -75,20 +84,21 @@ const COLOURS: [(&str, usize); 4] = [
     ("tcmalloc", 6),
 ];
 
+/// What ours holds without the memory of free blocks, which others could have at any time.
+const IN_USE: &str = "freelist-less-free";
+
 /// Ours stands out; NAME-SETTING is a paler NAME.
 fn style(name: &str) -> ShapeStyle {
-    if name == FREELIST {
-        return ShapeStyle::from(RGBColor(200, 30, 30))
-            .filled()
-            .stroke_width(3);
-    }
-    let base = name.split('-').next();
-    let known = COLOURS.iter().find(|(known, _)| Some(*known) == base);
-    let colour = OTHERS[known.map_or(5, |(_, at)| *at)];
-    let opacity = if name.contains('-') { 0.45 } else { 1.0 };
+    let (base, setting) = name.split_once('-').unwrap_or((name, ""));
+    let known = COLOURS.iter().find(|(known, _)| *known == base);
+    let (colour, width) = match base {
+        FREELIST => (RGBColor(200, 30, 30), 3),
+        _ => (OTHERS[known.map_or(5, |(_, at)| *at)], 2),
+    };
+    let opacity = if setting.is_empty() { 1.0 } else { 0.45 };
     ShapeStyle::from(colour.mix(opacity))
         .filled()
-        .stroke_width(2)
+        .stroke_width(width)
 }
 
 fn draw_legend(area: &Area, names: &[&str]) -> Drawn {
@@ -146,8 +156,12 @@ fn memory(demo: &Demo, workload: &str, area: &Area) -> Drawn {
         .y_desc("held, MiB")
         .draw()?;
     for run in runs {
-        let points = thinned(run, end);
+        let points = thinned(run, end, |sample| sample.current);
         chart.draw_series(LineSeries::new(points, style(&run.allocator)))?;
+        if run.allocator == FREELIST {
+            let points = thinned(run, end, |sample| sample.current - sample.free);
+            chart.draw_series(LineSeries::new(points, style(IN_USE)))?;
+        }
     }
     Ok(())
 }
@@ -157,12 +171,12 @@ const POINTS: f64 = 280.0;
 
 /// A run's samples as points; of those that are too near to be told apart the highest. The last
 /// is the end of the process, which is not drawn.
-fn thinned(run: &Run, end: f64) -> Vec<(f64, f64)> {
+fn thinned(run: &Run, end: f64, bytes: impl Fn(&Sample) -> u64) -> Vec<(f64, f64)> {
     let mut points: Vec<(f64, f64)> = Vec::new();
     let place = |at: f64| (at / end * POINTS) as u64;
     let shown = run.samples.split_last().map_or(&[][..], |(_, shown)| shown);
     for sample in shown {
-        let (at, held) = (time(sample.at_us), mib(sample.current));
+        let (at, held) = (time(sample.at_us), mib(bytes(sample)));
         match points.last_mut() {
             Some(last) if place(last.0) == place(at) => last.1 = last.1.max(held),
             _ => points.push((at, held)),
