@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a linear heap holds and moves: recorded traces and adversarial patterns against its lists
+//! alone. The figures that the engine's parameters were settled by (`cargo test --release --test
+//! linear -- --ignored --nocapture`); a few of them are held to.
+
+mod heap;
+
+use flate2::read::GzDecoder;
+use heap::{block_bytes, Heap, Settings, PAGE};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+/// What a program does.
+enum Step {
+    Alloc { id: u64, size: u64 },
+    Free { id: u64 },
+}
+
+fn read(path: &Path, least: u64) -> Vec<Step> {
+    let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut steps = Vec::new();
+    for line in BufReader::new(GzDecoder::new(file)).lines() {
+        let line = line.unwrap();
+        let mut words = line.split_ascii_whitespace();
+        let kind = words.next();
+        let mut number = || words.next().unwrap().parse::<u64>().unwrap();
+        match kind {
+            Some("a") => {
+                let (id, size) = (number(), number());
+                if size >= least.max(1) {
+                    steps.push(Step::Alloc { id, size });
+                }
+            }
+            Some("f") => steps.push(Step::Free { id: number() }),
+            _ => {}
+        }
+    }
+    steps
+}
+
+fn trace(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces");
+    path.join(format!("{name}.txt.gz"))
+}
+
+/// What came of a trace that ran three times in one heap.
+#[derive(Debug)]
+struct Outcome {
+    held: f64,
+    moved: [f64; 3],
+    longest: u32,
+    mean: f64,
+    space: f64,
+    metadata: f64,
+}
+
+fn replay(steps: &[Step], settings: Settings) -> Outcome {
+    let mut heap = Heap::new(settings);
+    let mut live: HashMap<u64, (u64, u64)> = HashMap::new();
+    let (mut requested, mut peak) = (0, 0);
+    let mut moved = [0; 3];
+    for round in &mut moved {
+        let before = heap.counts.moved_pages;
+        for step in steps {
+            match *step {
+                Step::Alloc { id, size } => {
+                    live.insert(id, (heap.alloc(size), size));
+                    requested += size;
+                    peak = peak.max(requested);
+                }
+                Step::Free { id } => {
+                    if let Some((offset, size)) = live.remove(&id) {
+                        heap.free(offset, size);
+                        requested -= size;
+                    }
+                }
+            }
+        }
+        *round = heap.counts.moved_pages - before;
+        heap.check();
+        let mut left: Vec<_> = live.drain().collect();
+        left.sort_unstable();
+        for (_, (offset, size)) in left {
+            heap.free(offset, size);
+            requested -= size;
+        }
+    }
+    heap.check();
+    let of_peak = |pages: u64| (pages * PAGE) as f64 / peak as f64;
+    let counts = heap.counts;
+    let records = (u64::from(counts.space).next_multiple_of(1024) * 24) + counts.peak_trees * 96;
+    Outcome {
+        held: of_peak(counts.peak_held_pages),
+        moved: moved.map(of_peak),
+        longest: counts.longest_search,
+        mean: counts.looked_at as f64 / counts.searches as f64,
+        space: of_peak(counts.space.into()),
+        metadata: 100.0 * records as f64 / (counts.peak_held_pages * PAGE) as f64,
+    }
+}
+
+fn print(name: &str, what: &str, outcome: &Outcome) {
+    let Outcome {
+        held,
+        moved: [a, b, c],
+        longest,
+        mean,
+        space,
+        metadata,
+    } = outcome;
+    println!(
+        "{name:18} {what:34} held {held:.4}; moved {a:.3}, {b:.3}, {c:.3}; search {longest:4} \
+         (mean {mean:.2}); space {space:.2}; metadata {metadata:.2} %"
+    );
+}
+
+/// The settings that are compared, one changed at a time.
+fn settings() -> Vec<(String, Settings)> {
+    let usual = Settings::default();
+    let mut all = vec![("as settled".into(), usual)];
+    let mut add = |what: String, change: &dyn Fn(&mut Settings)| {
+        let mut settings = usual;
+        change(&mut settings);
+        all.push((what, settings));
+    };
+    for sub_bits in [2, 4, 5] {
+        add(format!("{} sub-lists", 1 << sub_bits), &|s| {
+            s.sub_bits = sub_bits
+        });
+    }
+    for slack in [10, 20] {
+        add(format!("slack {slack}"), &|s| s.slack_permille = slack);
+        add(format!("slack {slack}, largest moved first"), &|s| {
+            s.slack_permille = slack;
+            s.move_largest = true;
+        });
+    }
+    for look in [1, 2, 8, 16] {
+        add(format!("{look} looked at"), &|s| s.look = look);
+    }
+    add("no quick lists".into(), &|s| s.quick_largest = 0);
+    add("quick lists to 1 MiB".into(), &|s| {
+        s.quick_largest = 1 << 20
+    });
+    for kib in [64, 128, 512, 1024] {
+        add(format!("quick lists of {kib} KiB"), &|s| {
+            s.quick_bytes = kib << 10
+        });
+    }
+    for kib in [2, 4, 16, 32] {
+        add(format!("quick lists to {kib} KiB"), &|s| {
+            s.quick_largest = kib << 10
+        });
+    }
+    for kib in [16, 32, 256, 1024, 1 << 20] {
+        add(format!("drained by requests above {kib} KiB"), &|s| {
+            s.drain_above = kib << 10
+        });
+    }
+    for kib in [4, 16, 32, 64, 256] {
+        add(format!("to {kib} KiB from the end"), &|s| {
+            s.from_end = kib << 10
+        });
+    }
+    add("lowest of those looked at".into(), &|s| s.lowest = true);
+    add("slack 10, lowest".into(), &|s| {
+        s.lowest = true;
+        s.slack_permille = 10;
+    });
+    add("slack 10, from the end".into(), &|s| {
+        s.from_end = 64 << 10;
+        s.slack_permille = 10;
+    });
+    add("lowest, from the end".into(), &|s| {
+        s.from_end = 64 << 10;
+        s.lowest = true;
+    });
+    add("first in, first out".into(), &|s| s.newest_first = false);
+    add("largest moved first".into(), &|s| s.move_largest = true);
+    all
+}
+
+#[test]
+fn training_traces_move_nothing_from_the_second_time_on() {
+    for name in ["torch_resnet18", "torch_gpt", "torch_unet"] {
+        let outcome = replay(&read(&trace(name), 0), Settings::default());
+        print(name, "as settled", &outcome);
+        let [_, second, third] = outcome.moved;
+        assert!(second == 0.0 && third == 0.0, "{name}: {outcome:?}");
+        assert!(outcome.held <= 1.05, "{name}: {outcome:?}");
+    }
+}
+
+#[test]
+#[ignore = "a table for people"]
+fn every_setting_against_every_trace() {
+    let mut traces: Vec<(String, Vec<Step>)> = Vec::new();
+    for name in [
+        "torch_resnet18",
+        "torch_gpt",
+        "torch_unet",
+        "small_sqlite3",
+        "small_git_log",
+    ] {
+        traces.push((name.into(), read(&trace(name), 0)));
+    }
+    // One of a whole process, which is too long to be kept here.
+    if let Some(path) = std::env::var_os("FREELIST_TRACE") {
+        let path = PathBuf::from(path);
+        traces.push(("process, >= 64 KiB".into(), read(&path, 64 << 10)));
+        traces.push(("process, all".into(), read(&path, 0)));
+    }
+    for (name, steps) in &traces {
+        for (what, settings) in settings() {
+            print(name, &what, &replay(steps, settings));
+        }
+    }
+}
+
+/// A generator of numbers that prints no seed, for it has but one.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+/// A pattern's heap, and the most that its blocks ever needed.
+struct Pattern {
+    heap: Heap,
+    live: Vec<(u64, u64)>,
+    ops: u64,
+}
+
+impl Pattern {
+    fn new() -> Self {
+        Self {
+            heap: Heap::new(Settings::default()),
+            live: Vec::new(),
+            ops: 0,
+        }
+    }
+
+    fn alloc(&mut self, size: u64) -> (u64, u64) {
+        self.ops += 1;
+        let block = (self.heap.alloc(size), size);
+        self.live.push(block);
+        block
+    }
+
+    fn free_at(&mut self, index: usize) {
+        self.ops += 1;
+        let (offset, size) = self.live.swap_remove(index);
+        self.heap.free(offset, size);
+    }
+
+    /// What is held is within the slack of the most that was needed.
+    fn end(self, name: &str) {
+        self.heap.check();
+        let counts = self.heap.counts;
+        let needed = self.heap.peak_needed();
+        let held = counts.peak_held_pages * PAGE;
+        println!(
+            "{name:34} {:8} operations; held/needed {:.4}; moved/needed {:.2}; {:.3} pages an \
+             operation; space/needed {:.2}; search {}",
+            self.ops,
+            held as f64 / needed as f64,
+            (counts.moved_pages * PAGE) as f64 / needed as f64,
+            counts.moved_pages as f64 / self.ops as f64,
+            f64::from(counts.space) * PAGE as f64 / needed as f64,
+            counts.longest_search,
+        );
+        // Quick lists and divided pages keep some of it apart.
+        assert!(
+            held <= needed + needed / 20 + (4 << 20),
+            "{name}: {held} of {needed}"
+        );
+    }
+}
+
+/// Robson's pattern (1971 for first fit): round `i` frees all blocks but those that hold a position
+/// congruent to an offset modulo `2^i`, then fills up with blocks of `2^i`.
+fn robson(name: &str, live_pages: u64, rounds: u32) {
+    let mut pattern = Pattern::new();
+    for round in 0..rounds {
+        let size = PAGE << round;
+        if round > 0 {
+            // The offset, of two, that more live blocks cover.
+            let modulus = 1u64 << round;
+            let covers = |block: &(u64, u64), offset: u64| {
+                let (first, pages) = (block.0 / PAGE, block_bytes(block.1) / PAGE);
+                (first..first + pages).any(|page| page % modulus == offset)
+            };
+            let count = |offset| {
+                pattern
+                    .live
+                    .iter()
+                    .filter(|block| covers(block, offset))
+                    .count()
+            };
+            let offset = if count(0) >= count(modulus / 2) {
+                0
+            } else {
+                modulus / 2
+            };
+            for index in (0..pattern.live.len()).rev() {
+                if !covers(&pattern.live[index], offset) {
+                    pattern.free_at(index);
+                }
+            }
+        }
+        let live: u64 = pattern.live.iter().map(|(_, size)| size).sum();
+        for _ in 0..(live_pages * PAGE).saturating_sub(live) / size {
+            pattern.alloc(size);
+        }
+    }
+    pattern.end(name);
+}
+
+#[test]
+fn adversarial_patterns_hold_no_more_than_the_slack() {
+    robson("Robson, 2^12 pages", 1 << 12, 11);
+    robson("Robson, 2^16 pages", 1 << 16, 15);
+    // Robson for best fit: a block of `k` pages and a page that stays, then blocks of `k + 1`.
+    let mut pattern = Pattern::new();
+    for pages in 1..256u64 {
+        let first = pattern.live.len();
+        for _ in 0..64 {
+            pattern.alloc(pages * PAGE);
+            pattern.alloc(PAGE);
+        }
+        for index in (first..first + 128).step_by(2).rev() {
+            let last = pattern.live.len() - 1;
+            pattern.live.swap(index, last);
+            pattern.free_at(last);
+        }
+    }
+    pattern.end("best fit: k pages and a page");
+    let mut pattern = Pattern::new();
+    for round in 0..4 {
+        for pages in 1..600u64 {
+            pattern.alloc(pages * PAGE);
+            if pattern.live.len() > 32 {
+                pattern.free_at((pages as usize * 7 + round) % 32);
+            }
+        }
+    }
+    pattern.end("sizes grow by a page");
+    for (name, which) in [
+        ("last in, first out", 0),
+        ("first in, first out", 1),
+        ("random", 2),
+    ] {
+        let mut pattern = Pattern::new();
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut bytes = 0;
+        let mut oldest = std::collections::VecDeque::new();
+        while pattern.ops < 1_000_000 {
+            let shift = random.below(16);
+            let size = 1 + random.below(64 << shift);
+            if bytes + size < 64 << 20 && random.below(16) != 0 {
+                let block = pattern.alloc(size);
+                if which == 1 {
+                    pattern.live.pop();
+                    oldest.push_back(block);
+                }
+                bytes += size;
+                continue;
+            }
+            for _ in 0..random.below(16) + 1 {
+                if which == 1 {
+                    let Some(block) = oldest.pop_front() else {
+                        break;
+                    };
+                    pattern.live.push(block);
+                }
+                if pattern.live.is_empty() {
+                    break;
+                }
+                let index = match which {
+                    2 => random.below(pattern.live.len() as u64) as usize,
+                    _ => pattern.live.len() - 1,
+                };
+                bytes -= pattern.live[index].1;
+                pattern.free_at(index);
+            }
+        }
+        pattern.end(name);
+    }
+}
