@@ -103,7 +103,7 @@ struct Tree {
 
 impl Tree {
     fn get(&self, node: u32) -> bool {
-        self.free[node as usize / 64] >> (node % 64) & 1 != 0
+        (self.free[node as usize / 64] >> (node % 64)) & 1 != 0
     }
     fn flip(&mut self, node: u32) {
         self.free[node as usize / 64] ^= 1 << (node % 64);
