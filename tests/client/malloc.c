@@ -484,6 +484,47 @@ static int a_forked_child_has_a_copy_and_both_go_on(void)
 	return 1;
 }
 
+/* Bytes of private memory that this process has. */
+static size_t private_bytes(void)
+{
+	FILE *file = fopen("/proc/self/smaps_rollup", "r");
+	char line[256];
+	size_t kib = 0;
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "Anonymous: %zu", &kib) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return kib * KIB;
+}
+
+static int a_child_has_no_more_memory_than_its_parents_blocks(void)
+{
+	/* Between the ends of such blocks and the next ones lies address space. */
+	char *blocks[32];
+	size_t at;
+	pid_t child;
+
+	for (at = 0; at < COUNT(blocks); at++)
+		memset(blocks[at] = malloc(MIB + 4 * KIB), 'h', MIB + 4 * KIB);
+	child = fork();
+	if (child == 0) {
+		size_t has = private_bytes();
+
+		for (at = 0; at < COUNT(blocks); at++)
+			memset(blocks[at], 'H', MIB);
+		/* What it wrote was its own already. */
+		_exit(has < 32 * MIB || has > 48 * MIB || private_bytes() > has + 2 * MIB);
+	}
+	CHECK(went_well(child));
+	for (at = 0; at < COUNT(blocks); at++) {
+		CHECK(all(blocks[at], 'h', MIB + 4 * KIB));
+		free(blocks[at]);
+	}
+	return 1;
+}
+
 static volatile int stop;
 
 static void *churn(void *argument)
@@ -869,6 +910,7 @@ static const struct promise {
 	PROMISE(what_is_free_goes_back_and_the_numbers_say_so),
 	PROMISE(a_wrong_release_aborts_with_a_line_that_names_the_address),
 	PROMISE(a_forked_child_has_a_copy_and_both_go_on),
+	PROMISE(a_child_has_no_more_memory_than_its_parents_blocks),
 	PROMISE(forks_beside_threads_that_allocate_find_all_in_order),
 	PROMISE(another_program_is_run_by_any_way),
 	PROMISE(a_child_of_a_bare_call_takes_and_gives_nothing),

@@ -27,10 +27,10 @@ pub const TIGHTEST: &str = "glibc-mmap";
 /// Ours.
 pub const FREELIST: &str = "freelist";
 
-/// All settings that were tried.
+/// All settings that can be measured, by name.
 ///
-/// The default ones are each allocator as it comes, and the one of its settings that held least
-/// on the two trainings (measured with `scripts/demo --allocators all`).
+/// The default ones are each allocator as it comes, and with all that its documentation offers for
+/// holding less.
 pub const ALLOCATORS: &[Allocator] = &[
     Allocator {
         name: "glibc",
