@@ -22,15 +22,15 @@ SCALE=${SCALE:-1}
 #	TEXT	what is tested, %k being the kernel
 #
 STAGES='
-style        usual  module=each                                       -              tests     2    -    format and lints
-host         usual  -                                                 -              tests     334  -    the crates on this machine
-scripts      usual  module=each,init                                  -              tests     43   172  scripts/ themselves
-kunit        usual  module=debug,init                                 -              tests     25   -    KUnit on the debug kernel
-stock        usual  module=each,init,programs,header,c-library        each           tests     500  -    user space on %k
-small        usual  module=default,init,programs                      -              tests     9    27   user space on a small machine
-cost         usual  module=default,init,programs                      -              tests     4    56   what calls cost, where the clock counts instructions
-debug        usual  module=debug,init,programs,header,c-library       -              tests     502  396  user space on the debug kernel
-programs     usual  module=default,init,c-library,root=programs       -              tests     11   -    programs of Debian with libfreelist_malloc.so
+style        usual  module=each                                       -              tests     2    143  format and lints
+host         usual  -                                                 -              tests     371  224  the crates on this machine
+scripts      usual  module=each,init                                  -              tests     44   215  scripts/ themselves
+kunit        usual  module=debug,init                                 -              tests     25   34   KUnit on the debug kernel
+stock        usual  module=each,init,programs,header,c-library        each           tests     516  55   user space on %k
+small        usual  module=default,init,programs                      -              tests     9    10   user space on a small machine
+cost         usual  module=default,init,programs                      -              tests     4    21   what calls cost, where the clock counts instructions
+debug        usual  module=debug,init,programs,header,c-library       -              tests     518  437  user space on the debug kernel
+programs     usual  module=default,init,c-library,root=programs       -              tests     11   239  programs of Debian with libfreelist_malloc.so
 planted      usual  -                                                 -              tests     97   -    bugs that this machine'\''s tests see
 enumerate    long   -                                                 -              tests     1    -    every sequence of at most 8 operations
 exhaustive   long   module=default,init,programs                      -              tests     1    -    every order of release, in the kernel
