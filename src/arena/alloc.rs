@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     engine::{
-        Pending,
+        Admission,
         Refusal,
+        Reservation,
         Ticket,
         BATCH, //
     },
@@ -21,7 +22,8 @@ use crate::{
     mm::backend::{
         make,
         KernelEngine,
-        KernelKit, //
+        KernelGarbage,
+        KernelPrealloc, //
     }, //
 };
 use kernel::{
@@ -52,7 +54,7 @@ impl Arena {
         if let Some(pending) = self.reserve_fast(options) {
             return self.give_out(pending, options, answer);
         }
-        let pending = self.obtain(options, &mut KernelKit::default())?;
+        let pending = self.obtain(options, &mut KernelPrealloc::default())?;
         self.give_out(pending, options, answer)
     }
 
@@ -60,14 +62,14 @@ impl Arena {
     #[inline(always)]
     fn give_out(
         &self,
-        pending: Pending,
+        pending: Reservation,
         options: &AllocOptions,
         answer: impl FnOnce(u64, u64) -> Result,
     ) -> Result {
         RacePoint::Answer.reach();
         let result = answer(pending.offset(), pending.block_bytes());
         if result.is_err() {
-            self.cancel(pending, &mut KernelKit::default());
+            self.cancel(pending);
             return result;
         }
         let extent = pending.extent();
@@ -80,7 +82,7 @@ impl Arena {
 
     /// Reserves a block that is as it is wanted already, and that nobody waits for.
     #[inline(always)]
-    fn reserve_fast(&self, options: &AllocOptions) -> Option<Pending> {
+    fn reserve_fast(&self, options: &AllocOptions) -> Option<Reservation> {
         self.on_fast_path(options, |engine| engine.reserve_fast(options.request.size))
     }
 
@@ -106,21 +108,31 @@ impl Arena {
         &self,
         options: &AllocOptions,
         ticket: Option<Ticket>,
-        kit: &mut KernelKit,
-    ) -> Result<Pending> {
+        prealloc: &mut KernelPrealloc,
+    ) -> Result<Reservation> {
         let mut trimmed = false;
         loop {
+            // Dropped after the unlock.
+            let mut garbage = KernelGarbage::default();
             let mut state = self.state.lock();
             state.admit(options)?;
-            let request = state.admitted(&options.request, options.wait.is_some(), ticket);
-            let result = state.engine.reserve(&request, kit);
+            let admission = state.admission(options, ticket);
+            let result = state
+                .engine
+                .reserve(&options.request, admission, prealloc, &mut garbage);
             drop(state);
+            drop(garbage);
             match result {
                 Err(Refusal::Need(metadata)) => {
-                    self.memcg.charge(|| make(metadata, kit))?;
+                    self.memcg.charge(|| make(metadata, prealloc))?;
                 }
+                Err(Refusal::Again) => task::resched(),
                 // Free memory keeps address space apart: without it, all of that merges.
-                Err(Refusal::NoSpace) if request.grow && !request.modest && !trimmed => {
+                Err(Refusal::NoSpace)
+                    if options.request.policy.may_grow()
+                        && admission == Admission::Full
+                        && !trimmed =>
+                {
                     trimmed = true;
                     if self.give_up(u64::MAX, 0, Patience::Wait) == 0 {
                         return Err(ENOSPC);
@@ -132,7 +144,7 @@ impl Arena {
     }
 
     /// Undoes a reservation: the pages that it brought leave, in batches. May sleep.
-    pub(super) fn cancel(&self, pending: Pending, kit: &mut KernelKit) {
+    pub(super) fn cancel(&self, pending: Reservation) {
         let mut rest = Some(pending);
         while let Some(pending) = rest {
             let mut leaving = [const { None }; BATCH as usize];
@@ -142,9 +154,13 @@ impl Arena {
                     *place = Some(page);
                 }
             };
-            // A chunk that is given back takes the place of none.
-            kit.chunk = None;
-            rest = self.state.lock().engine.cancel(pending, kit, &mut out);
+            let mut garbage = KernelGarbage::default();
+            rest = self
+                .state
+                .lock()
+                .engine
+                .cancel(pending, &mut garbage, &mut out);
+            drop(garbage);
             let pages = leaving.iter().flatten().count() as u64;
             drop(leaving);
             self.shared_limit.give(pages << PAGE_SHIFT);
@@ -157,9 +173,9 @@ impl Arena {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Zero => EINVAL,
+            Refusal::Zero | Refusal::Alignment => EINVAL,
             Refusal::TooBig => E2BIG,
-            Refusal::Empty | Refusal::Need(_) => ENOMEM,
+            Refusal::Empty | Refusal::Need(_) | Refusal::Again => ENOMEM,
             Refusal::NoSpace => ENOSPC,
         }
     }

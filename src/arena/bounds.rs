@@ -6,7 +6,10 @@ use super::{
     state::State,
     Arena, //
 };
-use crate::ffi::task;
+use crate::{
+    engine::BATCH,
+    ffi::task, //
+};
 use kernel::{
     page::{
         PAGE_SHIFT,
@@ -22,6 +25,20 @@ pub(crate) struct Bounds {
     pub(crate) limit: u64,
     /// Its address space.
     pub(crate) span: u64,
+    /// How much more than the most that its blocks ever needed it may hold before it reuses scattered
+    /// free memory, in thousandths; `None` is without a bound.
+    pub(crate) slack_permille: Option<u32>,
+}
+
+/// The largest slack, in thousandths: as much again.
+pub(crate) const MAX_SLACK_PERMILLE: u32 = 1000;
+
+/// What is to be changed.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Change {
+    pub(crate) limit: Option<u64>,
+    pub(crate) span: Option<u64>,
+    pub(crate) slack_permille: Option<Option<u32>>,
 }
 
 impl Arena {
@@ -37,15 +54,22 @@ impl Arena {
     ///
     /// | error | when |
     /// | --- | --- |
-    /// | `EINVAL` | `span` is not in whole pages, more than an arena can have, or too late: blocks were asked for before |
+    /// | `EINVAL` | the slack is over [`MAX_SLACK_PERMILLE`]; `span` is not in whole pages, more than an arena can have, or too late: blocks were asked for before |
     /// | `EPERM` | `limit` is raised above the default, without `CAP_SYS_RESOURCE` |
     pub(crate) fn set_bounds(
         &self,
-        limit: Option<u64>,
-        span: Option<u64>,
+        change: Change,
         answer: impl FnOnce(Bounds) -> Result,
     ) -> Result {
+        let Change {
+            limit,
+            span,
+            slack_permille,
+        } = change;
         let span = span.map(pages_of).transpose()?;
+        if slack_permille.flatten() > Some(MAX_SLACK_PERMILLE) {
+            return Err(EINVAL);
+        }
         let mut privileged = false;
         let (before, now) = loop {
             let mut state = self.state.lock();
@@ -64,6 +88,9 @@ impl Arena {
                 return Err(EINVAL);
             }
             state.limit = limit.unwrap_or(before.limit);
+            if let Some(slack) = slack_permille {
+                state.engine.set_slack_permille(slack);
+            }
             break (before, state.bounds());
         };
         let result = answer(now).inspect_err(|_| {
@@ -71,6 +98,7 @@ impl Arena {
             // What somebody else has set since then stays, and a span that is in use by now.
             if state.bounds() == now {
                 state.limit = before.limit;
+                state.engine.set_slack_permille(before.slack_permille);
                 if let (Some(_), Ok(pages)) = (span, pages_of(before.span)) {
                     state.engine.set_span(pages);
                 }
@@ -78,10 +106,28 @@ impl Arena {
         });
         if result.is_ok() && limit.is_some() {
             self.shrink_to_limit();
+            self.wake_hopeless();
             // There may be room now.
             self.wake_unlocked();
         }
         result
+    }
+
+    /// Wakes waiters that the limit has made hopeless: they find `EDQUOT`. In steps. May sleep.
+    fn wake_hopeless(&self) {
+        let mut from = Some(0);
+        while let Some(next) = from {
+            let mut state = self.state.lock();
+            let limit = state.limit;
+            from = state.waiters.wake_hopeless(
+                next,
+                BATCH as usize,
+                |request| request.bytes() > limit,
+                |task| task.wake_up(),
+            );
+            drop(state);
+            task::resched();
+        }
     }
 
     /// Gives as many free pages back as are held beyond the limit. May sleep.
@@ -101,6 +147,7 @@ impl State {
         Bounds {
             limit: self.limit,
             span: self.engine.span_bytes(),
+            slack_permille: self.engine.slack_permille(),
         }
     }
 }

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     engine::{
         Batch,
-        Pending,
+        Policy,
+        Reservation,
         Unfinished,
         BATCH, //
     },
@@ -22,7 +23,10 @@ use crate::{
         race_point::RacePoint,
         task, //
     },
-    mm::backend::KernelKit, //
+    mm::backend::{
+        KernelGarbage,
+        KernelPrealloc, //
+    }, //
 };
 use kernel::{
     page::PAGE_SIZE,
@@ -79,7 +83,7 @@ impl Arena {
         mut store: impl FnMut(&[u64]) -> usize,
     ) -> Result<u32> {
         let mut progress = Progress::new(count);
-        let mut kit = KernelKit::default();
+        let mut prealloc = KernelPrealloc::default();
         let mut fast = Batch::default();
         let mut batch = KVec::new();
         while let Some(most) = progress.next() {
@@ -89,10 +93,11 @@ impl Arena {
             }
             let room = batch.reserve(most, GFP_KERNEL);
             let result = room.map_err(Error::from);
-            let result = result.and_then(|()| self.collect(options, most, &mut kit, &mut batch));
+            let result =
+                result.and_then(|()| self.collect(options, most, &mut prealloc, &mut batch));
             progress.stopped = result.err();
             let mut offsets = [0; BATCH as usize];
-            let bytes = batch.first().map_or(0, Pending::block_bytes);
+            let bytes = batch.first().map_or(0, Reservation::block_bytes);
             for (offset, pending) in offsets.iter_mut().zip(&batch) {
                 *offset = pending.offset();
             }
@@ -112,7 +117,7 @@ impl Arena {
             }
             drop(state);
             for pending in rest {
-                self.cancel(pending, &mut kit);
+                self.cancel(pending);
             }
             if options.populate {
                 let blocks = offsets.iter().take(stored);
@@ -145,7 +150,7 @@ impl Arena {
         while batch.offsets().len() > stored {
             progress.stopped = Some(EFAULT);
             if let Some(pending) = batch.pop() {
-                self.cancel(pending, &mut KernelKit::default());
+                self.cancel(pending);
             }
         }
         progress.done += stored as u32;
@@ -169,20 +174,20 @@ impl Arena {
         &self,
         options: &AllocOptions,
         most: usize,
-        kit: &mut KernelKit,
-        batch: &mut KVec<Pending>,
+        prealloc: &mut KernelPrealloc,
+        batch: &mut KVec<Reservation>,
     ) -> Result {
         while batch.len() < most {
             let first = batch.len();
-            self.reserve_some(options, most, kit, batch);
-            let mut result = self.prepare_from(first, options, kit, batch);
+            self.reserve_some(options, most, prealloc, batch);
+            let mut result = self.prepare_from(first, options, prealloc, batch);
             let waits_later = options.wait.is_some() && !batch.is_empty();
             if batch.len() == first {
                 // None in one go: one by itself.
                 let one = if waits_later {
-                    self.attempt(options, None, kit)
+                    self.attempt(options, None, prealloc)
                 } else {
-                    self.obtain(options, kit)
+                    self.obtain(options, prealloc)
                 };
                 result = one.map(|pending| Self::push(batch, pending));
             }
@@ -200,14 +205,19 @@ impl Arena {
         &self,
         options: &AllocOptions,
         most: usize,
-        kit: &mut KernelKit,
-        batch: &mut KVec<Pending>,
+        prealloc: &mut KernelPrealloc,
+        batch: &mut KVec<Reservation>,
     ) {
         let mut missing = 0;
+        // Dropped after the unlock.
+        let mut garbage = KernelGarbage::default();
         let mut state = self.state.lock();
-        let request = state.admitted(&options.request, options.wait.is_some(), None);
+        let admission = state.admission(options, None);
         while batch.len() < most && missing < BATCH && state.admit(options).is_ok() {
-            let Ok(pending) = state.engine.reserve(&request, kit) else {
+            let result = state
+                .engine
+                .reserve(&options.request, admission, prealloc, &mut garbage);
+            let Ok(pending) = result else {
                 break;
             };
             missing += pending.missing();
@@ -226,24 +236,24 @@ impl Arena {
         &self,
         first: usize,
         options: &AllocOptions,
-        kit: &mut KernelKit,
-        batch: &mut KVec<Pending>,
+        prealloc: &mut KernelPrealloc,
+        batch: &mut KVec<Reservation>,
     ) -> Result {
         // Those that have to lie side by side are brought for each block.
-        if options.request.grow && !options.request.contiguous {
-            self.fill_together(batch.get_mut(first..).unwrap_or_default(), kit);
+        if options.request.policy.may_grow() && options.request.policy != Policy::Contiguous {
+            self.fill_together(batch.get_mut(first..).unwrap_or_default(), prealloc);
         }
         let mut done = first;
         while let Some(pending) = batch.get_mut(done) {
             let result = if options.is_met(pending) {
                 Ok(())
             } else {
-                self.prepare(pending, options, kit)
+                self.prepare(pending, options, prealloc)
             };
             if let Err(error) = result {
                 while batch.len() > done {
                     if let Some(pending) = batch.pop() {
-                        self.cancel(pending, kit);
+                        self.cancel(pending);
                     }
                 }
                 return Err(error);
@@ -254,7 +264,7 @@ impl Arena {
     }
 
     /// Adds to a batch, which has room.
-    fn push(batch: &mut KVec<Pending>, pending: Pending) {
+    fn push(batch: &mut KVec<Reservation>, pending: Reservation) {
         let result = batch.push_within_capacity(pending);
         debug_assert!(result.is_ok());
     }
@@ -271,8 +281,6 @@ impl Arena {
         mut load: impl FnMut(&mut [u64]) -> usize,
     ) -> Result<u32> {
         let mut progress = Progress::new(count);
-        // What comes back in the kit is dropped after the unlock.
-        let mut kit = KernelKit::default();
         while let Some(most) = progress.next() {
             let mut offsets = [0; BATCH as usize];
             let loaded = offsets.get_mut(..most).map_or(0, &mut load);
@@ -283,6 +291,8 @@ impl Arena {
                 *offset = offset_nospec(*offset).unwrap_or(*offset);
             }
             let mut rest = offsets.get(..loaded).unwrap_or_default();
+            // Dropped after the unlock.
+            let mut garbage = KernelGarbage::default();
             let mut state = self.state.lock();
             while let [first, others @ ..] = rest {
                 let alike = state.engine.free_alike(rest);
@@ -293,11 +303,18 @@ impl Arena {
                 }
                 match state.free(*first) {
                     Ok(None) => {}
-                    Ok(Some(Unfinished::Loose(loose))) => state.engine.merge(loose, &mut kit),
+                    Ok(Some(Unfinished::Loose(loose))) => {
+                        state.engine.merge(loose, &mut garbage);
+                        if !garbage.has_room() {
+                            drop(state);
+                            garbage = KernelGarbage::default();
+                            state = self.state.lock();
+                        }
+                    }
                     Ok(Some(Unfinished::Headed(taken))) => {
                         drop(state);
                         // It is released, whatever its header says.
-                        if let Err(error) = self.retire(taken, &mut kit) {
+                        if let Err(error) = self.retire(taken) {
                             self.count_failure(error);
                         }
                         state = self.state.lock();

@@ -6,10 +6,10 @@ use crate::{
     engine::{
         ClassCounters,
         Counters,
-        MAX_SHIFT,
         MIN_SHIFT, //
     },
     ffi::raw::freelist_stat,
+    mm::backend::KernelEngine, //
 };
 use kernel::prelude::*;
 
@@ -22,6 +22,11 @@ macro_rules! errnos {
 
 errnos! { EINVAL ENOENT E2BIG ENOMEM EDQUOT ENOSPC EINTR EPERM EFAULT EBADF EOPNOTSUPP EUCLEAN EAGAIN
 ETIMEDOUT }
+
+/// Adds to a total, which wraps: an overflow would be a panic under a lock.
+pub(super) fn add(total: &mut u64, more: u64) {
+    *total = total.wrapping_add(more);
+}
 
 /// Calls that were refused, by error; the last is for all others.
 #[derive(Clone, Copy, Default)]
@@ -38,18 +43,18 @@ impl Failures {
             .position(|(_, known)| *known == errno)
             .unwrap_or(ERRNOS.len());
         if let Some(count) = self.0.get_mut(index) {
-            *count += 1;
+            add(count, 1);
         }
     }
 
     fn add(&mut self, other: &Self) {
         for (sum, count) in self.0.iter_mut().zip(other.0) {
-            *sum += count;
+            add(sum, count);
         }
     }
 
     fn sum(&self) -> u64 {
-        self.0.iter().sum()
+        self.0.iter().fold(0, |sum, count| sum.wrapping_add(*count))
     }
 }
 
@@ -66,6 +71,20 @@ pub(crate) struct Events {
     pub(crate) shrinks: u64,
     /// Calls that were refused.
     pub(crate) failures: Failures,
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+impl Events {
+    /// As if so much had happened already.
+    pub(crate) fn seeded(total: u64) -> Self {
+        Self {
+            waits: total,
+            timeouts: total,
+            trims: total,
+            shrinks: total,
+            failures: Failures([total; ERRNOS.len() + 1]),
+        }
+    }
 }
 
 /// Counters of one arena at one moment, or sums of such.
@@ -91,34 +110,36 @@ impl Snapshot {
         stat.held_bytes += counters.held_bytes;
         stat.metadata_bytes += metadata_bytes;
         stat.limit_bytes = stat.limit_bytes.saturating_add(limit_bytes);
-        stat.requested_bytes += counters.requested_bytes;
-        stat.allocs += counters.allocs;
-        stat.frees += counters.frees;
-        stat.grows += counters.grows;
-        stat.splits += counters.splits;
-        stat.merges += counters.merges;
-        stat.waits += events.waits;
-        stat.timeouts += events.timeouts;
-        stat.trims += events.trims;
-        stat.shrinks += events.shrinks;
-        stat.failures += events.failures.sum();
+        add(&mut stat.requested_bytes, counters.requested_bytes);
+        add(&mut stat.moved_bytes, counters.moved_bytes);
+        add(&mut stat.allocs, counters.allocs);
+        add(&mut stat.frees, counters.frees);
+        add(&mut stat.grows, counters.grows);
+        add(&mut stat.splits, counters.splits);
+        add(&mut stat.merges, counters.merges);
+        add(&mut stat.waits, events.waits);
+        add(&mut stat.timeouts, events.timeouts);
+        add(&mut stat.trims, events.trims);
+        add(&mut stat.shrinks, events.shrinks);
+        add(&mut stat.failures, events.failures.sum());
         self.failures.add(&events.failures);
     }
 
     /// Adds what an arena that is closing has counted in all, not what it has now.
     pub(crate) fn keep_totals(&mut self, last: &Self) {
         let stat = &mut self.stat;
-        stat.requested_bytes += last.stat.requested_bytes;
-        stat.allocs += last.stat.allocs;
-        stat.frees += last.stat.frees;
-        stat.grows += last.stat.grows;
-        stat.splits += last.stat.splits;
-        stat.merges += last.stat.merges;
-        stat.waits += last.stat.waits;
-        stat.timeouts += last.stat.timeouts;
-        stat.trims += last.stat.trims;
-        stat.shrinks += last.stat.shrinks;
-        stat.failures += last.stat.failures;
+        add(&mut stat.requested_bytes, last.stat.requested_bytes);
+        add(&mut stat.moved_bytes, last.stat.moved_bytes);
+        add(&mut stat.allocs, last.stat.allocs);
+        add(&mut stat.frees, last.stat.frees);
+        add(&mut stat.grows, last.stat.grows);
+        add(&mut stat.splits, last.stat.splits);
+        add(&mut stat.merges, last.stat.merges);
+        add(&mut stat.waits, last.stat.waits);
+        add(&mut stat.timeouts, last.stat.timeouts);
+        add(&mut stat.trims, last.stat.trims);
+        add(&mut stat.shrinks, last.stat.shrinks);
+        add(&mut stat.failures, last.stat.failures);
         self.failures.add(&last.failures);
     }
 
@@ -141,7 +162,7 @@ impl Classes {
     /// Zeros. `ENOMEM` when memory is short.
     pub(crate) fn new() -> Result<Self> {
         let mut classes = KVec::new();
-        for _ in MIN_SHIFT..=MAX_SHIFT {
+        for _ in MIN_SHIFT..=KernelEngine::MAX_SHIFT {
             classes.push(ClassCounters::default(), GFP_KERNEL)?;
         }
         Ok(Self(classes))
@@ -154,10 +175,10 @@ impl Classes {
             sum.live += class.live;
             sum.free += class.free;
             sum.held += class.held;
-            sum.splits += class.splits;
-            sum.merges += class.merges;
-            sum.grows += class.grows;
-            sum.waits += class.waits;
+            add(&mut sum.splits, class.splits);
+            add(&mut sum.merges, class.merges);
+            add(&mut sum.grows, class.grows);
+            add(&mut sum.waits, class.waits);
             sum.largest = sum.largest.max(class.largest);
         }
     }

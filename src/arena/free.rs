@@ -13,7 +13,7 @@ use crate::{
         MAX_PAGES, //
     },
     ffi::nospec,
-    mm::backend::KernelKit, //
+    mm::backend::KernelGarbage, //
 };
 use kernel::{
     page::{
@@ -42,13 +42,13 @@ impl Arena {
     /// Does what is left of a release.
     #[inline(never)]
     fn finish_free(&self, rest: Unfinished) -> Result {
-        // What comes back in the kit is dropped after the unlock.
-        let mut kit = KernelKit::default();
+        // Dropped after the unlock.
+        let mut garbage = KernelGarbage::default();
         match rest {
-            Unfinished::Headed(taken) => self.retire(taken, &mut kit),
+            Unfinished::Headed(taken) => self.retire(taken),
             Unfinished::Loose(loose) => {
                 let mut state = self.state.lock();
-                state.engine.merge(loose, &mut kit);
+                state.engine.merge(loose, &mut garbage);
                 self.wake(&mut state);
                 Ok(())
             }

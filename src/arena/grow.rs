@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     engine::{
-        Pending,
+        Policy,
         Request,
+        Reservation,
         BATCH, //
     },
     ffi::{
@@ -23,7 +24,7 @@ use crate::{
     mm::{
         backend::{
             make,
-            KernelKit, //
+            KernelPrealloc, //
         },
         contiguous::{
             Contiguous,
@@ -69,8 +70,8 @@ impl From<Short> for Error {
 }
 
 /// Pages that reserved blocks miss.
-fn missing(blocks: &[Pending]) -> u32 {
-    blocks.iter().map(Pending::missing).sum()
+fn missing(blocks: &[Reservation]) -> u32 {
+    blocks.iter().map(Reservation::missing).sum()
 }
 
 impl Arena {
@@ -82,22 +83,22 @@ impl Arena {
     /// use by now, `EINTR` when the caller is being killed.
     pub(super) fn fill(
         &self,
-        pending: &mut Pending,
-        kit: &mut KernelKit,
+        pending: &mut Reservation,
+        prealloc: &mut KernelPrealloc,
         request: &Request,
     ) -> Result {
         while pending.missing() > 0 {
-            let promise = match self.promise(pending, request.grow) {
+            let promise = match self.promise(pending, request.policy.may_grow()) {
                 Err(short) if self.make_room(short, pending, request) => continue,
                 promise => promise?,
             };
-            if request.contiguous {
-                return self.bring_contiguous(pending, kit, promise);
+            if request.policy == Policy::Contiguous {
+                return self.bring_contiguous(pending, prealloc, promise);
             }
             let fresh = (promise.bytes >> PAGE_SHIFT) as u32;
-            let mut result = self.steal(pending, kit, pending.missing() - fresh);
+            let mut result = self.steal(pending, prealloc, pending.missing() - fresh);
             if result.is_ok() && pending.missing() <= fresh {
-                result = self.bring(from_mut(pending), kit, promise);
+                result = self.bring(from_mut(pending), prealloc, promise);
             } else {
                 // Less was free than it seemed: another look.
                 self.forget(promise);
@@ -105,7 +106,7 @@ impl Arena {
             match result {
                 // The system has no more, but perhaps the arena has.
                 Err(error) if error == ENOMEM && pending.is_movable() => {
-                    self.steal(pending, kit, pending.missing())?;
+                    self.steal(pending, prealloc, pending.missing())?;
                     if pending.missing() > 0 {
                         return Err(ENOMEM);
                     }
@@ -119,7 +120,7 @@ impl Arena {
     /// Brings new pages for several reserved blocks at once, if nothing speaks against it: no
     /// limit, and no free memory that would better be used. What is missing afterwards is left to
     /// [`Arena::fill`]. May sleep.
-    pub(super) fn fill_together(&self, blocks: &mut [Pending], kit: &mut KernelKit) {
+    pub(super) fn fill_together(&self, blocks: &mut [Reservation], prealloc: &mut KernelPrealloc) {
         let missing = missing(blocks);
         if missing < 2 {
             return;
@@ -136,11 +137,11 @@ impl Arena {
         state.promised += bytes;
         drop(state);
         // Why it failed shows where the rest is brought.
-        let _ = self.bring(blocks, kit, Promise { bytes });
+        let _ = self.bring(blocks, prealloc, Promise { bytes });
     }
 
     /// Moves at most `most` free pages to a reserved block.
-    fn steal(&self, pending: &mut Pending, kit: &mut KernelKit, most: u32) -> Result {
+    fn steal(&self, pending: &mut Reservation, prealloc: &mut KernelPrealloc, most: u32) -> Result {
         let goal = pending.missing() - most;
         while pending.missing() > goal {
             if task::fatal_signal() {
@@ -152,7 +153,7 @@ impl Arena {
                 break;
             }
             let mut promise = Promise { bytes };
-            let result = self.put(from_mut(pending), kit, &mut pages, &mut promise);
+            let result = self.put(from_mut(pending), prealloc, &mut pages, &mut promise);
             pending.mark_stale();
             self.forget(promise);
             result?;
@@ -161,7 +162,12 @@ impl Arena {
     }
 
     /// Brings new pages, for as much as was promised.
-    fn bring(&self, blocks: &mut [Pending], kit: &mut KernelKit, mut promise: Promise) -> Result {
+    fn bring(
+        &self,
+        blocks: &mut [Reservation],
+        prealloc: &mut KernelPrealloc,
+        mut promise: Promise,
+    ) -> Result {
         let mut result = Ok(());
         let mut hint = OrderHint::new();
         while result.is_ok() {
@@ -176,7 +182,7 @@ impl Arena {
             result = self
                 .memcg
                 .charge(|| Contiguous::some_of(want, &mut hint))
-                .and_then(|mut pages| self.put(blocks, kit, &mut pages, &mut promise));
+                .and_then(|mut pages| self.put(blocks, prealloc, &mut pages, &mut promise));
         }
         self.forget(promise);
         result
@@ -185,15 +191,15 @@ impl Arena {
     /// Brings new pages that lie side by side, as many as the block lacks.
     fn bring_contiguous(
         &self,
-        pending: &mut Pending,
-        kit: &mut KernelKit,
+        pending: &mut Reservation,
+        prealloc: &mut KernelPrealloc,
         mut promise: Promise,
     ) -> Result {
         let pages = pending.missing();
         let result = self
             .memcg
             .charge(|| Contiguous::new(pages))
-            .and_then(|mut pages| self.put(from_mut(pending), kit, &mut pages, &mut promise));
+            .and_then(|mut pages| self.put(from_mut(pending), prealloc, &mut pages, &mut promise));
         self.forget(promise);
         result
     }
@@ -202,8 +208,8 @@ impl Arena {
     /// sleep.
     fn put(
         &self,
-        blocks: &mut [Pending],
-        kit: &mut KernelKit,
+        blocks: &mut [Reservation],
+        prealloc: &mut KernelPrealloc,
         pages: &mut impl ExactSizeIterator<Item = Page>,
         promise: &mut Promise,
     ) -> Result {
@@ -214,7 +220,7 @@ impl Arena {
             let mut result = Ok(());
             for block in &mut *blocks {
                 if result.is_ok() && batch.len() > 0 {
-                    result = state.engine.back(block, &mut batch, kit);
+                    result = state.engine.back(block, &mut batch, prealloc);
                 }
             }
             let came = ((before - pages.len()) as u64) << PAGE_SHIFT;
@@ -222,7 +228,7 @@ impl Arena {
             promise.bytes -= came;
             drop(state);
             if let Err(metadata) = result {
-                self.memcg.charge(|| make(metadata, kit))?;
+                self.memcg.charge(|| make(metadata, prealloc))?;
             }
             task::resched();
         }
@@ -232,12 +238,12 @@ impl Arena {
     /// Makes room under the limits where there is free memory that stands in the way: the arena's own,
     /// for a request that has no use for it, or that of others. Says whether there is some more. May
     /// sleep.
-    fn make_room(&self, short: Short, pending: &Pending, request: &Request) -> bool {
+    fn make_room(&self, short: Short, pending: &Reservation, request: &Request) -> bool {
         if short == Short::Memory || task::fatal_signal() {
             return false;
         }
         // What somebody waits for is not to be given up.
-        if request.contiguous && self.waiters() == 0 {
+        if request.policy == Policy::Contiguous && self.waiters() == 0 {
             let missing = pending.missing().into();
             if self.give_up(missing, 0, Patience::Wait) > 0 {
                 return true;
@@ -255,11 +261,11 @@ impl Arena {
 
     /// Decides how many of the pages that a block misses are to be new, and reserves room for them
     /// under both limits.
-    fn promise(&self, pending: &Pending, grow: bool) -> Result<Promise, Short> {
+    fn promise(&self, pending: &Reservation, grow: bool) -> Result<Promise, Short> {
         let missing = pending.missing();
         let mut state = self.state.lock();
         let free = if pending.is_movable() {
-            state.engine.run_pages()
+            state.engine.free_pages()
         } else {
             0
         };

@@ -10,19 +10,20 @@
 use super::Arena;
 use crate::{
     engine::{
-        Pending,
+        Releasing,
+        Reservation,
         HEADER_BYTES, //
     },
     ffi::errno::euclean,
-    mm::backend::KernelKit, //
+    mm::backend::KernelGarbage, //
 };
+use core::ops::Range;
 use kernel::prelude::*;
 
 type Header = [[u8; 8]; HEADER_BYTES as usize / 8];
 
 impl Arena {
-    fn header_of(&self, block: &Pending) -> Header {
-        let extent = block.extent();
+    fn header_of(&self, extent: Range<u64>) -> Header {
         let [one, two] = self.secret;
         let bytes = extent.end - extent.start;
         [
@@ -32,10 +33,10 @@ impl Arena {
     }
 
     /// Writes the header of a reserved block that has its pages.
-    pub(super) fn write_header(&self, pending: &Pending) {
-        let page = self.state.lock().engine.pending_page(pending, 0).cloned();
+    pub(super) fn write_header(&self, pending: &Reservation) {
+        let page = self.state.lock().engine.reserved_page(pending, 0).cloned();
         if let Some(page) = page {
-            let header = self.header_of(pending);
+            let header = self.header_of(pending.extent());
             page.write(pending.within().start, header.as_flattened());
         }
     }
@@ -43,15 +44,17 @@ impl Arena {
     /// Ends the release of a block with a header, which the engine has taken.
     ///
     /// `EUCLEAN` when its header was overwritten; it is released all the same.
-    pub(super) fn retire(&self, taken: Pending, kit: &mut KernelKit) -> Result {
-        let page = self.state.lock().engine.pending_page(&taken, 0).cloned();
+    pub(super) fn retire(&self, taken: Releasing) -> Result {
+        let page = self.state.lock().engine.releasing_page(&taken).cloned();
         let mut found = Header::default();
         if let Some(page) = page {
             page.read(taken.within().start, found.as_flattened_mut());
         }
-        let intact = found == self.header_of(&taken);
+        let intact = found == self.header_of(taken.extent());
+        // Dropped after the unlock.
+        let mut garbage = KernelGarbage::default();
         let mut state = self.state.lock();
-        state.engine.give_back(taken, kit);
+        state.engine.release(taken, &mut garbage);
         self.wake(&mut state);
         drop(state);
         if intact {

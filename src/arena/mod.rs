@@ -18,6 +18,7 @@ mod prepare;
 mod reclaim;
 pub(crate) mod registry;
 pub(crate) mod request;
+mod resize;
 pub(crate) mod shared_limit;
 mod state;
 pub(crate) mod wait;
@@ -67,6 +68,8 @@ use state::State;
 
 /// Offsets of a new arena, in bytes.
 const SPAN_BYTES: u64 = 64 << 30;
+/// Extents that are copied for a map while the lock is held.
+const MAP_STEP: u32 = 256;
 
 /// What is behind one open of the device.
 #[pin_data]
@@ -93,7 +96,7 @@ impl Arena {
     /// An empty arena, on the caller's account, that may hold `limit` bytes of pages, and of those
     /// of all arenas together what is left.
     pub(crate) fn new(id: u64, limit: u64, shared_limit: Arc<SharedLimit>) -> Result<Arc<Self>> {
-        let root = table::<Option<KernelPart>>(ROOT_LEN)?;
+        let root = table::<KernelPart>(ROOT_LEN)?;
         let quick = table(QUICK_LISTS)?;
         let address_space = AddressSpace::new()?;
         let poll = PollQueue::new()?;
@@ -145,29 +148,30 @@ impl Arena {
         &self.address_space
     }
 
-    /// What lies where in it, at one moment. `ENOMEM` when memory is short. May sleep.
+    /// What lies where in it, copied in steps of [`MAP_STEP`] extents; what changes between two of
+    /// them may be missed. `ENOMEM` when memory is short. May sleep.
     pub(crate) fn map(&self) -> Result<KVVec<Extent>> {
-        let mut len = self.map_len();
-        loop {
-            // In the meantime there may be some more.
-            let room = len + len / 8 + 8;
-            let mut map = KVVec::with_capacity(room, GFP_KERNEL)?;
-            len = 0;
-            self.state.lock().engine.map(|extent| {
-                len += 1;
-                // What has no room is counted only.
+        let mut map = KVVec::new();
+        let mut from = Some(0);
+        while let Some(page) = from {
+            map.reserve(MAP_STEP as usize, GFP_KERNEL)?;
+            from = self.state.lock().engine.map(page, MAP_STEP, |extent| {
+                // There is room for that many.
                 let _ = map.push_within_capacity(extent);
             });
-            if len <= room {
-                return Ok(map);
-            }
+            task::resched();
         }
+        Ok(map)
     }
 
-    /// How long that would be.
+    /// How long that would be. May sleep.
     pub(crate) fn map_len(&self) -> usize {
         let mut len = 0;
-        self.state.lock().engine.map(|_| len += 1);
+        let mut from = Some(0);
+        while let Some(page) = from {
+            from = self.state.lock().engine.map(page, MAP_STEP, |_| len += 1);
+            task::resched();
+        }
         len
     }
 
@@ -183,6 +187,14 @@ impl Arena {
         let metadata = size_of::<Self>() as u64 + metadata_bytes(&counters);
         snapshot.add(&counters, metadata, state.limit, &state.events);
         state.waiters.count()
+    }
+
+    /// Sets its totals as if so much had happened already.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn seed_totals(&self, total: u64) {
+        let mut state = self.state.lock();
+        state.engine.seed_totals(total);
+        state.events = Events::seeded(total);
     }
 
     /// The same by size class, added to what is in `classes`.

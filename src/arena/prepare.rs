@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     engine::{
-        Pending,
+        Reservation,
         BATCH, //
     },
     ffi::task,
-    mm::backend::KernelKit, //
+    mm::backend::KernelPrealloc, //
 };
 use kernel::prelude::*;
 
@@ -24,14 +24,14 @@ impl Arena {
     /// caller is being killed.
     pub(super) fn prepared(
         &self,
-        mut pending: Pending,
+        mut pending: Reservation,
         options: &AllocOptions,
-        kit: &mut KernelKit,
-    ) -> Result<Pending> {
-        match self.prepare(&mut pending, options, kit) {
+        prealloc: &mut KernelPrealloc,
+    ) -> Result<Reservation> {
+        match self.prepare(&mut pending, options, prealloc) {
             Ok(()) => Ok(pending),
             Err(error) => {
-                self.cancel(pending, kit);
+                self.cancel(pending);
                 Err(error)
             }
         }
@@ -40,11 +40,11 @@ impl Arena {
     /// The same, without undoing it.
     pub(super) fn prepare(
         &self,
-        pending: &mut Pending,
+        pending: &mut Reservation,
         options: &AllocOptions,
-        kit: &mut KernelKit,
+        prealloc: &mut KernelPrealloc,
     ) -> Result {
-        self.fill(pending, kit, &options.request)?;
+        self.fill(pending, prealloc, &options.request)?;
         if options.zero {
             self.zero(pending)?;
         }
@@ -56,13 +56,13 @@ impl Arena {
 
     /// Zeroes what may have old bytes of a block that has its pages. Others may still write there,
     /// through a mapping that they had of it before; nobody can lose anything by that.
-    fn zero(&self, pending: &Pending) -> Result {
+    fn zero(&self, pending: &Reservation) -> Result {
         let mut done = 0;
         while done < pending.stale() {
             let mut pages = [const { None }; BATCH as usize];
             let state = self.state.lock();
             for (place, index) in pages.iter_mut().zip(done..pending.stale()) {
-                *place = state.engine.pending_page(pending, index).cloned();
+                *place = state.engine.reserved_page(pending, index).cloned();
                 done += 1;
             }
             drop(state);

@@ -7,9 +7,13 @@
 //! taken out; without it, they are used elsewhere or dropped. A page that somebody else refers to (a
 //! pipe, a pin) is dropped in any case: it lives on for him alone.
 
-use super::Arena;
+use super::{
+    counters::add,
+    Arena, //
+};
 use crate::{
     engine::{
+        Drained,
         Isolated,
         BATCH, //
     },
@@ -18,7 +22,7 @@ use crate::{
         task, //
     },
     mm::{
-        backend::KernelKit,
+        backend::KernelGarbage,
         page::Supply,
         shrinker::Shrink, //
     },
@@ -56,17 +60,17 @@ impl Arena {
     /// Gives at most `most` free pages back, down to `keep` of them. Gives how many. May sleep.
     pub(super) fn trim_pages(&self, most: u64, keep: u32) -> u64 {
         let pages = self.give_up(most, keep, Patience::Wait);
-        self.state.lock().events.trims += pages;
+        add(&mut self.state.lock().events.trims, pages);
         pages
     }
 
     /// Gives at most `most` free pages back to the system, down to `keep` of them. Gives how many
     /// went. May sleep.
     pub(super) fn give_up(&self, most: u64, keep: u32, patience: Patience) -> u64 {
-        self.state.lock().engine.drain(&mut KernelKit::default());
+        self.drain();
         let mut freed = 0;
         while freed < most {
-            let free = self.state.lock().engine.run_pages();
+            let free = self.state.lock().engine.free_pages();
             let batch = u64::from(free.saturating_sub(keep)).min(most - freed);
             let mut pages = Supply::new();
             let count = self.take_free(batch as u32, patience, Room::Given, &mut pages);
@@ -81,6 +85,17 @@ impl Arena {
         // What left is room under the limits.
         self.wake_unlocked();
         freed
+    }
+
+    /// Empties the quick lists: their blocks join what is free around them.
+    pub(super) fn drain(&self) {
+        loop {
+            // Dropped after the unlock.
+            let mut garbage = KernelGarbage::default();
+            if self.state.lock().engine.drain(&mut garbage) != Drained::Part {
+                break;
+            }
+        }
     }
 
     /// Takes at most `most` free pages, and at most a batch, for another place of the arena: their
@@ -113,17 +128,42 @@ impl Arena {
         let mut count = 0;
         for piece in pieces.iter_mut().map_while(Option::take) {
             count += piece.pages();
-            // What comes back in the kit is dropped after the unlock.
-            let mut kit = KernelKit::default();
+            // Dropped after the unlock.
+            let mut garbage = KernelGarbage::default();
             let mut state = self.state.lock();
             if room == Room::Kept {
                 state.promised += u64::from(piece.pages()) << PAGE_SHIFT;
+                state.engine.count_moved(piece.pages());
             }
-            state
-                .engine
-                .remove_isolated(piece, &mut kit, &mut |page| pages.put(page));
+            let mut out = |page| {
+                pages.put(page);
+                None
+            };
+            state.engine.remove_isolated(piece, &mut garbage, &mut out);
+            drop(state);
         }
         count
+    }
+
+    /// Gives the pages of an isolated range, at most a batch, back to the system. May sleep.
+    pub(super) fn drop_isolated(&self, isolated: Isolated) {
+        let count = isolated.pages();
+        self.address_space.invalidate_barrier();
+        self.address_space.unmap(isolated.page(), count);
+        let mut pages = Supply::new();
+        // Dropped after the unlock.
+        let mut garbage = KernelGarbage::default();
+        let mut out = |page| {
+            pages.put(page);
+            None
+        };
+        self.state
+            .lock()
+            .engine
+            .remove_isolated(isolated, &mut garbage, &mut out);
+        drop(pages);
+        self.shared_limit.give(u64::from(count) << PAGE_SHIFT);
+        self.wake_unlocked();
     }
 
     /// Puts at most `most` free pages out of reach.
@@ -162,15 +202,13 @@ impl Arena {
 
 impl Shrink for Arena {
     fn reclaimable(&self) -> u64 {
-        let mut kit = KernelKit::default();
-        let mut state = self.state.lock();
-        state.engine.drain(&mut kit);
-        state.engine.run_pages().into()
+        self.drain();
+        self.state.lock().engine.free_pages().into()
     }
 
     fn shrink(&self, most: u64) -> u64 {
         let pages = self.give_up(most, 0, Patience::Try);
-        self.state.lock().events.shrinks += pages;
+        add(&mut self.state.lock().events.shrinks, pages);
         pages
     }
 

@@ -4,8 +4,9 @@
 
 use super::wait::Deadline;
 use crate::engine::{
-    Pending,
-    Request, //
+    Policy,
+    Request,
+    Reservation, //
 };
 
 /// A request, with what the engine need not know of it.
@@ -24,11 +25,14 @@ pub(crate) struct AllocOptions {
 impl AllocOptions {
     /// Whether a free block that has its memory will do as it is.
     pub(super) fn takes_as_it_is(&self) -> bool {
-        !(self.zero || self.request.contiguous || self.request.headed)
+        !(self.zero
+            || self.request.policy == Policy::Contiguous
+            || self.request.headed
+            || self.request.align_shift > 0)
     }
 
     /// Whether a reserved block is as it is wanted already.
-    pub(super) fn is_met(&self, pending: &Pending) -> bool {
+    pub(super) fn is_met(&self, pending: &Reservation) -> bool {
         pending.missing() == 0 && !pending.is_headed() && !(self.zero && pending.stale() > 0)
     }
 }

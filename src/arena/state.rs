@@ -34,8 +34,8 @@ use super::{
 };
 use crate::{
     engine::{
-        Request,
-        MAX_SHIFT, //
+        Policy,
+        Request, //
     },
     ffi::errno::edquot,
     mm::{
@@ -69,11 +69,13 @@ impl State {
     pub(super) fn admit(&self, options: &AllocOptions) -> Result {
         let request = &options.request;
         let bytes = request.bytes();
-        if request.contiguous && bytes > u64::from(Contiguous::max_pages()) << PAGE_SHIFT {
+        if request.policy == Policy::Contiguous
+            && bytes > u64::from(Contiguous::max_pages()) << PAGE_SHIFT
+        {
             return Err(E2BIG);
         }
-        let more = request.grow || options.wait.is_some();
-        if more && bytes > self.limit && bytes <= 1 << MAX_SHIFT {
+        let more = request.policy.may_grow() || options.wait.is_some();
+        if more && bytes > self.limit && bytes <= 1 << KernelEngine::MAX_SHIFT {
             return Err(edquot());
         }
         Ok(())

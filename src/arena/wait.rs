@@ -8,6 +8,7 @@
 //! they share; and now and then when it is the system that is short, which tells nobody.
 
 use super::{
+    counters::add,
     request::AllocOptions,
     state::State,
     Arena, //
@@ -15,8 +16,10 @@ use super::{
 use crate::{
     arena::shared_limit::Sleeper,
     engine::{
-        Pending,
+        Admission,
+        Drained,
         Request,
+        Reservation,
         Ticket,
         WaitQueue,
         WaiterSlot, //
@@ -28,7 +31,8 @@ use crate::{
     mm::{
         backend::{
             table,
-            KernelKit,
+            KernelGarbage,
+            KernelPrealloc,
             Table, //
         },
         shrinker, //
@@ -95,11 +99,13 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut kit = KernelKit::default();
+        // Dropped after the unlock.
+        let mut garbage = KernelGarbage::default();
         let mut state = self.arena.state.lock();
         state.waiters.leave(self.ticket);
+        state.keep_for_waiters(&mut garbage);
         if state.waiters.count() == 0 {
-            state.engine.merge_at_once(false, &mut kit);
+            state.engine.close_quick(false);
         }
         self.arena.wake(&mut state);
     }
@@ -111,20 +117,19 @@ pub(super) fn is_shortage(error: Error) -> bool {
 }
 
 impl State {
-    /// What of a request may be tried: who waits is before those who do not, and the oldest before
-    /// those that came later.
-    pub(super) fn admitted(
-        &self,
-        request: &Request,
-        waits: bool,
-        ticket: Option<Ticket>,
-    ) -> Request {
-        let all = self.waiters.may_have_all(ticket);
-        Request {
-            modest: !all,
-            grow: request.grow && (all || !waits),
-            ..*request
-        }
+    /// What of the free memory a request may have: waiters are before those that do not wait, and
+    /// the oldest before those that came later.
+    pub(super) fn admission(&self, options: &AllocOptions, ticket: Option<Ticket>) -> Admission {
+        self.waiters.admission(ticket, options.wait.is_some())
+    }
+
+    /// Keeps freed blocks for the waiters whose turn it is, if exactly their class is all that these
+    /// take.
+    fn keep_for_waiters(&mut self, garbage: &mut KernelGarbage) {
+        let State {
+            engine, waiters, ..
+        } = self;
+        engine.keep_for(waiters.next_requests(), garbage);
     }
 }
 
@@ -134,10 +139,14 @@ impl Arena {
     ///
     /// Beside the errors of [`Arena::alloc`]: `EAGAIN` when it would have to wait and may not,
     /// `ETIMEDOUT` when it has waited in vain, `ERESTARTSYS` when a signal came.
-    pub(super) fn obtain(&self, options: &AllocOptions, kit: &mut KernelKit) -> Result<Pending> {
-        let result = match (self.attempt(options, None, kit), options.wait) {
+    pub(super) fn obtain(
+        &self,
+        options: &AllocOptions,
+        prealloc: &mut KernelPrealloc,
+    ) -> Result<Reservation> {
+        let result = match (self.attempt(options, None, prealloc), options.wait) {
             (Err(error), Some(deadline)) if is_shortage(error) => {
-                self.wait_for(options, deadline, kit)
+                self.wait_for(options, deadline, prealloc)
             }
             (result, _) => result,
         };
@@ -154,18 +163,18 @@ impl Arena {
         &self,
         options: &AllocOptions,
         ticket: Option<Ticket>,
-        kit: &mut KernelKit,
-    ) -> Result<Pending> {
-        let pending = self.reserve(options, ticket, kit)?;
-        self.prepared(pending, options, kit)
+        prealloc: &mut KernelPrealloc,
+    ) -> Result<Reservation> {
+        let pending = self.reserve(options, ticket, prealloc)?;
+        self.prepared(pending, options, prealloc)
     }
 
     fn wait_for(
         &self,
         options: &AllocOptions,
         deadline: Deadline,
-        kit: &mut KernelKit,
-    ) -> Result<Pending> {
+        prealloc: &mut KernelPrealloc,
+    ) -> Result<Reservation> {
         self.state.lock().admit(options)?;
         if let Deadline::Passed = deadline {
             return Err(EAGAIN);
@@ -173,7 +182,7 @@ impl Arena {
         let place = self.enlist(&options.request)?;
         let ticket = place.ticket;
         // Memory that other arenas give up is of use to who may grow.
-        let sleeper = match options.request.grow {
+        let sleeper = match options.request.policy.may_grow() {
             true => Some(Sleeper::new(&self.shared_limit)?),
             false => None,
         };
@@ -183,7 +192,7 @@ impl Arena {
             if let Some(sleeper) = &sleeper {
                 sleeper.scan();
             }
-            match self.attempt(options, Some(ticket), kit) {
+            match self.attempt(options, Some(ticket), prealloc) {
                 Err(error) if is_shortage(error) => {}
                 result => return result,
             }
@@ -195,16 +204,19 @@ impl Arena {
             }
             if !slept {
                 slept = true;
-                state.events.waits += 1;
+                add(&mut state.events.waits, 1);
                 state.engine.count_wait(&options.request);
             }
             // It could have been served, but for what only the system has.
             let headroom = self.headroom(&state);
-            let short = state.waiters.may_have_all(Some(ticket))
+            let admission = state.admission(options, Some(ticket));
+            let mut garbage = KernelGarbage::default();
+            let short = admission == Admission::Full
                 && state
                     .engine
-                    .could_serve(&options.request, headroom, &mut KernelKit::default());
+                    .could_serve(&options.request, admission, headroom, &mut garbage);
             drop(state);
+            drop(garbage);
             let sleeper = sleeper.as_ref().filter(|_| !short);
             self.sleep(ticket, sleeper, deadline, short)?;
         }
@@ -235,7 +247,7 @@ impl Arena {
                 if deadline.rest(1) > 0 {
                     return Ok(());
                 }
-                self.state.lock().events.timeouts += 1;
+                add(&mut self.state.lock().events.timeouts, 1);
                 return Err(ETIMEDOUT);
             }
         }
@@ -246,21 +258,25 @@ impl Arena {
         let mut new_table = None;
         let mut who = (*request, ARef::from(&**current!()));
         loop {
-            let mut kit = KernelKit::default();
+            // Dropped after the unlock.
+            let mut garbage = KernelGarbage::default();
             let mut state = self.state.lock();
             let small = state.engine.is_subpage(request);
             let result = state.waiters.enlist(who.0, small, who.1, &mut new_table);
             if result.is_ok() {
-                // Whole pages that are free must be seen as such.
-                state.engine.merge_at_once(true, &mut kit);
+                state.engine.close_quick(true);
+                state.keep_for_waiters(&mut garbage);
             }
             drop(state);
+            drop(garbage);
             match result {
                 Ok(ticket) => {
+                    // Whole pages that are free must be seen as such.
+                    self.drain();
                     return Ok(Place {
                         arena: self,
                         ticket,
-                    })
+                    });
                 }
                 Err((request, task, len)) => {
                     who = (request, task);
@@ -290,19 +306,14 @@ impl Arena {
             return;
         }
         let headroom = self.headroom(state);
-        let mut kit = KernelKit::default();
+        let mut garbage = KernelGarbage::default();
         let State {
             engine, waiters, ..
         } = state;
         let caller = current!().as_ptr();
         let is_caller = |task: &Who| task.as_ptr() == caller;
-        let woken = waiters.wake(is_caller, |request, all| {
-            let request = Request {
-                modest: !all,
-                grow: request.grow && all,
-                ..*request
-            };
-            engine.could_serve(&request, headroom, &mut kit)
+        let woken = waiters.wake(is_caller, |request, admission| {
+            engine.could_serve(request, admission, headroom, &mut garbage)
         });
         for task in woken.into_iter().flatten() {
             task.wake_up();
@@ -316,8 +327,9 @@ impl Arena {
     /// that nobody waits for.
     #[cold]
     fn offer(&self, state: &mut State) {
-        state.engine.drain(&mut KernelKit::default());
-        let has = state.engine.run_pages() > 0 && state.waiters.count() == 0;
+        let drained = state.engine.drain(&mut KernelGarbage::default());
+        let has_some = drained == Drained::Part || state.engine.free_pages() > 0;
+        let has = has_some && state.waiters.count() == 0;
         if has || !self.shared_limit.has_listeners() {
             self.shared_limit.wake();
         }
@@ -356,16 +368,17 @@ impl Arena {
         let Some(refused) = state.refused else {
             return false;
         };
-        let request = state.admitted(&refused, false, None);
+        let admission = state.waiters.admission(None, false);
         let headroom = self.headroom_with(state, elsewhere);
         state
             .engine
-            .could_serve(&request, headroom, &mut KernelKit::default())
+            .could_serve(&refused, admission, headroom, &mut KernelGarbage::default())
     }
 
     /// Whether the smallest request that was refused since this was last true could be served; so it
     /// is as long as none was.
     pub(crate) fn is_ready(&self) -> bool {
+        self.drain();
         let mut state = self.state.lock();
         let mut ready = state.refused.is_none() || self.could_serve_refused(&mut state, 0);
         if !ready && self.could_serve_refused(&mut state, u64::MAX) {

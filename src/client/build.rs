@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// Macros whose values bindgen cannot evaluate by itself, because `sizeof` is
 /// in them. The compiler evaluates them as the value of a constant.
-const REQUESTS: [&str; 8] = [
+const REQUESTS: [&str; 9] = [
     "FREELIST_IOC_INFO",
     "FREELIST_IOC_ALLOC",
     "FREELIST_IOC_FREE",
@@ -17,6 +17,7 @@ const REQUESTS: [&str; 8] = [
     "FREELIST_IOC_LIMIT",
     "FREELIST_IOC_TRIM",
     "FREELIST_IOC_STAT",
+    "FREELIST_IOC_RESIZE",
 ];
 
 fn main() {

@@ -19,8 +19,10 @@ use crate::{
         Pages, //
     },
     engine::{
+        Admission,
         Batch,
         Engine,
+        Policy,
         Refusal,
         Request,
         Unfinished,
@@ -36,7 +38,8 @@ use crate::{
             make,
             table,
             KernelEngine,
-            KernelKit, //
+            KernelGarbage,
+            KernelPrealloc, //
         },
         contiguous::{
             Contiguous,
@@ -123,18 +126,29 @@ fn least(count: u32, mut work: impl FnMut() -> Result) -> Result<Hundredths> {
 fn request(size: u64) -> Request {
     Request {
         size,
-        larger: true,
-        grow: true,
+        policy: Policy::Reuse {
+            split: true,
+            grow: true,
+        },
         ..Request::default()
     }
 }
 
 /// Takes a block off the engine as a call does: as a rule it is at hand.
 #[inline(always)]
-fn take(engine: &mut KernelEngine, size: u64, kit: &mut KernelKit) -> Result<u64, Refusal> {
+fn take(
+    engine: &mut KernelEngine,
+    size: u64,
+    prealloc: &mut KernelPrealloc,
+) -> Result<u64, Refusal> {
     let pending = match engine.reserve_fast(size) {
         Some(pending) => pending,
-        None => engine.reserve(&request(size), kit)?,
+        None => engine.reserve(
+            &request(size),
+            Admission::Full,
+            prealloc,
+            &mut KernelGarbage::default(),
+        )?,
     };
     let offset = pending.offset();
     engine.commit(pending);
@@ -143,11 +157,11 @@ fn take(engine: &mut KernelEngine, size: u64, kit: &mut KernelKit) -> Result<u64
 
 /// Gives it back.
 #[inline(always)]
-fn give(engine: &mut KernelEngine, offset: u64, kit: &mut KernelKit) -> Result {
+fn give(engine: &mut KernelEngine, offset: u64) -> Result {
     match engine.free(offset)? {
         None => {}
-        Some(Unfinished::Headed(taken)) => engine.give_back(taken, kit),
-        Some(Unfinished::Loose(loose)) => engine.merge(loose, kit),
+        Some(Unfinished::Headed(taken)) => engine.release(taken, &mut KernelGarbage::default()),
+        Some(Unfinished::Loose(loose)) => engine.merge(loose, &mut KernelGarbage::default()),
     }
     Ok(())
 }
@@ -157,7 +171,7 @@ fn give(engine: &mut KernelEngine, offset: u64, kit: &mut KernelKit) -> Result {
 fn take_batch(
     engine: &SpinLock<KernelEngine>,
     size: u64,
-    kit: &mut KernelKit,
+    prealloc: &mut KernelPrealloc,
     offsets: &mut [u64; BATCH],
 ) -> Result {
     let mut batch = Batch::default();
@@ -172,10 +186,10 @@ fn take_batch(
     }
     for place in offsets.iter_mut().skip(done) {
         *place = loop {
-            match take(&mut locked, size, kit) {
+            match take(&mut locked, size, prealloc) {
                 Err(Refusal::Need(metadata)) => {
                     drop(locked);
-                    make(metadata, kit)?;
+                    make(metadata, prealloc)?;
                     locked = engine.lock();
                 }
                 result => break result?,
@@ -186,12 +200,12 @@ fn take_batch(
 }
 
 /// Gives them back, those together that are alike.
-fn give_batch(engine: &SpinLock<KernelEngine>, kit: &mut KernelKit, mut offsets: &[u64]) -> Result {
+fn give_batch(engine: &SpinLock<KernelEngine>, mut offsets: &[u64]) -> Result {
     let mut locked = engine.lock();
     while let [first, others @ ..] = offsets {
         offsets = match locked.free_alike(offsets) {
             0 => {
-                give(&mut locked, *first, kit)?;
+                give(&mut locked, *first)?;
                 others
             }
             count => offsets.get(count..).unwrap_or_default(),
@@ -201,10 +215,12 @@ fn give_batch(engine: &SpinLock<KernelEngine>, kit: &mut KernelKit, mut offsets:
 }
 
 /// Takes a block whose pages are new.
-fn grow(engine: &mut KernelEngine, size: u64, kit: &mut KernelKit) -> Result<u64> {
+fn grow(engine: &mut KernelEngine, size: u64, prealloc: &mut KernelPrealloc) -> Result<u64> {
     let mut pending = loop {
-        match engine.reserve(&request(size), kit) {
-            Err(Refusal::Need(metadata)) => make(metadata, kit)?,
+        let mut garbage = KernelGarbage::default();
+        match engine.reserve(&request(size), Admission::Full, prealloc, &mut garbage) {
+            Err(Refusal::Need(metadata)) => make(metadata, prealloc)?,
+            Err(Refusal::Again) => {}
             result => break result?,
         }
     };
@@ -212,8 +228,8 @@ fn grow(engine: &mut KernelEngine, size: u64, kit: &mut KernelKit) -> Result<u64
     while pending.missing() > 0 {
         let mut pages = Contiguous::some_of(pending.missing(), &mut hint)?;
         while pages.len() > 0 {
-            if let Err(metadata) = engine.back(&mut pending, &mut pages, kit) {
-                make(metadata, kit)?;
+            if let Err(metadata) = engine.back(&mut pending, &mut pages, prealloc) {
+                make(metadata, prealloc)?;
             }
         }
     }
@@ -237,19 +253,19 @@ impl EngineCosts {
         let root = table(ROOT_LEN)?;
         let span = (1 << 30) / PAGE_SIZE as u32;
         let mut engine = Engine::new(span, root, table(QUICK_LISTS)?);
-        let mut kit = KernelKit::default();
+        let mut prealloc = KernelPrealloc::default();
         // There are so many from here on.
         let mut offsets = [0; BATCH];
         for offset in &mut offsets {
-            *offset = grow(&mut engine, size, &mut kit)?;
+            *offset = grow(&mut engine, size, &mut prealloc)?;
         }
         for offset in offsets {
-            give(&mut engine, offset, &mut kit)?;
+            give(&mut engine, offset)?;
         }
         let bare = least(COUNT, || {
             for _ in 0..COUNT {
-                let offset = take(&mut engine, size, &mut kit)?;
-                give(&mut engine, offset, &mut kit)?;
+                let offset = take(&mut engine, size, &mut prealloc)?;
+                give(&mut engine, offset)?;
             }
             Ok(())
         })?;
@@ -257,15 +273,15 @@ impl EngineCosts {
         let engine: &SpinLock<KernelEngine> = &engine;
         let pair = least(COUNT, || {
             for _ in 0..COUNT {
-                let offset = take(&mut engine.lock(), size, &mut kit)?;
-                give(&mut engine.lock(), offset, &mut kit)?;
+                let offset = take(&mut engine.lock(), size, &mut prealloc)?;
+                give(&mut engine.lock(), offset)?;
             }
             Ok(())
         })?;
         let batch = least(COUNT, || {
             for _ in 0..COUNT as usize / BATCH {
-                take_batch(engine, size, &mut kit, &mut offsets)?;
-                give_batch(engine, &mut kit, &offsets)?;
+                take_batch(engine, size, &mut prealloc, &mut offsets)?;
+                give_batch(engine, &offsets)?;
             }
             Ok(())
         })?;

@@ -8,14 +8,16 @@
 
 use crate::{
     arena::{
+        bounds::Change,
         counters::Snapshot,
         request::AllocOptions,
         wait::Deadline,
         Arena, //
     },
     engine::{
+        Policy,
         Request,
-        MAX_SHIFT,
+        MAX_ALIGN_SHIFT,
         MIN_SHIFT, //
     },
     ffi::{
@@ -25,6 +27,7 @@ use crate::{
             Array, //
         },
     },
+    mm::backend::KernelEngine, //
 };
 use kernel::{
     ioctl::{
@@ -36,8 +39,14 @@ use kernel::{
     prelude::*, //
 };
 
+/// What else this version offers.
+const FEATURES: u64 = FREELIST_FEATURE_ALIGN
+    | FREELIST_FEATURE_RESIZE
+    | FREELIST_FEATURE_SLACK
+    | FREELIST_FEATURE_MOVED;
+
 /// The request flags that this version serves: all that the contract knows.
-const FEATURES: u32 = FREELIST_LARGER
+const FLAGS: u32 = FREELIST_LARGER
     | FREELIST_GROW
     | FREELIST_WAIT
     | FREELIST_ZERO
@@ -66,7 +75,7 @@ pub(crate) fn call(arena: &Arena, mode: Mode, command: u32, address: usize) -> R
     match _IOC_NR(command) {
         FREELIST_NR_INFO => info(arena, argument),
         FREELIST_NR_STAT => stat(arena, argument),
-        FREELIST_NR_ALLOC..=FREELIST_NR_TRIM => {
+        FREELIST_NR_ALLOC..=FREELIST_NR_TRIM | FREELIST_NR_RESIZE => {
             let result = change(arena, mode, _IOC_NR(command), argument);
             result.inspect_err(|error| arena.count_failure(*error))
         }
@@ -87,6 +96,7 @@ fn change(arena: &Arena, mode: Mode, number: u32, argument: Argument) -> Result 
         FREELIST_NR_FREE_BULK => free_bulk(arena, argument),
         FREELIST_NR_LIMIT => limit(arena, argument),
         FREELIST_NR_TRIM => trim(arena, argument),
+        FREELIST_NR_RESIZE => resize(arena, argument),
         _ => Err(ENOTTY),
     }
 }
@@ -97,20 +107,17 @@ fn info(arena: &Arena, argument: Argument) -> Result {
         abi: FREELIST_ABI,
         page_size: PAGE_SIZE as u32,
         min_shift: MIN_SHIFT,
-        max_shift: MAX_SHIFT,
+        max_shift: KernelEngine::MAX_SHIFT,
         arena_bytes: bounds.span,
         limit_bytes: bounds.limit,
-        features: u64::from(FEATURES),
+        features: u64::from(FLAGS) | FEATURES,
     })
 }
 
 #[inline]
 fn alloc(arena: &Arena, mode: Mode, argument: Argument) -> Result {
     let asked: freelist_alloc = argument.read()?;
-    if asked.reserved != 0 {
-        return Err(EINVAL);
-    }
-    let options = options(mode, asked.size, asked.flags, asked.timeout_ns)?;
+    let options = options(mode, &asked)?;
     let rest = |least| rest(&options, asked.timeout_ns).max(least);
     let result = arena.alloc(&options, |offset, block_bytes| {
         argument.write(&freelist_alloc {
@@ -137,9 +144,20 @@ fn rest(options: &AllocOptions, timeout_ns: i64) -> i64 {
 
 /// What a caller asks for, if it makes sense (`EINVAL`).
 #[inline]
-fn options(mode: Mode, size: u64, flags: u32, timeout_ns: i64) -> Result<AllocOptions> {
+fn options(mode: Mode, asked: &freelist_alloc) -> Result<AllocOptions> {
+    let freelist_alloc {
+        size,
+        flags,
+        align_shift,
+        timeout_ns,
+        ..
+    } = *asked;
     let has = |flag| flags & flag != 0;
-    if size == 0 || has(!FEATURES) || (timeout_ns != 0 && !has(FREELIST_WAIT)) {
+    if size == 0
+        || align_shift > MAX_ALIGN_SHIFT
+        || has(!FLAGS)
+        || (timeout_ns != 0 && !has(FREELIST_WAIT))
+    {
         return Err(EINVAL);
     }
     // What has to be new comes from no list, and no release helps it.
@@ -149,11 +167,16 @@ fn options(mode: Mode, size: u64, flags: u32, timeout_ns: i64) -> Result<AllocOp
     Ok(AllocOptions {
         request: Request {
             size,
-            larger: has(FREELIST_LARGER),
-            grow: has(FREELIST_GROW),
-            contiguous: has(FREELIST_CONTIG),
+            align_shift,
+            policy: if has(FREELIST_CONTIG) {
+                Policy::Contiguous
+            } else {
+                Policy::Reuse {
+                    split: has(FREELIST_LARGER),
+                    grow: has(FREELIST_GROW),
+                }
+            },
             headed: has(FREELIST_HEADER),
-            ..Request::default()
         },
         zero: has(FREELIST_ZERO),
         wait: has(FREELIST_WAIT).then(|| match mode.nonblocking {
@@ -172,10 +195,19 @@ fn free(arena: &Arena, argument: Argument) -> Result {
 
 fn alloc_bulk(arena: &Arena, mode: Mode, argument: Argument) -> Result {
     let asked: freelist_bulk = argument.read()?;
-    if asked.count == 0 || asked.reserved != 0 {
+    if asked.count == 0 {
         return Err(EINVAL);
     }
-    let options = options(mode, asked.size, asked.flags, asked.timeout_ns)?;
+    let options = options(
+        mode,
+        &freelist_alloc {
+            size: asked.size,
+            flags: asked.flags,
+            align_shift: asked.align_shift,
+            timeout_ns: asked.timeout_ns,
+            ..freelist_alloc::default()
+        },
+    )?;
     let answer = |done, timeout_ns| {
         argument.write(&freelist_bulk {
             done,
@@ -209,7 +241,7 @@ fn alloc_bulk(arena: &Arena, mode: Mode, argument: Argument) -> Result {
 
 fn free_bulk(arena: &Arena, argument: Argument) -> Result {
     let asked: freelist_bulk = argument.read()?;
-    if asked.count == 0 || asked.reserved != 0 {
+    if asked.count == 0 || asked.align_shift != 0 {
         return Err(EINVAL);
     }
     if (asked.size, asked.flags, asked.timeout_ns) != (0, 0, 0) {
@@ -231,10 +263,24 @@ fn free_bulk(arena: &Arena, argument: Argument) -> Result {
 fn limit(arena: &Arena, argument: Argument) -> Result {
     let asked: freelist_limit = argument.read()?;
     let some = |value| (value != 0).then_some(value);
-    arena.set_bounds(some(asked.bytes), some(asked.span), |now| {
+    if asked.reserved != 0 {
+        return Err(EINVAL);
+    }
+    let change = Change {
+        limit: some(asked.bytes),
+        span: some(asked.span),
+        slack_permille: match asked.slack_permille {
+            0 => None,
+            FREELIST_SLACK_NONE => Some(None),
+            slack => Some(Some(slack)),
+        },
+    };
+    arena.set_bounds(change, |now| {
         argument.write(&freelist_limit {
             bytes: now.limit,
             span: now.span,
+            slack_permille: now.slack_permille.unwrap_or(FREELIST_SLACK_NONE),
+            reserved: 0,
         })
     })
 }
@@ -250,6 +296,37 @@ fn trim(arena: &Arena, argument: Argument) -> Result {
     // What is gone is gone: the answer has to be possible before.
     answer(0)?;
     answer(arena.trim(asked.keep_bytes))
+}
+
+/// The flags of a resize: what may be done for what is added to the block, and how it comes.
+const RESIZE_FLAGS: u32 = FREELIST_LARGER | FREELIST_GROW | FREELIST_ZERO | FREELIST_POPULATE;
+
+fn resize(arena: &Arena, argument: Argument) -> Result {
+    let asked: freelist_resize = argument.read()?;
+    let has = |flag| asked.flags & flag != 0;
+    if asked.size == 0 || asked.reserved != 0 || has(!RESIZE_FLAGS) {
+        return Err(EINVAL);
+    }
+    let options = AllocOptions {
+        request: Request {
+            size: asked.size,
+            policy: Policy::Reuse {
+                split: has(FREELIST_LARGER),
+                grow: has(FREELIST_GROW),
+            },
+            ..Request::default()
+        },
+        zero: has(FREELIST_ZERO),
+        populate: has(FREELIST_POPULATE),
+        ..AllocOptions::default()
+    };
+    // What is gone is gone: the answer has to be possible before.
+    arena.resize(asked.offset, &options, |block_bytes| {
+        argument.write(&freelist_resize {
+            block_bytes,
+            ..asked
+        })
+    })
 }
 
 fn stat(arena: &Arena, argument: Argument) -> Result {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Blocks of one size that are at hand, many at a time: what they have in common is done once.
+//! Blocks of one size on the fast path, many at a time: what they have in common is done once.
 
-use super::backend::Backend;
 use super::class::{Class, MIN_SHIFT};
 use super::directory::Head;
-use super::{Engine, Pending, Request, BATCH};
+use super::request::{Admission, Request, Reservation};
+use super::{Backend, Engine, BATCH};
 
 /// Blocks of one class that were on its quick list, without headers: reserved, and as they will be.
 ///
@@ -30,10 +30,10 @@ impl Batch {
     }
 
     /// Takes the last one away, to be cancelled.
-    pub fn pop(&mut self) -> Option<Pending> {
+    pub fn pop(&mut self) -> Option<Reservation> {
         self.len = self.len.checked_sub(1)?;
         let start = *self.starts.get(self.len)?;
-        Some(Pending::ready(start, self.class, self.requested))
+        Some(Reservation::ready(start, self.class, self.requested))
     }
 }
 
@@ -49,9 +49,9 @@ impl Default for Batch {
     }
 }
 
-impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Fills an empty batch with at most `most`, and at most [`BATCH`], blocks of `size` bytes that
-    /// are on a quick list, for requests that are neither headed, contiguous nor modest. Says
+    /// are on a quick list, for requests that reuse memory, admitted in full, without headers. Returns
     /// whether there are any.
     pub fn reserve_batch(&mut self, size: u64, most: usize, batch: &mut Batch) -> bool {
         let request = Request {
@@ -64,7 +64,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         batch.class = class;
         batch.requested = size;
         for place in batch.starts.iter_mut().take(most) {
-            let Some(start) = self.pop_quick(&request, class) else {
+            let Some(start) = self.pop_quick(Admission::Full, class) else {
                 break;
             };
             *place = start;
@@ -78,7 +78,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     pub fn commit_batch(&mut self, batch: &mut Batch) {
         let count = batch.len as u64;
         let class = batch.class;
-        self.count_allocs(class, count, batch.requested * count);
+        self.count_allocs(class, count, batch.requested.wrapping_mul(count));
         let mut starts = batch.offsets();
         while let [first, rest @ ..] = starts {
             let page = (first >> Self::PAGE_SHIFT) as u32;
@@ -101,7 +101,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
 
     /// Frees as many blocks as can be freed together with the first of `offsets`, in their order:
     /// those of its class in its page, without headers, as long as there is room on the quick list.
-    /// Gives how many; the next one is for [`Engine::free`].
+    /// Returns how many; the next one is for [`Engine::free`].
     pub fn free_alike(&mut self, offsets: &[u64]) -> usize {
         let Some(first) = offsets.first().filter(|first| **first < self.span_bytes()) else {
             return 0;
@@ -127,7 +127,8 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             debug_assert!(more.is_none());
             count += 1;
         }
-        self.class_stats[class.index()].frees += count as u64;
+        let frees = &mut self.stats[class.index()].frees;
+        *frees = frees.wrapping_add(count as u64);
         self.claimed -= (count as u64) << shift;
         count
     }

@@ -2,24 +2,25 @@
 
 //! The engine's invariants, as a program that proves them. Slow: for tests and debug builds.
 //!
-//! 1. From page 0 to the frontier, runs, blocks and divided pages follow one another without a gap
-//!    or an overlap, each aligned to its order; no head lies inside another.
-//! 2. Exactly the pages that a head says have memory have it.
-//!    Chunks that could do without their records have none.
-//! 3. A run is canonical, on exactly the list of its shape, and could join nothing.
+//! 1. From page 0 to the frontier, extents follow one another without a gap or an overlap; nothing
+//!    begins inside one, or behind the frontier.
+//! 2. Exactly the pages that a head says are backed have memory; bits and counts of a chunk are
+//!    those of its records.
+//! 3. `run.backing != neighbour.backing` for two neighbouring runs; no unbacked run ends at the
+//!    frontier; each run is on exactly the list of its length.
 //! 4. The nodes of a divided page cover each granule at most once; no two free halves lie side by
-//!    side; the page is on the list of its largest free node.
-//!    No granule but the first of a live block is marked as headed.
-//! 5. What is on a quick list is free, and nothing else's.
-//! 6. Every counter is what the walk counts; `held == live + free + pending`.
+//!    side; the page is on the list of its largest free node. No granule but the first of a live
+//!    block is marked as headed.
+//! 5. What is on a quick list, or kept, is free, and nothing else's.
+//! 6. `held == live + free + pending`; `claimed == live + reserved`; every counter is what the walk
+//!    counts.
 
-use super::backend::Backend;
-use super::class::{self, Class, ClassCounters};
-use super::directory::{Head, Links, CHUNK_ORDER};
-use super::lists::Kind;
-use super::runs::Slot;
+use super::class::{Class, CLASSES};
+use super::directory::{Head, Links};
+use super::lists::{Kind, ListId};
+use super::stats::{ClassCounters, Counters};
 use super::tree::{self, Tree};
-use super::{Counters, Engine, CHUNK_PAGES, MAX_SHIFT, MIN_SHIFT};
+use super::{Backend, Engine, CHUNK_PAGES, MIN_SHIFT};
 use core::fmt;
 
 /// An invariant that does not hold, and where.
@@ -40,19 +41,23 @@ impl fmt::Display for Violation {
 /// What a walk over the arena counts.
 struct Tally {
     counters: Counters,
-    classes: [ClassCounters; class::COUNT],
+    classes: [ClassCounters; CLASSES],
     /// Runs and divided pages that belong on a list.
     listed: u64,
     trees: u64,
-    run_pages: u32,
+    free_pages: u32,
     /// Bytes of what is neither live nor free, with the pages that it misses.
     reserved_bytes: u64,
+    /// The backing of the run that was walked over last, if nothing was behind it.
+    run_before: Option<bool>,
 }
 
 impl Tally {
     fn block(&mut self, class: Class, live: bool) {
         let bytes = class.block_bytes();
-        if let Some(row) = self.classes.get_mut(class.index()) {
+        // A run may be longer than the largest block.
+        let last = CLASSES - 1;
+        if let Some(row) = self.classes.get_mut(class.index().min(last)) {
             row.held += bytes;
             if live {
                 row.live += 1;
@@ -64,113 +69,111 @@ impl Tally {
             }
         }
     }
+
+    fn run(&mut self, page: u32, is_backed: bool) -> Result<(), Violation> {
+        self.listed += 1;
+        let apart = self.run_before != Some(is_backed);
+        expect(apart, page, "a run could join the one before it")?;
+        self.run_before = Some(is_backed);
+        Ok(())
+    }
 }
 
-impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Proves the invariants of the arena. Takes time in proportion to its pages.
     pub fn check(&self) -> Result<(), Violation> {
         let mut tally = Tally {
             counters: Counters::default(),
-            classes: [ClassCounters::default(); class::COUNT],
+            classes: [ClassCounters::default(); CLASSES],
             listed: 0,
             trees: 0,
-            run_pages: 0,
+            free_pages: 0,
             reserved_bytes: 0,
+            run_before: None,
         };
         let mut page = 0;
+        let mut extents = 0;
         while page < self.frontier {
             page += self.check_extent(page, &mut tally)?;
+            extents += 1;
         }
-        expect(page == self.frontier, page, "a run crosses the frontier")?;
+        expect(
+            page == self.frontier,
+            page,
+            "an extent crosses the frontier",
+        )?;
+        let unbacked_last = tally.run_before == Some(false);
+        expect(!unbacked_last, page, "an unbacked run ends at the frontier")?;
+        self.check_chunks(extents, tally.counters.held_bytes >> Self::PAGE_SHIFT)?;
         self.check_quick(&mut tally)?;
         self.check_lists(&tally)?;
         self.check_counters(&tally)
     }
 
-    /// Checks what begins at `page`; gives the pages that it spans.
+    /// Checks what begins at `page`; returns the pages that it spans.
     fn check_extent(&self, page: u32, tally: &mut Tally) -> Result<u32, Violation> {
-        let head = self.directory.head(page);
-        let (order, span, backed) = match head.ok_or(Violation {
-            page,
-            what: "the page belongs to nothing",
-        })? {
-            Head::Interior => return fail(page, "an interior page was found as a head"),
-            Head::Free { order, backed, .. } => {
-                let run = Slot::new(page, *order, *backed);
-                expect(run.is_canonical(), page, "a run is not canonical")?;
-                let joined = self.directory.join_all(run, Self::MAX_ORDER);
-                expect(joined == run, page, "a run could join its buddy")?;
-                tally.listed += 1;
-                tally.run_pages += *backed;
-                if *backed > 0 {
-                    tally.block(Class::of_pages(*backed, Self::PAGE_SHIFT), false);
-                }
-                if *order >= CHUNK_ORDER {
-                    let end = page + (1 << order);
-                    let mut chunk = (page + *backed).next_multiple_of(CHUNK_PAGES as u32);
-                    while chunk < end {
-                        let none = self.directory.record(chunk).is_none();
-                        expect(none, chunk, "a chunk has neither memory nor heads")?;
-                        chunk += CHUNK_PAGES as u32;
-                    }
-                }
-                (*order, 1 << order, *backed)
+        let Some(head) = self.directory.head(page) else {
+            return fail(page, "the page belongs to nothing");
+        };
+        let pages = head.pages();
+        expect(pages > 0, page, "an extent has no page")?;
+        let bytes = |pages| u64::from(pages) << Self::PAGE_SHIFT;
+        let before = tally.run_before.take();
+        let backed = match head {
+            Head::None => return fail(page, "nothing was found as a head"),
+            Head::Backed { pages, .. } => {
+                tally.run_before = before;
+                tally.run(page, true)?;
+                tally.free_pages += *pages;
+                tally.block(Class::of_pages(*pages, Self::PAGE_SHIFT), false);
+                *pages
             }
-            Head::Reserved {
-                order,
-                whole,
-                pages,
-                backed,
-            } => {
+            Head::Unbacked { .. } => {
+                tally.run_before = before;
+                tally.run(page, false)?;
+                0
+            }
+            Head::Reserved { pages, backed } => {
                 expect(backed <= pages, page, "a block has pages beyond its end")?;
-                tally.counters.pending_bytes += u64::from(*backed) << Self::PAGE_SHIFT;
-                tally.reserved_bytes += u64::from(*pages) << Self::PAGE_SHIFT;
-                (*order, span_of(*order, *whole, *pages), *backed)
+                tally.counters.pending_bytes += bytes(*backed);
+                tally.reserved_bytes += bytes(*pages);
+                *backed
             }
-            Head::Live {
-                order,
-                whole,
-                pages,
-                ..
-            } => {
-                let class = Class::of_pages(*pages, Self::PAGE_SHIFT);
-                tally.block(class, true);
-                let ceil = class::ceil_log2(*pages) as u8;
-                expect(ceil == *order, page, "a block is in the wrong class")?;
-                (*order, span_of(*order, *whole, *pages), *pages)
+            Head::Live { pages, .. } => {
+                tally.block(Class::of_pages(*pages, Self::PAGE_SHIFT), true);
+                *pages
             }
             Head::Subpage(tree) => {
                 tally.trees += 1;
-                let backed = self
-                    .directory
-                    .record(page)
-                    .is_some_and(|record| record.page.is_some());
+                let backed = self.directory.is_backed(page);
                 self.check_tree(page, tree, backed, tally)?;
-                (0, 1, u32::from(backed))
+                u32::from(backed)
             }
         };
-        expect(page % (1 << order) == 0, page, "a head is not aligned")?;
         let mut at = page;
-        while at < page + span {
-            let record = self.directory.record(at);
+        while at < page + pages {
             expect(
-                record.is_some_and(|record| record.page.is_some()) == (at - page < backed),
+                self.directory.is_backed(at) == (at - page < backed),
                 at,
                 "memory where there should be none, or none where there should be",
             )?;
             expect(
                 at == page || self.directory.head(at).is_none(),
                 at,
-                "a head inside a run or block",
+                "something begins inside an extent",
             )?;
-            at = match record {
+            at = match self.directory.record(at) {
                 Some(_) => at + 1,
                 // Nor has any other page of its chunk.
                 None => (at / CHUNK_PAGES as u32 + 1) * CHUNK_PAGES as u32,
             };
         }
-        tally.counters.held_bytes += u64::from(backed) << Self::PAGE_SHIFT;
-        Ok(span)
+        for at in [page, page + pages / 2, page + pages - 1] {
+            let found = self.directory.start_of(at) == Some(page);
+            expect(found, at, "the extent of a page is not found")?;
+        }
+        tally.counters.held_bytes += bytes(backed);
+        Ok(pages)
     }
 
     fn check_tree(
@@ -232,14 +235,35 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         Ok(())
     }
 
-    /// A block on a quick list was walked over as one that is pending: it is free.
+    /// As many bits are set as there are extents, each of which has its own, and as many pages are
+    /// counted as are there.
+    fn check_chunks(&self, extents: u32, held: u64) -> Result<(), Violation> {
+        let (mut starts, mut backed) = (0, 0);
+        for page in (0..self.frontier).step_by(CHUNK_PAGES) {
+            let Some((more_starts, more_backed)) = self.directory.check_chunk(page) else {
+                return fail(page, "the summaries of a chunk's bits are wrong");
+            };
+            starts += more_starts;
+            backed += u64::from(more_backed);
+        }
+        expect(starts == extents, 0, "a bit where nothing begins")?;
+        expect(backed == held, 0, "pages are counted that are not there")?;
+        let end = self.frontier.next_multiple_of(CHUNK_PAGES as u32);
+        for page in self.frontier..end {
+            let none = self.directory.head(page).is_none() && !self.directory.is_backed(page);
+            expect(none, page, "something behind the frontier")?;
+        }
+        Ok(())
+    }
+
+    /// A block on a quick list was walked over as one that is reserved: it is free.
     fn check_quick(&self, tally: &mut Tally) -> Result<(), Violation> {
         for (index, row) in tally.classes.iter_mut().enumerate() {
-            for (start, class) in self.quick_blocks(index) {
+            for (start, class) in self.quick_blocks(index).chain(self.kept_blocks(index)) {
                 let page = (start >> Self::PAGE_SHIFT) as u32;
                 let shift = MIN_SHIFT + index as u32;
                 match self.directory.head(page) {
-                    Some(Head::Reserved { pages, backed, .. }) => {
+                    Some(Head::Reserved { pages, backed }) => {
                         let whole = *pages == *backed && *pages == class.pages();
                         expect(whole, page, "a quick block has another length")?;
                     }
@@ -269,9 +293,9 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     fn check_lists(&self, tally: &Tally) -> Result<(), Violation> {
         let mut listed = 0;
         let mut result = Ok(());
-        self.lists.for_each(|kind, first, mapped| {
+        self.lists.for_each(|id, first, mapped| {
             if result.is_ok() {
-                result = self.check_list(kind, first, mapped, tally.listed, &mut listed);
+                result = self.check_list(id, first, mapped, tally.listed, &mut listed);
             }
         });
         result?;
@@ -280,7 +304,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
 
     fn check_list(
         &self,
-        kind: Kind,
+        id: ListId,
         first: u32,
         mapped: bool,
         most: u64,
@@ -297,18 +321,15 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 "a list has a loop, or too much on it",
             )?;
             let (belongs, links) = match self.directory.head(page) {
-                Some(Head::Free {
-                    order,
-                    backed,
-                    links,
-                }) => (Kind::of_run(*order, *backed), *links),
+                Some(Head::Backed { pages, links }) => (Kind::Backed(*pages), *links),
+                Some(Head::Unbacked { pages, links }) => (Kind::Unbacked(*pages), *links),
                 Some(Head::Subpage(tree)) => {
                     let depth = tree.largest().unwrap_or(0);
                     (Kind::Subpage(Self::PAGE_SHIFT - depth), tree.links)
                 }
                 _ => return fail(page, "something on a list is not free"),
             };
-            expect(belongs == kind, page, "on the list of another shape")?;
+            expect(belongs.list() == id, page, "on the list of another length")?;
             expect(links.prev == prev, page, "a list's links do not match")?;
             (prev, page) = (page, links.next);
         }
@@ -323,24 +344,16 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         expect(have.held_bytes == seen.held_bytes, 0, "held_bytes")?;
         expect(have.free_bytes == seen.free_bytes, 0, "free_bytes")?;
         expect(have.trees == tally.trees, 0, "trees")?;
-        expect(self.run_pages == tally.run_pages, 0, "run_pages")?;
+        expect(self.free_pages == tally.free_pages, 0, "free_pages")?;
         let claimed = have.live_bytes..=have.live_bytes + tally.reserved_bytes;
         expect(claimed.contains(&self.claimed), 0, "claimed")?;
-        for (row, shift) in tally.classes.iter().zip(MIN_SHIFT..=MAX_SHIFT) {
+        for (row, shift) in tally.classes.iter().zip(MIN_SHIFT..=Self::MAX_SHIFT) {
             let have = self.class(shift);
             expect(have.live == row.live, shift, "live of this class shift")?;
             expect(have.free == row.free, shift, "free of this class shift")?;
             expect(have.held == row.held, shift, "held of this class shift")?;
         }
         Ok(())
-    }
-}
-
-fn span_of(order: u8, whole: bool, pages: u32) -> u32 {
-    if whole {
-        1 << order
-    } else {
-        pages
     }
 }
 

@@ -1,59 +1,218 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the engine keeps what it knows of each page.
+//! What the engine knows of each page, and where it is kept.
 //!
-//! A *chunk* has the records of [`CHUNK_PAGES`] pages. It is made when one of them is backed or a
-//! run or block smaller than a chunk lies there, and given back when that is over. The *directory* has an [`Entry`] for each chunk,
-//! which also has the head of a run or block of a chunk or more, so a terabyte of empty address
-//! space costs one entry. Entries come in *parts*, made on first use; the *root* is a table of
-//! parts. A slot never crosses a part.
+//! A *chunk* has the records of [`CHUNK_PAGES`] pages. It exists while one of them is backed, or
+//! something begins inside it; else its [`Entry`] says all there is to say, so that a terabyte of
+//! empty address space costs an entry. Entries come in *parts*, made on first use; the *root* is a
+//! table of parts.
 //!
 //! ```text
-//! root [64] -> part [256] -> Entry { head of order >= 10, chunk }
-//!                                                          +-> chunk [1024] -> Record { page, head of order < 10 }
+//! root [128] -> part [128] -> Entry { starts, occupied, backed, head, chunk }
+//!                                                                    +-> chunk [1024] -> Record { page, head }
 //! ```
+//!
+//! Everything below the frontier belongs to one *extent*: a run, a block, a divided page. An extent
+//! is known by its [`Head`], which stands at its first page, and by a bit there (`starts`). The bits
+//! are summed up by part (`occupied`) and by root, so that the extent in which a page lies is found
+//! in a bounded number of steps: that is how a run finds the one before it.
 
-use super::backend::{Backend, Kit, Metadata};
 use super::Tree;
+use core::ops::DerefMut;
 
 /// Pages in a chunk.
-pub const CHUNK_PAGES: usize = 1 << CHUNK_ORDER;
+pub const CHUNK_PAGES: usize = 1024;
 /// Entries in a part.
-pub const PART_LEN: usize = 256;
+pub const PART_LEN: usize = 128;
 /// Parts in the root.
-pub const ROOT_LEN: usize = 64;
+pub const ROOT_LEN: usize = 128;
 /// The most pages that an arena spans.
 pub const MAX_PAGES: u32 = (ROOT_LEN * PART_LEN * CHUNK_PAGES) as u32;
 
-/// The order of a slot that is a chunk.
-pub(super) const CHUNK_ORDER: u8 = 10;
+/// Words of a chunk's bits.
+const WORDS: usize = CHUNK_PAGES / 64;
+/// Chunks that one word sums up, which is in the entry of the first of them.
+const GROUP: usize = 64;
+/// Such groups.
+const GROUPS: usize = ROOT_LEN * PART_LEN / GROUP;
 
-/// What is known of one chunk.
-pub struct Entry<M: Backend, const PAGE_KIB: usize> {
-    head: Head<M, PAGE_KIB>,
-    chunk: Option<M::Slice<Record<M, PAGE_KIB>>>,
+/// What the engine's surroundings lend it: pages, and memory for metadata.
+pub trait Backend {
+    /// One page. Dropping it gives the page back.
+    type Page;
+    /// A metadata object of its own.
+    type Box<T>: DerefMut<Target = T>;
+    /// A metadata table of fixed length.
+    type Slice<T>: DerefMut<Target = [T]>;
 }
 
-impl<M: Backend, const PAGE_KIB: usize> Default for Entry<M, PAGE_KIB> {
+/// The kinds of metadata that the engine asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metadata {
+    /// [`PART_LEN`] entries.
+    Part,
+    /// [`CHUNK_PAGES`] records.
+    Chunk,
+    /// A [`Tree`].
+    Tree,
+}
+
+/// Chunks that one call may lack: a block may begin in one and end in another.
+const LACKED_CHUNKS: usize = 2;
+
+/// Metadata that was allocated outside the lock, for the engine to take what it lacks.
+///
+/// What is left serves the next call, or is dropped after the unlock.
+pub struct Prealloc<B: Backend, const PAGE_KIB: usize> {
+    part: Option<B::Slice<Entry<B, PAGE_KIB>>>,
+    chunks: [Option<B::Slice<Record<B, PAGE_KIB>>>; LACKED_CHUNKS],
+    pub(super) tree: Option<B::Box<Tree<PAGE_KIB>>>,
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Default for Prealloc<B, PAGE_KIB> {
     fn default() -> Self {
         Self {
-            head: Head::Interior,
+            part: None,
+            chunks: [const { None }; LACKED_CHUNKS],
+            tree: None,
+        }
+    }
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Prealloc<B, PAGE_KIB> {
+    /// Adds [`PART_LEN`] default entries.
+    pub fn add_part(&mut self, part: B::Slice<Entry<B, PAGE_KIB>>) {
+        self.part = Some(part);
+    }
+
+    /// Adds [`CHUNK_PAGES`] default records.
+    pub fn add_chunk(&mut self, chunk: B::Slice<Record<B, PAGE_KIB>>) {
+        let [first, second] = &mut self.chunks;
+        let place = if first.is_none() { first } else { second };
+        *place = Some(chunk);
+    }
+
+    /// Adds a tree in any state.
+    pub fn add_tree(&mut self, tree: B::Box<Tree<PAGE_KIB>>) {
+        self.tree = Some(tree);
+    }
+
+    fn take_chunk(&mut self) -> Option<B::Slice<Record<B, PAGE_KIB>>> {
+        self.chunks.iter_mut().find_map(Option::take)
+    }
+
+    fn chunks(&self) -> usize {
+        self.chunks.iter().flatten().count()
+    }
+}
+
+/// Chunks and trees that a call may leave behind.
+const LEFT_CHUNKS: usize = 4;
+const LEFT_TREES: usize = 16;
+
+/// Metadata that the engine has no more use for, to be dropped after the unlock.
+///
+/// It has room for what one call leaves behind: where a call needs a new one it says so.
+#[must_use = "garbage is to be dropped after the unlock"]
+pub struct Garbage<B: Backend, const PAGE_KIB: usize> {
+    chunks: [Option<B::Slice<Record<B, PAGE_KIB>>>; LEFT_CHUNKS],
+    trees: [Option<B::Box<Tree<PAGE_KIB>>>; LEFT_TREES],
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Default for Garbage<B, PAGE_KIB> {
+    fn default() -> Self {
+        Self {
+            chunks: [const { None }; LEFT_CHUNKS],
+            trees: [const { None }; LEFT_TREES],
+        }
+    }
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Garbage<B, PAGE_KIB> {
+    fn chunk_place(&mut self) -> Option<&mut Option<B::Slice<Record<B, PAGE_KIB>>>> {
+        self.chunks.iter_mut().find(|place| place.is_none())
+    }
+
+    /// Whether it has room for what one more call may leave.
+    pub fn has_room(&self) -> bool {
+        self.has_room_for_tree()
+    }
+
+    /// Whether one more tree has room.
+    pub(super) fn has_room_for_tree(&self) -> bool {
+        self.trees.iter().any(Option::is_none)
+    }
+
+    /// Takes a tree over. One that has no room is dropped here, under the lock: allowed, but slow.
+    pub(super) fn add_tree(&mut self, tree: B::Box<Tree<PAGE_KIB>>) {
+        if let Some(place) = self.trees.iter_mut().find(|place| place.is_none()) {
+            *place = Some(tree);
+        }
+    }
+}
+
+/// A part of the directory, if it was used.
+pub type Part<B, const PAGE_KIB: usize> = Option<<B as Backend>::Slice<Entry<B, PAGE_KIB>>>;
+
+/// What is known of one chunk.
+pub struct Entry<B: Backend, const PAGE_KIB: usize> {
+    /// A bit for each page: an extent begins there.
+    starts: [u64; WORDS],
+    /// Of the first of [`GROUP`] chunks: a bit for each of them that an extent begins in.
+    occupied: u64,
+    /// Pages with memory.
+    backed: u32,
+    /// Of what begins at the first page, while there are no records.
+    head: Head<B, PAGE_KIB>,
+    chunk: Option<B::Slice<Record<B, PAGE_KIB>>>,
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Default for Entry<B, PAGE_KIB> {
+    fn default() -> Self {
+        Self {
+            starts: [0; WORDS],
+            occupied: 0,
+            backed: 0,
+            head: Head::None,
             chunk: None,
         }
     }
 }
 
-/// What is known of one page.
-pub struct Record<M: Backend, const PAGE_KIB: usize> {
-    pub(super) page: Option<M::Page>,
-    head: Head<M, PAGE_KIB>,
+impl<B: Backend, const PAGE_KIB: usize> Entry<B, PAGE_KIB> {
+    fn head(&self, within: usize) -> Option<&Head<B, PAGE_KIB>> {
+        match &self.chunk {
+            Some(chunk) => Some(&chunk.get(within)?.head),
+            None => (within == 0).then_some(&self.head),
+        }
+    }
+
+    #[inline]
+    fn head_mut(&mut self, within: usize) -> Option<&mut Head<B, PAGE_KIB>> {
+        match &mut self.chunk {
+            Some(chunk) => Some(&mut chunk.get_mut(within)?.head),
+            None => (within == 0).then_some(&mut self.head),
+        }
+    }
+
+    /// Whether its records say nothing that the entry could not.
+    fn is_idle(&self) -> bool {
+        let [first, rest @ ..] = &self.starts;
+        self.backed == 0 && first & !1 == 0 && rest.iter().all(|word| *word == 0)
+    }
 }
 
-impl<M: Backend, const PAGE_KIB: usize> Default for Record<M, PAGE_KIB> {
+/// What is known of one page.
+pub struct Record<B: Backend, const PAGE_KIB: usize> {
+    pub(super) page: Option<B::Page>,
+    head: Head<B, PAGE_KIB>,
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Default for Record<B, PAGE_KIB> {
     fn default() -> Self {
         Self {
             page: None,
-            head: Head::Interior,
+            head: Head::None,
         }
     }
 }
@@ -74,45 +233,67 @@ impl Links {
 }
 
 /// What begins at a page.
-pub(super) enum Head<M: Backend, const PAGE_KIB: usize> {
-    /// Nothing: the page is inside something that begins before it, or was never used.
-    Interior,
-    /// A run: a free slot whose first `backed` pages have memory. On a list.
-    Free {
-        order: u8,
-        backed: u32,
-        links: Links,
-    },
-    /// A block that is not live yet. `whole`: it owns its slot of `order`, not just `pages`.
-    Reserved {
-        order: u8,
-        whole: bool,
-        pages: u32,
-        backed: u32,
-    },
-    /// A block of `pages` pages, all backed.
+pub(super) enum Head<B: Backend, const PAGE_KIB: usize> {
+    /// Nothing: the page lies inside an extent, or was never used.
+    None,
+    /// A run of free pages with memory. On a list.
+    Backed { pages: u32, links: Links },
+    /// A run of free pages without memory. On a list.
+    Unbacked { pages: u32, links: Links },
+    /// Pages that no request can get: a block that is being allocated or freed, or a range that is
+    /// isolated. The first `backed` of them have memory.
+    Reserved { pages: u32, backed: u32 },
+    /// A live block, which has all its memory.
     Live {
-        order: u8,
-        whole: bool,
         pages: u32,
         headed: bool,
+        /// Pages behind it are reserved for it.
+        growing: bool,
     },
-    /// A page that is divided.
-    Subpage(M::Box<Tree<PAGE_KIB>>),
+    /// A page that is divided into blocks smaller than itself.
+    Subpage(B::Box<Tree<PAGE_KIB>>),
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Head<B, PAGE_KIB> {
+    /// Pages of the extent.
+    pub(super) fn pages(&self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Backed { pages, .. }
+            | Self::Unbacked { pages, .. }
+            | Self::Reserved { pages, .. }
+            | Self::Live { pages, .. } => *pages,
+            Self::Subpage(_) => 1,
+        }
+    }
 }
 
 /// The root, and a count of what hangs from it.
-pub(super) struct Directory<M: Backend, const PAGE_KIB: usize> {
-    root: M::Slice<Option<M::Slice<Entry<M, PAGE_KIB>>>>,
+pub(super) struct Directory<B: Backend, const PAGE_KIB: usize> {
+    root: B::Slice<Part<B, PAGE_KIB>>,
+    /// Groups of chunks that something begins in.
+    occupied: [u64; GROUPS / 64],
     parts: u64,
     chunks: u64,
     trees: u64,
 }
 
-impl<M: Backend, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
-    pub(super) fn new(root: M::Slice<Option<M::Slice<Entry<M, PAGE_KIB>>>>) -> Self {
+/// The highest set bit of `bits` up to `last`.
+fn highest(bits: &[u64], last: usize) -> Option<usize> {
+    let mut word = last / 64;
+    let mut masked = *bits.get(word)? & (u64::MAX >> (63 - last % 64));
+    while masked == 0 {
+        word = word.checked_sub(1)?;
+        masked = *bits.get(word)?;
+    }
+    Some(word * 64 + 63 - masked.leading_zeros() as usize)
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
+    pub(super) fn new(root: B::Slice<Part<B, PAGE_KIB>>) -> Self {
         Self {
             root,
+            occupied: [0; GROUPS / 64],
             parts: 0,
             chunks: 0,
             trees: 0,
@@ -124,26 +305,33 @@ impl<M: Backend, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
         (self.parts, self.chunks, self.trees)
     }
 
-    fn entry(&self, page: u32) -> Option<&Entry<M, PAGE_KIB>> {
+    fn entry(&self, page: u32) -> Option<&Entry<B, PAGE_KIB>> {
         let index = page as usize / CHUNK_PAGES;
-        let part = self.root.get(index / PART_LEN)?.as_ref()?;
-        part.get(index % PART_LEN)
+        let entries = self.root.get(index / PART_LEN)?.as_ref()?;
+        entries.get(index % PART_LEN)
     }
 
-    fn entry_mut(&mut self, page: u32) -> Option<&mut Entry<M, PAGE_KIB>> {
+    #[inline]
+    fn entry_mut(&mut self, page: u32) -> Option<&mut Entry<B, PAGE_KIB>> {
         let index = page as usize / CHUNK_PAGES;
-        let part = self.root.get_mut(index / PART_LEN)?.as_mut()?;
-        part.get_mut(index % PART_LEN)
+        let entries = self.root.get_mut(index / PART_LEN)?.as_mut()?;
+        entries.get_mut(index % PART_LEN)
     }
 
-    pub(super) fn record(&self, page: u32) -> Option<&Record<M, PAGE_KIB>> {
+    pub(super) fn record(&self, page: u32) -> Option<&Record<B, PAGE_KIB>> {
         let chunk = self.entry(page)?.chunk.as_ref()?;
         chunk.get(page as usize % CHUNK_PAGES)
     }
 
-    /// The pages behind page numbers from `page` on, at most `most`, up to the first without one and to
-    /// the end of the chunk.
-    pub(super) fn pages(&self, page: u32, most: u32) -> impl Iterator<Item = &M::Page> {
+    /// Whether a page has memory.
+    pub(super) fn is_backed(&self, page: u32) -> bool {
+        self.record(page)
+            .is_some_and(|record| record.page.is_some())
+    }
+
+    /// The pages behind page numbers from `page` on, at most `most`, up to the first without one and
+    /// to the end of the chunk.
+    pub(super) fn pages(&self, page: u32, most: u32) -> impl Iterator<Item = &B::Page> {
         let chunk = self
             .entry(page)
             .and_then(|entry| entry.chunk.as_deref())
@@ -153,52 +341,103 @@ impl<M: Backend, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
         wanted.map_while(|record| record.page.as_ref())
     }
 
-    pub(super) fn record_mut(&mut self, page: u32) -> Option<&mut Record<M, PAGE_KIB>> {
-        let chunk = self.entry_mut(page)?.chunk.as_mut()?;
-        chunk.get_mut(page as usize % CHUNK_PAGES)
+    /// Makes sure that an extent may begin at each of `pages`. Changes nothing where it cannot.
+    pub(super) fn ensure_places(
+        &mut self,
+        pages: [Option<u32>; 2],
+        prealloc: &mut Prealloc<B, PAGE_KIB>,
+    ) -> Result<(), Metadata> {
+        let mut lacked = None;
+        let mut chunks = 0;
+        for page in pages.into_iter().flatten() {
+            let index = page as usize / CHUNK_PAGES;
+            let part = self.root.get(index / PART_LEN);
+            let has_part = part.is_none_or(Option::is_some);
+            if !has_part {
+                // Of two that are lacked one is asked for after the other: a part may stay.
+                self.ensure_part(page, prealloc)?;
+            }
+            let has_chunk = self.entry(page).is_none_or(|entry| entry.chunk.is_some());
+            if !has_chunk && page as usize % CHUNK_PAGES != 0 && lacked != Some(index) {
+                lacked = Some(index);
+                chunks += 1;
+            }
+        }
+        if chunks > prealloc.chunks() {
+            return Err(Metadata::Chunk);
+        }
+        for page in pages.into_iter().flatten() {
+            if page as usize % CHUNK_PAGES != 0 {
+                self.ensure_chunk(page, prealloc)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Makes sure that the slots of the part of `page` have a place for their heads.
-    pub(super) fn ensure_part(
+    fn ensure_part(
         &mut self,
         page: u32,
-        kit: &mut Kit<M, PAGE_KIB>,
+        prealloc: &mut Prealloc<B, PAGE_KIB>,
     ) -> Result<(), Metadata> {
         let index = page as usize / CHUNK_PAGES / PART_LEN;
         if let Some(part @ None) = self.root.get_mut(index) {
-            *part = Some(kit.part.take().ok_or(Metadata::Part)?);
+            *part = Some(prealloc.part.take().ok_or(Metadata::Part)?);
             self.parts += 1;
         }
         Ok(())
     }
 
-    /// Makes sure that `page` has a record. Its part exists.
+    /// Makes sure that `page` has a record.
     pub(super) fn ensure_chunk(
         &mut self,
         page: u32,
-        kit: &mut Kit<M, PAGE_KIB>,
+        prealloc: &mut Prealloc<B, PAGE_KIB>,
     ) -> Result<(), Metadata> {
-        if let Some(Entry { chunk, .. }) = self.entry_mut(page) {
+        self.ensure_part(page, prealloc)?;
+        if let Some(Entry { chunk, head, .. }) = self.entry_mut(page) {
             if chunk.is_none() {
-                *chunk = Some(kit.chunk.take().ok_or(Metadata::Chunk)?);
+                let mut new = prealloc.take_chunk().ok_or(Metadata::Chunk)?;
+                if let Some(first) = new.first_mut() {
+                    first.head = core::mem::replace(head, Head::None);
+                }
+                *chunk = Some(new);
                 self.chunks += 1;
             }
         }
         Ok(())
     }
 
+    /// Gives the chunk of `page` to `garbage`, if its entry says as much and there is room.
+    pub(super) fn give_chunk(&mut self, page: u32, garbage: &mut Garbage<B, PAGE_KIB>) {
+        let Some(place) = garbage.chunk_place() else {
+            return;
+        };
+        let Some(entry) = self.entry_mut(page).filter(|entry| entry.is_idle()) else {
+            return;
+        };
+        if let Some(mut chunk) = entry.chunk.take() {
+            if let Some(first) = chunk.first_mut() {
+                entry.head = core::mem::replace(&mut first.head, Head::None);
+            }
+            *place = Some(chunk);
+            self.chunks -= 1;
+        }
+    }
+
     /// Puts pages from `pages` behind page numbers from `page` on, at most `most`, up to the end of
-    /// the chunk. Gives how many came.
+    /// the chunk. Returns how many came.
     pub(super) fn put_pages(
         &mut self,
         page: u32,
         most: u32,
-        pages: &mut impl Iterator<Item = M::Page>,
+        pages: &mut impl Iterator<Item = B::Page>,
     ) -> u32 {
-        let chunk = self
-            .entry_mut(page)
-            .and_then(|entry| entry.chunk.as_deref_mut());
-        let records = chunk
+        let Some(entry) = self.entry_mut(page) else {
+            return 0;
+        };
+        let records = entry
+            .chunk
+            .as_deref_mut()
             .and_then(|chunk| chunk.get_mut(page as usize % CHUNK_PAGES..))
             .unwrap_or_default();
         let mut came = 0;
@@ -210,111 +449,171 @@ impl<M: Backend, const PAGE_KIB: usize> Directory<M, PAGE_KIB> {
             record.page = Some(page);
             came += 1;
         }
+        entry.backed += came;
         came
     }
 
-    /// Makes sure that the head of a slot of `order` at `page` has a place. Its part exists.
-    pub(super) fn ensure_place(
-        &mut self,
-        page: u32,
-        order: u8,
-        kit: &mut Kit<M, PAGE_KIB>,
-    ) -> Result<(), Metadata> {
-        if order < CHUNK_ORDER {
-            self.ensure_chunk(page, kit)?;
-        }
-        Ok(())
+    /// Takes the memory behind a page away.
+    pub(super) fn take_page(&mut self, page: u32) -> Option<B::Page> {
+        let entry = self.entry_mut(page)?;
+        let record = entry.chunk.as_mut()?.get_mut(page as usize % CHUNK_PAGES)?;
+        let taken = record.page.take()?;
+        entry.backed -= 1;
+        Some(taken)
+    }
+
+    /// Puts a page that was taken back.
+    pub(super) fn put_back(&mut self, page: u32, taken: B::Page) {
+        self.put_pages(page, 1, &mut core::iter::once(taken));
     }
 
     /// What begins at `page`, if anything does.
-    pub(super) fn head(&self, page: u32) -> Option<&Head<M, PAGE_KIB>> {
-        let entry = self.entry(page)?;
-        let within = page as usize % CHUNK_PAGES;
-        if within == 0 && !matches!(entry.head, Head::Interior) {
-            return Some(&entry.head);
-        }
-        let head = &entry.chunk.as_ref()?.get(within)?.head;
-        (!matches!(head, Head::Interior)).then_some(head)
+    pub(super) fn head(&self, page: u32) -> Option<&Head<B, PAGE_KIB>> {
+        let head = self.entry(page)?.head(page as usize % CHUNK_PAGES)?;
+        (!matches!(head, Head::None)).then_some(head)
     }
 
-    pub(super) fn head_mut(&mut self, page: u32) -> Option<&mut Head<M, PAGE_KIB>> {
-        let entry = self.entry_mut(page)?;
-        let within = page as usize % CHUNK_PAGES;
-        if within == 0 && !matches!(entry.head, Head::Interior) {
-            return Some(&mut entry.head);
-        }
-        let head = &mut entry.chunk.as_mut()?.get_mut(within)?.head;
-        (!matches!(head, Head::Interior)).then_some(head)
+    /// As [`Directory::head`], to be changed into something else that begins there.
+    #[inline]
+    pub(super) fn head_mut(&mut self, page: u32) -> Option<&mut Head<B, PAGE_KIB>> {
+        let head = self
+            .entry_mut(page)?
+            .head_mut(page as usize % CHUNK_PAGES)?;
+        (!matches!(head, Head::None)).then_some(head)
     }
 
-    /// The place of the head of a slot of `order` that begins at `page`.
-    fn place(&mut self, page: u32, order: u8) -> Option<&mut Head<M, PAGE_KIB>> {
-        if order >= CHUNK_ORDER {
-            Some(&mut self.entry_mut(page)?.head)
-        } else {
-            Some(&mut self.record_mut(page)?.head)
-        }
-    }
-
-    /// Writes the head of a slot of `order`, whose place exists.
-    pub(super) fn put(&mut self, page: u32, order: u8, head: Head<M, PAGE_KIB>) {
+    /// From now on `head` begins at `page`, whose place exists.
+    pub(super) fn put_head(&mut self, page: u32, head: Head<B, PAGE_KIB>) {
         self.trees += u64::from(matches!(head, Head::Subpage(_)));
-        if let Some(place) = self.place(page, order) {
-            *place = head;
-        } else {
+        let within = page as usize % CHUNK_PAGES;
+        let mut was_empty = false;
+        let place = self.entry_mut(page).and_then(|entry| {
+            let word = entry.starts.get_mut(within / 64)?;
+            was_empty = *word == 0;
+            *word |= 1 << (within % 64);
+            entry.head_mut(within)
+        });
+        let Some(place) = place else {
             debug_assert!(false, "metadata is ensured before anything is changed");
-        }
-    }
-
-    /// Takes the head of a slot of `order` away.
-    pub(super) fn take_head(&mut self, page: u32, order: u8) -> Option<Head<M, PAGE_KIB>> {
-        let place = self.place(page, order)?;
-        Some(core::mem::replace(place, Head::Interior))
-    }
-
-    /// Takes the tree of a divided page away.
-    pub(super) fn take_tree(&mut self, page: u32) -> Option<M::Box<Tree<PAGE_KIB>>> {
-        match self.take_head(page, 0) {
-            Some(Head::Subpage(tree)) => {
-                self.trees -= 1;
-                Some(tree)
+            return;
+        };
+        *place = head;
+        if was_empty {
+            let index = page as usize / CHUNK_PAGES;
+            if let Some(first) = self.entry_mut(Self::group_of(page)) {
+                first.occupied |= 1 << (index % GROUP);
             }
-            _ => {
-                debug_assert!(false, "the page is divided");
-                None
+            if let Some(word) = self.occupied.get_mut(index / GROUP / 64) {
+                *word |= 1 << (index / GROUP % 64);
             }
         }
     }
 
-    /// Takes the chunk of `page` away, with all its pages.
-    pub(super) fn take_chunk(&mut self, page: u32) -> Option<M::Slice<Record<M, PAGE_KIB>>> {
-        let chunk = self.entry_mut(page)?.chunk.take()?;
-        self.chunks -= 1;
-        Some(chunk)
+    /// Takes away what begins at `page`.
+    pub(super) fn take_head(&mut self, page: u32) -> Option<Head<B, PAGE_KIB>> {
+        let within = page as usize % CHUNK_PAGES;
+        let entry = self.entry_mut(page)?;
+        let place = entry.head_mut(within)?;
+        let head = core::mem::replace(place, Head::None);
+        let word = entry.starts.get_mut(within / 64)?;
+        *word &= !(1 << (within % 64));
+        if *word == 0 && entry.starts.iter().all(|word| *word == 0) {
+            let index = page as usize / CHUNK_PAGES;
+            if let Some(first) = self.entry_mut(Self::group_of(page)) {
+                first.occupied &= !(1 << (index % GROUP));
+                if first.occupied == 0 {
+                    if let Some(word) = self.occupied.get_mut(index / GROUP / 64) {
+                        *word &= !(1 << (index / GROUP % 64));
+                    }
+                }
+            }
+        }
+        self.trees -= u64::from(matches!(head, Head::Subpage(_)));
+        Some(head)
     }
 
-    /// The slot or block that `page` lies in, or the last one before it: the nearest head among
-    /// the beginnings of all slots up to `max_order` that `page` is in.
-    pub(super) fn locate(&self, page: u32, max_order: u8) -> Option<(u32, &Head<M, PAGE_KIB>)> {
-        let end = page & !((1 << max_order) - 1);
-        let mut first = page;
-        loop {
-            if let Some(head) = self.head(first) {
-                return Some((first, head));
-            }
-            if first == end {
-                return None;
-            }
-            first &= first - 1;
+    /// The first page of the group of chunks that `page` lies in.
+    fn group_of(page: u32) -> u32 {
+        page & !((GROUP * CHUNK_PAGES) as u32 - 1)
+    }
+
+    /// Where the extent begins in which `page` lies, if it lies below the frontier.
+    pub(super) fn start_of(&self, page: u32) -> Option<u32> {
+        let index = page as usize / CHUNK_PAGES;
+        let within = page as usize % CHUNK_PAGES;
+        let in_chunk = |index: usize, last: usize| {
+            let first = (index * CHUNK_PAGES) as u32;
+            let found = highest(&self.entry(first)?.starts, last)?;
+            Some(first + found as u32)
+        };
+        if let Some(found) = in_chunk(index, within) {
+            return Some(found);
         }
+        // An earlier chunk of its group, else the last of an earlier group.
+        let in_group = |group: usize, end: usize| {
+            let last = end.checked_sub(1)?;
+            let first = self.entry((group * GROUP * CHUNK_PAGES) as u32)?;
+            Some(group * GROUP + highest(&[first.occupied], last)?)
+        };
+        let group = index / GROUP;
+        let chunk = in_group(group, index % GROUP).or_else(|| {
+            let group = highest(&self.occupied, group.checked_sub(1)?)?;
+            in_group(group, GROUP)
+        })?;
+        in_chunk(chunk, CHUNK_PAGES - 1)
+    }
+
+    /// The extent in which `page` lies, and where it begins.
+    pub(super) fn extent_of(&self, page: u32) -> Option<(u32, &Head<B, PAGE_KIB>)> {
+        let start = self.start_of(page)?;
+        let head = self.head(start)?;
+        (page - start < head.pages()).then_some((start, head))
     }
 
     /// The list links of what begins at `page`.
     pub(super) fn links_mut(&mut self, page: u32) -> Option<&mut Links> {
         match self.head_mut(page)? {
-            Head::Free { links, .. } => Some(links),
+            Head::Backed { links, .. } | Head::Unbacked { links, .. } => Some(links),
             Head::Subpage(tree) => Some(&mut tree.links),
             _ => None,
         }
+    }
+
+    /// Takes a chunk away with all its pages: the first one at or behind `page`. Returns it with the
+    /// page number behind it. For the end of an arena.
+    pub(super) fn dismantle(
+        &mut self,
+        mut page: u32,
+    ) -> Option<(u32, B::Slice<Record<B, PAGE_KIB>>)> {
+        const PART_PAGES: u32 = (PART_LEN * CHUNK_PAGES) as u32;
+        while page < MAX_PAGES {
+            let Some(entry) = self.entry_mut(page) else {
+                page = (page / PART_PAGES + 1) * PART_PAGES;
+                continue;
+            };
+            page += CHUNK_PAGES as u32;
+            if let Some(chunk) = entry.chunk.take() {
+                self.chunks -= 1;
+                return Some((page, chunk));
+            }
+        }
+        None
+    }
+
+    /// How many extents begin in the chunk of `page`, and how many of its pages have memory, as its
+    /// entry says; `None` where the summaries of its bits are wrong.
+    pub(super) fn check_chunk(&self, page: u32) -> Option<(u32, u32)> {
+        let Some(entry) = self.entry(page) else {
+            return Some((0, 0));
+        };
+        let starts = entry.starts.iter().map(|word| word.count_ones()).sum();
+        let index = page as usize / CHUNK_PAGES;
+        let group = index / GROUP;
+        let first = self.entry(Self::group_of(page));
+        let occupied = first.map_or(0, |first| first.occupied);
+        let summed_up = self.occupied[group / 64] >> (group % 64) & 1 != 0;
+        let right =
+            (occupied >> (index % GROUP) & 1 != 0) == (starts > 0) && summed_up == (occupied != 0);
+        right.then_some((starts, entry.backed))
     }
 }

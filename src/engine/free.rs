@@ -3,21 +3,21 @@
 //! Blocks that come back.
 //!
 //! One without a header is free at once, on its quick list as a rule. One with a header is taken
-//! first: it is reserved for whoever releases it, who looks at the header without the lock and then
-//! gives the block back. So of those that release it at the same time exactly one gets it.
+//! first: it is reserved for the call that frees it, which looks at the header without the lock and
+//! then releases the block. So of calls that free it at the same time exactly one gets it.
 
-use super::backend::{Backend, Kit};
 use super::class::Class;
 use super::directory::Head;
-use super::{header_bytes, Engine, FreeError, Pending};
+use super::request::{header_bytes, FreeError, Releasing};
+use super::{Backend, Engine, Garbage};
 
 /// What is left to do of a release. The block is reserved until then.
 #[must_use = "a block that is not released to its end is lost"]
 #[derive(Debug)]
 pub enum Unfinished {
-    /// It has a header to look at: then it is for [`Engine::give_back`].
-    Headed(Pending),
-    /// There is no room on its quick list: some block is for [`Engine::merge`].
+    /// It has a header to look at: then it goes to [`Engine::release`].
+    Headed(Releasing),
+    /// There is no room on its quick list: some block goes to [`Engine::merge`].
     Loose(Loose),
 }
 
@@ -28,18 +28,15 @@ pub struct Loose {
     pub(super) class: Class,
 }
 
-impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
-    /// Gives the live block back that the caller knows by `offset`. Needs no memory.
+impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
+    /// Frees the live block that the caller knows by `offset`. Needs no metadata.
     ///
-    /// As a rule that is all. `Some`: nobody else can get the block until the rest is done.
+    /// As a rule that is all. `Some`: no other request can get the block until the rest is done.
     #[inline(always)]
     pub fn free(&mut self, offset: u64) -> Result<Option<Unfinished>, FreeError> {
         let (start, class, headed) = self.take(offset)?;
         if headed {
-            return Ok(Some(Unfinished::Headed(Pending {
-                headed,
-                ..Pending::ready(start, class, 0)
-            })));
+            return Ok(Some(Unfinished::Headed(Releasing { start, class })));
         }
         Ok(self.put(start, class).map(Unfinished::Loose))
     }
@@ -61,15 +58,8 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 (Class::of_subpage(shift, Self::PAGE_SHIFT), headed)
             }
             Some(head) => match *head {
-                Head::Live {
-                    order,
-                    whole,
-                    pages,
-                    headed,
-                } if within == header_bytes(headed) => {
+                Head::Live { pages, headed, .. } if within == header_bytes(headed) => {
                     *head = Head::Reserved {
-                        order,
-                        whole,
                         pages,
                         backed: pages,
                     };
@@ -80,8 +70,8 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             },
             None => return Err(self.why_not(page)),
         };
-        let stats = &mut self.class_stats[class.index()];
-        stats.frees += 1;
+        let stats = &mut self.stats[class.index()];
+        stats.frees = stats.frees.wrapping_add(1);
         if !class.is_subpage() {
             stats.live_pages -= u64::from(class.pages());
         }
@@ -90,21 +80,21 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
 
     /// Why nothing that begins at page number `page` can be freed.
     #[cold]
-    fn why_not(&self, page: u32) -> FreeError {
-        match self.directory.locate(page, Self::MAX_ORDER) {
-            Some((first, Head::Live { pages, .. })) if page - first < *pages => FreeError::Inside,
+    pub(super) fn why_not(&self, page: u32) -> FreeError {
+        match self.directory.extent_of(page) {
+            Some((_, Head::Live { .. })) => FreeError::Inside,
             _ => FreeError::NotLive,
         }
     }
 
-    /// Frees a block that [`Engine::free`] has taken.
-    pub fn give_back(&mut self, taken: Pending, kit: &mut Kit<M, PAGE_KIB>) {
-        if let Some(loose) = self.put(taken.start, taken.class) {
-            self.merge(loose, kit);
+    /// Ends the release of a block with a header.
+    pub fn release(&mut self, releasing: Releasing, garbage: &mut Garbage<B, PAGE_KIB>) {
+        if let Some(loose) = self.put(releasing.start, releasing.class) {
+            self.merge(loose, garbage);
         }
     }
 
-    /// Frees a block that was taken. Gives one that is to be merged.
+    /// Frees a block that was taken. Returns one that is to be merged.
     #[inline(always)]
     fn put(&mut self, start: u64, class: Class) -> Option<Loose> {
         self.claimed -= class.block_bytes();

@@ -1,38 +1,45 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The freelists: doubly linked through the heads of what is on them, with bit maps of those that
-//! are not empty.
+//! The freelists: doubly linked through the heads of what is on them, last in first out, with bit
+//! maps of those that are not empty.
 //!
 //! | list | has |
 //! | --- | --- |
 //! | `subpage[shift]` | divided pages whose largest free block is `1 << shift` bytes |
-//! | `empty[order]` | runs without memory |
-//! | `backed[order][bin]` | runs with memory, by the leading bits of their backed pages |
+//! | `backed[order][bin]` | runs with memory, by order and by the leading bits of their length |
+//! | `unbacked[order][bin]` | runs without memory, likewise |
 //!
-//! The last bin of an order has the wholly backed runs; the others an eighth of the order each.
+//! The two levels are those of TLSF (Masmano et al., 2004). A run of `pages` pages is of the smallest
+//! order with `pages <= 1 << order`, which is the size class of a block of that length. The last bin
+//! of an order has the runs of exactly `1 << order` pages; the others a sixteenth of the order each.
 
-use super::class::{COUNT, MAX_SHIFT, MIN_SHIFT};
+use super::class::{ceil_log2, page_shift, MIN_SHIFT};
 use super::directory::{Directory, Head, Links};
-use super::Backend;
+use super::{Backend, MAX_PAGES};
 
-/// The largest order, with the smallest page.
-const ORDERS: usize = (MAX_SHIFT - 12 + 1) as usize;
-/// The bin of wholly backed runs.
-const FULL: usize = 8;
-/// How many runs of a request's own bin, some of which fit, are looked at.
-const LOOK: usize = 8;
+/// Orders of runs: one may span an arena.
+const ORDERS: usize = MAX_PAGES.ilog2() as usize + 1;
+/// Sub-lists of an order, but for the full runs.
+const SUB_LISTS: u32 = 16;
+/// The bin of runs of exactly `1 << order` pages.
+const FULL: u32 = SUB_LISTS;
+/// Size classes below the largest page.
+const SUBPAGE_LISTS: usize = (page_shift(64) - MIN_SHIFT) as usize;
+/// How many runs of one list are looked at for the lowest that fits.
+const LOOK: u32 = 8;
 /// Memory leaves from runs of this order and above first: single pages are what small blocks need,
 /// and to move one costs a call as to move many does.
-pub(super) const PIECE_ORDER: u8 = 1;
+const PIECE_ORDER: u32 = 1;
 
-/// The bin of runs of `order` with `backed` pages, which are more than half of it.
-fn bin(order: u8, backed: u32) -> usize {
-    if backed == 1 << order {
-        return FULL;
+/// The order and the bin of runs of so many pages.
+fn bin_of(pages: u32) -> (u32, u32) {
+    let order = ceil_log2(pages.into());
+    if pages == 1 << order {
+        return (order, FULL);
     }
-    // The leading one of `backed - 1` is the same for the whole order: the next three bits tell.
-    let below = u64::from(backed - 1) << 3;
-    ((below >> (order - 1)) & 7) as usize
+    // The leading one is the same for the whole order: the next four bits tell.
+    let rest = u64::from(pages - (1 << (order - 1)));
+    (order, (rest * u64::from(SUB_LISTS) >> (order - 1)) as u32)
 }
 
 /// The head of one list.
@@ -46,7 +53,7 @@ impl List {
         self.0 == Links::END
     }
 
-    fn push<M: Backend, const K: usize>(&mut self, pages: &mut Directory<M, K>, page: u32) {
+    fn push<B: Backend, const K: usize>(&mut self, pages: &mut Directory<B, K>, page: u32) {
         let next = core::mem::replace(&mut self.0, page);
         if let Some(links) = pages.links_mut(page) {
             *links = Links {
@@ -61,7 +68,7 @@ impl List {
         }
     }
 
-    fn remove<M: Backend, const K: usize>(&mut self, pages: &mut Directory<M, K>, page: u32) {
+    fn remove<B: Backend, const K: usize>(&mut self, pages: &mut Directory<B, K>, page: u32) {
         let Some(links) = pages.links_mut(page) else {
             debug_assert!(false, "only what is on a list is removed");
             return;
@@ -81,15 +88,12 @@ impl List {
     }
 }
 
-pub(super) struct Lists {
-    subpage: [List; COUNT],
-    subpage_map: u32,
-    empty: [List; ORDERS],
-    empty_map: u32,
-    backed: [[List; FULL + 1]; ORDERS],
+/// The lists of runs of one backing.
+struct RunLists {
+    lists: [[List; FULL as usize + 1]; ORDERS],
     /// The bins of each order that are not empty, and the orders with such a bin.
-    bins: [u16; ORDERS],
-    backed_map: u32,
+    bins: [u32; ORDERS],
+    orders: u32,
 }
 
 /// The lowest set bit of `map` from `from` on.
@@ -98,170 +102,288 @@ fn lowest(map: u32, from: u32) -> Option<u32> {
     (map != 0).then(|| map.trailing_zeros())
 }
 
+impl RunLists {
+    const NEW: Self = Self {
+        lists: [[List::NEW; FULL as usize + 1]; ORDERS],
+        bins: [0; ORDERS],
+        orders: 0,
+    };
+
+    /// The first list from `order` and `bin` on that is not empty.
+    fn next(&self, (order, bin): (u32, u32)) -> Option<(u32, u32)> {
+        let bins = *self.bins.get(order as usize)?;
+        if let Some(bin) = lowest(bins, bin) {
+            return Some((order, bin));
+        }
+        let order = lowest(self.orders, order + 1)?;
+        Some((order, self.bins[order as usize].trailing_zeros()))
+    }
+
+    fn first(&self, (order, bin): (u32, u32)) -> u32 {
+        let lists = self.lists.get(order as usize);
+        let list = lists.and_then(|lists| lists.get(bin as usize));
+        list.map_or(Links::END, |list| list.0)
+    }
+}
+
+/// Which run a request may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fit {
+    /// Pages that it has to have.
+    pub(super) pages: u32,
+    /// Where these begin is a multiple of so many pages, a power of 2.
+    pub(super) align: u32,
+    /// It may be of a larger class.
+    pub(super) split: bool,
+    /// They are taken from the end of the run.
+    pub(super) at_end: bool,
+}
+
+impl Fit {
+    /// Where the wanted pages begin in a run, if it has them.
+    pub(super) fn in_run(&self, start: u32, pages: u32) -> Option<u32> {
+        let first = if self.at_end {
+            let last = (start + pages).checked_sub(self.pages)?;
+            last & !(self.align - 1)
+        } else {
+            self.aligned(start)?
+        };
+        let end = first.checked_add(self.pages)?;
+        (first >= start && end <= start + pages).then_some(first)
+    }
+
+    /// The first page number from `page` on that the wanted pages may begin at.
+    pub(super) fn aligned(&self, page: u32) -> Option<u32> {
+        Some(page.checked_add(self.align - 1)? & !(self.align - 1))
+    }
+}
+
+pub(super) struct Lists {
+    subpage: [List; SUBPAGE_LISTS],
+    subpage_map: u32,
+    backed: RunLists,
+    unbacked: RunLists,
+}
+
 impl Lists {
     pub(super) fn new() -> Self {
         Self {
-            subpage: [List::NEW; COUNT],
+            subpage: [List::NEW; SUBPAGE_LISTS],
             subpage_map: 0,
-            empty: [List::NEW; ORDERS],
-            empty_map: 0,
-            backed: [[List::NEW; FULL + 1]; ORDERS],
-            bins: [0; ORDERS],
-            backed_map: 0,
+            backed: RunLists::NEW,
+            unbacked: RunLists::NEW,
         }
     }
 
-    fn at(&mut self, kind: Kind) -> &mut List {
-        match kind {
-            Kind::Subpage(shift) => &mut self.subpage[(shift - MIN_SHIFT) as usize],
-            Kind::Empty(order) => &mut self.empty[usize::from(order)],
-            Kind::Backed(order, bin) => &mut self.backed[usize::from(order)][bin],
+    fn runs(&self, is_backed: bool) -> &RunLists {
+        if is_backed {
+            &self.backed
+        } else {
+            &self.unbacked
         }
     }
 
     /// Puts a run or a divided page, whose head is in place, on a list.
-    pub(super) fn push<M: Backend, const K: usize>(
+    pub(super) fn push<B: Backend, const K: usize>(
         &mut self,
-        pages: &mut Directory<M, K>,
+        pages: &mut Directory<B, K>,
         kind: Kind,
         page: u32,
     ) {
-        self.at(kind).push(pages, page);
-        match kind {
-            Kind::Subpage(shift) => self.subpage_map |= 1 << (shift - MIN_SHIFT),
-            Kind::Empty(order) => self.empty_map |= 1 << order,
-            Kind::Backed(order, bin) => {
-                self.bins[usize::from(order)] |= 1 << bin;
-                self.backed_map |= 1 << order;
+        let (runs, len) = match kind {
+            Kind::Subpage(shift) => {
+                let index = (shift - MIN_SHIFT) as usize;
+                if let Some(list) = self.subpage.get_mut(index) {
+                    list.push(pages, page);
+                    self.subpage_map |= 1 << index;
+                }
+                return;
+            }
+            Kind::Backed(len) => (&mut self.backed, len),
+            Kind::Unbacked(len) => (&mut self.unbacked, len),
+        };
+        let (order, bin) = bin_of(len);
+        runs.lists[order as usize][bin as usize].push(pages, page);
+        runs.bins[order as usize] |= 1 << bin;
+        runs.orders |= 1 << order;
+    }
+
+    /// Takes a run or a divided page, whose head is still in place, off its list.
+    pub(super) fn remove<B: Backend, const K: usize>(
+        &mut self,
+        pages: &mut Directory<B, K>,
+        kind: Kind,
+        page: u32,
+    ) {
+        let (runs, len) = match kind {
+            Kind::Subpage(shift) => {
+                let index = (shift - MIN_SHIFT) as usize;
+                if let Some(list) = self.subpage.get_mut(index) {
+                    list.remove(pages, page);
+                    if list.is_empty() {
+                        self.subpage_map &= !(1 << index);
+                    }
+                }
+                return;
+            }
+            Kind::Backed(len) => (&mut self.backed, len),
+            Kind::Unbacked(len) => (&mut self.unbacked, len),
+        };
+        let (order, bin) = bin_of(len);
+        let list = &mut runs.lists[order as usize][bin as usize];
+        list.remove(pages, page);
+        if list.is_empty() {
+            runs.bins[order as usize] &= !(1 << bin);
+            if runs.bins[order as usize] == 0 {
+                runs.orders &= !(1 << order);
             }
         }
     }
 
-    /// Takes a run or a divided page, whose head is still in place, off its list.
-    pub(super) fn remove<M: Backend, const K: usize>(
-        &mut self,
-        pages: &mut Directory<M, K>,
-        kind: Kind,
-        page: u32,
-    ) {
-        let list = self.at(kind);
-        list.remove(pages, page);
-        if !list.is_empty() {
-            return;
+    /// A divided page with a free block of `1 << shift` bytes as its largest; with `split`, one that
+    /// has at least that.
+    pub(super) fn find_subpage(&self, shift: u32, split: bool) -> Option<u32> {
+        let index = lowest(self.subpage_map, shift - MIN_SHIFT)?;
+        let found = self.subpage.get(index as usize)?.0;
+        (split || index == shift - MIN_SHIFT).then_some(found)
+    }
+
+    /// A run that fits: of the first list that has one the lowest, of [`LOOK`] that are looked at.
+    pub(super) fn find_fit<B: Backend, const K: usize>(
+        &self,
+        directory: &Directory<B, K>,
+        is_backed: bool,
+        fit: Fit,
+    ) -> Option<u32> {
+        let runs = self.runs(is_backed);
+        let (order, bin) = bin_of(fit.pages);
+        let mut at = (order, bin);
+        loop {
+            at = runs.next(at)?;
+            if !fit.split && at.0 > order {
+                return None;
+            }
+            let mut lowest = None;
+            let mut next = runs.first(at);
+            for _ in 0..LOOK {
+                let (pages, links) = match directory.head(next) {
+                    Some(Head::Backed { pages, links } | Head::Unbacked { pages, links }) => {
+                        (*pages, *links)
+                    }
+                    _ => break,
+                };
+                let is_lower = lowest.is_none_or(|lowest| next < lowest);
+                if is_lower && fit.in_run(next, pages).is_some() {
+                    lowest = Some(next);
+                }
+                next = links.next;
+            }
+            if lowest.is_some() {
+                return lowest;
+            }
+            at.1 += 1;
         }
-        match kind {
-            Kind::Subpage(shift) => self.subpage_map &= !(1 << (shift - MIN_SHIFT)),
-            Kind::Empty(order) => self.empty_map &= !(1 << order),
-            Kind::Backed(order, bin) => {
-                let bins = &mut self.bins[usize::from(order)];
-                *bins &= !(1 << bin);
-                if *bins == 0 {
-                    self.backed_map &= !(1 << order);
+    }
+
+    /// The run with memory that is missed least when its memory leaves: the smallest of
+    /// [`PIECE_ORDER`] and above, else any.
+    pub(super) fn find_dispensable(&self) -> Option<u32> {
+        let runs = &self.backed;
+        let at = runs.next((PIECE_ORDER, 0)).or_else(|| runs.next((0, 0)))?;
+        Some(runs.first(at))
+    }
+
+    /// Of the longest runs with memory that are no longer than `pages` pages, or hardly, calls `see`
+    /// with [`LOOK`] at most: where each begins.
+    pub(super) fn for_longest<B: Backend, const K: usize>(
+        &self,
+        directory: &Directory<B, K>,
+        pages: u32,
+        mut see: impl FnMut(u32),
+    ) {
+        let mut left = LOOK;
+        let (mut order, bin) = bin_of(pages);
+        let mut bins = self.backed.bins[order as usize] & ((2 << bin) - 1);
+        loop {
+            while let Some(bin) = bins.checked_ilog2() {
+                let mut next = self.backed.first((order, bin));
+                while let Some(Head::Backed { links, .. }) = directory.head(next) {
+                    if left == 0 {
+                        return;
+                    }
+                    left -= 1;
+                    see(next);
+                    next = links.next;
+                }
+                bins &= !(1 << bin);
+            }
+            let orders = self.backed.orders & ((1 << order) - 1);
+            let Some(lower) = orders.checked_ilog2() else {
+                return;
+            };
+            order = lower;
+            bins = self.backed.bins[order as usize];
+        }
+    }
+
+    /// A run with memory of an order, of its list of the longest.
+    pub(super) fn largest_of(&self, order: u32) -> Option<u32> {
+        let bins = self.backed.bins.get(order as usize)?;
+        Some(self.backed.first((order, bins.checked_ilog2()?)))
+    }
+
+    /// Every list, with what it ought to have, for `check`: what it has, where it begins, whether
+    /// the maps say that it has something.
+    pub(super) fn for_each(&self, mut see: impl FnMut(ListId, u32, bool)) {
+        for (index, list) in self.subpage.iter().enumerate() {
+            let mapped = self.subpage_map & (1 << index) != 0;
+            see(ListId::Subpage(index as u32 + MIN_SHIFT), list.0, mapped);
+        }
+        for is_backed in [true, false] {
+            let runs = self.runs(is_backed);
+            for (order, lists) in runs.lists.iter().enumerate() {
+                for (bin, list) in lists.iter().enumerate() {
+                    let mapped =
+                        runs.bins[order] & (1 << bin) != 0 && runs.orders & (1 << order) != 0;
+                    let id = ListId::Runs(is_backed, order as u32, bin as u32);
+                    see(id, list.0, mapped);
                 }
             }
         }
     }
+}
 
-    /// A divided page with a free block of `1 << shift` bytes as its largest; with `larger`, one
-    /// that has at least that.
-    pub(super) fn find_subpage(&self, shift: u32, larger: bool) -> Option<u32> {
-        let index = lowest(self.subpage_map, shift - MIN_SHIFT)?;
-        (larger || index == shift - MIN_SHIFT).then(|| self.subpage[index as usize].0)
-    }
+/// What is on a list: a divided page, by the shift of its largest free block, or a run, by its
+/// pages.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Subpage(u32),
+    Backed(u32),
+    Unbacked(u32),
+}
 
-    /// A run of `order` with at least `pages` pages of memory.
-    pub(super) fn find_fit<M: Backend, const K: usize>(
-        &self,
-        directory: &Directory<M, K>,
-        order: u8,
-        pages: u32,
-    ) -> Option<u32> {
-        let lists = self.backed.get(usize::from(order))?;
-        let own = bin(order, pages);
-        // What is in the own bin may have a little less, what is in a higher one has enough.
-        let mut next = lists[own].0;
-        for _ in 0..LOOK {
-            let Some(Head::Free { backed, links, .. }) = directory.head(next) else {
-                break;
-            };
-            if *backed >= pages {
-                return Some(next);
-            }
-            next = links.next;
+impl Kind {
+    pub(super) fn of_run(pages: u32, is_backed: bool) -> Self {
+        if is_backed {
+            Self::Backed(pages)
+        } else {
+            Self::Unbacked(pages)
         }
-        let higher = lowest(u32::from(self.bins[usize::from(order)]), own as u32 + 1)?;
-        Some(lists[higher as usize].0)
     }
 
-    /// A run with memory of an order above `order`: the smallest.
-    pub(super) fn find_larger(&self, order: u8) -> Option<u32> {
-        let order = lowest(self.backed_map, u32::from(order) + 1)? as usize;
-        let bin = self.bins[order].trailing_zeros() as usize;
-        Some(self.backed[order].get(bin)?.0)
-    }
-
-    /// A run of `order` with memory, but for less than `pages` pages: that with the most.
-    pub(super) fn find_partial(&self, order: u8, pages: u32) -> Option<u32> {
-        let own = bin(order, pages);
-        let bins = self.bins[usize::from(order)] & ((2 << own) - 1);
-        let bin = bins.checked_ilog2()?;
-        Some(self.backed[usize::from(order)][bin as usize].0)
-    }
-
-    /// The run with memory that is missed least when its memory leaves: the smallest of
-    /// [`PIECE_ORDER`] and above, else the largest.
-    pub(super) fn find_dispensable(&self) -> Option<u32> {
-        self.find_larger(PIECE_ORDER - 1)
-            .or_else(|| self.best(self.backed_map.checked_ilog2()? as u8))
-    }
-
-    /// An empty run of `order` or above: the smallest.
-    pub(super) fn find_empty(&self, order: u8) -> Option<u32> {
-        let order = lowest(self.empty_map, u32::from(order))?;
-        Some(self.empty[order as usize].0)
-    }
-
-    /// A run of `order` in its highest bin, the best that the order has.
-    pub(super) fn best(&self, order: u8) -> Option<u32> {
-        let bin = self.bins.get(usize::from(order))?.checked_ilog2()?;
-        Some(self.backed[usize::from(order)][bin as usize].0)
-    }
-
-    /// Every list, with what it ought to have, for `check`.
-    pub(super) fn for_each(&self, mut see: impl FnMut(Kind, u32, bool)) {
-        for (index, list) in self.subpage.iter().enumerate() {
-            let mapped = self.subpage_map & (1 << index) != 0;
-            see(Kind::Subpage(index as u32 + MIN_SHIFT), list.0, mapped);
-        }
-        for (order, list) in self.empty.iter().enumerate() {
-            let mapped = self.empty_map & (1 << order) != 0;
-            see(Kind::Empty(order as u8), list.0, mapped);
-        }
-        for (order, lists) in self.backed.iter().enumerate() {
-            for (bin, list) in lists.iter().enumerate() {
-                let mapped =
-                    self.bins[order] & (1 << bin) != 0 && self.backed_map & (1 << order) != 0;
-                see(Kind::Backed(order as u8, bin), list.0, mapped);
-            }
+    /// The list that it belongs on.
+    pub(super) fn list(self) -> ListId {
+        match self {
+            Self::Subpage(shift) => ListId::Subpage(shift),
+            Self::Backed(pages) => ListId::Runs(true, bin_of(pages).0, bin_of(pages).1),
+            Self::Unbacked(pages) => ListId::Runs(false, bin_of(pages).0, bin_of(pages).1),
         }
     }
 }
 
 /// Which list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ListId {
     Subpage(u32),
-    Empty(u8),
-    Backed(u8, usize),
-}
-
-impl Kind {
-    /// The list that a run belongs to.
-    pub(super) fn of_run(order: u8, backed: u32) -> Self {
-        if backed == 0 {
-            Self::Empty(order)
-        } else {
-            Self::Backed(order, bin(order, backed))
-        }
-    }
+    Runs(bool, u32, u32),
 }

@@ -2,9 +2,9 @@
 
 //! What lies where in an arena, for people.
 
-use super::backend::Backend;
+use super::class::Class;
 use super::directory::Head;
-use super::Engine;
+use super::{Backend, Engine};
 
 /// What a stretch of pages is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,21 +15,21 @@ pub enum Content {
     Free,
     /// Address space.
     Unbacked,
-    /// A block that is being made, or memory that is about to leave.
+    /// A block that is being allocated or freed, or memory that is about to leave.
     Pending,
     /// A page that is divided into smaller blocks.
     Subpage,
 }
 
-/// Pages side by side that are the same.
+/// Pages side by side that are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// The first page.
     pub page: u32,
     /// How many.
     pub pages: u32,
-    /// The size class of the slot that they lie in; of a divided page that of its largest free
-    /// block, 0 if it has none.
+    /// The size class of a block of that length; of a divided page that of its largest free block,
+    /// 0 if it has none.
     pub shift: u8,
     /// What they are.
     pub content: Content,
@@ -39,57 +39,44 @@ pub struct Extent {
     pub free_bytes: u64,
 }
 
-impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
-    /// Calls `see` with all that lies in the arena, from its beginning to the end of what was ever
-    /// used, without gaps. Takes time in proportion to its blocks and runs.
-    pub fn map(&self, mut see: impl FnMut(Extent)) {
-        let mut page = 0;
-        while page < self.frontier {
+impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
+    /// Calls `see` with what lies in the arena from page number `from` on, which is 0 or what an
+    /// earlier call returned, up to the frontier, without gaps: at most `most` extents. Returns
+    /// the page number behind them, `None` at the end. What changes between two calls may be missed.
+    pub fn map(&self, from: u32, most: u32, mut see: impl FnMut(Extent)) -> Option<u32> {
+        let mut page = from;
+        if from > 0 {
+            // What began there may have become part of something else.
+            let (start, head) = self.directory.extent_of(from)?;
+            if start < from {
+                page = start + head.pages();
+            }
+        }
+        for _ in 0..most {
+            if page >= self.frontier {
+                return None;
+            }
             page = self.map_head(page, &mut see);
         }
+        (page < self.frontier).then_some(page)
     }
 
-    /// Shows what begins at `page`. Gives the page behind it. Blocks on quick lists look like
-    /// pending ones.
+    /// Shows what begins at `page`. Returns the page number behind it.
     fn map_head(&self, page: u32, see: &mut impl FnMut(Extent)) -> u32 {
         let Some(head) = self.directory.head(page) else {
             debug_assert!(false, "every page belongs to something");
             return self.frontier;
         };
-        let (order, end, pages, content) = match head {
-            Head::Interior => return self.frontier,
-            Head::Free { order, backed, .. } => {
-                (*order, page + (1 << order), *backed, Content::Free)
-            }
-            Head::Reserved {
-                order,
-                whole,
-                pages,
-                ..
-            } => {
-                let end = page + if *whole { 1 << order } else { *pages };
-                let content = if self.is_quick(page, *order) {
-                    Content::Free
-                } else {
-                    Content::Pending
-                };
-                (*order, end, *pages, content)
-            }
-            Head::Live {
-                order,
-                whole,
-                pages,
-                ..
-            } => {
-                let end = page + if *whole { 1 << order } else { *pages };
-                (*order, end, *pages, Content::Live)
-            }
+        let content = match head {
+            Head::None => return self.frontier,
+            Head::Backed { .. } => Content::Free,
+            Head::Unbacked { .. } => Content::Unbacked,
+            Head::Reserved { pages, .. } if self.is_quick(page, *pages) => Content::Free,
+            Head::Reserved { .. } => Content::Pending,
+            Head::Live { .. } => Content::Live,
             Head::Subpage(tree) => {
                 let (free_bytes, live_bytes) = tree.bytes();
-                let backed = self
-                    .directory
-                    .record(page)
-                    .is_some_and(|record| record.page.is_some());
+                let backed = self.directory.is_backed(page);
                 let largest = tree.largest().map_or(0, |depth| Self::PAGE_SHIFT - depth);
                 let quick = if free_bytes + live_bytes < Self::PAGE_BYTES {
                     self.quick_bytes_in(page)
@@ -111,7 +98,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 return page + 1;
             }
         };
-        let shift = Self::PAGE_SHIFT as u8 + order;
+        let pages = head.pages();
         let bytes = |of| {
             if content == of {
                 u64::from(pages) << Self::PAGE_SHIFT
@@ -119,32 +106,14 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
                 0
             }
         };
-        let with = |page, pages, content, live_bytes, free_bytes| Extent {
+        see(Extent {
             page,
             pages,
-            shift,
+            shift: Class::of_pages(pages, Self::PAGE_SHIFT).shift() as u8,
             content,
-            live_bytes,
-            free_bytes,
-        };
-        if pages > 0 {
-            see(with(
-                page,
-                pages,
-                content,
-                bytes(Content::Live),
-                bytes(Content::Free),
-            ));
-        }
-        if page + pages < end {
-            see(with(
-                page + pages,
-                end - page - pages,
-                Content::Unbacked,
-                0,
-                0,
-            ));
-        }
-        end
+            live_bytes: bytes(Content::Live),
+            free_bytes: bytes(Content::Free),
+        });
+        page + pages
     }
 }

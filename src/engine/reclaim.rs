@@ -1,132 +1,130 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages that leave: to another place of the arena, or back to the system.
+//! Reclaim: the memory of free pages leaves, to another place of the arena or back to the system.
 //!
-//! | step | who | the piece is |
+//! | step | with the lock | the range is |
 //! | --- | --- | --- |
-//! | [`Engine::isolate`] | under the lock | reserved: nobody gets it, no fault finds it |
-//! | removing its mappings | without the lock | the same |
-//! | [`Engine::remove_isolated`] | under the lock | address space; its pages are the caller's |
+//! | [`Engine::isolate`] | held | reserved: no request gets it, no fault finds it |
+//! | its mappings are removed | not held | the same |
+//! | [`Engine::remove_isolated`] | held | address space, but for what stayed behind: that is free again |
+//! | [`Engine::putback`], in place of that | held | free again |
 //!
-//! A piece whose mappings cannot be removed now is free again by [`Engine::putback`].
+//! None of them needs metadata.
 
-use super::backend::{Backend, Kit};
-use super::directory::{Head, CHUNK_ORDER};
-use super::runs::Slot;
-use super::{Engine, BATCH, CHUNK_PAGES};
+use super::directory::Head;
+use super::runs::Run;
+use super::{Backend, Engine, Garbage, CHUNK_PAGES};
+use core::ops::Range;
 
-/// Free pages that are about to leave: nobody can get them.
+/// Free pages that are about to leave: no request can get them.
 ///
 /// It has to be given to [`Engine::remove_isolated`] or [`Engine::putback`]; dropped, they are lost
 /// until the arena ends.
-#[must_use = "pages that neither leave nor stay are lost"]
+#[must_use = "a range that is neither removed nor put back is lost"]
 #[derive(Debug)]
 pub struct Isolated {
     page: u32,
-    order: u8,
+    pages: u32,
 }
 
 impl Isolated {
-    /// Its first page.
+    /// The first page.
     pub fn page(&self) -> u32 {
         self.page
     }
 
-    /// How many pages it has, at most [`BATCH`].
+    /// How many pages it has.
     pub fn pages(&self) -> u32 {
-        1 << self.order
+        self.pages
+    }
+
+    /// Its page numbers.
+    pub fn range(&self) -> Range<u32> {
+        self.page..self.page + self.pages
     }
 }
 
-impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
-    /// Takes at most `most` and at most [`BATCH`] free pages with memory, side by side, out of
-    /// reach: the last of the run that is missed least. `None` when there is none, or `most` is 0.
+impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
+    /// Isolates at most `most`, and at most [`CHUNK_PAGES`], free pages with memory, side by side:
+    /// the last of the run that is missed least. `None` when there is none, or `most` is 0.
     ///
     /// What is on quick lists is in no run: [`Engine::drain`] them first.
     pub fn isolate(&mut self, most: u32) -> Option<Isolated> {
-        let order_of_most = most.min(BATCH).checked_ilog2()?;
-        let run = self.directory.run_at(self.lists.find_dispensable()?)?;
-        let order = run.backed.trailing_zeros().min(order_of_most) as u8;
-        let page = run.page + run.backed - (1 << order);
-        self.remove(run);
-        // What is left of the run lies to the left of the piece, with memory, and to the right,
-        // without.
-        let mut slot = run;
-        while slot.order > order {
-            let half = slot.order - 1;
-            let middle = slot.page + (1 << half);
-            let left = Slot::new(slot.page, half, slot.backed.min(1 << half));
-            let right = Slot::new(middle, half, slot.backed - left.backed);
-            slot = if page < middle {
-                self.insert_slot(right);
-                left
-            } else {
-                self.insert_slot(left);
-                right
-            };
+        let most = most.min(CHUNK_PAGES as u32);
+        if most == 0 {
+            return None;
         }
-        let pages = 1 << order;
-        self.directory.put(
-            page,
-            order,
-            Head::Reserved {
-                order,
-                whole: true,
-                pages,
-                backed: pages,
-            },
-        );
-        Some(Isolated { page, order })
+        let run = self.run_at(self.lists.find_dispensable()?)?;
+        let pages = run.pages.min(most);
+        Some(self.isolate_end(run, pages))
     }
 
-    /// The pages leave, to `out` by value, to be dropped after the unlock. A chunk that is left
-    /// without memory goes to a kit that has none.
+    /// Isolates at most `most` pages of a run, from its beginning.
+    pub(super) fn isolate_start(&mut self, run: Run, most: u32) -> Isolated {
+        let pages = run.pages.min(most);
+        self.remove(run);
+        self.put_reserved(run.page, pages, pages);
+        if run.pages > pages {
+            self.release_pages(run.page + pages, run.pages - pages, true);
+        }
+        Isolated {
+            page: run.page,
+            pages,
+        }
+    }
+
+    fn isolate_end(&mut self, run: Run, pages: u32) -> Isolated {
+        let page = run.end() - pages;
+        self.remove(run);
+        // No longer a neighbour of what is behind it, so that nothing joins.
+        self.put_reserved(page, pages, pages);
+        if page > run.page {
+            self.release_pages(run.page, page - run.page, true);
+        }
+        Isolated { page, pages }
+    }
+
+    /// The memory of an isolated range leaves, page by page, to `out` by value, to be dropped after
+    /// the unlock. A page that `out` returns stays behind: it is free again, with old bytes. Returns
+    /// how many stayed.
     pub fn remove_isolated(
         &mut self,
         isolated: Isolated,
-        kit: &mut Kit<M, PAGE_KIB>,
-        out: &mut impl FnMut(M::Page),
-    ) {
-        for page in (0..isolated.pages()).map(|n| isolated.page + n) {
-            self.take_page(page, out);
+        garbage: &mut Garbage<B, PAGE_KIB>,
+        out: &mut impl FnMut(B::Page) -> Option<B::Page>,
+    ) -> u32 {
+        self.directory.take_head(isolated.page);
+        let mut stayed = 0;
+        // From where on the pages are alike, and whether these have their memory still.
+        let mut alike = (isolated.page, false);
+        for page in isolated.range() {
+            let back = self.directory.take_page(page).and_then(&mut *out);
+            let stays = back.is_some();
+            if let Some(back) = back {
+                self.directory.put_back(page, back);
+                stayed += 1;
+            } else {
+                self.held_bytes -= Self::PAGE_BYTES;
+            }
+            if page > alike.0 && stays != alike.1 {
+                self.release_pages(alike.0, page - alike.0, alike.1);
+                alike.0 = page;
+            }
+            alike.1 = stays;
         }
-        self.directory.take_head(isolated.page, isolated.order);
-        self.release_empty(isolated.page, isolated.order, kit);
+        let end = isolated.range().end;
+        self.release_pages(alike.0, end - alike.0, alike.1);
+        // At most two chunks have some of the range; what joined it may begin in them no more.
+        for page in [isolated.page, end - 1, end] {
+            self.directory.give_chunk(page, garbage);
+        }
+        stayed
     }
 
-    /// The pages stay: they are free again.
+    /// The memory of an isolated range stays: it is free again.
     pub fn putback(&mut self, isolated: Isolated) {
-        let pages = isolated.pages();
-        self.directory.take_head(isolated.page, isolated.order);
-        self.release(Slot::new(isolated.page, isolated.order, pages));
-    }
-
-    /// Takes the memory behind a pending page away.
-    pub(super) fn take_page(&mut self, page: u32, out: &mut impl FnMut(M::Page)) {
-        let record = self.directory.record_mut(page);
-        let Some(handle) = record.and_then(|record| record.page.take()) else {
-            debug_assert!(false, "a page that leaves is there");
-            return;
-        };
-        out(handle);
-        self.held_bytes -= Self::PAGE_BYTES;
-    }
-
-    /// Frees address space that lost its memory, or never had any, and the chunk behind it if that
-    /// is of no more use.
-    pub(super) fn release_empty(&mut self, page: u32, order: u8, kit: &mut Kit<M, PAGE_KIB>) {
-        let joined = self.release(Slot::new(page, order, 0));
-        let chunk = page & !(CHUNK_PAGES as u32 - 1);
-        if joined.order >= CHUNK_ORDER && joined.page + joined.backed <= chunk {
-            self.give_chunk(chunk, kit);
-        }
-    }
-
-    /// Gives the chunk that begins at `page`, if one does, back: neither memory nor anything
-    /// smaller than a chunk is in it.
-    pub(super) fn give_chunk(&mut self, page: u32, kit: &mut Kit<M, PAGE_KIB>) {
-        if page % CHUNK_PAGES as u32 == 0 && kit.chunk.is_none() {
-            kit.chunk = self.directory.take_chunk(page);
-        }
+        let head = self.directory.take_head(isolated.page);
+        debug_assert!(matches!(head, Some(Head::Reserved { .. })));
+        self.release_pages(isolated.page, isolated.pages, true);
     }
 }

@@ -2,38 +2,39 @@
 
 //! Divided pages: dividing one, taking and giving its nodes, making it whole again.
 
-use super::backend::{Backend, Kit, Metadata};
-use super::class::{Class, ClassStats};
+use super::class::Class;
 use super::directory::Head;
 use super::lists::Kind;
-use super::runs::{Reserved, Slot};
+use super::request::{Admission, Refusal, Request, Reservation};
+use super::runs::Reserved;
+use super::stats::ClassStats;
 use super::tree;
-use super::{Engine, Pending, Refusal, Request, MIN_SHIFT};
+use super::{Backend, Engine, Garbage, Metadata, Prealloc, MIN_SHIFT};
 
-impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
+impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Makes sure that a page can be divided.
-    pub(super) fn ensure_tree(kit: &Kit<M, PAGE_KIB>) -> Result<(), Metadata> {
-        kit.tree.as_ref().map(|_| ()).ok_or(Metadata::Tree)
+    pub(super) fn ensure_tree(prealloc: &Prealloc<B, PAGE_KIB>) -> Result<(), Metadata> {
+        prealloc.tree.as_ref().map(|_| ()).ok_or(Metadata::Tree)
     }
 
-    /// Divides a page that was reserved, for a block of `1 << shift` bytes.
+    /// Divides a page that was reserved, for a subpage block.
     pub(super) fn divide_page(
         &mut self,
         reserved: Reserved,
         request: &Request,
+        admission: Admission,
         class: Class,
-        shift: u32,
-        kit: &mut Kit<M, PAGE_KIB>,
-    ) -> Result<Pending, Refusal> {
-        let mut tree = kit.tree.take().ok_or(Metadata::Tree)?;
-        let node = tree.reset(Self::PAGE_SHIFT - shift);
-        self.directory.put(reserved.page, 0, Head::Subpage(tree));
+        prealloc: &mut Prealloc<B, PAGE_KIB>,
+    ) -> Result<Reservation, Refusal> {
+        let mut tree = prealloc.tree.take().ok_or(Metadata::Tree)?;
+        let node = tree.reset(Self::PAGE_SHIFT - class.shift());
+        self.directory.put_head(reserved.page, Head::Subpage(tree));
         if reserved.backed == 1 {
-            self.open_subpage(reserved.page, shift);
+            self.open_divided(reserved.page, class.shift());
         }
-        let mut pending = self.pending(reserved, request, class);
-        pending.start += tree::start::<PAGE_KIB>(node);
-        Ok(pending)
+        let mut reservation = self.reservation(reserved, request, admission, class);
+        reservation.start += tree::start::<PAGE_KIB>(node);
+        Ok(reservation)
     }
 
     /// Where the node of a divided page lies in the arena, in bytes.
@@ -58,13 +59,13 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let after = tree.largest();
         let (node, from) = taken;
         self.count_split(from, depth);
-        self.relist_subpage(page, before, after);
+        self.relist_divided(page, before, after);
         Some(node)
     }
 
-    /// A node of a divided page is free: joins it with its free buddies, and the page with its own
-    /// when it is whole again.
-    pub(super) fn give_node(&mut self, page: u32, node: u32, kit: &mut Kit<M, PAGE_KIB>) {
+    /// A node of a divided page is free: joins it with its free buddies, and the page with its
+    /// neighbours when it is whole again.
+    pub(super) fn give_node(&mut self, page: u32, node: u32, garbage: &mut Garbage<B, PAGE_KIB>) {
         let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
             debug_assert!(false, "the node lies in a divided page");
             return;
@@ -73,45 +74,40 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         let joined = tree.give(node);
         let after = tree.largest();
         self.count_joins(tree::depth(node), joined);
-        if joined == 0 {
-            self.relist_subpage(page, before, None);
-            kit.tree = self.directory.take_tree(page).or(kit.tree.take());
-            self.release(Slot::new(page, 0, 1));
-        } else {
-            self.relist_subpage(page, before, after);
+        if joined > 0 {
+            self.relist_divided(page, before, after);
+            return;
         }
+        self.relist_divided(page, before, None);
+        if let Some(Head::Subpage(tree)) = self.directory.take_head(page) {
+            garbage.add_tree(tree);
+        }
+        self.release_pages(page, 1, true);
     }
 
     /// A page was divided for one block of `shift` and has its memory now: its free parts can be
     /// had, the block itself is pending.
-    pub(super) fn open_subpage(&mut self, page: u32, shift: u32) {
+    pub(super) fn open_divided(&mut self, page: u32, shift: u32) {
         let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
             debug_assert!(false, "the page was just divided");
             return;
         };
         let largest = tree.largest();
         self.count_split(0, Self::PAGE_SHIFT - shift);
-        self.relist_subpage(page, None, largest);
+        self.relist_divided(page, None, largest);
     }
 
     /// Moves a divided page between the lists of its largest free node, given as depths.
-    fn relist_subpage(&mut self, page: u32, before: Option<u32>, after: Option<u32>) {
+    fn relist_divided(&mut self, page: u32, before: Option<u32>, after: Option<u32>) {
         if before == after {
             return;
         }
+        let kind = |depth| Kind::Subpage(Self::PAGE_SHIFT - depth);
         if let Some(depth) = before {
-            self.lists.remove(
-                &mut self.directory,
-                Kind::Subpage(Self::PAGE_SHIFT - depth),
-                page,
-            );
+            self.lists.remove(&mut self.directory, kind(depth), page);
         }
         if let Some(depth) = after {
-            self.lists.push(
-                &mut self.directory,
-                Kind::Subpage(Self::PAGE_SHIFT - depth),
-                page,
-            );
+            self.lists.push(&mut self.directory, kind(depth), page);
         }
     }
 
@@ -122,7 +118,8 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
             self.count_free(from, false);
         }
         for depth in from..to {
-            self.class_at(depth).splits += 1;
+            let splits = &mut self.stats_at(depth).splits;
+            *splits = splits.wrapping_add(1);
             self.count_free(depth + 1, true);
         }
     }
@@ -130,7 +127,8 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     /// A node of depth `from` became free and joined its buddies up to depth `to`.
     fn count_joins(&mut self, from: u32, to: u32) {
         for depth in (to..from).rev() {
-            self.class_at(depth).merges += 1;
+            let merges = &mut self.stats_at(depth).merges;
+            *merges = merges.wrapping_add(1);
             self.count_free(depth + 1, false);
         }
         if to > 0 {
@@ -139,7 +137,7 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
     }
 
     fn count_free(&mut self, depth: u32, came: bool) {
-        let listed = &mut self.class_at(depth).listed;
+        let listed = &mut self.stats_at(depth).listed;
         if came {
             *listed += 1;
         } else {
@@ -147,8 +145,8 @@ impl<M: Backend, const PAGE_KIB: usize> Engine<M, PAGE_KIB> {
         }
     }
 
-    /// What is kept of the class of nodes of `depth` in a divided page.
-    fn class_at(&mut self, depth: u32) -> &mut ClassStats {
-        &mut self.class_stats[(Self::PAGE_SHIFT - MIN_SHIFT - depth) as usize]
+    /// What is counted for the class of nodes of `depth` in a divided page.
+    fn stats_at(&mut self, depth: u32) -> &mut ClassStats {
+        &mut self.stats[(Self::PAGE_SHIFT - MIN_SHIFT - depth) as usize]
     }
 }

@@ -17,7 +17,8 @@
 //! nodes, part of a larger one, or pending.
 
 use super::directory::Links;
-use super::{header_bytes, FreeError, MIN_SHIFT};
+use super::request::header_bytes;
+use super::{FreeError, MIN_SHIFT};
 
 /// The depth of a node; its size is the page's, halved so many times.
 pub(super) const fn depth(node: u32) -> u32 {
@@ -64,7 +65,7 @@ impl<const KIB: usize> Tree<KIB> {
         1 << depth
     }
 
-    /// Takes the smallest free node that holds one of `depth`, halving it down to that. Gives the
+    /// Takes the smallest free node that holds one of `depth`, halving it down to that. Returns the
     /// node and the depth that it was taken from.
     pub(super) fn take(&mut self, depth: u32) -> Option<(u32, u32)> {
         let (mut node, from) = (1..=depth)
@@ -78,7 +79,7 @@ impl<const KIB: usize> Tree<KIB> {
         Some((node, from))
     }
 
-    /// A node that is no longer in use: joins it with its buddy as long as that is free. Gives the
+    /// A node that is no longer in use: joins it with its buddy as long as that is free. Returns the
     /// depth of what came of it; 0: the whole page is free, and this tree is done.
     pub(super) fn give(&mut self, mut node: u32) -> u32 {
         while node > 1 {
@@ -133,7 +134,7 @@ impl<const KIB: usize> Tree<KIB> {
         self.live.iter().any(|word| *word != 0)
     }
 
-    /// Ends the live node whose caller knows it by `within` bytes into the page. Gives the shift of
+    /// Ends the live node whose caller knows it by `within` bytes into the page. Returns the shift of
     /// its size, and whether it had a header.
     #[inline(always)]
     pub(super) fn end_live(&mut self, within: u64) -> Result<(u32, bool), FreeError> {
@@ -165,7 +166,7 @@ impl<const KIB: usize> Tree<KIB> {
     }
 
     /// Ends the live node of `1 << shift` bytes, without a header, that begins `within` bytes into
-    /// the page. Says whether there was one.
+    /// the page. Returns whether there was one.
     #[inline]
     pub(super) fn end_plain(&mut self, within: u64, shift: u32) -> bool {
         let node = (((1 << super::class::page_shift(KIB)) + within) >> shift) as u32;

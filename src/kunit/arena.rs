@@ -8,6 +8,7 @@ use kernel::macros::kunit_tests;
 mod tests {
     use crate::{
         arena::{
+            bounds::Change,
             counters::Snapshot,
             registry::Registry,
             Arena, //
@@ -82,7 +83,11 @@ mod tests {
     fn free_memory_does_not_use_up_the_address_space() -> Result {
         let registry = Registry::new()?;
         let arena = registry.open()?;
-        arena.set_bounds(None, Some(8 * PAGE), |_| Ok(()))?;
+        let change = Change {
+            span: Some(8 * PAGE),
+            ..Change::default()
+        };
+        arena.set_bounds(change, |_| Ok(()))?;
         let mut blocks = [0; 2];
         for (block, pages) in blocks.iter_mut().zip([3, 2]) {
             arena.alloc(&request(pages * PAGE), |offset, _| {
@@ -190,6 +195,37 @@ mod tests {
         assert_eq!((stat.allocs, stat.grows), (1, 1));
         assert_eq!((stat.live_blocks, stat.held_bytes), (0, 0));
         assert_eq!(stat.metadata_bytes, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn totals_wrap_and_never_panic() -> Result {
+        let registry = Registry::new()?;
+        let arenas = [registry.open()?, registry.open()?];
+        let mut sum = Snapshot::default();
+        for arena in &arenas {
+            arena.seed_totals(u64::MAX - 2);
+            for size in [64, 100, PAGE, 9 * PAGE] {
+                for _ in 0..8 {
+                    let mut at = 0;
+                    arena.alloc(&request(size), |offset, _| {
+                        at = offset;
+                        Ok(())
+                    })?;
+                    arena.free(at)?;
+                    assert_eq!(arena.free(at), Err(ENOENT));
+                    arena.count_failure(ENOENT);
+                }
+            }
+            arena.trim(0);
+            arena.snapshot(&mut sum);
+            sum.keep_totals(&sum.clone());
+            assert_eq!(arena.check(), Ok(()));
+        }
+        assert_eq!(sum.stat().live_blocks, 0);
+        for arena in &arenas {
+            registry.close(arena);
+        }
         Ok(())
     }
 }

@@ -8,10 +8,16 @@ use kernel::macros::kunit_tests;
 mod tests {
     use crate::{
         arena::{
-            bounds::Bounds,
+            bounds::{
+                Bounds,
+                Change, //
+            },
             registry::Registry, //
         },
-        engine::MAX_PAGES,
+        engine::{
+            MAX_PAGES,
+            SLACK_PERMILLE, //
+        },
         ffi::errno::edquot,
         kunit::{
             held_bytes,
@@ -25,6 +31,29 @@ mod tests {
         Bounds {
             limit: limit * PAGE,
             span: span * PAGE,
+            slack_permille: Some(SLACK_PERMILLE),
+        }
+    }
+
+    fn both(limit: u64, span: u64) -> Change {
+        Change {
+            limit: Some(limit),
+            span: Some(span),
+            ..Change::default()
+        }
+    }
+
+    fn limit(limit: u64) -> Change {
+        Change {
+            limit: Some(limit),
+            ..Change::default()
+        }
+    }
+
+    fn span_of(span: u64) -> Change {
+        Change {
+            span: Some(span),
+            ..Change::default()
         }
     }
 
@@ -74,18 +103,18 @@ mod tests {
         let arena = registry.open()?;
         let done = |_, _| Ok(());
         assert_eq!(arena.alloc(&request(30 * PAGE), done), Ok(()));
-        assert_eq!(arena.set_bounds(Some(20 * PAGE), None, |_| Ok(())), Ok(()));
+        assert_eq!(arena.set_bounds(limit(20 * PAGE), |_| Ok(())), Ok(()));
         assert_eq!(arena.bounds().limit, 20 * PAGE);
         assert_eq!(arena.alloc(&request(PAGE), done), Err(edquot()));
         assert!(arena.live_page(29).is_some());
         // What is free beyond it leaves, and no more than that.
         assert_eq!(arena.free(0), Ok(()));
         assert_eq!(held_bytes(&arena), 30 * PAGE);
-        assert_eq!(arena.set_bounds(Some(20 * PAGE), None, |_| Ok(())), Ok(()));
+        assert_eq!(arena.set_bounds(limit(20 * PAGE), |_| Ok(())), Ok(()));
         assert_eq!(held_bytes(&arena), 20 * PAGE);
         assert_eq!(arena.alloc(&request(20 * PAGE), done), Ok(()));
         // Up to the default for everybody.
-        assert_eq!(arena.set_bounds(Some(50 * PAGE), None, |_| Ok(())), Ok(()));
+        assert_eq!(arena.set_bounds(limit(50 * PAGE), |_| Ok(())), Ok(()));
         assert_eq!(arena.alloc(&request(30 * PAGE), done), Ok(()));
         assert_eq!(arena.alloc(&request(PAGE), done), Err(edquot()));
         assert_eq!(arena.check(), Ok(()));
@@ -97,7 +126,7 @@ mod tests {
     fn the_address_space_can_be_set_before_the_first_block() -> Result {
         let registry = Registry::new()?;
         let arena = registry.open()?;
-        let set = |span| arena.set_bounds(None, Some(span), |_| Ok(()));
+        let set = |span| arena.set_bounds(span_of(span), |_| Ok(()));
         for wrong in [
             1,
             PAGE - 1,
@@ -127,7 +156,7 @@ mod tests {
         let arena = registry.open()?;
         let before = arena.bounds();
         let both = |answer: Result| {
-            arena.set_bounds(Some(20 * PAGE), Some(30 * PAGE), |now| {
+            arena.set_bounds(both(20 * PAGE, 30 * PAGE), |now| {
                 assert!(now == bounds(20, 30));
                 answer
             })
@@ -137,7 +166,7 @@ mod tests {
         assert_eq!(both(Ok(())), Ok(()));
         assert!(arena.bounds() == bounds(20, 30));
         // Neither is set when one is wrong.
-        let wrong = arena.set_bounds(Some(10 * PAGE), Some(1), |_| Ok(()));
+        let wrong = arena.set_bounds(both(10 * PAGE, 1), |_| Ok(()));
         assert_eq!(wrong, Err(EINVAL));
         assert!(arena.bounds() == bounds(20, 30));
         registry.close(&arena);

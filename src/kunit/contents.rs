@@ -156,7 +156,7 @@ mod tests {
         };
         let contiguous = |size| {
             let mut options = request(size);
-            options.request.contiguous = true;
+            options.request.policy = Policy::Contiguous;
             options
         };
         let mut first = 0;

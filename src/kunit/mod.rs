@@ -20,7 +20,10 @@ use crate::{
         request::AllocOptions,
         Arena, //
     },
-    engine::Request, //
+    engine::{
+        Policy,
+        Request, //
+    }, //
 };
 use kernel::page::PAGE_SIZE;
 
@@ -32,8 +35,10 @@ fn request(size: u64) -> AllocOptions {
     AllocOptions {
         request: Request {
             size,
-            larger: true,
-            grow: true,
+            policy: Policy::Reuse {
+                split: true,
+                grow: true,
+            },
             ..Request::default()
         },
         ..AllocOptions::default()

@@ -8,8 +8,10 @@ use crate::{
         Counters,
         Engine,
         Entry,
-        Kit,
+        Garbage,
         Metadata,
+        Part,
+        Prealloc,
         Record,
         Stack,
         Tree,
@@ -55,8 +57,9 @@ pub(crate) const PAGE_KIB: usize = PAGE_SIZE / 1024;
 
 pub(crate) type KernelEngine = Engine<KernelBackend, PAGE_KIB>;
 pub(crate) type KernelTree = Tree<PAGE_KIB>;
-pub(crate) type KernelKit = Kit<KernelBackend, PAGE_KIB>;
-pub(crate) type KernelPart = Table<Entry<KernelBackend, PAGE_KIB>>;
+pub(crate) type KernelPrealloc = Prealloc<KernelBackend, PAGE_KIB>;
+pub(crate) type KernelGarbage = Garbage<KernelBackend, PAGE_KIB>;
+pub(crate) type KernelPart = Part<KernelBackend, PAGE_KIB>;
 pub(crate) type KernelChunk = Table<Record<KernelBackend, PAGE_KIB>>;
 
 /// A table of `len` default values. May sleep.
@@ -64,12 +67,14 @@ pub(crate) fn table<T: Default>(len: usize) -> Result<Table<T>> {
     Tables::table(len)
 }
 
-/// Makes what the engine lacks. May sleep.
-pub(crate) fn make(metadata: Metadata, kit: &mut KernelKit) -> Result {
+/// Allocates what the engine lacks. May sleep.
+pub(crate) fn make(metadata: Metadata, prealloc: &mut KernelPrealloc) -> Result {
     match metadata {
-        Metadata::Part => kit.part = Some(table(PART_LEN)?),
-        Metadata::Chunk => kit.chunk = Some(table(CHUNK_PAGES)?),
-        Metadata::Tree => kit.tree = Some(Box::new(KernelTree::default(), GFP_KERNEL_ACCOUNT)?),
+        Metadata::Part => prealloc.add_part(table(PART_LEN)?),
+        Metadata::Chunk => prealloc.add_chunk(table(CHUNK_PAGES)?),
+        Metadata::Tree => {
+            prealloc.add_tree(Box::new(KernelTree::default(), GFP_KERNEL_ACCOUNT)?);
+        }
     }
     Ok(())
 }
@@ -84,7 +89,7 @@ const fn table_bytes<T>(len: usize) -> u64 {
 
 /// Bytes of all the metadata that an engine with these counters has.
 pub(crate) fn metadata_bytes(counters: &Counters) -> u64 {
-    table_bytes::<Option<KernelPart>>(ROOT_LEN)
+    table_bytes::<KernelPart>(ROOT_LEN)
         + table_bytes::<Stack>(QUICK_LISTS)
         + counters.parts * table_bytes::<Entry<KernelBackend, PAGE_KIB>>(PART_LEN)
         + counters.chunks * table_bytes::<Record<KernelBackend, PAGE_KIB>>(CHUNK_PAGES)

@@ -38,6 +38,21 @@
 
 #define FREELIST_DEFAULT	(FREELIST_LARGER | FREELIST_GROW)
 
+/*
+ * What else a module may offer, in freelist_info.features above the request
+ * flags: freelist_alloc.align_shift, the call FREELIST_IOC_RESIZE,
+ * freelist_limit.slack_permille, freelist_stat.moved_bytes. A module whose bit
+ * is clear refuses an alignment (EINVAL) and the call (ENOTTY), and knows
+ * nothing of the other fields.
+ */
+#define FREELIST_FEATURE_ALIGN	(1ULL << 32)
+#define FREELIST_FEATURE_RESIZE	(1ULL << 33)
+#define FREELIST_FEATURE_SLACK	(1ULL << 34)
+#define FREELIST_FEATURE_MOVED	(1ULL << 35)
+
+/* freelist_limit.slack_permille: without a bound. */
+#define FREELIST_SLACK_NONE	0xffffffffU
+
 /**
  * struct freelist_info - what this module offers (FREELIST_IOC_INFO)
  * @abi: version of the contract, %FREELIST_ABI.
@@ -46,7 +61,8 @@
  * @max_shift: the largest size class is 1 << @max_shift bytes.
  * @arena_bytes: span of the arena's offsets, the largest useful mmap() length.
  * @limit_bytes: the most bytes of pages that the arena may hold.
- * @features: the FREELIST_* request flags that this module serves.
+ * @features: the FREELIST_* request flags that this module serves, and the
+ *	FREELIST_FEATURE_* that it has.
  */
 struct freelist_info {
 	__u32 abi;
@@ -62,18 +78,19 @@ struct freelist_info {
  * struct freelist_alloc - ask for one block (FREELIST_IOC_ALLOC)
  * @size: in: bytes wanted, at least 1.
  * @flags: in: FREELIST_* request flags.
- * @reserved: in: must be 0.
+ * @align_shift: in: the block is aligned to at least 1 << @align_shift bytes,
+ *	at most 30. Without it (0) to its size class, at most 64 KiB.
  * @timeout_ns: in: nanoseconds to wait at most, negative for ever; 0 without
  *	%FREELIST_WAIT. Out: what is left of it.
- * @offset: out: where the block lies in the arena, aligned to its size class;
- *	with %FREELIST_HEADER 16 bytes behind that.
+ * @offset: out: where the block lies in the arena, aligned as said; with
+ *	%FREELIST_HEADER 16 bytes behind that.
  * @block_bytes: out: bytes that belong to the block: its size class up to half
  *	a page, whole pages above; less those of its header.
  */
 struct freelist_alloc {
 	__u64 size;
 	__u32 flags;
-	__u32 reserved;
+	__u32 align_shift;
 	__s64 timeout_ns;
 	__u64 offset;
 	__u64 block_bytes;
@@ -104,7 +121,7 @@ struct freelist_free {
  *	header was overwritten. Fewer than @count is a success all the same:
  *	ask for the rest to learn why. The call is refused, and this untouched,
  *	only when not one was done.
- * @reserved: in: must be 0.
+ * @align_shift: in: as in &struct freelist_alloc. FREE_BULK: 0.
  */
 struct freelist_bulk {
 	__u64 size;
@@ -113,7 +130,7 @@ struct freelist_bulk {
 	__u32 flags;
 	__s64 timeout_ns;
 	__u32 done;
-	__u32 reserved;
+	__u32 align_shift;
 };
 
 /**
@@ -124,10 +141,18 @@ struct freelist_bulk {
  *	free. Out: what is in force.
  * @span: in: bytes of the arena's offsets, in whole pages, before the first
  *	block was asked for only; 0 to leave it as it is. Out: what is in force.
+ * @slack_permille: in: how much more than the most that its blocks ever needed
+ *	the arena may hold before it reuses scattered free memory instead of
+ *	growing, in thousandths, at most 1000; %FREELIST_SLACK_NONE is without a
+ *	bound, 0 leaves it as it is. Out: what is in force. A bound for blocks of
+ *	whole pages that nobody pins.
+ * @reserved: in: must be 0.
  */
 struct freelist_limit {
 	__u64 bytes;
 	__u64 span;
+	__u32 slack_permille;
+	__u32 reserved;
 };
 
 /**
@@ -138,6 +163,30 @@ struct freelist_limit {
 struct freelist_trim {
 	__u64 keep_bytes;
 	__u64 freed_bytes;
+};
+
+/**
+ * struct freelist_resize - make a block longer or shorter where it is
+ *	(FREELIST_IOC_RESIZE)
+ * @offset: in: the offset that FREELIST_IOC_ALLOC gave, of a block of whole
+ *	pages without a header that is not CONTIG.
+ * @size: in: bytes wanted, at least 1.
+ * @flags: in: %FREELIST_LARGER, %FREELIST_GROW, %FREELIST_ZERO,
+ *	%FREELIST_POPULATE: of what is added to the block.
+ * @reserved: in: must be 0.
+ * @block_bytes: out: bytes that belong to the block now: whole pages, at least
+ *	one.
+ *
+ * The tail of a block that becomes shorter is free at once. One that becomes
+ * longer takes the free pages behind it; where these are in use (ENOSPC), or the
+ * block went meanwhile (ENOENT), nothing has changed.
+ */
+struct freelist_resize {
+	__u64 offset;
+	__u64 size;
+	__u32 flags;
+	__u32 reserved;
+	__u64 block_bytes;
 };
 
 /**
@@ -152,13 +201,14 @@ struct freelist_trim {
  * @allocs: blocks handed out so far.
  * @frees: blocks given back so far.
  * @grows: allocations so far that took new pages.
- * @splits: free blocks halved so far.
- * @merges: pairs of free halves joined so far.
+ * @splits: free blocks and runs divided so far.
+ * @merges: pairs of free neighbours joined so far.
  * @waits: allocations so far that slept.
  * @timeouts: allocations so far whose time ran out.
  * @trims: pages given back to the system by request so far.
  * @shrinks: pages given back under memory pressure so far.
  * @failures: allocations and frees refused so far.
+ * @moved_bytes: moved from free memory elsewhere to other blocks so far.
  * @reserved: 0.
  */
 struct freelist_stat {
@@ -179,7 +229,8 @@ struct freelist_stat {
 	__u64 trims;
 	__u64 shrinks;
 	__u64 failures;
-	__u64 reserved[15];
+	__u64 moved_bytes;
+	__u64 reserved[14];
 };
 
 #define FREELIST_IOC_MAGIC	0xF1
@@ -192,5 +243,6 @@ struct freelist_stat {
 #define FREELIST_IOC_LIMIT	_IOWR(FREELIST_IOC_MAGIC, 5, struct freelist_limit)
 #define FREELIST_IOC_TRIM	_IOWR(FREELIST_IOC_MAGIC, 6, struct freelist_trim)
 #define FREELIST_IOC_STAT	_IOR(FREELIST_IOC_MAGIC, 7, struct freelist_stat)
+#define FREELIST_IOC_RESIZE	_IOWR(FREELIST_IOC_MAGIC, 8, struct freelist_resize)
 
 #endif /* _UAPI_LINUX_FREELIST_H */

@@ -103,7 +103,7 @@ static void counters(int fd)
 	put("timeouts", stat.timeouts);
 	put("trims", stat.trims);
 	put("failures", stat.failures);
-	put("reserved", stat.reserved[14]);
+	put("reserved", stat.reserved[13]);
 }
 
 int main(void)

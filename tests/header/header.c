@@ -46,7 +46,7 @@ CHECK_FIELD(freelist_info, features, 32, 8);
 CHECK_SIZE(freelist_alloc, 40);
 CHECK_FIELD(freelist_alloc, size, 0, 8);
 CHECK_FIELD(freelist_alloc, flags, 8, 4);
-CHECK_FIELD(freelist_alloc, reserved, 12, 4);
+CHECK_FIELD(freelist_alloc, align_shift, 12, 4);
 CHECK_FIELD(freelist_alloc, timeout_ns, 16, 8);
 CHECK_FIELD(freelist_alloc, offset, 24, 8);
 CHECK_FIELD(freelist_alloc, block_bytes, 32, 8);
@@ -61,11 +61,13 @@ CHECK_FIELD(freelist_bulk, count, 16, 4);
 CHECK_FIELD(freelist_bulk, flags, 20, 4);
 CHECK_FIELD(freelist_bulk, timeout_ns, 24, 8);
 CHECK_FIELD(freelist_bulk, done, 32, 4);
-CHECK_FIELD(freelist_bulk, reserved, 36, 4);
+CHECK_FIELD(freelist_bulk, align_shift, 36, 4);
 
-CHECK_SIZE(freelist_limit, 16);
+CHECK_SIZE(freelist_limit, 24);
 CHECK_FIELD(freelist_limit, bytes, 0, 8);
 CHECK_FIELD(freelist_limit, span, 8, 8);
+CHECK_FIELD(freelist_limit, slack_permille, 16, 4);
+CHECK_FIELD(freelist_limit, reserved, 20, 4);
 
 CHECK_SIZE(freelist_trim, 16);
 CHECK_FIELD(freelist_trim, keep_bytes, 0, 8);
@@ -89,7 +91,15 @@ CHECK_FIELD(freelist_stat, timeouts, 104, 8);
 CHECK_FIELD(freelist_stat, trims, 112, 8);
 CHECK_FIELD(freelist_stat, shrinks, 120, 8);
 CHECK_FIELD(freelist_stat, failures, 128, 8);
-CHECK_FIELD(freelist_stat, reserved, 136, 120);
+CHECK_FIELD(freelist_stat, moved_bytes, 136, 8);
+CHECK_FIELD(freelist_stat, reserved, 144, 112);
+
+CHECK_SIZE(freelist_resize, 32);
+CHECK_FIELD(freelist_resize, offset, 0, 8);
+CHECK_FIELD(freelist_resize, size, 8, 8);
+CHECK_FIELD(freelist_resize, flags, 16, 4);
+CHECK_FIELD(freelist_resize, reserved, 20, 4);
+CHECK_FIELD(freelist_resize, block_bytes, 24, 8);
 
 /*
  * Written out as numbers, once, here: programs that were compiled with an
@@ -100,9 +110,10 @@ CHECK_AT_COMPILE_TIME(ioc_alloc, FREELIST_IOC_ALLOC == 0xc028f101UL);
 CHECK_AT_COMPILE_TIME(ioc_free, FREELIST_IOC_FREE == 0x4008f102UL);
 CHECK_AT_COMPILE_TIME(ioc_alloc_bulk, FREELIST_IOC_ALLOC_BULK == 0xc028f103UL);
 CHECK_AT_COMPILE_TIME(ioc_free_bulk, FREELIST_IOC_FREE_BULK == 0xc028f104UL);
-CHECK_AT_COMPILE_TIME(ioc_limit, FREELIST_IOC_LIMIT == 0xc010f105UL);
+CHECK_AT_COMPILE_TIME(ioc_limit, FREELIST_IOC_LIMIT == 0xc018f105UL);
 CHECK_AT_COMPILE_TIME(ioc_trim, FREELIST_IOC_TRIM == 0xc010f106UL);
 CHECK_AT_COMPILE_TIME(ioc_stat, FREELIST_IOC_STAT == 0x8100f107UL);
+CHECK_AT_COMPILE_TIME(ioc_resize, FREELIST_IOC_RESIZE == 0xc020f108UL);
 CHECK_AT_COMPILE_TIME(flag_default, FREELIST_DEFAULT == 3);
 CHECK_AT_COMPILE_TIME(flag_highest, FREELIST_POPULATE == 64);
 
@@ -200,7 +211,7 @@ static void other_calls(const char *device)
 	same = refused(fd, FREELIST_IOC_ALLOC, &request, E2BIG);
 	request.size = (__u64)2 << 20;
 	same = same && refused(fd, FREELIST_IOC_ALLOC, &request, EDQUOT);
-	request.reserved = 1;
+	request.align_shift = 31;
 	same = same && refused(fd, FREELIST_IOC_ALLOC, &request, EINVAL);
 	bulk.offsets = ~(__u64)4095;
 	bulk.done = 0;
@@ -280,7 +291,7 @@ int main(int argc, char **argv)
 	       stat.live_blocks == 1 && stat.live_bytes == length &&
 	       stat.requested_bytes == request.size && stat.allocs == 1 &&
 	       stat.held_bytes == stat.live_bytes + stat.free_bytes &&
-	       stat.reserved[0] == 0 && stat.reserved[14] == 0,
+	       stat.reserved[0] == 0 && stat.reserved[13] == 0,
 	       "stat_counts_the_block");
 
 	release.offset = request.offset;

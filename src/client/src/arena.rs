@@ -17,7 +17,7 @@ use crate::sys;
 use crate::timeout::Timeout;
 use crate::uapi::{
     freelist_alloc, freelist_bulk, freelist_free, freelist_info as Info, freelist_limit as Limit,
-    freelist_stat as Stat,
+    freelist_resize, freelist_stat as Stat, FREELIST_SLACK_NONE,
 };
 
 /// Where the module puts its device.
@@ -26,7 +26,8 @@ pub const DEVICE: &str = "/dev/freelist";
 /// What a request got. Plain numbers: dropping it gives nothing back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block {
-    /// Where it lies in the arena, in bytes; aligned to its size class.
+    /// Where it lies in the arena, in bytes; aligned to its size class, at most
+    /// to 64 KiB.
     pub offset: u64,
     /// Bytes that belong to it, at least as many as were asked for.
     pub bytes: u64,
@@ -119,7 +120,17 @@ impl Arena {
     /// [`Error::Refused`] with an errno of the contract's table: `EINVAL`,
     /// `E2BIG`, `ENOMEM`, `EDQUOT`, `ENOSPC`, `EAGAIN`, `EOPNOTSUPP`, `EBADF`.
     pub fn alloc(&self, size: u64, flags: Flags) -> Result<Block> {
-        self.alloc_one(size, flags, &mut Timeout::from(Duration::ZERO))
+        self.alloc_one(size, 0, flags, &mut Timeout::from(Duration::ZERO))
+    }
+
+    /// Asks for one block of at least `size` bytes that is aligned to at least
+    /// `1 << align_shift` bytes, at most 30.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arena::alloc`], and `EINVAL` when `align_shift` is over 30.
+    pub fn alloc_aligned(&self, size: u64, align_shift: u32, flags: Flags) -> Result<Block> {
+        self.alloc_one(size, align_shift, flags, &mut Timeout::from(Duration::ZERO))
     }
 
     /// Asks for one block of at least `size` bytes, and waits for it if it has
@@ -131,12 +142,19 @@ impl Arena {
     /// As [`Arena::alloc`], and `ETIMEDOUT`; `EINTR` when a signal came, and
     /// `EAGAIN` when the file is non-blocking or `timeout` is zero.
     pub fn alloc_wait(&self, size: u64, flags: Flags, timeout: &mut Timeout) -> Result<Block> {
-        self.alloc_one(size, flags | Flags::WAIT, timeout)
+        self.alloc_one(size, 0, flags | Flags::WAIT, timeout)
     }
 
-    fn alloc_one(&self, size: u64, flags: Flags, timeout: &mut Timeout) -> Result<Block> {
+    fn alloc_one(
+        &self,
+        size: u64,
+        align_shift: u32,
+        flags: Flags,
+        timeout: &mut Timeout,
+    ) -> Result<Block> {
         let mut request = freelist_alloc {
             size,
+            align_shift,
             flags: flags.bits(),
             timeout_ns: timeout.ns(),
             ..Default::default()
@@ -238,7 +256,10 @@ impl Arena {
     /// default without `CAP_SYS_RESOURCE`, `EBADF` when the arena is open for
     /// reading only.
     pub fn set_limit(&self, bytes: u64) -> Result<Limit> {
-        self.bound(Limit { bytes, span: 0 })
+        self.bound(Limit {
+            bytes,
+            ..Limit::default()
+        })
     }
 
     /// Sets the bytes of the arena's offsets (`INFO.arena_bytes`), before the
@@ -250,9 +271,53 @@ impl Arena {
     /// 16 Mi pages, or set too late; `EBADF` as [`Arena::set_limit`].
     pub fn set_span(&self, bytes: u64) -> Result<Limit> {
         self.bound(Limit {
-            bytes: 0,
             span: bytes,
+            ..Limit::default()
         })
+    }
+
+    /// Sets how much more than the most that its blocks ever needed the arena
+    /// may hold before it reuses scattered free memory instead of growing, in
+    /// thousandths; `None` is without a bound. Returns what is in force.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `EINVAL` when it is 0 or over 1000, `EBADF` as
+    /// [`Arena::set_limit`].
+    pub fn set_slack_permille(&self, slack: Option<u32>) -> Result<Limit> {
+        let slack_permille = slack.unwrap_or(FREELIST_SLACK_NONE);
+        if slack_permille == 0 {
+            // To the call that is: as it is.
+            let call = Call::Limit { bytes: 0, span: 0 };
+            return Err(Error::refused(call)(Errno::EINVAL));
+        }
+        self.bound(Limit {
+            slack_permille,
+            ..Limit::default()
+        })
+    }
+
+    /// Makes the live block at `offset` `size` bytes long, in whole pages, where
+    /// it is: the tail of a shorter one is free at once, a longer one takes the
+    /// free pages behind it, as `flags` allow. Returns the bytes that it has now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `ENOSPC` when what lies behind the block is in use,
+    /// `EINVAL` when the size is 0, when the block has a header or is below a
+    /// page, or for flags other than `LARGER`, `GROW`, `ZERO` and `POPULATE`;
+    /// `ENOENT` when nothing live is there; those of [`Arena::alloc`]. Nothing
+    /// has changed then.
+    pub fn resize(&self, offset: u64, size: u64, flags: Flags) -> Result<u64> {
+        let mut request = freelist_resize {
+            offset,
+            size,
+            flags: flags.bits(),
+            ..Default::default()
+        };
+        sys::resize(self.as_fd(), &mut request)
+            .map_err(Error::refused(Call::Resize { offset, size }))?;
+        Ok(request.block_bytes)
     }
 
     fn bound(&self, mut limit: Limit) -> Result<Limit> {

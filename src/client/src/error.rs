@@ -56,6 +56,13 @@ pub enum Call {
         /// Bytes of wholly free pages that may stay.
         keep_bytes: u64,
     },
+    /// FREELIST_IOC_RESIZE of the block at `offset`.
+    Resize {
+        /// Offset in the arena, in bytes.
+        offset: u64,
+        /// Bytes asked for.
+        size: u64,
+    },
     /// FREELIST_IOC_STAT.
     Stat,
     /// mmap() of `len` bytes from `offset`.
@@ -81,6 +88,9 @@ impl fmt::Display for Call {
                 write!(f, "LIMIT to {bytes} bytes held, {span} bytes of offsets")
             }
             Call::Trim { keep_bytes } => write!(f, "TRIM to {keep_bytes} free bytes"),
+            Call::Resize { offset, size } => {
+                write!(f, "RESIZE of offset {offset:#x} to {size} bytes")
+            }
             Call::Stat => write!(f, "STAT"),
             Call::Map { offset, len } => write!(f, "mmap of {len} bytes at offset {offset:#x}"),
         }

@@ -391,7 +391,13 @@ impl Shared {
             Content::Any => Flags::DEFAULT,
             Content::Zeros => Flags::DEFAULT | Flags::ZERO,
         };
-        let block = self.or_relieved(|| self.arena.alloc(bytes as u64, flags))?;
+        // What needs more than the arena gives by itself is asked for.
+        let align_shift = match align {
+            ..=SLAB_BYTES => 0,
+            align => align.ilog2(),
+        };
+        let block =
+            self.or_relieved(|| self.arena.alloc_aligned(bytes as u64, align_shift, flags))?;
         let offset = block.offset as usize;
         self.table.set(offset, Unit::Large(block.bytes as usize));
         Ok(self.at(offset))

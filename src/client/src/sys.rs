@@ -21,8 +21,8 @@ use nix::sys::mman::{madvise, mmap, mmap_anonymous, munmap, MapFlags, MmapAdvise
 use crate::heap::{Cache, Slab};
 use crate::sync::atomic::{AtomicU32, AtomicU8, Ordering};
 use crate::uapi::{
-    freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_stat,
-    freelist_trim,
+    freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_resize,
+    freelist_stat, freelist_trim,
 };
 
 mod request {
@@ -71,6 +71,12 @@ mod request {
         trim,
         FREELIST_IOC_TRIM,
         freelist_trim
+    );
+    nix::ioctl_readwrite_bad!(
+        /// Reads and fills the structure that `data` points to.
+        resize,
+        FREELIST_IOC_RESIZE,
+        freelist_resize
     );
     nix::ioctl_read_bad!(
         /// Fills the structure that `data` points to.
@@ -148,6 +154,13 @@ pub(crate) fn trim(fd: BorrowedFd<'_>, keep_bytes: u64) -> Result<u64, Errno> {
     // SAFETY: As in `alloc()`.
     unsafe { request::trim(fd.as_raw_fd(), &mut request) }?;
     Ok(request.freed_bytes)
+}
+
+/// FREELIST_IOC_RESIZE; the answer is in the fields of `request`.
+pub(crate) fn resize(fd: BorrowedFd<'_>, request: &mut freelist_resize) -> Result<(), Errno> {
+    // SAFETY: As in `alloc()`.
+    unsafe { request::resize(fd.as_raw_fd(), request) }?;
+    Ok(())
 }
 
 /// FREELIST_IOC_STAT.

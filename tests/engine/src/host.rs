@@ -4,8 +4,9 @@
 //! and whose every step can be checked.
 
 use crate::engine::{
-    Backend, Batch, Counters, Engine, Entry, FreeError, Isolated, Kit, Metadata, Pending, Record,
-    Refusal, Request, Unfinished, CHUNK_PAGES, PART_LEN, QUICK_LISTS, ROOT_LEN,
+    Admission, Backend, Batch, Counters, Drained, Engine, Entry, FreeError, Garbage, Growth,
+    Isolated, Metadata, Policy, Prealloc, Record, Refusal, Releasing, Request, Reservation,
+    ResizeError, Resized, Unfinished, CHUNK_PAGES, PART_LEN, QUICK_LISTS, ROOT_LEN,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -56,12 +57,16 @@ pub fn slice<T: Default>(len: usize) -> Box<[T]> {
     (0..len).map(|_| T::default()).collect()
 }
 
+/// The policy of a request that reuses memory.
+pub fn reuse(split: bool, grow: bool) -> Policy {
+    Policy::Reuse { split, grow }
+}
+
 /// A request for `size` bytes with `FREELIST_DEFAULT`.
 pub fn request(size: u64) -> Request {
     Request {
         size,
-        larger: true,
-        grow: true,
+        policy: reuse(true, true),
         ..Request::default()
     }
 }
@@ -81,7 +86,7 @@ pub struct Arena<const KIB: usize> {
     /// The engine itself.
     pub engine: Engine<Host, KIB>,
     /// Metadata that is left over from earlier calls.
-    pub kit: Kit<Host, KIB>,
+    pub prealloc: Prealloc<Host, KIB>,
     /// The page numbers that have memory, as the surroundings know them.
     pub backed: BTreeSet<u32>,
     alive: Rc<Cell<u64>>,
@@ -102,7 +107,7 @@ impl<const KIB: usize> Arena<KIB> {
     pub fn new(span: u32) -> Self {
         Self {
             engine: Engine::new(span, slice(ROOT_LEN), slice(QUICK_LISTS)),
-            kit: Kit::default(),
+            prealloc: Prealloc::default(),
             backed: BTreeSet::new(),
             alive: Rc::default(),
             next_id: 0,
@@ -145,30 +150,56 @@ impl<const KIB: usize> Arena<KIB> {
 
     fn make(&mut self, metadata: Metadata) {
         match metadata {
-            Metadata::Part => self.kit.part = Some(slice::<Entry<Host, KIB>>(PART_LEN)),
-            Metadata::Chunk => self.kit.chunk = Some(slice::<Record<Host, KIB>>(CHUNK_PAGES)),
-            Metadata::Tree => self.kit.tree = Some(Box::default()),
+            Metadata::Part => self.prealloc.add_part(slice::<Entry<Host, KIB>>(PART_LEN)),
+            Metadata::Chunk => self
+                .prealloc
+                .add_chunk(slice::<Record<Host, KIB>>(CHUNK_PAGES)),
+            Metadata::Tree => self.prealloc.add_tree(Box::default()),
         }
     }
 
     /// Reserves a block, with the metadata that it takes.
-    pub fn reserve(&mut self, request: Request) -> Result<Pending, Refusal> {
-        // Part, chunk and tree are the most that one call can lack.
-        for _ in 0..=3 {
-            let result = self.engine.reserve(&request, &mut self.kit);
+    pub fn reserve(&mut self, request: Request) -> Result<Reservation, Refusal> {
+        self.reserve_as(request, Admission::Full)
+    }
+
+    /// Reserves a block for a request that is admitted to so much.
+    ///
+    /// # Panics
+    ///
+    /// When the engine asks for metadata again and again, or says so often that it has more to do.
+    pub fn reserve_as(
+        &mut self,
+        request: Request,
+        admission: Admission,
+    ) -> Result<Reservation, Refusal> {
+        let mut lacked = 0;
+        let mut rounds = 0;
+        loop {
+            let mut garbage = Garbage::default();
+            let result = self
+                .engine
+                .reserve(&request, admission, &mut self.prealloc, &mut garbage);
             self.step();
             match result {
-                Err(Refusal::Need(metadata)) => self.make(metadata),
+                Err(Refusal::Need(metadata)) => {
+                    // Two parts, two chunks and a tree are the most that one call can lack.
+                    lacked += 1;
+                    assert!(lacked <= 5, "the engine asks for metadata again and again");
+                    self.make(metadata);
+                }
+                Err(Refusal::Again) => {
+                    rounds += 1;
+                    assert!(rounds < 100, "the engine never comes to an end");
+                }
                 result => return result,
             }
         }
-        panic!("the engine asks for metadata again and again");
     }
 
-    /// Brings at most `most` new pages to a reserved block.
-    pub fn back(&mut self, pending: &mut Pending, most: u32) {
-        let want = pending.missing().min(most);
-        let pages = (0..want).map(|_| {
+    /// New pages.
+    fn new_pages(&mut self, count: u32) -> Vec<Page> {
+        let pages = (0..count).map(|_| {
             self.alive.set(self.alive.get() + 1);
             self.next_id += 1;
             Page {
@@ -177,23 +208,29 @@ impl<const KIB: usize> Arena<KIB> {
                 alive: self.alive.clone(),
             }
         });
-        let pages: Vec<_> = pages.collect();
-        self.put(pending, pages);
+        pages.collect()
+    }
+
+    /// Brings at most `most` new pages to a reserved block.
+    pub fn back(&mut self, reservation: &mut Reservation, most: u32) {
+        let pages = self.new_pages(reservation.missing().min(most));
+        self.put(reservation, pages);
     }
 
     /// Puts pages behind a reserved block that misses them.
-    fn put(&mut self, pending: &mut Pending, pages: Vec<Page>) {
-        let end =
-            (pending.offset() / Self::PAGE + pending.block_bytes().div_ceil(Self::PAGE)) as u32;
+    fn put(&mut self, reservation: &mut Reservation, pages: Vec<Page>) {
+        let end = reservation.extent().end.div_ceil(Self::PAGE) as u32;
         let mut pages = pages.into_iter();
         while pages.len() > 0 {
-            let before = pending.missing();
-            let result = self.engine.back(pending, &mut pages, &mut self.kit);
+            let before = reservation.missing();
+            let result = self
+                .engine
+                .back(reservation, &mut pages, &mut self.prealloc);
             assert!(
-                before - pending.missing() <= 64,
+                before - reservation.missing() <= 64,
                 "too many pages under one lock"
             );
-            for missing in pending.missing()..before {
+            for missing in reservation.missing()..before {
                 let new = self.backed.insert(end - missing - 1);
                 assert!(new, "a page was put where there was one");
             }
@@ -204,24 +241,34 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
-    /// Takes free pages out of reach, at most `most`.
+    /// Isolates free pages, at most `most`.
     pub fn isolate(&mut self, most: u32) -> Option<Isolated> {
         let isolated = self.engine.isolate(most)?;
         self.step();
-        assert!((1..=most.min(64)).contains(&isolated.pages()));
+        assert!((1..=most.min(CHUNK_PAGES as u32)).contains(&isolated.pages()));
         Some(isolated)
     }
 
-    /// Takes pages that are out of reach out of the engine.
-    pub fn remove_isolated(&mut self, isolated: Isolated) -> Vec<Page> {
-        let range = isolated.page()..isolated.page() + isolated.pages();
-        // What a call gives back has room.
-        self.kit.chunk = None;
+    /// Takes the memory of an isolated range out of the engine, but for the pages that stay.
+    pub fn remove_but(&mut self, isolated: Isolated, stays: impl Fn(u32) -> bool) -> Vec<Page> {
+        let range = isolated.range();
         let mut pages = Vec::new();
-        self.engine
-            .remove_isolated(isolated, &mut self.kit, &mut |page| pages.push(page));
-        assert_eq!(pages.len(), range.len());
-        for page in range {
+        let mut garbage = Garbage::default();
+        let mut next = range.clone();
+        let mut kept = 0;
+        let stayed = self
+            .engine
+            .remove_isolated(isolated, &mut garbage, &mut |page| {
+                if stays(next.next().unwrap()) {
+                    kept += 1;
+                    return Some(page);
+                }
+                pages.push(page);
+                None
+            });
+        assert_eq!(stayed, kept);
+        assert_eq!(pages.len() as u32 + stayed, range.len() as u32);
+        for page in range.filter(|page| !stays(*page)) {
             assert!(
                 self.backed.remove(&page),
                 "a page came from where there was none"
@@ -230,54 +277,59 @@ impl<const KIB: usize> Arena<KIB> {
         pages
     }
 
-    /// Makes pages that are out of reach free again.
+    /// Takes the memory of an isolated range out of the engine.
+    pub fn remove(&mut self, isolated: Isolated) -> Vec<Page> {
+        self.remove_but(isolated, |_| false)
+    }
+
+    /// Makes an isolated range free again.
     pub fn putback(&mut self, isolated: Isolated) {
         self.engine.putback(isolated);
         self.step();
     }
 
-    /// Moves free pages to a reserved block, at most `most`. Gives how many.
-    pub fn steal(&mut self, pending: &mut Pending, most: u32) -> u32 {
-        let before = pending.missing();
+    /// Moves free pages to a reserved block, at most `most`. Returns how many.
+    pub fn steal(&mut self, reservation: &mut Reservation, most: u32) -> u32 {
+        let before = reservation.missing();
         let goal = before.saturating_sub(most);
-        while pending.missing() > goal {
-            let Some(isolated) = self.isolate(pending.missing() - goal) else {
+        while reservation.missing() > goal {
+            let Some(isolated) = self.isolate(reservation.missing() - goal) else {
                 break;
             };
-            let pages = self.remove_isolated(isolated);
-            self.put(pending, pages);
-            pending.mark_stale();
+            let pages = self.remove(isolated);
+            self.put(reservation, pages);
+            reservation.mark_stale();
         }
-        self.moved += u64::from(before - pending.missing());
-        before - pending.missing()
+        let moved = before - reservation.missing();
+        self.engine.count_moved(moved);
+        self.moved += u64::from(moved);
+        moved
     }
 
-    /// Brings what a reserved block misses: from free blocks as far as the engine wants it so or
+    /// Brings what a reserved block misses: from free runs as far as the engine wants it so or
     /// nothing else is left, else new ones. `false`: that is not enough.
-    pub fn fill(&mut self, pending: &mut Pending, grow: bool) -> bool {
+    pub fn fill(&mut self, reservation: &mut Reservation, grow: bool) -> bool {
         let held = (self.counters().held_bytes / Self::PAGE) as u32;
         let room = if grow {
             self.limit.saturating_sub(held)
         } else {
             0
         };
-        let reuse_target = self.engine.reuse_target(pending.missing(), 0);
-        if pending.is_movable() {
-            self.steal(
-                pending,
-                reuse_target.max(pending.missing().saturating_sub(room)),
-            );
+        let reused = self.engine.reuse_target(reservation.missing(), 0);
+        if reservation.is_movable() {
+            let least = reservation.missing().saturating_sub(room);
+            self.steal(reservation, reused.max(least));
         }
-        self.back(pending, room);
-        pending.missing() == 0
+        self.back(reservation, room);
+        reservation.missing() == 0
     }
 
-    /// Gives free pages up until at most `keep` are left. Gives how many.
+    /// Gives free pages up until at most `keep` are left. Returns how many.
     pub fn trim(&mut self, keep: u32) -> u32 {
         self.drain();
         let mut freed = 0;
-        while let Some(isolated) = self.isolate(self.engine.run_pages().saturating_sub(keep)) {
-            freed += self.remove_isolated(isolated).len() as u32;
+        while let Some(isolated) = self.isolate(self.engine.free_pages().saturating_sub(keep)) {
+            freed += self.remove(isolated).len() as u32;
             self.step();
         }
         freed
@@ -287,29 +339,32 @@ impl<const KIB: usize> Arena<KIB> {
     ///
     /// # Panics
     ///
-    /// When what may have old bytes passes for fresh.
-    pub fn commit(&mut self, pending: Pending) {
-        let pages = pending.block_bytes().div_ceil(Self::PAGE) as u32;
-        for index in 0..pages {
-            let page = self.engine.pending_page(&pending, index).unwrap();
-            let used = page.take_into_use(pending.within());
-            assert!(!used || index < pending.stale(), "old bytes as fresh ones");
-        }
-        self.engine.commit(pending);
+    /// When what may have old bytes passes for zero.
+    pub fn commit(&mut self, reservation: Reservation) {
+        self.take_into_use(&reservation);
+        self.engine.commit(reservation);
         self.step();
     }
 
+    fn take_into_use(&self, reservation: &Reservation) {
+        let pages = reservation.block_bytes().div_ceil(Self::PAGE) as u32;
+        for index in 0..pages {
+            let page = self.engine.reserved_page(reservation, index).unwrap();
+            let used = page.take_into_use(reservation.within());
+            assert!(!used || index < reservation.stale(), "old bytes as zero");
+        }
+    }
+
     /// Undoes a reservation.
-    pub fn cancel(&mut self, pending: Pending) {
-        let mut pending = Some(pending);
-        while let Some(rest) = pending {
-            let first = (rest.offset() / Self::PAGE) as u32;
-            let pages = rest.block_bytes().div_ceil(Self::PAGE) as u32;
-            let mut end = first + pages - rest.missing();
-            let (kit, backed) = (&mut self.kit, &mut self.backed);
-            kit.chunk = None;
+    pub fn cancel(&mut self, reservation: Reservation) {
+        let mut reservation = Some(reservation);
+        while let Some(rest) = reservation {
+            let extent = rest.extent();
+            let mut end = extent.end.div_ceil(Self::PAGE) as u32 - rest.missing();
+            let backed = &mut self.backed;
+            let mut garbage = Garbage::default();
             let mut out = Vec::new();
-            pending = self.engine.cancel(rest, kit, &mut |page| {
+            reservation = self.engine.cancel(rest, &mut garbage, &mut |page| {
                 end -= 1;
                 assert!(backed.remove(&end), "a page came from where there was none");
                 out.push(page);
@@ -322,31 +377,56 @@ impl<const KIB: usize> Arena<KIB> {
 
     /// A whole allocation: the offset and the bytes of the block.
     pub fn alloc(&mut self, request: Request) -> Result<(u64, u64), Refusal> {
-        let mut pending = self.reserve(request)?;
-        if !self.fill(&mut pending, request.grow) {
-            self.cancel(pending);
+        self.alloc_as(request, Admission::Full)
+    }
+
+    /// A whole allocation by a request that is admitted to so much.
+    pub fn alloc_as(
+        &mut self,
+        request: Request,
+        admission: Admission,
+    ) -> Result<(u64, u64), Refusal> {
+        let mut reservation = self.reserve_as(request, admission)?;
+        let grow = request.policy.may_grow() && admission != Admission::SubpageOnly;
+        if !self.fill(&mut reservation, grow) {
+            self.cancel(reservation);
             return Err(Refusal::Empty);
         }
-        let block = (pending.offset(), pending.block_bytes());
-        self.commit(pending);
+        let block = (reservation.offset(), reservation.block_bytes());
+        self.commit(reservation);
         Ok(block)
     }
 
-    /// Gives a block back, with its header if it has one.
+    /// Whether a request could be served now.
+    pub fn could_serve(&mut self, request: &Request, admission: Admission, room: u64) -> bool {
+        self.drain_if_larger(request);
+        let mut garbage = Garbage::default();
+        self.engine
+            .could_serve(request, admission, room, &mut garbage)
+    }
+
+    /// As the module does before it asks.
+    fn drain_if_larger(&mut self, request: &Request) {
+        if !request.policy.is_exact() {
+            self.drain();
+        }
+    }
+
+    /// Frees a block, with its header if it has one.
     pub fn free(&mut self, offset: u64) -> Result<(), FreeError> {
-        if let Some(taken) = self.take(offset)? {
-            self.give_back(taken);
+        if let Some(releasing) = self.take(offset)? {
+            self.release(releasing);
         }
         Ok(())
     }
 
-    /// Gives a block without a header back, takes one with a header.
-    pub fn take(&mut self, offset: u64) -> Result<Option<Pending>, FreeError> {
+    /// Frees a block without a header, takes one with a header.
+    pub fn take(&mut self, offset: u64) -> Result<Option<Releasing>, FreeError> {
         let taken = match self.engine.free(offset)? {
-            Some(Unfinished::Headed(taken)) => Some(taken),
+            Some(Unfinished::Headed(releasing)) => Some(releasing),
             Some(Unfinished::Loose(loose)) => {
                 self.step();
-                self.engine.merge(loose, &mut self.kit);
+                self.engine.merge(loose, &mut Garbage::default());
                 None
             }
             None => None,
@@ -355,15 +435,15 @@ impl<const KIB: usize> Arena<KIB> {
         Ok(taken)
     }
 
-    /// Allocates at most `most` blocks that are at hand, of which a caller hears of `told`; the
-    /// others are undone. Gives their offsets.
+    /// Allocates at most `most` blocks on the fast path, of which a caller hears of `told`; the
+    /// others are undone. Returns their offsets.
     pub fn alloc_batch(&mut self, size: u64, most: usize, told: usize) -> Vec<u64> {
         let mut batch = Batch::default();
         self.engine.reserve_batch(size, most, &mut batch);
         self.step();
         while batch.offsets().len() > told {
-            let pending = batch.pop().expect("it has more than were told");
-            self.cancel(pending);
+            let reservation = batch.pop().expect("it has more than were told");
+            self.cancel(reservation);
         }
         let offsets = batch.offsets().to_vec();
         self.engine.commit_batch(&mut batch);
@@ -371,30 +451,124 @@ impl<const KIB: usize> Arena<KIB> {
         offsets
     }
 
-    /// Gives blocks back that are alike. Gives how many.
+    /// Frees blocks that are alike. Returns how many.
     pub fn free_alike(&mut self, offsets: &[u64]) -> usize {
         let count = self.engine.free_alike(offsets);
         self.step();
         count
     }
 
-    /// Gives a block back that was taken.
-    pub fn give_back(&mut self, taken: Pending) {
-        self.engine.give_back(taken, &mut self.kit);
+    /// Ends the release of a block that was taken.
+    pub fn release(&mut self, releasing: Releasing) {
+        self.engine.release(releasing, &mut Garbage::default());
         self.step();
+    }
+
+    /// Begins to make a block longer, or makes it shorter.
+    pub fn start_resize(&mut self, offset: u64, size: u64) -> Result<Resized, ResizeError> {
+        loop {
+            let result = self
+                .engine
+                .resize(offset, size, Admission::Full, &mut self.prealloc);
+            self.step();
+            match result {
+                Err(ResizeError::Need(metadata)) => self.make(metadata),
+                Ok(Resized::InTheWay(isolated)) => {
+                    assert!(isolated.pages() <= 64, "too many pages under one lock");
+                    drop(self.remove(isolated));
+                    self.step();
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Brings a growth its pages. `false`: the limit forbids it.
+    pub fn fill_growth(&mut self, growth: &mut Growth) -> bool {
+        let mut room = self.limit - (self.counters().held_bytes / Self::PAGE) as u32;
+        room = room.min(growth.reservation().missing());
+        let pages = self.new_pages(room);
+        self.put(growth.reservation(), pages);
+        growth.reservation().missing() == 0
+    }
+
+    /// Joins the pages of a growth to its block. `false`: it went meanwhile, and all is undone.
+    pub fn commit_growth(&mut self, mut growth: Growth) -> bool {
+        let reservation = growth.reservation();
+        let pages = reservation.block_bytes() / Self::PAGE;
+        let (extent, stale) = (reservation.extent(), reservation.stale());
+        let result = self.engine.commit_growth(growth);
+        self.step();
+        match result {
+            Ok(_) => {
+                for index in 0..pages {
+                    let page = (extent.start / Self::PAGE + index) as u32;
+                    let page = self.engine.page(page).unwrap();
+                    let used = page.take_into_use(0..Self::PAGE as usize);
+                    assert!(!used || index < stale.into(), "old bytes as zero");
+                }
+                true
+            }
+            Err(growth) => {
+                self.cancel(growth.into_reservation());
+                false
+            }
+        }
+    }
+
+    /// A whole resize: the bytes of the block.
+    pub fn resize(&mut self, offset: u64, size: u64) -> Result<u64, ResizeError> {
+        match self.start_resize(offset, size)? {
+            Resized::Done => Ok(size.next_multiple_of(Self::PAGE)),
+            Resized::InTheWay(_) => unreachable!("it was removed"),
+            Resized::Growing(mut growth) => {
+                let more = growth.reservation().block_bytes();
+                if !self.fill_growth(&mut growth) {
+                    self.cancel(growth.into_reservation());
+                    return Err(ResizeError::InUse);
+                }
+                let begin = growth.reservation().extent().start;
+                assert!(self.commit_growth(growth));
+                Ok(begin + more - offset)
+            }
+        }
     }
 
     /// The page behind page number `page`, if a live block lies in it.
     pub fn live_page(&self, page: u32) -> Option<&Page> {
         let extent = self.engine.live_extent(page)?;
+        assert!(extent.contains(&page));
         assert!(extent.clone().all(|page| self.engine.page(page).is_some()));
         self.engine.page(page)
     }
 
     /// Empties the quick lists.
     pub fn drain(&mut self) {
-        self.engine.drain(&mut self.kit);
-        self.step();
+        loop {
+            let drained = self.engine.drain(&mut Garbage::default());
+            self.step();
+            if drained != Drained::Part {
+                break;
+            }
+        }
+    }
+
+    /// Closes or opens the quick lists, as the module does while somebody waits.
+    pub fn close_quick(&mut self, closed: bool) {
+        self.engine.close_quick(closed);
+        if closed {
+            self.drain();
+        }
+    }
+
+    /// The whole map.
+    pub fn map(&self) -> Vec<crate::engine::Extent> {
+        let mut map = Vec::new();
+        let mut from = Some(0);
+        while let Some(page) = from {
+            from = self.engine.map(page, 3, |extent| map.push(extent));
+        }
+        map
     }
 
     /// Ends the arena.

@@ -4,7 +4,7 @@
 //! in every pattern that keeps halves apart.
 
 use freelist_engine::at_every_page_size;
-use freelist_engine::engine::{Refusal, MIN_SHIFT};
+use freelist_engine::engine::{Refusal, ALIGN_SHIFT, MIN_SHIFT};
 use freelist_engine::host::{request, Arena};
 use proptest::prelude::*;
 
@@ -15,7 +15,11 @@ const SMALLEST: u64 = 1 << MIN_SHIFT;
 fn alloc<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) -> u64 {
     let (offset, bytes) = arena.alloc(request(size)).unwrap();
     assert_eq!(bytes, size);
-    assert_eq!(offset % size.next_power_of_two(), 0, "of {size} bytes");
+    assert_eq!(
+        offset % size.next_power_of_two().min(1 << ALIGN_SHIFT),
+        0,
+        "of {size} bytes"
+    );
     offset
 }
 
@@ -174,18 +178,41 @@ mod generic {
         arena.end();
     }
 
+    /// Blocks of `size` bytes until no address space is left.
+    fn fill<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) -> Vec<u64> {
+        let mut blocks = Vec::new();
+        loop {
+            match arena.alloc(request(size)) {
+                Ok((offset, _)) => blocks.push(offset),
+                Err(refusal) => {
+                    assert_eq!(refusal, Refusal::NoSpace);
+                    return blocks;
+                }
+            }
+        }
+    }
+
+    /// How many blocks of so many pages there is address space for: each begins at a multiple of its
+    /// class, or of 64 KiB.
+    fn most<const KIB: usize>(span: u64, pages: u64) -> u64 {
+        let align = pages
+            .next_power_of_two()
+            .min((1 << ALIGN_SHIFT) / Arena::<KIB>::PAGE);
+        (span - pages) / pages.next_multiple_of(align) + 1
+    }
+
     pub fn odd_lengths<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         for order in 2..ORDERS {
             let mut arena = Arena::<KIB>::new(1 << ORDERS);
-            let size = page * ((1 << order) / 2 + 1);
-            let count = 1 << (ORDERS - order);
-            let blocks: Vec<u64> = (0..count).map(|_| alloc(&mut arena, size)).collect();
-            is_full(&mut arena, size);
+            let pages = (1 << order) / 2 + 1;
+            let size = page * pages;
+            let blocks = fill(&mut arena, size);
+            assert_eq!(blocks.len() as u64, most::<KIB>(1 << ORDERS, pages));
             for offset in blocks.iter().step_by(2) {
                 arena.free(*offset).unwrap();
             }
-            for _ in 0..count / 2 {
+            for _ in 0..blocks.len().div_ceil(2) {
                 alloc(&mut arena, size);
             }
             is_full(&mut arena, size);
@@ -226,20 +253,25 @@ mod generic {
         let mut arena = Arena::<KIB>::new(16 * COUNT as u32);
         arena.checked = false;
         for pattern in 0..3 {
-            // As far apart as blocks of 16 pages, which they leave no address space for.
-            let blocks: Vec<u64> = (0..COUNT).map(|_| alloc(&mut arena, 9 * page)).collect();
-            is_full(&mut arena, 16 * page);
+            let blocks = fill(&mut arena, 9 * page);
+            let count = blocks.len();
+            assert_eq!(count as u64, most::<KIB>(16 * COUNT as u64, 9));
+            // The rest, so that no run of them is left.
+            let rest = fill(&mut arena, page);
             let (mut first, mut second): (Vec<_>, Vec<_>) = blocks
                 .into_iter()
                 .enumerate()
                 .partition(|(index, _)| match pattern {
                     0 => matches!(index % 4, 0 | 3),
                     1 => index % 2 == 0,
-                    _ => *index < COUNT / 2,
+                    _ => *index < count / 2,
                 });
             second.reverse();
             first.append(&mut second);
             for (_, offset) in first {
+                arena.free(offset).unwrap();
+            }
+            for offset in rest {
                 arena.free(offset).unwrap();
             }
             arena.check();

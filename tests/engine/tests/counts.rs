@@ -27,8 +27,18 @@ fn what_takes_new_pages_is_counted_and_what_does_not_is_not() {
 }
 
 #[test]
-fn a_hundredth_more_than_the_peak_may_be_held_and_no_page_more() {
-    at_every_page_size!(reuse_target);
+fn a_twentieth_more_than_the_peak_may_be_held_and_no_page_more() {
+    at_every_page_size!(slack);
+}
+
+#[test]
+fn totals_wrap_and_what_is_there_now_is_counted_all_the_same() {
+    at_every_page_size!(totals_wrap);
+}
+
+#[test]
+fn what_is_moved_is_counted() {
+    at_every_page_size!(moved);
 }
 
 #[test]
@@ -64,10 +74,49 @@ fn blocks_that_are_alike_are_freed_together() {
 mod generic {
     use super::*;
 
+    pub fn totals_wrap<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let mut blocks = vec![arena.alloc(request(64)).unwrap().0];
+        arena.engine.seed_totals(u64::MAX - 2);
+        for size in [64, 100, page, 3 * page, 8 * page] {
+            for _ in 0..4 {
+                blocks.push(arena.alloc(request(size)).unwrap().0);
+                arena.engine.count_wait(&request(size));
+            }
+            arena.engine.count_moved(4);
+        }
+        // More of a class than were freed since: nothing is below zero.
+        let counters = arena.counters();
+        assert_eq!(counters.live_blocks, blocks.len() as u64);
+        assert!(counters.requested_bytes < 100 * page);
+        assert_eq!(counters.moved_bytes, 20 * page - 3);
+        assert_eq!(arena.engine.class(7).waits, 1);
+        for offset in blocks {
+            arena.free(offset).unwrap();
+        }
+        arena.drain();
+        assert_eq!(arena.counters().live_blocks, 0);
+        arena.end();
+    }
+
+    pub fn moved<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let blocks = [(); 40].map(|()| arena.alloc(request(page)).unwrap().0);
+        for offset in blocks.iter().step_by(2) {
+            arena.free(*offset).unwrap();
+        }
+        arena.limit = 40;
+        arena.alloc(request(16 * page)).unwrap();
+        assert_eq!(arena.counters().moved_bytes, 16 * page);
+        arena.end();
+    }
+
     pub fn last_page<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 14);
         let (offset, _) = arena.alloc(request(1024 * Arena::<KIB>::PAGE)).unwrap();
-        assert!(arena.kit.chunk.is_none());
+        assert_eq!(arena.counters().chunks, 1);
         arena.free(offset).unwrap();
         arena.end();
     }
@@ -130,39 +179,40 @@ mod generic {
         arena.drain();
         assert_eq!(of_pages(&arena), [(0, 0); 4]);
         let block = arena.alloc(request(page)).unwrap().0;
-        assert_eq!(of_pages(&arena), [(0, 0), (1, 0), (1, 0), (0, 0)]);
+        assert_eq!(of_pages(&arena), [(0, 0), (0, 0), (1, 0), (0, 0)]);
         arena.free(block).unwrap();
         arena.drain();
-        assert_eq!(of_pages(&arena), [(0, 0), (1, 1), (1, 1), (0, 0)]);
+        assert_eq!(of_pages(&arena), [(0, 0), (0, 0), (1, 1), (0, 0)]);
     }
 
     pub fn no_merge<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
-        let mut arena = Arena::<KIB>::new(8);
-        let [four, one] = [4, 1].map(|pages| arena.alloc(request(pages * page)).unwrap().0);
-        assert_eq!((four, one), (0, 4 * page));
-        // The page behind the four: with three pages of address space in between nothing merged,
-        // whichever of them is freed first.
-        for (merged, [first, second]) in [(1, [one, four]), (2, [four, one])] {
-            for offset in [first, second] {
-                arena.free(offset).unwrap();
-                arena.drain();
-            }
-            assert_eq!(of_pages(&arena), [(0, 0), (0, 0), (0, 0), (0, merged)]);
-            arena.trim(0);
-            assert_eq!(of_pages(&arena)[3].1, merged);
-            let again = [4, 1].map(|pages| arena.alloc(request(pages * page)).unwrap().0);
-            assert_eq!(again, [four, one]);
-        }
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let mut alloc = |pages| arena.alloc(request(pages * page)).unwrap().0;
+        let [one, other, _last] = [4, 4, 1].map(&mut alloc);
+        arena.free(one).unwrap();
+        arena.trim(0);
+        // Memory beside address space, and address space beside address space.
+        arena.free(other).unwrap();
+        arena.drain();
+        assert_eq!(arena.counters().merges, 0);
+        arena.trim(0);
+        assert_eq!(arena.counters().merges, 0);
+        // It has joined all the same.
+        let pending = arena.reserve(request(8 * page)).unwrap();
+        assert_eq!((pending.offset(), pending.missing()), (0, 8));
+        arena.cancel(pending);
+        assert_eq!(arena.counters().merges, 0);
         arena.end();
-        // A block that is given up without memory joins what lies to its left: no merge of its own.
-        let mut arena = Arena::<KIB>::new(16);
-        let [eight, four] = [8, 4].map(|pages| arena.alloc(request(pages * page)).unwrap().0);
+        // A block that is given up joins its memory to what lies before it: one merge.
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let mut alloc = |pages| arena.alloc(request(pages * page)).unwrap().0;
+        let [eight, four, _last] = [8, 4, 1].map(&mut alloc);
+        arena.free(four).unwrap();
+        arena.drain();
         let pending = arena.reserve(request(4 * page)).unwrap();
-        assert_eq!((pending.offset(), pending.missing()), (12 * page, 4));
-        for offset in [eight, four] {
-            arena.free(offset).unwrap();
-        }
+        assert_eq!((pending.offset(), pending.missing()), (four, 0));
+        arena.free(eight).unwrap();
         arena.drain();
         assert_eq!(arena.counters().merges, 0);
         arena.cancel(pending);
@@ -191,25 +241,32 @@ mod generic {
         assert_eq!(arena.counters().parts, 1);
     }
 
-    pub fn reuse_target<const KIB: usize>() {
+    pub fn slack<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 12);
         let block = arena.alloc(request(1000 * page)).unwrap().0;
         arena.free(block).unwrap();
         arena.drain();
-        let reuse_target = |missing, promised| arena.engine.reuse_target(missing, promised * page);
-        assert_eq!(
-            [
-                reuse_target(10, 0),
-                reuse_target(11, 0),
-                reuse_target(30, 0)
-            ],
-            [0, 1, 20]
-        );
-        assert_eq!(
-            [reuse_target(9, 1), reuse_target(10, 1), reuse_target(5, 10)],
-            [0, 1, 5]
-        );
+        let target = |arena: &Arena<KIB>, missing, promised| {
+            arena.engine.reuse_target(missing, promised * page)
+        };
+        let some = [(50, 0), (51, 0), (70, 0), (49, 1), (50, 1), (5, 50)];
+        let targets = some.map(|(missing, promised)| target(&arena, missing, promised));
+        assert_eq!(targets, [0, 1, 20, 0, 1, 5]);
+        for (slack, targets) in [
+            (Some(0), [1, 51]),
+            (Some(10), [0, 41]),
+            (Some(49), [0, 2]),
+            (Some(999), [0, 0]),
+            (None, [0, 0]),
+        ] {
+            arena.engine.set_slack_permille(slack);
+            assert_eq!(arena.engine.slack_permille(), slack);
+            assert_eq!([1, 51].map(|missing| target(&arena, missing, 0)), targets);
+        }
+        // No more than there are.
+        arena.engine.set_slack_permille(Some(0));
+        assert_eq!(target(&arena, 5000, 0), 1000);
     }
 
     pub fn parts<const KIB: usize>() {

@@ -7,8 +7,8 @@
 //! `FREELIST_DEPTH` is the length, 4 unless set; from 8 on they are more than ten million. Build with
 //! `--release` then.
 
-use freelist_engine::engine::{Isolated, Pending, Refusal, Request};
-use freelist_engine::host::Arena;
+use freelist_engine::engine::{Isolated, Refusal, Request, Reservation};
+use freelist_engine::host::{reuse, Arena};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
@@ -42,11 +42,11 @@ enum Op {
     /// What is reserved is undone.
     Cancel,
     /// At most two free pages are put out of reach.
-    Detach,
+    Isolate,
     /// They leave.
-    Unback,
+    Remove,
     /// They stay.
-    Reattach,
+    Putback,
     /// All free pages leave.
     Trim,
 }
@@ -62,9 +62,9 @@ const ALL: [Op; 14] = [
     Op::Reserve,
     Op::Commit,
     Op::Cancel,
-    Op::Detach,
-    Op::Unback,
-    Op::Reattach,
+    Op::Isolate,
+    Op::Remove,
+    Op::Putback,
     Op::Trim,
 ];
 
@@ -73,8 +73,8 @@ struct World {
     arena: Arena<KIB>,
     /// Where live blocks are released, and all of their bytes.
     live: Vec<(u64, Range<u64>)>,
-    pending: Option<Pending>,
-    leaving: Option<Isolated>,
+    pending: Option<Reservation>,
+    isolated: Option<Isolated>,
 }
 
 impl World {
@@ -86,7 +86,7 @@ impl World {
             arena,
             live: Vec::new(),
             pending: None,
-            leaving: None,
+            isolated: None,
         }
     }
 
@@ -97,7 +97,7 @@ impl World {
         used.extend(self.pending.iter().flat_map(|block| pages(&block.extent())));
         used.sort_unstable();
         used.dedup();
-        used.len() as u64 + self.leaving.as_ref().map_or(0, |some| some.pages().into())
+        used.len() as u64 + self.isolated.as_ref().map_or(0, |some| some.pages().into())
     }
 
     /// Somebody has got a block.
@@ -105,7 +105,7 @@ impl World {
         let length = extent.end - extent.start;
         assert_eq!(extent.start % length.next_power_of_two(), 0, "misaligned");
         let others = self.live.iter().map(|(_, other)| other.clone());
-        for other in others.chain(self.pending.iter().map(Pending::extent)) {
+        for other in others.chain(self.pending.iter().map(Reservation::extent)) {
             assert!(
                 other.end <= extent.start || extent.end <= other.start,
                 "{extent:?} and {other:?}"
@@ -116,8 +116,7 @@ impl World {
     fn alloc(&mut self, size: u64, headed: bool, grow: bool) {
         let request = Request {
             size,
-            larger: true,
-            grow,
+            policy: reuse(true, grow),
             headed,
             ..Request::default()
         };
@@ -144,7 +143,7 @@ impl World {
         self.arena.free(offset).expect_err("it was just freed");
     }
 
-    fn commit(&mut self, mut pending: Pending) {
+    fn commit(&mut self, mut pending: Reservation) {
         if self.arena.fill(&mut pending, true) {
             self.live.push((pending.offset(), pending.extent()));
             self.arena.commit(pending);
@@ -170,8 +169,7 @@ impl World {
             Op::Reserve if self.pending.is_none() => {
                 let request = Request {
                     size: 3 * PAGE,
-                    larger: true,
-                    grow: true,
+                    policy: reuse(true, true),
                     ..Request::default()
                 };
                 let mut pending = self.arena.reserve(request).expect("there are offsets");
@@ -188,14 +186,14 @@ impl World {
                 let pending = self.pending.take()?;
                 self.arena.cancel(pending);
             }
-            Op::Detach if self.leaving.is_none() => self.leaving = Some(self.arena.isolate(2)?),
-            Op::Unback => drop(self.arena.remove_isolated(self.leaving.take()?)),
-            Op::Reattach => {
-                let leaving = self.leaving.take()?;
-                self.arena.putback(leaving);
+            Op::Isolate if self.isolated.is_none() => self.isolated = Some(self.arena.isolate(2)?),
+            Op::Remove => drop(self.arena.remove(self.isolated.take()?)),
+            Op::Putback => {
+                let isolated = self.isolated.take()?;
+                self.arena.putback(isolated);
             }
             Op::Trim => (self.arena.trim(0) > 0).then_some(())?,
-            Op::FreeOldest | Op::Reserve | Op::Detach => return None,
+            Op::FreeOldest | Op::Reserve | Op::Isolate => return None,
         }
         Some(())
     }
@@ -212,8 +210,8 @@ impl World {
 
     /// Gives everything back.
     fn end(mut self) {
-        if let Some(leaving) = self.leaving.take() {
-            self.arena.putback(leaving);
+        if let Some(isolated) = self.isolated.take() {
+            self.arena.putback(isolated);
         }
         if let Some(pending) = self.pending.take() {
             self.arena.cancel(pending);

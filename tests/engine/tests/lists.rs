@@ -4,8 +4,8 @@
 //! are, and where most is there already it grows.
 
 use freelist_engine::at_every_page_size;
-use freelist_engine::engine::{Counters, Refusal, Request};
-use freelist_engine::host::Arena;
+use freelist_engine::engine::{Admission, Policy, Refusal, Request, ALIGN_SHIFT};
+use freelist_engine::host::{reuse, Arena};
 
 /// More runs than are looked at one by one.
 const MANY: usize = 12;
@@ -13,8 +13,7 @@ const MANY: usize = 12;
 fn request(size: u64, larger: bool, grow: bool) -> Request {
     Request {
         size,
-        larger,
-        grow,
+        policy: reuse(larger, grow),
         ..Request::default()
     }
 }
@@ -22,9 +21,19 @@ fn request(size: u64, larger: bool, grow: bool) -> Request {
 /// Frees blocks of so many pages each, the first one first. Gives where each was.
 fn free_runs<const KIB: usize>(arena: &mut Arena<KIB>, pages: &[u64]) -> Vec<u64> {
     let size = |pages: &u64| request(pages * Arena::<KIB>::PAGE, true, true);
-    let blocks = pages
-        .iter()
-        .map(|pages| arena.alloc(size(pages)).unwrap().0);
+    let blocks = pages.iter().map(|pages| {
+        let (block, _) = arena.alloc(size(pages)).unwrap();
+        // Between them, so that they do not join.
+        let end = block + pages * Arena::<KIB>::PAGE;
+        let mut others = vec![];
+        while others.last() != Some(&end) {
+            let (other, _) = arena
+                .alloc(request(Arena::<KIB>::PAGE, true, true))
+                .unwrap();
+            others.push(other);
+        }
+        block
+    });
     let blocks: Vec<u64> = blocks.collect();
     for offset in &blocks {
         arena.free(*offset).unwrap();
@@ -93,90 +102,12 @@ fn some_large_blocks_are_kept_from_joining() {
 }
 
 #[test]
-fn a_large_run_stays_whole_while_smaller_ones_suffice() {
-    at_every_page_size!(stays_whole);
-}
-
-#[test]
-fn a_large_run_is_divided_where_no_address_space_is_left() {
-    at_every_page_size!(divided_without_space);
-}
-
-#[test]
 fn memory_leaves_from_the_smallest_run_of_several_pages_first() {
     at_every_page_size!(leaves_first);
 }
 
-/// A free run of 512 pages, and `count` of `small` pages that cannot join: where the first is.
-fn large_and_small<const KIB: usize>(arena: &mut Arena<KIB>, count: usize, small: u64) -> u64 {
-    let size = |pages| request(pages * Arena::<KIB>::PAGE, true, true);
-    let (large, _) = arena.alloc(size(512)).unwrap();
-    let blocks: Vec<u64> = (0..2 * count)
-        .map(|_| arena.alloc(size(small)).unwrap().0)
-        .collect();
-    arena.free(large).unwrap();
-    for offset in blocks.iter().step_by(2) {
-        arena.free(*offset).unwrap();
-    }
-    arena.drain();
-    large
-}
-
 mod generic {
     use super::*;
-
-    pub fn stays_whole<const KIB: usize>() {
-        let page = Arena::<KIB>::PAGE;
-        for ((count, small), pages, whole) in [
-            ((8, 8), 64, true),
-            // They do not suffice.
-            ((7, 8), 64, false),
-            ((8, 8), 65, false),
-            // The run is not that much larger.
-            ((17, 8), 65, false),
-            // As large as the block, but for some pages.
-            ((2, 5), 8, true),
-            // What a smaller block leaves of it serves as well.
-            ((2, 4), 8, true),
-            ((2, 4), 7, false),
-            // Single pages are left to small blocks.
-            ((4, 2), 8, true),
-            ((64, 1), 8, false),
-        ] {
-            let mut arena = Arena::<KIB>::new(1 << 12);
-            let large = large_and_small(&mut arena, count, small);
-            let is_part = |offset| (large..large + 512 * page).contains(&offset);
-            let (offset, _) = reserve(&mut arena, pages, true);
-            assert_eq!(!is_part(offset), whole, "{pages} of {count} times {small}");
-            // Who may not grow divides it: all would have to be moved.
-            assert_eq!(reserve(&mut arena, pages, false), (large, 0));
-            // It costs little: no more is held than may be, and the large one is served at once.
-            arena.alloc(request(pages * page, true, true)).unwrap();
-            let Counters {
-                held_bytes,
-                peak_bytes,
-                ..
-            } = arena.counters();
-            assert!(held_bytes <= peak_bytes + peak_bytes / 100);
-            let (offset, missing) = reserve(&mut arena, 512, true);
-            assert_eq!((offset, missing) == (large, 0), whole);
-        }
-    }
-
-    pub fn divided_without_space<const KIB: usize>() {
-        let page = Arena::<KIB>::PAGE;
-        // 512 pages, and 16 blocks of 8.
-        let mut arena = Arena::<KIB>::new(512 + 16 * 8);
-        let large = large_and_small(&mut arena, 8, 8);
-        assert_eq!(reserve(&mut arena, 64, true), (large, 0));
-        let contiguous = Request {
-            contiguous: true,
-            ..request(64 * page, true, true)
-        };
-        assert_eq!(arena.reserve(contiguous).unwrap_err(), Refusal::NoSpace);
-        let whole = request(1024 * page, true, true);
-        assert_eq!(arena.reserve(whole).unwrap_err(), Refusal::NoSpace);
-    }
 
     pub fn leaves_first<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
@@ -197,7 +128,7 @@ mod generic {
             let first = u64::from(isolated.page()) * page;
             let from = runs.iter().rposition(|&run| run <= first).unwrap();
             left.push((from, isolated.pages()));
-            arena.remove_isolated(isolated);
+            arena.remove(isolated);
         }
         let of_large = [(0, 64); 8];
         assert_eq!(left[..2], [(2, 2), (1, 64)]);
@@ -220,22 +151,24 @@ mod generic {
     pub fn serves<const KIB: usize>() {
         let page = request(Arena::<KIB>::PAGE, false, false);
         let mut arena = Arena::<KIB>::new(1 << 12);
-        let (block, _) = arena.alloc(Request { grow: true, ..page }).unwrap();
-        assert!(!arena.engine.could_serve(&page, 0, &mut arena.kit));
+        let (block, _) = arena
+            .alloc(request(Arena::<KIB>::PAGE, false, true))
+            .unwrap();
+        assert!(!arena.could_serve(&page, Admission::Full, 0));
         arena.free(block).unwrap();
-        assert!(arena.engine.could_serve(&page, 0, &mut arena.kit));
+        assert!(arena.could_serve(&page, Admission::Full, 0));
     }
 
     pub fn joins_at_once<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 12);
         for at_once in [true, false] {
-            arena.engine.merge_at_once(at_once, &mut arena.kit);
+            arena.close_quick(at_once);
             let (block, _) = arena.alloc(request(64, true, true)).unwrap();
             arena.free(block).unwrap();
-            assert_eq!(arena.engine.run_pages(), at_once.into());
+            assert_eq!(arena.engine.free_pages(), at_once.into());
         }
-        arena.engine.merge_at_once(true, &mut arena.kit);
-        assert_eq!(arena.engine.run_pages(), 1);
+        arena.close_quick(true);
+        assert_eq!(arena.engine.free_pages(), 1);
     }
 
     /// Of halves of pages at most 512 KiB at pages of 1 KiB, and less the larger a page is; one at
@@ -249,26 +182,26 @@ mod generic {
             arena.free(block).unwrap();
         }
         let most = ((512 << 10) / (KIB as u64 * half)).clamp(1, 64) as u32;
-        assert_eq!(arena.engine.run_pages(), 128 - most.div_ceil(2));
+        assert_eq!(arena.engine.free_pages(), 128 - most.div_ceil(2));
         arena.check();
     }
 
     pub fn large_are_kept<const KIB: usize>() {
-        for (kib, most) in [(64, 4), (128, 2), (256, 1), (512, 1), (1024, 1), (2048, 0)] {
+        for (kib, most) in [(64, 4), (128, 0), (1024, 0)] {
             let mut arena = Arena::<KIB>::new(1 << 12);
             let size = kib << 10;
             let blocks = [(); 5].map(|()| arena.alloc(request(size, true, true)).unwrap().0);
             for block in blocks {
                 arena.free(block).unwrap();
             }
-            let joined = u64::from(arena.engine.run_pages()) * Arena::<KIB>::PAGE;
+            let joined = u64::from(arena.engine.free_pages()) * Arena::<KIB>::PAGE;
             assert_eq!(joined, (5 - most) * size, "{kib} KiB");
         }
     }
 
-    /// The eighths into which a list of runs is divided begin at these lengths.
+    /// The eighths into which an order of runs is divided begin at these lengths.
     pub fn one_page_less<const KIB: usize>() {
-        for enough in (37..64).step_by(4) {
+        for enough in (36..64).step_by(4) {
             let mut arena = Arena::<KIB>::new(1 << 12);
             arena.checked = false;
             let mut pages = vec![enough];
@@ -291,7 +224,7 @@ mod generic {
         for _ in 0..MANY {
             let size = request(63 * Arena::<KIB>::PAGE, true, true);
             let contiguous = Request {
-                contiguous: true,
+                policy: Policy::Contiguous,
                 ..size
             };
             less.push(arena.alloc(contiguous).unwrap().0);
@@ -313,9 +246,39 @@ mod generic {
     }
 
     pub fn most_of_it<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        // As many pages as blocks are aligned to.
+        let unit = ((1 << ALIGN_SHIFT) / page).max(1);
         let mut arena = Arena::<KIB>::new(1 << 12);
-        let most = free_runs(&mut arena, &[49, 33, 41])[0];
-        assert_eq!(reserve(&mut arena, 60, true), (most, 60 - 49));
+        let mut alloc = |units| {
+            let (offset, _) = arena
+                .alloc(request(units * unit * page, true, true))
+                .unwrap();
+            offset
+        };
+        let sizes = [5, 4, 1, 3, 1, 6, 1, 2];
+        let [long, hole, _, short, _, longest, _, last] = sizes.map(&mut alloc);
+        // Behind the last there is address space without end.
+        arena.free(last).unwrap();
+        arena.free(short).unwrap();
+        arena.free(longest).unwrap();
+        arena.drain();
+        let missing = |units: u64| (units * unit) as u32;
+        assert_eq!(reserve(&mut arena, 7 * unit, true), (last, missing(5)));
+        // Behind a longer one there is as much as is needed.
+        arena.free(hole).unwrap();
+        let isolated = loop {
+            let isolated = arena.isolate(missing(4)).unwrap();
+            if u64::from(isolated.page()) * page == hole {
+                break isolated;
+            }
+            drop(arena.remove(isolated));
+        };
+        drop(arena.remove(isolated));
+        arena.free(long).unwrap();
+        arena.drain();
+        assert_eq!(reserve(&mut arena, 9 * unit, true), (long, missing(4)));
+        assert_eq!(reserve(&mut arena, 8 * unit, true), (long, missing(3)));
     }
 
     pub fn exact_part<const KIB: usize>() {

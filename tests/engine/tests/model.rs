@@ -7,12 +7,14 @@
 //! file; `PROPTEST_CASES` and `PROPTEST_RNG_SEED` set length and seed.
 
 use freelist_engine::engine::{
-    FreeError, Isolated, Pending, Refusal, Request, HEADER_BYTES, MAX_SHIFT,
+    max_shift, FreeError, Growth, Isolated, Refusal, Releasing, Request, Reservation, ResizeError,
+    Resized, ALIGN_SHIFT, HEADER_BYTES,
 };
-use freelist_engine::host::Arena;
+use freelist_engine::host::{reuse, Arena};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Address space of the arenas here, in pages: not a power of 2, so that its end is met.
 const SPAN: u32 = 2 * 1024 + 300;
@@ -20,6 +22,7 @@ const SPAN: u32 = 2 * 1024 + 300;
 #[derive(Clone, Copy, Debug)]
 struct Size {
     bytes: u64,
+    align_shift: u32,
     headed: bool,
 }
 
@@ -33,8 +36,8 @@ impl Size {
     fn request(self, larger: bool, grow: bool) -> Request {
         Request {
             size: self.bytes,
-            larger,
-            grow,
+            align_shift: self.align_shift,
+            policy: reuse(larger, grow),
             headed: self.headed,
             ..Request::default()
         }
@@ -65,16 +68,31 @@ enum Op {
     Commit(usize),
     Cancel(usize),
     /// The header of a block that was taken is found as it should be.
-    GiveBack(usize),
+    Release(usize),
+    /// A live block becomes so long, or begins to.
+    Resize {
+        index: usize,
+        bytes: u64,
+    },
+    /// One that becomes longer has its pages, or is undone.
+    Grown(usize),
+    Shrunk(usize),
+    /// Half of an isolated range leaves, in pages.
+    RemoveHalf(usize),
     /// All of every second live block goes.
     FreeHalf,
     /// Free pages are about to leave.
-    Detach(u32),
+    Isolate(u32),
     /// They do, or stay.
-    Unback(usize),
-    Reattach(usize),
+    Remove(usize),
+    Putback(usize),
     /// All free pages but so many go back to the system.
     Trim(u32),
+}
+
+/// Bytes of the largest block.
+fn largest(page: u64) -> u64 {
+    1 << max_shift(page as usize / 1024)
 }
 
 fn sizes(page: u64) -> impl Strategy<Value = Size> {
@@ -84,9 +102,18 @@ fn sizes(page: u64) -> impl Strategy<Value = Size> {
         4 => (1..40u64).prop_map(move |pages| pages * page),
         1 => page..600 * page,
         1 => Just(0),
-        1 => (0..18u64).prop_map(|over| (1 << MAX_SHIFT) + over - 16),
+        1 => (0..18u64).prop_map(move |over| largest(page) + over - 16),
     ];
-    (bytes, prop::bool::weighted(0.3)).prop_map(|(bytes, headed)| Size { bytes, headed })
+    let align_shift = prop_oneof![
+        6 => Just(0),
+        2 => 0..22u32,
+        1 => Just(20),
+    ];
+    (bytes, align_shift, prop::bool::weighted(0.3)).prop_map(|(bytes, align_shift, headed)| Size {
+        bytes,
+        align_shift,
+        headed,
+    })
 }
 
 fn ops(page: u64) -> impl Strategy<Value = Vec<Op>> {
@@ -99,11 +126,16 @@ fn ops(page: u64) -> impl Strategy<Value = Vec<Op>> {
         2 => (sizes(page), 0..100u32).prop_map(|(size, bring)| Op::Reserve { size, bring }),
         1 => any::<usize>().prop_map(Op::Commit),
         1 => any::<usize>().prop_map(Op::Cancel),
-        2 => any::<usize>().prop_map(Op::GiveBack),
+        2 => any::<usize>().prop_map(Op::Release),
+        3 => (any::<usize>(), prop_oneof![0..page, (1..60u64).prop_map(move |n| n * page)])
+            .prop_map(|(index, bytes)| Op::Resize { index, bytes }),
+        2 => any::<usize>().prop_map(Op::Grown),
+        1 => any::<usize>().prop_map(Op::Shrunk),
+        1 => any::<usize>().prop_map(Op::RemoveHalf),
         1 => Just(Op::FreeHalf),
-        1 => (1..100u32).prop_map(Op::Detach),
-        1 => any::<usize>().prop_map(Op::Unback),
-        1 => any::<usize>().prop_map(Op::Reattach),
+        1 => (1..100u32).prop_map(Op::Isolate),
+        1 => any::<usize>().prop_map(Op::Remove),
+        1 => any::<usize>().prop_map(Op::Putback),
         1 => prop_oneof![Just(0), 0..500u32].prop_map(Op::Trim),
     ];
     vec(op, 1..120)
@@ -116,10 +148,14 @@ struct Model<const KIB: usize> {
     arena: Arena<KIB>,
     live: Live,
     /// Reserved blocks, and the sizes that were asked for.
-    open: Vec<(Pending, u64)>,
+    open: Vec<(Reservation, u64)>,
     /// Blocks whose headers are being looked at.
-    taken: Vec<Pending>,
-    leaving: Vec<Isolated>,
+    taken: Vec<Releasing>,
+    /// Blocks that are becoming longer: where each begins and ends.
+    growing: Vec<(u64, u64, Growth)>,
+    /// Where blocks begin and end that are still the ones that are becoming longer.
+    grows: BTreeMap<u64, u64>,
+    isolated: Vec<Isolated>,
     /// Of blocks that became live, and of their sizes as asked for.
     allocs: u64,
     requested: u64,
@@ -135,38 +171,60 @@ impl<const KIB: usize> Model<KIB> {
             live: Live::new(),
             open: Vec::new(),
             taken: Vec::new(),
-            leaving: Vec::new(),
+            growing: Vec::new(),
+            grows: BTreeMap::new(),
+            isolated: Vec::new(),
             allocs: 0,
             requested: 0,
             frees: 0,
         }
     }
 
-    fn block_bytes(size: u64) -> u64 {
-        if size <= Self::PAGE / 2 {
-            size.next_power_of_two().max(32)
+    /// Bytes that a block takes, with its header.
+    fn block_bytes(size: Size) -> u64 {
+        let align = 1 << size.align_shift;
+        let bytes = size.taken().next_power_of_two().max(32).max(align);
+        if bytes <= Self::PAGE / 2 {
+            bytes
         } else {
-            size.div_ceil(Self::PAGE) * Self::PAGE
+            size.taken().div_ceil(Self::PAGE) * Self::PAGE
         }
     }
 
-    /// Blocks that are reserved.
-    fn reserved(&self) -> impl Iterator<Item = &Pending> {
-        let open = self.open.iter().map(|(pending, _)| pending);
-        open.chain(&self.taken)
+    /// What a block is aligned to at least.
+    fn alignment(bytes: u64, align_shift: u32) -> u64 {
+        bytes
+            .next_power_of_two()
+            .min(1 << ALIGN_SHIFT)
+            .max(1 << align_shift)
     }
 
-    /// Whether a live or open block, or leaving pages, lie in `offset..offset + bytes`.
+    /// What no request can get: blocks that are being allocated, freed or made longer.
+    fn reserved(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let open = self
+            .open
+            .iter()
+            .map(|(reservation, _)| reservation.extent());
+        let growing = self.growing.iter().map(|(_, end, growth)| {
+            let more = growth.extent();
+            assert_eq!(more.start, *end);
+            more
+        });
+        open.chain(self.taken.iter().map(Releasing::extent))
+            .chain(growing)
+    }
+
+    /// Whether a live or open block, or isolated pages, lie in `offset..offset + bytes`.
     fn is_taken(&self, offset: u64, bytes: u64) -> bool {
         let end = offset + bytes;
         let live = self.live.range(..end).next_back();
         live.is_some_and(|(_, (end, _))| *end > offset)
             || self
                 .reserved()
-                .any(|pending| pending.extent().start < end && pending.extent().end > offset)
-            || self.leaving.iter().any(|leaving| {
-                let first = u64::from(leaving.page()) * Self::PAGE;
-                first < end && first + u64::from(leaving.pages()) * Self::PAGE > offset
+                .any(|extent| extent.start < end && extent.end > offset)
+            || self.isolated.iter().any(|isolated| {
+                let first = u64::from(isolated.page()) * Self::PAGE;
+                first < end && first + u64::from(isolated.pages()) * Self::PAGE > offset
             })
     }
 
@@ -179,7 +237,7 @@ impl<const KIB: usize> Model<KIB> {
 
     /// Bytes of all live and open blocks.
     fn claimed(&self) -> u64 {
-        let reserved = self.reserved().map(Pending::extent);
+        let reserved = self.reserved();
         self.live_bytes() + reserved.map(|all| all.end - all.start).sum::<u64>()
     }
 
@@ -188,8 +246,8 @@ impl<const KIB: usize> Model<KIB> {
         self.live.iter().map(|(start, (end, _))| end - start).sum()
     }
 
-    /// Whether a free block of a power of 2 with memory is there to be had.
-    fn has_free(&self, bytes: u64) -> bool {
+    /// Whether free memory for an aligned block lies side by side.
+    fn has_free(&self, bytes: u64, align: u64) -> bool {
         let page = Self::PAGE;
         let held = |at: u64| self.arena.backed.contains(&((at / page) as u32));
         self.arena.backed.iter().any(|first| {
@@ -197,7 +255,7 @@ impl<const KIB: usize> Model<KIB> {
             let starts = if bytes < page { page / bytes } else { 1 };
             (0..starts).any(|index| {
                 let at = first + index * bytes;
-                at % bytes == 0
+                at % align == 0
                     && (0..bytes.div_ceil(page)).all(|page_of| held(at + page_of * page))
                     && !self.is_taken(at, bytes)
             })
@@ -205,15 +263,15 @@ impl<const KIB: usize> Model<KIB> {
     }
 
     /// Checks a reservation that was given.
-    fn check_reserved(&self, pending: &Pending, size: Size, larger: bool, grow: bool) {
-        let bytes = Self::block_bytes(size.taken());
+    fn check_reserved(&self, pending: &Reservation, size: Size, larger: bool, grow: bool) {
+        let bytes = Self::block_bytes(size);
         let start = pending.extent().start;
         let header = if size.headed { 16 } else { 0 };
         assert_eq!(pending.extent(), start..start + bytes);
         assert_eq!(pending.offset(), start + header);
         assert_eq!(pending.block_bytes(), bytes - header);
         assert!(pending.block_bytes() >= size.bytes);
-        assert_eq!(start % bytes.next_power_of_two(), 0);
+        assert_eq!(start % Self::alignment(bytes, size.align_shift), 0);
         assert!(start + bytes <= u64::from(SPAN) * Self::PAGE);
         assert!(!self.is_taken(start, bytes), "two blocks at {start:#x}");
         assert!(larger || grow || pending.missing() == 0, "grows unasked");
@@ -224,19 +282,20 @@ impl<const KIB: usize> Model<KIB> {
     }
 
     fn check_refused(&self, refusal: Refusal, size: Size, larger: bool, grow: bool) {
+        let bytes = Self::block_bytes(size);
+        let align = Self::alignment(bytes, size.align_shift);
         let (asked, size) = (size.bytes, size.taken());
         match refusal {
             Refusal::Zero => assert_eq!(asked, 0),
-            Refusal::TooBig => assert!(size > 1 << MAX_SHIFT),
+            Refusal::TooBig => assert!(size > largest(Self::PAGE)),
             Refusal::Empty => assert!(!grow),
             Refusal::NoSpace => assert!(larger || grow),
-            Refusal::Need(_) => panic!("the host makes metadata"),
+            Refusal::Alignment => panic!("no alignment is too large here"),
+            Refusal::Need(_) | Refusal::Again => panic!("the host does what it takes"),
         }
-        let class = size.next_power_of_two().max(32);
-        if larger && asked > 0 && size <= 1 << MAX_SHIFT {
-            let bytes = Self::block_bytes(size);
+        if larger && asked > 0 && size <= largest(Self::PAGE) {
             assert!(
-                bytes != class || !self.has_free(class),
+                !self.has_free(bytes, align),
                 "{size} bytes are free and refused"
             );
             assert!(
@@ -247,7 +306,7 @@ impl<const KIB: usize> Model<KIB> {
     }
 
     /// Finishes a block. Nothing is taken from the system as long as free pages will do.
-    fn commit(&mut self, mut pending: Pending, size: u64, grow: bool) {
+    fn commit(&mut self, mut pending: Reservation, size: u64, grow: bool) {
         let extent = pending.extent();
         let claimed = self.claimed() + extent.end - extent.start;
         let before = self.arena.counters();
@@ -259,9 +318,10 @@ impl<const KIB: usize> Model<KIB> {
             "grows unasked"
         );
         let peak = claimed.max(before.peak_bytes);
+        let slack = peak / 20;
         assert!(
-            after.held_bytes <= before.held_bytes.max(peak + peak / 100)
-                || self.arena.engine.run_pages() == 0,
+            after.held_bytes <= before.held_bytes.max(peak + slack)
+                || self.arena.engine.free_pages() == 0,
             "grows while pages are free"
         );
         self.allocs += 1;
@@ -291,15 +351,15 @@ impl<const KIB: usize> Model<KIB> {
         assert_eq!(result.as_ref().err(), want.as_ref().err(), "of {offset:#x}");
         if let (Ok(start), Ok(taken)) = (want, result) {
             self.live.remove(&start);
+            self.grows.remove(&start);
             self.frees += 1;
             assert_eq!(taken.is_some(), start < offset, "of {offset:#x}");
             if let Some(taken) = taken {
-                assert_eq!(taken.offset(), offset);
-                assert!(taken.is_headed());
+                assert_eq!(taken.extent().start + HEADER_BYTES, offset);
                 self.taken.push(taken);
             }
             if self.taken.len() > 3 {
-                self.arena.give_back(self.taken.swap_remove(0));
+                self.arena.release(self.taken.swap_remove(0));
             }
         } else {
             assert_eq!(
@@ -307,6 +367,48 @@ impl<const KIB: usize> Model<KIB> {
                 before,
                 "a refused free changed things"
             );
+        }
+    }
+
+    /// Whether all that lies behind a block up to `end` is free.
+    fn is_free(&self, from: u64, end: u64) -> bool {
+        end <= u64::from(SPAN) * Self::PAGE && !self.is_taken(from, end - from)
+    }
+
+    fn resize(&mut self, index: usize, bytes: u64) {
+        let Some(offset) = self.pick(index) else {
+            return;
+        };
+        let block = self.live.range(..=offset).next_back();
+        let (start, (end, known)) = block.map(|(start, block)| (*start, *block)).unwrap();
+        let before = self.arena.counters();
+        let length = bytes.div_ceil(Self::PAGE) * Self::PAGE;
+        self.arena.drain();
+        let result = self.arena.start_resize(offset, bytes);
+        let refused = result.as_ref().err().copied();
+        if bytes == 0 {
+            assert_eq!(refused, Some(ResizeError::Zero));
+        } else if end - start < Self::PAGE || known > start {
+            assert_eq!(refused, Some(ResizeError::Unsuited));
+        } else if start + length > end && !self.is_free(end, start + length) {
+            assert_eq!(refused, Some(ResizeError::InUse));
+        } else {
+            assert_eq!(refused, None);
+        }
+        match result {
+            Err(_) => assert_eq!(self.arena.counters().live_bytes, before.live_bytes),
+            Ok(Resized::Done) => {
+                self.live.insert(start, (start + length, start));
+                if start + length < end {
+                    self.grows.remove(&start);
+                }
+            }
+            Ok(Resized::InTheWay(_)) => unreachable!("it was removed"),
+            Ok(Resized::Growing(growth)) => {
+                assert_eq!(growth.extent(), end..start + length);
+                self.grows.insert(start, end);
+                self.growing.push((start, end, growth));
+            }
         }
     }
 
@@ -358,10 +460,45 @@ impl<const KIB: usize> Model<KIB> {
                     assert!(self.arena.counters().held_bytes <= held);
                 }
             }
-            Op::GiveBack(index) => {
+            Op::Release(index) => {
                 if let Some(index) = index.checked_rem(self.taken.len()) {
                     let taken = self.taken.swap_remove(index);
-                    self.arena.give_back(taken);
+                    self.arena.release(taken);
+                }
+            }
+            Op::Resize { index, bytes } => self.resize(index, bytes),
+            Op::Grown(index) => {
+                if let Some(index) = index.checked_rem(self.growing.len()) {
+                    let (start, end, mut growth) = self.growing.swap_remove(index);
+                    assert!(self.arena.fill_growth(&mut growth));
+                    let more = growth.extent().end;
+                    // Another block may lie there by now, even one of that length.
+                    let is_same = self.grows.get(&start) == Some(&end);
+                    let grown = self.arena.commit_growth(growth);
+                    assert_eq!(grown, is_same, "of {start:#x}");
+                    if grown {
+                        let was = self.live.insert(start, (more, start));
+                        assert_eq!(was, Some((end, start)));
+                        self.grows.remove(&start);
+                    }
+                }
+            }
+            Op::Shrunk(index) => {
+                if let Some(index) = index.checked_rem(self.growing.len()) {
+                    let (start, end, growth) = self.growing.swap_remove(index);
+                    if self.grows.get(&start) == Some(&end) {
+                        self.grows.remove(&start);
+                    }
+                    self.arena.cancel(growth.into_reservation());
+                }
+            }
+            Op::RemoveHalf(index) => {
+                if let Some(index) = index.checked_rem(self.isolated.len()) {
+                    let isolated = self.isolated.swap_remove(index);
+                    let before = self.arena.backed.len() as u32;
+                    let left = self.arena.remove_but(isolated, |page| page % 3 == 0).len() as u32;
+                    assert_eq!(self.arena.backed.len() as u32, before - left);
+                    self.arena.check();
                 }
             }
             Op::FreeHalf => {
@@ -370,28 +507,28 @@ impl<const KIB: usize> Model<KIB> {
                     self.free(offset);
                 }
             }
-            Op::Detach(most) => {
-                if let Some(leaving) = self.arena.isolate(most) {
-                    let (first, pages) = (leaving.page(), leaving.pages());
+            Op::Isolate(most) => {
+                if let Some(isolated) = self.arena.isolate(most) {
+                    let (first, pages) = (isolated.page(), isolated.pages());
                     let taken =
                         self.is_taken(u64::from(first) * Self::PAGE, u64::from(pages) * Self::PAGE);
                     assert!(!taken, "pages that are in use leave");
                     let range = first..first + pages;
                     assert_eq!(self.arena.backed.range(range).count() as u32, pages);
-                    self.leaving.push(leaving);
+                    self.isolated.push(isolated);
                 }
             }
-            Op::Unback(index) => {
-                if let Some(index) = index.checked_rem(self.leaving.len()) {
-                    let leaving = self.leaving.swap_remove(index);
-                    drop(self.arena.remove_isolated(leaving));
+            Op::Remove(index) => {
+                if let Some(index) = index.checked_rem(self.isolated.len()) {
+                    let isolated = self.isolated.swap_remove(index);
+                    drop(self.arena.remove(isolated));
                     self.arena.check();
                 }
             }
-            Op::Reattach(index) => {
-                if let Some(index) = index.checked_rem(self.leaving.len()) {
-                    let leaving = self.leaving.swap_remove(index);
-                    self.arena.putback(leaving);
+            Op::Putback(index) => {
+                if let Some(index) = index.checked_rem(self.isolated.len()) {
+                    let isolated = self.isolated.swap_remove(index);
+                    self.arena.putback(isolated);
                 }
             }
             Op::Trim(keep) => {
@@ -425,14 +562,17 @@ impl<const KIB: usize> Model<KIB> {
         for (pending, _) in std::mem::take(&mut self.open) {
             self.arena.cancel(pending);
         }
-        for leaving in std::mem::take(&mut self.leaving) {
-            self.arena.putback(leaving);
+        for (_, _, growth) in std::mem::take(&mut self.growing) {
+            self.arena.cancel(growth.into_reservation());
+        }
+        for isolated in std::mem::take(&mut self.isolated) {
+            self.arena.putback(isolated);
         }
         for (_, offset) in self.live.values().copied().collect::<Vec<_>>() {
             self.free(offset);
         }
         for taken in std::mem::take(&mut self.taken) {
-            self.arena.give_back(taken);
+            self.arena.release(taken);
         }
         self.arena.drain();
         let counters = self.arena.counters();

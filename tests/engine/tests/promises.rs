@@ -2,8 +2,16 @@
 
 //! What the engine promises, one test a promise, at every page size.
 
-use freelist_engine::engine::{FreeError, Refusal, Request, BATCH, MAX_SHIFT, MIN_SHIFT};
-use freelist_engine::host::Arena;
+use freelist_engine::engine::{
+    max_shift, Admission, FreeError, Policy, Refusal, Request, ResizeError, Resized, ALIGN_SHIFT,
+    BATCH, MAX_ALIGN_SHIFT, MAX_PAGES, MIN_SHIFT,
+};
+use freelist_engine::host::{reuse, Arena};
+
+/// Bytes of the largest block.
+const fn largest<const KIB: usize>() -> u64 {
+    1 << max_shift(KIB)
+}
 
 const NONE: (bool, bool) = (false, false);
 const LARGER: (bool, bool) = (true, false);
@@ -13,8 +21,7 @@ const DEFAULT: (bool, bool) = (true, true);
 fn request(size: u64, (larger, grow): (bool, bool)) -> Request {
     Request {
         size,
-        larger,
-        grow,
+        policy: reuse(larger, grow),
         ..Request::default()
     }
 }
@@ -43,7 +50,8 @@ macro_rules! at_every_page_size {
 at_every_page_size! {
     an_empty_arena_holds_nothing;
     a_block_is_its_size_class_up_to_half_a_page_and_whole_pages_above;
-    every_size_class_can_be_had_and_is_aligned_to_its_size;
+    every_size_class_can_be_had_and_is_aligned_to_its_size_up_to_64_kib;
+    a_block_is_aligned_as_it_is_asked_for;
     sizes_out_of_range_are_refused;
     without_flags_only_the_own_list_is_used;
     without_grow_no_page_is_asked_for;
@@ -94,13 +102,20 @@ at_every_page_size! {
     a_trimmed_arena_keeps_what_is_live_and_what_it_is_told;
     metadata_leaves_with_the_memory_it_is_for;
     pages_that_leave_can_be_had_by_nobody;
-    a_fresh_block_takes_nothing_that_was_there;
+    a_contiguous_block_takes_nothing_that_was_there;
     what_is_set_aside_stays_whole;
     could_serve_says_what_reserve_does;
     could_serve_knows_what_was_freed_a_moment_ago;
     a_reservation_says_whether_it_has_a_header;
     who_waits_is_counted_by_class;
     the_span_can_be_set_until_it_is_used;
+    a_freed_block_is_kept_for_a_waiter_that_takes_no_other;
+    a_shorter_block_gives_its_tail_back_at_once;
+    a_longer_block_takes_free_memory_and_address_space_behind_it;
+    a_block_is_not_resized_into_what_is_in_use;
+    what_cannot_be_resized_stays_as_it_is;
+    a_growth_whose_block_went_is_undone;
+    what_stays_behind_of_an_isolated_range_is_free_again;
 }
 
 mod generic {
@@ -130,30 +145,69 @@ mod generic {
                     size.div_ceil(page) * page
                 };
                 assert_eq!(bytes, want, "of {size} bytes");
-                assert_eq!(offset % class.max(want.next_power_of_two()), 0);
+                assert_eq!(offset % want.next_power_of_two().min(1 << ALIGN_SHIFT), 0);
                 arena.free(offset).unwrap();
             }
         }
         arena.check();
     }
 
-    pub fn every_size_class_can_be_had_and_is_aligned_to_its_size<const KIB: usize>() {
-        let mut arena = Arena::<KIB>::new(1 << 20);
+    pub fn every_size_class_can_be_had_and_is_aligned_to_its_size_up_to_64_kib<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(MAX_PAGES);
         arena.checked = false;
-        for shift in MIN_SHIFT..=MAX_SHIFT {
-            let (offset, bytes) = arena.alloc(request(1 << shift, DEFAULT)).unwrap();
-            assert_eq!(bytes, 1 << shift);
-            assert_eq!(offset % bytes, 0);
+        for shift in MIN_SHIFT..=max_shift(KIB) {
+            let mut pending = arena.reserve(request(1 << shift, DEFAULT)).unwrap();
+            let extent = pending.extent();
+            assert_eq!(extent.end - extent.start, 1 << shift);
+            assert_eq!(extent.start % (1 << shift.min(ALIGN_SHIFT)), 0);
+            // The largest would take all memory of the host.
+            if shift > 27 {
+                arena.cancel(pending);
+                continue;
+            }
+            arena.back(&mut pending, u32::MAX);
+            arena.commit(pending);
             assert_eq!(arena.engine.class(shift).live, 1);
         }
         arena.check();
+    }
+
+    pub fn a_block_is_aligned_as_it_is_asked_for<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(MAX_PAGES);
+        arena.checked = false;
+        let page = Arena::<KIB>::PAGE;
+        for size in [1, 100, page / 2, page, 3 * page, 40 * page] {
+            for align_shift in 0..=MAX_ALIGN_SHIFT {
+                let want = Request {
+                    align_shift,
+                    ..request(size, DEFAULT)
+                };
+                // Blocks of all alignments before it, and what is on quick lists.
+                for _ in 0..2 {
+                    let (offset, bytes) = arena.alloc(want).unwrap();
+                    assert_eq!(offset % (1 << align_shift), 0, "{want:?}");
+                    assert!(bytes >= size);
+                    // No more than the class, or a page.
+                    let most = size.next_power_of_two().max(32);
+                    assert!(bytes <= most.max((1 << align_shift).min(page)), "{want:?}");
+                    arena.alloc(request(size, DEFAULT)).unwrap();
+                    arena.free(offset).unwrap();
+                }
+            }
+        }
+        arena.check();
+        let want = Request {
+            align_shift: MAX_ALIGN_SHIFT + 1,
+            ..request(1, DEFAULT)
+        };
+        assert_eq!(arena.alloc(want), Err(Refusal::Alignment));
     }
 
     pub fn sizes_out_of_range_are_refused<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         for (size, refusal) in [
             (0, Refusal::Zero),
-            ((1 << MAX_SHIFT) + 1, Refusal::TooBig),
+            (largest::<KIB>() + 1, Refusal::TooBig),
             (u64::MAX, Refusal::TooBig),
         ] {
             assert_eq!(arena.alloc(request(size, DEFAULT)), Err(refusal));
@@ -165,6 +219,8 @@ mod generic {
         let page = Arena::<KIB>::PAGE;
         for size in [page / 2, page, 5 * page, 8 * page] {
             let mut arena = Arena::<KIB>::new(1 << 20);
+            // Nothing is moved from one list to another.
+            arena.engine.set_slack_permille(None);
             let (large, _) = arena.alloc(request(16 * page, GROW)).unwrap();
             // Between them, so that what is freed below does not continue it.
             arena.alloc(request(page, GROW)).unwrap();
@@ -232,7 +288,9 @@ mod generic {
         let mut live = Vec::new();
         for round in 0.. {
             let size = sizes[round % sizes.len()];
-            let pending = arena.reserve(request(size, LARGER)).unwrap();
+            let Ok(pending) = arena.reserve(request(size, LARGER)) else {
+                break;
+            };
             if pending.missing() > 0 {
                 // Pieces from elsewhere: not what is tried here.
                 arena.cancel(pending);
@@ -296,7 +354,7 @@ mod generic {
         let (long, _) = arena.alloc(request(15 * page, GROW)).unwrap();
         arena.free(long).unwrap();
         let (short, _) = arena.alloc(request(9 * page, LARGER)).unwrap();
-        assert_eq!(short, long);
+        assert!((long..=long + 6 * page).contains(&short));
         let rest: Vec<u64> = (0..6)
             .map(|_| arena.alloc(request(page, LARGER)).unwrap().0)
             .collect();
@@ -375,18 +433,19 @@ mod generic {
             (page - 16, page),
             (page - 15, 2 * page),
             (5 * page, 6 * page),
-            ((1 << MAX_SHIFT) - 16, 1 << MAX_SHIFT),
+            ((1 << 25) - 16, 1 << 25),
         ] {
             let before = arena.counters().live_bytes;
             let (offset, bytes) = arena.alloc(headed(size, DEFAULT)).unwrap();
             assert_eq!(bytes, all - 16, "of {size}");
-            assert_eq!(offset % all.next_power_of_two(), 16, "of {size}");
+            let align = all.next_power_of_two().min(1 << ALIGN_SHIFT);
+            assert_eq!(offset % align, 16, "of {size}");
             assert_eq!(arena.counters().live_bytes - before, all);
             arena.free(offset).unwrap();
             assert_eq!(arena.counters().live_bytes, before);
         }
         arena.check();
-        for size in [(1 << MAX_SHIFT) - 15, 1 << MAX_SHIFT, u64::MAX] {
+        for size in [largest::<KIB>() - 15, largest::<KIB>(), u64::MAX] {
             assert_eq!(arena.alloc(headed(size, DEFAULT)), Err(Refusal::TooBig));
         }
         assert_eq!(arena.alloc(headed(0, DEFAULT)), Err(Refusal::Zero));
@@ -401,7 +460,10 @@ mod generic {
                 let extent = pending.extent();
                 let header = if request.headed { 16 } else { 0 };
                 assert_eq!(extent.end - extent.start, size);
-                assert_eq!(extent.start % size.next_power_of_two(), 0);
+                assert_eq!(
+                    extent.start % size.next_power_of_two().min(1 << ALIGN_SHIFT),
+                    0
+                );
                 assert_eq!(pending.offset(), extent.start + header);
                 assert_eq!(pending.block_bytes(), size - header);
                 arena.cancel(pending);
@@ -445,15 +507,13 @@ mod generic {
         for size in [100, page, 3 * page] {
             let (offset, bytes) = arena.alloc(headed(size, DEFAULT)).unwrap();
             let taken = arena.take(offset).unwrap().unwrap();
-            assert_eq!(taken.offset(), offset);
-            assert_eq!(taken.block_bytes(), bytes);
-            assert_eq!(taken.missing(), 0);
-            assert!(arena.engine.pending_page(&taken, 0).is_some());
+            assert_eq!(taken.extent(), offset - 16..offset + bytes);
+            assert!(arena.engine.releasing_page(&taken).is_some());
             // It is nobody else's until it is given back.
             assert_eq!(arena.take(offset).err(), Some(FreeError::NotLive));
             let (other, _) = arena.alloc(headed(size, DEFAULT)).unwrap();
             assert_ne!(other, offset);
-            arena.give_back(taken);
+            arena.release(taken);
             assert_eq!(arena.take(offset).err(), Some(FreeError::NotLive));
             assert_eq!(
                 arena.alloc(headed(size, NONE)).map(|(offset, _)| offset),
@@ -498,7 +558,7 @@ mod generic {
         arena.free(short).unwrap();
         for (pages, stale) in [(9, 9), (12, 9), (5, 5)] {
             let mut pending = arena.reserve(request(pages * page, DEFAULT)).unwrap();
-            assert_eq!(pending.offset(), short);
+            assert!((short..=short + 4 * page).contains(&pending.offset()));
             arena.back(&mut pending, u32::MAX);
             assert_eq!(pending.stale(), stale);
             assert_eq!(pending.within(), 0..page as usize);
@@ -589,8 +649,14 @@ mod generic {
             Err(Refusal::NoSpace)
         );
         let (offset, _) = arena.alloc(request(33 * page, DEFAULT)).unwrap();
-        assert_eq!(arena.alloc(request(page, DEFAULT)), Err(Refusal::NoSpace));
+        assert_eq!(
+            arena.alloc(request(32 * page, DEFAULT)),
+            Err(Refusal::NoSpace)
+        );
+        arena.alloc(request(page, DEFAULT)).unwrap();
         arena.free(offset).unwrap();
+        arena.free(33 * page).unwrap();
+        arena.drain();
         assert_eq!(arena.alloc(request(most, DEFAULT)), Ok((0, most)));
         assert_eq!(arena.alloc(request(32, DEFAULT)), Err(Refusal::NoSpace));
         let mut none = Arena::<KIB>::new(0);
@@ -685,6 +751,8 @@ mod generic {
         let mut held = Vec::new();
         for pages in [5, 6, 7, 5, 33, 47, 64, 50, 3] {
             held.push(arena.alloc(request(pages * page, GROW)).unwrap().0);
+            // Between them, so that they do not join.
+            arena.alloc(request(page, GROW)).unwrap();
         }
         held.push(arena.alloc(request(96, GROW)).unwrap().0);
         arena.alloc(request(96, DEFAULT)).unwrap();
@@ -692,7 +760,7 @@ mod generic {
             arena.free(offset).unwrap();
         }
         let mut classes = 0;
-        for shift in MIN_SHIFT..=MAX_SHIFT {
+        for shift in MIN_SHIFT..=max_shift(KIB) {
             let class = arena.engine.class(shift);
             assert_eq!(class.free > 0, class.largest > 0, "class {shift}");
             if class.largest > 0 && shift >= page.ilog2() {
@@ -705,7 +773,7 @@ mod generic {
         }
         assert!(classes >= 3);
         assert_eq!(arena.engine.class(MIN_SHIFT - 1), Default::default());
-        assert_eq!(arena.engine.class(MAX_SHIFT + 1), Default::default());
+        assert_eq!(arena.engine.class(max_shift(KIB) + 1), Default::default());
     }
 
     pub fn an_arena_that_ends_loses_no_page<const KIB: usize>() {
@@ -764,7 +832,7 @@ mod generic {
 
     pub fn a_batch_at_hand_is_what_single_requests_would_get<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
-        for size in [1, 64, 100, page, 3 * page] {
+        for size in [1, 64, 100, page, (3 * page).min(1 << 16)] {
             let mut one_by_one = Arena::<KIB>::new(1 << 20);
             let mut together = Arena::<KIB>::new(1 << 20);
             for arena in [&mut one_by_one, &mut together] {
@@ -897,8 +965,8 @@ mod generic {
             comb(&mut arena, 400);
             let (offset, bytes) = arena.alloc(request(200 * page, flags)).unwrap();
             assert_eq!(bytes, 200 * page);
-            // At most a percent more than what was live at a time.
-            assert!(arena.counters().held_bytes <= 404 * page);
+            // At most a twentieth more than what was live at a time.
+            assert!(arena.counters().held_bytes <= 420 * page);
             assert!(flags != LARGER || arena.counters().free_bytes == 0);
             for index in [0, 1, 100, 199] {
                 let at = (offset / page) as u32 + index;
@@ -981,30 +1049,30 @@ mod generic {
         let (block, _) = arena.alloc(request(4 * page, GROW)).unwrap();
         arena.free(block).unwrap();
         arena.drain();
-        let leaving = arena.isolate(64).unwrap();
+        let isolated = arena.isolate(64).unwrap();
         assert_eq!(
-            (leaving.page(), leaving.pages()),
+            (isolated.page(), isolated.pages()),
             ((block / page) as u32, 4)
         );
         for size in [32, page, 4 * page] {
             assert_eq!(arena.alloc(request(size, LARGER)), Err(Refusal::Empty));
         }
         assert_eq!(arena.free(block), Err(FreeError::NotLive));
-        assert!(arena.live_page(leaving.page()).is_none());
+        assert!(arena.live_page(isolated.page()).is_none());
         assert!(arena.isolate(64).is_none());
-        arena.putback(leaving);
+        arena.putback(isolated);
         let (again, _) = arena.alloc(request(4 * page, LARGER)).unwrap();
         assert_eq!(again, block);
     }
 
-    pub fn a_fresh_block_takes_nothing_that_was_there<const KIB: usize>() {
+    pub fn a_contiguous_block_takes_nothing_that_was_there<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let (old, _) = arena.alloc(request(5 * page, GROW)).unwrap();
         arena.free(old).unwrap();
         arena.alloc(request(64, GROW)).unwrap();
         let contiguous = |size| Request {
-            contiguous: true,
+            policy: Policy::Contiguous,
             ..request(size, DEFAULT)
         };
         for (size, missing) in [(32, 1), (page, 1), (5 * page, 5), (8 * page, 8)] {
@@ -1022,18 +1090,17 @@ mod generic {
         let (part, _) = arena.alloc(request(64, GROW)).unwrap();
         arena.free(whole).unwrap();
         arena.drain();
-        let modest = |size, flags| Request {
-            modest: true,
-            ..request(size, flags)
-        };
         for size in [page, 2 * page, 4 * page] {
-            assert!(arena.reserve(modest(size, LARGER)).is_err());
-            let pending = arena.reserve(modest(size, DEFAULT)).unwrap();
+            let admission = Admission::SubpageOrGrow;
+            assert!(arena.reserve_as(request(size, LARGER), admission).is_err());
+            let pending = arena.reserve_as(request(size, DEFAULT), admission).unwrap();
             assert_eq!(u64::from(pending.missing()), size / page);
             arena.cancel(pending);
         }
         // What a divided page has can be had.
-        let pending = arena.reserve(modest(page / 2, LARGER)).unwrap();
+        let pending = arena
+            .reserve_as(request(page / 2, LARGER), Admission::SubpageOnly)
+            .unwrap();
         assert_eq!(pending.offset() / page, part / page);
         arena.cancel(pending);
         assert_eq!(arena.alloc(request(4 * page, NONE)).unwrap().0, whole);
@@ -1044,21 +1111,23 @@ mod generic {
         let sizes = [1, 32, 64, page / 2, page, 3 * page, 20 * page, 21 * page];
         for flags in [NONE, LARGER, GROW, DEFAULT] {
             for size in sizes {
-                for modest in [false, true] {
+                for admission in [
+                    Admission::Full,
+                    Admission::SubpageOrGrow,
+                    Admission::SubpageOnly,
+                ] {
                     let mut arena = Arena::<KIB>::new(1 << 20);
                     comb(&mut arena, 40);
                     let (small, _) = arena.alloc(request(64, LARGER)).unwrap();
                     arena.alloc(request(64, LARGER)).unwrap();
                     arena.free(small).unwrap();
                     arena.drain();
-                    let want = Request {
-                        modest,
-                        ..request(size, flags)
-                    };
+                    let want = request(size, flags);
                     let room = page;
                     arena.limit = 41;
-                    let could = arena.engine.could_serve(&want, room, &mut arena.kit);
-                    assert_eq!(could, arena.alloc(want).is_ok(), "{want:?}");
+                    let could = arena.could_serve(&want, admission, room);
+                    let result = arena.alloc_as(want, admission);
+                    assert_eq!(could, result.is_ok(), "{want:?} {admission:?}");
                 }
             }
         }
@@ -1072,7 +1141,7 @@ mod generic {
             let want = request(page, flags);
             for (half, whole) in halves.into_iter().zip([false, true]) {
                 arena.free(half).unwrap();
-                let could = arena.engine.could_serve(&want, 0, &mut arena.kit);
+                let could = arena.could_serve(&want, Admission::Full, 0);
                 assert_eq!(could, whole, "{flags:?}");
             }
         }
@@ -1100,7 +1169,7 @@ mod generic {
         // Of no class.
         arena.engine.count_wait(&request(0, DEFAULT));
         let waits = |shift| arena.engine.class(shift).waits;
-        assert_eq!((MIN_SHIFT..=MAX_SHIFT).map(waits).sum::<u64>(), 3);
+        assert_eq!((MIN_SHIFT..=max_shift(KIB)).map(waits).sum::<u64>(), 3);
         assert_eq!([7, 20].map(waits), [2, 1]);
     }
 
@@ -1117,11 +1186,228 @@ mod generic {
         assert_eq!(arena.alloc(request(1, GROW)), Err(Refusal::NoSpace));
         assert!(!arena.engine.set_span(8));
     }
+
+    pub fn a_freed_block_is_kept_for_a_waiter_that_takes_no_other<const KIB: usize>() {
+        use freelist_engine::engine::Garbage;
+        let page = Arena::<KIB>::PAGE;
+        for size in [64, page / 2, page, 3 * page, 1 << 16, 8 << 16] {
+            let mut arena = Arena::<KIB>::new(1 << 20);
+            let all = [(); 4].map(|()| arena.alloc(request(size, DEFAULT)).unwrap().0);
+            let want = request(size, NONE);
+            let waiters = [None, Some(&want)];
+            arena.close_quick(true);
+            arena.engine.keep_for(waiters, &mut Garbage::default());
+            arena.check();
+            // It joins none of its neighbours; a second one may.
+            for offset in [all[0], all[1], all[2]] {
+                arena.free(offset).unwrap();
+            }
+            assert_eq!(arena.counters().live_blocks, 1);
+            let free = arena.counters().free_bytes;
+            assert!(free >= 3 * size, "{free} of {size}");
+            // No other request has it, nor moves it.
+            let held = arena.counters().held_bytes;
+            arena.limit = (held / page) as u32;
+            while let Ok((offset, _)) = arena.alloc(request(size, DEFAULT)) {
+                assert_ne!(offset, all[0]);
+            }
+            assert!(arena.could_serve(&want, Admission::SubpageOnly, 0));
+            assert_eq!(arena.alloc(want), Ok((all[0], size.max(32).max(size))));
+            // The waiter goes, and what was kept for it is everybody's.
+            arena.free(all[0]).unwrap();
+            assert_eq!(arena.alloc(request(size, DEFAULT)).is_ok(), false);
+            arena.engine.keep_for([None, None], &mut Garbage::default());
+            arena.check();
+            arena.close_quick(false);
+            assert_eq!(arena.alloc(request(size, DEFAULT)).unwrap().0, all[0]);
+        }
+        // A longer block of its class serves too, and what is over is free.
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let (long, _) = arena.alloc(request(8 * page, DEFAULT)).unwrap();
+        arena.alloc(request(page, DEFAULT)).unwrap();
+        let want = request(5 * page, NONE);
+        arena.close_quick(true);
+        arena
+            .engine
+            .keep_for([Some(&want), None], &mut Garbage::default());
+        arena.free(long).unwrap();
+        assert_eq!(arena.alloc(want), Ok((long, 5 * page)));
+        assert_eq!(arena.engine.free_pages(), 3);
+        // One that is too short does not.
+        let want = request(8 * page, NONE);
+        arena
+            .engine
+            .keep_for([Some(&want), None], &mut Garbage::default());
+        arena.free(long).unwrap();
+        assert_eq!(arena.engine.free_pages(), 8);
+        arena.end();
+    }
+
+    pub fn a_shorter_block_gives_its_tail_back_at_once<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (block, _) = arena.alloc(request(100 * page, DEFAULT)).unwrap();
+        for (size, pages) in [
+            (100 * page, 100),
+            (99 * page + 1, 100),
+            (33 * page, 33),
+            (1, 1),
+        ] {
+            assert_eq!(arena.resize(block, size), Ok(pages * page));
+            let counters = arena.counters();
+            assert_eq!(counters.live_bytes, pages * page);
+            assert_eq!(counters.free_bytes, (100 - pages) * page);
+            assert_eq!(counters.live_blocks, 1);
+            let shift = (pages * page).next_power_of_two().ilog2();
+            assert_eq!(arena.engine.class(shift).live, 1);
+        }
+        assert!(arena.live_page((block / page) as u32 + 1).is_none());
+        let (other, _) = arena.alloc(request(64 * page, LARGER)).unwrap();
+        assert_eq!(arena.counters().held_bytes, 100 * page);
+        for offset in [other, block] {
+            arena.free(offset).unwrap();
+        }
+        arena.drain();
+        assert_eq!(arena.engine.free_pages(), 100);
+        arena.end();
+    }
+
+    pub fn a_longer_block_takes_free_memory_and_address_space_behind_it<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (block, _) = arena.alloc(request(100 * page, DEFAULT)).unwrap();
+        arena.resize(block, 10 * page).unwrap();
+        let grows = arena.counters().grows;
+        assert_eq!(arena.resize(block, 60 * page), Ok(60 * page));
+        assert_eq!(arena.counters().grows, grows);
+        assert_eq!(arena.counters().held_bytes, 100 * page);
+        assert_eq!(arena.resize(block, 300 * page), Ok(300 * page));
+        assert_eq!(arena.counters().grows, grows + 1);
+        let counters = arena.counters();
+        assert_eq!((counters.held_bytes, counters.free_bytes), (300 * page, 0));
+        assert!(arena.live_page((block / page) as u32 + 299).is_some());
+        arena.free(block).unwrap();
+        assert_eq!(arena.engine.free_pages(), 300);
+        arena.end();
+    }
+
+    pub fn a_block_is_not_resized_into_what_is_in_use<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(64);
+        let (block, _) = arena.alloc(request(16 * page, DEFAULT)).unwrap();
+        let (next, _) = arena.alloc(request(16 * page, DEFAULT)).unwrap();
+        assert_eq!(next, block + 16 * page);
+        let before = arena.counters();
+        assert_eq!(arena.resize(block, 17 * page), Err(ResizeError::InUse));
+        arena.free(next).unwrap();
+        arena.drain();
+        assert_eq!(arena.resize(block, 65 * page), Err(ResizeError::InUse));
+        assert_eq!(arena.counters().held_bytes, before.held_bytes);
+        assert_eq!(arena.resize(block, 64 * page), Ok(64 * page));
+        // While it is becoming longer, what is behind it is nobody else's.
+        arena.resize(block, page).unwrap();
+        let Ok(Resized::Growing(growth)) = arena.start_resize(block, 9 * page) else {
+            panic!("it does not grow");
+        };
+        assert_eq!(growth.extent(), block + page..block + 9 * page);
+        assert_eq!(arena.resize(block, 2 * page), Err(ResizeError::InUse));
+        assert_eq!(arena.free(block + page), Err(FreeError::NotLive));
+        arena.cancel(growth.into_reservation());
+        assert_eq!(arena.counters().live_bytes, page);
+        arena.end();
+    }
+
+    pub fn what_cannot_be_resized_stays_as_it_is<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let (block, _) = arena.alloc(request(3 * page, DEFAULT)).unwrap();
+        let (small, _) = arena.alloc(request(page / 2, DEFAULT)).unwrap();
+        let (with_header, _) = arena.alloc(headed(3 * page, DEFAULT)).unwrap();
+        let end = arena.engine.span_bytes();
+        let before = arena.counters();
+        for (offset, size, error) in [
+            (block, 0, ResizeError::Zero),
+            (block, largest::<KIB>() + 1, ResizeError::TooBig),
+            (block, u64::MAX, ResizeError::TooBig),
+            (block + 1, page, ResizeError::Offset(FreeError::Misaligned)),
+            (block + 16, page, ResizeError::Offset(FreeError::Inside)),
+            (block + page, page, ResizeError::Offset(FreeError::Inside)),
+            (end, page, ResizeError::Offset(FreeError::Beyond)),
+            (end - 16, page, ResizeError::Offset(FreeError::NotLive)),
+            (small, page, ResizeError::Unsuited),
+            (with_header, page, ResizeError::Unsuited),
+        ] {
+            let refused = arena.resize(offset, size);
+            assert_eq!(refused, Err(error), "{offset:#x}, {size}");
+            assert_eq!(arena.counters(), before);
+        }
+    }
+
+    pub fn a_growth_whose_block_went_is_undone<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let size = |pages| request(pages * page, DEFAULT);
+        // Freed; another of its length at its place; made shorter.
+        for what in 0..3 {
+            let mut arena = Arena::<KIB>::new(1 << 20);
+            let (block, _) = arena.alloc(size(32)).unwrap();
+            let Ok(Resized::Growing(mut growth)) = arena.start_resize(block, 64 * page) else {
+                panic!("it does not grow");
+            };
+            assert!(arena.fill_growth(&mut growth));
+            let left = match what {
+                0 => {
+                    arena.free(block).unwrap();
+                    0
+                }
+                1 => {
+                    arena.free(block).unwrap();
+                    assert_eq!(arena.alloc(size(32)).unwrap().0, block);
+                    32
+                }
+                _ => arena.resize(block, 20 * page).unwrap() / page,
+            };
+            assert!(!arena.commit_growth(growth), "{what}");
+            let counters = arena.counters();
+            assert_eq!(counters.live_bytes, left * page, "{what}");
+            assert_eq!(counters.held_bytes, 32 * page, "{what}");
+            arena.end();
+        }
+    }
+
+    pub fn what_stays_behind_of_an_isolated_range_is_free_again<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let (block, _) = arena.alloc(request(1500 * page, DEFAULT)).unwrap();
+        arena.alloc(request(page, DEFAULT)).unwrap();
+        let first = (block / page) as u32;
+        arena.free(block).unwrap();
+        let isolated = arena.isolate(u32::MAX).unwrap();
+        // At most a chunk's worth, from the end of the run.
+        assert_eq!(isolated.range(), first + 1500 - 1024..first + 1500);
+        let stays = |page: u32| (600..603).contains(&page) || page == 1023 || page == first + 1499;
+        let left = arena.remove_but(isolated, stays);
+        assert_eq!(left.len(), 1024 - 5);
+        drop(left);
+        arena.check();
+        assert_eq!(arena.engine.free_pages(), 1500 - 1019);
+        for page in 0..1500 {
+            let has = page < 476 || stays(first + page);
+            assert_eq!(arena.engine.page(first + page).is_some(), has);
+        }
+        // What stayed can be had.
+        let (offset, _) = arena.alloc(request(3 * page, LARGER)).unwrap();
+        assert_eq!(offset / page, 600);
+        arena.trim(0);
+        arena.free(offset).unwrap();
+        arena.trim(0);
+        assert_eq!(arena.counters().held_bytes, page);
+        arena.end();
+    }
 }
 
 /// What every divided page costs beside itself: no more than a slab object of 96 bytes at 4 KiB.
 #[test]
-fn a_broken_page_costs_little() {
+fn a_divided_page_costs_little() {
     use freelist_engine::engine::Tree;
     assert!(size_of::<Tree<4>>() <= 96);
     assert!(size_of::<Tree<16>>() <= 512);

@@ -5,6 +5,7 @@
 //! printed (`cargo test -- --nocapture`) and held against a bound.
 
 use flate2::read::GzDecoder;
+use freelist_engine::engine::SLACK_PERMILLE;
 use freelist_engine::host::{request, Arena};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -74,54 +75,75 @@ fn replay<const KIB: usize>(arena: &mut Arena<KIB>, steps: &[Step]) -> (u64, u64
     (peak, held)
 }
 
-/// Holds at most `most` times what it needs; when it runs again in what it left, it moves at most
-/// `moves` times that.
-fn holds_at_most<const KIB: usize>(name: &str, most: f64, moves: f64) {
+/// What came of a trace that ran some times in one arena, in multiples of the most that was asked
+/// for at a time.
+struct Outcome {
+    held: f64,
+    moved: Vec<f64>,
+}
+
+fn measure<const KIB: usize>(name: &str, slack_permille: u32, rounds: u32) -> Outcome {
     let steps = read(name);
     let mut arena = Arena::<KIB>::new(16 << 20);
+    arena.engine.set_slack_permille(Some(slack_permille));
     arena.checked = false;
-    let (peak, held) = replay(&mut arena, &steps);
-    let before = arena.moved;
-    replay(&mut arena, &steps);
-    let moved = (arena.moved - before) * Arena::<KIB>::PAGE;
+    let (mut peak, mut held) = (0, 0);
+    let moved = (0..rounds).map(|_| {
+        let before = arena.moved;
+        let (peak_now, held_now) = replay(&mut arena, &steps);
+        (peak, held) = (peak.max(peak_now), held.max(held_now));
+        (arena.moved - before) * Arena::<KIB>::PAGE
+    });
+    let moved: Vec<u64> = moved.collect();
     arena.end();
-    let ratio = held as f64 / peak as f64;
-    let moved_ratio = moved as f64 / peak as f64;
-    let mib = |bytes: u64| bytes as f64 / 1048576.0;
+    let of_peak = |bytes: u64| bytes as f64 / peak as f64;
+    let outcome = Outcome {
+        held: of_peak(held),
+        moved: moved.into_iter().map(of_peak).collect(),
+    };
     println!(
-        "{name}: pages of {KIB} KiB: peak {:.2} MiB asked for, {:.2} MiB held: {ratio:.4}; \
-         {:.2} MiB moved the second time: {moved_ratio:.4}",
-        mib(peak),
-        mib(held),
-        mib(moved),
+        "{name}: pages of {KIB} KiB, slack {slack_permille} permille: {:.2} MiB asked for; held \
+         {:.4}; moved {:.3?}",
+        peak as f64 / 1048576.0,
+        outcome.held,
+        outcome.moved,
     );
-    assert!(ratio <= most, "{name} holds {ratio:.4} times what it needs");
-    assert!(
-        moved_ratio <= moves,
-        "{name} moves {moved_ratio:.4} times what it needs"
-    );
+    outcome
+}
+
+/// Holds at most `most` times what it needs; when it runs again in what it left, it moves at most
+/// `moves` times that.
+fn holds_at_most<const KIB: usize>(name: &str, slack: u32, rounds: u32, most: f64, moves: f64) {
+    let Outcome { held, moved } = measure::<KIB>(name, slack, rounds);
+    assert!(held <= most, "{name} holds {held:.4} times what it needs");
+    for moved in &moved[1..] {
+        assert!(
+            *moved <= moves,
+            "{name} moves {moved:.4} times what it needs"
+        );
+    }
 }
 
 macro_rules! traces {
-    ($($name:ident: $at_4:expr, $at_64:expr, $moves:expr;)*) => {$(
+    ($($name:ident: $at_4:expr, $at_64:expr, $moves:expr $(, at 1 percent $at_1:expr, $moves_at_1:expr)?;)*) => {$(
         #[test]
         fn $name() {
             let file = concat!(stringify!($name), ".txt.gz");
-            holds_at_most::<4>(file, $at_4, $moves);
-            holds_at_most::<64>(file, $at_64, $moves);
+            holds_at_most::<4>(file, SLACK_PERMILLE, 3, $at_4, $moves);
+            holds_at_most::<64>(file, SLACK_PERMILLE, 1, $at_64, 0.0);
+            $(holds_at_most::<4>(file, 10, 2, $at_1, $moves_at_1);)?
         }
     )*};
 }
 
-// At most so much at pages of 4 and of 64 KiB. A pure power-of-2 allocator cannot do with less than
-// 1.737, 1.028, 1.140, 1.851 and 1.207 (see ../traces/README.md), perfect packing with 1.0003 and
-// 1.0098 on the training traces, which the last percent of a page is lost on. The last number is how
-// much may be moved the second time; with the memory of the largest runs moved first, and every run
-// divided that fits, it was 1.95, 0.13 and 0.43 on the training traces.
+// At most so much at pages of 4 and of 64 KiB, and how much may be moved the second and the third
+// time at pages of 4 KiB; then both at a slack of 1 %. A pure power-of-2 allocator cannot do with
+// less than 1.737, 1.028, 1.140, 1.851 and 1.207 (see ../traces/README.md), perfect packing with
+// 1.0003 and 1.0098 on the training traces, which the last percent of a page is lost on.
 traces! {
-    torch_resnet18: 1.02, 1.03, 1.4;
-    torch_gpt: 1.02, 1.03, 0.03;
-    torch_unet: 1.02, 1.03, 0.42;
-    small_sqlite3: 1.83, 1.88, 0.4;
-    small_git_log: 1.16, 1.22, 0.4;
+    torch_resnet18: 1.05, 1.06, 0.0, at 1 percent 1.02, 1.0;
+    torch_gpt: 1.02, 1.06, 0.0, at 1 percent 1.02, 0.1;
+    torch_unet: 1.05, 1.06, 0.0, at 1 percent 1.02, 0.2;
+    small_sqlite3: 1.86, 1.9, 0.1;
+    small_git_log: 1.2, 1.3, 0.1;
 }

@@ -6,7 +6,7 @@
 //!
 //! A lost wake-up is a deadlock here, which loom reports with the order that leads to it.
 
-use freelist_engine::engine::{Ticket, WaitQueue, WaiterSlot};
+use freelist_engine::engine::{Admission, Ticket, WaitQueue, WaiterSlot};
 use loom::sync::{Arc, Mutex};
 use loom::thread::{self, Thread};
 
@@ -39,7 +39,8 @@ struct State {
 }
 
 impl State {
-    fn could(pages: u32, parts: u32, want: &Want, all: bool) -> bool {
+    fn could(pages: u32, parts: u32, want: &Want, admission: Admission) -> bool {
+        let all = admission == Admission::Full;
         match want {
             Want::Pages(count) => all && pages >= *count,
             Want::Part => parts > 0 || all && pages > 0,
@@ -48,8 +49,8 @@ impl State {
 
     /// Takes what is wanted, as far as it is the caller's turn.
     fn take(&mut self, want: Want, ticket: Option<Ticket>) -> bool {
-        let all = self.queue.may_have_all(ticket);
-        if !Self::could(self.pages, self.parts, &want, all) {
+        let admission = self.queue.admission(ticket, ticket.is_some());
+        if !Self::could(self.pages, self.parts, &want, admission) {
             return false;
         }
         match want {
@@ -65,7 +66,7 @@ impl State {
         let (pages, parts) = (self.pages, self.parts);
         let called = self.queue.wake(
             |thread| thread.id() == caller,
-            |want, all| Self::could(pages, parts, want, all),
+            |want, admission| Self::could(pages, parts, want, admission),
         );
         for thread in called.into_iter().flatten() {
             thread.unpark();
@@ -174,8 +175,9 @@ impl Arena {
                 called = false;
                 continue;
             }
-            let all = state.queue.may_have_all(Some(ticket));
-            let short = all && State::could(state.pages, state.parts, &want, all);
+            let admission = state.queue.admission(Some(ticket), true);
+            let short = admission == Admission::Full
+                && State::could(state.pages, state.parts, &want, admission);
             state.call();
             drop(state);
             if short {
@@ -371,13 +373,16 @@ fn seats_are_used_again_and_tables_grow() {
         assert!(queue.sleep(*ticket));
     }
     while let Some((id, ticket)) = tickets.pop_front() {
-        assert!(queue.may_have_all(Some(ticket)));
-        let called = queue.wake(|_| false, |_, all| all);
+        assert_eq!(queue.admission(Some(ticket), true), Admission::Full);
+        let called = queue.wake(|_| false, |_, admission| admission == Admission::Full);
         assert_eq!(called, [Some(&id), None]);
-        assert_eq!(queue.wake(|_| false, |_, all| all), [None, None]);
+        assert_eq!(
+            queue.wake(|_| false, |_, admission| admission == Admission::Full),
+            [None, None]
+        );
         queue.leave(ticket);
     }
-    assert!(queue.may_have_all(None));
+    assert_eq!(queue.admission(None, true), Admission::Full);
 }
 
 #[test]
@@ -402,9 +407,60 @@ fn free_whole_pages_are_for_who_came_first_of_both_queues() {
         let mut came = |is_part| queue.enlist(0, is_part, 0, &mut new_table).unwrap();
         let first = came(first_is_part);
         let second = came(!first_is_part);
-        assert!(queue.may_have_all(Some(first)));
-        assert!(!queue.may_have_all(Some(second)));
+        assert_eq!(queue.admission(Some(first), true), Admission::Full);
+        assert_ne!(queue.admission(Some(second), true), Admission::Full);
         queue.leave(first);
-        assert!(queue.may_have_all(Some(second)));
+        assert_eq!(queue.admission(Some(second), true), Admission::Full);
+    }
+}
+
+#[test]
+fn what_a_request_is_admitted_to_depends_on_whether_it_waits() {
+    let mut queue = WaitQueue::<u32, u32, Box<[WaiterSlot<u32, u32>]>>::new();
+    let mut new_table = Some((0..32).map(|_| WaiterSlot::default()).collect());
+    for waits in [false, true] {
+        assert_eq!(queue.admission(None, waits), Admission::Full);
+    }
+    assert_eq!(queue.next_requests(), [None, None]);
+    let first = queue.enlist(7, false, 0, &mut new_table).unwrap();
+    let second = queue.enlist(8, true, 0, &mut new_table).unwrap();
+    assert_eq!(queue.admission(None, false), Admission::SubpageOrGrow);
+    assert_eq!(queue.admission(None, true), Admission::SubpageOnly);
+    assert_eq!(queue.admission(Some(second), true), Admission::SubpageOnly);
+    assert_eq!(queue.next_requests(), [Some(&7), Some(&8)]);
+    queue.leave(first);
+    assert_eq!(queue.next_requests(), [Some(&8), None]);
+}
+
+#[test]
+fn a_waiter_that_has_become_hopeless_is_woken_wherever_it_stands() {
+    let mut queue = WaitQueue::<u32, u32, Box<[WaiterSlot<u32, u32>]>>::new();
+    let mut new_table = None;
+    let mut tickets = Vec::new();
+    for size in 0..100 {
+        let ticket = loop {
+            match queue.enlist(size, size % 2 == 0, size, &mut new_table) {
+                Ok(ticket) => break ticket,
+                Err((_, _, len)) => {
+                    new_table = Some((0..len).map(|_| WaiterSlot::default()).collect());
+                }
+            }
+        };
+        // The last one is scanning.
+        assert!(size == 99 || queue.sleep(ticket));
+        tickets.push(ticket);
+    }
+    let mut woken = Vec::new();
+    let mut from = Some(0);
+    while let Some(next) = from {
+        let before = woken.len();
+        from = queue.wake_hopeless(next, 8, |size| *size >= 90, |id| woken.push(*id));
+        assert!(woken.len() - before <= 8);
+    }
+    assert_eq!(woken, (90..99).collect::<Vec<_>>());
+    for (size, ticket) in tickets.into_iter().enumerate() {
+        assert_eq!(queue.is_woken(ticket), size >= 90);
+        // It scans, and sees that nothing can be had any more.
+        assert!(size < 90 || !queue.sleep(ticket));
     }
 }

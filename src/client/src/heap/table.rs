@@ -3,8 +3,8 @@
 //! What begins at which 64 KiB of the arena: blocks have no header, so this
 //! tells how large a block is whose address is all that is known.
 //!
-//! A slab lies in one such unit. A larger block is aligned to its size class,
-//! so that it begins with a unit too, and only one block begins in a unit.
+//! A slab lies in one such unit. A larger block is aligned to a unit too, so
+//! that only one block begins in a unit.
 
 use nix::errno::Errno;
 

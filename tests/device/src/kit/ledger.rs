@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use freelist::{Arena, Block, Flags, Mapping, Result};
 
-use super::{block_bytes_of, class_of};
+use super::{block_bytes_of, class_of, KIB};
 
 /// In blocks larger than this not every page is touched.
 const TOUCH_ALL: u64 = 4 << 20;
@@ -66,9 +66,9 @@ impl<'a> Ledger<'a> {
             "block_bytes of a request for {size}"
         );
         assert_eq!(
-            offset % class_of(size),
+            offset % class_of(size).min(64 * KIB),
             0,
-            "offset {offset:#x} of a request for {size} is aligned to its size class"
+            "offset {offset:#x} of a request for {size} is aligned to its size class, or to 64 KiB"
         );
         let end = offset.checked_add(bytes).expect("offsets do not wrap");
         assert!(

@@ -54,7 +54,9 @@ pub const MIB: u64 = 1 << 20;
 /// The smallest size class, in bytes.
 pub const SMALLEST: u64 = 32;
 /// The largest size class, in bytes.
-pub const LARGEST: u64 = 1 << 30;
+pub fn largest_block() -> u64 {
+    page() << 23
+}
 /// Split what there is, take no pages.
 pub const LARGER: Flags = Flags::LARGER;
 /// Take pages.
@@ -132,7 +134,7 @@ pub fn counters(arena: &Arena) -> Stat {
         stat.live_blocks,
         "blocks handed out are live or given back: {stat:?}"
     );
-    assert_eq!(stat.reserved, [0; 15]);
+    assert_eq!(stat.reserved, [0; 14]);
     stat
 }
 

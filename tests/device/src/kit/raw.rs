@@ -107,7 +107,11 @@ pub fn free_bulk(fd: impl AsFd, mut request: freelist_bulk) -> Result<freelist_b
 
 /// FREELIST_IOC_LIMIT.
 pub fn limit(fd: impl AsFd, bytes: u64, span: u64) -> Result<freelist_limit, Errno> {
-    let mut request = freelist_limit { bytes, span };
+    let mut request = freelist_limit {
+        bytes,
+        span,
+        ..Default::default()
+    };
     ioctl(fd.as_fd(), FREELIST_IOC_LIMIT, &mut request)?;
     Ok(request)
 }

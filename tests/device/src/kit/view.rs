@@ -454,6 +454,7 @@ plain!(
     uapi::freelist_bulk,
     uapi::freelist_limit,
     uapi::freelist_trim,
+    uapi::freelist_resize,
     uapi::freelist_stat
 );
 

@@ -183,7 +183,7 @@ fn bad_fields_are_einval() {
     for bad in [
         freelist_bulk { size: 0, ..good },
         freelist_bulk {
-            reserved: 1,
+            align_shift: 31,
             ..good
         },
         freelist_bulk {
@@ -211,7 +211,7 @@ fn bad_fields_are_einval() {
     for bad in [
         freelist_bulk { size: 64, ..good },
         freelist_bulk {
-            reserved: 1,
+            align_shift: 1,
             ..good
         },
         freelist_bulk {

@@ -10,8 +10,8 @@ use crate::harness::suite;
 use crate::kit::trace::PageAllocs;
 use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
-    alloc, arena, block_bytes_of, free, page, pages, raw, refused, stat, system_page, View,
-    DEFAULT, GROW, LARGER, LARGEST, MIB,
+    alloc, arena, block_bytes_of, free, largest_block, page, pages, raw, refused, stat,
+    system_page, View, DEFAULT, GROW, LARGER, MIB,
 };
 
 suite!("freelist_contig":
@@ -52,7 +52,7 @@ fn is_contiguous(arena: &Arena, offset: u64, bytes: u64) -> bool {
 fn largest() -> u64 {
     let mut size = page();
     let arena = arena();
-    while size <= LARGEST {
+    while size <= largest_block() {
         match arena.alloc(2 * size, FLAGS) {
             Ok(block) => free(&arena, block),
             Err(error) => match error.errno() {
@@ -136,7 +136,13 @@ fn more_than_the_largest_order_is_e2big() {
     let largest = largest();
     eprintln!("up to {} KiB", largest >> 10);
     let arena = arena();
-    for size in [largest + 1, 2 * largest, LARGEST, LARGEST + 1, u64::MAX] {
+    for size in [
+        largest + 1,
+        2 * largest,
+        largest_block(),
+        largest_block() + 1,
+        u64::MAX,
+    ] {
         refused(arena.alloc(size, FLAGS), Errno::E2BIG);
     }
     assert_eq!(stat(&arena).held_bytes, 0);

@@ -190,7 +190,7 @@ fn good(array: &View) -> [(u32, Vec<u8>); 4] {
     };
     let limit = freelist_limit {
         bytes: 1 << 20,
-        span: 0,
+        ..Default::default()
     };
     let trim = freelist_trim {
         keep_bytes: 2 * page(),

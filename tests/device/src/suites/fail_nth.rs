@@ -429,7 +429,7 @@ fn limit_and_trim_fail_cleanly() {
     };
     let limit = freelist_limit {
         bytes: 64 * KIB,
-        span: 0,
+        ..Default::default()
     };
     sweep_new(
         || Prepared::new(FREELIST_IOC_LIMIT, limit),

@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use crate::harness::suite;
 use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
-    alloc, arena, block_bytes_of, class_of, free, page, refused, stat, View, DEFAULT, KIB, LARGER,
-    LARGEST, MIB,
+    alloc, arena, block_bytes_of, class_of, free, largest_block, page, refused, stat, View,
+    DEFAULT, KIB, LARGER, MIB,
 };
 
 suite!("freelist_header":
@@ -167,7 +167,8 @@ fn zeros_and_other_blocks_headers_do_not_pass() {
         refused(arena.free(blocks[0].offset), Errno::EUCLEAN);
     }
     // One of another arena, at the same offset.
-    let other = crate::kit::arena();
+    let [arena, other] = [(); 2].map(|()| crate::kit::arena());
+    let view = self::view(&arena);
     let [one, two] = [&arena, &other].map(|arena| headed(arena, 29));
     assert_eq!(one, two);
     let theirs = header(&self::view(&other), two);
@@ -254,9 +255,9 @@ fn blocks_without_one_have_neighbours_with_one() {
 fn the_largest_block_has_no_room_for_one() {
     let arena = arena();
     for size in [
-        LARGEST - HEADER + 1,
-        LARGEST,
-        LARGEST + 1,
+        largest_block() - HEADER + 1,
+        largest_block(),
+        largest_block() + 1,
         u64::MAX - 15,
         u64::MAX,
     ] {

@@ -3,13 +3,14 @@
 //! INFO and STAT of an arena that nothing happened in yet.
 
 use freelist::uapi::{
-    freelist_info, freelist_stat, FREELIST_ABI, FREELIST_IOC_INFO, FREELIST_IOC_STAT,
+    freelist_info, freelist_stat, FREELIST_ABI, FREELIST_FEATURE_ALIGN, FREELIST_FEATURE_MOVED,
+    FREELIST_FEATURE_RESIZE, FREELIST_FEATURE_SLACK, FREELIST_IOC_INFO, FREELIST_IOC_STAT,
 };
 use freelist::Flags;
 
 use crate::harness::suite;
 use crate::kit::view::{ioctl_at, Plain, View};
-use crate::kit::{arena, info, meminfo, stat, system_page, LARGEST, SMALLEST};
+use crate::kit::{arena, info, largest_block, meminfo, stat, system_page, SMALLEST};
 
 suite!("freelist_info":
     info_names_the_contract_and_the_size_classes,
@@ -25,7 +26,7 @@ fn info_names_the_contract_and_the_size_classes() {
     assert_eq!(info.abi, FREELIST_ABI);
     assert_eq!(info.page_size as usize, system_page());
     assert_eq!(1u64 << info.min_shift, SMALLEST);
-    assert_eq!(1u64 << info.max_shift, LARGEST);
+    assert_eq!(1u64 << info.max_shift, largest_block());
 }
 
 fn info_gives_the_arena_and_its_limit() {
@@ -53,7 +54,11 @@ fn features_are_exactly_the_flags_that_are_served() {
         let served = features & u64::from(flag.bits()) == flag.bits().into();
         assert_eq!(answer.is_ok(), served, "{flag}: {answer:?}");
     }
-    assert_eq!(features & !u64::from(Flags::all().bits()), 0);
+    let more = FREELIST_FEATURE_ALIGN
+        | FREELIST_FEATURE_RESIZE
+        | FREELIST_FEATURE_SLACK
+        | FREELIST_FEATURE_MOVED;
+    assert_eq!(features & !u64::from(Flags::all().bits()), more);
     assert_eq!(features & 3, Flags::DEFAULT.bits().into());
 }
 

@@ -16,8 +16,8 @@ use crate::harness::{skip, suite};
 use crate::kit::process::{drop_cap_sys_resource, signal_of, spawn_child};
 use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
-    alloc, arena, counters, free, info, page, random, random_size, raw, refused, scaled, stat,
-    thread, Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, LARGEST, MIB,
+    alloc, arena, counters, free, info, largest_block, page, random, random_size, raw, refused,
+    scaled, stat, thread, Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, MIB,
 };
 
 suite!("freelist_limits":
@@ -179,10 +179,10 @@ fn a_request_that_may_grow_and_is_larger_than_the_limit_is_edquot() {
     let arena = limited(MIB);
     for flags in [GROW, DEFAULT] {
         refused(arena.alloc(MIB + 1, flags), Errno::EDQUOT);
-        refused(arena.alloc(LARGEST, flags), Errno::EDQUOT);
+        refused(arena.alloc(largest_block(), flags), Errno::EDQUOT);
     }
     refused(arena.alloc(MIB + 1, LARGER), Errno::ENOMEM);
-    refused(arena.alloc(LARGEST + 1, DEFAULT), Errno::E2BIG);
+    refused(arena.alloc(largest_block() + 1, DEFAULT), Errno::E2BIG);
     alloc(&arena, MIB);
 }
 
@@ -249,6 +249,7 @@ fn a_limit_whose_answer_cannot_be_written_changes_nothing() {
     let asked = freelist_limit {
         bytes: MIB,
         span: MIB,
+        ..Default::default()
     };
     view.set_bytes(0, &asked.to_bytes());
     view.protect(0..view.len(), ProtFlags::PROT_READ).unwrap();
@@ -280,7 +281,7 @@ fn a_limit_is_one_arenas_alone() {
 fn shared_limit() -> u64 {
     let stats = freelist::debugfs::Stats::read().expect("debugfs is mounted");
     let limit = stats.get("limit_bytes").expect("the limit of all arenas");
-    if limit > LARGEST {
+    if limit > largest_block() {
         skip("too much memory to fill; needs a machine of at most 2 GiB");
     }
     limit
@@ -334,7 +335,7 @@ fn an_arenas_own_limit_does_not_lift_the_modules() {
     let limit = shared_limit();
     let arena = limited(4 * limit);
     refused(
-        arena.alloc((limit + page()).min(LARGEST), DEFAULT),
+        arena.alloc((limit + page()).min(largest_block()), DEFAULT),
         Errno::EDQUOT,
     );
     alloc(&arena, MIB);
@@ -461,7 +462,7 @@ fn a_process_in_a_small_cgroup_that_asks_for_a_gibibyte_lives() {
     cgroup.run(|| {
         let arena = arena();
         // Where all arenas may not hold that much, as much as they may.
-        let size = LARGEST.min(arena.info().unwrap().limit_bytes);
+        let size = (1 << 30).min(arena.info().unwrap().limit_bytes);
         for flags in [GROW, DEFAULT] {
             refused(arena.alloc(size, flags), Errno::ENOMEM);
         }

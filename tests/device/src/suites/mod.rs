@@ -30,6 +30,7 @@ mod populate;
 mod pressure;
 mod races;
 mod random;
+mod resize;
 mod selftest;
 mod shown;
 mod split_merge;
@@ -58,6 +59,7 @@ pub const ALL: &[Suite] = &[
     populate::SUITE,
     limits::SUITE,
     waiting::SUITE,
+    resize::SUITE,
     trim::SUITE,
     pressure::SUITE,
     growing::SUITE,

@@ -24,8 +24,8 @@ use nix::sys::signal::{kill, Signal};
 use crate::harness::suite;
 use crate::kit::process::{spawn_child, Child};
 use crate::kit::{
-    arena, check, random, random_size, refused, scaled, shrinker, stat, thread, Ledger, View,
-    DEFAULT, GROW, KIB, LARGER, LARGEST, MIB,
+    arena, check, largest_block, random, random_size, refused, scaled, shrinker, stat, thread,
+    Ledger, View, DEFAULT, GROW, KIB, LARGER, MIB,
 };
 use crate::{figure, trust};
 
@@ -75,7 +75,7 @@ fn operate(arena: &Arena, ledger: &mut Ledger<'_>, rng: &mut fastrand::Rng) {
             }
         }
         0..=14 if ledger.len() > 0 => ledger.free(ledger.nth(rng.usize(0..ledger.len()))),
-        15 => refused(arena.alloc(LARGEST + 1, DEFAULT), Errno::E2BIG),
+        15 => refused(arena.alloc(largest_block() + 1, DEFAULT), Errno::E2BIG),
         16 => refused(arena.free(rng.u64(..1 << 40) | 1), Errno::EINVAL),
         17 => drop(arena.trim(rng.u64(..4 * MIB)).unwrap()),
         _ if ledger.len() > 0 => ledger.check(ledger.nth(rng.usize(0..ledger.len()))),

@@ -8,7 +8,8 @@ use nix::errno::Errno;
 
 use crate::harness::suite;
 use crate::kit::{
-    arena, random, random_size, refused, scaled, stat, Ledger, DEFAULT, GROW, KIB, LARGER, LARGEST,
+    arena, largest_block, random, random_size, refused, scaled, stat, Ledger, DEFAULT, GROW, KIB,
+    LARGER,
 };
 
 suite!("freelist_random":
@@ -64,7 +65,10 @@ fn random_calls_agree_with_the_model() {
                 failures += 1;
                 match rng.u8(0..3) {
                     0 => refused(arena.alloc(0, DEFAULT), Errno::EINVAL),
-                    1 => refused(arena.alloc(rng.u64(LARGEST + 1..), DEFAULT), Errno::E2BIG),
+                    1 => refused(
+                        arena.alloc(rng.u64(largest_block() + 1..), DEFAULT),
+                        Errno::E2BIG,
+                    ),
                     _ => {
                         let offset = rng.u64(arena_bytes..);
                         refused(arena.free(offset), Errno::EINVAL);

@@ -19,8 +19,8 @@ use crate::harness::{skip, suite};
 use crate::kit::process::spawn_child;
 use crate::kit::waiter::{sleeps_in_ioctl, waiting, Waiter, PATIENCE, WHILE};
 use crate::kit::{
-    alloc, arena, check, free, page, raw, refused, stat, thread, Cgroup, View, DEFAULT, GROW, KIB,
-    LARGER, LARGEST, MIB,
+    alloc, arena, check, free, largest_block, page, raw, refused, stat, thread, Cgroup, View,
+    DEFAULT, GROW, KIB, LARGER, MIB,
 };
 
 suite!("freelist_waiting":
@@ -41,6 +41,8 @@ suite!("freelist_waiting":
     parts_of_pages_are_served_beside_a_big_waiter,
     a_raised_limit_wakes,
     a_limit_lowered_below_the_request_is_edquot,
+    a_lowered_limit_wakes_whom_it_makes_hopeless,
+    a_block_of_exactly_its_class_is_kept_for_a_waiter,
     memory_that_another_arena_frees_wakes,
     a_killed_process_that_held_everything_wakes,
     a_descriptor_that_is_closed_wakes_nobody,
@@ -171,7 +173,7 @@ fn a_request_larger_than_the_limit_is_edquot_and_not_waited_for() {
         let mut request = waiting(5 * page(), flags, None);
         assert_eq!(raw::alloc_in(&arena, &mut request), Err(Errno::EDQUOT));
     }
-    let mut request = waiting(LARGEST + 1, DEFAULT, None);
+    let mut request = waiting(largest_block() + 1, DEFAULT, None);
     assert_eq!(raw::alloc_in(&arena, &mut request), Err(Errno::E2BIG));
     let mut request = waiting(0, DEFAULT, None);
     assert_eq!(raw::alloc_in(&arena, &mut request), Err(Errno::EINVAL));
@@ -428,6 +430,46 @@ fn a_limit_lowered_below_the_request_is_edquot() {
         free(&arena, blocks[4]);
         assert_eq!(waiter.end().result, Err(Errno::EDQUOT));
     });
+}
+
+fn a_lowered_limit_wakes_whom_it_makes_hopeless() {
+    let (arena, blocks) = full(8);
+    thread::scope(|scope| {
+        // The oldest, one behind it, and one that hopes on.
+        let requests = [(8, LARGER), (6, DEFAULT), (3, DEFAULT)];
+        let waiters = requests.map(|(pages, flags)| {
+            Waiter::asleep(scope, &arena, waiting(pages * page(), flags, None))
+        });
+        // Nothing comes back: only the limit changes.
+        arena.set_limit(4 * page()).unwrap();
+        for waiter in &waiters[..2] {
+            assert_eq!(waiter.end().result, Err(Errno::EDQUOT));
+        }
+        waiters[2].sleeps_on();
+        for block in &blocks {
+            free(&arena, *block);
+        }
+        waiters[2].served();
+    });
+    check();
+}
+
+fn a_block_of_exactly_its_class_is_kept_for_a_waiter() {
+    for size in [64, page(), 20 * page(), MIB] {
+        let arena = arena();
+        // Its neighbours are free before it comes back.
+        let blocks = [(); 3].map(|()| alloc(&arena, size));
+        free(&arena, blocks[0]);
+        free(&arena, blocks[2]);
+        arena.trim(0).unwrap();
+        thread::scope(|scope| {
+            let request = waiting(size, Flags::empty(), None);
+            let waiter = Waiter::asleep(scope, &arena, request);
+            free(&arena, blocks[1]);
+            assert_eq!(waiter.served(), blocks[1].offset, "{size}");
+        });
+        check();
+    }
 }
 
 /// An arena that leaves nothing of what all may hold; skipped where that is

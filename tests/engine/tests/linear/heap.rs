@@ -49,8 +49,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            sub_bits: 3,
-            look: 4,
+            sub_bits: 4,
+            look: 8,
             slack_permille: 50,
             quick_largest: 64 << 10,
             quick_bytes: 256 << 10,
@@ -58,8 +58,8 @@ impl Default for Settings {
             newest_first: true,
             move_largest: false,
             drain_above: 64 << 10,
-            from_end: 0,
-            lowest: false,
+            from_end: 256 << 10,
+            lowest: true,
         }
     }
 }

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A live block of whole pages becomes longer or shorter where it is.
+//!
+//! The tail of a shorter block is free at once. What a longer one gets behind it is a reservation of
+//! its own until it is joined, so that the block never stops being live.
+
+use super::class::Class;
+use super::directory::Head;
+use super::request::{Admission, FreeError, Refusal, Request, Reservation};
+use super::{Backend, Engine, Isolated, Metadata, Prealloc, BATCH};
+use core::ops::Range;
+
+/// The most runs behind a block that it may take at a time.
+const MAX_RUNS: u32 = 64;
+
+/// Why a block was not resized. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResizeError {
+    /// Allocate one of these, add it to the prealloc, call again.
+    Need(Metadata),
+    /// No live block begins there.
+    Offset(FreeError),
+    /// The size is 0.
+    Zero,
+    /// The size is over the largest block.
+    TooBig,
+    /// The block has a header, or lies in a divided page.
+    Unsuited,
+    /// What lies behind the block is in use, or the address space ends.
+    InUse,
+}
+
+impl From<Metadata> for ResizeError {
+    fn from(metadata: Metadata) -> Self {
+        Self::Need(metadata)
+    }
+}
+
+/// The pages behind a block that is to become longer.
+///
+/// It has to be given to [`Engine::commit_growth`] or, its reservation, to [`Engine::cancel`].
+#[must_use = "a growth that is neither committed nor cancelled is lost"]
+#[derive(Debug)]
+pub struct Growth {
+    /// The block's first page, and its pages before.
+    page: u32,
+    pages: u32,
+    reservation: Reservation,
+}
+
+impl Growth {
+    /// The pages behind the block, in bytes from the beginning of the arena.
+    pub fn extent(&self) -> Range<u64> {
+        self.reservation.extent()
+    }
+
+    /// The pages behind the block, to be backed.
+    pub fn reservation(&mut self) -> &mut Reservation {
+        &mut self.reservation
+    }
+
+    /// The same, to be cancelled.
+    pub fn into_reservation(self) -> Reservation {
+        self.reservation
+    }
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub enum Resized {
+    /// The block is as long as was asked for.
+    Done,
+    /// Free memory lies behind it, after address space that is free: this part of it has to leave
+    /// ([`Engine::remove_isolated`]), then call again.
+    InTheWay(Isolated),
+    /// It is to have more pages: when these have their memory, [`Engine::commit_growth`].
+    Growing(Growth),
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
+    /// Makes the live block at `offset` `size` bytes long, in whole pages. Free memory behind it that is
+    /// set aside for a waiter counts as in use.
+    pub fn resize(
+        &mut self,
+        offset: u64,
+        size: u64,
+        admission: Admission,
+        prealloc: &mut Prealloc<B, PAGE_KIB>,
+    ) -> Result<Resized, ResizeError> {
+        let request = Request {
+            size,
+            align_shift: Self::PAGE_SHIFT,
+            ..Request::default()
+        };
+        let class = Class::of(&request, Self::PAGE_SHIFT).map_err(|refusal| match refusal {
+            Refusal::Zero => ResizeError::Zero,
+            _ => ResizeError::TooBig,
+        })?;
+        let (page, had) = self.resizable(offset)?;
+        let pages = class.pages();
+        if pages > had {
+            return self.reserve_growth(page, had, pages - had, admission, prealloc);
+        }
+        if pages < had {
+            self.set_live_pages(page, had, pages);
+            self.claimed -= u64::from(had - pages) << Self::PAGE_SHIFT;
+            self.release_pages(page + pages, had - pages, true);
+        }
+        Ok(Resized::Done)
+    }
+
+    /// The first page and the pages of the block at `offset`, if it can be resized.
+    fn resizable(&self, offset: u64) -> Result<(u32, u32), ResizeError> {
+        if offset % 16 != 0 {
+            return Err(ResizeError::Offset(FreeError::Misaligned));
+        }
+        if offset >= self.span_bytes() {
+            return Err(ResizeError::Offset(FreeError::Beyond));
+        }
+        let page = (offset >> Self::PAGE_SHIFT) as u32;
+        match self.directory.head(page) {
+            Some(Head::Live { headed: true, .. } | Head::Subpage(_)) => Err(ResizeError::Unsuited),
+            Some(Head::Live { .. }) if offset & (Self::PAGE_BYTES - 1) != 0 => {
+                Err(ResizeError::Offset(FreeError::Inside))
+            }
+            Some(Head::Live { pages, .. }) => Ok((page, *pages)),
+            _ => Err(ResizeError::Offset(self.why_not(page))),
+        }
+    }
+
+    /// A live block has other pages from now on: it may be of another class.
+    fn set_live_pages(&mut self, page: u32, had: u32, has: u32) {
+        for (pages, sign) in [(had, u64::MAX), (has, 1)] {
+            let class = Class::of_pages(pages, Self::PAGE_SHIFT);
+            let stats = &mut self.stats[class.index()];
+            stats.resized = stats.resized.wrapping_add(sign);
+            let change = u64::from(pages).wrapping_mul(sign);
+            stats.live_pages = stats.live_pages.wrapping_add(change);
+        }
+        if let Some(head @ Head::Live { .. }) = self.directory.head_mut(page) {
+            *head = Head::Live {
+                pages: has,
+                headed: false,
+                growing: false,
+            };
+        }
+    }
+
+    /// Reserves `more` pages behind a block: of a run with memory, and of address space behind that.
+    fn reserve_growth(
+        &mut self,
+        page: u32,
+        pages: u32,
+        more: u32,
+        admission: Admission,
+        prealloc: &mut Prealloc<B, PAGE_KIB>,
+    ) -> Result<Resized, ResizeError> {
+        let behind = page + pages;
+        let run = self.run_at(behind).filter(|run| run.is_backed);
+        let backed = run.map_or(0, |run| run.pages.min(more));
+        let missing = more - backed;
+        let set_aside = backed > 0 && admission != Admission::Full;
+        let unbacked = self.unbacked_from(behind + backed);
+        if set_aside || (missing > unbacked && !self.is_free(behind + backed, behind + more)) {
+            return Err(ResizeError::InUse);
+        }
+        if missing > unbacked {
+            // Memory comes to the end of a block, so none may be there.
+            let run = self.run_at(behind + backed + unbacked);
+            return match run.filter(|_| admission == Admission::Full) {
+                Some(run) => Ok(Resized::InTheWay(self.isolate_start(run, BATCH))),
+                None => Err(ResizeError::InUse),
+            };
+        }
+        if missing > 0 {
+            let claimed = self.claim_space(behind + backed, missing, prealloc);
+            claimed.map_err(|refusal| match refusal {
+                Refusal::Need(metadata) => ResizeError::Need(metadata),
+                _ => ResizeError::InUse,
+            })?;
+        }
+        if let Some(run) = run {
+            self.remove(run);
+            self.insert_rest(run, behind, behind + more);
+        }
+        self.put_reserved(behind, more, backed);
+        if let Some(Head::Live { growing, .. }) = self.directory.head_mut(page) {
+            *growing = true;
+        }
+        let class = Class::of_pages(more, Self::PAGE_SHIFT);
+        self.claimed += class.block_bytes();
+        Ok(Resized::Growing(Growth {
+            page,
+            pages,
+            reservation: Reservation {
+                start: u64::from(behind) << Self::PAGE_SHIFT,
+                class,
+                headed: false,
+                requested: 0,
+                had: backed,
+                stale: backed,
+                missing,
+                movable: admission == Admission::Full,
+            },
+        }))
+    }
+
+    /// Whether `page..end` is free, and in a few runs.
+    fn is_free(&self, mut page: u32, end: u32) -> bool {
+        for _ in 0..MAX_RUNS {
+            if page >= end || page == self.frontier {
+                return end <= self.span;
+            }
+            match self.run_at(page) {
+                Some(run) => page = run.end(),
+                None => return false,
+            }
+        }
+        false
+    }
+
+    /// The pages behind a block have their memory: they join it. Returns the block's bytes, or the
+    /// growth where the block went meanwhile, to be cancelled.
+    pub fn commit_growth(&mut self, growth: Growth) -> Result<u64, Growth> {
+        debug_assert_eq!(growth.reservation.missing, 0);
+        match self.directory.head(growth.page) {
+            Some(Head::Live {
+                pages,
+                growing: true,
+                ..
+            }) if *pages == growth.pages => {}
+            _ => return Err(growth),
+        }
+        let more = growth.reservation.class.pages();
+        self.directory.take_head(growth.page + growth.pages);
+        let pages = growth.pages + more;
+        self.set_live_pages(growth.page, growth.pages, pages);
+        self.peak_bytes = self.peak_bytes.max(self.claimed);
+        if growth.reservation.had < more {
+            let class = Class::of_pages(pages, Self::PAGE_SHIFT);
+            let grows = &mut self.stats[class.index()].grows;
+            *grows = grows.wrapping_add(1);
+        }
+        Ok(u64::from(pages) << Self::PAGE_SHIFT)
+    }
+}

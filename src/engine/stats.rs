@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the engine counts. Totals (of what has happened so far) wrap by intention; what is there now
+//! is exact all the same.
+
+use super::class::CLASSES;
+use super::{Backend, Engine, MIN_SHIFT};
+
+/// What is kept of one size class. What readers see of it is derived ([`Engine::class`]): an
+/// allocation has better things to do.
+#[derive(Clone, Copy, Default)]
+pub(super) struct ClassStats {
+    /// Blocks that became live so far.
+    pub(super) allocs: u64,
+    /// Blocks that were freed so far.
+    pub(super) frees: u64,
+    /// Live blocks that became of this class so far, less those that were of it.
+    pub(super) resized: u64,
+    /// Pages of live blocks; of subpage blocks 0.
+    pub(super) live_pages: u64,
+    /// Free blocks and runs with memory, but those on the quick list.
+    pub(super) listed: u64,
+    /// Pages of these; of subpage blocks 0.
+    pub(super) listed_pages: u64,
+    pub(super) splits: u64,
+    pub(super) merges: u64,
+    pub(super) grows: u64,
+    pub(super) waits: u64,
+}
+
+impl ClassStats {
+    /// Blocks that are live now.
+    fn live(&self) -> u64 {
+        let live = self.allocs.wrapping_sub(self.frees);
+        live.wrapping_add(self.resized)
+    }
+}
+
+/// What an arena counts. Bytes unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Blocks that are live now.
+    pub live_blocks: u64,
+    /// In live blocks.
+    pub live_bytes: u64,
+    /// Held, and neither live nor pending.
+    pub free_bytes: u64,
+    /// Held in blocks that are being allocated or freed, and in isolated ranges.
+    pub pending_bytes: u64,
+    /// In all pages that the arena has.
+    pub held_bytes: u64,
+    /// The most that were live or reserved at a time so far.
+    pub peak_bytes: u64,
+    /// Asked for by all allocations so far.
+    pub requested_bytes: u64,
+    /// Moved from free runs to other blocks so far.
+    pub moved_bytes: u64,
+    /// Blocks that became live so far.
+    pub allocs: u64,
+    /// Blocks that were freed so far.
+    pub frees: u64,
+    /// Allocations so far that took new pages.
+    pub grows: u64,
+    /// Free blocks and runs with memory that were divided so far.
+    pub splits: u64,
+    /// Pairs of neighbouring free blocks or runs with memory that were joined so far.
+    pub merges: u64,
+    /// Parts of the directory, of [`super::PART_LEN`] entries.
+    pub parts: u64,
+    /// Chunks of [`super::CHUNK_PAGES`] page records.
+    pub chunks: u64,
+    /// Trees of divided pages.
+    pub trees: u64,
+}
+
+/// What is counted for one size class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassCounters {
+    /// Blocks that are live now.
+    pub live: u64,
+    /// Free blocks or runs with memory now.
+    pub free: u64,
+    /// Bytes held in both.
+    pub held: u64,
+    /// Blocks or runs of this class that were divided so far.
+    pub splits: u64,
+    /// Blocks or runs of this class that were made by joining two so far.
+    pub merges: u64,
+    /// Allocations of this class so far that took new pages.
+    pub grows: u64,
+    /// Allocations of this class so far that slept.
+    pub waits: u64,
+    /// Bytes of the largest request that this class's freelist can serve as it is.
+    pub largest: u64,
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
+    /// Bytes of all pages that the arena has.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
+    /// Pages with memory in free runs. Those on quick lists are not counted.
+    pub fn free_pages(&self) -> u32 {
+        self.free_pages
+    }
+
+    /// Sets all totals as if so much had happened already: for tests of how they wrap.
+    #[doc(hidden)]
+    #[allow(dead_code)]
+    pub fn seed_totals(&mut self, total: u64) {
+        self.requested_bytes = total;
+        self.moved_bytes = total;
+        for stats in &mut self.stats {
+            let live = stats.live();
+            stats.allocs = total;
+            stats.frees = total.wrapping_sub(live);
+            stats.resized = 0;
+            for of in [
+                &mut stats.splits,
+                &mut stats.merges,
+                &mut stats.grows,
+                &mut stats.waits,
+            ] {
+                *of = total;
+            }
+        }
+    }
+
+    /// The arena's counters.
+    pub fn counters(&self) -> Counters {
+        let mut counters = Counters {
+            held_bytes: self.held_bytes,
+            peak_bytes: self.peak_bytes,
+            requested_bytes: self.requested_bytes,
+            moved_bytes: self.moved_bytes,
+            ..Counters::default()
+        };
+        for (index, stats) in self.stats.iter().enumerate() {
+            counters.allocs = counters.allocs.wrapping_add(stats.allocs);
+            counters.frees = counters.frees.wrapping_add(stats.frees);
+            counters.grows = counters.grows.wrapping_add(stats.grows);
+            counters.splits = counters.splits.wrapping_add(stats.splits);
+            counters.merges = counters.merges.wrapping_add(stats.merges);
+            let (live, free) = self.bytes_of(index);
+            counters.live_blocks += stats.live();
+            counters.live_bytes += live;
+            counters.free_bytes += free;
+        }
+        counters.pending_bytes = counters.held_bytes - counters.live_bytes - counters.free_bytes;
+        (counters.parts, counters.chunks, counters.trees) = self.directory.counts();
+        counters
+    }
+
+    /// Bytes of the blocks of the size class `index` that are live, and of those that are free.
+    fn bytes_of(&self, index: usize) -> (u64, u64) {
+        let Some(stats) = self.stats.get(index) else {
+            return (0, 0);
+        };
+        let shift = MIN_SHIFT + index as u32;
+        let blocks = self.quick_blocks(index).chain(self.kept_blocks(index));
+        let quick: u64 = blocks.map(|(_, class)| class.block_bytes()).sum();
+        if shift < Self::PAGE_SHIFT {
+            (stats.live() << shift, (stats.listed << shift) + quick)
+        } else {
+            let bytes = |pages| pages << Self::PAGE_SHIFT;
+            let listed = bytes(stats.listed_pages);
+            (bytes(stats.live_pages), listed + quick)
+        }
+    }
+
+    /// The counters of the size class `1 << shift` bytes; zeros outside
+    /// [`MIN_SHIFT`]`..=`[`Engine::MAX_SHIFT`].
+    pub fn class(&self, shift: u32) -> ClassCounters {
+        if !(MIN_SHIFT..=Self::MAX_SHIFT).contains(&shift) {
+            return ClassCounters::default();
+        }
+        let index = (shift - MIN_SHIFT) as usize;
+        debug_assert!(index < CLASSES);
+        let stats = &self.stats[index];
+        let (live_bytes, free_bytes) = self.bytes_of(index);
+        let blocks = self.quick_blocks(index).chain(self.kept_blocks(index));
+        let free = stats.listed + blocks.count() as u64;
+        let largest = if shift < Self::PAGE_SHIFT {
+            u64::from(free > 0) << shift
+        } else {
+            let run = self.largest_run(shift - Self::PAGE_SHIFT);
+            let quick = self.newest_pages(shift);
+            u64::from(run.max(quick)) << Self::PAGE_SHIFT
+        };
+        ClassCounters {
+            live: stats.live(),
+            free,
+            held: live_bytes + free_bytes,
+            splits: stats.splits,
+            merges: stats.merges,
+            grows: stats.grows,
+            waits: stats.waits,
+            largest,
+        }
+    }
+}

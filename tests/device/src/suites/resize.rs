@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Blocks that become longer or shorter where they are, alignment that is asked for, and the slack.
+
+use freelist::uapi::{freelist_resize, FREELIST_IOC_RESIZE, FREELIST_SLACK_NONE};
+use freelist::{Arena, Flags};
+use nix::errno::Errno;
+use nix::sys::mman::ProtFlags;
+use nix::sys::signal::Signal;
+
+use crate::harness::suite;
+use crate::kit::process::signal_of;
+use crate::kit::view::{ioctl, ioctl_at, Plain};
+use crate::kit::{
+    alloc, arena, check, free, largest_block, page, raw, refused, stat, thread, View, DEFAULT, KIB,
+    LARGER, MIB,
+};
+
+suite!("freelist_resize":
+    the_tail_of_a_shorter_block_is_free_at_once,
+    a_longer_block_keeps_its_bytes,
+    what_is_added_reads_as_zero_if_so_asked,
+    what_is_in_use_behind_a_block_is_enospc,
+    what_cannot_be_resized_is_refused_and_stays,
+    growth_beyond_a_limit_is_edquot_and_changes_nothing,
+    without_grow_a_block_takes_free_memory_alone,
+    an_answer_that_cannot_be_written_changes_nothing,
+    resizes_and_releases_at_once_lose_nothing,
+    blocks_are_aligned_as_asked_for,
+    the_slack_bounds_what_is_held,
+    a_slack_out_of_range_is_einval,
+);
+
+fn fill(view: &View, offset: u64, bytes: u64, with: u8) {
+    view.set_bytes(offset as usize, &vec![with; bytes as usize]);
+}
+
+fn has_only(view: &View, offset: u64, bytes: u64, with: u8) -> bool {
+    let has = view.bytes(offset as usize, bytes as usize);
+    has.iter().all(|byte| *byte == with)
+}
+
+fn the_tail_of_a_shorter_block_is_free_at_once() {
+    let arena = arena();
+    let view = View::shared(&arena, 0, MIB as usize);
+    let block = alloc(&arena, 64 * page());
+    fill(&view, block.offset, block.bytes, 7);
+    for (size, pages) in [(64, 64), (40, 40), (1, 1)] {
+        let size = size * page() - u64::from(size > 1);
+        let bytes = arena.resize(block.offset, size, Flags::empty()).unwrap();
+        assert_eq!(bytes, pages * page());
+        let now = stat(&arena);
+        assert_eq!((now.live_blocks, now.live_bytes), (1, bytes));
+        assert_eq!(now.free_bytes, (64 - pages) * page());
+        assert!(has_only(&view, block.offset, bytes, 7));
+    }
+    // Nobody has it any more, whoever had it mapped.
+    let tail = (block.offset + page()) as usize;
+    arena.trim(0).unwrap();
+    assert_eq!(signal_of(|| view.touch(tail)), Some(Signal::SIGBUS));
+    free(&arena, block);
+    assert_eq!(stat(&arena).live_bytes, 0);
+    check();
+}
+
+fn a_longer_block_keeps_its_bytes() {
+    let arena = arena();
+    let view = View::shared(&arena, 0, 4 * MIB as usize);
+    let block = alloc(&arena, 10 * page());
+    fill(&view, block.offset, block.bytes, 5);
+    let mut before = block.bytes;
+    // New memory; then what it gave up, with what else that takes.
+    for pages in [30, 11, 50, 300] {
+        let size = pages * page();
+        let bytes = arena.resize(block.offset, size, DEFAULT).unwrap();
+        assert_eq!(bytes, size);
+        assert!(has_only(&view, block.offset, before.min(size), 5));
+        fill(&view, block.offset, bytes, 5);
+        assert_eq!(stat(&arena).live_bytes, bytes);
+        before = size;
+    }
+    assert_eq!(stat(&arena).held_bytes, 300 * page());
+    free(&arena, block);
+    check();
+}
+
+fn what_is_added_reads_as_zero_if_so_asked() {
+    let arena = arena();
+    let view = View::shared(&arena, 0, MIB as usize);
+    let block = alloc(&arena, 20 * page());
+    fill(&view, block.offset, block.bytes, 9);
+    for flags in [DEFAULT, DEFAULT | Flags::POPULATE] {
+        arena.resize(block.offset, page(), Flags::empty()).unwrap();
+        let flags = flags | Flags::ZERO;
+        let bytes = arena.resize(block.offset, 40 * page(), flags).unwrap();
+        assert!(has_only(&view, block.offset, page(), 9));
+        let more = block.offset + page();
+        assert!(has_only(&view, more, bytes - page(), 0));
+        fill(&view, block.offset, bytes, 9);
+    }
+}
+
+fn what_is_in_use_behind_a_block_is_enospc() {
+    let arena = arena();
+    let unit = 64 * KIB;
+    let [one, two] = [(); 2].map(|()| alloc(&arena, unit));
+    assert_eq!(two.offset, one.offset + unit);
+    let before = stat(&arena);
+    refused(arena.resize(one.offset, unit + 1, DEFAULT), Errno::ENOSPC);
+    let failures = before.failures + 1;
+    assert_eq!(stat(&arena), freelist::Stat { failures, ..before });
+    free(&arena, two);
+    // What was freed a moment ago is free.
+    let bytes = arena.resize(one.offset, 2 * unit, LARGER).unwrap();
+    assert_eq!(bytes, 2 * unit);
+    assert_eq!(stat(&arena).held_bytes, 2 * unit);
+    check();
+}
+
+fn what_cannot_be_resized_is_refused_and_stays() {
+    let arena = arena();
+    let block = alloc(&arena, 3 * page());
+    let small = alloc(&arena, 64);
+    let headed = arena.alloc(3 * page(), DEFAULT | Flags::HEADER).unwrap();
+    let gone = alloc(&arena, 200 * page());
+    free(&arena, gone);
+    let before = stat(&arena);
+    let end = arena.info().unwrap().arena_bytes;
+    for (offset, size, flags, errno) in [
+        (block.offset, 0, DEFAULT, Errno::EINVAL),
+        (block.offset, page(), DEFAULT | Flags::WAIT, Errno::EINVAL),
+        (block.offset, page(), DEFAULT | Flags::CONTIG, Errno::EINVAL),
+        (block.offset, page(), DEFAULT | Flags::HEADER, Errno::EINVAL),
+        (block.offset, largest_block() + 1, LARGER, Errno::E2BIG),
+        (block.offset, u64::MAX, LARGER, Errno::E2BIG),
+        (block.offset + 1, page(), DEFAULT, Errno::EINVAL),
+        (block.offset + 16, page(), DEFAULT, Errno::EINVAL),
+        (block.offset + page(), page(), DEFAULT, Errno::EINVAL),
+        (small.offset, page(), DEFAULT, Errno::EINVAL),
+        (headed.offset, page(), DEFAULT, Errno::EINVAL),
+        (gone.offset, page(), DEFAULT, Errno::ENOENT),
+        (end, page(), DEFAULT, Errno::EINVAL),
+        (u64::MAX, page(), DEFAULT, Errno::EINVAL),
+    ] {
+        let result = arena.resize(offset, size, flags);
+        assert_eq!(
+            result.as_ref().err().and_then(freelist::Error::errno),
+            Some(errno),
+            "{offset:#x}, {size}, {flags}: {result:?}"
+        );
+    }
+    let mut request = freelist_resize {
+        offset: block.offset,
+        size: page(),
+        reserved: 1,
+        ..Default::default()
+    };
+    let result = ioctl(
+        std::os::fd::AsFd::as_fd(&arena),
+        FREELIST_IOC_RESIZE,
+        &mut request,
+    );
+    assert_eq!(result.err(), Some(Errno::EINVAL));
+    let failures = before.failures + 15;
+    assert_eq!(stat(&arena), freelist::Stat { failures, ..before });
+    check();
+}
+
+fn growth_beyond_a_limit_is_edquot_and_changes_nothing() {
+    let arena = arena();
+    arena.set_limit(100 * page()).unwrap();
+    let block = alloc(&arena, 60 * page());
+    let other = alloc(&arena, 20 * page());
+    let before = stat(&arena);
+    free(&arena, other);
+    for size in [101 * page(), 1 << 30] {
+        refused(arena.resize(block.offset, size, DEFAULT), Errno::EDQUOT);
+        assert_eq!(stat(&arena).held_bytes, before.held_bytes);
+        assert_eq!(stat(&arena).live_bytes, block.bytes);
+    }
+    arena.resize(block.offset, 100 * page(), DEFAULT).unwrap();
+    assert_eq!(stat(&arena).held_bytes, 100 * page());
+}
+
+fn without_grow_a_block_takes_free_memory_alone() {
+    let arena = arena();
+    let block = alloc(&arena, 64 * page());
+    arena
+        .resize(block.offset, 16 * page(), Flags::empty())
+        .unwrap();
+    for flags in [LARGER, Flags::empty()] {
+        refused(
+            arena.resize(block.offset, 65 * page(), flags),
+            Errno::ENOMEM,
+        );
+        assert_eq!(stat(&arena).live_bytes, 16 * page());
+    }
+    assert_eq!(
+        arena.resize(block.offset, 64 * page(), LARGER).unwrap(),
+        64 * page()
+    );
+    assert_eq!(stat(&arena).held_bytes, 64 * page());
+}
+
+fn an_answer_that_cannot_be_written_changes_nothing() {
+    let arena = arena();
+    let block = alloc(&arena, 8 * page());
+    let before = stat(&arena);
+    let view = View::anonymous(size_of::<freelist_resize>());
+    for size in [page(), 80 * page()] {
+        let asked = freelist_resize {
+            offset: block.offset,
+            size,
+            flags: DEFAULT.bits(),
+            ..Default::default()
+        };
+        view.protect(0..view.len(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+            .unwrap();
+        view.set_bytes(0, &asked.to_bytes());
+        view.protect(0..view.len(), ProtFlags::PROT_READ).unwrap();
+        let result = ioctl_at(&arena, FREELIST_IOC_RESIZE, view.address(0));
+        assert_eq!(result, Err(Errno::EFAULT));
+    }
+    let failures = before.failures + 2;
+    assert_eq!(stat(&arena), freelist::Stat { failures, ..before });
+}
+
+/// Resizes blocks at random until they are gone, as another thread frees and trims.
+fn resize_until_gone(arena: &Arena, offset: u64, seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    loop {
+        let size = page() * rng.u64(1..100);
+        match arena.resize(offset, size, DEFAULT) {
+            Ok(bytes) => assert_eq!(bytes, size),
+            Err(error) => match error.errno() {
+                Some(Errno::ENOSPC) => {}
+                Some(Errno::ENOENT | Errno::EINVAL) => return,
+                other => panic!("{other:?}"),
+            },
+        }
+    }
+}
+
+fn resizes_and_releases_at_once_lose_nothing() {
+    let arena = arena();
+    for round in 0..50 {
+        let blocks = [(); 3].map(|()| alloc(&arena, 16 * page()));
+        thread::scope(|scope| {
+            for block in blocks {
+                for seed in 0..2 {
+                    let arena = &arena;
+                    scope.spawn(move || resize_until_gone(arena, block.offset, round * 2 + seed));
+                }
+            }
+            for block in blocks {
+                arena.trim(0).unwrap();
+                free(&arena, block);
+            }
+        });
+        assert_eq!(stat(&arena).live_bytes, 0, "round {round}");
+    }
+    arena.trim(0).unwrap();
+    assert_eq!(stat(&arena).held_bytes, 0);
+    check();
+}
+
+fn blocks_are_aligned_as_asked_for() {
+    let arena = arena();
+    for align_shift in 0..=30 {
+        for size in [1, 100, 5000, 100_000] {
+            let block = arena.alloc_aligned(size, align_shift, DEFAULT).unwrap();
+            assert_eq!(
+                block.offset % (1 << align_shift),
+                0,
+                "{size}, {align_shift}"
+            );
+            assert!(block.bytes >= size);
+            free(&arena, block);
+        }
+    }
+    refused(arena.alloc_aligned(1, 31, DEFAULT), Errno::EINVAL);
+    check();
+}
+
+fn the_slack_bounds_what_is_held() {
+    let mut moved = Vec::new();
+    for slack in [Some(10), Some(50), None] {
+        let arena = arena();
+        let now = arena.set_slack_permille(slack).unwrap();
+        assert_eq!(now.slack_permille, slack.unwrap_or(FREELIST_SLACK_NONE));
+        // Every second page is free: 512 in pieces.
+        let blocks: Vec<_> = (0..1024).map(|_| alloc(&arena, page())).collect();
+        for block in blocks.iter().step_by(2) {
+            free(&arena, *block);
+        }
+        alloc(&arena, 400 * page());
+        let now = stat(&arena);
+        let most = match slack {
+            Some(slack) => 1024 * page() * (1000 + u64::from(slack)) / 1000,
+            None => 1424 * page(),
+        };
+        assert!(now.held_bytes <= most, "{slack:?}: {}", now.held_bytes);
+        assert!(
+            now.held_bytes > most - page(),
+            "{slack:?}: {}",
+            now.held_bytes
+        );
+        moved.push(now.moved_bytes);
+    }
+    assert!(
+        moved[0] > moved[1] && moved[1] > 0 && moved[2] == 0,
+        "{moved:?}"
+    );
+}
+
+fn a_slack_out_of_range_is_einval() {
+    let arena = arena();
+    let before = raw::limit(&arena, 0, 0).unwrap();
+    assert_eq!(before.slack_permille, 50);
+    for slack in [0, 1001, 1 << 31, u32::MAX - 1] {
+        refused(arena.set_slack_permille(Some(slack)), Errno::EINVAL);
+    }
+    assert_eq!(raw::limit(&arena, 0, 0).unwrap(), before);
+    for slack in [1, 1000] {
+        let now = arena.set_slack_permille(Some(slack)).unwrap();
+        assert_eq!(now.slack_permille, slack);
+    }
+}
