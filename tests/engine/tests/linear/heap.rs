@@ -205,7 +205,7 @@ fn ceil_log2(n: u64) -> u32 {
 }
 
 /// Bytes that a block of `size` bytes takes.
-pub fn block_bytes(size: u64) -> u64 {
+fn block_bytes(size: u64) -> u64 {
     if size <= PAGE / 2 {
         size.next_power_of_two().max(32)
     } else {
@@ -228,10 +228,6 @@ impl Heap {
             free_backed: 0,
             counts: Counts::default(),
         }
-    }
-
-    pub fn peak_needed(&self) -> u64 {
-        self.peak
     }
 
     pub fn alloc(&mut self, size: u64) -> u64 {
