@@ -179,6 +179,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             stale: reserved.backed,
             missing: class.pages() - reserved.backed,
             movable: request.may_move(admission),
+            contiguous: request.policy == Policy::Contiguous,
         }
     }
 
@@ -322,7 +323,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             let grows = &mut self.stats[class.index()].grows;
             *grows = grows.wrapping_add(1);
         }
-        self.enliven(reservation.start, class, reservation.headed);
+        let (headed, contiguous) = (reservation.headed, reservation.contiguous);
+        self.enliven(reservation.start, class, headed, contiguous);
     }
 
     /// Counts blocks that become live.
@@ -339,7 +341,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// Makes a reserved block live.
     #[inline(always)]
-    pub(super) fn enliven(&mut self, start: u64, class: Class, headed: bool) {
+    pub(super) fn enliven(&mut self, start: u64, class: Class, headed: bool, contiguous: bool) {
         match self.directory.head_mut((start >> Self::PAGE_SHIFT) as u32) {
             Some(Head::Subpage(tree)) => tree.set_live(Self::node(start, class.shift()), headed),
             Some(head) => {
@@ -348,6 +350,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                         pages,
                         headed,
                         growing: false,
+                        contiguous,
                     };
                 }
             }

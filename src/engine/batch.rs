@@ -83,7 +83,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         while let [first, rest @ ..] = starts {
             let page = (first >> Self::PAGE_SHIFT) as u32;
             let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
-                self.enliven(*first, class, false);
+                self.enliven(*first, class, false, false);
                 starts = rest;
                 continue;
             };

@@ -249,6 +249,8 @@ pub(super) enum Head<B: Backend, const PAGE_KIB: usize> {
         headed: bool,
         /// Pages behind it are reserved for it.
         growing: bool,
+        /// Its pages lie side by side in physical memory.
+        contiguous: bool,
     },
     /// A page that is divided into blocks smaller than itself.
     Subpage(B::Box<Tree<PAGE_KIB>>),
@@ -611,9 +613,9 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         let group = index / GROUP;
         let first = self.entry(Self::group_of(page));
         let occupied = first.map_or(0, |first| first.occupied);
-        let summed_up = self.occupied[group / 64] >> (group % 64) & 1 != 0;
-        let right =
-            (occupied >> (index % GROUP) & 1 != 0) == (starts > 0) && summed_up == (occupied != 0);
+        let summed_up = (self.occupied[group / 64] >> (group % 64)) & 1 != 0;
+        let right = ((occupied >> (index % GROUP)) & 1 != 0) == (starts > 0)
+            && summed_up == (occupied != 0);
         right.then_some((starts, entry.backed))
     }
 }

@@ -39,7 +39,7 @@ fn bin_of(pages: u32) -> (u32, u32) {
     }
     // The leading one is the same for the whole order: the next four bits tell.
     let rest = u64::from(pages - (1 << (order - 1)));
-    (order, (rest * u64::from(SUB_LISTS) >> (order - 1)) as u32)
+    (order, ((rest * u64::from(SUB_LISTS)) >> (order - 1)) as u32)
 }
 
 /// The head of one list.

@@ -52,6 +52,7 @@ mod class;
 mod directory;
 mod free;
 mod lists;
+mod lookup;
 mod map;
 mod quick;
 mod reclaim;
@@ -86,8 +87,7 @@ pub use stats::{ClassCounters, Counters};
 pub use tree::Tree;
 pub use wait_queue::{Ticket, WaitQueue, WaiterSlot};
 
-use core::ops::Range;
-use directory::{Directory, Head};
+use directory::Directory;
 use lists::Lists;
 use quick::Quick;
 use stats::ClassStats;
@@ -179,37 +179,6 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Sets that.
     pub fn set_slack_permille(&mut self, slack: Option<u32>) {
         self.slack_permille = slack;
-    }
-
-    /// The page numbers of the live block in which page number `page` lies, or `page` alone if
-    /// live subpage blocks lie in it.
-    pub fn live_extent(&self, page: u32) -> Option<Range<u32>> {
-        match self.directory.extent_of(page)? {
-            (first, Head::Live { pages, .. }) => Some(first..first + pages),
-            (first, Head::Subpage(tree)) if tree.any_live() => Some(first..first + 1),
-            _ => None,
-        }
-    }
-
-    /// The page behind page number `page`.
-    pub fn page(&self, page: u32) -> Option<&B::Page> {
-        self.directory.record(page)?.page.as_ref()
-    }
-
-    /// The pages behind page numbers from `page` on, at most `most`: as many as are there, up to a
-    /// multiple of [`CHUNK_PAGES`].
-    pub fn pages(&self, page: u32, most: u32) -> impl Iterator<Item = &B::Page> {
-        self.directory.pages(page, most)
-    }
-
-    /// The page `index` of a reserved block, if it is there already.
-    pub fn reserved_page(&self, reservation: &Reservation, index: u32) -> Option<&B::Page> {
-        self.page((reservation.start >> Self::PAGE_SHIFT) as u32 + index)
-    }
-
-    /// The first page of a block that is being freed.
-    pub fn releasing_page(&self, releasing: &Releasing) -> Option<&B::Page> {
-        self.page((releasing.start >> Self::PAGE_SHIFT) as u32)
     }
 
     /// Ends the arena piece by piece: hands out one chunk with its pages, to be dropped outside

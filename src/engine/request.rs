@@ -157,6 +157,8 @@ pub struct Reservation {
     pub(super) stale: u32,
     pub(super) missing: u32,
     pub(super) movable: bool,
+    /// Its pages lie side by side in physical memory.
+    pub(super) contiguous: bool,
 }
 
 impl Reservation {
@@ -173,6 +175,7 @@ impl Reservation {
             stale: pages,
             missing: 0,
             movable: false,
+            contiguous: false,
         }
     }
 

@@ -25,7 +25,7 @@ pub enum ResizeError {
     Zero,
     /// The size is over the largest block.
     TooBig,
-    /// The block has a header, or lies in a divided page.
+    /// The block has a header, is contiguous in physical memory, or lies in a divided page.
     Unsuited,
     /// What lies behind the block is in use, or the address space ends.
     InUse,
@@ -120,7 +120,13 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
         let page = (offset >> Self::PAGE_SHIFT) as u32;
         match self.directory.head(page) {
-            Some(Head::Live { headed: true, .. } | Head::Subpage(_)) => Err(ResizeError::Unsuited),
+            Some(
+                Head::Live { headed: true, .. }
+                | Head::Live {
+                    contiguous: true, ..
+                }
+                | Head::Subpage(_),
+            ) => Err(ResizeError::Unsuited),
             Some(Head::Live { .. }) if offset & (Self::PAGE_BYTES - 1) != 0 => {
                 Err(ResizeError::Offset(FreeError::Inside))
             }
@@ -143,6 +149,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 pages: has,
                 headed: false,
                 growing: false,
+                contiguous: false,
             };
         }
     }
@@ -202,6 +209,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 stale: backed,
                 missing,
                 movable: admission == Admission::Full,
+                contiguous: false,
             },
         }))
     }

@@ -50,11 +50,11 @@ void freelist_heap_close(struct freelist_heap *heap);
  * @heap: the heap
  * @size: bytes; what is in them may be anything of this heap's
  *
- * It is aligned to the smallest power of 2 that holds it, from 16 bytes up to a
- * huge page.
+ * It is aligned to the smallest power of 2 that holds it, from 16 bytes up to
+ * 64 KiB.
  *
  * Return: the block, or NULL with errno set: ENOMEM (the system is short of
- * memory), EDQUOT (a limit), ENOSPC (no address space), E2BIG (above 1 GiB), EPERM
+ * memory), EDQUOT (a limit), ENOSPC (no address space), E2BIG (above 32 GiB), EPERM
  * (a forked child).
  */
 void *freelist_malloc(struct freelist_heap *heap, size_t size);

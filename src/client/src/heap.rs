@@ -155,7 +155,8 @@ impl Heap {
 
     /// A block for `layout`, and at least one byte. Its bytes are any; they may
     /// have been another block's of this heap. It is aligned to the smallest power
-    /// of 2 that holds it, up to a huge page, whatever `layout` wants.
+    /// of 2 that holds it, up to 64 KiB, and to what `layout` wants, up to a huge
+    /// page.
     ///
     /// May sleep in the kernel when this thread keeps none of that class.
     ///

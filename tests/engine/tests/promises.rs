@@ -1323,6 +1323,11 @@ mod generic {
         let (block, _) = arena.alloc(request(3 * page, DEFAULT)).unwrap();
         let (small, _) = arena.alloc(request(page / 2, DEFAULT)).unwrap();
         let (with_header, _) = arena.alloc(headed(3 * page, DEFAULT)).unwrap();
+        let side_by_side = Request {
+            policy: Policy::Contiguous,
+            ..request(3 * page, DEFAULT)
+        };
+        let (contiguous, _) = arena.alloc(side_by_side).unwrap();
         let end = arena.engine.span_bytes();
         let before = arena.counters();
         for (offset, size, error) in [
@@ -1336,6 +1341,7 @@ mod generic {
             (end - 16, page, ResizeError::Offset(FreeError::NotLive)),
             (small, page, ResizeError::Unsuited),
             (with_header, page, ResizeError::Unsuited),
+            (contiguous, page, ResizeError::Unsuited),
         ] {
             let refused = arena.resize(offset, size);
             assert_eq!(refused, Err(error), "{offset:#x}, {size}");

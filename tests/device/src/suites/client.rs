@@ -21,7 +21,7 @@ use nix::sys::wait::WaitStatus;
 
 use crate::harness::suite;
 use crate::kit::process::{fork_child, signal_of};
-use crate::kit::{random, random_size, refused, scaled, system_page, KIB, MIB};
+use crate::kit::{largest_block, random, random_size, refused, scaled, system_page, KIB, MIB};
 
 suite!("freelist_client":
     blocks_are_aligned_and_apart,
@@ -248,7 +248,8 @@ fn buffers_and_slices_give_their_memory_back() {
     assert!(heap.buffer(0).unwrap().is_empty());
     assert!(heap.slice(7, ()).unwrap().len() == 7);
     refused(heap.slice(usize::MAX, 1u64).map(drop), Errno::E2BIG);
-    refused(heap.buffer(2 << 30).map(drop), Errno::E2BIG);
+    let too_long = 2 * largest_block() as usize;
+    refused(heap.buffer(too_long).map(drop), Errno::E2BIG);
     drop(buffer);
     drop(numbers);
     is_empty(&heap);
@@ -540,7 +541,7 @@ fn a_free_of_no_block_ends_the_program() {
             [small, large.map_addr(|at| at | 16)]
         }),
         ("in a large block's middle", |small, large| {
-            [small, large.map_addr(|at| at | (64 << 10))]
+            [small, large.map_addr(|at| at.saturating_add(64 << 10))]
         }),
         ("where nothing is", |small, large| {
             [small, large.map_addr(|at| at.saturating_add(1 << 30))]
@@ -556,7 +557,7 @@ fn a_free_of_no_block_ends_the_program() {
         let signal = signal_of(|| {
             let heap = heap();
             let [small, large] = [100, 300_000].map(|size| heap.alloc(layout(size, 1)).unwrap());
-            assert_eq!(large.addr().get() % (512 << 10), 0);
+            assert_eq!(large.addr().get() % (64 << 10), 0);
             for block in blocks(small, large) {
                 // SAFETY: One is none, which is seen: this process ends.
                 unsafe { heap.free(block) };

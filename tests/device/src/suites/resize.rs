@@ -12,8 +12,8 @@ use crate::harness::suite;
 use crate::kit::process::signal_of;
 use crate::kit::view::{ioctl, ioctl_at, Plain};
 use crate::kit::{
-    alloc, arena, check, free, largest_block, page, raw, refused, stat, thread, View, DEFAULT, KIB,
-    LARGER, MIB,
+    alloc, arena, check, free, largest_block, page, raw, refused, stat, thread, View, DEFAULT,
+    GROW, KIB, LARGER, MIB,
 };
 
 suite!("freelist_resize":
@@ -122,6 +122,7 @@ fn what_cannot_be_resized_is_refused_and_stays() {
     let block = alloc(&arena, 3 * page());
     let small = alloc(&arena, 64);
     let headed = arena.alloc(3 * page(), DEFAULT | Flags::HEADER).unwrap();
+    let contiguous = arena.alloc(3 * page(), GROW | Flags::CONTIG).unwrap();
     let gone = alloc(&arena, 200 * page());
     free(&arena, gone);
     let before = stat(&arena);
@@ -138,6 +139,7 @@ fn what_cannot_be_resized_is_refused_and_stays() {
         (block.offset + page(), page(), DEFAULT, Errno::EINVAL),
         (small.offset, page(), DEFAULT, Errno::EINVAL),
         (headed.offset, page(), DEFAULT, Errno::EINVAL),
+        (contiguous.offset, page(), DEFAULT, Errno::EINVAL),
         (gone.offset, page(), DEFAULT, Errno::ENOENT),
         (end, page(), DEFAULT, Errno::EINVAL),
         (u64::MAX, page(), DEFAULT, Errno::EINVAL),
@@ -161,7 +163,7 @@ fn what_cannot_be_resized_is_refused_and_stays() {
         &mut request,
     );
     assert_eq!(result.err(), Some(Errno::EINVAL));
-    let failures = before.failures + 15;
+    let failures = before.failures + 16;
     assert_eq!(stat(&arena), freelist::Stat { failures, ..before });
     check();
 }
