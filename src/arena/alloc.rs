@@ -11,6 +11,7 @@ use crate::{
     engine::{
         Admission,
         Refusal,
+        Request,
         Reservation,
         Ticket,
         BATCH, //
@@ -83,7 +84,8 @@ impl Arena {
     /// Reserves a block that is as it is wanted already, and that nobody waits for.
     #[inline(always)]
     fn reserve_fast(&self, options: &AllocOptions) -> Option<Reservation> {
-        self.on_fast_path(options, |engine| engine.reserve_fast(options.request.size))
+        let Request { size, policy, .. } = options.request;
+        self.on_fast_path(options, |engine| engine.reserve_fast(size, policy))
     }
 
     /// Lets `reserve` look for what is at hand, if that will do, and nobody waits for it.

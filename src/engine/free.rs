@@ -17,7 +17,7 @@ use super::{Backend, Engine, Garbage};
 pub enum Unfinished {
     /// It has a header to look at: then it goes to [`Engine::release`].
     Headed(Releasing),
-    /// There is no room on its quick list: some block goes to [`Engine::merge`].
+    /// There is no room on its quick list: some subpage block goes to [`Engine::merge`].
     Loose(Loose),
 }
 
@@ -38,7 +38,13 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if headed {
             return Ok(Some(Unfinished::Headed(Releasing { start, class })));
         }
-        Ok(self.put(start, class).map(Unfinished::Loose))
+        Ok(match self.put(start, class) {
+            Some(Loose { start, class }) if !class.is_subpage() => {
+                self.merge_pages(start, class);
+                None
+            }
+            loose => loose.map(Unfinished::Loose),
+        })
     }
 
     /// Makes a live block a reserved one: where it begins, its class, whether it has a header.

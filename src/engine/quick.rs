@@ -19,7 +19,7 @@
 use super::class::{page_shift, Class, Shape, MIN_SHIFT};
 use super::directory::{Head, MAX_PAGES};
 use super::free::Loose;
-use super::request::{Admission, Request, Reservation};
+use super::request::{Admission, Policy, Request, Reservation};
 use super::{Backend, Engine, Garbage, BATCH};
 use core::ops::DerefMut;
 
@@ -246,18 +246,38 @@ impl<S: DerefMut<Target = [Stack]>> Quick<S> {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Reserves a block of `size` bytes that is on a quick list: what [`Engine::reserve`] does first
-    /// for a request that reuses memory, admitted in full. `None` where that says more.
+    /// Reserves a block of `size` bytes that is on a quick list, or of a run with memory that fits:
+    /// what [`Engine::reserve`] does first for a request of that policy that reuses memory, admitted in
+    /// full. `None` where that says more. Needs no metadata.
     ///
     /// Inlined with [`Engine::commit`], so that nothing is asked of the block that is known of it.
     #[inline(always)]
-    pub fn reserve_fast(&mut self, size: u64) -> Option<Reservation> {
+    pub fn reserve_fast(&mut self, size: u64, policy: Policy) -> Option<Reservation> {
         let request = Request {
             size,
             ..Request::default()
         };
         let class = Class::of(&request, Self::PAGE_SHIFT).ok()?;
-        self.reserve_quick(&request, Admission::Full, class)
+        if let Some(reservation) = self.reserve_quick(&request, Admission::Full, class) {
+            return Some(reservation);
+        }
+        if Self::has_quick_list(class) || self.quick.occupied != 0 {
+            return None;
+        }
+        self.reserve_large(class, size, policy)
+    }
+
+    /// Reserves a block above those on quick lists, which are empty.
+    #[inline(never)]
+    fn reserve_large(&mut self, class: Class, size: u64, policy: Policy) -> Option<Reservation> {
+        if policy.is_exact() {
+            return None;
+        }
+        let fit = Self::fit_of(class, policy.may_split());
+        let reserved = self.reserve_backed(fit).ok()?;
+        self.claimed += class.block_bytes();
+        let start = u64::from(reserved.page) << Self::PAGE_SHIFT;
+        Some(Reservation::ready(start, class, size))
     }
 
     /// Whether blocks of a class may be on a quick list.
@@ -306,7 +326,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let index = class.index();
         let stack = self.quick.stacks.get_mut(index)?;
         let start = Self::quick_start(stack.newest()?, admission, class)?;
-        self.quick.pop(index);
+        stack.pop();
+        if stack.len == 0 {
+            self.quick.occupied &= !(1 << index);
+        }
         Some(start)
     }
 
@@ -395,12 +418,17 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let page = (start >> Self::PAGE_SHIFT) as u32;
         match class.shape() {
             Shape::Subpage { shift } => self.give_node(page, Self::node(start, shift), garbage),
-            Shape::Pages { pages } => {
-                let head = self.directory.take_head(page);
-                debug_assert!(matches!(head, Some(Head::Reserved { .. })));
-                self.release_pages(page, pages, true);
-            }
+            Shape::Pages { .. } => self.merge_pages(start, class),
         }
+    }
+
+    /// The same of whole pages, which leaves nothing behind.
+    #[inline(never)]
+    pub(super) fn merge_pages(&mut self, start: u64, class: Class) {
+        let page = (start >> Self::PAGE_SHIFT) as u32;
+        let head = self.directory.take_head(page);
+        debug_assert!(matches!(head, Some(Head::Reserved { .. })));
+        self.release_pages(page, class.pages(), true);
     }
 
     /// The blocks on the quick list of the size class `index`, the newest first: where each begins,

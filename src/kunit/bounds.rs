@@ -35,7 +35,7 @@ mod tests {
         }
     }
 
-    fn both(limit: u64, span: u64) -> Change {
+    fn limit_and_span(limit: u64, span: u64) -> Change {
         Change {
             limit: Some(limit),
             span: Some(span),
@@ -156,7 +156,7 @@ mod tests {
         let arena = registry.open()?;
         let before = arena.bounds();
         let both = |answer: Result| {
-            arena.set_bounds(both(20 * PAGE, 30 * PAGE), |now| {
+            arena.set_bounds(limit_and_span(20 * PAGE, 30 * PAGE), |now| {
                 assert!(now == bounds(20, 30));
                 answer
             })
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(both(Ok(())), Ok(()));
         assert!(arena.bounds() == bounds(20, 30));
         // Neither is set when one is wrong.
-        let wrong = arena.set_bounds(both(10 * PAGE, 1), |_| Ok(()));
+        let wrong = arena.set_bounds(limit_and_span(10 * PAGE, 1), |_| Ok(()));
         assert_eq!(wrong, Err(EINVAL));
         assert!(arena.bounds() == bounds(20, 30));
         registry.close(&arena);

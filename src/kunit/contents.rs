@@ -12,6 +12,7 @@ mod tests {
             registry::Registry,
             request::AllocOptions, //
         },
+        engine::Policy,
         ffi::errno::edquot,
         kunit::{
             request,

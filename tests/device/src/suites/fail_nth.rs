@@ -12,10 +12,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use freelist::uapi::{
-    freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_stat,
-    freelist_trim, FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE,
-    FREELIST_IOC_FREE_BULK, FREELIST_IOC_INFO, FREELIST_IOC_LIMIT, FREELIST_IOC_STAT,
-    FREELIST_IOC_TRIM,
+    freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_resize,
+    freelist_stat, freelist_trim, FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE,
+    FREELIST_IOC_FREE_BULK, FREELIST_IOC_INFO, FREELIST_IOC_LIMIT, FREELIST_IOC_RESIZE,
+    FREELIST_IOC_STAT, FREELIST_IOC_TRIM,
 };
 use freelist::{debugfs, Arena, Block, Flags};
 use freelist_probe::FailNth;
@@ -44,6 +44,7 @@ suite!("freelist_fail_nth":
     every_flag_fails_cleanly,
     moving_fails_cleanly,
     limit_and_trim_fail_cleanly,
+    resize_fails_cleanly,
     waiting_fails_cleanly,
     poll_fails_cleanly,
     what_is_shown_fails_cleanly,
@@ -349,7 +350,7 @@ const SPECIAL: [Flags; 5] = [
 fn every_flag_fails_cleanly() {
     // One that is new is to be swept too.
     let known = SPECIAL.into_iter().fold(DEFAULT, |all, flag| all | flag);
-    assert_eq!(info().features, u64::from(known.bits()));
+    assert_eq!(info().features as u32, known.bits());
     let sources = [Flags::empty(), Flags::LARGER, Flags::GROW].map(|flags| (flags, 0));
     let special = (0..1 << SPECIAL.len()).map(|set| {
         let mut flags = DEFAULT;
@@ -453,6 +454,28 @@ fn limit_and_trim_fail_cleanly() {
             }
         },
     );
+}
+
+fn resize_fails_cleanly() {
+    for pages in [8, 400] {
+        let request = freelist_resize {
+            size: pages * page(),
+            flags: (DEFAULT | Flags::ZERO | Flags::POPULATE).bits(),
+            ..Default::default()
+        };
+        sweep_new(
+            || Prepared::new(FREELIST_IOC_RESIZE, request),
+            || {
+                let arena = arena();
+                assert_eq!(alloc(&arena, 16 * page()).offset, 0);
+                (arena, 1)
+            },
+            |arena, _, result| {
+                let now = stat(arena).live_bytes / page();
+                assert_eq!(now, if made(result).is_some() { pages } else { 16 });
+            },
+        );
+    }
 }
 
 fn waiting_fails_cleanly() {
