@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(set(u64::from(MAX_PAGES) * PAGE), Ok(()));
         assert_eq!(set(5 * PAGE), Ok(()));
         assert_eq!(arena.bounds().span, 5 * PAGE);
-        assert_eq!(arena.alloc(&request(5 * PAGE), |_, _| Ok(())), Err(ENOSPC));
+        assert_eq!(arena.alloc(&request(6 * PAGE), |_, _| Ok(())), Err(ENOSPC));
         assert_eq!(arena.alloc(&request(4 * PAGE), |_, _| Ok(())), Ok(()));
         assert_eq!(arena.alloc(&request(PAGE), |_, _| Ok(())), Ok(()));
         assert_eq!(arena.alloc(&request(PAGE), |_, _| Ok(())), Err(ENOSPC));
