@@ -55,7 +55,10 @@ impl Arena {
         if let Some(pending) = self.reserve_fast(options) {
             return self.give_out(pending, options, answer);
         }
-        let pending = self.obtain(options, &mut KernelPrealloc::default())?;
+        let pending = match self.reserve_large(options) {
+            Some(pending) => pending,
+            None => self.obtain(options, &mut KernelPrealloc::default())?,
+        };
         self.give_out(pending, options, answer)
     }
 
@@ -84,8 +87,14 @@ impl Arena {
     /// Reserves a block that is as it is wanted already, and that nobody waits for.
     #[inline(always)]
     fn reserve_fast(&self, options: &AllocOptions) -> Option<Reservation> {
+        self.on_fast_path(options, |engine| engine.reserve_fast(options.request.size))
+    }
+
+    /// The same of a large one.
+    #[inline(never)]
+    fn reserve_large(&self, options: &AllocOptions) -> Option<Reservation> {
         let Request { size, policy, .. } = options.request;
-        self.on_fast_path(options, |engine| engine.reserve_fast(size, policy))
+        self.on_fast_path(options, |engine| engine.reserve_large(size, policy))
     }
 
     /// Lets `reserve` look for what is at hand, if that will do, and nobody waits for it.

@@ -42,11 +42,17 @@ impl Arena {
     /// Does what is left of a release.
     #[inline(never)]
     fn finish_free(&self, rest: Unfinished) -> Result {
-        // Dropped after the unlock.
-        let mut garbage = KernelGarbage::default();
         match rest {
             Unfinished::Headed(taken) => self.retire(taken),
+            Unfinished::Loose(loose) if loose.is_pages() => {
+                let mut state = self.state.lock();
+                state.engine.merge_whole(loose);
+                self.wake(&mut state);
+                Ok(())
+            }
             Unfinished::Loose(loose) => {
+                // Dropped after the unlock.
+                let mut garbage = KernelGarbage::default();
                 let mut state = self.state.lock();
                 state.engine.merge(loose, &mut garbage);
                 self.wake(&mut state);

@@ -141,7 +141,7 @@ fn take(
     size: u64,
     prealloc: &mut KernelPrealloc,
 ) -> Result<u64, Refusal> {
-    let pending = match engine.reserve_fast(size, request(size).policy) {
+    let pending = match engine.reserve_fast(size) {
         Some(pending) => pending,
         None => engine.reserve(
             &request(size),

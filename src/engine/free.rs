@@ -17,7 +17,7 @@ use super::{Backend, Engine, Garbage};
 pub enum Unfinished {
     /// It has a header to look at: then it goes to [`Engine::release`].
     Headed(Releasing),
-    /// There is no room on its quick list: some subpage block goes to [`Engine::merge`].
+    /// There is no room on its quick list: some block goes to [`Engine::merge`].
     Loose(Loose),
 }
 
@@ -26,6 +26,13 @@ pub enum Unfinished {
 pub struct Loose {
     pub(super) start: u64,
     pub(super) class: Class,
+}
+
+impl Loose {
+    /// Whether it is whole pages: then it may go to [`Engine::merge_whole`].
+    pub fn is_pages(&self) -> bool {
+        !self.class.is_subpage()
+    }
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
@@ -38,13 +45,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if headed {
             return Ok(Some(Unfinished::Headed(Releasing { start, class })));
         }
-        Ok(match self.put(start, class) {
-            Some(Loose { start, class }) if !class.is_subpage() => {
-                self.merge_pages(start, class);
-                None
-            }
-            loose => loose.map(Unfinished::Loose),
-        })
+        Ok(self.put(start, class).map(Unfinished::Loose))
     }
 
     /// Makes a live block a reserved one: where it begins, its class, whether it has a header.

@@ -246,31 +246,31 @@ impl<S: DerefMut<Target = [Stack]>> Quick<S> {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Reserves a block of `size` bytes that is on a quick list, or of a run with memory that fits:
-    /// what [`Engine::reserve`] does first for a request of that policy that reuses memory, admitted in
-    /// full. `None` where that says more. Needs no metadata.
+    /// Reserves a block of `size` bytes that is on a quick list: what [`Engine::reserve`] does first
+    /// for a request that reuses memory, admitted in full. `None` where that says more.
     ///
     /// Inlined with [`Engine::commit`], so that nothing is asked of the block that is known of it.
     #[inline(always)]
-    pub fn reserve_fast(&mut self, size: u64, policy: Policy) -> Option<Reservation> {
+    pub fn reserve_fast(&mut self, size: u64) -> Option<Reservation> {
         let request = Request {
             size,
             ..Request::default()
         };
         let class = Class::of(&request, Self::PAGE_SHIFT).ok()?;
-        if let Some(reservation) = self.reserve_quick(&request, Admission::Full, class) {
-            return Some(reservation);
-        }
-        if Self::has_quick_list(class) || self.quick.occupied != 0 {
-            return None;
-        }
-        self.reserve_large(class, size, policy)
+        self.reserve_quick(&request, Admission::Full, class)
     }
 
-    /// Reserves a block above those on quick lists, which are empty.
+    /// Reserves a block above those on quick lists, where these are empty, of a run with memory that
+    /// fits: what [`Engine::reserve`] does first then for a request of that policy, admitted in full.
+    /// `None` where that says more. Needs no metadata.
     #[inline(never)]
-    fn reserve_large(&mut self, class: Class, size: u64, policy: Policy) -> Option<Reservation> {
-        if policy.is_exact() {
+    pub fn reserve_large(&mut self, size: u64, policy: Policy) -> Option<Reservation> {
+        let request = Request {
+            size,
+            ..Request::default()
+        };
+        let class = Class::of(&request, Self::PAGE_SHIFT).ok()?;
+        if Self::has_quick_list(class) || self.quick.occupied != 0 || policy.is_exact() {
             return None;
         }
         let fit = Self::fit_of(class, policy.may_split());
@@ -422,9 +422,13 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// The same of whole pages, which leaves nothing behind.
+    /// The same of a block that [is whole pages](Loose::is_pages): it leaves nothing behind.
+    pub fn merge_whole(&mut self, Loose { start, class }: Loose) {
+        self.merge_pages(start, class);
+    }
+
     #[inline(never)]
-    pub(super) fn merge_pages(&mut self, start: u64, class: Class) {
+    fn merge_pages(&mut self, start: u64, class: Class) {
         let page = (start >> Self::PAGE_SHIFT) as u32;
         let head = self.directory.take_head(page);
         debug_assert!(matches!(head, Some(Head::Reserved { .. })));
