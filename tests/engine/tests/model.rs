@@ -39,7 +39,6 @@ impl Size {
             align_shift: self.align_shift,
             policy: reuse(larger, grow),
             headed: self.headed,
-            ..Request::default()
         }
     }
 }

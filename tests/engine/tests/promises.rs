@@ -1212,10 +1212,10 @@ mod generic {
                 assert_ne!(offset, all[0]);
             }
             assert!(arena.could_serve(&want, Admission::SubpageOnly, 0));
-            assert_eq!(arena.alloc(want), Ok((all[0], size.max(32).max(size))));
+            assert_eq!(arena.alloc(want), Ok((all[0], size)));
             // The waiter goes, and what was kept for it is everybody's.
             arena.free(all[0]).unwrap();
-            assert_eq!(arena.alloc(request(size, DEFAULT)).is_ok(), false);
+            assert!(arena.alloc(request(size, DEFAULT)).is_err());
             arena.engine.keep_for([None, None], &mut Garbage::default());
             arena.check();
             arena.close_quick(false);
