@@ -170,8 +170,8 @@ static int each_alignment_is_kept_and_holds_no_more_than_the_block(void)
 				CHECK(malloc_usable_size(blocks[each]) >= size);
 				memset(blocks[each], 7, size);
 			}
-			CHECK(large_bytes() <= before + 3 * (size + 2 * 64 * KIB) + (size < 64 * KIB ? 3 * align : 0) ||
-			      align > 64 * KIB);
+			/* glibc's own for the small ones may be mapped. */
+			CHECK(size < 64 * KIB || large_bytes() <= before + 3 * (size + 64 * KIB));
 			for (each = 0; each < 3; each++)
 				free(blocks[each]);
 		}
@@ -284,7 +284,8 @@ static int a_block_that_grows_by_pages_keeps_its_bytes(void)
 		CHECK(block[16 * KIB - 1] == 64 * KIB);
 		CHECK(middle < 64 * KIB || block[middle / 4 - 1] == middle);
 	}
-	CHECK(moves < 60);
+	/* The pages behind it are free: it does not move. */
+	CHECK(moves < 8);
 	free(block);
 	CHECK(large_bytes() == before);
 	return 1;

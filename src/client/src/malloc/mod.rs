@@ -248,14 +248,6 @@ impl LargeBlocks {
         content: Content,
     ) -> Result<NonNull<u8>, Refusal> {
         let range = self.serving()?;
-        // A block is aligned to 64 KiB, or to its size class; asking for more would hold it.
-        if align > table::UNIT
-            && size
-                .checked_next_power_of_two()
-                .is_none_or(|class| class < align)
-        {
-            return Err(Refusal::Alignment);
-        }
         let flags = match content {
             Content::Any => 0,
             Content::Zeros => uapi::FREELIST_ZERO,
@@ -267,7 +259,14 @@ impl LargeBlocks {
         let counters = counters();
         counters.allocs.fetch_add(1, Relaxed);
         counters.live_blocks.fetch_add(1, Relaxed);
-        let live = counters.live_bytes.fetch_add(entry.bytes as u64, Relaxed) + entry.bytes as u64;
+        self.note_more(range, entry.bytes);
+        Ok(block)
+    }
+
+    /// Notes that blocks have `bytes` more than before.
+    fn note_more(&self, range: &Range, bytes: usize) {
+        let counters = counters();
+        let live = counters.live_bytes.fetch_add(bytes as u64, Relaxed) + bytes as u64;
         self.reuse.allocated(range.live_bytes());
         if live > counters.peak_live.load(Relaxed) {
             counters.peak_live.fetch_max(live, Relaxed);
@@ -275,7 +274,16 @@ impl LargeBlocks {
                 self.measure(range);
             }
         }
-        Ok(block)
+    }
+
+    /// Notes that blocks have `bytes` less than before, and gives back what is not worth keeping.
+    fn note_less(&self, range: &Range, bytes: usize) {
+        counters().live_bytes.fetch_sub(bytes as u64, Relaxed);
+        if range.kind() == Kind::Arena {
+            if let Some(keep) = self.reuse.excess(range.live_bytes()) {
+                self.trim_range(range, keep);
+            }
+        }
     }
 
     /// Has the arena say what it holds.
@@ -461,12 +469,7 @@ impl LargeBlocks {
         let counters = counters();
         counters.frees.fetch_add(1, Relaxed);
         counters.live_blocks.fetch_sub(1, Relaxed);
-        counters.live_bytes.fetch_sub(entry.bytes as u64, Relaxed);
-        if range.kind() == Kind::Arena {
-            if let Some(keep) = self.reuse.excess(range.live_bytes()) {
-                self.trim_range(range, keep);
-            }
-        }
+        self.note_less(range, entry.bytes);
         true
     }
 
@@ -522,7 +525,8 @@ impl LargeBlocks {
     /// in no range of ours: it is the next allocator's.
     ///
     /// A block stays where it is while it holds `size` bytes and would not shrink by an eighth, or
-    /// by half if it grew before.
+    /// by half if it grew before; else it is made longer or shorter where it is, if the module can do
+    /// that and the pages behind it are free, and moved where not.
     /// `next` allocates as many bytes where the arena does not.
     ///
     /// Ends the program where no live block begins there.
@@ -547,6 +551,9 @@ impl LargeBlocks {
             Resize::Keep => return Some(block),
             Resize::Move { ask } => ask,
         };
+        if self.serves(size) && self.is_here() && self.resize_in_place(range, block, entry, size) {
+            return Some(block);
+        }
         let mut new = self.alloc_for_realloc(ask, size, align);
         if new.is_null() && !(self.serves(size) && self.is_strict()) {
             new = next(size);
@@ -565,6 +572,31 @@ impl LargeBlocks {
         // SAFETY: The caller gives the old block up.
         unsafe { self.free(block) };
         Some(new)
+    }
+
+    /// Makes a block longer or shorter where it is. Returns whether it did.
+    fn resize_in_place(&self, range: &Range, block: *mut u8, old: Entry, size: usize) -> bool {
+        let _errno = KeepErrno::new();
+        let resized = range.resize(
+            block as usize,
+            size,
+            |resize| {
+                let _together = self.gate.shared();
+                resize()
+            },
+            |extend| {
+                let _alone = self.gate.exclusive();
+                extend()
+            },
+        );
+        let Some(new) = resized else {
+            return false;
+        };
+        match new.bytes.checked_sub(old.bytes) {
+            Some(more) => self.note_more(range, more),
+            None => self.note_less(range, old.bytes - new.bytes),
+        }
+        true
     }
 
     /// Allocates `ask` bytes, or at least `size` of them if that is less; null if that is the next

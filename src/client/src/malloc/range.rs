@@ -8,11 +8,11 @@ use std::ptr::NonNull;
 use nix::errno::Errno;
 
 use super::refusal::Refusal;
-use super::table::{Entry, Table};
+use super::table::{Entry, Table, UNIT};
 use super::{descriptor, os};
-use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::*};
+use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sys;
-use crate::uapi::{self, freelist_alloc, freelist_free};
+use crate::uapi::{self, freelist_alloc, freelist_free, freelist_resize};
 
 /// What lies in a range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,8 @@ impl Kind {
 
 /// Mappings end at multiples of this, where there is room.
 const HUGE: usize = 2 << 20;
+/// The largest alignment that a block can be given, as a shift: 1 GiB.
+const MAX_ALIGN_SHIFT: u32 = 30;
 /// Addresses that are tried for an arena before the kernel chooses.
 const ATTEMPTS: usize = 8;
 
@@ -65,6 +67,8 @@ pub(super) struct Range {
     fd: AtomicI32,
     /// The largest block, in bytes.
     max_block: AtomicUsize,
+    /// What the module offers: `INFO.features`.
+    features: AtomicU64,
     blocks: AtomicUsize,
     bytes: AtomicUsize,
     /// Where a copy of all blocks lies during a fork, for the child; 0 for none.
@@ -87,6 +91,7 @@ impl Range {
             mapped: AtomicUsize::new(0),
             fd: AtomicI32::new(-1),
             max_block: AtomicUsize::new(0),
+            features: AtomicU64::new(0),
             blocks: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             copy: AtomicUsize::new(0),
@@ -150,6 +155,7 @@ impl Range {
         let span = usize::try_from(info.arena_bytes).map_err(|_| Refusal::NoRoom)?;
         self.max_block
             .store(1_usize.checked_shl(info.max_shift).unwrap_or(0), Relaxed);
+        self.features.store(info.features, Relaxed);
         self.span.store(span, Relaxed);
         self.mapped.store(0, Relaxed);
         self.blocks.store(0, Relaxed);
@@ -201,6 +207,26 @@ impl Range {
         result
     }
 
+    fn has_feature(&self, feature: u64) -> bool {
+        self.features.load(Relaxed) & feature != 0
+    }
+
+    /// The alignment to ask for, for a block of `size` bytes at a multiple of `align`: 0 where
+    /// it comes by itself. `None` where the module cannot align it.
+    fn align_shift(&self, size: usize, align: usize) -> Option<u32> {
+        if align <= UNIT {
+            return Some(0);
+        }
+        if self.has_feature(uapi::FREELIST_FEATURE_ALIGN) {
+            // The arena's address is aligned to as much.
+            let shift = align.trailing_zeros();
+            return (shift <= MAX_ALIGN_SHIFT).then_some(shift);
+        }
+        // A module without it aligns blocks to their size class.
+        let class = size.checked_next_power_of_two()?;
+        (class >= align).then_some(0)
+    }
+
     /// Whether all offsets below `end` are mapped already.
     fn is_mapped(&self, end: usize) -> bool {
         end <= self.mapped.load(Acquire)
@@ -223,6 +249,7 @@ impl Range {
         let mut request = freelist_alloc {
             size: size as u64,
             flags: uapi::FREELIST_DEFAULT | flags,
+            align_shift: self.align_shift(size, align).ok_or(Refusal::Alignment)?,
             ..Default::default()
         };
         sys::alloc(self.file(), &mut request).map_err(Refusal::of_alloc)?;
@@ -258,6 +285,62 @@ impl Range {
             Some(block) => Ok((block, entry)),
             None => Err(Refusal::NoRoom),
         }
+    }
+
+    /// Makes a live block of this arena `size` bytes long where it is, in whole pages; returns what
+    /// it has then. `None` if it stays as it was: what lies behind it is in use, there is no memory,
+    /// or the module cannot resize. `alone` as for [`Range::alloc`], `together` calls what it is
+    /// given while no fork runs.
+    pub(super) fn resize(
+        &self,
+        address: usize,
+        size: usize,
+        together: impl Fn(&mut dyn FnMut() -> Result<(), Errno>) -> Result<(), Errno>,
+        alone: impl FnOnce(&mut dyn FnMut() -> Result<(), Errno>) -> Result<(), Errno>,
+    ) -> Option<Entry> {
+        let offset = self.offset(address);
+        let old = self.table.get(offset)?;
+        if self.kind() != Kind::Arena
+            || !self.has_feature(uapi::FREELIST_FEATURE_RESIZE)
+            || size > self.max_block.load(Relaxed)
+        {
+            return None;
+        }
+        let mut request = freelist_resize {
+            offset: offset as u64,
+            size: size as u64,
+            flags: uapi::FREELIST_DEFAULT,
+            ..Default::default()
+        };
+        let shorter = size < old.bytes;
+        let resized = together(&mut || {
+            sys::resize(self.file(), &mut request)?;
+            if shorter {
+                // Before a fork can look for bytes that are not there any more.
+                let bytes = request.block_bytes as usize;
+                self.table.set(offset, Entry { bytes, ..old });
+            }
+            Ok(())
+        });
+        resized.ok()?;
+        let new = Entry {
+            bytes: request.block_bytes as usize,
+            ..old
+        };
+        if shorter {
+            self.bytes.fetch_sub(old.bytes - new.bytes, Relaxed);
+            return Some(new);
+        }
+        let end = offset + new.bytes;
+        if !self.is_mapped(end) && alone(&mut || self.extend(end)).is_err() {
+            // As it was.
+            request.size = old.bytes as u64;
+            let _ = sys::resize(self.file(), &mut request);
+            return None;
+        }
+        self.table.set(offset, new);
+        self.bytes.fetch_add(new.bytes - old.bytes, Relaxed);
+        Some(new)
     }
 
     /// Marks a live block as one that `realloc()` made larger.
