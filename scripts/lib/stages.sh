@@ -22,27 +22,27 @@ SCALE=${SCALE:-1}
 #	TEXT	what is tested, %k being the kernel
 #
 STAGES='
-style        usual  module=each                                       -              tests     2    143  format and lints
-host         usual  -                                                 -              tests     371  224  the crates on this machine
-scripts      usual  module=each,init                                  -              tests     44   215  scripts/ themselves
-kunit        usual  module=debug,init                                 -              tests     25   34   KUnit on the debug kernel
-stock        usual  module=each,init,programs,header,c-library        each           tests     516  55   user space on %k
-small        usual  module=default,init,programs                      -              tests     9    10   user space on a small machine
-cost         usual  module=default,init,programs                      -              tests     4    21   what calls cost, where the clock counts instructions
-debug        usual  module=debug,init,programs,header,c-library       -              tests     518  437  user space on the debug kernel
-programs     usual  module=default,init,c-library,root=programs       -              tests     11   239  programs of Debian with libfreelist_malloc.so
-planted      usual  -                                                 -              tests     97   -    bugs that this machine'\''s tests see
-enumerate    long   -                                                 -              tests     1    -    every sequence of at most 8 operations
-exhaustive   long   module=default,init,programs                      -              tests     1    -    every order of release, in the kernel
-coverage     long   -                                                 -              tests     1    -    what the engine'\''s tests reach
-mutants      long   -                                                 -              changes   ?    -    changes of the engine that its tests notice
-miri         long   -                                                 -              tests     ?    -    the engine'\''s tests under Miri
-planted_all  long   module=default,module=debug,init,programs,header  -              tests     70   -    bugs that some test sees
-fuzz         long   module=debug,init,programs                        -              programs  ?    -    calls at random
-points       long   points,init,programs                              -              tests     ?    -    what of the module the tests reach
-model        long   module=default,init,programs                      default        tests     1    -    a million operations and their model
-storm        long   module=default,module=debug,init,programs         default,debug  tests     4    -    storms on %k
-soak         long   module=debug,init,programs                        -              tests     ?    -    a long time of all that is random
+style            usual  module=each                                    -              tests     2    143  format and lints
+host             usual  -                                              -              tests     371  224  the crates on this machine
+scripts          usual  module=each,init                               -              tests     44   215  scripts/ themselves
+kunit            usual  module=debug,init                              -              tests     25   34   KUnit on the debug kernel
+stock            usual  module=each,init,programs,header,c-library     each           tests     516  55   user space on %k
+small            usual  module=default,init,programs                   -              tests     9    10   user space on a small machine
+cost             usual  module=default,init,programs                   -              tests     4    21   what calls cost, where the clock counts instructions
+debug            usual  module=debug,init,programs,header,c-library    -              tests     518  437  user space on the debug kernel
+programs         usual  module=default,init,c-library,root=programs    -              tests     11   239  programs of Debian with libfreelist_malloc.so
+planted          usual  -                                              -              tests     97   -    bugs that this machine'\''s tests see
+enumerate        long   -                                              -              tests     1    -    every sequence of at most 8 operations
+exhaustive       long   module=default,init,programs                   -              tests     1    -    every order of release, in the kernel
+engine_coverage  long   -                                              -              tests     1    -    what the engine'\''s tests reach
+mutants          long   -                                              -              changes   ?    -    changes of the engine that its tests notice
+miri             long   -                                              -              tests     ?    -    the engine'\''s tests under Miri
+planted_all      long   module=default,module=debug,init,programs,header -              tests     70   -    bugs that some test sees
+fuzz             long   module=debug,init,programs                     -              programs  ?    -    calls at random
+module_coverage  long   kcov,init,programs                             -              tests     ?    -    what of the module the tests reach
+model            long   module=default,init,programs                   default        tests     1    -    a million operations and their model
+storm            long   module=default,module=debug,init,programs      default,debug  tests     4    -    storms on %k
+soak             long   module=debug,init,programs                     -              tests     ?    -    a long time of all that is random
 '
 
 # stages_of SET: their names; of `all`, those of all sets.
@@ -86,7 +86,7 @@ stage_host() {
 	local status=0
 	scripts/in-root sh -c 'cd src && cargo test --locked --workspace --no-fail-fast 2>&1' |
 		awk -f scripts/lib/cargo-to-ktap.awk || status=$?
-	report peers --figures || status=$?
+	report prior-art --figures || status=$?
 	return "$status"
 }
 
@@ -144,16 +144,16 @@ stage_fuzz() {
 		'./freelist-fuzz --corpus corpus --keep --seconds "$1"; true' sh "$seconds"
 }
 # The suites that want little memory have it, and all others are in one VM.
-stage_points() {
-	local module=build/points/freelist.ko tests='./freelist-device-tests --points' status=0
+stage_module_coverage() {
+	local module=build/kcov/freelist.ko tests='./freelist-device-tests --coverage' status=0
 	scripts/vm --kernel debug --module "$module" --cpus 2 --memory 400 --timeout 600 \
 		--add build/bin/freelist-device-tests -- sh -c \
 		"echo '# suite little'; $tests freelist_pressure freelist_growing; true"
 	scripts/vm --kernel debug --module "$module" --cpus 2 --memory 1024 --timeout 3600 \
 		--add build/bin/freelist-device-tests --add build/bin/freelist-global --add build/bin/freelist-fuzz \
 		--add tests/fuzz/corpus -- sh -c \
-		"echo '# suite all'; $tests; echo '# suite fuzz'; ./freelist-fuzz --points --corpus corpus --seconds 60; true"
-	report points "$module" build/test/points.ktap || status=$?
+		"echo '# suite all'; $tests; echo '# suite fuzz'; ./freelist-fuzz --coverage --corpus corpus --seconds 60; true"
+	report module-coverage "$module" build/test/module_coverage.ktap || status=$?
 	return "$status"
 }
 
@@ -191,6 +191,6 @@ stage_planted() {
 }
 stage_planted_all() { scripts/planted; }
 stage_enumerate() { scripts/lib/engine enumerate; }
-stage_coverage() { scripts/lib/engine coverage; }
+stage_engine_coverage() { scripts/lib/engine coverage; }
 stage_mutants() { scripts/lib/engine mutants; }
 stage_miri() { scripts/lib/engine miri; }

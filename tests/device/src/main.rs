@@ -47,7 +47,7 @@ struct Cli {
     /// Print which points of the module the tests reach, where the kernel has KCOV: as offsets in
     /// its file's sections, `# points SECTION HEX...`.
     #[arg(long)]
-    points: bool,
+    coverage: bool,
     /// Run this one test here, without KTAP: what the harness does for each.
     #[arg(long, value_name = "SUITE/TEST", hide = true)]
     one: Option<String>,
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
             until_failure: cli.until_failure,
             scale: cli.scale,
             timeout: Duration::from_secs(cli.timeout),
-            points: cli.points,
+            coverage: cli.coverage,
         },
     )
 }

@@ -48,7 +48,7 @@ struct Cli {
     keep: bool,
     /// Print which points of the module were reached, as the device tests do, in place of figures.
     #[arg(long)]
-    points: bool,
+    coverage: bool,
     /// Run this program only, as it was printed, so many times: threads race.
     #[arg(long, value_name = "PROGRAM")]
     replay: Option<Program>,
@@ -164,8 +164,8 @@ impl Fuzzer {
         chosen
     }
 
-    /// What was reached, in words for `freelist-report points`.
-    fn say_points(&self) {
+    /// What was reached, in words for `freelist-report module-coverage`.
+    fn print_coverage(&self) {
         let module = Module::loaded();
         let mut sections: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
         for place in self
@@ -227,8 +227,8 @@ fn main() -> ExitCode {
         "    # {} programs, {} killed for want of memory",
         fuzzer.programs, fuzzer.killed
     );
-    if cli.points {
-        fuzzer.say_points();
+    if cli.coverage {
+        fuzzer.print_coverage();
     } else {
         println!("    # trust: fuzz_programs {} programs -", fuzzer.programs);
         println!("    # trust: fuzz_points {} points -", fuzzer.points.len());

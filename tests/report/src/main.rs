@@ -44,7 +44,7 @@ enum What {
         printed: Vec<PathBuf>,
     },
     /// How much of the engine a run of its tests has reached, by what llvm-cov has exported.
-    Coverage {
+    EngineCoverage {
         /// Its summary, JSON.
         summary: PathBuf,
     },
@@ -60,13 +60,13 @@ enum What {
     },
     /// Cases of trusted peers, and which test holds each or why it cannot apply: Markdown. The status
     /// is not 0 when one has neither, or a test names one that is not there.
-    Peers {
+    PriorArt {
         /// Print how many there are instead, as figures for the report on trust.
         #[arg(long)]
         figures: bool,
     },
-    /// How much of the module the tests reach, by what they print with --points.
-    Points {
+    /// How much of the module the tests reach, by what they print with --coverage.
+    ModuleCoverage {
         /// The file that they ran with, as it was built for the debug kernel.
         module: PathBuf,
         /// What they printed.
@@ -95,7 +95,7 @@ fn main() -> Result<ExitCode> {
             bench.plot(&plots)?;
             print!("{bench}");
         }
-        What::Coverage { summary } => {
+        What::EngineCoverage { summary } => {
             print!("{}", engine_coverage::EngineCoverage::read(&summary)?)
         }
         What::Demo { out, printed } => {
@@ -103,7 +103,7 @@ fn main() -> Result<ExitCode> {
             demo.write(&out)?;
             print!("{}", demo.table(demo::Format::Terminal));
         }
-        What::Peers { figures } => {
+        What::PriorArt { figures } => {
             let peers = prior_art::PriorArt::read(&top)?;
             if figures {
                 print!("{}", peers.figures());
@@ -114,7 +114,7 @@ fn main() -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        What::Points { module, printed } => {
+        What::ModuleCoverage { module, printed } => {
             print!(
                 "{}",
                 module_coverage::ModuleCoverage::read(&module, &printed)?

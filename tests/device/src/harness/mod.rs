@@ -7,15 +7,15 @@
 //! own, this program called again with `--one`, so a crash, a leak or a hang
 //! is one test's failure and not the run's.
 
+mod coverage;
 mod ktap;
-mod points;
 mod process;
 
 use std::panic;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use points::Points;
+use coverage::Coverage;
 use process::Verdict;
 
 /// A test: the promise that it holds, as a name, and the code.
@@ -103,7 +103,7 @@ pub struct Options {
     /// How long a test may take.
     pub timeout: Duration,
     /// Print which points of the module were reached.
-    pub points: bool,
+    pub coverage: bool,
 }
 
 /// Runs the selected tests, each in its own process, and prints KTAP.
@@ -120,8 +120,8 @@ pub fn all(suites: &[Suite], names: &[String], options: &Options) -> ExitCode {
         out.bail("no test has such a name");
         return ExitCode::FAILURE;
     }
-    let mut points = match options.points.then(Points::new).transpose() {
-        Ok(points) => points,
+    let mut coverage = match options.coverage.then(Coverage::new).transpose() {
+        Ok(coverage) => coverage,
         Err(error) => {
             out.bail(&format!("KCOV: {error}"));
             return ExitCode::FAILURE;
@@ -135,7 +135,7 @@ pub fn all(suites: &[Suite], names: &[String], options: &Options) -> ExitCode {
             if options.until_failure {
                 out.running(&name);
             }
-            let (verdict, said) = process::run(&name, options, points.as_mut());
+            let (verdict, said) = process::run(&name, options, coverage.as_mut());
             out.result(test.name, &verdict, &said);
             if options.until_failure && matches!(verdict, Verdict::Failed(_)) {
                 return ExitCode::FAILURE;
@@ -143,7 +143,7 @@ pub fn all(suites: &[Suite], names: &[String], options: &Options) -> ExitCode {
         }
         out.end_suite(suite.name);
     }
-    for line in points.iter().flat_map(Points::lines) {
+    for line in coverage.iter().flat_map(Coverage::lines) {
         out.say(&line);
     }
     if out.finish() {

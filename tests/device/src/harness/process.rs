@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
-use super::{Options, Points, SKIPPED};
+use super::{Coverage, Options, SKIPPED};
 use crate::kit::SCALE_VARIABLE;
 
 /// How a test ended.
@@ -36,13 +36,13 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 pub(super) fn run(
     name: &str,
     options: &Options,
-    mut points: Option<&mut Points>,
+    mut coverage: Option<&mut Coverage>,
 ) -> (Verdict, Vec<String>) {
     let timeout = options.timeout;
     let child = Command::new("/proc/self/exe")
         .args(["--one", name])
         .env(SCALE_VARIABLE, options.scale.to_string())
-        .envs(points.as_ref().map(|points| points.variable()))
+        .envs(coverage.as_ref().map(|coverage| coverage.variable()))
         .env("RUST_BACKTRACE", "0")
         // Of its own, so that its children can be ended with it.
         .process_group(0)
@@ -57,12 +57,12 @@ pub(super) fn run(
     let group = Pid::from_raw(child.id() as i32);
 
     let lines = collect(&mut child);
-    if let Some(points) = &mut points {
-        points.begin();
+    if let Some(coverage) = &mut coverage {
+        coverage.begin();
     }
     let mut meanwhile = || {
-        if let Some(points) = &mut points {
-            points.collect();
+        if let Some(coverage) = &mut coverage {
+            coverage.collect();
         }
     };
     let status = wait(&mut child, timeout, &mut meanwhile);
@@ -70,8 +70,8 @@ pub(super) fn run(
     let _ = killpg(group, Signal::SIGKILL);
     let late = status.is_none();
     let status = status.or_else(|| wait(&mut child, GRACE, &mut meanwhile));
-    if let Some(points) = points {
-        points.end();
+    if let Some(coverage) = coverage {
+        coverage.end();
     }
 
     let mut said = Vec::new();

@@ -21,7 +21,7 @@ const LATE: usize = 1 << 18;
 const IN_A_LINE: usize = 64;
 
 /// What was reached so far.
-pub(super) struct Points {
+pub(super) struct Coverage {
     buffers: Buffers,
     /// Where the module lay when the test began.
     module: Option<Module>,
@@ -36,7 +36,7 @@ pub(super) struct Points {
     full: usize,
 }
 
-impl Points {
+impl Coverage {
     /// Unloads the module and loads it again: what is reached then counts too.
     pub(super) fn new() -> io::Result<Self> {
         let mut this = Self {
@@ -115,7 +115,7 @@ impl Points {
         }
     }
 
-    /// What was reached, in words for `freelist-report points`.
+    /// What was reached, in words for `freelist-report module-coverage`.
     pub(super) fn lines(&self) -> impl Iterator<Item = String> + '_ {
         let sections = self.reached.iter().flat_map(|(section, offsets)| {
             let offsets: Vec<_> = offsets
