@@ -31,12 +31,16 @@ impl Arena {
     /// is released all the same.
     pub(crate) fn free(&self, offset: u64) -> Result {
         let mut state = self.state.lock();
-        let Some(rest) = state.free(offset)? else {
-            self.wake(&mut state);
-            return Ok(());
-        };
-        drop(state);
-        self.finish_free(rest)
+        match state.free(offset)? {
+            None => {}
+            Some(Unfinished::Loose(loose)) if loose.is_pages() => state.engine.merge_whole(loose),
+            Some(rest) => {
+                drop(state);
+                return self.finish_free(rest);
+            }
+        }
+        self.wake(&mut state);
+        Ok(())
     }
 
     /// Does what is left of a release.
@@ -44,12 +48,6 @@ impl Arena {
     fn finish_free(&self, rest: Unfinished) -> Result {
         match rest {
             Unfinished::Headed(taken) => self.retire(taken),
-            Unfinished::Loose(loose) if loose.is_pages() => {
-                let mut state = self.state.lock();
-                state.engine.merge_whole(loose);
-                self.wake(&mut state);
-                Ok(())
-            }
             Unfinished::Loose(loose) => {
                 // Dropped after the unlock.
                 let mut garbage = KernelGarbage::default();

@@ -68,6 +68,23 @@ impl List {
         }
     }
 
+    fn relocate<B: Backend, const K: usize>(&mut self, pages: &mut Directory<B, K>, page: u32) {
+        let Some(&mut Links { prev, next }) = pages.links_mut(page) else {
+            debug_assert!(false, "only what is on a list is relocated");
+            return;
+        };
+        if prev == Links::END {
+            self.0 = page;
+        } else if let Some(links) = pages.links_mut(prev) {
+            links.next = page;
+        }
+        if next != Links::END {
+            if let Some(links) = pages.links_mut(next) {
+                links.prev = page;
+            }
+        }
+    }
+
     fn remove<B: Backend, const K: usize>(&mut self, pages: &mut Directory<B, K>, page: u32) {
         let Some(links) = pages.links_mut(page) else {
             debug_assert!(false, "only what is on a list is removed");
@@ -238,6 +255,22 @@ impl Lists {
                 runs.orders &= !(1 << order);
             }
         }
+    }
+
+    /// Tells a list where a run begins now that is on it, and whose head, with its links, is in place.
+    pub(super) fn relocate<B: Backend, const K: usize>(
+        &mut self,
+        pages: &mut Directory<B, K>,
+        kind: Kind,
+        page: u32,
+    ) {
+        let (runs, len) = match kind {
+            Kind::Subpage(_) => return,
+            Kind::Backed(len) => (&mut self.backed, len),
+            Kind::Unbacked(len) => (&mut self.unbacked, len),
+        };
+        let (order, bin) = bin_of(len);
+        runs.lists[order as usize][bin as usize].relocate(pages, page);
     }
 
     /// A divided page with a free block of `1 << shift` bytes as its largest; with `split`, one that

@@ -188,8 +188,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             })?;
         }
         if let Some(run) = run {
-            self.remove(run);
-            self.insert_rest(run, behind, behind + more);
+            self.carve(run, behind..behind + backed);
         }
         self.put_reserved(behind, more, backed);
         if let Some(Head::Live { growing, .. }) = self.directory.head_mut(page) {

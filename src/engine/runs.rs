@@ -17,6 +17,7 @@ use super::directory::{Head, Links};
 use super::lists::{Fit, Kind};
 use super::stats::ClassStats;
 use super::{Backend, Engine, Prealloc, Refusal, MIN_SHIFT};
+use core::ops::Range;
 
 /// Blocks of at most so many bytes are taken from the end of a run, larger ones from its beginning:
 /// so the small ones do not stand in the middle of what the large ones leave. (Settled, as the number
@@ -95,8 +96,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let run = found.and_then(|page| self.run_at(page));
         let run = run.ok_or(Refusal::Empty)?;
         let page = fit.in_run(run.page, run.pages).ok_or(Refusal::Empty)?;
-        self.remove(run);
-        self.insert_rest(run, page, page + fit.pages);
+        self.carve(run, page..page + fit.pages);
         self.put_reserved(page, fit.pages, fit.pages);
         Ok(Reserved {
             page,
@@ -104,15 +104,19 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         })
     }
 
-    /// Of a run that was removed `first..end` was taken: what is left on both sides stays free.
-    pub(super) fn insert_rest(&mut self, run: Run, first: u32, end: u32) {
-        if first > run.page {
-            self.insert(run.page, first - run.page, run.is_backed);
+    /// Takes pages out of a run: what is left on both sides stays free.
+    pub(super) fn carve(&mut self, run: Run, taken: Range<u32>) {
+        let (before, behind) = (taken.start - run.page, run.end() - taken.end);
+        match (before, behind) {
+            (0, 0) => return self.remove(run),
+            (0, _) => self.reshape(run, taken.end, behind),
+            (_, 0) => self.reshape(run, run.page, before),
+            _ => {
+                self.reshape(run, run.page, before);
+                self.insert(taken.end, behind, run.is_backed);
+            }
         }
-        if run.end() > end {
-            self.insert(end, run.end() - end, run.is_backed);
-        }
-        if run.is_backed && (first > run.page || run.end() > end) {
+        if run.is_backed {
             let splits = &mut self.stats_of_pages(run.pages).splits;
             *splits = splits.wrapping_add(1);
         }
@@ -162,8 +166,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 if missing > 0 {
                     self.claim_space(run.end(), missing, prealloc)?;
                 }
-                self.remove(run);
-                self.insert_rest(run, reserved.page, reserved.page + fit.pages);
+                self.carve(run, reserved.page..run.end().min(reserved.page + fit.pages));
                 self.put_reserved(reserved.page, fit.pages, reserved.backed);
                 return Ok(reserved);
             }
@@ -220,37 +223,75 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let behind = (run.end() > end).then_some(end);
         self.directory
             .ensure_places([Some(page), behind], prealloc)?;
-        self.remove(run);
-        self.insert_rest(run, page, end);
+        self.carve(run, page..end);
         Ok(())
     }
 
     /// Frees pages that are on no list and at which nothing begins any more: they join what is free
     /// around them. Needs no metadata: where they begin there is a place.
     pub(super) fn release_pages(&mut self, page: u32, pages: u32, is_backed: bool) {
-        let mut run = Run {
-            page,
-            pages,
-            is_backed,
-        };
-        let before = self.run_before(run.page);
-        let behind = self.run_at(run.end());
-        for beside in [before, behind].into_iter().flatten() {
-            if beside.is_backed == is_backed {
-                self.remove(beside);
-                run.page = run.page.min(beside.page);
-                run.pages += beside.pages;
-                if is_backed {
-                    let merges = &mut self.stats_of_pages(run.pages).merges;
-                    *merges = merges.wrapping_add(1);
-                }
+        let alike = |run: &Run| run.is_backed == is_backed;
+        let before = self.run_before(page).filter(alike);
+        if !is_backed && page + pages == self.frontier {
+            if let Some(before) = before {
+                self.remove(before);
             }
-        }
-        if !is_backed && run.end() == self.frontier {
-            self.frontier = run.page;
+            self.frontier = before.map_or(page, |before| before.page);
             return;
         }
-        self.insert(run.page, run.pages, is_backed);
+        let behind = self.run_at(page + pages).filter(alike);
+        match (before, behind) {
+            (None, None) => self.insert(page, pages, is_backed),
+            (None, Some(run)) => {
+                self.reshape(run, page, pages + run.pages);
+                self.count_merge(pages + run.pages, is_backed);
+            }
+            (Some(run), behind) => {
+                let mut pages = run.pages + pages;
+                self.count_merge(pages, is_backed);
+                if let Some(behind) = behind {
+                    self.remove(behind);
+                    pages += behind.pages;
+                    self.count_merge(pages, is_backed);
+                }
+                self.reshape(run, run.page, pages);
+            }
+        }
+    }
+
+    /// Counts that two neighbours became one run of so many pages.
+    fn count_merge(&mut self, pages: u32, is_backed: bool) {
+        if is_backed {
+            let merges = &mut self.stats_of_pages(pages).merges;
+            *merges = merges.wrapping_add(1);
+        }
+    }
+
+    /// Makes a run one of `pages` pages that begins at `page`, where there is a place. It keeps its
+    /// place on the list if it stays on that list.
+    fn reshape(&mut self, run: Run, page: u32, pages: u32) {
+        let kind = Kind::of_run(pages, run.is_backed);
+        if kind.list() != Kind::of_run(run.pages, run.is_backed).list() {
+            self.remove(run);
+            self.insert(page, pages, run.is_backed);
+            return;
+        }
+        if page != run.page {
+            if let Some(head) = self.directory.take_head(run.page) {
+                self.directory.put_head(page, head);
+            }
+            self.lists.relocate(&mut self.directory, kind, page);
+        }
+        if let Some(Head::Backed { pages: now, .. } | Head::Unbacked { pages: now, .. }) =
+            self.directory.head_mut(page)
+        {
+            *now = pages;
+        }
+        if run.is_backed {
+            self.free_pages = self.free_pages - run.pages + pages;
+            let listed = &mut self.stats_of_pages(pages).listed_pages;
+            *listed = *listed - u64::from(run.pages) + u64::from(pages);
+        }
     }
 
     fn insert(&mut self, page: u32, pages: u32, is_backed: bool) {
