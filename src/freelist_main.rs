@@ -50,5 +50,9 @@ module! {
             default: 0,
             description: "MiB of pages that one arena may hold (default: as many as all of them)",
         },
+        slack_permille: u32 {
+            default: 50,
+            description: "How much more than its blocks ever needed an arena may hold before it reuses scattered free memory, in thousandths, at most 1000; 4294967295 is no bound (default: 50)",
+        },
     },
 }

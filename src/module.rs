@@ -21,7 +21,7 @@ use core::borrow::Borrow;
 use kernel::prelude::*;
 
 /// The value of a parameter: Linux 7.2 gives a reference to it.
-fn value(parameter: impl Borrow<u64>) -> u64 {
+fn value<T: Copy>(parameter: impl Borrow<T>) -> T {
     *parameter.borrow()
 }
 
@@ -39,11 +39,12 @@ pub(crate) struct Freelist {
 impl kernel::InPlaceModule for Freelist {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let limits = Limits::from_mib(
+            let limits = Limits::from_parameters(
                 value(module_parameters::limit_mb.value()),
                 value(module_parameters::arena_limit_mb.value()),
-            );
-            let registry = Registry::with_limits(limits.all, limits.arena)?;
+                value(module_parameters::slack_permille.value()),
+            )?;
+            let registry = Registry::new(limits)?;
             let files = Files::new(&registry)?;
             let each = files.each().clone();
             Ok(try_pin_init!(Self {

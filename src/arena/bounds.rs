@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     engine::BATCH,
-    ffi::task, //
+    ffi::{
+        raw::FREELIST_SLACK_NONE,
+        task, //
+    }, //
 };
 use kernel::{
     page::{
@@ -33,12 +36,23 @@ pub(crate) struct Bounds {
 /// The largest slack, in thousandths: as much again.
 pub(crate) const MAX_SLACK_PERMILLE: u32 = 1000;
 
+/// Reads a slack as user space and the module's parameter write it: in thousandths, or
+/// `FREELIST_SLACK_NONE` for no bound. `EINVAL` when it is over [`MAX_SLACK_PERMILLE`].
+pub(crate) fn slack_of(permille: u32) -> Result<Option<u32>> {
+    match permille {
+        FREELIST_SLACK_NONE => Ok(None),
+        permille if permille <= MAX_SLACK_PERMILLE => Ok(Some(permille)),
+        _ => Err(EINVAL),
+    }
+}
+
 /// What is to be changed.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Change {
     pub(crate) limit: Option<u64>,
     pub(crate) span: Option<u64>,
-    pub(crate) slack_permille: Option<Option<u32>>,
+    /// As [`slack_of`] reads it.
+    pub(crate) slack_permille: Option<u32>,
 }
 
 impl Arena {
@@ -67,9 +81,7 @@ impl Arena {
             slack_permille,
         } = change;
         let span = span.map(pages_of).transpose()?;
-        if slack_permille.flatten() > Some(MAX_SLACK_PERMILLE) {
-            return Err(EINVAL);
-        }
+        let slack_permille = slack_permille.map(slack_of).transpose()?;
         let mut privileged = false;
         let (before, now) = loop {
             let mut state = self.state.lock();

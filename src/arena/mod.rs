@@ -63,7 +63,10 @@ use kernel::{
     }, //
 };
 use opener::Opener;
-use shared_limit::SharedLimit;
+use shared_limit::{
+    Limits,
+    SharedLimit, //
+};
 use state::State;
 
 /// Offsets of a new arena, in bytes.
@@ -93,17 +96,24 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// An empty arena, on the caller's account, that may hold `limit` bytes of pages, and of those
-    /// of all arenas together what is left.
-    pub(crate) fn new(id: u64, limit: u64, shared_limit: Arc<SharedLimit>) -> Result<Arc<Self>> {
+    /// Makes an empty arena, charged to the caller's cgroup, with the limit and the slack of
+    /// `defaults`; of what all arenas together may hold it gets what is left. `ENOMEM` when memory is
+    /// short.
+    pub(crate) fn new(
+        id: u64,
+        defaults: Limits,
+        shared_limit: Arc<SharedLimit>,
+    ) -> Result<Arc<Self>> {
         let root = table::<KernelPart>(ROOT_LEN)?;
         let quick = table(QUICK_LISTS)?;
         let address_space = AddressSpace::new()?;
         let poll = PollQueue::new()?;
+        let mut engine = Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root, quick);
+        engine.set_slack_permille(defaults.slack_permille);
         Arc::pin_init(
             pin_init!(Self {
                 id,
-                default_limit: limit,
+                default_limit: defaults.arena,
                 shared_limit,
                 opener: Opener::of_caller(),
                 memcg: Memcg::of_caller(),
@@ -113,8 +123,8 @@ impl Arena {
                 secret: [random::random(), random::random()],
                 state <- new_spinlock!(
                     State {
-                        engine: Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root, quick),
-                        limit,
+                        engine,
+                        limit: defaults.arena,
                         promised: 0,
                         waiters: wait::Queue::new(),
                         refused: None,

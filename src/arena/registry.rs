@@ -7,7 +7,10 @@ use crate::arena::{
         Classes,
         Snapshot, //
     },
-    shared_limit::SharedLimit,
+    shared_limit::{
+        Limits,
+        SharedLimit, //
+    },
     Arena, //
 };
 use kernel::{
@@ -38,28 +41,21 @@ struct Arenas {
 #[pin_data]
 pub(crate) struct Registry {
     limit: Arc<SharedLimit>,
-    /// The limit of a new arena, in bytes.
-    arena_limit: u64,
+    /// Those of a new arena.
+    defaults: Limits,
     next_id: Atomic<u64>,
     #[pin]
     arenas: Mutex<Arenas>,
 }
 
 impl Registry {
-    /// An empty one with the default limits.
-    #[cfg(CONFIG_KUNIT = "y")]
-    pub(crate) fn new() -> Result<Arc<Self>> {
-        let limits = crate::arena::shared_limit::Limits::from_mib(0, 0);
-        Self::with_limits(limits.all, limits.arena)
-    }
-
-    /// An empty one, with the most bytes of pages that all arenas together and that one may hold.
-    pub(crate) fn with_limits(bytes: u64, arena_bytes: u64) -> Result<Arc<Self>> {
-        let limit = SharedLimit::new(bytes)?;
+    /// Makes an empty one. `ENOMEM` when memory is short.
+    pub(crate) fn new(limits: Limits) -> Result<Arc<Self>> {
+        let limit = SharedLimit::new(limits.all)?;
         Arc::pin_init(
             pin_init!(Self {
                 limit,
-                arena_limit: arena_bytes,
+                defaults: limits,
                 next_id: Atomic::new(1),
                 arenas <- new_mutex!(
                     Arenas {
@@ -81,7 +77,7 @@ impl Registry {
     /// Opens an arena. `ENOMEM` when memory is short.
     pub(crate) fn open(&self) -> Result<Arc<Arena>> {
         let id = self.next_id.fetch_add(1, Relaxed);
-        let arena = Arena::new(id, self.arena_limit, self.limit.clone())?;
+        let arena = Arena::new(id, self.defaults, self.limit.clone())?;
         // Made before the lock is taken.
         let entry = RBTreeNode::new(id, arena.clone(), GFP_KERNEL_ACCOUNT)?;
         self.arenas.lock().open.insert(entry);

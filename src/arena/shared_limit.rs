@@ -3,7 +3,14 @@
 //! How much memory all arenas together may hold.
 
 use crate::{
-    ffi::poll_queue::PollQueue,
+    arena::bounds::{
+        slack_of,
+        MAX_SLACK_PERMILLE, //
+    },
+    ffi::{
+        poll_queue::PollQueue,
+        raw::FREELIST_SLACK_NONE, //
+    },
     mm::page, //
 };
 use kernel::{
@@ -25,28 +32,39 @@ use kernel::{
     task::Task, //
 };
 
-/// What the administrator has set, in bytes of pages.
+/// What the administrator has set.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
-    /// For all arenas together.
+    /// For all arenas together, in bytes of pages.
     pub(crate) all: u64,
-    /// For one, until it sets its own.
+    /// For one, until it sets its own, in bytes of pages.
     pub(crate) arena: u64,
+    /// The slack of an arena, until it sets its own, in thousandths; `None` is without a bound.
+    pub(crate) slack_permille: Option<u32>,
 }
 
 impl Limits {
-    /// Those of the module's parameters, in MiB. 0 is half of the machine's memory for all arenas,
-    /// and the same for one as for all.
-    pub(crate) fn from_mib(all: u64, arena: u64) -> Self {
+    /// Reads the module's parameters: two limits in MiB, where 0 is half of the machine's memory for
+    /// all arenas, and the same for one as for all; and a slack as in `freelist_limit`, but that 0 is
+    /// none. `EINVAL`, and a line in the kernel's log, when the slack is out of range.
+    pub(crate) fn from_parameters(all: u64, arena: u64, slack_permille: u32) -> Result<Self> {
         let bytes = |mib: u64, default| match mib {
             0 => default,
             mib => mib.saturating_mul(1 << 20),
         };
         let all = bytes(all, page::ram_bytes() / 2);
-        Self {
+        Ok(Self {
             all,
             arena: bytes(arena, all),
-        }
+            slack_permille: slack_of(slack_permille).inspect_err(|_| {
+                pr_err!(
+                    "slack_permille={} is over {}: give less, or {} for no bound\n",
+                    slack_permille,
+                    MAX_SLACK_PERMILLE,
+                    FREELIST_SLACK_NONE
+                );
+            })?,
+        })
     }
 }
 

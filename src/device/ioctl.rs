@@ -271,8 +271,7 @@ fn limit(arena: &Arena, argument: Argument) -> Result {
         span: some(asked.span),
         slack_permille: match asked.slack_permille {
             0 => None,
-            FREELIST_SLACK_NONE => Some(None),
-            slack => Some(Some(slack)),
+            slack => Some(slack),
         },
     };
     arena.set_bounds(change, |now| {

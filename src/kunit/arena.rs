@@ -10,12 +10,13 @@ mod tests {
         arena::{
             bounds::Change,
             counters::Snapshot,
-            registry::Registry,
             Arena, //
         },
         engine::Content,
         ffi::errno::edquot,
         kunit::{
+            registry,
+            registry_with,
             request,
             PAGE, //
         },
@@ -24,7 +25,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_cannot_be_given_undoes_the_block() -> Result {
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         for size in [32, PAGE / 2, PAGE, 3 * PAGE, 200 * PAGE] {
             assert_eq!(arena.alloc(&request(size), |_, _| Err(EFAULT)), Err(EFAULT));
@@ -58,7 +59,7 @@ mod tests {
 
     #[test]
     fn free_pages_elsewhere_serve_a_full_arena() -> Result {
-        let registry = Registry::with_limits(400 * PAGE, 300 * PAGE)?;
+        let registry = registry_with(400 * PAGE, 300 * PAGE)?;
         let arena = registry.open()?;
         let done = |_, _| Ok(());
         comb(&arena, 300)?;
@@ -81,7 +82,7 @@ mod tests {
 
     #[test]
     fn free_memory_does_not_use_up_the_address_space() -> Result {
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         let change = Change {
             span: Some(8 * PAGE),
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_is_trimmed_can_be_had_by_another_arena() -> Result {
-        let registry = Registry::with_limits(300 * PAGE, 300 * PAGE)?;
+        let registry = registry_with(300 * PAGE, 300 * PAGE)?;
         let (one, two) = (registry.open()?, registry.open()?);
         let done = |_, _| Ok(());
         comb(&one, 300)?;
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_map_has_room_for_all_of_an_arena() -> Result {
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         assert!(arena.map()?.is_empty());
         // In many steps: blocks with address space behind each but the last.
@@ -161,7 +162,7 @@ mod tests {
 
     #[test]
     fn only_pages_with_a_live_block_can_be_mapped() -> Result {
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         let mut offset = u64::MAX;
         assert!(arena.live_page(0).is_none());
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_a_closed_arena_has_counted_stays() -> Result {
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         arena.alloc(&request(PAGE), |_, _| Ok(()))?;
         registry.close(&arena);
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn totals_wrap_and_never_panic() -> Result {
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arenas = [registry.open()?, registry.open()?];
         let mut sum = Snapshot::default();
         for arena in &arenas {

@@ -7,12 +7,9 @@ use kernel::macros::kunit_tests;
 #[kunit_tests(freelist_bounds)]
 mod tests {
     use crate::{
-        arena::{
-            bounds::{
-                Bounds,
-                Change, //
-            },
-            registry::Registry, //
+        arena::bounds::{
+            Bounds,
+            Change, //
         },
         engine::{
             MAX_PAGES,
@@ -21,6 +18,8 @@ mod tests {
         ffi::errno::edquot,
         kunit::{
             held_bytes,
+            registry,
+            registry_with,
             request,
             PAGE, //
         },
@@ -59,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_request_over_the_limit_is_refused_and_takes_nothing() -> Result {
-        let registry = Registry::with_limits(100 * PAGE, 100 * PAGE)?;
+        let registry = registry_with(100 * PAGE, 100 * PAGE)?;
         let (one, two) = (registry.open()?, registry.open()?);
         let done = |_, _| Ok(());
         assert_eq!(one.alloc(&request(101 * PAGE), done), Err(edquot()));
@@ -81,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_limit_of_an_arena_is_its_own() -> Result {
-        let registry = Registry::with_limits(100 * PAGE, 50 * PAGE)?;
+        let registry = registry_with(100 * PAGE, 50 * PAGE)?;
         let (one, two) = (registry.open()?, registry.open()?);
         let done = |_, _| Ok(());
         assert_eq!(one.bounds().limit, 50 * PAGE);
@@ -99,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_lowered_limit_refuses_growth_and_breaks_nothing() -> Result {
-        let registry = Registry::with_limits(100 * PAGE, 50 * PAGE)?;
+        let registry = registry_with(100 * PAGE, 50 * PAGE)?;
         let arena = registry.open()?;
         let done = |_, _| Ok(());
         assert_eq!(arena.alloc(&request(30 * PAGE), done), Ok(()));
@@ -124,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_address_space_can_be_set_before_the_first_block() -> Result {
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         let set = |span| arena.set_bounds(span_of(span), |_| Ok(()));
         for wrong in [
@@ -152,7 +151,7 @@ mod tests {
 
     #[test]
     fn bounds_that_cannot_be_told_are_not_set() -> Result {
-        let registry = Registry::with_limits(100 * PAGE, 50 * PAGE)?;
+        let registry = registry_with(100 * PAGE, 50 * PAGE)?;
         let arena = registry.open()?;
         let before = arena.bounds();
         let both = |answer: Result| {

@@ -7,11 +7,12 @@ use kernel::macros::kunit_tests;
 #[kunit_tests(freelist_bulk)]
 mod tests {
     use crate::{
-        arena::registry::Registry,
         ffi::errno::edquot,
         kunit::{
             held_bytes,
             live_blocks,
+            registry,
+            registry_with,
             request,
             PAGE, //
         },
@@ -23,7 +24,7 @@ mod tests {
 
     #[test]
     fn a_bulk_gives_and_takes_blocks_in_batches() -> Result {
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         for size in [32, PAGE, 3 * PAGE] {
             let mut offsets: KVec<u64> = KVec::with_capacity(150, GFP_KERNEL)?;
@@ -61,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_a_bulk_cannot_store_is_undone() -> Result {
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         for size in [32, PAGE, 3 * PAGE] {
             let none = arena.alloc_bulk(&request(size), 100, |_| 0);
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_bulk_that_is_refused_says_how_far_it_came() -> Result {
-        let registry = Registry::with_limits(100 * PAGE, 100 * PAGE)?;
+        let registry = registry_with(100 * PAGE, 100 * PAGE)?;
         let arena = registry.open()?;
         let all = |batch: &[u64]| batch.len();
         assert_eq!(arena.alloc_bulk(&request(PAGE), 150, all), Ok(100));
@@ -123,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_bulk_uses_free_pages_elsewhere_up_to_the_limit() -> Result {
-        let registry = Registry::with_limits(100 * PAGE, 100 * PAGE)?;
+        let registry = registry_with(100 * PAGE, 100 * PAGE)?;
         let arena = registry.open()?;
         let mut offsets: KVec<u64> = KVec::with_capacity(50, GFP_KERNEL)?;
         let pairs = arena.alloc_bulk(&request(2 * PAGE), 60, |batch| {

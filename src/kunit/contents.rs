@@ -9,12 +9,13 @@ mod tests {
     use crate::{
         arena::{
             counters::Snapshot,
-            registry::Registry,
             request::AllocOptions, //
         },
         engine::Policy,
         ffi::errno::edquot,
         kunit::{
+            registry,
+            registry_with,
             request,
             PAGE, //
         },
@@ -30,7 +31,7 @@ mod tests {
     /// kmalloc_oob_memset_8, kmalloc_oob_memset_16.
     #[test]
     fn a_block_that_shall_be_zero_is_and_nothing_beside_it() -> Result {
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         let mut bytes = KVec::from_elem(0, PAGE_SIZE, GFP_KERNEL)?;
         let alloc = |options: &AllocOptions| {
@@ -75,7 +76,7 @@ mod tests {
     /// Peer: slub_kunit test_next_pointer, test_first_word.
     #[test]
     fn a_header_that_was_overwritten_is_found_and_the_block_released() -> Result {
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         let overwritten = Err(Error::from_errno(-117));
         for size in [1, 29, 1000, PAGE, 3 * PAGE] {
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn a_contiguous_block_is_new_and_lies_side_by_side() -> Result {
         let most = u64::from(Contiguous::max_pages());
-        let registry = Registry::with_limits((most + 100) * PAGE, 100 * PAGE)?;
+        let registry = registry_with((most + 100) * PAGE, 100 * PAGE)?;
         let arena = registry.open()?;
         let held = || {
             let mut now = Snapshot::default();

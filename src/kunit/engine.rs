@@ -7,16 +7,16 @@ use kernel::macros::kunit_tests;
 #[kunit_tests(freelist_engine)]
 mod tests {
     use crate::{
-        arena::{
-            registry::Registry,
-            Arena, //
-        },
+        arena::Arena,
         engine::{
             FreeError,
             Policy,
             ALIGN_SHIFT, //
         },
-        kunit::request, //
+        kunit::{
+            registry,
+            request, //
+        }, //
     };
     use kernel::prelude::*;
 
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn random_blocks_never_overlap_and_all_is_conserved() -> Result {
         const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         let mut random = Random(SEED);
         let mut live: KVec<(u64, u64)> = KVec::new();
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn pages_of_small_blocks_serve_a_large_one_when_all_is_free() -> Result {
         const FILL: u64 = 1 << 20;
-        let registry = Registry::new()?;
+        let registry = registry()?;
         let arena = registry.open()?;
         let mut blocks: KVVec<u64> = KVVec::new();
         for _ in 0..FILL / 64 {

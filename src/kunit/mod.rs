@@ -17,18 +17,39 @@ mod shared_limit;
 use crate::{
     arena::{
         counters::Snapshot,
+        registry::Registry,
         request::AllocOptions,
+        shared_limit::Limits,
         Arena, //
     },
     engine::{
         Policy,
-        Request, //
+        Request,
+        SLACK_PERMILLE, //
     }, //
 };
-use kernel::page::PAGE_SIZE;
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc, //
+};
 
 /// Bytes of a page.
 const PAGE: u64 = PAGE_SIZE as u64;
+
+/// Makes a registry as the module does when no parameter is given.
+fn registry() -> Result<Arc<Registry>> {
+    Registry::new(Limits::from_parameters(0, 0, SLACK_PERMILLE)?)
+}
+
+/// Makes a registry whose arenas together may hold `all` bytes of pages, and each `arena`.
+fn registry_with(all: u64, arena: u64) -> Result<Arc<Registry>> {
+    Registry::new(Limits {
+        all,
+        arena,
+        slack_permille: Some(SLACK_PERMILLE),
+    })
+}
 
 /// A request for `size` bytes with `FREELIST_DEFAULT`.
 fn request(size: u64) -> AllocOptions {

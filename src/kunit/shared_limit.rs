@@ -16,17 +16,31 @@ mod tests {
     use kernel::prelude::*;
 
     #[test]
-    fn parameters_are_in_mib_and_0_is_the_default() {
+    fn parameters_are_in_mib_and_0_is_the_default() -> Result {
         let of = |all, arena| {
-            let limits = Limits::from_mib(all, arena);
-            (limits.all, limits.arena)
+            let limits = Limits::from_parameters(all, arena, 50);
+            limits.map(|limits| (limits.all, limits.arena))
         };
         let half = page::ram_bytes() / 2;
-        assert_eq!(of(0, 0), (half, half));
-        assert_eq!(of(3, 0), (3 << 20, 3 << 20));
-        assert_eq!(of(3, 2), (3 << 20, 2 << 20));
-        assert_eq!(of(0, 2), (half, 2 << 20));
-        assert_eq!(of(u64::MAX, u64::MAX), (u64::MAX, u64::MAX));
+        assert_eq!(of(0, 0)?, (half, half));
+        assert_eq!(of(3, 0)?, (3 << 20, 3 << 20));
+        assert_eq!(of(3, 2)?, (3 << 20, 2 << 20));
+        assert_eq!(of(0, 2)?, (half, 2 << 20));
+        assert_eq!(of(u64::MAX, u64::MAX)?, (u64::MAX, u64::MAX));
+        Ok(())
+    }
+
+    #[test]
+    fn a_slack_is_at_most_1000_or_without_a_bound() -> Result {
+        let of = |slack| Limits::from_parameters(0, 0, slack).map(|limits| limits.slack_permille);
+        for slack in [0, 1, 50, 1000] {
+            assert_eq!(of(slack)?, Some(slack));
+        }
+        assert_eq!(of(u32::MAX)?, None);
+        for slack in [1001, 1 << 31, u32::MAX - 1] {
+            assert_eq!(of(slack), Err(EINVAL));
+        }
+        Ok(())
     }
 
     #[test]

@@ -6,13 +6,14 @@
 
 use std::fs::{self, File};
 
+use freelist::uapi::FREELIST_SLACK_NONE;
 use nix::errno::Errno;
-use nix::kmod::{delete_module, DeleteModuleFlags};
+use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 
 use crate::harness::{skip, suite};
 use crate::kit::module::{self, MODULE};
 use crate::kit::process::spawn_child;
-use crate::kit::{alloc, arena, free, meminfo, page, scaled, stat, View, KIB};
+use crate::kit::{alloc, arena, free, meminfo, page, raw, scaled, stat, View, KIB};
 use crate::{figure, trust};
 
 suite!("freelist_unload":
@@ -21,6 +22,7 @@ suite!("freelist_unload":
     the_module_stays_while_only_a_child_has_the_arena,
     the_module_stays_while_a_file_of_debugfs_is_open,
     the_module_stays_while_somebody_waits,
+    the_slack_of_an_arena_is_the_modules_parameter,
     a_module_that_comes_and_goes_holds_nothing,
 );
 
@@ -142,6 +144,33 @@ fn used() -> u64 {
             .ok()
     });
     meminfo("MemTotal") - free.iter().sum::<u64>() - at_hand.sum::<u64>() * page()
+}
+
+fn the_slack_of_an_arena_is_the_modules_parameter() {
+    if !std::path::Path::new("/sys/module/freelist/refcnt").exists() {
+        skip("the module is built in");
+    }
+    let file = File::open(MODULE).unwrap();
+    let slack_with = |parameters| {
+        finit_module(&file, parameters, ModuleInitFlags::empty())?;
+        let now = raw::limit(&arena(), 0, 0);
+        module::unload();
+        now.map(|now| now.slack_permille)
+    };
+    module::unload();
+    let slacks = [
+        c"",
+        c"slack_permille=0",
+        c"slack_permille=1000",
+        c"slack_permille=1001",
+        c"slack_permille=4294967294",
+        c"slack_permille=4294967295",
+    ]
+    .map(slack_with);
+    module::load(&file).expect("it was loaded before");
+    let refused = Err(Errno::EINVAL);
+    let none = Ok(FREELIST_SLACK_NONE);
+    assert_eq!(slacks, [Ok(50), Ok(0), Ok(1000), refused, refused, none]);
 }
 
 /// Peer: slub_kunit test_leak_destroy.
