@@ -32,6 +32,7 @@ macro_rules! with_fields {
         $macro! {
             live_blocks live_bytes free_bytes held_bytes metadata_bytes limit_bytes
             requested_bytes allocs frees grows splits merges waits timeouts trims shrinks failures
+            moved_bytes
         }
     };
 }
@@ -193,7 +194,7 @@ impl View for Map {
                 Content::Free => "free",
                 Content::Unbacked => "unbacked",
                 Content::Pending => "pending",
-                Content::Subpage => "broken",
+                Content::Subpage => "subpage",
             };
             seq_print!(
                 out,

@@ -127,6 +127,17 @@ size_t freelist_usable_size(struct freelist_heap *heap, const void *block);
 int freelist_heap_set_limit(struct freelist_heap *heap, uint64_t bytes);
 
 /**
+ * freelist_heap_set_slack() - bounds what the heap may hold beyond its need
+ * @heap: the heap
+ * @permille: how much more than the most that its blocks ever needed it may hold
+ *	before it reuses scattered free memory instead of growing, in thousandths,
+ *	1 to 1000; FREELIST_SLACK_NONE is no bound
+ *
+ * Return: 0, or -1 with errno set: EINVAL when @permille is out of range.
+ */
+int freelist_heap_set_slack(struct freelist_heap *heap, uint32_t permille);
+
+/**
  * freelist_heap_trim() - gives free memory back to the system
  * @heap: the heap
  * @keep_bytes: bytes of free pages that may stay

@@ -285,16 +285,17 @@ impl Arena {
     /// [`Error::Refused`]: `EINVAL` when it is 0 or over 1000, `EBADF` as
     /// [`Arena::set_limit`].
     pub fn set_slack_permille(&self, slack: Option<u32>) -> Result<Limit> {
-        let slack_permille = slack.unwrap_or(FREELIST_SLACK_NONE);
-        if slack_permille == 0 {
-            // To the call that is: as it is.
-            let call = Call::Limit { bytes: 0, span: 0 };
-            return Err(Error::refused(call)(Errno::EINVAL));
-        }
-        self.bound(Limit {
-            slack_permille,
+        let refused = Error::refused(Call::Slack { permille: slack });
+        let mut limit = Limit {
+            slack_permille: slack.unwrap_or(FREELIST_SLACK_NONE),
             ..Limit::default()
-        })
+        };
+        if limit.slack_permille == 0 {
+            // The call would leave it as it is.
+            return Err(refused(Errno::EINVAL));
+        }
+        sys::limit(self.as_fd(), &mut limit).map_err(refused)?;
+        Ok(limit)
     }
 
     /// Makes the live block at `offset` `size` bytes long, in whole pages, where

@@ -51,6 +51,11 @@ pub enum Call {
         /// Bytes of its offsets.
         span: u64,
     },
+    /// FREELIST_IOC_LIMIT, for the slack alone.
+    Slack {
+        /// In thousandths; `None` is no bound.
+        permille: Option<u32>,
+    },
     /// FREELIST_IOC_TRIM down to `keep_bytes`.
     Trim {
         /// Bytes of wholly free pages that may stay.
@@ -87,6 +92,10 @@ impl fmt::Display for Call {
             Call::Limit { bytes, span } => {
                 write!(f, "LIMIT to {bytes} bytes held, {span} bytes of offsets")
             }
+            Call::Slack {
+                permille: Some(permille),
+            } => write!(f, "LIMIT to a slack of {permille} thousandths"),
+            Call::Slack { permille: None } => write!(f, "LIMIT to no bound of the slack"),
             Call::Trim { keep_bytes } => write!(f, "TRIM to {keep_bytes} free bytes"),
             Call::Resize { offset, size } => {
                 write!(f, "RESIZE of offset {offset:#x} to {size} bytes")
@@ -194,7 +203,9 @@ fn advice(call: Call, errno: Errno) -> &'static str {
         (_, Errno::ENOTTY) => "; this file is not /dev/freelist, or the module is older",
         (_, Errno::EBADF) => "; the arena has to be open for writing",
         (Call::Alloc { size: 0, .. }, Errno::EINVAL) => "; ask for at least 1 byte",
-        (Call::Alloc { .. }, Errno::EINVAL) => "; a flag or a combination of flags is unknown",
+        (Call::Alloc { .. }, Errno::EINVAL) => {
+            "; a flag or a combination of flags is unknown, or the alignment is over 1 GiB"
+        }
         (Call::Alloc { .. }, Errno::E2BIG) => "; the largest block is 1 << INFO.max_shift bytes",
         (Call::Alloc { flags, .. }, Errno::ENOMEM) if !flags.contains(Flags::GROW) => {
             "; no free block serves it, and without GROW the arena takes no pages"
@@ -224,6 +235,19 @@ fn advice(call: Call, errno: Errno) -> &'static str {
         (Call::Limit { .. }, Errno::EINVAL) => {
             "; offsets are bounded in whole pages, before the first block is asked for"
         }
+        (Call::Slack { .. }, Errno::EINVAL) => "; a slack is 1 to 1000 thousandths, or no bound",
+        (Call::Resize { size: 0, .. }, Errno::EINVAL) => "; ask for at least 1 byte, or FREE it",
+        (Call::Resize { .. }, Errno::EINVAL) => {
+            "; only blocks of whole pages can be resized, without HEADER, CONTIG or WAIT"
+        }
+        (Call::Resize { .. }, Errno::ENOSPC) => {
+            "; what lies behind it is in use: ask for another block, and copy"
+        }
+        (Call::Resize { .. }, Errno::ENOENT) => "; no live block is there: freed before?",
+        (Call::Resize { .. }, Errno::EDQUOT) => {
+            "; it needs more than INFO.limit_bytes leaves: free blocks, or have the limit raised"
+        }
+        (Call::Resize { .. }, Errno::E2BIG) => "; the largest block is 1 << INFO.max_shift bytes",
         (Call::Map { .. }, Errno::EINVAL) => {
             "; map whole pages, at least one, that end within INFO.arena_bytes"
         }
@@ -262,6 +286,31 @@ mod tests {
         assert!(message.ends_with("; ask for at least 1 byte"), "{message}");
         let none = Error::refused(Call::FreeBulk { count: 0 })(Errno::EINVAL).to_string();
         assert!(none.ends_with("; of no blocks at all"), "{none}");
+    }
+
+    #[test]
+    fn a_resize_and_a_slack_are_refused_for_reasons_of_their_own() {
+        let resize = |size, errno| {
+            let call = Call::Resize {
+                offset: 65536,
+                size,
+            };
+            Error::refused(call)(errno).to_string()
+        };
+        assert_eq!(
+            resize(8192, Errno::ENOSPC),
+            "RESIZE of offset 0x10000 to 8192 bytes: ENOSPC: No space left on device; \
+             what lies behind it is in use: ask for another block, and copy"
+        );
+        assert!(resize(0, Errno::EINVAL).ends_with("; ask for at least 1 byte, or FREE it"));
+        let call = Call::Slack {
+            permille: Some(1001),
+        };
+        assert_eq!(
+            Error::refused(call)(Errno::EINVAL).to_string(),
+            "LIMIT to a slack of 1001 thousandths: EINVAL: Invalid argument; \
+             a slack is 1 to 1000 thousandths, or no bound"
+        );
     }
 
     #[test]

@@ -31,19 +31,70 @@ bitflags::bitflags! {
     }
 }
 
+bitflags::bitflags! {
+    /// What a module offers, `INFO.features`: the flags that it serves, and other parts of the
+    /// contract.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Features: u64 {
+        /// [`Flags::LARGER`].
+        const LARGER = uapi::FREELIST_LARGER as u64;
+        /// [`Flags::GROW`].
+        const GROW = uapi::FREELIST_GROW as u64;
+        /// [`Flags::WAIT`].
+        const WAIT = uapi::FREELIST_WAIT as u64;
+        /// [`Flags::ZERO`].
+        const ZERO = uapi::FREELIST_ZERO as u64;
+        /// [`Flags::CONTIG`].
+        const CONTIG = uapi::FREELIST_CONTIG as u64;
+        /// [`Flags::HEADER`].
+        const HEADER = uapi::FREELIST_HEADER as u64;
+        /// [`Flags::POPULATE`].
+        const POPULATE = uapi::FREELIST_POPULATE as u64;
+        /// ALLOC and ALLOC_BULK take an alignment.
+        const ALIGN = uapi::FREELIST_FEATURE_ALIGN;
+        /// RESIZE is served.
+        const RESIZE = uapi::FREELIST_FEATURE_RESIZE;
+        /// LIMIT takes a slack.
+        const SLACK = uapi::FREELIST_FEATURE_SLACK;
+        /// STAT counts what was moved.
+        const MOVED = uapi::FREELIST_FEATURE_MOVED;
+    }
+}
+
 impl fmt::Display for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return f.write_str("no flags");
         }
         // Name by name: DEFAULT is a short form, not a flag.
-        let mut separator = "";
-        for (name, _) in self.iter_names().filter(|(name, _)| *name != "DEFAULT") {
-            write!(f, "{separator}{name}")?;
-            separator = "|";
-        }
-        Ok(())
+        write_names(
+            f,
+            self.iter_names()
+                .map(|(name, _)| name)
+                .filter(|name| *name != "DEFAULT"),
+        )
     }
+}
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
+        write_names(f, self.iter_names().map(|(name, _)| name))
+    }
+}
+
+fn write_names(
+    f: &mut fmt::Formatter<'_>,
+    names: impl Iterator<Item = &'static str>,
+) -> fmt::Result {
+    let mut separator = "";
+    for name in names {
+        write!(f, "{separator}{name}")?;
+        separator = "|";
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -55,5 +106,9 @@ mod tests {
         assert_eq!(Flags::DEFAULT.to_string(), "LARGER|GROW");
         assert_eq!((Flags::WAIT | Flags::ZERO).to_string(), "WAIT|ZERO");
         assert_eq!(Flags::empty().to_string(), "no flags");
+        let features = Features::ZERO | Features::RESIZE;
+        assert_eq!(features.to_string(), "ZERO|RESIZE");
+        // A module that is newer has bits without a name.
+        assert_eq!(Features::from_bits_retain(1 << 63 | 2).to_string(), "GROW");
     }
 }

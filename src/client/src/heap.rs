@@ -58,7 +58,7 @@ use central::{Central, NotLive, Source};
 use class::{Class, Place, MIN_BYTES, MOST_CACHED, SLAB_BYTES};
 pub(crate) use slab::Slab;
 pub use slice::{Buffer, Slice};
-use table::{Table, Unit};
+use table::{Table, Unit, GRAIN_BYTES};
 
 /// An allocator over an arena of its own, for all threads of a process.
 ///
@@ -189,8 +189,10 @@ impl Heap {
         self.0.alloc(layout, Content::Zeros)
     }
 
-    /// Makes a block one of `size` bytes, with its bytes as far as both go. It
-    /// stays where it is if it holds as many, and not more than twice as many.
+    /// Makes a block one of `size` bytes, with its bytes as far as both go. A block
+    /// up to 32 KiB stays where it is if it holds as many, and not more than twice
+    /// as many. A larger one has as many pages as `size` needs: it stays where it
+    /// is when it gets smaller, and when what lies behind it is free.
     ///
     /// # Errors
     ///
@@ -212,6 +214,10 @@ impl Heap {
         let has = self.0.usable(block)?;
         let aligned = block.addr().get() % align == 0;
         let wants = layout.size().max(align);
+        let are_large = Class::of(wants).is_none() && Class::of(has).is_none();
+        if aligned && are_large && self.0.resize_large(block, has, wants) {
+            return Ok(block);
+        }
         if aligned && wants <= has && (wants > has / 2 || Class::of(wants) == Class::of(has)) {
             return Ok(block);
         }
@@ -267,6 +273,16 @@ impl Heap {
         self.0.must_be_here()?;
         self.0.relieve();
         self.0.arena.trim(keep_bytes)
+    }
+
+    /// Sets how much more than the most that its blocks ever needed the heap may
+    /// hold before it reuses scattered free memory: [`Arena::set_slack_permille`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Arena::set_slack_permille`].
+    pub fn set_slack_permille(&self, slack: Option<u32>) -> Result<Limit> {
+        self.0.arena.set_slack_permille(slack)
     }
 
     /// Bounds the bytes of pages that the heap may hold: [`Arena::set_limit`].
@@ -402,6 +418,25 @@ impl Shared {
         let offset = block.offset as usize;
         self.table.set(offset, Unit::Large(block.bytes as usize));
         Ok(self.at(offset))
+    }
+
+    /// Makes a large block `bytes` long where it is, in whole pages; it has `has` now. Returns `false`
+    /// if it stays as it was: what lies behind it is in use, memory is short, or the module cannot.
+    fn resize_large(&self, block: NonNull<u8>, has: usize, bytes: usize) -> bool {
+        if bytes <= has && has - bytes < GRAIN_BYTES {
+            return true;
+        }
+        let offset = self.offset(block);
+        match self
+            .arena
+            .resize(offset as u64, bytes as u64, Flags::DEFAULT)
+        {
+            Ok(bytes) => {
+                self.table.set(offset, Unit::Large(bytes as usize));
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     /// Asks, and once more if memory came back that the heap held for nothing.

@@ -54,7 +54,7 @@ pub mod uapi;
 
 pub use arena::{Arena, Block, DEVICE};
 pub use error::{Call, Error, Result};
-pub use flags::Flags;
+pub use flags::{Features, Flags};
 pub use heap::{Buffer, Heap, Slice};
 pub use malloc::Global;
 pub use mapping::Mapping;

@@ -547,7 +547,7 @@ mod generic {
             assert_eq!(pending.stale(), 0);
             arena.commit(pending);
         }
-        // The other part of a page that is broken.
+        // The other part of a page that is divided.
         let pending = arena.reserve(request(96, DEFAULT)).unwrap();
         assert_eq!(pending.stale(), 1);
         let start = (pending.offset() % page) as usize;
@@ -633,11 +633,11 @@ mod generic {
         assert!(arena.live_page(first).is_none());
 
         let mut pending = arena.reserve(request(64, DEFAULT)).unwrap();
-        let broken = (pending.offset() / page) as u32;
+        let divided = (pending.offset() / page) as u32;
         arena.back(&mut pending, 1);
-        assert!(arena.live_page(broken).is_none());
+        assert!(arena.live_page(divided).is_none());
         arena.commit(pending);
-        assert!(arena.live_page(broken).is_some());
+        assert!(arena.live_page(divided).is_some());
     }
 
     pub fn the_end_of_the_address_space_is_said<const KIB: usize>() {

@@ -29,7 +29,7 @@ type Queue = WaitQueue<Want, Thread, Box<[WaiterSlot<Want, Thread>]>>;
 
 /// What the arena's lock protects.
 struct State {
-    /// Free whole pages, and free parts of broken ones.
+    /// Free whole pages, and free parts of divided ones.
     pages: u32,
     parts: u32,
     queue: Queue,

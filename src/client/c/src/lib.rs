@@ -11,6 +11,7 @@ use std::ffi::{c_char, c_int, c_void, CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr::{self, NonNull};
 
+use freelist::uapi::FREELIST_SLACK_NONE;
 use freelist::{Error, Heap, Stat, DEVICE};
 use nix::errno::Errno;
 
@@ -202,6 +203,19 @@ pub unsafe extern "C" fn freelist_heap_set_limit(heap: *const Heap, bytes: u64) 
     // SAFETY: It is open, says the caller.
     let heap = unsafe { &*heap };
     or(heap.set_limit(bytes).map(|_| 0), -1)
+}
+
+/// Sets the slack.
+///
+/// # Safety
+///
+/// `heap` is open.
+#[no_mangle]
+pub unsafe extern "C" fn freelist_heap_set_slack(heap: *const Heap, permille: u32) -> c_int {
+    // SAFETY: It is open, says the caller.
+    let heap = unsafe { &*heap };
+    let slack = (permille != FREELIST_SLACK_NONE).then_some(permille);
+    or(heap.set_slack_permille(slack).map(|_| 0), -1)
 }
 
 /// Gives free memory back.

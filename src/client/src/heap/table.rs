@@ -28,8 +28,9 @@ pub(crate) enum Unit {
 const LARGE: u32 = 1 << 31;
 /// The bits below are those of a place.
 const PLACE_BITS: u32 = PLACES.ilog2();
-/// The bytes of large blocks are multiples of this: no page is smaller.
 const GRAIN_SHIFT: u32 = 12;
+/// The bytes of large blocks are multiples of this: no page is smaller.
+pub(crate) const GRAIN_BYTES: usize = 1 << GRAIN_SHIFT;
 
 impl Unit {
     #[inline]

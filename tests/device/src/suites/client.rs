@@ -28,6 +28,7 @@ suite!("freelist_client":
     a_block_is_aligned_as_asked_for_up_to_a_huge_page,
     memory_that_was_used_is_zero_where_that_is_asked_for,
     a_resized_block_keeps_its_bytes_and_its_place_while_they_fit,
+    a_large_block_grows_and_shrinks_where_it_is,
     a_large_block_has_its_pages_and_no_more,
     buffers_and_slices_give_their_memory_back,
     a_thread_that_ends_gives_back_what_it_kept,
@@ -201,16 +202,56 @@ fn a_resized_block_keeps_its_bytes_and_its_place_while_they_fit() {
         filled.free(&heap);
     }
     // At the limit a block that is to be smaller stays.
-    let filled = Filled::new(&heap, 1 << 20, 1);
+    let mut filled = Filled::new(&heap, 1 << 20, 1);
     heap.trim(0).unwrap();
     heap.set_limit(heap.stat().unwrap().held_bytes).unwrap();
     // SAFETY: As above.
     let smaller = unsafe { heap.realloc(filled.block, 100_000, 1) }.unwrap();
     assert_eq!(smaller, filled.block);
+    filled.size = 100_000;
     // SAFETY: As above; it stays what it is.
     let error = unsafe { heap.realloc(filled.block, 2 << 20, 1) };
     refused(error, Errno::EDQUOT);
     filled.free(&heap);
+    is_empty(&heap);
+}
+
+fn a_large_block_grows_and_shrinks_where_it_is() {
+    let (heap, page) = (heap(), system_page());
+    let (small, large) = (40_000_usize, 16 << 20);
+    let mut filled = Filled::new(&heap, small, 0x5a);
+    let place = filled.block;
+    for size in (small..large).step_by(64 * 1024).chain([large]) {
+        // SAFETY: It is live, and the old address is forgotten.
+        filled.block = unsafe { heap.realloc(filled.block, size, 1) }.unwrap();
+        assert_eq!(filled.block, place, "{size} bytes: nothing lies behind it");
+        filled.check();
+        filled.size = size;
+        filled.bytes().fill(0x5a);
+        let bytes = size.next_multiple_of(page);
+        assert_eq!(heap.usable_size(filled.block), Some(bytes));
+        assert_eq!(heap.stat().unwrap().live_bytes, bytes as u64);
+    }
+    // What lies behind it is in use: it moves, and is not changed by it.
+    let mut behind = Filled::new(&heap, large, 0xa5);
+    // SAFETY: As above.
+    filled.block = unsafe { heap.realloc(filled.block, 2 * large, 1) }.unwrap();
+    assert_ne!(filled.block, place);
+    filled.check();
+    behind.check();
+    // A smaller one keeps no more than it needs.
+    let place = filled.block;
+    // SAFETY: As above.
+    filled.block = unsafe { heap.realloc(filled.block, small, 1) }.unwrap();
+    assert_eq!(filled.block, place);
+    filled.size = small;
+    filled.check();
+    let live = (small.next_multiple_of(page) + large) as u64;
+    assert_eq!(heap.stat().unwrap().live_bytes, live);
+    heap.trim(0).unwrap();
+    assert_eq!(heap.stat().unwrap().held_bytes, live);
+    filled.free(&heap);
+    behind.free(&heap);
     is_empty(&heap);
 }
 

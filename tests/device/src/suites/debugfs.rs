@@ -29,7 +29,7 @@ suite!("freelist_debugfs":
 );
 
 /// The fields of STAT as names and values, in the contract's order.
-fn fields(stat: &Stat) -> [(&'static str, u64); 17] {
+fn fields(stat: &Stat) -> [(&'static str, u64); 18] {
     [
         ("live_blocks", stat.live_blocks),
         ("live_bytes", stat.live_bytes),
@@ -48,6 +48,7 @@ fn fields(stat: &Stat) -> [(&'static str, u64); 17] {
         ("trims", stat.trims),
         ("shrinks", stat.shrinks),
         ("failures", stat.failures),
+        ("moved_bytes", stat.moved_bytes),
     ]
 }
 

@@ -156,7 +156,7 @@ fn the_map_tells_what_is_where() {
     // No address space between them.
     assert_eq!(small.offset, odd.offset + 3 * page());
     let row = at(small.offset);
-    assert_eq!((row.content.as_str(), row.live), ("broken", 64));
+    assert_eq!((row.content.as_str(), row.live), ("subpage", 64));
     assert_eq!(row.free, page() - 64);
     free(&arena, odd);
     assert_eq!(at(odd.offset).content, "free");

@@ -384,7 +384,7 @@ fn parts_of_pages_are_served_beside_a_big_waiter() {
     let part = alloc(&arena, 64);
     thread::scope(|scope| {
         let big = Waiter::asleep(scope, &arena, waiting(8 * page(), DEFAULT, None));
-        // Of the page that is broken already.
+        // Of the page that is divided already.
         let small = alloc(&arena, page() / 2);
         assert_eq!(small.offset / page(), part.offset / page());
         // There is no second half: this one waits for one.

@@ -74,6 +74,11 @@ struct ReplayArgs {
     /// MiB, GiB.
     #[arg(long, value_name = "BYTES", value_parser = freelist::size::parse)]
     limit: Option<u64>,
+    /// Let the arena hold at most so many thousandths more than its blocks ever
+    /// needed before it reuses scattered free memory: 1 to 1000, or `none` for
+    /// no bound.
+    #[arg(long, value_name = "PERMILLE", value_parser = slack)]
+    slack: Option<Slack>,
     /// Show the whole session: kernel, module, device and the statistics at
     /// the peak and at the end.
     #[arg(long, conflicts_with = "json")]
@@ -84,6 +89,18 @@ struct ReplayArgs {
     /// The device file.
     #[arg(long, default_value = DEVICE)]
     device: PathBuf,
+}
+
+/// A slack in thousandths; `None` is no bound.
+#[derive(Clone, Copy)]
+struct Slack(Option<u32>);
+
+fn slack(text: &str) -> std::result::Result<Slack, String> {
+    match text.parse() {
+        _ if text == "none" => Ok(Slack(None)),
+        Ok(permille @ 1..=1000) => Ok(Slack(Some(permille))),
+        _ => Err("give 1 to 1000 thousandths, or none".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {
@@ -157,6 +174,9 @@ fn replay(args: &ReplayArgs) -> Result<ExitCode> {
     if let Some(limit) = args.limit {
         arena.set_limit(limit)?;
     }
+    if let Some(Slack(slack)) = args.slack {
+        arena.set_slack_permille(slack)?;
+    }
     let info = arena.info()?;
     let identity = session::Identity::read();
     if args.show {
@@ -186,4 +206,20 @@ fn replay(args: &ReplayArgs) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slack_is_in_thousandths_or_none() {
+        let of = |text| slack(text).map(|Slack(slack)| slack);
+        assert_eq!(of("none"), Ok(None));
+        assert_eq!(of("1"), Ok(Some(1)));
+        assert_eq!(of("1000"), Ok(Some(1000)));
+        for text in ["0", "1001", "-1", "5%", "", "4294967296"] {
+            assert!(of(text).is_err(), "{text}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use freelist::debugfs::{Arenas, Classes, Stats};
 use freelist::malloc::ProcessReport;
 use freelist::trace::{Event, Trace};
-use freelist::{Flags, Info, Stat};
+use freelist::{Features, Info, Stat};
 use serde_json::{json, Value};
 
 use crate::replay::{Outcome, Times};
@@ -72,7 +72,7 @@ pub(crate) fn identity(identity: &Identity, device: &Path, info: &Info) {
             "arena of {}, limit {}, features {}",
             unit(info.arena_bytes),
             mib(info.limit_bytes),
-            Flags::from_bits_retain(info.features as u32)
+            Features::from_bits_retain(info.features)
         ),
     );
 }
@@ -298,6 +298,7 @@ fn stat(stat: &Stat) -> Value {
         "waits": stat.waits,
         "trims": stat.trims,
         "shrinks": stat.shrinks,
+        "moved_bytes": stat.moved_bytes,
         "failures": stat.failures,
     })
 }
