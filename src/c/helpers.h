@@ -39,5 +39,9 @@ enum {
 	/* In the flags of an unmapped area that is looked for. */
 	FREELIST_MAP_FIXED = MAP_FIXED,
 };
+static const __u64 FREELIST_OFFERS_ALIGN = FREELIST_FEATURE_ALIGN;
+static const __u64 FREELIST_OFFERS_RESIZE = FREELIST_FEATURE_RESIZE;
+static const __u64 FREELIST_OFFERS_SLACK = FREELIST_FEATURE_SLACK;
+static const __u64 FREELIST_OFFERS_MOVED = FREELIST_FEATURE_MOVED;
 
 #endif /* _FREELIST_HELPERS_H */

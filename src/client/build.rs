@@ -6,18 +6,23 @@
 use std::env;
 use std::path::PathBuf;
 
-/// Macros whose values bindgen cannot evaluate by itself, because `sizeof` is
-/// in them. The compiler evaluates them as the value of a constant.
-const REQUESTS: [&str; 9] = [
-    "FREELIST_IOC_INFO",
-    "FREELIST_IOC_ALLOC",
-    "FREELIST_IOC_FREE",
-    "FREELIST_IOC_ALLOC_BULK",
-    "FREELIST_IOC_FREE_BULK",
-    "FREELIST_IOC_LIMIT",
-    "FREELIST_IOC_TRIM",
-    "FREELIST_IOC_STAT",
-    "FREELIST_IOC_RESIZE",
+/// Macros whose values bindgen cannot evaluate by itself, because a `sizeof` or
+/// a cast is in them, with their types. The compiler evaluates them as the value
+/// of a constant.
+const MACROS: [(&str, &str); 13] = [
+    ("__u32", "FREELIST_IOC_INFO"),
+    ("__u32", "FREELIST_IOC_ALLOC"),
+    ("__u32", "FREELIST_IOC_FREE"),
+    ("__u32", "FREELIST_IOC_ALLOC_BULK"),
+    ("__u32", "FREELIST_IOC_FREE_BULK"),
+    ("__u32", "FREELIST_IOC_LIMIT"),
+    ("__u32", "FREELIST_IOC_TRIM"),
+    ("__u32", "FREELIST_IOC_STAT"),
+    ("__u32", "FREELIST_IOC_RESIZE"),
+    ("__u64", "FREELIST_FEATURE_ALIGN"),
+    ("__u64", "FREELIST_FEATURE_RESIZE"),
+    ("__u64", "FREELIST_FEATURE_SLACK"),
+    ("__u64", "FREELIST_FEATURE_MOVED"),
 ];
 
 fn main() {
@@ -30,10 +35,10 @@ fn main() {
     println!("cargo::rerun-if-changed={}", header.display());
 
     let mut wrapper = format!("#include \"{}\"\n", header.display());
-    for name in REQUESTS {
+    for (kind, name) in MACROS {
         // Taken as a constant under the macro's own name.
         wrapper += &format!(
-            "static const __u32 {name}_ = {name};\n#undef {name}\nstatic const __u32 {name} = {name}_;\n"
+            "static const {kind} {name}_ = {name};\n#undef {name}\nstatic const {kind} {name} = {name}_;\n"
         );
     }
 

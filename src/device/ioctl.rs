@@ -40,10 +40,8 @@ use kernel::{
 };
 
 /// What else this version offers.
-const FEATURES: u64 = FREELIST_FEATURE_ALIGN
-    | FREELIST_FEATURE_RESIZE
-    | FREELIST_FEATURE_SLACK
-    | FREELIST_FEATURE_MOVED;
+const FEATURES: u64 =
+    FREELIST_OFFERS_ALIGN | FREELIST_OFFERS_RESIZE | FREELIST_OFFERS_SLACK | FREELIST_OFFERS_MOVED;
 
 /// The request flags that this version serves: all that the contract knows.
 const FLAGS: u32 = FREELIST_LARGER

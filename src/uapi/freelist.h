@@ -45,10 +45,10 @@
  * is clear refuses an alignment (EINVAL) and the call (ENOTTY), and knows
  * nothing of the other fields.
  */
-#define FREELIST_FEATURE_ALIGN	(1ULL << 32)
-#define FREELIST_FEATURE_RESIZE	(1ULL << 33)
-#define FREELIST_FEATURE_SLACK	(1ULL << 34)
-#define FREELIST_FEATURE_MOVED	(1ULL << 35)
+#define FREELIST_FEATURE_ALIGN	((__u64)1 << 32)
+#define FREELIST_FEATURE_RESIZE	((__u64)1 << 33)
+#define FREELIST_FEATURE_SLACK	((__u64)1 << 34)
+#define FREELIST_FEATURE_MOVED	((__u64)1 << 35)
 
 /* freelist_limit.slack_permille: without a bound. */
 #define FREELIST_SLACK_NONE	0xffffffffU

@@ -114,7 +114,7 @@ static int realloc_keeps_what_is_there(struct freelist_heap *heap)
 	/* Refused, it is as it was. */
 	memset(block, 0x5a, size);
 	errno = 0;
-	good &= !freelist_realloc(heap, block, (size_t)2 << 30) && errno == E2BIG;
+	good &= !freelist_realloc(heap, block, (size_t)64 << 30) && errno == E2BIG;
 	good &= all(block, 0x5a, size);
 	/* Within its bytes it stays. */
 	size = freelist_usable_size(heap, block);
@@ -183,6 +183,19 @@ static int a_limit_ends_in_null(struct freelist_heap *heap)
 		freelist_free(heap, blocks[i]);
 	good &= !freelist_heap_stat(heap, &stat) && stat.limit_bytes == 1 << 20;
 	return good && live(heap) == 0;
+}
+
+static int a_slack_out_of_range_is_refused(struct freelist_heap *heap)
+{
+	int good = 1;
+
+	errno = 0;
+	good &= freelist_heap_set_slack(heap, 0) == -1 && errno == EINVAL;
+	errno = 0;
+	good &= freelist_heap_set_slack(heap, 1001) == -1 && errno == EINVAL;
+	good &= !freelist_heap_set_slack(heap, FREELIST_SLACK_NONE);
+	good &= !freelist_heap_set_slack(heap, 1000);
+	return good && !freelist_heap_set_slack(heap, 50);
 }
 
 static void *free_and_allocate(void *argument)
@@ -255,7 +268,7 @@ int main(int argc, char **argv)
 	struct freelist_heap *heap;
 
 	printf("KTAP version 1\n1..1\n");
-	printf("    KTAP version 1\n    # Subtest: freelist_client_c\n    1..11\n");
+	printf("    KTAP version 1\n    # Subtest: freelist_client_c\n    1..12\n");
 	heap = freelist_heap_open(argc > 1 ? argv[1] : NULL);
 	result(heap != NULL, "a_heap_is_opened");
 	if (!heap)
@@ -269,6 +282,7 @@ int main(int argc, char **argv)
 	result(a_forked_child_gets_null(heap), "a_forked_child_gets_null");
 	result(a_trim_says_what_went(heap), "a_trim_says_what_went");
 	result(a_limit_ends_in_null(heap), "a_limit_ends_in_null");
+	result(a_slack_out_of_range_is_refused(heap), "a_slack_out_of_range_is_refused");
 	result(what_cannot_be_opened_is_null(), "what_cannot_be_opened_is_null");
 	freelist_heap_close(heap);
 	printf("%s 1 freelist_client_c\n", failed ? "not ok" : "ok");

@@ -46,6 +46,37 @@ static unsigned long long alloc(int fd, unsigned long long size, unsigned int fl
 	return request.offset;
 }
 
+static unsigned long long alloc_aligned(int fd, unsigned long long size, unsigned int align_shift)
+{
+	struct freelist_alloc request = {
+		.size = size, .flags = FREELIST_DEFAULT, .align_shift = align_shift,
+	};
+
+	if (made(fd, "alloc_aligned", FREELIST_IOC_ALLOC, &request))
+		return -1;
+	put("offset", request.offset);
+	put("block_bytes", request.block_bytes);
+	return request.offset;
+}
+
+static void resize(int fd, unsigned long long offset, unsigned long long size, unsigned int flags)
+{
+	struct freelist_resize request = { .offset = offset, .size = size, .flags = flags };
+
+	made(fd, "resize", FREELIST_IOC_RESIZE, &request);
+	put("block_bytes", request.block_bytes);
+}
+
+static void slack(int fd, unsigned int permille)
+{
+	struct freelist_limit bounds = { .slack_permille = permille };
+
+	made(fd, "slack", FREELIST_IOC_LIMIT, &bounds);
+	put("bytes", bounds.bytes);
+	put("span", bounds.span);
+	put("slack_permille", bounds.slack_permille);
+}
+
 static void release(int fd, unsigned long long offset)
 {
 	struct freelist_free request = { .offset = offset };
@@ -103,6 +134,7 @@ static void counters(int fd)
 	put("timeouts", stat.timeouts);
 	put("trims", stat.trims);
 	put("failures", stat.failures);
+	put("moved_bytes", stat.moved_bytes);
 	put("reserved", stat.reserved[13]);
 }
 
@@ -176,6 +208,25 @@ int main(void)
 	/* Where an address of 32 bits ends there is nothing for either. */
 	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, 0xffffffff00000000, FREELIST_DEFAULT);
 	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, -8ULL, FREELIST_DEFAULT);
+
+	for (i = 0; i < 34; i++) {
+		unsigned long long offset = alloc_aligned(fd, 5000, i);
+
+		resize(fd, offset, 1, FREELIST_DEFAULT);
+		resize(fd, offset, 70000, FREELIST_DEFAULT);
+		resize(fd, offset, 0x100001000, FREELIST_DEFAULT);
+		resize(fd, offset, 70000, FREELIST_DEFAULT | FREELIST_WAIT);
+		resize(fd, offset, 70000, FREELIST_HEADER);
+		resize(fd, offset, 0, 0);
+		resize(fd, offset + 4096, 4096, 0);
+		resize(fd, offset + 0x100000000, 4096, 0);
+		release(fd, offset);
+		resize(fd, offset, 4096, 0);
+	}
+	slack(fd, 20);
+	slack(fd, FREELIST_SLACK_NONE);
+	slack(fd, 1001);
+	slack(fd, 50);
 
 	trim(fd, 0x100000000);
 	trim(fd, 4096);

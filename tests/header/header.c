@@ -142,6 +142,49 @@ static int refused(int fd, unsigned long request, void *argument, int error)
 
 #define BATCH 100
 
+/* What changes a block where it is, and bounds what is held beyond the need. */
+static void resize_and_slack(int fd, __u64 page, __u64 span)
+{
+	struct freelist_resize resize;
+	struct freelist_alloc request;
+	struct freelist_limit limit;
+	int same;
+
+	memset(&request, 0, sizeof(request));
+	request.size = 5 * page;
+	request.flags = FREELIST_DEFAULT;
+	request.align_shift = 20;
+	memset(&resize, 0, sizeof(resize));
+	report(ioctl(fd, FREELIST_IOC_ALLOC, &request) == 0 &&
+	       request.offset % ((__u64)1 << 20) == 0,
+	       "a_block_is_aligned_as_asked_for");
+	resize.offset = request.offset;
+	resize.size = 2 * page - 1;
+	resize.flags = FREELIST_DEFAULT;
+	same = ioctl(fd, FREELIST_IOC_RESIZE, &resize) == 0 &&
+	       resize.block_bytes == 2 * page;
+	resize.size = 9 * page;
+	same = same && ioctl(fd, FREELIST_IOC_RESIZE, &resize) == 0 &&
+	       resize.block_bytes == resize.size;
+	resize.offset += page;
+	same = same && refused(fd, FREELIST_IOC_RESIZE, &resize, EINVAL);
+	report(same && ioctl(fd, FREELIST_IOC_FREE, &request.offset) == 0 &&
+	       refused(fd, FREELIST_IOC_RESIZE, &resize, ENOENT),
+	       "a_block_is_resized_where_it_is");
+
+	memset(&limit, 0, sizeof(limit));
+	limit.slack_permille = 20;
+	same = ioctl(fd, FREELIST_IOC_LIMIT, &limit) == 0 &&
+	       limit.slack_permille == 20 && limit.span == span;
+	limit.slack_permille = FREELIST_SLACK_NONE;
+	same = same && ioctl(fd, FREELIST_IOC_LIMIT, &limit) == 0 &&
+	       limit.slack_permille == FREELIST_SLACK_NONE;
+	limit.slack_permille = 1001;
+	report(same && refused(fd, FREELIST_IOC_LIMIT, &limit, EINVAL),
+	       "the_slack_is_as_it_was_set");
+	ioctl(fd, FREELIST_IOC_LIMIT, memset(&limit, 0, sizeof(limit)));
+}
+
 /*
  * The other calls, as a 32-bit program has to use them too: with a span that it
  * can map, and addresses as numbers of 64 bits.
@@ -207,7 +250,7 @@ static void other_calls(const char *device)
 	report(same && refused(fd, FREELIST_IOC_ALLOC, &request, EAGAIN),
 	       "waiting_has_an_end");
 
-	request.size = (__u64)5 << 32;
+	request.size = (__u64)9 << 32;
 	same = refused(fd, FREELIST_IOC_ALLOC, &request, E2BIG);
 	request.size = (__u64)2 << 20;
 	same = same && refused(fd, FREELIST_IOC_ALLOC, &request, EDQUOT);
@@ -218,6 +261,8 @@ static void other_calls(const char *device)
 	same = same && refused(fd, FREELIST_IOC_ALLOC_BULK, &bulk, EFAULT);
 	report(same && refused(fd, FREELIST_IOC_STAT, NULL, EFAULT),
 	       "what_is_wrong_is_refused");
+
+	resize_and_slack(fd, info.page_size, span);
 
 	bulk.offsets = (__u64)(unsigned long)offsets;
 	bulk.size = 0;
@@ -234,7 +279,7 @@ static void other_calls(const char *device)
 	       stat.live_blocks == 0 &&
 	       stat.held_bytes == 2 * (__u64)info.page_size &&
 	       stat.trims == trim.freed_bytes / info.page_size &&
-	       stat.allocs == BATCH + 1 && stat.frees == BATCH + 1 &&
+	       stat.allocs == BATCH + 2 && stat.frees == BATCH + 2 &&
 	       stat.timeouts == 1 && stat.limit_bytes == limit.bytes,
 	       "trim_gives_free_pages_back");
 
@@ -254,7 +299,7 @@ int main(int argc, char **argv)
 	int fd;
 
 	printf("KTAP version 1\n1..1\n");
-	printf("    KTAP version 1\n    # Subtest: freelist_header\n    1..14\n");
+	printf("    KTAP version 1\n    # Subtest: freelist_header\n    1..17\n");
 
 	fd = open(device, O_RDWR);
 	report(fd >= 0, "the_device_opens");
@@ -262,9 +307,13 @@ int main(int argc, char **argv)
 	memset(&info, 0xff, sizeof(info));
 	report(ioctl(fd, FREELIST_IOC_INFO, &info) == 0 &&
 	       info.abi == FREELIST_ABI && info.min_shift == 5 &&
-	       info.max_shift == 30 &&
+	       (__u64)1 << info.max_shift == ((__u64)info.page_size << 23) &&
 	       info.page_size == (__u32)sysconf(_SC_PAGESIZE) &&
-	       (info.features & FREELIST_DEFAULT) == FREELIST_DEFAULT,
+	       (info.features & FREELIST_DEFAULT) == FREELIST_DEFAULT &&
+	       (info.features & FREELIST_FEATURE_ALIGN) &&
+	       (info.features & FREELIST_FEATURE_RESIZE) &&
+	       (info.features & FREELIST_FEATURE_SLACK) &&
+	       (info.features & FREELIST_FEATURE_MOVED),
 	       "info_describes_the_module");
 
 	memset(&request, 0, sizeof(request));

@@ -54,7 +54,7 @@ use nix::errno::Errno;
 
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use crate::sys::{self, Anonymous, Fork};
-use crate::uapi::{self, freelist_limit};
+use crate::uapi;
 
 use counters::{are_reported, counters};
 pub use counters::{empty_report, read_report, report_len, ProcessReport};
@@ -74,6 +74,9 @@ const DEVICE: &CStr = c"/dev/freelist";
 const RANGES: usize = 16;
 /// How often the device is opened again after the program closed it.
 const MAX_REOPENED: usize = 8;
+/// How much more than its blocks ever needed the arena may hold, in thousandths: less than the
+/// module's default, as what a whole process holds is what counts.
+const SLACK_PERMILLE: u32 = 10;
 /// `realloc()` of a block that grows in small steps leaves a quarter more room ahead.
 const ROOM_SHIFT: u32 = 2;
 
@@ -360,18 +363,13 @@ impl LargeBlocks {
         if let Some([here, ..]) = self.here.get().map(|here| &here[..]) {
             here.store(1, Relaxed);
         }
-        if settings.limit != 0 {
-            let mut limit = freelist_limit {
-                bytes: settings.limit,
-                ..Default::default()
-            };
-            if let Err(errno) = sys::limit(range.file(), &mut limit) {
-                say(format_args!(
-                    "FREELIST_LIMIT={}: {}; the module's own limit holds",
-                    settings.limit,
-                    errno.desc()
-                ));
-            }
+        range.set_slack(SLACK_PERMILLE);
+        if let Err(errno) = range.set_limit(settings.limit) {
+            say(format_args!(
+                "FREELIST_LIMIT={}: {}; the module's own limit holds",
+                settings.limit,
+                errno.desc()
+            ));
         }
         self.reuse.reset();
         self.lowest.fetch_min(range.base(), Relaxed);

@@ -12,7 +12,7 @@ use super::table::{Entry, Table, UNIT};
 use super::{descriptor, os};
 use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sys;
-use crate::uapi::{self, freelist_alloc, freelist_free, freelist_resize};
+use crate::uapi::{self, freelist_alloc, freelist_free, freelist_limit, freelist_resize};
 
 /// What lies in a range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +205,31 @@ impl Range {
             }
         }
         result
+    }
+
+    /// Bounds the bytes that the arena may hold; 0 leaves it with the module's own limit.
+    pub(super) fn set_limit(&self, bytes: u64) -> Result<(), Errno> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let mut limit = freelist_limit {
+            bytes,
+            ..Default::default()
+        };
+        sys::limit(self.file(), &mut limit)
+    }
+
+    /// Bounds how much more than its blocks ever needed the arena may hold, in thousandths, where the
+    /// module can.
+    pub(super) fn set_slack(&self, slack_permille: u32) {
+        let mut limit = freelist_limit {
+            slack_permille,
+            ..Default::default()
+        };
+        if self.has_feature(uapi::FREELIST_FEATURE_SLACK) {
+            // A module that has it takes this slack.
+            let _ = sys::limit(self.file(), &mut limit);
+        }
     }
 
     fn has_feature(&self, feature: u64) -> bool {
