@@ -27,9 +27,10 @@ need_root() {
 }
 
 # About the MB that are written to make each of qemu/roots.
-declare -A ROOT_SIZES=([programs]=1200 [demo]=6000)
+declare -A ROOT_SIZES=([programs]=1200 [more_programs]=4000 [demo]=6000)
 # What that takes, as it is said before.
-declare -A ROOT_COSTS=([programs]="2 minutes, 0.3 GB in the cache" [demo]="5 minutes, 1.5 GB in the cache")
+declare -A ROOT_COSTS=([programs]="2 minutes, 0.3 GB in the cache"
+	[more_programs]="4 minutes, 1 GB in the cache" [demo]="5 minutes, 1.5 GB in the cache")
 
 # need_image NAME: sets IMAGE, a file system with the packages of qemu/roots/NAME.
 need_image() {

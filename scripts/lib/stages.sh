@@ -35,14 +35,15 @@ planted          usual  -                                              -        
 enumerate        long   -                                              -              tests     1    -    every sequence of at most 8 operations
 exhaustive       long   module=default,init,programs                   -              tests     1    -    every order of release, in the kernel
 engine_coverage  long   -                                              -              tests     1    -    what the engine'\''s tests reach
-mutants          long   -                                              -              changes   ?    -    changes of the engine that its tests notice
+mutants          long   -                                              -              changes   1300 -    changes of the engine that its tests notice
 miri             long   -                                              -              tests     ?    -    the engine'\''s tests under Miri
 planted_all      long   module=default,module=debug,init,programs,header -              tests     70   -    bugs that some test sees
-fuzz             long   module=debug,init,programs                     -              programs  ?    -    calls at random
-module_coverage  long   kcov,init,programs                             -              tests     ?    -    what of the module the tests reach
+more_programs    long   module=default,init,c-library,root=more_programs -            tests     6    -    compilers and servers with libfreelist_malloc.so
+fuzz             long   module=debug,init,programs                     -              programs  2700 -    calls at random
+module_coverage  long   kcov,init,programs                             -              tests     420  -    what of the module the tests reach
 model            long   module=default,init,programs                   default        tests     1    -    a million operations and their model
 storm            long   module=default,module=debug,init,programs      default,debug  tests     4    -    storms on %k
-soak             long   module=debug,init,programs                     -              tests     ?    -    a long time of all that is random
+soak             long   module=debug,init,programs                     -              tests     528  -    a long time of all that is random
 '
 
 # stages_of SET: their names; of `all`, those of all sets.
@@ -128,11 +129,14 @@ stage_cost() {
 	scripts/vm --icount --memory 1024 --timeout 600 --add build/bin/freelist-device-tests -- sh -c \
 		'FREELIST_ICOUNT=1 ./freelist-device-tests freelist_cost --timeout 300; true'
 }
-stage_programs() {
-	scripts/vm --root programs --cpus 2 --memory 2048 --timeout 3000 \
+# programs ROOT CASES: the programs of tests/programs/CASES in the root ROOT.
+programs() {
+	scripts/vm --root "$1" --cpus 2 --memory 2048 --timeout 6000 \
 		--add tests/programs --add build/client/libfreelist_malloc.so -- \
-		programs/run /work/libfreelist_malloc.so /work/programs/cases
+		programs/run /work/libfreelist_malloc.so "/work/programs/$2"
 }
+stage_programs() { programs programs usual; }
+stage_more_programs() { programs more_programs more; }
 fuzzer=(build/bin/freelist-fuzz tests/fuzz/corpus)
 stage_debug() {
 	user_space debug 1024 'echo "# suite fuzz"; ./freelist-fuzz --corpus corpus --seconds 15' "${fuzzer[@]}"

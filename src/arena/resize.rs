@@ -78,6 +78,10 @@ impl Arena {
                 Ok(Resized::InTheWay(isolated)) => {
                     drop(state);
                     self.drop_isolated(isolated);
+                    if task::fatal_signal() {
+                        return Err(EINTR);
+                    }
+                    task::resched();
                 }
                 Ok(Resized::Growing(growth)) => break growth,
                 Err(ResizeError::Need(metadata)) => {

@@ -430,9 +430,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     #[inline(never)]
     fn merge_pages(&mut self, start: u64, class: Class) {
         let page = (start >> Self::PAGE_SHIFT) as u32;
-        let head = self.directory.take_head(page);
-        debug_assert!(matches!(head, Some(Head::Reserved { .. })));
-        self.release_pages(page, class.pages(), true);
+        self.release_reserved(page, class.pages());
     }
 
     /// The blocks on the quick list of the size class `index`, the newest first: where each begins,

@@ -11,7 +11,6 @@
 //!
 //! None of them needs metadata.
 
-use super::directory::Head;
 use super::runs::Run;
 use super::{Backend, Engine, Garbage, CHUNK_PAGES};
 use core::ops::Range;
@@ -123,8 +122,6 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// The memory of an isolated range stays: it is free again.
     pub fn putback(&mut self, isolated: Isolated) {
-        let head = self.directory.take_head(isolated.page);
-        debug_assert!(matches!(head, Some(Head::Reserved { .. })));
-        self.release_pages(isolated.page, isolated.pages, true);
+        self.release_reserved(isolated.page, isolated.pages);
     }
 }

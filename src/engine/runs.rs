@@ -96,12 +96,20 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let run = found.and_then(|page| self.run_at(page));
         let run = run.ok_or(Refusal::Empty)?;
         let page = fit.in_run(run.page, run.pages).ok_or(Refusal::Empty)?;
-        self.carve(run, page..page + fit.pages);
-        self.put_reserved(page, fit.pages, fit.pages);
-        Ok(Reserved {
-            page,
-            backed: fit.pages,
-        })
+        let backed = fit.pages;
+        if backed == run.pages {
+            self.unlist(run);
+            if let Some(head) = self.directory.head_mut(page) {
+                *head = Head::Reserved {
+                    pages: backed,
+                    backed,
+                };
+            }
+        } else {
+            self.carve(run, page..page + backed);
+            self.put_reserved(page, backed, backed);
+        }
+        Ok(Reserved { page, backed })
     }
 
     /// Takes pages out of a run: what is left on both sides stays free.
@@ -230,8 +238,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Frees pages that are on no list and at which nothing begins any more: they join what is free
     /// around them. Needs no metadata: where they begin there is a place.
     pub(super) fn release_pages(&mut self, page: u32, pages: u32, is_backed: bool) {
-        let alike = |run: &Run| run.is_backed == is_backed;
-        let before = self.run_before(page).filter(alike);
+        let (before, behind) = self.neighbours(page, pages, is_backed);
         if !is_backed && page + pages == self.frontier {
             if let Some(before) = before {
                 self.remove(before);
@@ -239,7 +246,43 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             self.frontier = before.map_or(page, |before| before.page);
             return;
         }
+        self.join(before, page, pages, behind, is_backed);
+    }
+
+    /// Frees the pages of a reserved extent that has memory for all of them, as
+    /// [`Engine::release_pages`] does.
+    pub(super) fn release_reserved(&mut self, page: u32, pages: u32) {
+        let (before, behind) = self.neighbours(page, pages, true);
+        if before.is_some() || behind.is_some() {
+            self.directory.take_head(page);
+            self.join(before, page, pages, behind, true);
+            return;
+        }
+        if let Some(head) = self.directory.head_mut(page) {
+            debug_assert!(matches!(head, Head::Reserved { .. }));
+            let links = Links::NONE;
+            *head = Head::Backed { pages, links };
+        }
+        self.enlist(page, pages, true);
+    }
+
+    /// The runs of one backing before and behind some pages.
+    fn neighbours(&self, page: u32, pages: u32, is_backed: bool) -> (Option<Run>, Option<Run>) {
+        let alike = |run: &Run| run.is_backed == is_backed;
+        let before = self.run_before(page).filter(alike);
         let behind = self.run_at(page + pages).filter(alike);
+        (before, behind)
+    }
+
+    /// Makes one run of pages at which nothing begins and of their neighbours.
+    fn join(
+        &mut self,
+        before: Option<Run>,
+        page: u32,
+        pages: u32,
+        behind: Option<Run>,
+        is_backed: bool,
+    ) {
         match (before, behind) {
             (None, None) => self.insert(page, pages, is_backed),
             (None, Some(run)) => {
@@ -302,6 +345,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             Head::Unbacked { pages, links }
         };
         self.directory.put_head(page, head);
+        self.enlist(page, pages, is_backed);
+    }
+
+    /// Puts a run whose head is in place on its list.
+    fn enlist(&mut self, page: u32, pages: u32, is_backed: bool) {
         let kind = Kind::of_run(pages, is_backed);
         self.lists.push(&mut self.directory, kind, page);
         if is_backed {
@@ -313,9 +361,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     }
 
     pub(super) fn remove(&mut self, run: Run) {
+        self.unlist(run);
+        self.directory.take_head(run.page);
+    }
+
+    /// Takes a run off its list. Its head stays.
+    fn unlist(&mut self, run: Run) {
         let kind = Kind::of_run(run.pages, run.is_backed);
         self.lists.remove(&mut self.directory, kind, run.page);
-        self.directory.take_head(run.page);
         if run.is_backed {
             self.free_pages -= run.pages;
             let stats = self.stats_of_pages(run.pages);
