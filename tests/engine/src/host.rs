@@ -466,10 +466,20 @@ impl<const KIB: usize> Arena<KIB> {
 
     /// Begins to make a block longer, or makes it shorter.
     pub fn start_resize(&mut self, offset: u64, size: u64) -> Result<Resized, ResizeError> {
+        self.start_resize_as(offset, size, Admission::Full)
+    }
+
+    /// As [`Arena::start_resize`], for a caller that is admitted to so much.
+    pub fn start_resize_as(
+        &mut self,
+        offset: u64,
+        size: u64,
+        admission: Admission,
+    ) -> Result<Resized, ResizeError> {
         loop {
             let result = self
                 .engine
-                .resize(offset, size, Admission::Full, &mut self.prealloc);
+                .resize(offset, size, admission, &mut self.prealloc);
             self.step();
             match result {
                 Err(ResizeError::Need(metadata)) => self.make(metadata),

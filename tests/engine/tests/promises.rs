@@ -113,6 +113,7 @@ at_every_page_size! {
     a_shorter_block_gives_its_tail_back_at_once;
     a_longer_block_takes_free_memory_and_address_space_behind_it;
     a_block_is_not_resized_into_what_is_in_use;
+    a_longer_block_takes_nothing_that_is_set_aside;
     what_cannot_be_resized_stays_as_it_is;
     a_growth_whose_block_went_is_undone;
     what_stays_behind_of_an_isolated_range_is_free_again;
@@ -1315,6 +1316,26 @@ mod generic {
         arena.cancel(growth.into_reservation());
         assert_eq!(arena.counters().live_bytes, page);
         arena.end();
+    }
+
+    pub fn a_longer_block_takes_nothing_that_is_set_aside<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        for admission in [Admission::SubpageOrGrow, Admission::SubpageOnly] {
+            let mut arena = Arena::<KIB>::new(1 << 20);
+            let (block, _) = arena.alloc(request(64 * page, DEFAULT)).unwrap();
+            arena.resize(block, 16 * page).unwrap();
+            let before = arena.counters();
+            // Behind the block are 48 free pages, and address space behind those.
+            for pages in [17, 64, 80] {
+                let refused = arena.start_resize_as(block, pages * page, admission);
+                assert!(matches!(refused, Err(ResizeError::InUse)), "{pages}");
+                assert_eq!(arena.counters(), before);
+            }
+            // To become shorter takes nothing from the waiter.
+            arena.start_resize_as(block, page, admission).unwrap();
+            assert_eq!(arena.engine.free_pages(), 63);
+            arena.end();
+        }
     }
 
     pub fn what_cannot_be_resized_stays_as_it_is<const KIB: usize>() {
