@@ -1035,6 +1035,13 @@ mod generic {
         arena.free(blocks[0]).unwrap();
         arena.trim(0);
         assert_eq!(arena.counters().chunks, 0);
+        // Wherever in a chunk what leaves begins and ends.
+        for pages in [1024, 1025, 2048, 3071] {
+            let (block, _) = arena.alloc(request(pages * page, GROW)).unwrap();
+            arena.free(block).unwrap();
+            arena.trim(0);
+            assert_eq!(arena.counters().chunks, 0, "{pages}");
+        }
         // A block that never comes takes none with it, however far it came.
         for brought in [0, 1, 1023, 1024, 1025, 2048, 3000] {
             let mut pending = arena.reserve(request(3000 * page, GROW)).unwrap();
