@@ -32,6 +32,11 @@ fn a_twentieth_more_than_the_peak_may_be_held_and_no_page_more() {
 }
 
 #[test]
+fn what_a_block_has_more_or_less_is_needed_more_or_less() {
+    at_every_page_size!(resized);
+}
+
+#[test]
 fn totals_wrap_and_what_is_there_now_is_counted_all_the_same() {
     at_every_page_size!(totals_wrap);
 }
@@ -267,6 +272,23 @@ mod generic {
         // No more than there are.
         arena.engine.set_slack_permille(Some(0));
         assert_eq!(target(&arena, 5000, 0), 1000);
+    }
+
+    pub fn resized<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let (block, _) = arena.alloc(request(100 * page)).unwrap();
+        arena.resize(block, 1000 * page).unwrap();
+        assert_eq!(arena.counters().peak_bytes, 1000 * page);
+        // Half of it is free, and all of it was needed: 50 pages more are within the slack.
+        arena.resize(block, 500 * page).unwrap();
+        assert_eq!(arena.engine.reuse_target(51, 0), 1);
+        // What is needed now is as much again, not half as much more.
+        let (other, _) = arena.alloc(request(500 * page)).unwrap();
+        assert_eq!(arena.counters().peak_bytes, 1000 * page);
+        arena.free(other).unwrap();
+        arena.free(block).unwrap();
+        arena.end();
     }
 
     pub fn parts<const KIB: usize>() {
