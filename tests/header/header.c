@@ -176,13 +176,13 @@ static void resize_and_slack(int fd, __u64 page, __u64 span)
 	limit.slack_permille = 20;
 	same = ioctl(fd, FREELIST_IOC_LIMIT, &limit) == 0 &&
 	       limit.slack_permille == 20 && limit.span == span;
-	limit.slack_permille = FREELIST_SLACK_NONE;
-	same = same && ioctl(fd, FREELIST_IOC_LIMIT, &limit) == 0 &&
-	       limit.slack_permille == FREELIST_SLACK_NONE;
+	memset(&limit, 0, sizeof(limit));
 	limit.slack_permille = 1001;
-	report(same && refused(fd, FREELIST_IOC_LIMIT, &limit, EINVAL),
+	same = same && refused(fd, FREELIST_IOC_LIMIT, &limit, EINVAL);
+	limit.slack_permille = FREELIST_SLACK_NONE;
+	report(same && ioctl(fd, FREELIST_IOC_LIMIT, &limit) == 0 &&
+	       limit.slack_permille == FREELIST_SLACK_NONE,
 	       "the_slack_is_as_it_was_set");
-	ioctl(fd, FREELIST_IOC_LIMIT, memset(&limit, 0, sizeof(limit)));
 }
 
 /*
