@@ -153,7 +153,7 @@ fn the_slack_of_an_arena_is_the_modules_parameter() {
     let file = File::open(MODULE).unwrap();
     let slack_with = |parameters| {
         finit_module(&file, parameters, ModuleInitFlags::empty())?;
-        let now = raw::limit(&arena(), 0, 0);
+        let now = raw::limit(arena(), 0, 0);
         module::unload();
         now.map(|now| now.slack_permille)
     };
