@@ -177,7 +177,7 @@ impl Arena {
     /// `EUCLEAN` when its header was overwritten: then it is given back all the
     /// same.
     pub fn free(&self, offset: u64) -> Result<()> {
-        sys::free(self.as_fd(), &freelist_free { offset })
+        sys::free(self.as_fd(), freelist_free { offset })
             .map_err(Error::refused(Call::Free { offset }))
     }
 
@@ -292,7 +292,7 @@ impl Arena {
         };
         if limit.slack_permille == 0 {
             // The call would leave it as it is.
-            return Err(refused(Errno::EINVAL));
+            return Err(refused(sys::Errno::INVAL));
         }
         sys::limit(self.as_fd(), &mut limit).map_err(refused)?;
         Ok(limit)

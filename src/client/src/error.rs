@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 
 use crate::flags::Flags;
+use crate::sys;
 
 /// What the functions of this crate return.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -156,8 +157,11 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn refused(call: Call) -> impl FnOnce(Errno) -> Self {
-        move |errno| Error::Refused { call, errno }
+    pub(crate) fn refused(call: Call) -> impl FnOnce(sys::Errno) -> Self {
+        move |errno| Error::Refused {
+            call,
+            errno: Errno::from_raw(errno.raw_os_error()),
+        }
     }
 
     /// The kernel's number, where the kernel refused.
@@ -259,13 +263,17 @@ fn advice(call: Call, errno: Errno) -> &'static str {
 mod tests {
     use super::*;
 
+    fn refused(call: Call, errno: Errno) -> Error {
+        Error::Refused { call, errno }
+    }
+
     #[test]
     fn a_message_says_what_is_wrong_and_what_to_do() {
         let call = Call::Alloc {
             size: 64,
             flags: Flags::LARGER,
         };
-        let error = Error::refused(call)(Errno::ENOMEM);
+        let error = refused(call, Errno::ENOMEM);
         assert_eq!(
             error.to_string(),
             "ALLOC of 64 bytes (LARGER): ENOMEM: Out of memory; \
@@ -281,10 +289,10 @@ mod tests {
             count: 3,
             flags: Flags::DEFAULT,
         };
-        let message = Error::refused(call)(Errno::EINVAL).to_string();
+        let message = refused(call, Errno::EINVAL).to_string();
         assert!(message.starts_with("ALLOC_BULK of 3 blocks of 0 bytes (LARGER|GROW): EINVAL"));
         assert!(message.ends_with("; ask for at least 1 byte"), "{message}");
-        let none = Error::refused(Call::FreeBulk { count: 0 })(Errno::EINVAL).to_string();
+        let none = refused(Call::FreeBulk { count: 0 }, Errno::EINVAL).to_string();
         assert!(none.ends_with("; of no blocks at all"), "{none}");
     }
 
@@ -295,7 +303,7 @@ mod tests {
                 offset: 65536,
                 size,
             };
-            Error::refused(call)(errno).to_string()
+            refused(call, errno).to_string()
         };
         assert_eq!(
             resize(8192, Errno::ENOSPC),
@@ -307,7 +315,7 @@ mod tests {
             permille: Some(1001),
         };
         assert_eq!(
-            Error::refused(call)(Errno::EINVAL).to_string(),
+            refused(call, Errno::EINVAL).to_string(),
             "LIMIT to a slack of 1001 thousandths: EINVAL: Invalid argument; \
              a slack is 1 to 1000 thousandths, or no bound"
         );
@@ -315,7 +323,7 @@ mod tests {
 
     #[test]
     fn an_error_becomes_an_io_error_of_its_kind() {
-        let error = Error::refused(Call::Free { offset: 32 })(Errno::ENOENT);
+        let error = refused(Call::Free { offset: 32 }, Errno::ENOENT);
         let error = io::Error::from(error);
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("freed before"));

@@ -44,13 +44,11 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use nix::errno::Errno;
-
 use crate::arena::{Arena, DEVICE};
 use crate::error::{Call, Error, Result};
 use crate::flags::Flags;
 use crate::mapping::Mapping;
-use crate::sys::{Anonymous, Fork};
+use crate::sys::{Anonymous, Errno, Fork};
 use crate::uapi::{freelist_limit as Limit, freelist_stat as Stat};
 
 pub(crate) use cache::Cache;

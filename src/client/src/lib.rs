@@ -32,31 +32,49 @@
 //! | `malloc` | the large blocks of a whole process, above another allocator |
 //! | `debugfs` | the module's statistics, parsed |
 //! | `trace` | recorded allocation traces, parsed (feature `trace`) |
-//!
 //! | `size` | sizes as people write them |
+//!
+//! Without the feature `std`, which is on unless it is switched off, there are `malloc`, `size` and
+//! `uapi` alone, over Rust's core library: what a library that every program loads can be made of.
 //!
 //! `unsafe` is in `sys`, `heap` and `malloc` alone.
 
+#![cfg_attr(not(feature = "std"), no_std)]
+
+#[cfg(feature = "std")]
 mod arena;
+#[cfg(feature = "std")]
 pub mod debugfs;
+#[cfg(feature = "std")]
 mod error;
+#[cfg(feature = "std")]
 mod flags;
+#[cfg(feature = "std")]
 mod heap;
 pub mod malloc;
+#[cfg(feature = "std")]
 mod mapping;
 pub mod size;
 mod sync;
 mod sys;
+#[cfg(feature = "std")]
 mod timeout;
 #[cfg(feature = "trace")]
 pub mod trace;
 pub mod uapi;
 
+#[cfg(feature = "std")]
 pub use arena::{Arena, Block, DEVICE};
+#[cfg(feature = "std")]
 pub use error::{Call, Error, Result};
+#[cfg(feature = "std")]
 pub use flags::{Features, Flags};
+#[cfg(feature = "std")]
 pub use heap::{Buffer, Heap, Slice};
+#[cfg(feature = "std")]
 pub use malloc::Global;
+#[cfg(feature = "std")]
 pub use mapping::Mapping;
+#[cfg(feature = "std")]
 pub use timeout::Timeout;
 pub use uapi::{freelist_info as Info, freelist_limit as Limit, freelist_stat as Stat};

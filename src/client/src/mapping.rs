@@ -6,10 +6,8 @@ use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
-use nix::errno::Errno;
-
 use crate::error::{Error, Result};
-use crate::sys::Map;
+use crate::sys::{Errno, Map};
 
 /// A part of an arena's address space, mapped into this process. Offsets are
 /// those of the arena, in bytes, whatever part of it is mapped.
@@ -34,10 +32,12 @@ impl Mapping {
         len: u64,
         writable: bool,
     ) -> std::result::Result<Self, Errno> {
-        let len = usize::try_from(len).map_err(|_| Errno::ENOMEM)?;
-        let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
-        let offset = i64::try_from(start).map_err(|_| Errno::EOVERFLOW)?;
-        let map = Map::new(fd, offset, len, writable)?;
+        let len = usize::try_from(len).map_err(|_| Errno::NOMEM)?;
+        let len = NonZeroUsize::new(len).ok_or(Errno::INVAL)?;
+        if i64::try_from(start).is_err() {
+            return Err(Errno::OVERFLOW);
+        }
+        let map = Map::new(fd, start, len, writable)?;
         Ok(Self { map, start })
     }
 

@@ -2,89 +2,40 @@
 
 //! The system calls.
 //!
-//! Outwards everything is safe: the calls take and give structures by value,
-//! [`Map`] checks every access against its length, and [`Anonymous`] is a slice.
+//! Outwards everything is safe: the calls take and give structures by value, and [`Anonymous`] and
+//! [`Lazy`] are slices. They are made without the C library (rustix does so on Linux), so that its
+//! `errno` stays as it is.
 
 #![expect(unsafe_code, reason = "system calls, and memory that they map")]
 
-use std::ffi::c_void;
-use std::num::NonZeroUsize;
-use std::ops::Deref;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr::NonNull;
-use std::slice;
+#[cfg(feature = "std")]
+mod map;
+#[cfg(feature = "std")]
+mod thread_end;
 
-use nix::errno::Errno;
-use nix::libc;
-use nix::sys::mman::{madvise, mmap, mmap_anonymous, munmap, MapFlags, MmapAdvise, ProtFlags};
+use core::mem;
+use core::num::NonZeroUsize;
+use core::ops::Deref;
+use core::ptr::{self, NonNull};
+use core::slice;
 
-use crate::heap::{Cache, Slab};
-use crate::sync::atomic::{AtomicU32, AtomicU8, Ordering};
+use rustix::fd::BorrowedFd;
+pub(crate) use rustix::io::Errno;
+use rustix::ioctl::{ioctl, Setter, Updater};
+use rustix::mm::{madvise, mmap_anonymous, munmap, Advice, MapFlags, ProtFlags};
+
+use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+#[cfg(feature = "std")]
+use crate::uapi::freelist_bulk;
 use crate::uapi::{
-    freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_resize,
+    self, freelist_alloc, freelist_free, freelist_info, freelist_limit, freelist_resize,
     freelist_stat, freelist_trim,
 };
 
-mod request {
-    use crate::uapi::*;
-
-    nix::ioctl_read_bad!(
-        /// Fills the structure that `data` points to.
-        info,
-        FREELIST_IOC_INFO,
-        freelist_info
-    );
-    nix::ioctl_readwrite_bad!(
-        /// Reads and fills the structure that `data` points to.
-        alloc,
-        FREELIST_IOC_ALLOC,
-        freelist_alloc
-    );
-    nix::ioctl_write_ptr_bad!(
-        /// Reads the structure that `data` points to.
-        free,
-        FREELIST_IOC_FREE,
-        freelist_free
-    );
-    nix::ioctl_readwrite_bad!(
-        /// Reads and fills the structure that `data` points to, and the array
-        /// that it names.
-        alloc_bulk,
-        FREELIST_IOC_ALLOC_BULK,
-        freelist_bulk
-    );
-    nix::ioctl_readwrite_bad!(
-        /// Reads and fills the structure that `data` points to, and reads the
-        /// array that it names.
-        free_bulk,
-        FREELIST_IOC_FREE_BULK,
-        freelist_bulk
-    );
-    nix::ioctl_readwrite_bad!(
-        /// Reads and fills the structure that `data` points to.
-        limit,
-        FREELIST_IOC_LIMIT,
-        freelist_limit
-    );
-    nix::ioctl_readwrite_bad!(
-        /// Reads and fills the structure that `data` points to.
-        trim,
-        FREELIST_IOC_TRIM,
-        freelist_trim
-    );
-    nix::ioctl_readwrite_bad!(
-        /// Reads and fills the structure that `data` points to.
-        resize,
-        FREELIST_IOC_RESIZE,
-        freelist_resize
-    );
-    nix::ioctl_read_bad!(
-        /// Fills the structure that `data` points to.
-        stat,
-        FREELIST_IOC_STAT,
-        freelist_stat
-    );
-}
+#[cfg(feature = "std")]
+pub(crate) use map::Map;
+#[cfg(feature = "std")]
+pub(crate) use thread_end::ThreadEnd;
 
 /// FREELIST_IOC_INFO.
 pub(crate) fn info(fd: BorrowedFd<'_>) -> Result<freelist_info, Errno> {
@@ -92,7 +43,12 @@ pub(crate) fn info(fd: BorrowedFd<'_>) -> Result<freelist_info, Errno> {
     // SAFETY: `answer` is writable for as many bytes as the request's number
     // encodes, because the header makes that number from this structure's
     // size; no driver accesses more than a request's number says.
-    unsafe { request::info(fd.as_raw_fd(), &mut answer) }?;
+    unsafe {
+        ioctl(
+            fd,
+            Updater::<{ uapi::FREELIST_IOC_INFO }, _>::new(&mut answer),
+        )
+    }?;
     Ok(answer)
 }
 
@@ -100,49 +56,57 @@ pub(crate) fn info(fd: BorrowedFd<'_>) -> Result<freelist_info, Errno> {
 pub(crate) fn alloc(fd: BorrowedFd<'_>, request: &mut freelist_alloc) -> Result<(), Errno> {
     // SAFETY: As in `info()`; the reference makes `request` ours alone to
     // write until the call returns.
-    unsafe { request::alloc(fd.as_raw_fd(), request) }?;
-    Ok(())
+    unsafe { ioctl(fd, Updater::<{ uapi::FREELIST_IOC_ALLOC }, _>::new(request)) }
 }
 
 /// FREELIST_IOC_FREE.
-pub(crate) fn free(fd: BorrowedFd<'_>, request: &freelist_free) -> Result<(), Errno> {
+pub(crate) fn free(fd: BorrowedFd<'_>, request: freelist_free) -> Result<(), Errno> {
     // SAFETY: As in `info()`; the structure is only read.
-    unsafe { request::free(fd.as_raw_fd(), request) }?;
-    Ok(())
+    unsafe { ioctl(fd, Setter::<{ uapi::FREELIST_IOC_FREE }, _>::new(request)) }
 }
 
 /// FREELIST_IOC_ALLOC_BULK: blocks for all of `offsets`. The answer is in the
 /// fields of `request`, the array in it is `offsets`.
+#[cfg(feature = "std")]
 pub(crate) fn alloc_bulk(
     fd: BorrowedFd<'_>,
     request: &mut freelist_bulk,
     offsets: &mut [u64],
 ) -> Result<(), Errno> {
     request.offsets = offsets.as_mut_ptr() as u64;
-    request.count = offsets.len().try_into().map_err(|_| Errno::EINVAL)?;
+    request.count = offsets.len().try_into().map_err(|_| Errno::INVAL)?;
     // SAFETY: As in `alloc()`; the array is writable for `count` numbers, and
     // is ours alone until the call returns.
-    unsafe { request::alloc_bulk(fd.as_raw_fd(), request) }?;
-    Ok(())
+    unsafe {
+        ioctl(
+            fd,
+            Updater::<{ uapi::FREELIST_IOC_ALLOC_BULK }, _>::new(request),
+        )
+    }
 }
 
 /// FREELIST_IOC_FREE_BULK of all `offsets`; how many were done.
+#[cfg(feature = "std")]
 pub(crate) fn free_bulk(fd: BorrowedFd<'_>, offsets: &[u64]) -> Result<u32, Errno> {
     let mut request = freelist_bulk {
         offsets: offsets.as_ptr() as u64,
-        count: offsets.len().try_into().map_err(|_| Errno::EINVAL)?,
+        count: offsets.len().try_into().map_err(|_| Errno::INVAL)?,
         ..Default::default()
     };
     // SAFETY: As in `alloc()`; the array is only read.
-    unsafe { request::free_bulk(fd.as_raw_fd(), &mut request) }?;
+    unsafe {
+        ioctl(
+            fd,
+            Updater::<{ uapi::FREELIST_IOC_FREE_BULK }, _>::new(&mut request),
+        )
+    }?;
     Ok(request.done)
 }
 
 /// FREELIST_IOC_LIMIT; the answer is in the fields of `request`.
 pub(crate) fn limit(fd: BorrowedFd<'_>, request: &mut freelist_limit) -> Result<(), Errno> {
     // SAFETY: As in `alloc()`.
-    unsafe { request::limit(fd.as_raw_fd(), request) }?;
-    Ok(())
+    unsafe { ioctl(fd, Updater::<{ uapi::FREELIST_IOC_LIMIT }, _>::new(request)) }
 }
 
 /// FREELIST_IOC_TRIM; how many bytes were given back.
@@ -152,104 +116,37 @@ pub(crate) fn trim(fd: BorrowedFd<'_>, keep_bytes: u64) -> Result<u64, Errno> {
         ..Default::default()
     };
     // SAFETY: As in `alloc()`.
-    unsafe { request::trim(fd.as_raw_fd(), &mut request) }?;
+    unsafe {
+        ioctl(
+            fd,
+            Updater::<{ uapi::FREELIST_IOC_TRIM }, _>::new(&mut request),
+        )
+    }?;
     Ok(request.freed_bytes)
 }
 
 /// FREELIST_IOC_RESIZE; the answer is in the fields of `request`.
 pub(crate) fn resize(fd: BorrowedFd<'_>, request: &mut freelist_resize) -> Result<(), Errno> {
     // SAFETY: As in `alloc()`.
-    unsafe { request::resize(fd.as_raw_fd(), request) }?;
-    Ok(())
+    unsafe {
+        ioctl(
+            fd,
+            Updater::<{ uapi::FREELIST_IOC_RESIZE }, _>::new(request),
+        )
+    }
 }
 
 /// FREELIST_IOC_STAT.
 pub(crate) fn stat(fd: BorrowedFd<'_>) -> Result<freelist_stat, Errno> {
     let mut answer = freelist_stat::default();
     // SAFETY: As in `info()`.
-    unsafe { request::stat(fd.as_raw_fd(), &mut answer) }?;
+    unsafe {
+        ioctl(
+            fd,
+            Updater::<{ uapi::FREELIST_IOC_STAT }, _>::new(&mut answer),
+        )
+    }?;
     Ok(answer)
-}
-
-/// A shared mapping of a device file.
-///
-/// # Invariants
-///
-/// `base` is the start of a mapping of `len` bytes that this value owns: it
-/// was made by [`Map::new`] and is unmapped by `drop()` and nowhere else.
-#[derive(Debug)]
-pub(crate) struct Map {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: A mapping belongs to the process, not to a thread, and is accessed
-// through atomics only.
-unsafe impl Send for Map {}
-// SAFETY: As above.
-unsafe impl Sync for Map {}
-
-impl Map {
-    /// Maps `len` bytes from `offset` of the file, readable and, if `writable`,
-    /// writable.
-    pub(crate) fn new(
-        fd: BorrowedFd<'_>,
-        offset: i64,
-        len: NonZeroUsize,
-        writable: bool,
-    ) -> Result<Self, Errno> {
-        let mut prot = ProtFlags::PROT_READ;
-        prot.set(ProtFlags::PROT_WRITE, writable);
-        // SAFETY: Without MAP_FIXED and with no address wished for, the kernel
-        // puts the mapping where nothing of this process lies.
-        let base = unsafe { mmap(None, len, prot, MapFlags::MAP_SHARED, fd, offset) }?;
-        // INVARIANT: The kernel mapped `len` bytes at `base`, for us.
-        Ok(Self {
-            base: base.cast(),
-            len: len.get(),
-        })
-    }
-
-    /// Bytes mapped.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// The first byte's address.
-    #[inline]
-    pub(crate) fn base(&self) -> NonNull<u8> {
-        self.base
-    }
-
-    fn byte(&self, at: usize) -> &AtomicU8 {
-        assert!(at < self.len, "byte {at} of a mapping of {}", self.len);
-        // SAFETY: The assertion and the type's invariant put the byte inside
-        // of a mapping that lives as long as `self`. Bytes are accessed as
-        // atomics by all that this crate offers, so that threads do not race;
-        // what other processes store shows as some value of the byte, which is
-        // all that an atomic load promises. A page that is not there ends in
-        // SIGBUS, never in a wrong access.
-        unsafe { AtomicU8::from_ptr(self.base.as_ptr().add(at)) }
-    }
-
-    /// Loads one byte; panics beyond the mapping.
-    pub(crate) fn load(&self, at: usize) -> u8 {
-        self.byte(at).load(Ordering::Relaxed)
-    }
-
-    /// Stores one byte; panics beyond the mapping.
-    pub(crate) fn store(&self, at: usize, value: u8) {
-        self.byte(at).store(value, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Map {
-    fn drop(&mut self) {
-        // SAFETY: By the type's invariant the range is ours, and `drop()` runs
-        // when no reference into it (see `byte()`) is left.
-        let result = unsafe { munmap(self.base.cast(), self.len) };
-        debug_assert_eq!(result, Ok(()), "munmap of a whole mapping");
-    }
 }
 
 /// A type of which all bytes zero is a value.
@@ -261,10 +158,12 @@ pub(crate) unsafe trait Zeros {}
 
 // SAFETY: It is a number.
 unsafe impl Zeros for AtomicU32 {}
+#[cfg(feature = "std")]
 // SAFETY: All its fields are atomic numbers.
-unsafe impl Zeros for Slab {}
+unsafe impl Zeros for crate::heap::Slab {}
+#[cfg(feature = "std")]
 // SAFETY: All its fields are cells of numbers and of pointers that may be null.
-unsafe impl Zeros for Cache {}
+unsafe impl Zeros for crate::heap::Cache {}
 
 /// What a forked child finds in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -298,22 +197,26 @@ unsafe impl<T: Zeros + Sync> Sync for Anonymous<T> {}
 impl<T: Zeros> Anonymous<T> {
     /// `len` values, at least one.
     pub(crate) fn new(len: usize, fork: Fork) -> Result<Self, Errno> {
-        let bytes = len.checked_mul(size_of::<T>()).ok_or(Errno::ENOMEM)?;
-        let bytes = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
-        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
-        // SAFETY: As in `Map::new()`.
-        let base = unsafe { mmap_anonymous(None, bytes, prot, flags) }?.cast();
-        // INVARIANT: The kernel mapped zeros for us, of `len` values, at a
-        // page's start, which is aligned enough for every type.
-        let new = Self { base, len };
-        // Few of the values are used as a rule: a huge page of them would cost 2 MiB, and as
-        // much zeroing. Where there are none, it is refused.
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(Errno::NOMEM)?;
+        let bytes = NonZeroUsize::new(bytes).ok_or(Errno::INVAL)?.get();
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: Without MAP_FIXED and with no address wished for, the kernel puts the mapping
+        // where nothing of this process lies.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, prot, flags) }?;
+        // INVARIANT: The kernel mapped zeros for us, of `len` values, at a page's start, which is
+        // aligned enough for every type, and is not 0.
+        let new = Self {
+            base: NonNull::new(base.cast()).ok_or(Errno::NOMEM)?,
+            len,
+        };
+        // Few of the values are used as a rule: a huge page of them would cost 2 MiB, and as much
+        // zeroing. Where there are none, it is refused.
         // SAFETY: The range is ours, and this changes nothing that can be read in it.
-        let _ = unsafe { madvise(base.cast(), bytes.get(), MmapAdvise::MADV_NOHUGEPAGE) };
+        let _ = unsafe { madvise(base, bytes, Advice::LinuxNoHugepage) };
         if fork == Fork::Wipe {
             // SAFETY: The range is ours, and this changes nothing in this process.
-            unsafe { madvise(base.cast(), bytes.get(), MmapAdvise::MADV_WIPEONFORK) }?;
+            unsafe { madvise(base, bytes, Advice::LinuxWipeOnFork) }?;
         }
         Ok(new)
     }
@@ -335,34 +238,90 @@ impl<T: Zeros> Deref for Anonymous<T> {
 impl<T: Zeros> Drop for Anonymous<T> {
     fn drop(&mut self) {
         // SAFETY: As in `Map::drop()`. No type of `Zeros` has anything to drop.
-        let result = unsafe { munmap(self.base.cast(), self.len * size_of::<T>()) };
+        let result = unsafe { munmap(self.base.as_ptr().cast(), self.len * size_of::<T>()) };
         debug_assert_eq!(result, Ok(()), "munmap of a whole mapping");
     }
 }
 
-/// A function that is called when a thread ends, as POSIX has it.
+/// A slice of `LEN` values that are zero at first, mapped when one of them is first wanted, and for
+/// ever. All threads may ask for it, and so may a signal handler: nothing waits.
+///
+/// # Invariants
+///
+/// `base` is null, or the start of the mapping of an [`Anonymous`] of `LEN` values that was
+/// forgotten.
 #[derive(Debug)]
-pub(crate) struct ThreadEnd(libc::pthread_key_t);
+pub(crate) struct Lazy<T: Zeros, const LEN: usize> {
+    base: AtomicPtr<T>,
+}
 
-impl ThreadEnd {
-    /// Has `work` called at the end of threads that [`ThreadEnd::watch`] was
-    /// called in, for ever.
-    pub(crate) fn new(work: extern "C" fn(*mut c_void)) -> Result<Self, Errno> {
-        let mut key = 0;
-        // SAFETY: `key` is writable, and `work` is safe to call with any argument.
-        match unsafe { libc::pthread_key_create(&mut key, Some(work)) } {
-            0 => Ok(Self(key)),
-            errno => Err(Errno::from_raw(errno)),
+// SAFETY: A null pointer is all zeros, and satisfies the invariant.
+unsafe impl<T: Zeros, const LEN: usize> Zeros for Lazy<T, LEN> {}
+
+impl<T: Zeros + Sync, const LEN: usize> Lazy<T, LEN> {
+    /// Returns one that is not mapped yet.
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: It is null.
+        Self {
+            base: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
-    /// This thread is one.
-    pub(crate) fn watch(&self) -> Result<(), Errno> {
-        let anything = NonNull::<c_void>::dangling();
-        // SAFETY: The key is never deleted, and nobody looks behind the pointer.
-        match unsafe { libc::pthread_setspecific(self.0, anything.as_ptr()) } {
-            0 => Ok(()),
-            errno => Err(Errno::from_raw(errno)),
+    /// Returns the values; `None` if they are not mapped yet.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&[T; LEN]> {
+        // SAFETY: By the invariant it is null, or as many values that are mapped for ever and to
+        // which only shared references exist. The thread that mapped them did so before it stored
+        // the pointer.
+        unsafe {
+            self.base
+                .load(Ordering::Acquire)
+                .cast::<[T; LEN]>()
+                .as_ref()
         }
+    }
+
+    /// Returns the values, mapped now if they were not.
+    ///
+    /// # Errors
+    ///
+    /// Those of `mmap()`.
+    pub(crate) fn get_or_map(&self, fork: Fork) -> Result<&[T; LEN], Errno> {
+        if let Some(values) = self.get() {
+            return Ok(values);
+        }
+        let new = Anonymous::<T>::new(LEN, fork)?;
+        let (old, base) = (ptr::null_mut(), new.base.as_ptr());
+        let stored = self
+            .base
+            .compare_exchange(old, base, Ordering::AcqRel, Ordering::Relaxed);
+        if stored.is_ok() {
+            // INVARIANT: It stays mapped from now on. Otherwise another thread was faster, and ours
+            // is unmapped.
+            mem::forget(new);
+        }
+        self.get().ok_or(Errno::NOMEM)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn all_threads_get_the_same_values() {
+        static LAZY: Lazy<AtomicU32, 3> = Lazy::new();
+        assert!(LAZY.get().is_none());
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let values = LAZY.get_or_map(Fork::Keep).unwrap();
+                    values[2].fetch_add(1, Ordering::Relaxed);
+                });
+            }
+        });
+        let values = LAZY.get().unwrap().each_ref();
+        assert_eq!(values.map(|value| value.load(Ordering::Relaxed)), [0, 0, 8]);
     }
 }

@@ -11,6 +11,7 @@
 #![cfg(not(test))]
 
 use std::collections::BTreeSet;
+use std::mem::MaybeUninit;
 
 use loom::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use loom::sync::Mutex;
@@ -22,6 +23,7 @@ use heap::table::{Table, Unit};
 
 /// What the files call the standard library's.
 mod sync {
+    pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic;
     pub(crate) use loom::sync::{Mutex, MutexGuard};
 }
@@ -30,7 +32,7 @@ mod sync {
 mod sys {
     use std::ops::Deref;
 
-    use nix::errno::Errno;
+    pub(crate) use rustix::io::Errno;
 
     pub(crate) enum Fork {
         Keep,
@@ -65,6 +67,32 @@ mod error {
 
 #[expect(dead_code, reason = "what only a thread's own cache uses of them")]
 mod heap;
+#[path = "../../../src/client/src/malloc/once.rs"]
+mod once;
+
+/// A pair that is computed once, read without waiting.
+pub struct Pair(once::Once<(u32, u32)>);
+
+impl Pair {
+    /// Without a value.
+    #[expect(clippy::new_without_default, reason = "a test has no use for it")]
+    pub fn new() -> Self {
+        Self(once::Once {
+            state: AtomicU32::new(once::EMPTY),
+            value: sync::UnsafeCell::new(MaybeUninit::zeroed()),
+        })
+    }
+
+    /// The pair that is stored, if one is.
+    pub fn get(&self) -> Option<(u32, u32)> {
+        self.0.get()
+    }
+
+    /// The pair that is stored, or this one, which is stored then if no other one is being stored.
+    pub fn get_or_store(&self, pair: (u32, u32)) -> (u32, u32) {
+        self.0.get_or_compute(|_| pair)
+    }
+}
 
 /// An arena of 64 KiB blocks, of which it hands the lowest out first, as a call of the module does.
 struct Arena {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two threads of a heap, in every order in which they can run, as far as loom finds one that
+//! Two threads of a heap, and two that want one value, in every order in which they can run, as far as loom finds one that
 //! differs (Norris and Demsky, 2013), with what relaxed atomics may show in each.
 //!
 //! Whoever has a block writes its number to it, and finds it there when it gives the block back:
 //! nobody else has it meanwhile, and what they wrote before is seen.
 
-use freelist_heap_tests::Heap;
+use freelist_heap_tests::{Heap, Pair};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -112,4 +112,25 @@ fn a_large_block_that_two_threads_free_goes_once() {
 #[test]
 fn large_blocks_at_the_same_place_are_one_after_another() {
     both(1, |heap| uses_large(heap, 1), |heap| uses_large(heap, 2));
+}
+
+#[test]
+fn a_pair_is_stored_once_and_read_whole() {
+    check(|| {
+        let pair = Arc::new(Pair::new());
+        let shared = pair.clone();
+        let thread = thread::spawn(move || {
+            let mine = shared.get_or_store((1, 10));
+            assert!(matches!(mine, (1, 10) | (2, 20)));
+            shared.get()
+        });
+        let mine = pair.get_or_store((2, 20));
+        assert!(matches!(mine, (1, 10) | (2, 20)));
+        let seen = thread.join().unwrap();
+        // Both have returned, so that one of them has stored its pair, which stays.
+        let stored = pair.get().unwrap();
+        assert!(matches!(stored, (1, 10) | (2, 20)));
+        assert!(seen.is_none_or(|seen| seen == stored));
+        assert_eq!(pair.get_or_store((3, 30)), stored);
+    });
 }

@@ -16,15 +16,13 @@
 use std::array;
 use std::sync::PoisonError;
 
-use nix::errno::Errno;
-
 use super::class::{Class, CLASSES, MOST_CACHED, SLAB_BYTES, SLAB_SHIFT};
 use super::slab::Slab;
 use super::table::{Table, Unit};
 use crate::error::Result;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{Mutex, MutexGuard};
-use crate::sys::{Anonymous, Fork};
+use crate::sys::{Anonymous, Errno, Fork};
 
 /// Wholly free slabs that are kept, at most: 2 MiB.
 const MOST_SPARE: usize = 32;
@@ -327,7 +325,7 @@ mod tests {
             let free: Vec<u64> = all.filter(|slab| !live.contains(slab)).collect();
             let count = free.len().min(slabs.len());
             if count == 0 {
-                return Err(Error::refused(Call::Stat)(Errno::EDQUOT));
+                return Err(Error::refused(Call::Stat)(Errno::DQUOT));
             }
             slabs[..count].copy_from_slice(&free[..count]);
             live.extend(&free[..count]);

@@ -10,8 +10,7 @@ use std::slice;
 
 use super::Heap;
 use crate::error::{Call, Error, Result};
-
-use nix::errno::Errno;
+use crate::sys::Errno;
 
 /// Bytes of a heap that are given back when they are dropped, by any thread.
 pub type Buffer = Slice<u8>;
@@ -91,7 +90,7 @@ fn layout<T>(len: usize) -> Result<Layout> {
     Layout::array::<T>(len).map_err(|_| {
         let size = len as u64;
         let flags = crate::Flags::DEFAULT;
-        Error::refused(Call::Alloc { size, flags })(Errno::E2BIG)
+        Error::refused(Call::Alloc { size, flags })(Errno::TOOBIG)
     })
 }
 

@@ -6,11 +6,9 @@
 //! A slab lies in one such unit. A larger block is aligned to a unit too, so
 //! that only one block begins in a unit.
 
-use nix::errno::Errno;
-
 use super::class::{Class, Place, PLACES, SLAB_SHIFT};
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use crate::sys::{Anonymous, Fork};
+use crate::sys::{Anonymous, Errno, Fork};
 
 /// What begins at a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,13 +10,14 @@
 //! the limit. What is under the number is checked by each call's answer: another file answers
 //! `ENOTTY`, a closed number `EBADF`.
 
-use std::ffi::CStr;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use core::ffi::CStr;
 
-use nix::errno::Errno;
-use nix::fcntl::{fcntl, FcntlArg};
-use nix::libc;
-use nix::sys::resource::{getrlimit, setrlimit, Resource};
+use rustix::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+
+use crate::sys::Errno;
 
 /// The largest soft limit beyond which the device is put: the kernel copies a table of as many
 /// entries at each fork.
@@ -30,39 +31,47 @@ const HIGH: u64 = 1000;
 ///
 /// Those of `open()`.
 pub(super) fn open(device: &CStr) -> Result<RawFd, Errno> {
-    // SAFETY: `device` is a C string.
-    let fd = unsafe { libc::open(device.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
-    let fd = Errno::result(fd)?;
-    // SAFETY: It was opened just now, for us.
-    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    let file = fs::open(device, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let moved = beyond_limit(&file).or_else(|| below_limit(&file));
     Ok(moved.unwrap_or(file).into_raw_fd())
 }
 
 fn duplicate(file: &OwnedFd, at_least: u64) -> Option<OwnedFd> {
-    let at_least = RawFd::try_from(at_least).ok()?;
-    let fd = fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(at_least)).ok()?;
-    // SAFETY: It was made just now, for us.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+    fcntl_dupfd_cloexec(file, RawFd::try_from(at_least).ok()?).ok()
+}
+
+/// The limits of open files; no limit is the largest number.
+fn soft_and_hard_limit() -> (u64, u64) {
+    let limit = getrlimit(Resource::Nofile);
+    let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    (number(limit.current), number(limit.maximum))
+}
+
+fn set_soft_limit(soft: u64) -> Result<(), Errno> {
+    let limit = Rlimit {
+        current: Some(soft),
+        ..getrlimit(Resource::Nofile)
+    };
+    setrlimit(Resource::Nofile, limit)
 }
 
 /// A duplicate that the program's soft limit keeps it from; the limit is raised while it is made.
 fn beyond_limit(file: &OwnedFd) -> Option<OwnedFd> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let (soft, hard) = soft_and_hard_limit();
     // A few more, as another library may do the same.
     let raised = soft.checked_add(16)?.min(hard);
     if soft > MAX_BEYOND || raised <= soft {
         return None;
     }
-    setrlimit(Resource::RLIMIT_NOFILE, raised, hard).ok()?;
+    set_soft_limit(raised).ok()?;
     let moved = duplicate(file, soft);
-    let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
+    let _ = set_soft_limit(soft);
     moved
 }
 
 /// A duplicate at a high number that the limit allows.
 fn below_limit(file: &OwnedFd) -> Option<OwnedFd> {
-    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let (soft, _) = soft_and_hard_limit();
     let high = HIGH.min(soft.saturating_sub(8));
     (high > file.as_raw_fd() as u64)
         .then(|| duplicate(file, high))
@@ -72,7 +81,7 @@ fn below_limit(file: &OwnedFd) -> Option<OwnedFd> {
 /// Closes the number of the device, in a forked child that has its own copy of it.
 pub(super) fn close(fd: RawFd) {
     // SAFETY: The caller got it from `open()` and uses it no more.
-    unsafe { libc::close(fd) };
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
 
 #[cfg(test)]
@@ -81,9 +90,9 @@ mod tests {
 
     #[test]
     fn a_file_is_moved_beyond_the_limit_and_the_limit_stays() {
-        let before = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let before = soft_and_hard_limit();
         let fd = open(c"/dev/null").unwrap();
-        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), before);
+        assert_eq!(soft_and_hard_limit(), before);
         let (soft, hard) = before;
         if soft <= MAX_BEYOND && soft < hard {
             assert!(fd as u64 >= soft, "{fd} below {soft}");
@@ -95,6 +104,6 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_an_error() {
-        assert_eq!(open(c"/nonexistent"), Err(Errno::ENOENT));
+        assert_eq!(open(c"/nonexistent"), Err(Errno::NOENT));
     }
 }

@@ -17,12 +17,13 @@
 //!
 //! `vfork()`, `posix_spawn()` and bare system calls run no handlers.
 
-use nix::libc;
-use nix::unistd::{getpid, getppid, sysconf, Pid, SysconfVar};
+use core::ptr;
+
+use rustix::process::{getpid, getppid, Pid};
 
 use super::message::say;
 use super::settings::{ForkMode, Settings};
-use super::{counters, gate, os, LARGE};
+use super::{abort, counters, gate, os, LARGE};
 use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering::*};
 
 /// What a fork does, as the handler before it decided: a [`Plan`] as a number. Only the forking
@@ -45,7 +46,7 @@ enum Plan {
 
 /// A word that parent and child share during a fork with a copy: 1 once the parent let its copy go.
 /// Null if there is none, and the child does not wait.
-static LET_GO: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+static LET_GO: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 /// The parent of a fork.
 static PARENT: AtomicI32 = AtomicI32::new(0);
 
@@ -82,20 +83,17 @@ fn plan() -> Plan {
     if Settings::get().is_some_and(|settings| settings.fork == ForkMode::Share) {
         return Plan::Share;
     }
-    let page = sysconf(SysconfVar::PAGE_SIZE)
-        .ok()
-        .flatten()
-        .unwrap_or(4096);
+    let page = os::page_size();
     for range in LARGE.ranges.iter().filter(|range| range.is_shared()) {
         // SAFETY: Releases wait at the gate.
-        if unsafe { range.make_copy(page as usize) }.is_err() {
+        if unsafe { range.make_copy(page) }.is_err() {
             return Plan::Fail;
         }
         let copied = range.live_bytes() as u64;
         counters::counters().copied.fetch_add(copied, Relaxed);
     }
     if LARGE.ranges.iter().any(|range| range.has_copy()) {
-        PARENT.store(getpid().as_raw(), Relaxed);
+        PARENT.store(getpid().as_raw_nonzero().get(), Relaxed);
         let word = os::map_shared(WORD_BYTES).unwrap_or(0);
         LET_GO.store(word as *mut AtomicU32, Relaxed);
     }
@@ -104,7 +102,7 @@ fn plan() -> Plan {
 
 /// Takes the shared word, and calls what it is given with it, if there is one.
 fn with_word(work: impl FnOnce(&AtomicU32)) {
-    let word = LET_GO.swap(std::ptr::null_mut(), Relaxed);
+    let word = LET_GO.swap(ptr::null_mut(), Relaxed);
     // SAFETY: It is null, or a mapping of this process that `plan()` made, and nobody else's.
     if let Some(shared) = unsafe { word.as_ref() } {
         work(shared);
@@ -136,7 +134,7 @@ extern "C" fn in_child() {
                  (FREELIST_FORK=share lets children read their parent's instead)",
                 range.live_bytes() >> 20
             ));
-            std::process::abort();
+            abort();
         }
     }
     with_word(|let_go| {

@@ -6,10 +6,10 @@
 //! closed, and the handlers of other libraries, which run between, may allocate in that same
 //! thread.
 
-use std::thread;
-use std::time::Duration;
+use core::hint;
+use core::mem;
 
-use nix::libc;
+use rustix::thread::{nanosleep, sched_yield, Timespec};
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,12 +48,18 @@ fn this_thread() -> usize {
     unsafe { libc::pthread_self() as usize }
 }
 
+/// How long a thread sleeps before it looks again: 50 us.
+const SLEEP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000,
+};
+
 /// Lets others go on, for longer after many `tries`.
 pub(super) fn pause(tries: u32) {
     match tries {
-        0..16 => std::hint::spin_loop(),
-        16..64 => thread::yield_now(),
-        _ => thread::sleep(Duration::from_micros(50)),
+        0..16 => hint::spin_loop(),
+        16..64 => sched_yield(),
+        _ => drop(nanosleep(&SLEEP)),
     }
 }
 
@@ -143,7 +149,7 @@ impl Gate {
 impl Held<'_> {
     /// Keeps it held until [`Gate::open`] is called by the same thread.
     pub(super) fn keep(self) {
-        std::mem::forget(self);
+        mem::forget(self);
     }
 }
 
@@ -177,6 +183,8 @@ impl Drop for Held<'_> {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;
+    use std::thread;
+    use std::time::Duration;
 
     #[test]
     fn one_that_holds_it_alone_enters_it_again() {

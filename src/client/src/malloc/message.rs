@@ -1,44 +1,84 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One line on standard error, written without allocating.
+//! Text that is put together without allocating, and one line of it on standard error.
 
-use std::fmt::{self, Write as _};
-use std::io;
-use std::os::fd::AsFd;
+use core::fmt::{self, Write as _};
 
-use nix::unistd::write;
+use rustix::fd::BorrowedFd;
+use rustix::io::write;
 
-/// Bytes of the longest line; what is longer is cut.
-const MAX_LINE: usize = 320;
+use crate::sys::Errno;
 
-/// A line that is being put together on the stack.
-struct Line {
-    bytes: [u8; MAX_LINE],
+/// A text of at most `MAX` bytes, on the stack; what is longer is cut.
+#[derive(Debug)]
+pub struct Text<const MAX: usize> {
+    bytes: [u8; MAX],
     len: usize,
 }
 
-impl fmt::Write for Line {
+impl<const MAX: usize> Text<MAX> {
+    /// Returns a text of what `format_args!` has.
+    pub fn new(content: fmt::Arguments<'_>) -> Self {
+        let mut text = Self {
+            bytes: [0; MAX],
+            len: 0,
+        };
+        // It does not fail: see below.
+        let _ = text.write_fmt(content);
+        text
+    }
+
+    /// Ends it with a newline, in place of its last byte if it is full.
+    fn end(&mut self) {
+        self.len = self.len.min(MAX - 1);
+        let _ = self.write_str("\n");
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl<const MAX: usize> fmt::Write for Text<MAX> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // The last byte is the newline's.
-        let room = MAX_LINE - 1 - self.len;
-        let bytes = &text.as_bytes()[..text.len().min(room)];
-        self.bytes[self.len..][..bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
+        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
+        for (byte, new) in room.iter_mut().zip(text.bytes()) {
+            *byte = new;
+            self.len += 1;
+        }
         Ok(())
     }
 }
 
-/// Writes `freelist: `, the message and a newline to standard error, in one call.
+/// Bytes of the longest line.
+const MAX_LINE: usize = 320;
+
+/// Writes `freelist: `, the message and a newline to standard error, in one call. A line of more
+/// than 320 bytes is cut.
 ///
 /// A standard error that is closed or full changes nothing: there is nowhere else to complain.
-pub(super) fn say(message: fmt::Arguments<'_>) {
-    let mut line = Line {
-        bytes: [0; MAX_LINE],
-        len: 0,
-    };
-    let _ = line.write_fmt(format_args!("freelist: {message}"));
-    line.bytes[line.len] = b'\n';
-    let _ = write(io::stderr().as_fd(), &line.bytes[..=line.len]);
+pub fn say(message: fmt::Arguments<'_>) {
+    let mut line = Text::<MAX_LINE>::new(format_args!("freelist: {message}"));
+    line.end();
+    // SAFETY: The number is used for this call alone, which the kernel refuses if it is closed.
+    let stderr = unsafe { BorrowedFd::borrow_raw(2) };
+    let _ = write(stderr, line.bytes());
+}
+
+/// The kernel's answer in words, where the device gives it, and else its number.
+pub(super) struct Answer(pub(super) Errno);
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Errno::PERM => "Operation not permitted",
+            Errno::NOENT => "No such file or directory",
+            Errno::INTR => "Interrupted system call",
+            Errno::INVAL => "Invalid argument",
+            other => return write!(f, "error {}", other.raw_os_error()),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -46,15 +86,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_line_is_cut_and_still_ends() {
-        let mut line = Line {
-            bytes: [0; MAX_LINE],
-            len: 0,
-        };
+    fn a_long_text_is_cut() {
+        let mut text = Text::<25>::new(format_args!("{}-", 1234));
         for _ in 0..100 {
-            line.write_str("0123456789").unwrap();
+            text.write_str("0123456789").unwrap();
         }
-        assert_eq!(line.len, MAX_LINE - 1);
-        assert!(line.bytes.starts_with(b"01234567890"));
+        assert_eq!(text.bytes(), b"1234-01234567890123456789");
+        text.end();
+        assert_eq!(text.bytes(), b"1234-0123456789012345678\n");
+    }
+
+    #[test]
+    fn an_answer_is_in_words() {
+        assert_eq!(Answer(Errno::PERM).to_string(), "Operation not permitted");
+        assert_eq!(Answer(Errno::NFILE).to_string(), "error 23");
     }
 }

@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Address space: the system calls that put mappings at chosen addresses.
+//! Address space: the system calls that put mappings at chosen addresses. And what the kernel told
+//! the process when it began.
 
-use std::ffi::c_void;
-use std::os::fd::RawFd;
-use std::ptr;
+use core::ffi::c_void;
+use core::ptr;
 
-use nix::errno::Errno;
-use nix::libc;
+use rustix::fd::{BorrowedFd, RawFd};
+use rustix::mm::{
+    madvise, mmap, mmap_anonymous, mprotect, mremap_fixed, munmap, Advice, MapFlags, MprotectFlags,
+    MremapFlags, ProtFlags,
+};
+use rustix::rand::{getrandom, GetRandomFlags};
+
+use crate::sys::Errno;
 
 /// Addresses are chosen in here: far from where programs, libraries, the C library's heap and
 /// other allocators lie on processors with 47 bits of addresses or more.
@@ -16,22 +22,29 @@ const ADDRESSES: usize = 32 << 40;
 /// Chosen addresses are multiples of this: blocks are aligned as their offsets are.
 const ALIGN: usize = 1 << 30;
 
-fn address(result: *mut c_void) -> Result<usize, Errno> {
-    if result == libc::MAP_FAILED {
-        Err(Errno::last())
-    } else {
-        Ok(result as usize)
+/// What mappings here are for.
+const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
+
+/// Returns whether the process has more rights than its caller.
+pub(super) fn is_privileged() -> bool {
+    // SAFETY: It takes a number and has no effect.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Returns the bytes of a page.
+pub(super) fn page_size() -> usize {
+    // SAFETY: As above.
+    match unsafe { libc::getauxval(libc::AT_PAGESZ) } {
+        0 => 4096,
+        bytes => bytes as usize,
     }
 }
 
 /// Chooses an address at random, a multiple of 1 GiB; another for each `attempt`.
 pub(super) fn random_address(attempt: usize) -> usize {
     let mut bytes = [0; size_of::<usize>()];
-    // SAFETY: The buffer is writable for as many bytes.
-    let got =
-        unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
-    let random = match got {
-        8 => usize::from_ne_bytes(bytes),
+    let random = match getrandom(&mut bytes[..], GetRandomFlags::NONBLOCK) {
+        Ok(8) => usize::from_ne_bytes(bytes),
         // The stack's address is random too.
         _ => (ptr::from_ref(&bytes) as usize) >> 4,
     };
@@ -42,29 +55,21 @@ pub(super) fn random_address(attempt: usize) -> usize {
 /// Maps `len` bytes of a file from `offset` at `at`, where nothing may be mapped; at any address if
 /// `at` is 0.
 pub(super) fn map_file(fd: RawFd, offset: usize, len: usize, at: usize) -> Result<usize, Errno> {
-    let fixed = if at == 0 {
-        0
-    } else {
-        libc::MAP_FIXED_NOREPLACE
-    };
-    // SAFETY: No mapping that is there is replaced: `MAP_FIXED_NOREPLACE` refuses that, and without
-    // it the kernel chooses.
-    let result = unsafe {
-        libc::mmap(
-            at as *mut c_void,
-            len,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | fixed,
-            fd,
-            offset as libc::off_t,
-        )
-    };
-    let mapped = address(result)?;
+    let mut flags = MapFlags::SHARED;
+    flags.set(MapFlags::FIXED_NOREPLACE, at != 0);
+    let (wanted, offset) = (at as *mut c_void, offset as u64);
+    // SAFETY: The number is used for this call alone, which the kernel refuses if it is closed. No
+    // mapping that is there is replaced: `FIXED_NOREPLACE` refuses that, and without it the kernel
+    // chooses.
+    let mapped = unsafe {
+        let file = BorrowedFd::borrow_raw(fd);
+        mmap(wanted, len, READ_WRITE, flags, file, offset)
+    }? as usize;
     if at != 0 && mapped != at {
         // A kernel before 4.17 takes the address for a hint.
         // SAFETY: It was mapped just now, and nobody knows of it.
         unsafe { unmap(mapped, len) };
-        return Err(Errno::EEXIST);
+        return Err(Errno::EXIST);
     }
     Ok(mapped)
 }
@@ -72,31 +77,22 @@ pub(super) fn map_file(fd: RawFd, offset: usize, len: usize, at: usize) -> Resul
 /// Maps `len` bytes of private memory, all zero, at any address. Its memory comes page by page: a
 /// huge page would hold what lies between blocks too.
 pub(super) fn map_private(len: usize) -> Result<usize, Errno> {
-    let at = map_anonymous(len, libc::MAP_PRIVATE | libc::MAP_NORESERVE)?;
+    let at = map_anonymous(len, MapFlags::PRIVATE | MapFlags::NORESERVE)?;
     // SAFETY: The range was mapped just now, and this changes nothing that can be read in it. Where
     // there are no huge pages it is refused.
-    unsafe { libc::madvise(at as *mut c_void, len, libc::MADV_NOHUGEPAGE) };
+    let _ = unsafe { madvise(at as *mut c_void, len, Advice::LinuxNoHugepage) };
     Ok(at)
 }
 
 /// Maps `len` bytes of memory, all zero, that a forked child shares.
 pub(super) fn map_shared(len: usize) -> Result<usize, Errno> {
-    map_anonymous(len, libc::MAP_SHARED)
+    map_anonymous(len, MapFlags::SHARED)
 }
 
-fn map_anonymous(len: usize, flags: libc::c_int) -> Result<usize, Errno> {
+fn map_anonymous(len: usize, flags: MapFlags) -> Result<usize, Errno> {
     // SAFETY: The kernel chooses where nothing is mapped.
-    let result = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            len,
-            libc::PROT_READ | libc::PROT_WRITE,
-            flags | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    address(result)
+    let mapped = unsafe { mmap_anonymous(ptr::null_mut(), len, READ_WRITE, flags) }?;
+    Ok(mapped as usize)
 }
 
 /// Moves a mapping to `to`, in place of what is mapped there, in one step.
@@ -106,17 +102,9 @@ fn map_anonymous(len: usize, flags: libc::c_int) -> Result<usize, Errno> {
 /// The caller owns both ranges, and nothing uses `from`; what uses `to` expects the bytes that
 /// are at `from`.
 pub(super) unsafe fn move_over(from: usize, len: usize, to: usize) -> Result<(), Errno> {
+    let (from, to) = (from as *mut c_void, to as *mut c_void);
     // SAFETY: The caller's promise.
-    let result = unsafe {
-        libc::mremap(
-            from as *mut c_void,
-            len,
-            len,
-            libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
-            to as *mut c_void,
-        )
-    };
-    address(result).map(drop)
+    unsafe { mremap_fixed(from, len, len, MremapFlags::MAYMOVE, to) }.map(drop)
 }
 
 /// Unmaps a range.
@@ -127,7 +115,7 @@ pub(super) unsafe fn move_over(from: usize, len: usize, to: usize) -> Result<(),
 pub(super) unsafe fn unmap(at: usize, len: usize) {
     // SAFETY: The caller's promise. It fails only where it would split a mapping beyond the
     // system's count of them; then the range stays, which is harmless.
-    unsafe { libc::munmap(at as *mut c_void, len) };
+    let _ = unsafe { munmap(at as *mut c_void, len) };
 }
 
 /// Gives the memory of a range of private memory back: it reads as zero then.
@@ -137,7 +125,7 @@ pub(super) unsafe fn unmap(at: usize, len: usize) {
 /// The caller owns it, and nothing uses what is in it any more.
 pub(super) unsafe fn discard(at: usize, len: usize) {
     // SAFETY: The caller's promise.
-    unsafe { libc::madvise(at as *mut c_void, len, libc::MADV_DONTNEED) };
+    let _ = unsafe { madvise(at as *mut c_void, len, Advice::LinuxDontNeed) };
 }
 
 /// Forbids writing to a range.
@@ -147,7 +135,7 @@ pub(super) unsafe fn discard(at: usize, len: usize) {
 /// The caller owns it.
 pub(super) unsafe fn make_read_only(at: usize, len: usize) {
     // SAFETY: The caller's promise; a later write is a signal, not a wrong access.
-    unsafe { libc::mprotect(at as *mut c_void, len, libc::PROT_READ) };
+    let _ = unsafe { mprotect(at as *mut c_void, len, MprotectFlags::READ) };
 }
 
 /// Copies whole pages, but not those that are all zero where `to` is zero.

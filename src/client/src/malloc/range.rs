@@ -2,16 +2,15 @@
 
 //! Ranges of addresses with large blocks: the arena that serves, and what is left of earlier ones.
 
-use std::os::fd::{BorrowedFd, RawFd};
-use std::ptr::NonNull;
+use core::ptr::NonNull;
 
-use nix::errno::Errno;
+use rustix::fd::{BorrowedFd, RawFd};
 
 use super::refusal::Refusal;
 use super::table::{Entry, Table, UNIT};
 use super::{descriptor, os};
 use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
-use crate::sys;
+use crate::sys::{self, Errno};
 use crate::uapi::{self, freelist_alloc, freelist_free, freelist_limit, freelist_resize};
 
 /// What lies in a range of addresses.
@@ -63,7 +62,7 @@ pub(super) struct Range {
     span: AtomicUsize,
     /// Bytes that are mapped, from `base` on.
     mapped: AtomicUsize,
-    /// The arena's open file.
+    /// The arena's open file, or -1.
     fd: AtomicI32,
     /// The largest block, in bytes.
     max_block: AtomicUsize,
@@ -83,13 +82,14 @@ fn round_up(bytes: usize, to: usize) -> usize {
 }
 
 impl Range {
+    /// Returns an unused one, which is all zeros.
     pub(super) const fn new() -> Self {
         Self {
             kind: AtomicU32::new(Kind::Unused as u32),
             base: AtomicUsize::new(0),
             span: AtomicUsize::new(0),
             mapped: AtomicUsize::new(0),
-            fd: AtomicI32::new(-1),
+            fd: AtomicI32::new(0),
             max_block: AtomicUsize::new(0),
             features: AtomicU64::new(0),
             blocks: AtomicUsize::new(0),
@@ -191,11 +191,11 @@ impl Range {
             return Ok(());
         }
         if end > span {
-            return Err(Errno::ENOMEM);
+            return Err(Errno::NOMEM);
         }
         let ahead = round_up(end.max(mapped + mapped / 8), HUGE);
         let steps = [ahead, round_up(end, HUGE), end];
-        let mut result = Err(Errno::ENOMEM);
+        let mut result = Err(Errno::NOMEM);
         for to in steps.map(|to| to.min(span)) {
             let (fd, at) = (self.fd.load(Relaxed), self.base() + mapped);
             result = os::map_file(fd, mapped, to - mapped, at).map(drop);
@@ -298,7 +298,7 @@ impl Range {
             // It was ours alone; nothing was written to it.
             let _ = sys::free(
                 self.file(),
-                &freelist_free {
+                freelist_free {
                     offset: offset as u64,
                 },
             );
@@ -396,7 +396,7 @@ impl Range {
         let result = match self.kind() {
             Kind::Arena => sys::free(
                 self.file(),
-                &freelist_free {
+                freelist_free {
                     offset: offset as u64,
                 },
             ),

@@ -2,7 +2,7 @@
 
 //! Why the arena does not serve a request.
 
-use nix::errno::Errno;
+use crate::sys::Errno;
 
 /// Why a large block is the next allocator's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,10 +82,10 @@ impl Refusal {
     /// Why the device could not be opened.
     pub(super) fn of_open(errno: Errno) -> Self {
         match errno {
-            Errno::ENOENT | Errno::ENODEV | Errno::ENXIO | Errno::ENOTDIR => Self::NoDevice,
-            Errno::EACCES | Errno::EPERM => Self::NoPermission,
-            Errno::EMFILE | Errno::ENFILE => Self::NoRoom,
-            Errno::ENOMEM => Self::NoMemory,
+            Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::NOTDIR => Self::NoDevice,
+            Errno::ACCESS | Errno::PERM => Self::NoPermission,
+            Errno::MFILE | Errno::NFILE => Self::NoRoom,
+            Errno::NOMEM => Self::NoMemory,
             _ => Self::Other,
         }
     }
@@ -93,12 +93,12 @@ impl Refusal {
     /// Why ALLOC was refused.
     pub(super) fn of_alloc(errno: Errno) -> Self {
         match errno {
-            Errno::EDQUOT => Self::Limit,
-            Errno::ENOMEM | Errno::EINTR | Errno::EAGAIN => Self::NoMemory,
-            Errno::E2BIG => Self::TooLarge,
-            Errno::ENOSPC => Self::NoRoom,
+            Errno::DQUOT => Self::Limit,
+            Errno::NOMEM | Errno::INTR | Errno::AGAIN => Self::NoMemory,
+            Errno::TOOBIG => Self::TooLarge,
+            Errno::NOSPC => Self::NoRoom,
             // What other files than the device answer, or none.
-            Errno::EBADF | Errno::ENOTTY | Errno::EINVAL | Errno::ENOSYS => Self::FileLost,
+            Errno::BADF | Errno::NOTTY | Errno::INVAL | Errno::NOSYS => Self::FileLost,
             _ => Self::Other,
         }
     }

@@ -5,13 +5,14 @@
 //!
 //! A value that cannot be used is named in a line on standard error, and the default holds.
 
-use std::ffi::CStr;
-use std::sync::OnceLock;
-
-use nix::libc;
+use core::ffi::{c_char, CStr};
+use core::mem::MaybeUninit;
 
 use super::message::say;
+use super::once::{self, Once};
+use super::os;
 use crate::size;
+use crate::sync::{atomic::AtomicU32, UnsafeCell};
 
 /// Bytes from which blocks are the arena's, unless `FREELIST_THRESHOLD` says otherwise. It is the
 /// least, too: blocks of less than a unit would have to share it.
@@ -65,6 +66,9 @@ impl Path {
         CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
     }
 }
+
+/// What the names of our variables begin with.
+const PREFIX: &[u8] = b"FREELIST_";
 
 const DEFAULT: Settings = Settings {
     threshold: MIN_THRESHOLD,
@@ -137,8 +141,11 @@ impl Settings {
 
     /// The settings of this process, read once; `None` before the C library has its environment,
     /// which is when the program's libraries are being linked.
-    pub(super) fn get() -> Option<&'static Self> {
-        static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    pub(super) fn get() -> Option<Self> {
+        static SETTINGS: Once<Settings> = Once {
+            state: AtomicU32::new(once::EMPTY),
+            value: UnsafeCell::new(MaybeUninit::zeroed()),
+        };
         if let Some(settings) = SETTINGS.get() {
             return Some(settings);
         }
@@ -146,36 +153,69 @@ impl Settings {
         if unsafe { environ }.is_null() {
             return None;
         }
-        // SAFETY: It takes a number and has no effect.
-        if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
-            let settings = Settings {
+        Some(SETTINGS.get_or_compute(Self::read))
+    }
+
+    /// Reads the settings of this process; `first` is whether to complain of what is wrong.
+    fn read(first: bool) -> Self {
+        if os::is_privileged() {
+            return Settings {
                 privileged: true,
                 ..DEFAULT
             };
-            return Some(SETTINGS.get_or_init(|| settings));
         }
-        let settings = Self::from(variable, |(name, wanted), value| {
-            let value = value.to_string_lossy_or_cut();
-            say(format_args!(
-                "{name}={value}: not understood, the default holds; it takes {wanted}"
-            ));
-        });
-        Some(SETTINGS.get_or_init(|| settings))
+        // As a rule there is nothing to read, in a process that is about to do little.
+        if variables().next().is_none() {
+            return DEFAULT;
+        }
+        Self::from(variable, |(name, wanted), value| {
+            if first {
+                let value = value.to_string_lossy_or_cut();
+                say(format_args!(
+                    "{name}={value}: not understood, the default holds; it takes {wanted}"
+                ));
+            }
+        })
     }
 }
 
 extern "C" {
-    static environ: *const *const libc::c_char;
+    static environ: *const *const c_char;
 }
 
-/// Returns the value of an environment variable.
+/// Returns what the environment has that is ours.
+///
+/// A program that changes its environment meanwhile, in another thread, breaks its own use of it
+/// too; this runs before `main()` as a rule.
+fn variables() -> impl Iterator<Item = &'static CStr> {
+    // SAFETY: As in `Settings::get()`.
+    let mut next = unsafe { environ };
+    let all = core::iter::from_fn(move || {
+        // SAFETY: It is null, or in an array of pointers that ends with a null one, which is not
+        // passed.
+        let variable = unsafe { *next.as_ref()? };
+        // SAFETY: As above: this one is not the last.
+        next = unsafe { next.add(usize::from(!variable.is_null())) };
+        (!variable.is_null()).then_some(variable)
+    });
+    all.filter(|variable| {
+        let mut prefix = PREFIX.iter().enumerate();
+        // SAFETY: It is a C string, of which nothing is read after the first byte that differs.
+        prefix.all(|(at, byte)| unsafe { *variable.add(at).cast::<u8>() } == *byte)
+    })
+    // SAFETY: As above. Its bytes are looked at before the settings are complete, and not kept.
+    .map(|variable| unsafe { CStr::from_ptr(variable) })
+}
+
+/// Returns the value of an environment variable of ours.
 fn variable(name: &'static CStr) -> Option<&'static CStr> {
-    // SAFETY: `name` is a C string. A program that changes its environment meanwhile, in another
-    // thread, breaks its own use of it too; this runs before `main()` as a rule.
-    let value = unsafe { libc::getenv(name.as_ptr()) };
-    // SAFETY: It is null or a C string of the environment. Its bytes are looked at before this
-    // function's caller returns, and not kept.
-    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
+    variables().find_map(|variable| {
+        let value = variable
+            .to_bytes_with_nul()
+            .strip_prefix(name.to_bytes())?
+            .strip_prefix(b"=")?;
+        CStr::from_bytes_with_nul(value).ok()
+    })
 }
 
 /// A C string as text, for messages, without allocating.
@@ -187,9 +227,9 @@ impl Shown for CStr {
     /// Its text, as far as it is UTF-8.
     fn to_string_lossy_or_cut(&self) -> &str {
         let bytes = self.to_bytes();
-        match std::str::from_utf8(bytes) {
+        match core::str::from_utf8(bytes) {
             Ok(text) => text,
-            Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
+            Err(error) => core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
         }
     }
 }

@@ -2,10 +2,8 @@
 
 //! How large the block is that begins at an offset: blocks have no header.
 
-use std::sync::OnceLock;
-
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use crate::sys::{Anonymous, Fork};
+use crate::sys::{Fork, Lazy};
 
 /// Blocks begin at multiples of this: one of more than 32 KiB is aligned to 64 KiB at least.
 pub(super) const UNIT: usize = 1 << UNIT_SHIFT;
@@ -49,16 +47,22 @@ impl Entry {
 /// Reads and writes are relaxed: a thread that has a block's address got it, in whatever way, from
 /// the thread that allocated the block, and the entry was written before. A forked child has a
 /// copy.
-pub(super) struct Table([OnceLock<Anonymous<AtomicU32>>; PARTS]);
+pub(super) struct Table(Lazy<Lazy<AtomicU32, PART>, PARTS>);
 
 impl Table {
     pub(super) const fn new() -> Self {
-        Self([const { OnceLock::new() }; PARTS])
+        Self(Lazy::new())
     }
 
     fn entry(&self, offset: usize) -> Option<&AtomicU32> {
         let unit = offset >> UNIT_SHIFT;
-        self.0.get(unit / PART)?.get()?.get(unit % PART)
+        self.0.get()?.get(unit / PART)?.get()?.get(unit % PART)
+    }
+
+    /// Returns a part, made now if it was not; `None` beyond the last, or without memory.
+    fn part(&self, number: usize) -> Option<&[AtomicU32; PART]> {
+        let parts = self.0.get_or_map(Fork::Keep).ok()?;
+        parts.get(number)?.get_or_map(Fork::Keep).ok()
     }
 
     /// Returns the block that begins at `offset`; `None` where none does.
@@ -74,26 +78,14 @@ impl Table {
     /// block of this kind has.
     pub(super) fn set(&self, offset: usize, entry: Entry) -> bool {
         let unit = offset >> UNIT_SHIFT;
-        let (Some(part), Some(word)) = (self.0.get(unit / PART), entry.word()) else {
+        let Some(word) = entry.word().filter(|_| offset % UNIT == 0) else {
             return false;
         };
-        if offset % UNIT != 0 {
+        let Some(part) = self.part(unit / PART) else {
             return false;
-        }
-        if part.get().is_none() {
-            match Anonymous::new(PART, Fork::Keep) {
-                // Another thread's may be there by now: then ours goes.
-                Ok(new) => drop(part.set(new)),
-                Err(_) => return false,
-            }
-        }
-        match self.entry(offset) {
-            Some(place) => {
-                place.store(word, Relaxed);
-                true
-            }
-            None => false,
-        }
+        };
+        part[unit % PART].store(word, Relaxed);
+        true
     }
 
     /// Forgets the block at `offset` and returns it; of several threads that try, one succeeds.
@@ -107,7 +99,7 @@ impl Table {
     /// Visits all blocks that begin below `end`, in the order of their offsets.
     pub(super) fn for_each(&self, end: usize, mut visit: impl FnMut(usize, Entry)) {
         let units = end.div_ceil(UNIT);
-        for (number, part) in self.0.iter().enumerate() {
+        for (number, part) in self.0.get().into_iter().flatten().enumerate() {
             let first = number * PART;
             let Some(part) = part.get().filter(|_| first < units) else {
                 continue;

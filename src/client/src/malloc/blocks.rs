@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Blocks are allocated and freed, and free memory goes back to the system.
+
+use core::ptr::NonNull;
+
+use super::counters::{are_reported, counters};
+use super::message::{say, Answer};
+use super::range::{Kind, Range};
+use super::{abort, Content, LargeBlocks, Refusal};
+use crate::sync::atomic::Ordering::*;
+use crate::{sys, uapi};
+
+impl LargeBlocks {
+    /// Allocates a block of at least `size` bytes, at a multiple of `align`, which is a power of 2.
+    ///
+    /// May sleep in the kernel. A request that the arena refuses is counted, and the first one that
+    /// is refused for a lasting reason is told on standard error.
+    ///
+    /// # Errors
+    ///
+    /// Why the arena does not serve it: it is the next allocator's, unless [`LargeBlocks::is_strict`].
+    pub fn alloc(
+        &'static self,
+        size: usize,
+        align: usize,
+        content: Content,
+    ) -> Result<NonNull<u8>, Refusal> {
+        let result = self
+            .try_alloc(size, align, content)
+            .or_else(|refusal| match refusal {
+                // The program closed our file: another arena serves from now on.
+                Refusal::FileLost if self.lose_file() => self.try_alloc(size, align, content),
+                refusal => Err(refusal),
+            });
+        if let Err(refusal) = result {
+            self.note_refusal(refusal, size);
+        }
+        result
+    }
+
+    fn try_alloc(
+        &'static self,
+        size: usize,
+        align: usize,
+        content: Content,
+    ) -> Result<NonNull<u8>, Refusal> {
+        let range = self.serving()?;
+        let flags = match content {
+            Content::Any => 0,
+            Content::Zeros => uapi::FREELIST_ZERO,
+        };
+        let (block, entry) = range.alloc(size, align, flags, |extend| {
+            let _alone = self.gate.exclusive();
+            extend()
+        })?;
+        let counters = counters();
+        counters.allocs.fetch_add(1, Relaxed);
+        counters.live_blocks.fetch_add(1, Relaxed);
+        self.note_more(range, entry.bytes);
+        Ok(block)
+    }
+
+    /// Gives a block back, if the address lies in a range of ours; else returns `false`, and it is
+    /// the next allocator's.
+    ///
+    /// Ends the program, with a line that names the address, where no live block begins there.
+    ///
+    /// # Safety
+    ///
+    /// If a block begins there it is not used afterwards.
+    pub unsafe fn free(&'static self, block: *mut u8) -> bool {
+        let Some(range) = self.range(block) else {
+            return false;
+        };
+        if !self.is_here() {
+            // The parent's: it goes on using it.
+            return true;
+        }
+        let freed = {
+            let _together = self.gate.shared();
+            range.free(block as usize)
+        };
+        let Some((entry, result)) = freed else {
+            say(format_args!("invalid or double free of {block:p}"));
+            abort();
+        };
+        match result {
+            Ok(()) => {}
+            Err(errno) if Refusal::of_alloc(errno) == Refusal::FileLost => {
+                // Its memory goes with the last block of this arena.
+                self.lose_file();
+            }
+            Err(errno) => {
+                say(format_args!("free of {block:p}: {}", Answer(errno)));
+                abort();
+            }
+        }
+        let counters = counters();
+        counters.frees.fetch_add(1, Relaxed);
+        counters.live_blocks.fetch_sub(1, Relaxed);
+        self.note_less(range, entry.bytes);
+        true
+    }
+
+    /// Returns the bytes of a live block, at least as many as were asked for; `None` where the
+    /// address is in no range of ours, and 0 where no block of ours begins there.
+    pub fn usable_size(&self, block: *const u8) -> Option<usize> {
+        let range = self.range(block)?;
+        Some(range.block(block as usize).map_or(0, |entry| entry.bytes))
+    }
+
+    /// Has the arena give its free memory back to the system, down to `keep` bytes of it. Returns
+    /// the bytes that went.
+    pub fn trim(&self, keep: usize) -> usize {
+        match self.serving_now() {
+            Some(range) if self.is_here() => self.trim_range(range, keep),
+            _ => 0,
+        }
+    }
+
+    #[cold]
+    fn trim_range(&self, range: &Range, keep: usize) -> usize {
+        let _together = self.gate.shared();
+        let freed = sys::trim(range.file(), keep as u64).unwrap_or(0) as usize;
+        self.reuse.trimmed(freed);
+        let counters = counters();
+        counters.trims.fetch_add(1, Relaxed);
+        counters.trimmed.fetch_add(freed as u64, Relaxed);
+        self.measure(range);
+        freed
+    }
+
+    /// Notes that blocks have `bytes` more than before.
+    pub(super) fn note_more(&self, range: &Range, bytes: usize) {
+        let counters = counters();
+        let live = counters.live_bytes.fetch_add(bytes as u64, Relaxed) + bytes as u64;
+        self.reuse.allocated(range.live_bytes());
+        if live > counters.peak_live.load(Relaxed) {
+            counters.peak_live.fetch_max(live, Relaxed);
+            if are_reported() {
+                self.measure(range);
+            }
+        }
+    }
+
+    /// Notes that blocks have `bytes` less than before, and gives back what is not worth keeping.
+    pub(super) fn note_less(&self, range: &Range, bytes: usize) {
+        counters().live_bytes.fetch_sub(bytes as u64, Relaxed);
+        if range.kind() == Kind::Arena {
+            if let Some(keep) = self.reuse.excess(range.live_bytes()) {
+                self.trim_range(range, keep);
+            }
+        }
+    }
+
+    /// Has the arena say what it holds.
+    fn measure(&self, range: &Range) {
+        if let Ok(stat) = sys::stat(range.file()) {
+            counters().note_held(stat.held_bytes);
+            self.reuse.measured(stat.held_bytes as usize);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A file's memory, of which every access is checked against its length.
+
+use std::num::NonZeroUsize;
+use std::os::fd::BorrowedFd;
+use std::ptr::{self, NonNull};
+
+use rustix::io::Errno;
+use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
+
+use crate::sync::atomic::{AtomicU8, Ordering};
+
+/// A shared mapping of a device file.
+///
+/// # Invariants
+///
+/// `base` is the start of a mapping of `len` bytes that this value owns: it
+/// was made by [`Map::new`] and is unmapped by `drop()` and nowhere else.
+#[derive(Debug)]
+pub(crate) struct Map {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: A mapping belongs to the process, not to a thread, and is accessed
+// through atomics only.
+unsafe impl Send for Map {}
+// SAFETY: As above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Maps `len` bytes from `offset` of the file, readable and, if `writable`,
+    /// writable.
+    pub(crate) fn new(
+        fd: BorrowedFd<'_>,
+        offset: u64,
+        len: NonZeroUsize,
+        writable: bool,
+    ) -> Result<Self, Errno> {
+        let mut prot = ProtFlags::READ;
+        prot.set(ProtFlags::WRITE, writable);
+        let at = ptr::null_mut();
+        // SAFETY: Without MAP_FIXED and with no address wished for, the kernel
+        // puts the mapping where nothing of this process lies.
+        let base = unsafe { mmap(at, len.get(), prot, MapFlags::SHARED, fd, offset) }?;
+        // INVARIANT: The kernel mapped `len` bytes at `base`, for us, which is not 0.
+        Ok(Self {
+            base: NonNull::new(base.cast()).ok_or(Errno::NOMEM)?,
+            len: len.get(),
+        })
+    }
+
+    /// Bytes mapped.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The first byte's address.
+    #[inline]
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    fn byte(&self, at: usize) -> &AtomicU8 {
+        assert!(at < self.len, "byte {at} of a mapping of {}", self.len);
+        // SAFETY: The assertion and the type's invariant put the byte inside
+        // of a mapping that lives as long as `self`. Bytes are accessed as
+        // atomics by all that this crate offers, so that threads do not race;
+        // what other processes store shows as some value of the byte, which is
+        // all that an atomic load promises. A page that is not there ends in
+        // SIGBUS, never in a wrong access.
+        unsafe { AtomicU8::from_ptr(self.base.as_ptr().add(at)) }
+    }
+
+    /// Loads one byte; panics beyond the mapping.
+    pub(crate) fn load(&self, at: usize) -> u8 {
+        self.byte(at).load(Ordering::Relaxed)
+    }
+
+    /// Stores one byte; panics beyond the mapping.
+    pub(crate) fn store(&self, at: usize, value: u8) {
+        self.byte(at).store(value, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant the range is ours, and `drop()` runs
+        // when no reference into it (see `byte()`) is left.
+        let result = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+        debug_assert_eq!(result, Ok(()), "munmap of a whole mapping");
+    }
+}
