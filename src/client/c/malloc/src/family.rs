@@ -4,14 +4,11 @@
 //!
 //! A function of ours decides by the size, or by the address, and is the next allocator's otherwise.
 
-use std::ffi::{c_int, c_void};
-use std::ptr;
-
-use freelist::malloc::{Content, LARGE};
-use nix::errno::Errno;
-use nix::libc;
+use core::ffi::{c_int, c_void};
+use core::ptr;
 
 use crate::next;
+use freelist::malloc::{Content, LARGE};
 
 /// `alignof(max_align_t)`, of which the alignment of `malloc()` is a multiple.
 const ALIGN: usize = 16;
@@ -38,16 +35,33 @@ fn large(size: usize, align: usize, content: Content) -> Served {
 
 #[inline(never)]
 fn really_large(size: usize, align: usize, content: Content) -> Served {
+    let served = try_large(size, align, content);
+    if let Served::Here(block) = served {
+        if block.is_null() {
+            set_enomem();
+        }
+    }
+    served
+}
+
+/// Asks the arena for a block; null, without `errno`, if it is refused.
+fn try_large(size: usize, align: usize, content: Content) -> Served {
     if size > PTRDIFF_MAX {
         return Served::Next;
     }
     match LARGE.alloc(size, align, content) {
         Ok(block) => Served::Here(block.as_ptr().cast()),
-        Err(_) if LARGE.is_strict() => {
-            Errno::ENOMEM.set();
-            Served::Here(ptr::null_mut())
-        }
+        Err(_) if LARGE.is_strict() => Served::Here(ptr::null_mut()),
         Err(_) => Served::Next,
+    }
+}
+
+/// Sets `errno`.
+#[cold]
+fn set_enomem() {
+    // SAFETY: It returns where this thread's own number is, or null where it is being looked up.
+    if let Some(errno) = unsafe { next::__errno_location().as_mut() } {
+        *errno = libc::ENOMEM;
     }
 }
 
@@ -135,7 +149,7 @@ unsafe fn realloc_large(block: *mut c_void, size: usize) -> Option<*mut c_void> 
         return unsafe { LARGE.free(block.cast()) }.then(ptr::null_mut);
     }
     if size > PTRDIFF_MAX {
-        Errno::ENOMEM.set();
+        set_enomem();
         return LARGE.usable_size(block.cast()).map(|_| ptr::null_mut());
     }
     // SAFETY: Any size is allowed.
@@ -143,7 +157,7 @@ unsafe fn realloc_large(block: *mut c_void, size: usize) -> Option<*mut c_void> 
     // SAFETY: The caller's promise; what the next allocator returns is a new block, or null.
     let new = unsafe { LARGE.realloc(block.cast(), size, ALIGN, next) }?;
     if new.is_null() {
-        Errno::ENOMEM.set();
+        set_enomem();
     }
     Some(new.cast())
 }
@@ -192,7 +206,7 @@ pub unsafe extern "C" fn reallocarray(
         // SAFETY: The caller's promise.
         Some(bytes) => unsafe { realloc(block, bytes) },
         None => {
-            Errno::ENOMEM.set();
+            set_enomem();
             ptr::null_mut()
         }
     }
@@ -239,10 +253,8 @@ pub unsafe extern "C" fn posix_memalign(
     size: usize,
 ) -> c_int {
     if is_alignment(align) && align % size_of::<*mut c_void>() == 0 && LARGE.serves(size) {
-        let errno = Errno::last();
-        if let Served::Here(new) = really_large(size, align, Content::Any) {
+        if let Served::Here(new) = try_large(size, align, Content::Any) {
             if new.is_null() {
-                errno.set();
                 return libc::ENOMEM;
             }
             // SAFETY: It can be written, says the caller.
@@ -257,8 +269,10 @@ pub unsafe extern "C" fn posix_memalign(
 /// The system's page size.
 fn page() -> usize {
     // SAFETY: It takes a number and has no effect.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(bytes).unwrap_or(4096)
+    match unsafe { libc::getauxval(libc::AT_PAGESZ) } {
+        0 => 4096,
+        bytes => bytes as usize,
+    }
 }
 
 /// Allocates whole pages' worth of alignment.

@@ -2,12 +2,10 @@
 
 //! What is told of memory, and trimming: the next allocator's answer with the arena's added.
 
-use std::ffi::{c_char, c_int, c_void};
-use std::io::Write;
-use std::ptr;
+use core::ffi::{c_char, c_int, c_void};
+use core::{ptr, slice};
 
-use freelist::malloc::{Usage, LARGE};
-use nix::libc;
+use freelist::malloc::{Text, LARGE};
 
 use crate::{family, next};
 
@@ -50,38 +48,14 @@ pub extern "C" fn mallinfo() -> libc::mallinfo {
     info
 }
 
-/// A text that is put together without allocating.
-struct Text {
-    bytes: [u8; 512],
-    len: usize,
-}
-
-impl Text {
-    fn of(
-        usage: &Usage,
-        template: impl FnOnce(&mut &mut [u8], &Usage) -> std::io::Result<()>,
-    ) -> Self {
-        let mut text = Self {
-            bytes: [0; 512],
-            len: 0,
-        };
-        let mut room = &mut text.bytes[..];
-        // It is shorter than the buffer, whatever the numbers are.
-        let _ = template(&mut room, usage);
-        text.len = 512 - room.len();
-        text
-    }
-}
+/// More bytes than the texts below have, whatever the numbers are.
+const MAX_TEXT: usize = 512;
 
 /// Writes to a C stream.
 fn write(stream: *mut libc::FILE, bytes: &[u8]) {
     // SAFETY: The stream is open, says the caller of the function that this is for, and the bytes
     // are there.
-    unsafe { libc::fwrite(bytes.as_ptr().cast(), 1, bytes.len(), stream) };
-}
-
-extern "C" {
-    static stderr: *mut libc::FILE;
+    unsafe { next::fwrite(bytes.as_ptr().cast(), 1, bytes.len(), stream) };
 }
 
 /// Writes the next allocator's statistics to standard error, and the arena's.
@@ -89,16 +63,16 @@ extern "C" {
 pub extern "C" fn malloc_stats() {
     // SAFETY: It takes nothing.
     unsafe { next::malloc_stats() };
-    let text = Text::of(&LARGE.usage(), |to, usage| {
-        writeln!(
-            to,
-            "freelist arena:\nlive blocks      = {:10}\nlive bytes       = {:10}\n\
-             max live bytes   = {:10}\nfree bytes       = {:10}",
-            usage.live_blocks, usage.live_bytes, usage.peak_live, usage.free_bytes
-        )
-    });
-    // SAFETY: The stream is the C library's own.
-    write(unsafe { stderr }, &text.bytes[..text.len]);
+    let usage = LARGE.usage();
+    let text = Text::<MAX_TEXT>::new(format_args!(
+        "freelist arena:\nlive blocks      = {:10}\nlive bytes       = {:10}\n\
+         max live bytes   = {:10}\nfree bytes       = {:10}\n",
+        usage.live_blocks, usage.live_bytes, usage.peak_live, usage.free_bytes
+    ));
+    let stream = next::stderr();
+    if !stream.is_null() {
+        write(stream, text.bytes());
+    }
 }
 
 /// Writes the next allocator's XML document to a stream, with an element `freelist` for the arena
@@ -112,7 +86,7 @@ pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) ->
     let mut document: *mut c_char = ptr::null_mut();
     let mut len = 0;
     // SAFETY: Both are writable, until the stream is closed below.
-    let memory = unsafe { libc::open_memstream(&mut document, &mut len) };
+    let memory = unsafe { next::open_memstream(&mut document, &mut len) };
     if memory.is_null() {
         // SAFETY: The caller's promise.
         return unsafe { next::malloc_info(options, stream) };
@@ -120,24 +94,22 @@ pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) ->
     // SAFETY: The stream was opened just now.
     let result = unsafe { next::malloc_info(options, memory) };
     // SAFETY: It is open, and is closed once.
-    let closed = unsafe { libc::fclose(memory) };
+    let closed = unsafe { next::fclose(memory) };
     if closed == 0 && !document.is_null() {
         // SAFETY: Closing the stream made these bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(document.cast::<u8>(), len) };
+        let bytes = unsafe { slice::from_raw_parts(document.cast::<u8>(), len) };
         let end = b"</malloc>";
         let at = bytes.windows(end.len()).rposition(|window| window == end);
         let (head, tail) = bytes.split_at(at.unwrap_or(bytes.len()));
         write(stream, head);
         if at.is_some() && result == 0 {
-            let text = Text::of(&LARGE.usage(), |to, usage| {
-                writeln!(
-                    to,
-                    "<freelist>\n<live count=\"{}\" size=\"{}\"/>\n<free size=\"{}\"/>\n\
-                     <peak size=\"{}\"/>\n</freelist>",
-                    usage.live_blocks, usage.live_bytes, usage.free_bytes, usage.peak_live
-                )
-            });
-            write(stream, &text.bytes[..text.len]);
+            let usage = LARGE.usage();
+            let text = Text::<MAX_TEXT>::new(format_args!(
+                "<freelist>\n<live count=\"{}\" size=\"{}\"/>\n<free size=\"{}\"/>\n\
+                 <peak size=\"{}\"/>\n</freelist>\n",
+                usage.live_blocks, usage.live_bytes, usage.free_bytes, usage.peak_live
+            ));
+            write(stream, text.bytes());
         }
         write(stream, tail);
     }

@@ -6,6 +6,12 @@
 //! [`freelist::malloc`]. What the next allocator alone can answer (an alignment that is none, a size
 //! that cannot be) is passed on to it, so that each function fails as it does there. `mallopt()` is
 //! not defined here and so is the next allocator's too.
+//!
+//! Every program that is started with it loads it, so that loading has to cost next to nothing: it
+//! is made of Rust's core library, calls few functions of the C library, and is linked into as few
+//! mappings and pages as it can be (build.rs).
+
+#![no_std]
 
 mod family;
 mod info;
@@ -23,12 +29,25 @@ extern "C" fn prepare() {
 #[link_section = ".init_array"]
 static PREPARE: extern "C" fn() = prepare;
 
-extern "C" {
-    /// The unwinder's, of libgcc_eh.a, which build.rs names.
-    fn _Unwind_Resume();
-}
+// What libraries begin with otherwise (crtbegin.o) has a name for each of them, by which the C
+// library forgets its handlers when it is unloaded. This one is not unloaded.
+core::arch::global_asm!(
+    ".pushsection .rodata.dso_handle, \"a\"",
+    ".balign 8",
+    ".globl __dso_handle",
+    ".hidden __dso_handle",
+    ".type __dso_handle, object",
+    ".size __dso_handle, 8",
+    "__dso_handle: .quad 0",
+    ".popsection"
+);
 
-/// A reference that comes before those of Rust's own library, so that the linker takes the static
-/// one and needs no shared one. Nothing here unwinds.
-#[used]
-static UNWINDER: unsafe extern "C" fn() = _Unwind_Resume;
+/// Ends the program at a fault of this library. Where panics unwind, Rust's standard library, which
+/// other crates of the workspace bring, has a handler.
+#[cfg(panic = "abort")]
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    freelist::malloc::say(format_args!("{info}"));
+    // SAFETY: It takes nothing and does not return.
+    unsafe { libc::abort() }
+}

@@ -6,50 +6,45 @@
 //! `dlsym()` allocates would call us again before there is an answer: such a request is served from a
 //! few KiB of our own, which are never taken back.
 
-use std::cell::UnsafeCell;
-use std::ffi::{c_int, c_void, CStr};
-use std::mem::{self, MaybeUninit};
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
+use core::ffi::{c_char, c_int, c_void, CStr};
+use core::mem::{self, MaybeUninit};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
 
-use nix::libc;
+use rustix::mm::{mmap_anonymous, munmap, MapFlags, ProtFlags};
 
 /// Bytes for what is allocated while the next allocator is looked up.
 const EARLY_BYTES: usize = 16 << 10;
 /// Alignment of these blocks.
 const ALIGN: usize = 16;
 
-/// A function of the next allocator.
-pub(crate) struct Next {
-    name: &'static CStr,
-    function: AtomicPtr<c_void>,
-}
+/// The address of a function of the next allocator; null until it is looked up.
+pub(crate) struct Next(AtomicPtr<c_void>);
 
 /// The thread that is looking something up, as `pthread_self()` names it; 0 for none. A second one
 /// looks it up as well, which changes nothing; only the same thread must not.
+///
+/// It is among what is not zero at first. All that is written when a program starts is less than a
+/// page, and so follows in the same page of the file's mapping. Zeros alone would be a mapping of
+/// their own, which each program makes and each fork copies.
+#[link_section = ".data"]
 static LOOKING: AtomicUsize = AtomicUsize::new(0);
 
 impl Next {
-    const fn new(name: &'static CStr) -> Self {
-        Self {
-            name,
-            function: AtomicPtr::new(ptr::null_mut()),
-        }
-    }
-
-    /// The function's address; `None` where this very look-up asks for it, or nobody has it.
+    /// The address of the function of this name; `None` where this very look-up asks for it, or
+    /// nobody has it.
     #[inline]
-    fn address(&self) -> Option<*mut c_void> {
-        let function = self.function.load(Relaxed);
+    fn address(&self, name: &'static CStr) -> Option<*mut c_void> {
+        let function = self.0.load(Relaxed);
         if !function.is_null() {
             return Some(function);
         }
-        self.look_up()
+        self.look_up(name)
     }
 
     #[cold]
     #[inline(never)]
-    fn look_up(&self) -> Option<*mut c_void> {
+    fn look_up(&self, name: &CStr) -> Option<*mut c_void> {
         // SAFETY: It takes nothing and cannot fail.
         let this = unsafe { libc::pthread_self() } as usize;
         if LOOKING.load(Relaxed) == this {
@@ -57,9 +52,9 @@ impl Next {
         }
         let other = LOOKING.swap(this, Relaxed);
         // SAFETY: The name is a C string.
-        let function = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        let function = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
         LOOKING.store(other, Relaxed);
-        self.function.store(function, Relaxed);
+        self.0.store(function, Relaxed);
         (!function.is_null()).then_some(function)
     }
 }
@@ -75,13 +70,13 @@ macro_rules! next {
         /// As the C library says of it.
         #[inline]
         pub(crate) unsafe fn $name($($argument: $type),*) $(-> $result)? {
-            static NEXT: Next = Next::new(
+            const NAME: &CStr =
                 match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
                     Ok(name) => name,
                     Err(_) => c"",
-                },
-            );
-            match NEXT.address() {
+                };
+            static NEXT: Next = Next(AtomicPtr::new(ptr::null_mut()));
+            match NEXT.address(NAME) {
                 Some(function) => {
                     type Function = unsafe extern "C" fn($($type),*) $(-> $result)?;
                     // SAFETY: It is the function of that name, which has this type in every C
@@ -112,28 +107,59 @@ next!(malloc_stats(), ());
 next!(mallinfo() -> libc::mallinfo, zeroed());
 next!(mallinfo2() -> libc::mallinfo2, zeroed());
 
+// Functions of the C library that few programs need: what is linked is looked up in each of them.
+next!(fclose(stream: *mut libc::FILE) -> c_int, libc::EOF);
+next!(fwrite(bytes: *const c_void, size: usize, count: usize, stream: *mut libc::FILE) -> usize, 0);
+next!(open_memstream(bytes: *mut *mut c_char, len: *mut usize) -> *mut libc::FILE, ptr::null_mut());
+next!(__errno_location() -> *mut c_int, ptr::null_mut());
+
+/// Returns the C library's stream of standard error; null if there is none.
+pub(crate) fn stderr() -> *mut libc::FILE {
+    static STDERR: Next = Next(AtomicPtr::new(ptr::null_mut()));
+    match STDERR.address(c"stderr") {
+        // SAFETY: It is the variable of that name, which is a pointer to a stream.
+        Some(stream) => unsafe { *stream.cast() },
+        None => ptr::null_mut(),
+    }
+}
+
 /// A structure of numbers that are all 0.
 fn zeroed<T: Copy>() -> T {
     // SAFETY: It is used for the two structures above alone, which are numbers.
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-/// Memory for what is allocated while the next allocator is looked up; all zero at first.
-#[repr(align(64))]
-struct Early(UnsafeCell<[u8; EARLY_BYTES]>);
-
-// SAFETY: It is given out in parts, each once.
-unsafe impl Sync for Early {}
-
-static EARLY: Early = Early(UnsafeCell::new([0; EARLY_BYTES]));
+/// Memory for what is allocated while the next allocator is looked up; null until it is needed.
+static EARLY: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static EARLY_USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Returns that memory, mapped now if it was not; `None` if there is none.
+fn early_memory() -> Option<usize> {
+    let base = EARLY.load(Relaxed);
+    if !base.is_null() {
+        return Some(base as usize);
+    }
+    let (anywhere, access) = (ptr::null_mut(), ProtFlags::READ | ProtFlags::WRITE);
+    // SAFETY: The kernel chooses where nothing is mapped.
+    let new = unsafe { mmap_anonymous(anywhere, EARLY_BYTES, access, MapFlags::PRIVATE) }.ok()?;
+    match EARLY.compare_exchange(base, new, Relaxed, Relaxed) {
+        Ok(_) => Some(new as usize),
+        Err(other) => {
+            // SAFETY: Another thread was faster, and nobody knows of this mapping.
+            let _ = unsafe { munmap(new, EARLY_BYTES) };
+            Some(other as usize)
+        }
+    }
+}
 
 /// Allocates from the few bytes of our own; null when they are used up. Before the block is its
 /// size.
 #[cold]
 fn early(size: usize, align: usize) -> *mut c_void {
+    let Some(base) = early_memory() else {
+        return ptr::null_mut();
+    };
     let align = align.max(ALIGN);
-    let base = EARLY.0.get() as usize;
     let mut at = 0;
     let taken = EARLY_USED.fetch_update(Relaxed, Relaxed, |used| {
         let block = (base + used + ALIGN).checked_next_multiple_of(align)?;
@@ -153,8 +179,9 @@ fn early(size: usize, align: usize) -> *mut c_void {
 /// others.
 #[inline]
 pub(crate) fn early_bytes(block: *mut c_void) -> Option<usize> {
-    let offset = (block as usize).wrapping_sub(EARLY.0.get() as usize);
-    if offset >= EARLY_BYTES {
+    let base = EARLY.load(Relaxed);
+    let offset = (block as usize).wrapping_sub(base as usize);
+    if base.is_null() || offset >= EARLY_BYTES {
         return None;
     }
     // SAFETY: Such a block has its size before it.
