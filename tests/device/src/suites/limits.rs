@@ -245,10 +245,12 @@ fn a_limit_above_the_default_needs_a_capability() {
 fn a_limit_whose_answer_cannot_be_written_changes_nothing() {
     let arena = arena();
     let before = arena.info().unwrap();
+    let bounds = raw::limit(&arena, 0, 0).unwrap();
     let view = View::anonymous(size_of::<freelist_limit>());
     let asked = freelist_limit {
         bytes: MIB,
         span: MIB,
+        slack_permille: 7,
         ..Default::default()
     };
     view.set_bytes(0, &asked.to_bytes());
@@ -256,6 +258,7 @@ fn a_limit_whose_answer_cannot_be_written_changes_nothing() {
     let result = ioctl_at(&arena, FREELIST_IOC_LIMIT, view.address(0));
     assert_eq!(result, Err(Errno::EFAULT));
     assert_eq!(arena.info().unwrap(), before);
+    assert_eq!(raw::limit(&arena, 0, 0).unwrap(), bounds);
 }
 
 fn limits_of_a_read_only_arena_are_ebadf() {

@@ -40,6 +40,7 @@ suite!("freelist_waiting":
     a_big_waiter_is_not_starved_by_small_ones,
     parts_of_pages_are_served_beside_a_big_waiter,
     a_raised_limit_wakes,
+    the_tail_of_a_shorter_block_wakes,
     a_limit_lowered_below_the_request_is_edquot,
     a_lowered_limit_wakes_whom_it_makes_hopeless,
     a_block_of_exactly_its_class_is_kept_for_a_waiter,
@@ -416,6 +417,31 @@ fn a_raised_limit_wakes() {
         arena.set_limit(16 * page()).unwrap();
         waiters[1].served();
     });
+}
+
+fn the_tail_of_a_shorter_block_wakes() {
+    let arena = arena();
+    arena.set_limit(8 * page()).unwrap();
+    let block = alloc(&arena, 8 * page());
+    thread::scope(|scope| {
+        let waiters = [4, 2].map(|pages| {
+            let request = waiting(pages * page(), DEFAULT, None);
+            Waiter::asleep(scope, &arena, request)
+        });
+        let shorten = |pages| {
+            arena
+                .resize(block.offset, pages * page(), Flags::empty())
+                .unwrap()
+        };
+        shorten(5);
+        waiters[0].sleeps_on();
+        shorten(4);
+        assert_eq!(waiters[0].served(), block.offset + 4 * page());
+        waiters[1].sleeps_on();
+        shorten(2);
+        assert_eq!(waiters[1].served(), block.offset + 2 * page());
+    });
+    check();
 }
 
 fn a_limit_lowered_below_the_request_is_edquot() {
