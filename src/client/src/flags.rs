@@ -109,6 +109,9 @@ mod tests {
         let features = Features::ZERO | Features::RESIZE;
         assert_eq!(features.to_string(), "ZERO|RESIZE");
         // A module that is newer has bits without a name.
-        assert_eq!(Features::from_bits_retain((1 << 63) | 2).to_string(), "GROW");
+        assert_eq!(
+            Features::from_bits_retain((1 << 63) | 2).to_string(),
+            "GROW"
+        );
     }
 }
