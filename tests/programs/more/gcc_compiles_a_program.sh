@@ -1,11 +1,11 @@
-# A C program of 1,200 functions, with and without optimisation, and what it prints.
+# A C program of 300 functions, with and without optimisation, and what it prints.
 {
 	echo '#include <stdio.h>'
-	for ((i = 0; i < 1200; i++)); do
+	for ((i = 0; i < 300; i++)); do
 		echo "unsigned f$i(unsigned x) { for (unsigned k = 0; k < x % 7; k++) x = x * 31 + k * $i; return x ^ $i; }"
 	done
 	echo 'int main(void) { unsigned x = 1;'
-	for ((i = 0; i < 1200; i++)); do echo "x = f$i(x);"; done
+	for ((i = 0; i < 300; i++)); do echo "x = f$i(x);"; done
 	echo 'printf("%u\n", x); return 0; }'
 } >program.c
 for level in 0 2; do

@@ -14,7 +14,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes that may be free beyond what is kept before any go back: below this a call and the page
 /// faults afterwards cost more than the memory is worth.
-const SLACK: usize = 512 << 10;
+const SLACK: usize = 256 << 10;
 
 /// An estimate of what an arena holds, and what of it is worth keeping.
 ///
