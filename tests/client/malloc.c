@@ -170,8 +170,9 @@ static int each_alignment_is_kept_and_holds_no_more_than_the_block(void)
 				CHECK(malloc_usable_size(blocks[each]) >= size);
 				memset(blocks[each], 7, size);
 			}
-			/* glibc's own for the small ones may be mapped. */
+			/* glibc's own for the small ones may be mapped; the others are in the arena. */
 			CHECK(size < 64 * KIB || large_bytes() <= before + 3 * (size + 64 * KIB));
+			CHECK(size < 64 * KIB || large_bytes() >= before + 3 * size);
 			for (each = 0; each < 3; each++)
 				free(blocks[each]);
 		}
@@ -828,6 +829,25 @@ static int strict_overcommit_suffices(void)
 	return 1;
 }
 
+static int a_block_grows_beyond_what_is_mapped(void)
+{
+	/* Of a new process little is mapped yet, and nothing lies behind its last block. */
+	unsigned char *block = malloc(MIB), *new;
+	size_t at, steps[] = { 3 * MIB, 20 * MIB, 64 * MIB };
+
+	memset(block, 1, MIB);
+	for (at = 0; at < COUNT(steps); at++) {
+		new = realloc(block, steps[at]);
+		CHECK(new && all(new, 1, at ? steps[at - 1] : MIB));
+		/* It is where it was, and all of it is memory. */
+		CHECK(new == block);
+		memset(block, 1, steps[at]);
+		CHECK(large_bytes() >= steps[at]);
+	}
+	free(block);
+	return 1;
+}
+
 static int above_a_limit_the_c_library_serves(void)
 {
 	char *blocks[24];
@@ -890,6 +910,7 @@ static int what_the_environment_decides(void)
 	CHECK(again("little_address_space_suffices", NULL));
 	CHECK(again("locked_memory_within_a_limit_suffices", NULL));
 	CHECK(again("strict_overcommit_suffices", NULL));
+	CHECK(again("a_block_grows_beyond_what_is_mapped", NULL));
 	CHECK(again("above_a_limit_the_c_library_serves", "FREELIST_LIMIT=8M", NULL));
 	CHECK(again("above_a_limit_strict_programs_get_nothing", "FREELIST_LIMIT=8M", "FREELIST_STRICT=1", NULL));
 	CHECK(again("a_larger_threshold_leaves_more_to_the_c_library", "FREELIST_THRESHOLD=128K", NULL));
@@ -932,6 +953,7 @@ static const struct promise others[] = {
 	PROMISE(little_address_space_suffices),
 	PROMISE(locked_memory_within_a_limit_suffices),
 	PROMISE(strict_overcommit_suffices),
+	PROMISE(a_block_grows_beyond_what_is_mapped),
 	PROMISE(above_a_limit_the_c_library_serves),
 	PROMISE(above_a_limit_strict_programs_get_nothing),
 	PROMISE(a_larger_threshold_leaves_more_to_the_c_library),
