@@ -19,6 +19,7 @@ use crate::kit::{
 suite!("freelist_resize":
     the_tail_of_a_shorter_block_is_free_at_once,
     a_longer_block_keeps_its_bytes,
+    free_memory_behind_address_space_makes_way,
     what_is_added_reads_as_zero_if_so_asked,
     what_is_in_use_behind_a_block_is_enospc,
     what_cannot_be_resized_is_refused_and_stays,
@@ -81,6 +82,41 @@ fn a_longer_block_keeps_its_bytes() {
     }
     assert_eq!(stat(&arena).held_bytes, 300 * page());
     free(&arena, block);
+    check();
+}
+
+fn free_memory_behind_address_space_makes_way() {
+    let arena = arena();
+    let view = View::shared(&arena, 0, MIB as usize);
+    let other = View::shared(&arena, 0, MIB as usize);
+    for flags in [DEFAULT | Flags::ZERO, DEFAULT] {
+        let blocks = [(); 4].map(|()| alloc(&arena, 16 * page()));
+        let [block, gone, way, last] = blocks;
+        for block in blocks {
+            fill(&view, block.offset, block.bytes, 3);
+        }
+        // Behind the block: address space, then memory that is free and mapped.
+        free(&arena, gone);
+        arena.trim(0).unwrap();
+        free(&arena, way);
+        assert_eq!(stat(&arena).held_bytes, 48 * page());
+        let bytes = arena.resize(block.offset, 48 * page(), flags).unwrap();
+        assert_eq!(bytes, 48 * page());
+        let now = stat(&arena);
+        assert_eq!((now.held_bytes, now.free_bytes), (64 * page(), 0));
+        assert!(has_only(&view, block.offset, block.bytes, 3));
+        assert!(has_only(&view, last.offset, last.bytes, 3));
+        if flags.contains(Flags::ZERO) {
+            assert!(has_only(&view, gone.offset, 32 * page(), 0));
+        }
+        // All that map it have the same memory.
+        fill(&view, block.offset, bytes, 4);
+        assert!(has_only(&other, block.offset, bytes, 4));
+        free(&arena, block);
+        free(&arena, last);
+        arena.trim(0).unwrap();
+    }
+    assert_eq!(stat(&arena).held_bytes, 0);
     check();
 }
 
