@@ -694,6 +694,7 @@ static int a_program_that_closes_all_files_goes_on(void)
 {
 	char *old = malloc(MIB), *later;
 	size_t before, round;
+	pid_t child;
 
 	memset(old, 'o', MIB);
 	CHECK(!close_range(3, ~0u, 0));
@@ -702,6 +703,11 @@ static int a_program_that_closes_all_files_goes_on(void)
 	CHECK(later && large_bytes() == before + 2 * MIB);
 	memset(later, 'l', 2 * MIB);
 	CHECK(all(old, 'o', MIB));
+	/* A child has what lies in the arena without a file, and in the new one. */
+	child = fork();
+	if (child == 0)
+		_exit(!all(old, 'o', MIB) || !all(later, 'l', 2 * MIB));
+	CHECK(went_well(child));
 	free(old);
 	CHECK(large_bytes() == before + MIB);
 	/* As often as it likes; at last the C library has them. */

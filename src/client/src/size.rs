@@ -19,12 +19,10 @@ pub enum SizeError {
 ///
 /// [`SizeError`].
 pub fn parse(text: &str) -> Result<u64, SizeError> {
-    let (number, shift) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 10),
-        Some((at, 'm' | 'M')) => (&text[..at], 20),
-        Some((at, 'g' | 'G')) => (&text[..at], 30),
-        _ => (text, 0),
-    };
+    let (number, shift) = [(['k', 'K'], 10), (['m', 'M'], 20), (['g', 'G'], 30)]
+        .into_iter()
+        .find_map(|(letters, shift)| Some((text.strip_suffix(letters)?, shift)))
+        .unwrap_or((text, 0));
     let number: u64 = number.parse().map_err(|_| SizeError::Malformed)?;
     number.checked_mul(1 << shift).ok_or(SizeError::TooLarge)
 }

@@ -10,6 +10,8 @@ fn main() {
         "-nostartfiles",
         // Code and what is only read are one mapping, not three.
         "-Wl,-z,noseparate-code",
+        // Its functions call each other without a look-up.
+        "-Wl,-Bsymbolic-functions",
         // Threads are in its functions when a program closes it.
         "-Wl,-z,nodelete",
         // Symbols are resolved when it is loaded, not in the middle of a malloc(), and what they

@@ -24,7 +24,7 @@ use rustix::process::{getpid, getppid, Pid};
 use super::message::say;
 use super::settings::{ForkMode, Settings};
 use super::{abort, counters, gate, os, LARGE};
-use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering::*};
+use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU8, Ordering::*};
 
 /// What a fork does, as the handler before it decided: a [`Plan`] as a number. Only the forking
 /// thread looks at it, alone in the gate.
@@ -66,8 +66,34 @@ pub(super) fn register() {
     }
 }
 
+/// Whether a fork needs nothing, not even the gate: no arena was ever opened, and no other thread is
+/// there to open one meanwhile.
+///
+/// Such a process is about to start another program, as a rule. What is written for a fork is copied
+/// by it, a page each in parent and child.
+fn is_idle() -> bool {
+    LARGE.highest.load(Relaxed) == 0 && is_single_threaded()
+}
+
+/// Whether this process has one thread, as far as the C library says.
+fn is_single_threaded() -> bool {
+    #[cfg(target_env = "gnu")]
+    {
+        extern "C" {
+            static __libc_single_threaded: AtomicU8;
+        }
+        // SAFETY: It is a byte of the C library's, which becomes 0 before a second thread is made.
+        unsafe { __libc_single_threaded.load(Relaxed) != 0 }
+    }
+    #[cfg(not(target_env = "gnu"))]
+    false
+}
+
 /// Makes the copy.
 extern "C" fn before() {
+    if is_idle() {
+        return;
+    }
     LARGE.gate.exclusive().keep();
     let plan = plan();
     PLAN.store(plan as u32, Relaxed);
@@ -113,6 +139,9 @@ fn with_word(work: impl FnOnce(&AtomicU32)) {
 
 /// Lets the copy go, which is the child's now if there is one.
 extern "C" fn in_parent() {
+    if !LARGE.gate.is_mine() {
+        return;
+    }
     LARGE.ranges.iter().for_each(|range| range.drop_copy());
     with_word(|let_go| let_go.store(1, Release));
     LARGE.gate.open();
@@ -120,6 +149,10 @@ extern "C" fn in_parent() {
 
 /// Puts the copy where the blocks are.
 extern "C" fn in_child() {
+    // The one thread of a child has the name of the thread that forked.
+    if !LARGE.gate.is_mine() {
+        return;
+    }
     LARGE.gate.reopen();
     let plan = PLAN.load(Relaxed);
     if plan == Plan::Nothing as u32 {

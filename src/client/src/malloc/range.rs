@@ -48,6 +48,9 @@ const MAX_ALIGN_SHIFT: u32 = 30;
 /// Addresses that are tried for an arena before the kernel chooses.
 const ATTEMPTS: usize = 8;
 
+/// A number that no open file has: calls answer `EBADF`. (-1 is none that a [`BorrowedFd`] can be of.)
+const NO_FILE: RawFd = RawFd::MAX;
+
 /// A range of addresses with large blocks.
 ///
 /// # Invariants
@@ -62,7 +65,7 @@ pub(super) struct Range {
     span: AtomicUsize,
     /// Bytes that are mapped, from `base` on.
     mapped: AtomicUsize,
-    /// The arena's open file, or -1.
+    /// The arena's open file, or [`NO_FILE`].
     fd: AtomicI32,
     /// The largest block, in bytes.
     max_block: AtomicUsize,
@@ -283,7 +286,7 @@ impl Range {
             bytes,
             grown: false,
         };
-        let placed = if offset % align != 0 {
+        let placed = if offset & (align - 1) != 0 {
             Err(Refusal::Alignment)
         } else if !self.is_mapped(offset + bytes)
             && alone(&mut || self.extend(offset + bytes)).is_err()
@@ -417,7 +420,7 @@ impl Range {
 
     /// Gives up the file, which the program closed: blocks stay where they are.
     pub(super) fn orphan(&self) {
-        self.fd.store(-1, Relaxed);
+        self.fd.store(NO_FILE, Relaxed);
         self.kind.store(Kind::Orphan as u32, Release);
         if self.live_blocks() == 0 {
             self.dissolve();
@@ -530,10 +533,10 @@ impl Range {
 
     /// Closes the file, if the number is still the device's.
     fn drop_file(&self) {
-        let fd = self.fd.swap(-1, Relaxed);
+        let fd = self.fd.swap(NO_FILE, Relaxed);
         // SAFETY: As in `file()`.
         let file = unsafe { BorrowedFd::borrow_raw(fd) };
-        if fd >= 0 && sys::info(file).is_ok() {
+        if sys::info(file).is_ok() {
             descriptor::close(fd);
         }
     }

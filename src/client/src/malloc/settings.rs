@@ -229,7 +229,10 @@ impl Shown for CStr {
         let bytes = self.to_bytes();
         match core::str::from_utf8(bytes) {
             Ok(text) => text,
-            Err(error) => core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
+            Err(error) => {
+                core::str::from_utf8(bytes.get(..error.valid_up_to()).unwrap_or_default())
+                    .unwrap_or_default()
+            }
         }
     }
 }

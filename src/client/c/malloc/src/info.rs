@@ -100,7 +100,8 @@ pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) ->
         let bytes = unsafe { slice::from_raw_parts(document.cast::<u8>(), len) };
         let end = b"</malloc>";
         let at = bytes.windows(end.len()).rposition(|window| window == end);
-        let (head, tail) = bytes.split_at(at.unwrap_or(bytes.len()));
+        let parts = bytes.split_at_checked(at.unwrap_or(bytes.len()));
+        let (head, tail) = parts.unwrap_or((bytes, &[]));
         write(stream, head);
         if at.is_some() && result == 0 {
             let usage = LARGE.usage();
