@@ -75,6 +75,11 @@ impl Arena {
                     drop(state);
                     return Ok(());
                 }
+                // Its memory is not to be had again by a call that may not grow.
+                Ok(Resized::InTheWay(isolated)) if !request.policy.may_grow() => {
+                    state.engine.putback(isolated);
+                    return Err(ENOMEM);
+                }
                 Ok(Resized::InTheWay(isolated)) => {
                     drop(state);
                     self.drop_isolated(isolated);

@@ -20,6 +20,7 @@ suite!("freelist_resize":
     the_tail_of_a_shorter_block_is_free_at_once,
     a_longer_block_keeps_its_bytes,
     free_memory_behind_address_space_makes_way,
+    what_may_not_grow_gives_nothing_back_in_vain,
     what_is_added_reads_as_zero_if_so_asked,
     what_is_in_use_behind_a_block_is_enospc,
     what_cannot_be_resized_is_refused_and_stays,
@@ -117,6 +118,30 @@ fn free_memory_behind_address_space_makes_way() {
         arena.trim(0).unwrap();
     }
     assert_eq!(stat(&arena).held_bytes, 0);
+    check();
+}
+
+fn what_may_not_grow_gives_nothing_back_in_vain() {
+    let arena = arena();
+    let [block, gone, way, last] = [(); 4].map(|()| alloc(&arena, 16 * page()));
+    free(&arena, gone);
+    arena.trim(0).unwrap();
+    free(&arena, way);
+    let before = stat(&arena);
+    // Address space lies behind the block, then memory that is free.
+    let longer = arena.resize(block.offset, 48 * page(), LARGER);
+    refused(longer, Errno::ENOMEM);
+    let now = stat(&arena);
+    assert_eq!(
+        (now.held_bytes, now.free_bytes, now.live_bytes),
+        (before.held_bytes, before.free_bytes, before.live_bytes)
+    );
+    // That memory still serves.
+    let again = arena.alloc(16 * page(), LARGER).unwrap();
+    assert_eq!(again.offset, way.offset);
+    for block in [block, way, last] {
+        free(&arena, block);
+    }
     check();
 }
 
