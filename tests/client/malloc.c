@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -854,6 +855,83 @@ static int a_block_grows_beyond_what_is_mapped(void)
 	return 1;
 }
 
+/* Calls one of the functions that pass small blocks on, and says which if it fails. */
+static const char *call_once(size_t which)
+{
+	static const char *const names[] = {
+		"malloc_usable_size", "memalign", "aligned_alloc", "posix_memalign",
+		"calloc", "realloc", "valloc", "pvalloc",
+	};
+	void *block = NULL;
+	int good = 1;
+
+	switch (which) {
+	case 0:
+		block = malloc(5000);
+		good = malloc_usable_size(block) >= 5000;
+		break;
+	case 1:
+		block = memalign(64, 5000);
+		break;
+	case 2:
+		block = aligned_alloc(64, 6400);
+		break;
+	case 3:
+		good = !posix_memalign(&block, 64, 5000);
+		break;
+	case 4:
+		block = calloc(50, 100);
+		break;
+	case 5:
+		block = realloc(malloc(100), 9000);
+		break;
+	case 6:
+		block = valloc(5000);
+		break;
+	default:
+		block = pvalloc(5000);
+	}
+	good = good && block;
+	free(block);
+	return good ? NULL : names[which];
+}
+
+static atomic_size_t arrived;
+
+/* Calls every other function, each at the moment at which the other thread calls its own. */
+static void *first_calls(void *argument)
+{
+	size_t round;
+	const char *wrong = NULL;
+
+	for (round = 0; round < 4; round++) {
+		atomic_fetch_add(&arrived, 1);
+		while (atomic_load(&arrived) < 2 * (round + 1))
+			;
+		if (!wrong)
+			wrong = call_once(2 * round + (size_t)argument);
+	}
+	return (void *)wrong;
+}
+
+/* Whether two threads that call functions for the first time at once get what they ask for. */
+static int threads_call_functions_for_the_first_time(void)
+{
+	pthread_t threads[2];
+	size_t at;
+	void *wrong;
+
+	for (at = 0; at < COUNT(threads); at++)
+		CHECK(!pthread_create(&threads[at], NULL, first_calls, (void *)at));
+	for (at = 0; at < COUNT(threads); at++) {
+		CHECK(!pthread_join(threads[at], &wrong));
+		if (wrong)
+			fprintf(stderr, "    # %s failed\n", (char *)wrong);
+		CHECK(!wrong);
+	}
+	return 1;
+}
+
 static int above_a_limit_the_c_library_serves(void)
 {
 	char *blocks[24];
@@ -907,6 +985,8 @@ static int nothing(void)
 
 static int what_the_environment_decides(void)
 {
+	int round;
+
 	CHECK(again("with_sharing_a_child_reads_and_may_not_write", "FREELIST_FORK=share", NULL));
 	CHECK(again("a_burst_leaves_nothing_behind", NULL));
 	CHECK(again("a_program_that_works_in_steps_keeps_what_it_needs_again", NULL));
@@ -917,6 +997,9 @@ static int what_the_environment_decides(void)
 	CHECK(again("locked_memory_within_a_limit_suffices", NULL));
 	CHECK(again("strict_overcommit_suffices", NULL));
 	CHECK(again("a_block_grows_beyond_what_is_mapped", NULL));
+	/* What is called for the first time is so in a new process only. */
+	for (round = 0; round < 40; round++)
+		CHECK(again("threads_call_functions_for_the_first_time", NULL));
 	CHECK(again("above_a_limit_the_c_library_serves", "FREELIST_LIMIT=8M", NULL));
 	CHECK(again("above_a_limit_strict_programs_get_nothing", "FREELIST_LIMIT=8M", "FREELIST_STRICT=1", NULL));
 	CHECK(again("a_larger_threshold_leaves_more_to_the_c_library", "FREELIST_THRESHOLD=128K", NULL));
@@ -960,6 +1043,7 @@ static const struct promise others[] = {
 	PROMISE(locked_memory_within_a_limit_suffices),
 	PROMISE(strict_overcommit_suffices),
 	PROMISE(a_block_grows_beyond_what_is_mapped),
+	PROMISE(threads_call_functions_for_the_first_time),
 	PROMISE(above_a_limit_the_c_library_serves),
 	PROMISE(above_a_limit_strict_programs_get_nothing),
 	PROMISE(a_larger_threshold_leaves_more_to_the_c_library),

@@ -9,9 +9,10 @@
 use core::ffi::{c_char, c_int, c_void, CStr};
 use core::mem::{self, MaybeUninit};
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering::*};
 
 use rustix::mm::{mmap_anonymous, munmap, MapFlags, ProtFlags};
+use rustix::thread::gettid;
 
 /// Bytes for what is allocated while the next allocator is looked up.
 const EARLY_BYTES: usize = 16 << 10;
@@ -21,14 +22,18 @@ const ALIGN: usize = 16;
 /// The address of a function of the next allocator; null until it is looked up.
 pub(crate) struct Next(AtomicPtr<c_void>);
 
-/// The thread that is looking something up, as `pthread_self()` names it; 0 for none. A second one
-/// looks it up as well, which changes nothing; only the same thread must not.
+/// Threads that can look something up at a time and still be known for it.
+const LOOKING_THREADS: usize = 8;
+
+/// The threads that are looking something up, by their numbers (`gettid()`); 0 for none. Two may look
+/// up the same, which changes nothing; one must not do so while it does so already. A number of a
+/// thread is not used again in a forked child, in which such an entry may stay.
 ///
 /// It is among what is not zero at first. All that is written when a program starts is less than a
 /// page, and so follows in the same page of the file's mapping. Zeros alone would be a mapping of
 /// their own, which each program makes and each fork copies.
 #[link_section = ".data"]
-static LOOKING: AtomicUsize = AtomicUsize::new(0);
+static LOOKING: [AtomicI32; LOOKING_THREADS] = [const { AtomicI32::new(0) }; LOOKING_THREADS];
 
 impl Next {
     /// The address of the function of this name; `None` where this very look-up asks for it, or
@@ -45,15 +50,22 @@ impl Next {
     #[cold]
     #[inline(never)]
     fn look_up(&self, name: &CStr) -> Option<*mut c_void> {
-        // SAFETY: It takes nothing and cannot fail.
-        let this = unsafe { libc::pthread_self() } as usize;
-        if LOOKING.load(Relaxed) == this {
+        let this = gettid().as_raw_nonzero().get();
+        if LOOKING.iter().any(|entry| entry.load(Relaxed) == this) {
             return None;
         }
-        let other = LOOKING.swap(this, Relaxed);
+        // With more threads than entries one goes without: only a C library whose `dlsym()` allocates
+        // would notice.
+        let claim = |entry: &&AtomicI32| {
+            let claimed = entry.compare_exchange(0, this, Relaxed, Relaxed);
+            claimed.is_ok()
+        };
+        let entry = LOOKING.iter().find(claim);
         // SAFETY: The name is a C string.
         let function = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-        LOOKING.store(other, Relaxed);
+        if let Some(entry) = entry {
+            entry.store(0, Relaxed);
+        }
         self.0.store(function, Relaxed);
         (!function.is_null()).then_some(function)
     }
