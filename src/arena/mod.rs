@@ -11,6 +11,7 @@ pub(crate) mod counters;
 mod free;
 mod grow;
 mod header;
+#[cfg(CONFIG_KUNIT = "y")]
 mod lookup;
 pub(crate) mod opener;
 mod populate;
@@ -54,7 +55,10 @@ use counters::{
 };
 use kernel::{
     new_spinlock,
-    page::PAGE_SHIFT,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*,
     sync::{
         atomic::Atomic,
@@ -99,6 +103,7 @@ impl Arena {
         let root = table::<KernelPart>(ROOT_LEN)?;
         let quick = table(QUICK_LISTS)?;
         let address_space = AddressSpace::new()?;
+        let contiguous_bytes = (PAGE_SIZE as u64) << address_space.max_order();
         let poll = PollQueue::new()?;
         Arc::pin_init(
             pin_init!(Self {
@@ -114,6 +119,8 @@ impl Arena {
                 state <- new_spinlock!(
                     State {
                         engine: Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root, quick),
+                        cursor: u32::MAX,
+                        contiguous_bytes,
                         limit,
                         promised: 0,
                         waiters: wait::Queue::new(),
@@ -143,7 +150,7 @@ impl Arena {
         [&self.poll, self.shared_limit.poll()]
     }
 
-    /// Where it is mapped.
+    /// Its memory.
     pub(crate) fn address_space(&self) -> &AddressSpace {
         &self.address_space
     }
@@ -212,10 +219,11 @@ impl Arena {
         self.state.lock().engine.check()
     }
 
-    /// Ends the arena: all of its pages leave, but those that somebody else still refers to. No
-    /// other call comes after this one. May sleep.
+    /// Ends the arena: all of its memory leaves, but pages that are pinned, which live on for the pins
+    /// alone. No other call comes after this one. May sleep.
     pub(crate) fn end(&self) {
         let held = self.state.lock().engine.held_bytes();
+        self.address_space.remove_all();
         loop {
             let chunk: Option<KernelChunk> = self.state.lock().engine.dismantle();
             if chunk.is_none() {

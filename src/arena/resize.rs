@@ -7,6 +7,7 @@
 
 use super::{
     free::offset_nospec,
+    reclaim::Room,
     request::AllocOptions,
     Arena, //
 };
@@ -77,7 +78,8 @@ impl Arena {
                 }
                 Ok(Resized::InTheWay(isolated)) => {
                     drop(state);
-                    self.drop_isolated(isolated);
+                    self.drop_isolated(isolated, Room::Given);
+                    self.wake_unlocked();
                 }
                 Ok(Resized::Growing(growth)) => break growth,
                 Err(ResizeError::Need(metadata)) => {

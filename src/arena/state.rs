@@ -6,11 +6,15 @@
 //!
 //! In the order in which they are taken:
 //!
-//! 1. `mmap_lock` or a VMA's lock, of the kernel, around a page fault;
-//! 2. an arena's `address_space`: shared by a fault, from its lookup until the page is mapped;
-//!    exclusively for a moment, after pages were put out of reach and before they are unmapped;
-//! 3. the registry's mutex, around the list of arenas;
-//! 4. an arena's `state`, a spin lock: its engine and what goes with it.
+//! 1. the registry's mutex, around the list of arenas;
+//! 2. `mmap_lock` or a VMA's lock, of the kernel, around a page fault and around POPULATE;
+//! 3. a folio's lock, of the page cache: by a fault, from its lookup until the page is mapped; by the
+//!    core while it moves or splits the folio; by what takes memory away, which waits for it except
+//!    under reclaim; and the core's own below that (`i_mmap_rwsem`, `i_pages`, page tables, LRU lists);
+//! 4. an arena's `state`, a spin lock: its engine and what goes with it. The page cache is looked at
+//!    under it, without its locks;
+//! 5. the locks of the shared limit's sleepers, of the wait queues of `poll`, and of a cgroup's list of
+//!    members of the shrinker, each a spin lock.
 //!
 //! Under `state` no user memory is touched, nothing is allocated and nothing sleeps: the engine says
 //! what it lacks, the lock is dropped, it is made, the engine is called again. Nobody takes two of
@@ -24,8 +28,8 @@
 //! | reserved | `reserve` | `prepared`, then `commit`; or `cancel` |
 //! | live | `commit`, when the caller has the answer | `free` |
 //!
-//! Nobody but the call that reserved it can touch a reserved block: a release at its offset finds
-//! nothing live there, a page fault no page.
+//! Nobody but the call that reserved it can do anything with a reserved block: a release at its offset
+//! finds nothing live there. A page fault finds what is in the page cache, of whatever block.
 
 use super::{
     counters::Events,
@@ -38,19 +42,17 @@ use crate::{
         Request, //
     },
     ffi::errno::edquot,
-    mm::{
-        backend::KernelEngine,
-        contiguous::Contiguous, //
-    }, //
+    mm::backend::KernelEngine, //
 };
-use kernel::{
-    page::PAGE_SHIFT,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 /// What the arena's lock protects.
 pub(super) struct State {
     pub(super) engine: KernelEngine,
+    /// Where the shrinker goes on, as a page number: downwards.
+    pub(super) cursor: u32,
+    /// The most bytes of a contiguous block: those of the largest folio.
+    pub(super) contiguous_bytes: u64,
     /// The most bytes of pages that it may hold.
     pub(super) limit: u64,
     /// Bytes of pages that are being brought, beyond those held.
@@ -63,16 +65,18 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Refuses what can never be had: `E2BIG` when it is more than pages can lie side by side,
-    /// `EDQUOT` when it is more than the arena may hold.
+    /// Refuses what can never be had: `E2BIG` when it is more than a folio can have, `EDQUOT` when it is
+    /// more than the arena may hold.
     #[inline]
     pub(super) fn admit(&self, options: &AllocOptions) -> Result {
         let request = &options.request;
-        let bytes = request.bytes();
-        if request.policy == Policy::Contiguous
-            && bytes > u64::from(Contiguous::max_pages()) << PAGE_SHIFT
-        {
-            return Err(E2BIG);
+        let mut bytes = request.bytes();
+        if request.policy == Policy::Contiguous {
+            if bytes > self.contiguous_bytes {
+                return Err(E2BIG);
+            }
+            // What is over counts as the block's.
+            bytes = bytes.next_power_of_two();
         }
         let more = request.policy.may_grow() || options.wait.is_some();
         if more && bytes > self.limit && bytes <= 1 << KernelEngine::MAX_SHIFT {

@@ -6,9 +6,9 @@
 #ifndef _FREELIST_HELPERS_H
 #define _FREELIST_HELPERS_H
 
-#include <uapi/linux/mman.h>
 #include "../uapi/freelist.h"
 #include "debugfs.h"
+#include "folio.h"
 #include "fs.h"
 #include "memcg.h"
 #include "mm.h"
@@ -36,8 +36,6 @@ enum {
 	FREELIST_NR_TRIM = _IOC_NR(FREELIST_IOC_TRIM),
 	FREELIST_NR_STAT = _IOC_NR(FREELIST_IOC_STAT),
 	FREELIST_NR_RESIZE = _IOC_NR(FREELIST_IOC_RESIZE),
-	/* In the flags of an unmapped area that is looked for. */
-	FREELIST_MAP_FIXED = MAP_FIXED,
 };
 
 #endif /* _FREELIST_HELPERS_H */

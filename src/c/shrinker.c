@@ -121,7 +121,7 @@ static int shrink_before_kill(struct notifier_block *block, unsigned long event,
 	unsigned long *freed = arg, one;
 
 	do {
-		struct held held = { .count = shrinking.ask->count, .shrink = shrinking.ask->shrink };
+		struct held held = { .count = shrinking.ask->count, .shrink = shrinking.ask->shrink_all };
 
 		list_lru_walk(&shrinking.members, hold_member, &held, ULONG_MAX);
 		one = shrink_held(&held, OOM_PAGES);

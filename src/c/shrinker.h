@@ -17,6 +17,7 @@ struct freelist_shrinking {
 	/* For a system, or a cgroup, that is short of memory. */
 	unsigned long (*count)(void *of);
 	unsigned long (*shrink)(void *of, unsigned long pages);
+	unsigned long (*shrink_all)(void *of, unsigned long pages);
 	/* For another one: without those that somebody waits for. */
 	unsigned long (*count_for_others)(void *of);
 	unsigned long (*hand_over)(void *of, unsigned long pages);

@@ -162,10 +162,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 at,
                 "something begins inside an extent",
             )?;
-            at = match self.directory.record(at) {
-                Some(_) => at + 1,
+            at = match self.directory.has_records(at) {
+                true => at + 1,
                 // Nor has any other page of its chunk.
-                None => (at / CHUNK_PAGES as u32 + 1) * CHUNK_PAGES as u32,
+                false => (at / CHUNK_PAGES as u32 + 1) * CHUNK_PAGES as u32,
             };
         }
         for at in [page, page + pages / 2, page + pages - 1] {

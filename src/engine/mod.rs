@@ -2,10 +2,10 @@
 
 //! The engine: which range of an arena's address space a request gets.
 //!
-//! It decides and does nothing else: it fetches no page, allocates no metadata, takes no lock and
-//! knows nothing of the kernel. Its caller lends it pages and metadata ([`Backend`], [`Prealloc`])
-//! and drops what it has no more use for ([`Garbage`]), so the same files compile into the module and
-//! into the host's tests.
+//! It decides and does nothing else: it holds no page, allocates no metadata, takes no lock and knows
+//! nothing of the kernel. Its caller brings and drops the memory of the ranges that it names, and tells
+//! it of that; lends it metadata ([`Backend`], [`Prealloc`]) and drops what it has no more use for
+//! ([`Garbage`]), so the same files compile into the module and into the host's tests.
 //!
 //! # Words
 //!
@@ -61,6 +61,7 @@ mod resize;
 mod runs;
 mod stats;
 mod subpage;
+mod surplus;
 mod tree;
 mod wait_queue;
 
@@ -84,6 +85,7 @@ pub use request::{
     Admission, FreeError, Policy, Refusal, Releasing, Request, Reservation, HEADER_BYTES,
 };
 pub use stats::{ClassCounters, Counters};
+pub use surplus::Surplus;
 pub use tree::Tree;
 pub use wait_queue::{Ticket, WaitQueue, WaiterSlot};
 
@@ -92,7 +94,7 @@ use lists::Lists;
 use quick::Quick;
 use stats::ClassStats;
 
-/// The most pages that get or lose their memory in one call.
+/// The most blocks that are dealt with in one call.
 pub const BATCH: u32 = 64;
 
 /// The default slack, in thousandths.
@@ -181,8 +183,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.slack_permille = slack;
     }
 
-    /// Ends the arena piece by piece: hands out one chunk with its pages, to be dropped outside
-    /// the lock; `None` when none is left. Nothing else may be called afterwards.
+    /// Ends the arena piece by piece: hands out one chunk of metadata, to be dropped outside the lock; `None` when none is left. Nothing else may be called afterwards.
     pub fn dismantle(&mut self) -> Option<B::Slice<Record<B, PAGE_KIB>>> {
         let (next, chunk) = self.directory.dismantle(self.dismantled)?;
         self.dismantled = next;

@@ -9,9 +9,9 @@
 /// A place where two threads can meet, and be held.
 #[derive(Clone, Copy)]
 pub(crate) enum RacePoint {
-    /// A page fault has found its page and has not mapped it yet.
+    /// A page fault has found its folio, locked it, and has not mapped it yet.
     Fault,
-    /// Pages that leave are unmapped, and still in their place.
+    /// Memory that leaves is unmapped, and still in its place.
     Leave,
     /// A block is complete, and its answer not out yet.
     Answer,

@@ -32,9 +32,12 @@ pub(crate) trait Shrink: Send + Sync + 'static {
     /// Pages that [`Shrink::shrink`] could give back. Called with a spin lock held.
     fn reclaimable(&self) -> u64;
 
-    /// Gives at most `most` free pages back to a system that is short of them, and waits for nobody.
-    /// Gives how many went. May sleep.
+    /// Gives some free pages back to a system that is short of them, about `most`, and waits for no
+    /// folio. Looks at a part of what there is. Returns how many left. May sleep.
     fn shrink(&self, most: u64) -> u64;
+
+    /// The same, but looks at all there is.
+    fn shrink_all(&self, most: u64) -> u64;
 
     /// Pages that [`Shrink::hand_over`] could give up. Called with a spin lock held.
     fn reclaimable_for_others(&self) -> u64;
@@ -56,6 +59,7 @@ impl<T: Shrink> Shrinker<T> {
     const FUNCTIONS: &'static raw::freelist_shrinking = &raw::freelist_shrinking {
         count: Some(count::<T>),
         shrink: Some(shrink::<T>),
+        shrink_all: Some(shrink_all::<T>),
         count_for_others: Some(count_for_others::<T>),
         hand_over: Some(hand_over::<T>),
     };
@@ -157,6 +161,17 @@ unsafe extern "C" fn shrink<T: Shrink>(of: *mut c_void, pages: c_ulong) -> c_ulo
     // SAFETY: By the caller's promise: the member keeps it.
     let of = unsafe { &*of.cast::<T>() };
     of.shrink(pages as u64) as c_ulong
+}
+
+/// The same, of all there is.
+///
+/// # Safety
+///
+/// `of` is the `T` of a member that cannot be freed now.
+unsafe extern "C" fn shrink_all<T: Shrink>(of: *mut c_void, pages: c_ulong) -> c_ulong {
+    // SAFETY: By the caller's promise: the member keeps it.
+    let of = unsafe { &*of.cast::<T>() };
+    of.shrink_all(pages as u64) as c_ulong
 }
 
 /// How many pages a member would hand over to another one. Called with a spin lock held.

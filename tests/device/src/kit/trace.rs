@@ -28,7 +28,7 @@ impl PageAlloc {
     /// Whether it may reclaim memory by itself, or wake who does. Flags that
     /// are not known to say neither are taken for ones that do.
     pub fn may_reclaim(&self) -> bool {
-        const NEITHER: [&str; 13] = [
+        const NEITHER: [&str; 14] = [
             "__GFP_HIGHMEM",
             "__GFP_MOVABLE",
             "__GFP_IO",
@@ -42,6 +42,7 @@ impl PageAlloc {
             "__GFP_NOMEMALLOC",
             "__GFP_COMP",
             "__GFP_SKIP_ZERO",
+            "GFP_TRANSHUGE_LIGHT",
         ];
         let mut flags = self.flags.split('|');
         !flags.all(|flag| NEITHER.contains(&flag))

@@ -51,6 +51,8 @@ struct Idle {
 impl Idle {
     fn new(bytes: u64) -> Self {
         let arena = arena();
+        // Nothing is brought beyond what the blocks need.
+        arena.set_slack_permille(Some(1)).unwrap();
         let piece = 128 * KIB;
         let view = View::shared(&arena, 0, 4 * bytes as usize);
         let pairs: Vec<_> = (0..bytes / piece)
