@@ -73,7 +73,7 @@ impl Arena {
             return result;
         }
         let extent = pending.extent();
-        self.state.lock().engine.commit(pending);
+        self.lock().engine.commit(pending);
         if options.populate {
             self.populate([extent]);
         }
@@ -103,7 +103,7 @@ impl Arena {
         if !options.takes_as_it_is() {
             return None;
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.waiters.count() > 0 || state.admit(options).is_err() {
             return None;
         }
@@ -121,7 +121,7 @@ impl Arena {
         loop {
             // Dropped after the unlock.
             let mut garbage = KernelGarbage::default();
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             state.admit(options)?;
             let admission = state.admission(options, ticket);
             let result = state
@@ -154,7 +154,7 @@ impl Arena {
     pub(super) fn cancel(&self, pending: Reservation) {
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
-        let brought = self.state.lock().engine.cancel(pending, &mut garbage);
+        let brought = self.lock().engine.cancel(pending, &mut garbage);
         drop(garbage);
         if let Some(isolated) = brought {
             self.drop_isolated(isolated, Room::Given);

@@ -30,7 +30,7 @@ impl Arena {
     /// `ENOENT` when nothing live is there, `EUCLEAN` when its header was overwritten: then the block
     /// is released all the same.
     pub(crate) fn free(&self, offset: u64) -> Result {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let Some(rest) = state.free(offset)? else {
             self.wake(&mut state);
             return Ok(());
@@ -45,7 +45,7 @@ impl Arena {
         match rest {
             Unfinished::Headed(taken) => self.retire(taken),
             Unfinished::Loose(loose) if loose.is_pages() => {
-                let mut state = self.state.lock();
+                let mut state = self.lock();
                 state.engine.merge_whole(loose);
                 self.wake(&mut state);
                 Ok(())
@@ -53,7 +53,7 @@ impl Arena {
             Unfinished::Loose(loose) => {
                 // Dropped after the unlock.
                 let mut garbage = KernelGarbage::default();
-                let mut state = self.state.lock();
+                let mut state = self.lock();
                 state.engine.merge(loose, &mut garbage);
                 self.wake(&mut state);
                 Ok(())

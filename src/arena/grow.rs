@@ -146,7 +146,7 @@ impl Arena {
             return;
         }
         let bytes = u64::from(missing) << PAGE_SHIFT;
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let after = state.engine.held_bytes() + state.promised + bytes;
         if after > state.limit
             || state.engine.reuse_target(missing, state.promised) > 0
@@ -173,14 +173,14 @@ impl Arena {
                 result = Err(EINTR);
                 break;
             }
-            let Some(isolated) = self.state.lock().engine.isolate(most - done) else {
+            let Some(isolated) = self.lock().engine.isolate(most - done) else {
                 break;
             };
             let range = Some(isolated.range());
             if range == last {
                 // Nothing left of it the last time.
                 let Some(place) = aside.get_mut(stuck) else {
-                    self.state.lock().engine.putback(isolated);
+                    self.lock().engine.putback(isolated);
                     break;
                 };
                 *place = Some(isolated);
@@ -194,7 +194,7 @@ impl Arena {
             task::resched();
         }
         for isolated in aside.into_iter().flatten() {
-            self.state.lock().engine.putback(isolated);
+            self.lock().engine.putback(isolated);
         }
         result.map(|()| done)
     }
@@ -266,7 +266,7 @@ impl Arena {
             *highest = order - 1;
             return Ok(());
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let mut left = pages;
         for block in blocks {
             let some = left.min(block.missing());
@@ -291,7 +291,7 @@ impl Arena {
         prealloc: &mut KernelPrealloc,
     ) -> Result {
         loop {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let mut left = pages;
             let result = blocks.iter().try_for_each(|block| -> Result<(), Metadata> {
                 let some = left.min(block.missing());
@@ -324,7 +324,7 @@ impl Arena {
         }
         let bytes = u64::from(pages) << PAGE_SHIFT;
         loop {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let after = state.engine.held_bytes() + state.promised + bytes;
             let shared = self.shared_limit.bytes() / LIMIT_PART;
             if state.waiters.count() > 0
@@ -364,7 +364,7 @@ impl Arena {
         let bytes = u64::from(surplus.pages()) << PAGE_SHIFT;
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.promised -= bytes;
         state.engine.release_surplus(surplus, &mut garbage);
         drop(state);
@@ -386,7 +386,7 @@ impl Arena {
             result = self.memcg.charge(|| self.address_space.add(page, order));
         }
         if result.is_ok() {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             state.engine.back(pending, pages);
             state.promised -= promise.bytes;
             promise.bytes = 0;
@@ -423,7 +423,7 @@ impl Arena {
     /// under both limits: all, as far as they allow it, unless it is to `reuse` free memory.
     fn promise(&self, pending: &Reservation, grow: bool, reuse: bool) -> Result<Promise, Short> {
         let missing = pending.missing();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let free = if pending.is_movable() {
             state.engine.free_pages()
         } else {
@@ -462,7 +462,7 @@ impl Arena {
     /// Gives back what is left of a promise.
     fn forget(&self, promise: Promise) {
         if promise.bytes > 0 {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             state.promised -= promise.bytes;
             self.wake(&mut state);
             drop(state);

@@ -53,7 +53,7 @@ impl Arena {
         let intact = found == self.header_of(taken.extent());
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.engine.release(taken, &mut garbage);
         self.wake(&mut state);
         drop(state);

@@ -36,7 +36,7 @@ impl Arena {
     /// Page number `index`, if a live block lies in it.
     pub(crate) fn live_page(&self, index: u64) -> Option<LivePage> {
         let page = nospec::index_nospec(index, MAX_PAGES)?;
-        self.state.lock().engine.live_extent(page)?;
+        self.lock().engine.live_extent(page)?;
         let folio = self.address_space.folio(page)?;
         Some(LivePage { folio, page })
     }

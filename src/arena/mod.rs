@@ -45,7 +45,8 @@ use crate::{
             KernelChunk,
             KernelPart, //
         },
-        memcg::Memcg, //
+        memcg::Memcg,
+        statistics::Node, //
     }, //
 };
 use counters::{
@@ -68,7 +69,10 @@ use kernel::{
 };
 use opener::Opener;
 use shared_limit::SharedLimit;
-use state::State;
+use state::{
+    Published,
+    State, //
+};
 
 /// Offsets of a new arena, in bytes.
 const SPAN_BYTES: u64 = 64 << 30;
@@ -92,6 +96,10 @@ pub(crate) struct Arena {
     base: Atomic<usize>,
     /// What headers are mixed with.
     secret: [u64; 2],
+    /// What is told without the lock.
+    published: Published,
+    /// The node of memory that its opener ran on.
+    node: Node,
     #[pin]
     state: SpinLock<State>,
 }
@@ -116,9 +124,13 @@ impl Arena {
                 poll,
                 base: Atomic::new(0),
                 secret: [random::random(), random::random()],
+                published: Published::new(),
+                node: Node::of_caller(),
                 state <- new_spinlock!(
                     State {
                         engine: Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root, quick),
+                        published_pages: 0,
+                        counted_pages: 0,
                         cursor: u32::MAX,
                         contiguous_bytes,
                         limit,
@@ -162,7 +174,7 @@ impl Arena {
         let mut from = Some(0);
         while let Some(page) = from {
             map.reserve(MAP_STEP as usize, GFP_KERNEL)?;
-            from = self.state.lock().engine.map(page, MAP_STEP, |extent| {
+            from = self.lock().engine.map(page, MAP_STEP, |extent| {
                 // There is room for that many.
                 let _ = map.push_within_capacity(extent);
             });
@@ -176,7 +188,7 @@ impl Arena {
         let mut len = 0;
         let mut from = Some(0);
         while let Some(page) = from {
-            from = self.state.lock().engine.map(page, MAP_STEP, |_| len += 1);
+            from = self.lock().engine.map(page, MAP_STEP, |_| len += 1);
             task::resched();
         }
         len
@@ -184,12 +196,12 @@ impl Arena {
 
     /// Counts a call that was refused.
     pub(crate) fn count_failure(&self, error: Error) {
-        self.state.lock().events.failures.count(error);
+        self.lock().events.failures.count(error);
     }
 
     /// All of its counters, of one moment. Gives how many wait at that.
     pub(crate) fn snapshot(&self, snapshot: &mut Snapshot) -> u32 {
-        let state = self.state.lock();
+        let state = self.lock();
         let counters = state.engine.counters();
         let metadata = size_of::<Self>() as u64 + metadata_bytes(&counters);
         snapshot.add(&counters, metadata, state.limit, &state.events);
@@ -199,14 +211,14 @@ impl Arena {
     /// Sets its totals as if so much had happened already.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn seed_totals(&self, total: u64) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.engine.seed_totals(total);
         state.events = Events::seeded(total);
     }
 
     /// The same by size class, added to what is in `classes`.
     pub(crate) fn add_classes(&self, classes: &mut Classes) {
-        let state = self.state.lock();
+        let state = self.lock();
         classes.add(|shift| state.engine.class(shift));
     }
 
@@ -216,16 +228,17 @@ impl Arena {
         expect(dead_code)
     )]
     pub(crate) fn check(&self) -> Result<(), Violation> {
-        self.state.lock().engine.check()
+        self.lock().engine.check()
     }
 
     /// Ends the arena: all of its memory leaves, but pages that are pinned, which live on for the pins
     /// alone. No other call comes after this one. May sleep.
     pub(crate) fn end(&self) {
-        let held = self.state.lock().engine.held_bytes();
+        let held = self.lock().engine.held_bytes();
+        self.lock().end();
         self.address_space.remove_all();
         loop {
-            let chunk: Option<KernelChunk> = self.state.lock().engine.dismantle();
+            let chunk: Option<KernelChunk> = self.lock().engine.dismantle();
             if chunk.is_none() {
                 break;
             }

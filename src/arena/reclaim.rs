@@ -54,7 +54,7 @@ impl Arena {
     /// Gives at most `most` free pages back, down to `keep` of them. Returns how many left. May sleep.
     pub(super) fn trim_pages(&self, most: u64, keep: u32) -> u64 {
         let pages = self.give_up(most, keep);
-        add(&mut self.state.lock().events.trims, pages);
+        add(&mut self.lock().events.trims, pages);
         pages
     }
 
@@ -66,7 +66,7 @@ impl Arena {
         let mut freed = 0;
         let mut cursor = u32::MAX;
         while cursor > 0 {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let free = state.engine.free_pages().saturating_sub(keep);
             let some = u64::from(free).min(most - freed).min(step.into()) as u32;
             let isolated = state.engine.isolate_below(&mut cursor, some, align);
@@ -94,7 +94,7 @@ impl Arena {
             looked += 1;
             let some = (most - freed).next_multiple_of(align.into());
             let some = some.min(step.into()) as u32;
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let mut cursor = state.cursor;
             let isolated = state.engine.isolate_below(&mut cursor, some, align);
             // From the other end again: at most once around.
@@ -114,7 +114,7 @@ impl Arena {
         if freed > 0 {
             self.wake_unlocked();
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         add(&mut state.events.shrinks, freed);
         freed
     }
@@ -131,7 +131,7 @@ impl Arena {
         loop {
             // Dropped after the unlock.
             let mut garbage = KernelGarbage::default();
-            if self.state.lock().engine.drain(&mut garbage) != Drained::Part {
+            if self.lock().engine.drain(&mut garbage) != Drained::Part {
                 break;
             }
         }
@@ -156,7 +156,7 @@ impl Arena {
         while let Some(isolated) = rest {
             // Dropped after the unlock.
             let mut garbage = KernelGarbage::default();
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let (some, more) = state
                 .engine
                 .remove_isolated(isolated, &mut garbage, &mut stayed);
@@ -177,7 +177,7 @@ impl Arena {
 
 impl Shrink for Arena {
     fn reclaimable(&self) -> u64 {
-        self.state.lock().engine.free_pages().into()
+        self.published.free_pages().into()
     }
 
     fn shrink(&self, most: u64) -> u64 {
@@ -192,6 +192,7 @@ impl Shrink for Arena {
     fn reclaimable_for_others(&self) -> u64 {
         match self.waiters() {
             0 => {
+                // What is on quick lists, too.
                 self.drain();
                 self.reclaimable()
             }
@@ -201,7 +202,7 @@ impl Shrink for Arena {
 
     fn hand_over(&self, most: u64) -> u64 {
         let pages = self.give_up(most.min(self.reclaimable_for_others()), 0);
-        add(&mut self.state.lock().events.shrinks, pages);
+        add(&mut self.lock().events.shrinks, pages);
         pages
     }
 }

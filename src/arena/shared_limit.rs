@@ -4,7 +4,7 @@
 
 use crate::{
     ffi::poll_queue::PollQueue,
-    mm::ram, //
+    mm::statistics, //
 };
 use kernel::{
     new_spinlock,
@@ -42,7 +42,7 @@ impl Limits {
             0 => default,
             mib => mib.saturating_mul(1 << 20),
         };
-        let all = bytes(all, ram::ram_bytes() / 2);
+        let all = bytes(all, statistics::ram_bytes() / 2);
         Self {
             all,
             arena: bytes(arena, all),

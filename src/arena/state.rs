@@ -13,8 +13,10 @@
 //!    under reclaim; and the core's own below that (`i_mmap_rwsem`, `i_pages`, page tables, LRU lists);
 //! 4. an arena's `state`, a spin lock: its engine and what goes with it. The page cache is looked at
 //!    under it, without its locks;
-//! 5. the locks of the shared limit's sleepers, of the wait queues of `poll`, and of a cgroup's list of
-//!    members of the shrinker, each a spin lock.
+//! 5. the locks of the shared limit's sleepers and of the wait queues of `poll`, each a spin lock.
+//!
+//! A cgroup's list of members of the shrinker has a spin lock of its own, under which none of these is
+//! taken.
 //!
 //! Under `state` no user memory is touched, nothing is allocated and nothing sleeps: the engine says
 //! what it lacks, the lock is dropped, it is made, the engine is called again. Nobody takes two of
@@ -34,7 +36,8 @@
 use super::{
     counters::Events,
     request::AllocOptions,
-    wait, //
+    wait,
+    Arena, //
 };
 use crate::{
     engine::{
@@ -42,13 +45,126 @@ use crate::{
         Request, //
     },
     ffi::errno::edquot,
-    mm::backend::KernelEngine, //
+    mm::{
+        backend::KernelEngine,
+        statistics::Node, //
+    }, //
 };
-use kernel::prelude::*;
+use core::ops::{
+    Deref,
+    DerefMut, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        lock::{
+            spinlock::SpinLockBackend,
+            Guard, //
+        }, //
+    }, //
+};
+
+/// Pages that are free, or no longer, before the kernel's statistics hear of it.
+const BATCH: i64 = 256;
+
+/// What others ask of an arena without its lock.
+pub(super) struct Published {
+    /// Pages that are free.
+    free_pages: Atomic<u32>,
+}
+
+impl Published {
+    /// Nothing is free.
+    pub(super) fn new() -> Self {
+        Self {
+            free_pages: Atomic::new(0),
+        }
+    }
+
+    /// Pages that are free, about.
+    pub(super) fn free_pages(&self) -> u32 {
+        self.free_pages.load(Relaxed)
+    }
+}
+
+/// An arena's state, locked until this is dropped.
+pub(super) struct StateGuard<'a> {
+    published: &'a Published,
+    node: Node,
+    state: Guard<'a, State, SpinLockBackend>,
+}
+
+impl Arena {
+    /// Locks the state.
+    #[inline(always)]
+    pub(super) fn lock(&self) -> StateGuard<'_> {
+        StateGuard {
+            published: &self.published,
+            node: self.node,
+            state: self.state.lock(),
+        }
+    }
+}
+
+impl Deref for StateGuard<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for StateGuard<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl StateGuard<'_> {
+    /// Tells what is free now.
+    #[inline(never)]
+    fn publish(&mut self) {
+        let free_pages = self.state.engine.free_pages();
+        self.state.published_pages = free_pages;
+        self.published.free_pages.store(free_pages, Relaxed);
+        let more = i64::from(free_pages) - self.state.counted_pages;
+        if more.abs() >= BATCH {
+            self.count(more);
+        }
+    }
+
+    /// So many more pages are free, for the kernel's statistics: MemAvailable has them.
+    fn count(&mut self, more: i64) {
+        self.node.add_reclaimable(more);
+        self.state.counted_pages += more;
+    }
+
+    /// The arena ends: none of its pages is free any more.
+    pub(super) fn end(&mut self) {
+        self.count(-self.state.counted_pages);
+    }
+}
+
+impl Drop for StateGuard<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.state.engine.free_pages() != self.state.published_pages {
+            self.publish();
+        }
+    }
+}
 
 /// What the arena's lock protects.
 pub(super) struct State {
     pub(super) engine: KernelEngine,
+    /// Free pages, as others were told last.
+    pub(super) published_pages: u32,
+    /// Free pages, as the kernel's statistics have them.
+    pub(super) counted_pages: i64,
     /// Where the shrinker goes on, as a page number: downwards.
     pub(super) cursor: u32,
     /// The most bytes of a contiguous block: those of the largest folio.

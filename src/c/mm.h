@@ -24,5 +24,7 @@ void freelist_mmap_read_unlock(struct mm_struct *mm);
 bool freelist_vma_is_shared(const struct vm_area_struct *vma);
 unsigned int freelist_huge_page_order(void);
 __u64 freelist_ram_bytes(void);
+int freelist_node(void);
+void freelist_add_reclaimable(int node, __s64 pages);
 
 #endif /* _FREELIST_MM_H */

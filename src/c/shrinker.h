@@ -10,16 +10,18 @@
 struct freelist_member;
 
 /*
- * What members are asked for: how many free pages they have, under a spin lock,
- * and to give at most so many back, which may sleep.
+ * What members are asked for. Each but the first may sleep, and none waits for a
+ * folio unless it says so.
  */
 struct freelist_shrinking {
-	/* For a system, or a cgroup, that is short of memory. */
+	/* How many free pages it has, about; under a spin lock. */
 	unsigned long (*count)(void *of);
+	/* To give about so many back to a system, or a cgroup, that is short; of a part, or of all it has. */
 	unsigned long (*shrink)(void *of, unsigned long pages);
 	unsigned long (*shrink_all)(void *of, unsigned long pages);
-	/* For another one: without those that somebody waits for. */
-	unsigned long (*count_for_others)(void *of);
+	/* How many it would hand over to another one: not what somebody waits for there. */
+	unsigned long (*count_for_others)(void *of, unsigned long most);
+	/* To hand over at most so many. Waits for folios. */
 	unsigned long (*hand_over)(void *of, unsigned long pages);
 };
 

@@ -14,8 +14,8 @@ pub(crate) mod memcg;
 #[expect(unsafe_code)]
 pub(crate) mod metadata;
 #[expect(unsafe_code)]
-pub(crate) mod ram;
-#[expect(unsafe_code)]
 pub(crate) mod shrinker;
+#[expect(unsafe_code)]
+pub(crate) mod statistics;
 #[expect(unsafe_code)]
 pub(crate) mod vma;

@@ -29,7 +29,7 @@ use kernel::{
 
 /// What has free pages that it can give back.
 pub(crate) trait Shrink: Send + Sync + 'static {
-    /// Pages that [`Shrink::shrink`] could give back. Called with a spin lock held.
+    /// Pages that [`Shrink::shrink`] could give back, about. Called with a spin lock held; takes none.
     fn reclaimable(&self) -> u64;
 
     /// Gives some free pages back to a system that is short of them, about `most`, and waits for no
@@ -39,11 +39,10 @@ pub(crate) trait Shrink: Send + Sync + 'static {
     /// The same, but looks at all there is.
     fn shrink_all(&self, most: u64) -> u64;
 
-    /// Pages that [`Shrink::hand_over`] could give up. Called with a spin lock held.
+    /// Pages that [`Shrink::hand_over`] could give up. May sleep.
     fn reclaimable_for_others(&self) -> u64;
 
-    /// Gives at most `most` free pages up for another one, and waits for nobody. Gives how many went.
-    /// May sleep.
+    /// Gives at most `most` free pages up for another one. Returns how many left. May sleep.
     fn hand_over(&self, most: u64) -> u64;
 }
 
@@ -174,12 +173,12 @@ unsafe extern "C" fn shrink_all<T: Shrink>(of: *mut c_void, pages: c_ulong) -> c
     of.shrink_all(pages as u64) as c_ulong
 }
 
-/// How many pages a member would hand over to another one. Called with a spin lock held.
+/// How many pages a member would hand over to another one. May sleep.
 ///
 /// # Safety
 ///
-/// `of` is the `T` of a member that is on the list.
-unsafe extern "C" fn count_for_others<T: Shrink>(of: *mut c_void) -> c_ulong {
+/// `of` is the `T` of a member that cannot be freed now.
+unsafe extern "C" fn count_for_others<T: Shrink>(of: *mut c_void, _most: c_ulong) -> c_ulong {
     // SAFETY: By the caller's promise: the member keeps it.
     let of = unsafe { &*of.cast::<T>() };
     of.reclaimable_for_others() as c_ulong

@@ -3,7 +3,10 @@
  * Macros and inline functions of areas, as functions for Rust.
  */
 #include <linux/mm.h>
+#include <linux/mmzone.h>
 #include <linux/pgtable.h>
+#include <linux/topology.h>
+#include <linux/vmstat.h>
 
 #include "../mm.h"
 
@@ -31,4 +34,15 @@ unsigned int freelist_huge_page_order(void)
 __u64 freelist_ram_bytes(void)
 {
 	return (__u64)totalram_pages() << PAGE_SHIFT;
+}
+
+/* The node of memory that the caller runs on. */
+int freelist_node(void)
+{
+	return numa_mem_id();
+}
+
+void freelist_add_reclaimable(int node, __s64 pages)
+{
+	mod_node_page_state(NODE_DATA(node), NR_KERNEL_MISC_RECLAIMABLE, pages);
 }

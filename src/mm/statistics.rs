@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the kernel's statistics of memory say of us.
+
+use crate::ffi::raw;
+
+/// The machine's memory, in bytes.
+pub(crate) fn ram_bytes() -> u64 {
+    // SAFETY: May be called at any time.
+    unsafe { raw::freelist_ram_bytes() }
+}
+
+/// A node of memory.
+///
+/// # Invariants
+///
+/// There is a node of that number.
+#[derive(Clone, Copy)]
+pub(crate) struct Node(i32);
+
+impl Node {
+    /// The node that the caller runs on.
+    pub(crate) fn of_caller() -> Self {
+        // SAFETY: May be called at any time.
+        // INVARIANT: The kernel has the node.
+        Self(unsafe { raw::freelist_node() })
+    }
+
+    /// So many pages more, or less, can be had back at any time (`KReclaimable` in `/proc/meminfo`, a
+    /// part of `MemAvailable`).
+    pub(crate) fn add_reclaimable(self, pages: i64) {
+        // SAFETY: By the invariant the node is there. May be called in any context.
+        unsafe { raw::freelist_add_reclaimable(self.0, pages) };
+    }
+}
