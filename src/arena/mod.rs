@@ -13,6 +13,7 @@ mod grow;
 mod header;
 #[cfg(CONFIG_KUNIT = "y")]
 mod lookup;
+mod lose;
 pub(crate) mod opener;
 mod populate;
 mod prepare;
@@ -110,7 +111,7 @@ impl Arena {
     pub(crate) fn new(id: u64, limit: u64, shared_limit: Arc<SharedLimit>) -> Result<Arc<Self>> {
         let root = table::<KernelPart>(ROOT_LEN)?;
         let quick = table(QUICK_LISTS)?;
-        let address_space = AddressSpace::new()?;
+        let address_space = AddressSpace::new::<Self>()?;
         let contiguous_bytes = (PAGE_SIZE as u64) << address_space.max_order();
         let poll = PollQueue::new()?;
         Arc::pin_init(
@@ -183,6 +184,22 @@ impl Arena {
         Ok(map)
     }
 
+    /// The least and the largest order of the folios that the pages of an extent lie in; `None` where it
+    /// has no memory. May sleep.
+    pub(crate) fn orders(&self, extent: &Extent) -> Option<(u32, u32)> {
+        let end = extent.page + extent.pages;
+        let mut orders: Option<(u32, u32)> = None;
+        let mut next = extent.page;
+        while let Some(folio) = self.address_space.first_in(next..end) {
+            let order = folio.order();
+            let (least, most) = orders.unwrap_or((order, order));
+            orders = Some((least.min(order), most.max(order)));
+            next = folio.range().end.max(next + 1);
+            task::resched();
+        }
+        orders
+    }
+
     /// How long that would be. May sleep.
     pub(crate) fn map_len(&self) -> usize {
         let mut len = 0;
@@ -204,7 +221,8 @@ impl Arena {
         let state = self.lock();
         let counters = state.engine.counters();
         let metadata = size_of::<Self>() as u64 + metadata_bytes(&counters);
-        snapshot.add(&counters, metadata, state.limit, &state.events);
+        let huge = self.address_space.huge_bytes();
+        snapshot.add(&counters, metadata, huge, state.limit, &state.events);
         state.waiters.count()
     }
 

@@ -234,8 +234,7 @@ impl Arena {
         loop {
             // From here on a wake-up ends the sleep, also one before it.
             let sleep = task::Sleep::prepare();
-            if self.lock().waiters.is_woken(ticket) || sleeper.is_some_and(Sleeper::is_woken)
-            {
+            if self.lock().waiters.is_woken(ticket) || sleeper.is_some_and(Sleeper::is_woken) {
                 return Ok(());
             }
             if task::signal_pending() {

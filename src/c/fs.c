@@ -38,7 +38,7 @@ static int freelist_mount_count;
  * when memory is short.
  */
 struct inode *freelist_address_space_new(const struct address_space_operations *operations,
-					 void *arena, __u64 pages)
+					 __u64 pages)
 {
 	struct inode *inode;
 
@@ -52,7 +52,6 @@ struct inode *freelist_address_space_new(const struct address_space_operations *
 	/* Memory failure takes pages of regular files alone. */
 	inode->i_mode |= S_IFREG;
 	inode->i_size = (loff_t)pages << PAGE_SHIFT;
-	inode->i_private = arena;
 	inode->i_mapping->a_ops = operations;
 	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER_MOVABLE);
 	mapping_set_unevictable(inode->i_mapping);

@@ -14,7 +14,7 @@ struct poll_table_struct;
 struct wait_queue_head;
 
 struct inode *freelist_address_space_new(const struct address_space_operations *operations,
-					 void *arena, __u64 pages);
+					 __u64 pages);
 void freelist_address_space_free(struct inode *inode);
 struct wait_queue_head *freelist_poll_new(void);
 

@@ -52,6 +52,9 @@ impl OpenFile {
             member,
             registry: registry.clone(),
         });
+        // SAFETY: It is empty, and of arenas. All memory has left when `Registry::close` returns, and the
+        // arena is dropped after that.
+        unsafe { this.arena.address_space().set_owner(&raw const *this.arena) };
         // SAFETY: By the caller's promise. A file outlives what is behind it only as far as `close`.
         unsafe { this.arena.address_space().attach(file) };
         // SAFETY: By the caller's promise.

@@ -43,7 +43,8 @@ use kernel::{
 const FEATURES: u64 = FREELIST_FEATURE_ALIGN
     | FREELIST_FEATURE_RESIZE
     | FREELIST_FEATURE_SLACK
-    | FREELIST_FEATURE_MOVED;
+    | FREELIST_FEATURE_MOVED
+    | FREELIST_FEATURE_HUGE;
 
 /// The request flags that this version serves: all that the contract knows.
 const FLAGS: u32 = FREELIST_LARGER

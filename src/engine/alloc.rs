@@ -419,7 +419,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                     self.release_pages(page + backed, pages - backed, false);
                 }
                 if had > 0 {
-                    self.release_pages(page, had, true);
+                    self.release_block(page, had);
                 }
                 // Those that were made for pages that did not come.
                 for end in [page, page + had, page + backed, page + pages] {

@@ -53,6 +53,7 @@ mod directory;
 mod free;
 mod lists;
 mod lookup;
+mod lose;
 mod map;
 mod quick;
 mod reclaim;
@@ -78,6 +79,7 @@ pub use directory::{
     Backend, Entry, Garbage, Metadata, Part, Prealloc, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN,
     ROOT_LEN,
 };
+pub use lose::Loss;
 pub use map::{Content, Extent};
 pub use quick::{Drained, Stack, QUICK_LISTS};
 pub use reclaim::Isolated;
@@ -117,6 +119,8 @@ pub struct Engine<B: Backend, const PAGE_KIB: usize> {
     slack_permille: Option<u32>,
     /// Bytes of all pages.
     held_bytes: u64,
+    /// Pages of blocks that have lost their memory.
+    lost: u32,
     /// Bytes of all blocks that are live or reserved, with the pages that these still miss.
     claimed: u64,
     /// The most that this has been when a block became live.
@@ -148,6 +152,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             free_pages: 0,
             slack_permille: Some(SLACK_PERMILLE),
             held_bytes: 0,
+            lost: 0,
             claimed: 0,
             peak_bytes: 0,
             requested_bytes: 0,

@@ -384,7 +384,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             if let Some(Head::Reserved { pages, backed }) = self.directory.head_mut(page) {
                 (*pages, *backed) = (class.pages(), class.pages());
             }
-            self.release_pages(page + class.pages(), more, true);
+            self.release_block(page + class.pages(), more);
         }
         Some(start)
     }
@@ -432,7 +432,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let page = (start >> Self::PAGE_SHIFT) as u32;
         let head = self.directory.take_head(page);
         debug_assert!(matches!(head, Some(Head::Reserved { .. })));
-        self.release_pages(page, class.pages(), true);
+        self.release_block(page, class.pages());
     }
 
     /// The blocks on the quick list of the size class `index`, the newest first: where each begins,

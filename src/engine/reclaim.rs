@@ -144,18 +144,21 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         } else {
             self.directory.take_head(start);
         }
-        let mut left = 0;
         let mut page = first;
+        let mut left = 0;
         while page < end {
             let stays = stayed(page).filter(|range| range.start < end);
             let stays = stays.unwrap_or(end..end);
             let (from, to) = (stays.start.max(page), stays.end.min(end));
             if from > page {
-                left += self.directory.set_backed(page..from, false);
-                self.release_pages(page, from - page, false);
+                let gone = from - page;
+                let had = self.directory.set_backed(page..from, false);
+                self.lost -= gone - had;
+                left += had;
+                self.release_pages(page, gone, false);
             }
             if to > from {
-                self.release_pages(from, to - from, true);
+                self.release_block(from, to - from);
             }
             page = to;
         }
@@ -172,6 +175,6 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     pub fn putback(&mut self, isolated: Isolated) {
         let head = self.directory.take_head(isolated.page);
         debug_assert!(matches!(head, Some(Head::Reserved { .. })));
-        self.release_pages(isolated.page, isolated.pages, true);
+        self.release_block(isolated.page, isolated.pages);
     }
 }

@@ -105,7 +105,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if pages < had {
             self.set_live_pages(page, had, pages);
             self.claimed -= u64::from(had - pages) << Self::PAGE_SHIFT;
-            self.release_pages(page + pages, had - pages, true);
+            self.release_block(page + pages, had - pages);
         }
         Ok(Resized::Done)
     }

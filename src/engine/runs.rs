@@ -118,6 +118,16 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
+    /// A run was removed that loses a page: what is beside that stays free.
+    pub(super) fn insert_parts(&mut self, run: Run, page: u32) {
+        if page > run.page {
+            self.insert(run.page, page - run.page, run.is_backed);
+        }
+        if run.end() > page + 1 {
+            self.insert(page + 1, run.end() - page - 1, run.is_backed);
+        }
+    }
+
     pub(super) fn put_reserved(&mut self, page: u32, pages: u32, backed: u32) {
         self.directory
             .put_head(page, Head::Reserved { pages, backed });

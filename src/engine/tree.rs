@@ -130,7 +130,6 @@ impl<const KIB: usize> Tree<KIB> {
         self.headed.iter().map(|word| word.count_ones()).sum()
     }
 
-    #[allow(dead_code)]
     pub(super) fn any_live(&self) -> bool {
         self.live.iter().any(|word| *word != 0)
     }

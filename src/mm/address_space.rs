@@ -27,15 +27,15 @@ use crate::{
     },
 };
 use core::{
+    marker::PhantomData,
     ops::Range,
-    ptr::{
-        null_mut,
-        NonNull, //
-    },
+    ptr::NonNull, //
 };
 use kernel::{
     bindings,
     error::to_result,
+    ffi::c_int,
+    page::PAGE_SHIFT,
     prelude::*,
     sync::atomic::{
         Atomic,
@@ -69,31 +69,81 @@ unsafe impl Send for AddressSpace {}
 // SAFETY: What is done through a shared `AddressSpace` is done under the locks of the page cache.
 unsafe impl Sync for AddressSpace {}
 
-static OPERATIONS: Table<bindings::address_space_operations> =
-    Table(bindings::address_space_operations {
-        dirty_folio: Some(bindings::noop_dirty_folio),
-        migrate_folio: Some(bindings::filemap_migrate_folio),
-        error_remove_folio: Some(bindings::generic_error_remove_folio),
-        ..pin_init::zeroed()
-    });
+/// What has its memory in an address space.
+pub(crate) trait Owner: Sync {
+    /// A folio that has these pages has turned out to be bad, and leaves. Called with its lock held.
+    fn lose(&self, pages: Range<u32>);
+}
 
-impl AddressSpace {
-    /// An empty one, which is mapped nowhere. `ENOMEM` when memory is short.
-    pub(crate) fn new() -> Result<Self> {
-        // SAFETY: May be called where sleeping is allowed. The table is there as long as the module,
-        // which the file system keeps.
-        let inode = unsafe {
-            raw::freelist_address_space_new(
-                (&raw const OPERATIONS.0).cast(),
-                null_mut(),
-                MAX_PAGES.into(),
+/// The functions of the address space of a `T`.
+struct Operations<T>(PhantomData<fn(&T)>);
+
+impl<T: Owner> Operations<T> {
+    const TABLE: &'static Table<bindings::address_space_operations> =
+        &Table(bindings::address_space_operations {
+            dirty_folio: Some(bindings::noop_dirty_folio),
+            migrate_folio: Some(bindings::filemap_migrate_folio),
+            error_remove_folio: Some(error_remove_folio::<T>),
+            ..pin_init::zeroed()
+        });
+}
+
+/// A folio is bad (memory failure): its owner hears of it, and it leaves.
+///
+/// # Safety
+///
+/// Called by the kernel, for a locked folio of an address space that [`AddressSpace::new`] has made for
+/// a `T`.
+unsafe extern "C" fn error_remove_folio<T: Owner>(
+    mapping: *mut bindings::address_space,
+    folio: *mut bindings::folio,
+) -> c_int {
+    // SAFETY: The folio is in the address space as long as it is locked, so its inode is there.
+    let owner = unsafe { (*(*mapping).host).i_private }.cast::<T>();
+    // SAFETY: Null, or as `AddressSpace::set_owner` has it: there until `AddressSpace::remove_all` has
+    // waited for the folio's lock.
+    if let Some(owner) = unsafe { owner.as_ref() } {
+        // SAFETY: The folio is there.
+        let (first, order) = unsafe {
+            (
+                raw::freelist_folio_index(folio.cast()) as u32,
+                raw::freelist_folio_order(folio.cast()),
             )
         };
+        owner.lose(first..first.saturating_add(1 << order));
+        // What stands for it in page tables would be found there when the page has memory again.
+        // SAFETY: The address space is there.
+        unsafe { bindings::unmap_mapping_pages(mapping, first as usize, 1 << order, true) };
+    }
+    // SAFETY: The arguments are those of the caller.
+    unsafe { bindings::generic_error_remove_folio(mapping, folio) }
+}
+
+impl AddressSpace {
+    /// An empty one, which is mapped nowhere, for a `T`. `ENOMEM` when memory is short.
+    pub(crate) fn new<T: Owner>() -> Result<Self> {
+        let operations = &raw const Operations::<T>::TABLE.0;
+        // SAFETY: May be called where sleeping is allowed. The table is there as long as the module,
+        // which the file system keeps.
+        let inode = unsafe { raw::freelist_address_space_new(operations.cast(), MAX_PAGES.into()) };
         // INVARIANT: It was just made.
         Ok(Self {
             inode: NonNull::new(inode).ok_or(ENOMEM)?,
             huge: Atomic::new(0),
         })
+    }
+
+    /// From now on `owner` hears of what happens to its memory.
+    ///
+    /// # Safety
+    ///
+    /// It is of the type that the address space was made for, and is there until
+    /// [`AddressSpace::remove_all`] has returned. Nothing is in the address space yet.
+    pub(crate) unsafe fn set_owner<T: Owner>(&self, owner: *const T) {
+        let inode = self.as_ptr().cast::<bindings::inode>();
+        // SAFETY: By the invariant the inode is there. It is read with a folio of it locked, and there
+        // is none yet.
+        unsafe { (*inode).i_private = owner.cast_mut().cast() };
     }
 
     /// Makes all mappings of a file mappings of this address space.
@@ -116,9 +166,9 @@ impl AddressSpace {
         unsafe { raw::freelist_folio_max_order(self.as_ptr()) }
     }
 
-    /// Folios of the size of a huge page.
-    pub(crate) fn huge_folios(&self) -> u64 {
-        self.huge.load(Relaxed)
+    /// Bytes in folios of the size of a huge page.
+    pub(crate) fn huge_bytes(&self) -> u64 {
+        self.huge.load(Relaxed) << (huge_page_order() + PAGE_SHIFT as u32)
     }
 
     /// Adds a folio of zeros, charged to the caller's memory cgroup, at page number `page`, which is a
@@ -287,7 +337,7 @@ impl AddressSpace {
 
     /// Folios of the size of a huge page that have some of the range.
     fn count_huge(&self, range: &Range<u32>) -> u64 {
-        if self.huge_folios() == 0 {
+        if self.huge.load(Relaxed) == 0 {
             return 0;
         }
         let order = huge_page_order();

@@ -92,7 +92,8 @@ CHECK_FIELD(freelist_stat, trims, 112, 8);
 CHECK_FIELD(freelist_stat, shrinks, 120, 8);
 CHECK_FIELD(freelist_stat, failures, 128, 8);
 CHECK_FIELD(freelist_stat, moved_bytes, 136, 8);
-CHECK_FIELD(freelist_stat, reserved, 144, 112);
+CHECK_FIELD(freelist_stat, huge_bytes, 144, 8);
+CHECK_FIELD(freelist_stat, reserved, 152, 104);
 
 CHECK_SIZE(freelist_resize, 32);
 CHECK_FIELD(freelist_resize, offset, 0, 8);
