@@ -13,10 +13,10 @@ use kernel::page::PAGE_SIZE;
 impl Owner for Arena {
     fn lose(&self, pages: Range<u32>) {
         for page in pages {
-            let mut loss = self.lock().engine.lose(page);
+            let mut loss = self.lock().engine.lose(page, false);
             if loss == Loss::Quick {
                 self.drain();
-                loss = self.lock().engine.lose(page);
+                loss = self.lock().engine.lose(page, true);
             }
             if matches!(loss, Loss::Free | Loss::Block) {
                 self.shared_limit.give(PAGE_SIZE as u64);

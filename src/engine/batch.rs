@@ -108,12 +108,12 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         };
         let page = first >> Self::PAGE_SHIFT;
         let within = |offset: u64| offset & (Self::PAGE_BYTES - 1);
-        if self.has_lost(page as u32, 1) {
-            return 0;
-        }
         let Some(Head::Subpage(tree)) = self.directory.head_mut(page as u32) else {
             return 0;
         };
+        if tree.is_lost() {
+            return 0;
+        }
         let Some(shift) = tree.live_shift(within(*first)) else {
             return 0;
         };

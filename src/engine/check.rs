@@ -151,8 +151,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             Head::Subpage(tree) => {
                 tally.trees += 1;
                 let has = self.directory.is_backed(page);
-                // A reserved block may miss the page still; a live one does not.
-                let lost = !has && tree.any_live();
+                let lost = tree.is_lost();
+                expect(!(has && lost), page, "memory where it was lost")?;
                 self.check_tree(page, tree, has, lost, tally)?;
                 u32::from(has || lost)
             }

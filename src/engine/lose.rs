@@ -21,8 +21,9 @@ pub enum Loss {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// The memory of a page is lost. Needs no metadata.
-    pub fn lose(&mut self, page: u32) -> Loss {
+    /// The memory of a page is lost. Needs no metadata. `drained`: the quick lists were, and what is
+    /// taken for a block of theirs is kept for a waiter.
+    pub fn lose(&mut self, page: u32, drained: bool) -> Loss {
         if !self.directory.is_backed(page) {
             return Loss::Nothing;
         }
@@ -40,8 +41,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 self.release_pages(page, 1, false);
                 return Loss::Free;
             }
-            Head::Reserved { pages, .. } if self.is_quick(start, *pages) => return Loss::Quick,
-            Head::Subpage(_) if self.quick_bytes_in(page) > 0 => return Loss::Quick,
+            Head::Reserved { pages, .. } if !drained && self.is_quick(start, *pages) => {
+                return Loss::Quick;
+            }
+            Head::Subpage(_) if !drained && self.quick_bytes_in(page) > 0 => return Loss::Quick,
             Head::Subpage(_) => self.close_divided(page),
             _ => {}
         }

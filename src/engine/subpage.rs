@@ -75,8 +75,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         };
         let before = tree.largest();
         let joined = tree.give(node);
-        let after = tree.largest();
-        if self.has_lost(page, 1) {
+        let (after, lost) = (tree.largest(), tree.is_lost());
+        if lost {
             // It is on no list, and what is free of it cannot be had.
             if joined == 0 {
                 if let Some(Head::Subpage(tree)) = self.directory.take_head(page) {
@@ -123,6 +123,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 *count += 1;
             }
         });
+        tree.set_lost();
         for (depth, count) in (0..).zip(free).filter(|(_, count)| *count > 0) {
             self.stats_at(depth).listed -= count;
         }
