@@ -10,6 +10,7 @@
 
 use super::{
     counters::add,
+    state::State,
     Arena, //
 };
 use crate::{
@@ -86,17 +87,16 @@ impl Arena {
     /// all of it. Returns how many pages left. May sleep, also under reclaim.
     fn reclaim(&self, most: u64, all: bool) -> u64 {
         self.drain();
-        let (step, align) = self.step();
+        let (step, _) = self.step();
         let mut freed = 0;
         let mut looked = 0;
         let mut ends = 0;
         while freed < most && ends < 2 && (all || looked < RANGES) {
             looked += 1;
-            let some = (most - freed).next_multiple_of(align.into());
-            let some = some.min(step.into()) as u32;
+            let some = (most - freed).min(step.into()) as u32;
             let mut state = self.lock();
             let mut cursor = state.cursor;
-            let isolated = state.engine.isolate_below(&mut cursor, some, align);
+            let isolated = self.isolate_folios(&mut state, &mut cursor, some);
             // From the other end again: at most once around.
             if cursor == 0 {
                 ends += 1;
@@ -117,6 +117,24 @@ impl Arena {
         let mut state = self.lock();
         add(&mut state.events.shrinks, freed);
         freed
+    }
+
+    /// Isolates at most `most` pages below `cursor`, or a few more, so that the first folio of them lies
+    /// in them if it can.
+    fn isolate_folios(&self, state: &mut State, cursor: &mut u32, most: u32) -> Option<Isolated> {
+        let before = *cursor;
+        let isolated = state.engine.isolate_below(cursor, most, 1)?;
+        let range = isolated.range();
+        let folio = self.address_space.folio(range.start);
+        let more = folio.map_or(0, |folio| range.start.saturating_sub(folio.range().start));
+        if more == 0 {
+            return Some(isolated);
+        }
+        state.engine.putback(isolated);
+        *cursor = before.min(range.end);
+        state
+            .engine
+            .isolate_below(cursor, range.len() as u32 + more, 1)
     }
 
     /// The most pages that are put out of reach at a time, and what their beginning is a multiple of,

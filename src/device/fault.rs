@@ -24,10 +24,12 @@ const AROUND: c_ulong = 16;
 ///
 /// Called by the kernel, for a fault in an area that [`map`](super::mmap::map) has set up.
 pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: The fault is the caller's, in an area of an arena.
-    let mapped = unsafe { raw::freelist_fault_around(fault.cast(), AROUND) };
-    if mapped != 0 {
-        return mapped;
+    if !RacePoint::Fault.is_open() {
+        // SAFETY: The fault is the caller's, in an area of an arena.
+        let mapped = unsafe { raw::freelist_fault_around(fault.cast(), AROUND) };
+        if mapped != 0 {
+            return mapped;
+        }
     }
     // SAFETY: The kernel gives a fault of an area that `mmap::map` has set up and that is locked; it holds
     // a reference to the file.

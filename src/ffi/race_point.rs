@@ -21,6 +21,11 @@ pub(crate) enum RacePoint {
 impl RacePoint {
     /// Nothing.
     pub(crate) fn reach(self) {}
+
+    /// No.
+    pub(crate) fn is_open(self) -> bool {
+        false
+    }
 }
 
 #[cfg(CONFIG_FAULT_INJECTION)]
@@ -55,6 +60,11 @@ mod forced {
                 dir.number(name, delay);
             }
             Ok(dir)
+        }
+
+        /// Whether a thread that reaches it would sleep.
+        pub(crate) fn is_open(self) -> bool {
+            DELAYS[self as usize].load(Relaxed) > 0
         }
 
         /// Sleeps as long as the window is to be held open.

@@ -189,15 +189,15 @@ mod tests {
             assert_eq!(arena.check(), Ok(()));
         }
         // Free memory makes room under the limit for it.
-        arena.alloc(&request(20 * PAGE), |at, _| {
+        arena.alloc(&request(36 * PAGE), |at, _| {
             first = at;
             Ok(())
         })?;
         assert_eq!(
-            arena.alloc(&contiguous(81 * PAGE), |_, _| Ok(())),
+            arena.alloc(&contiguous(65 * PAGE), |_, _| Ok(())),
             Err(edquot())
         );
-        assert_eq!(arena.alloc(&contiguous(80 * PAGE), |_, _| Ok(())), Ok(()));
+        assert_eq!(arena.alloc(&contiguous(64 * PAGE), |_, _| Ok(())), Ok(()));
         assert_eq!(held(), 100 * PAGE);
         assert_eq!(arena.alloc(&contiguous(1), |_, _| Ok(())), Err(edquot()));
         for (pages, error) in [(101, edquot()), (most, edquot()), (most + 1, E2BIG)] {

@@ -48,6 +48,12 @@ impl PageAlloc {
         !flags.all(|flag| NEITHER.contains(&flag))
     }
 
+    /// Whether it is for objects of the kernel's own that can be reclaimed: nodes of the page cache's
+    /// tree, in slabs whose orders and flags are the kernel's.
+    pub fn is_of_a_slab(&self) -> bool {
+        self.flags.contains("__GFP_RECLAIMABLE")
+    }
+
     /// Whether it is for what a debug kernel writes down of another one: a pool of
     /// stacks now and then, which is charged to nobody and has that one's leave to
     /// reclaim (`gfp_nested_mask()`).
