@@ -157,6 +157,11 @@ impl Arena {
         &self.opener
     }
 
+    /// Who pays for it.
+    pub(crate) fn memcg(&self) -> &Memcg {
+        &self.memcg
+    }
+
     /// Who polls it, and who polls any arena of the limit that they share: memory that another one
     /// gives up is of use too.
     pub(crate) fn polls(&self) -> [&PollQueue; 2] {

@@ -21,7 +21,8 @@ use crate::{
     ffi::task,
     mm::{
         backend::KernelGarbage,
-        shrinker::Shrink, //
+        shrinker::Shrink,
+        statistics::Node, //
     },
 };
 use kernel::page::{
@@ -82,10 +83,10 @@ impl Arena {
         freed
     }
 
-    /// Gives whole folios of free memory back that nobody uses, until `most` pages left, and waits for
+    /// Gives whole folios of free memory on a node back that nobody uses, until `most` pages left, and waits for
     /// none. Goes on where the last call ended, and looks at a part of the arena, or, if that is said, at
     /// all of it. Returns how many pages left. May sleep, also under reclaim.
-    fn reclaim(&self, most: u64, all: bool) -> u64 {
+    fn reclaim(&self, node: Node, most: u64, all: bool) -> u64 {
         self.drain();
         let (step, _) = self.step();
         let mut freed = 0;
@@ -107,7 +108,7 @@ impl Arena {
             let Some(isolated) = isolated else {
                 continue;
             };
-            let stays = self.address_space.reclaim(isolated.range());
+            let stays = self.address_space.reclaim(isolated.range(), node);
             freed += u64::from(self.settle(isolated, stays, Room::Given));
             task::resched();
         }
@@ -194,32 +195,37 @@ impl Arena {
 }
 
 impl Shrink for Arena {
-    fn reclaimable(&self) -> u64 {
-        self.published.free_pages().into()
+    fn reclaimable(&self, node: Node) -> u64 {
+        let pages = self.published.free_pages();
+        self.address_space.share_of(node, pages.into())
     }
 
-    fn shrink(&self, most: u64) -> u64 {
-        self.reclaim(most, false)
+    fn shrink(&self, node: Node, most: u64) -> u64 {
+        self.reclaim(node, most, false)
     }
 
-    fn shrink_all(&self, most: u64) -> u64 {
-        self.reclaim(most, true)
+    fn shrink_all(&self, node: Node, most: u64) -> u64 {
+        self.reclaim(node, most, true)
     }
 
     /// None, where somebody waits for them here.
-    fn reclaimable_for_others(&self) -> u64 {
+    fn reclaimable_for_others(&self, node: Node) -> u64 {
         match self.waiters() {
             0 => {
                 // What is on quick lists, too.
                 self.drain();
-                self.reclaimable()
+                self.reclaimable(node)
             }
             _ => 0,
         }
     }
 
     fn hand_over(&self, most: u64) -> u64 {
-        let pages = self.give_up(most.min(self.reclaimable_for_others()), 0);
+        // What somebody waits for here stays.
+        if self.waiters() > 0 {
+            return 0;
+        }
+        let pages = self.give_up(most, 0);
         add(&mut self.lock().events.shrinks, pages);
         pages
     }

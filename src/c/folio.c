@@ -11,13 +11,13 @@
 /*
  * Adds a folio, zeroed, dirty and charged to the memory cgroup, at @index, which
  * is a multiple of its pages. -ENOMEM when there is none, or it cannot be
- * charged; -EEXIST when something is there.
+ * charged; -EEXIST when something is there. @node gets the folio's.
  *
  * A high order is for speed only: it is taken when it is there, without any
  * reclaim of pages, and charged with little. A single page is worth reclaiming
  * for, but never the OOM killer.
  */
-int freelist_folio_add(struct inode *inode, __u64 index, unsigned int order)
+int freelist_folio_add(struct inode *inode, __u64 index, unsigned int order, int *node)
 {
 	gfp_t gfp = GFP_HIGHUSER_MOVABLE | __GFP_ZERO | __GFP_NOWARN;
 	gfp_t charge = GFP_KERNEL | __GFP_NOWARN;
@@ -34,6 +34,7 @@ int freelist_folio_add(struct inode *inode, __u64 index, unsigned int order)
 	folio = folio_alloc(gfp, order);
 	if (!folio)
 		return -ENOMEM;
+	*node = folio_nid(folio);
 	__folio_mark_uptodate(folio);
 	/* A clean one could be dropped by anybody. */
 	folio_set_dirty(folio);

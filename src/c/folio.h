@@ -11,7 +11,7 @@ struct folio;
 struct inode;
 struct vm_fault;
 
-int freelist_folio_add(struct inode *inode, __u64 index, unsigned int order);
+int freelist_folio_add(struct inode *inode, __u64 index, unsigned int order, int *node);
 
 unsigned int freelist_folio_max_order(struct inode *inode);
 struct folio *freelist_folio_get(struct inode *inode, __u64 index);
@@ -22,6 +22,7 @@ void freelist_folio_unlock(struct folio *folio);
 void freelist_folio_put(struct folio *folio);
 __u64 freelist_folio_index(const struct folio *folio);
 unsigned int freelist_folio_order(const struct folio *folio);
+int freelist_folio_node(const struct folio *folio);
 bool freelist_folio_is_of(const struct folio *folio, const struct inode *inode);
 bool freelist_folio_is_pinned(const struct folio *folio);
 bool freelist_folio_is_mapped(const struct folio *folio);

@@ -25,6 +25,7 @@ bool freelist_vma_is_shared(const struct vm_area_struct *vma);
 unsigned int freelist_huge_page_order(void);
 __u64 freelist_ram_bytes(void);
 int freelist_node(void);
+unsigned int freelist_nodes(void);
 void freelist_add_reclaimable(int node, __s64 pages);
 
 #endif /* _FREELIST_MM_H */

@@ -6,6 +6,7 @@
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
+#include <linux/nodemask.h>
 #include <linux/notifier.h>
 #include <linux/oom.h>
 #include <linux/page_counter.h>
@@ -18,14 +19,22 @@
 #include "memcg.h"
 #include "shrinker.h"
 
-/* One of those that the shrinker shrinks. */
+/* What the shrinker asks for the memory of one node of one of those that it shrinks. */
 struct freelist_member {
 	struct list_head list;
+	int node;
 	/* Those who ask it at this moment: it is not freed as long. */
 	atomic_t busy;
 	/* The last sweep over all members that asked it, or a later one. */
 	unsigned long sweep;
 	void *of;
+};
+
+/* All of one, in the lists of a memory cgroup, on which their owner holds a reference. */
+struct freelist_members {
+	struct mem_cgroup *memcg;
+	unsigned int number;
+	struct freelist_member *each[] __counted_by(number);
 };
 
 static struct {
@@ -41,7 +50,7 @@ static enum lru_status add_count(struct list_head *item, struct list_lru_one *li
 {
 	struct freelist_member *member = container_of(item, struct freelist_member, list);
 
-	*(unsigned long *)sum += shrinking.ask->count(member->of);
+	*(unsigned long *)sum += shrinking.ask->count(member->of, member->node);
 	return LRU_SKIP;
 }
 
@@ -73,7 +82,7 @@ static enum lru_status hold_member(struct list_head *item, struct list_lru_one *
 
 	if (held->number == ARRAY_SIZE(held->members) || member->of == held->except)
 		return LRU_SKIP;
-	if (held->sweep ? member->sweep >= held->sweep : !shrinking.ask->count(member->of))
+	if (held->sweep ? member->sweep >= held->sweep : !shrinking.ask->count(member->of, member->node))
 		return LRU_SKIP;
 	if (held->sweep)
 		member->sweep = held->sweep;
@@ -84,7 +93,8 @@ static enum lru_status hold_member(struct list_head *item, struct list_lru_one *
 }
 
 /* Asks members that are held for @most pages in all, and lets them go. Answers the sum of what they say. */
-static unsigned long ask_held(struct held *held, unsigned long (*ask)(void *of, unsigned long pages),
+static unsigned long ask_held(struct held *held,
+			      unsigned long (*ask)(void *of, int node, unsigned long pages),
 			      unsigned long most)
 {
 	unsigned long sum = 0;
@@ -94,7 +104,7 @@ static unsigned long ask_held(struct held *held, unsigned long (*ask)(void *of, 
 		struct freelist_member *member = held->members[i];
 
 		if (sum < most)
-			sum += ask(member->of, most - sum);
+			sum += ask(member->of, member->node, most - sum);
 		if (atomic_dec_and_test(&member->busy))
 			wake_up_var(&member->busy);
 	}
@@ -102,8 +112,8 @@ static unsigned long ask_held(struct held *held, unsigned long (*ask)(void *of, 
 }
 
 /* Asks each member but that of @except once, until they have said @most pages. Answers how many. */
-static unsigned long ask_each(unsigned long (*ask)(void *of, unsigned long pages), void *except,
-			      unsigned long most)
+static unsigned long ask_each(unsigned long (*ask)(void *of, int node, unsigned long pages),
+			      void *except, unsigned long most)
 {
 	unsigned long sweep = atomic_long_inc_return(&shrinking.sweeps);
 	unsigned long sum = 0;
@@ -224,6 +234,8 @@ int freelist_shrinker_register(const struct freelist_shrinking *functions)
 	shrinking.shrinker->scan_objects = shrink_scan;
 	/* A free page is dearer to fetch again than to keep, but cheaper than one read from disk. */
 	shrinking.shrinker->seeks = 1;
+	/* A huge page at a time. */
+	shrinking.shrinker->batch = ROOM_PAGES;
 	if (register_oom_notifier(&oom_block))
 		goto err_members;
 	shrinker_register(shrinking.shrinker);
@@ -246,26 +258,54 @@ void freelist_shrinker_unregister(void)
 	kmem_cache_destroy(shrinking.cache);
 }
 
-/* Lets the shrinker know @of, in the list of the caller's memory cgroup; NULL if memory is short. */
-struct freelist_member *freelist_member_new(void *of)
+static void remove_member(struct freelist_members *members, struct freelist_member *member)
 {
-	struct freelist_member *member;
-
-	member = kmem_cache_alloc_lru(shrinking.cache, &shrinking.members, METADATA_GFP);
-	if (!member)
-		return NULL;
-	INIT_LIST_HEAD(&member->list);
-	atomic_set(&member->busy, 0);
-	member->sweep = 0;
-	member->of = of;
-	list_lru_add_obj(&shrinking.members, &member->list);
-	return member;
-}
-
-/* Nobody shrinks what it is of any more when this returns. */
-void freelist_member_free(struct freelist_member *member)
-{
-	list_lru_del_obj(&shrinking.members, &member->list);
+	list_lru_del(&shrinking.members, &member->list, member->node, members->memcg);
 	wait_var_event(&member->busy, !atomic_read(&member->busy));
 	kmem_cache_free(shrinking.cache, member);
+}
+
+/* Nobody shrinks what they are of any more when this returns. */
+void freelist_members_free(struct freelist_members *members)
+{
+	while (members->number > 0)
+		remove_member(members, members->each[--members->number]);
+	kfree(members);
+}
+
+/*
+ * Lets the shrinker know @of, in the lists of @memcg, the caller's, for each
+ * node that has memory; NULL if memory is short.
+ */
+struct freelist_members *freelist_members_new(void *of, struct mem_cgroup *memcg)
+{
+	unsigned int most = num_node_state(N_MEMORY);
+	struct freelist_members *members;
+	int node;
+
+	members = kzalloc(struct_size(members, each, most), METADATA_GFP);
+	if (!members)
+		return NULL;
+	members->memcg = memcg;
+	for_each_node_state(node, N_MEMORY) {
+		struct freelist_member *member;
+
+		/* One that came a moment ago has nothing of ours. */
+		if (members->number == most)
+			break;
+		member = kmem_cache_alloc_lru(shrinking.cache, &shrinking.members, METADATA_GFP);
+		if (!member) {
+			freelist_members_free(members);
+			return NULL;
+		}
+		INIT_LIST_HEAD(&member->list);
+		member->node = node;
+		atomic_set(&member->busy, 0);
+		member->sweep = 0;
+		member->of = of;
+		members->number++;
+		members->each[members->number - 1] = member;
+		list_lru_add(&shrinking.members, &member->list, node, memcg);
+	}
+	return members;
 }

@@ -417,6 +417,23 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         }
     }
 
+    /// How many pages of `range` have memory.
+    pub(super) fn count_backed(&self, range: Range<u32>) -> u32 {
+        let mut count = 0;
+        let mut page = range.start;
+        while page < range.end {
+            let within = page as usize % CHUNK_PAGES;
+            let pages = (range.end - page).min((64 - within % 64) as u32);
+            let mask = (u64::MAX >> (64 - pages)) << (within % 64);
+            let word = self
+                .entry(page)
+                .and_then(|entry| entry.backed.get(within / 64));
+            count += word.map_or(0, |word| (word & mask).count_ones());
+            page += pages;
+        }
+        count
+    }
+
     /// The pages of `range`, whose chunks have records, have memory from now on, or none. Returns how
     /// many of them it was otherwise with.
     pub(super) fn set_backed(&mut self, range: Range<u32>, has: bool) -> u32 {

@@ -56,7 +56,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// Whether some of the pages of a block are lost.
     pub(super) fn has_lost(&self, first: u32, pages: u32) -> bool {
-        self.lost > 0 && (first..first + pages).any(|page| !self.directory.is_backed(page))
+        self.lost > 0 && self.directory.count_backed(first..first + pages) < pages
     }
 
     /// Frees the pages of what had memory: those that are lost are address space.

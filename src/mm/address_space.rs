@@ -21,9 +21,12 @@ use crate::{
         race_point::RacePoint,
         raw, //
     },
-    mm::folio::{
-        Folio,
-        LockedFolio, //
+    mm::{
+        folio::{
+            Folio,
+            LockedFolio, //
+        },
+        statistics::Node, //
     },
 };
 use core::{
@@ -62,6 +65,8 @@ pub(crate) struct AddressSpace {
     inode: NonNull<raw::inode>,
     /// Folios of the size of a huge page.
     huge: Atomic<u64>,
+    /// Pages on each node, about: the kernel moves some. Empty where there is one node alone.
+    on_node: KVec<Atomic<i64>>,
 }
 
 // SAFETY: An inode belongs to no thread.
@@ -127,10 +132,16 @@ impl AddressSpace {
         // which the file system keeps.
         let inode = unsafe { raw::freelist_address_space_new(operations.cast(), MAX_PAGES.into()) };
         // INVARIANT: It was just made.
-        Ok(Self {
+        let mut this = Self {
             inode: NonNull::new(inode).ok_or(ENOMEM)?,
             huge: Atomic::new(0),
-        })
+            on_node: KVec::new(),
+        };
+        let nodes = Node::count();
+        for _ in (0..nodes).filter(|_| nodes > 1) {
+            this.on_node.push(Atomic::new(0), GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(this)
     }
 
     /// From now on `owner` hears of what happens to its memory.
@@ -177,8 +188,13 @@ impl AddressSpace {
     /// `ENOMEM` when there is none, or it cannot be charged: beyond a single page little is reclaimed
     /// for it, and no OOM killer is called for any. `EEXIST` when something is there.
     pub(crate) fn add(&self, page: u32, order: u32) -> Result {
+        let mut node = 0;
         // SAFETY: By the invariant the inode is there; called where sleeping is allowed.
-        to_result(unsafe { raw::freelist_folio_add(self.as_ptr(), page.into(), order) })?;
+        let errno =
+            unsafe { raw::freelist_folio_add(self.as_ptr(), page.into(), order, &mut node) };
+        to_result(errno)?;
+        // SAFETY: The folio was on that node.
+        self.count_on(unsafe { Node::from_raw(node) }, 1 << order);
         if order >= huge_page_order() {
             self.huge.fetch_add(1, Relaxed);
         }
@@ -239,10 +255,11 @@ impl AddressSpace {
     /// that reaches beyond the range and cannot be split, because it is pinned or memory is short. A
     /// pinned folio that lies in the range goes: it lives on for the pin alone. May sleep.
     pub(crate) fn remove(&self, range: Range<u32>) -> bool {
-        if range.is_empty() {
+        if range.is_empty() || self.remove_one(&range) {
             return false;
         }
         let huge = self.count_huge(&range);
+        self.count_nodes(&range, -1);
         // All at once: truncation unmaps what is still mapped folio by folio.
         self.unmap(&range);
         RacePoint::Leave.reach();
@@ -255,9 +272,30 @@ impl AddressSpace {
                 break;
             }
         }
+        if stays {
+            self.count_nodes(&range, 1);
+        }
         self.huge
             .fetch_sub(huge - self.count_huge(&range).min(huge), Relaxed);
         stays
+    }
+
+    /// Takes the folio away that has exactly the pages of a range. Returns whether there is one. May
+    /// sleep.
+    fn remove_one(&self, range: &Range<u32>) -> bool {
+        let folio = self.folio(range.start);
+        if folio.is_none_or(|folio| folio.range() != *range) {
+            return false;
+        }
+        let Some(folio) = self.lock_folio(range.start.into()) else {
+            return false;
+        };
+        // It may have been split meanwhile.
+        if folio.range() != *range {
+            return false;
+        }
+        RacePoint::Leave.reach();
+        self.remove_locked(&folio)
     }
 
     /// Takes all memory away. May sleep.
@@ -293,9 +331,9 @@ impl AddressSpace {
         Some(self.folio(page)?.range())
     }
 
-    /// Takes whole folios of a range away that are neither locked nor pinned, without waiting for any.
-    /// Returns whether some stayed. May sleep, but under reclaim too.
-    pub(crate) fn reclaim(&self, range: Range<u32>) -> bool {
+    /// Takes whole folios of a range away that lie on a node and are neither locked nor pinned, without
+    /// waiting for any. Returns whether some stayed. May sleep, but under reclaim too.
+    pub(crate) fn reclaim(&self, range: Range<u32>, node: Node) -> bool {
         // All at once is cheaper; a fault may map one again until it is locked.
         self.unmap(&range);
         let mut stays = false;
@@ -304,7 +342,9 @@ impl AddressSpace {
             let of = folio.range();
             next = of.end.max(next + 1);
             let inside = range.start <= of.start && of.end <= range.end;
+            let here = self.on_node.is_empty() || folio.node() == node;
             let gone = inside
+                && here
                 && folio
                     .try_lock()
                     .is_some_and(|folio| self.try_remove(&folio));
@@ -326,13 +366,53 @@ impl AddressSpace {
         if folio.is_pinned() {
             return false;
         }
+        self.remove_locked(folio)
+    }
+
+    /// Takes a locked folio away, which is unmapped where it is mapped.
+    fn remove_locked(&self, folio: &LockedFolio) -> bool {
         let order = folio.order();
         // SAFETY: The folio is locked, and both are there.
         let gone = unsafe { raw::freelist_folio_remove(self.as_ptr(), folio.as_ptr()) } == 0;
-        if gone && order >= huge_page_order() {
-            self.huge.fetch_sub(1, Relaxed);
+        if gone {
+            self.count_on(folio.node(), -1 << order);
+            if order >= huge_page_order() {
+                self.huge.fetch_sub(1, Relaxed);
+            }
         }
         gone
+    }
+
+    /// So many more pages are on a node.
+    fn count_on(&self, node: Node, pages: i64) {
+        if let Some(count) = self.on_node.get(node.index()) {
+            count.fetch_add(pages, Relaxed);
+        }
+    }
+
+    /// Counts the pages of a range on their nodes, `sign` times.
+    fn count_nodes(&self, range: &Range<u32>, sign: i64) {
+        if self.on_node.is_empty() {
+            return;
+        }
+        let mut next = range.start;
+        while let Some(folio) = self.first_in(next..range.end) {
+            let of = folio.range();
+            let end = of.end.min(range.end);
+            let pages = end.saturating_sub(of.start.max(next));
+            self.count_on(folio.node(), sign * i64::from(pages));
+            next = end.max(next + 1);
+        }
+    }
+
+    /// Of so many pages, how many lie on a node as a rule.
+    pub(crate) fn share_of(&self, node: Node, pages: u64) -> u64 {
+        let on = |count: &Atomic<i64>| count.load(Relaxed).max(0) as u64;
+        let Some(here) = self.on_node.get(node.index()).map(on) else {
+            return pages;
+        };
+        let all: u64 = self.on_node.iter().map(on).sum();
+        pages * here / all.max(1)
     }
 
     /// Folios of the size of a huge page that have some of the range.

@@ -2,7 +2,10 @@
 
 //! Folios: pieces of memory that the page cache has as one.
 
-use crate::ffi::raw;
+use crate::{
+    ffi::raw,
+    mm::statistics::Node, //
+};
 use core::{
     mem::ManuallyDrop,
     ops::{
@@ -50,6 +53,12 @@ impl Folio {
     pub(crate) fn order(&self) -> u32 {
         // SAFETY: By the invariant the folio is there.
         unsafe { raw::freelist_folio_order(self.0.as_ptr()) }
+    }
+
+    /// The node of memory that it lies on.
+    pub(super) fn node(&self) -> Node {
+        // SAFETY: By the invariant the folio is there, on a node that there is.
+        unsafe { Node::from_raw(raw::freelist_folio_node(self.0.as_ptr())) }
     }
 
     /// The address of a page of it that has these bytes, and their number as far as they lie in a

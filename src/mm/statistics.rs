@@ -15,10 +15,31 @@ pub(crate) fn ram_bytes() -> u64 {
 /// # Invariants
 ///
 /// There is a node of that number.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Node(i32);
 
 impl Node {
+    /// A node of the kernel.
+    ///
+    /// # Safety
+    ///
+    /// There is a node of that number.
+    pub(super) unsafe fn from_raw(node: i32) -> Self {
+        // INVARIANT: By the caller's promise.
+        Self(node)
+    }
+
+    /// Numbers of nodes are below that.
+    pub(super) fn count() -> usize {
+        // SAFETY: May be called at any time.
+        unsafe { raw::freelist_nodes() as usize }
+    }
+
+    /// Its number.
+    pub(super) fn index(self) -> usize {
+        self.0 as usize
+    }
+
     /// The node that the caller runs on.
     pub(crate) fn of_caller() -> Self {
         // SAFETY: May be called at any time.

@@ -76,6 +76,11 @@ unsigned int freelist_folio_order(const struct folio *folio)
 	return folio_order(folio);
 }
 
+int freelist_folio_node(const struct folio *folio)
+{
+	return folio_nid(folio);
+}
+
 bool freelist_folio_is_of(const struct folio *folio, const struct inode *inode)
 {
 	return folio->mapping == inode->i_mapping;

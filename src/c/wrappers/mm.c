@@ -42,6 +42,12 @@ int freelist_node(void)
 	return numa_mem_id();
 }
 
+/* Numbers of nodes are below that. */
+unsigned int freelist_nodes(void)
+{
+	return nr_node_ids;
+}
+
 void freelist_add_reclaimable(int node, __s64 pages)
 {
 	mod_node_page_state(NODE_DATA(node), NR_KERNEL_MISC_RECLAIMABLE, pages);
