@@ -226,13 +226,11 @@ impl AddressSpace {
         }
     }
 
-    /// Whether some of the range has memory.
-    pub(crate) fn has_any(&self, range: &Range<u32>) -> bool {
+    /// Whether some of the range, which is not empty, has memory.
+    fn has_any(&self, range: &Range<u32>) -> bool {
+        let (first, pages) = (range.start.into(), range.len() as u64);
         // SAFETY: By the invariant the inode is there.
-        !range.is_empty()
-            && unsafe {
-                raw::freelist_pages_any(self.as_ptr(), range.start.into(), range.len() as u64)
-            }
+        unsafe { raw::freelist_pages_any(self.as_ptr(), first, pages) }
     }
 
     /// Removes the mappings of a range. May sleep.
