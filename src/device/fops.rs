@@ -97,6 +97,22 @@ impl PinnedDrop for Device {
     }
 }
 
+/// Finds an address that is aligned as its offset is, up to a huge page, so that the core can map
+/// these: where there are none, any will do.
+#[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
+const ALIGNED: Option<GetUnmappedArea> = Some(bindings::thp_get_unmapped_area);
+#[cfg(not(CONFIG_TRANSPARENT_HUGEPAGE))]
+const ALIGNED: Option<GetUnmappedArea> = None;
+
+/// `get_unmapped_area` of the file operations.
+type GetUnmappedArea = unsafe extern "C" fn(
+    file: *mut bindings::file,
+    address: c_ulong,
+    len: c_ulong,
+    pgoff: c_ulong,
+    flags: c_ulong,
+) -> c_ulong;
+
 static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_operations {
     owner: operations::this_module(),
     open: Some(open),
@@ -106,7 +122,7 @@ static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_opera
     compat_ioctl: Some(ioctl),
     mmap: Some(mmap),
     poll: Some(poll),
-    get_unmapped_area: Some(bindings::thp_get_unmapped_area),
+    get_unmapped_area: ALIGNED,
     show_fdinfo: Some(show_fdinfo),
     llseek: Some(bindings::noop_llseek),
     ..pin_init::zeroed()
