@@ -36,7 +36,7 @@ int freelist_folio_add(struct inode *inode, __u64 index, unsigned int order, int
 		return -ENOMEM;
 	*node = folio_nid(folio);
 	__folio_mark_uptodate(folio);
-	/* A clean one could be dropped by anybody. */
+	/* A clean one that is pinned would be dropped as a whole where a part of it leaves. */
 	folio_set_dirty(folio);
 	err = filemap_add_folio(inode->i_mapping, folio, index, charge);
 	if (!err)

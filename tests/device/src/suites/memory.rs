@@ -37,6 +37,7 @@ suite!("freelist_memory":
     one_charge_beyond_a_full_cgroup_costs_it_little,
     pinned_memory_is_the_pins_when_it_leaves,
     a_pin_keeps_what_is_beside_it,
+    a_pin_keeps_what_nobody_has_written,
 );
 
 /// Bytes of a huge page; none where the kernel has none.
@@ -474,4 +475,29 @@ fn a_pin_keeps_what_is_beside_it() {
         assert_eq!(view.load(at), (at / system_page()) as u8, "byte {at:#x}");
     }
     check();
+}
+
+/// What was never written is not there for the kernel to drop.
+fn a_pin_keeps_what_nobody_has_written() {
+    let huge = huge();
+    let arena = arena();
+    let view = View::map(
+        &arena,
+        0,
+        4 * huge as usize,
+        ProtFlags::PROT_READ,
+        nix::sys::mman::MapFlags::MAP_SHARED,
+    )
+    .unwrap();
+    let block = alloc(&arena, huge);
+    let (read, write) = pipe().unwrap();
+    assert_eq!(splice_from(&write, view.address(0), 4), Ok(4));
+    arena.resize(block.offset, huge / 2, DEFAULT).unwrap();
+    arena.trim(0).unwrap();
+    for at in (0..huge as usize / 2).step_by(system_page()) {
+        assert_eq!(view.probe(at), Ok(0), "byte {at:#x}");
+    }
+    drop((read, write));
+    arena.trim(0).unwrap();
+    assert_eq!(stat(&arena).held_bytes, huge / 2);
 }
