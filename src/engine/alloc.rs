@@ -57,27 +57,22 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             }
             return self.reserve_listed(request, admission, class, prealloc);
         }
-        // What small blocks keep apart is what a large one needs.
-        let mut drained = false;
-        if !Self::has_quick_list(class) {
-            drained = true;
-            if self.drain(garbage) == Drained::Part {
-                return Err(Refusal::Again);
-            }
-        }
-        loop {
+        // What small blocks keep apart is what a large one needs: it looks after the drain alone.
+        let is_small = Self::has_quick_list(class);
+        if is_small {
             match self.reserve_listed(request, admission, class, prealloc) {
                 Err(Refusal::Empty) => {}
                 result => return result,
             }
-            if drained {
-                break;
-            }
-            drained = true;
-            match self.drain(garbage) {
-                Drained::Nothing => break,
-                Drained::Part => return Err(Refusal::Again),
-                Drained::All => {}
+        }
+        match self.drain(garbage) {
+            Drained::Nothing if is_small => {}
+            Drained::Part => return Err(Refusal::Again),
+            Drained::Nothing | Drained::All => {
+                match self.reserve_listed(request, admission, class, prealloc) {
+                    Err(Refusal::Empty) => {}
+                    result => return result,
+                }
             }
         }
         if !request.may_grow(admission) && !self.could_move(request, admission, class) {

@@ -151,11 +151,13 @@ struct Keeper {
 impl Keeper {
     /// Whether a freed block is what the waiter wants.
     fn wants(&self, start: u64, class: Class) -> bool {
-        self.kept.is_none()
-            && class.index() == self.class.index()
-            && class.pages() >= self.class.pages()
-            && self.class.is_aligned(start)
+        self.kept.is_none() && serves(start, class, self.class)
     }
+}
+
+/// Whether a block that has the class `has` serves a request for exactly `class`.
+fn serves(start: u64, has: Class, class: Class) -> bool {
+    has.index() == class.index() && has.pages() >= class.pages() && class.is_aligned(start)
 }
 
 /// How far the quick lists were emptied.
@@ -363,11 +365,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     pub(super) fn has_kept(&self, class: Class) -> bool {
         let keepers = self.quick.keepers.iter().flatten();
         let mut kept = keepers.filter_map(|keeper| keeper.kept);
-        kept.any(|(start, has)| Self::serves(start, has, class))
-    }
-
-    fn serves(start: u64, has: Class, class: Class) -> bool {
-        has.index() == class.index() && has.pages() >= class.pages() && class.is_aligned(start)
+        kept.any(|(start, has)| serves(start, has, class))
     }
 
     /// Takes a block that is kept for a waiter for exactly that class. What it has more is free.
@@ -376,7 +374,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let (start, has) = keepers.find_map(|keeper| {
             keeper
                 .kept
-                .take_if(|(start, has)| Self::serves(*start, *has, class))
+                .take_if(|(start, has)| serves(*start, *has, class))
         })?;
         let more = has.pages() - class.pages();
         if more > 0 {

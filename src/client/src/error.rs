@@ -210,12 +210,14 @@ fn advice(call: Call, errno: Errno) -> &'static str {
         (Call::Alloc { .. }, Errno::EINVAL) => {
             "; a flag or a combination of flags is unknown, or the alignment is over 1 GiB"
         }
-        (Call::Alloc { .. }, Errno::E2BIG) => "; the largest block is 1 << INFO.max_shift bytes",
+        (Call::Alloc { .. } | Call::Resize { .. }, Errno::E2BIG) => {
+            "; the largest block is 1 << INFO.max_shift bytes"
+        }
         (Call::Alloc { flags, .. }, Errno::ENOMEM) if !flags.contains(Flags::GROW) => {
             "; no free block serves it, and without GROW the arena takes no pages"
         }
         (Call::Alloc { .. }, Errno::ENOMEM) => "; the system is short of memory",
-        (Call::Alloc { .. }, Errno::EDQUOT) => {
+        (Call::Alloc { .. } | Call::Resize { .. }, Errno::EDQUOT) => {
             "; it needs more than INFO.limit_bytes leaves: free blocks, or have the limit raised"
         }
         (Call::Alloc { .. }, Errno::EAGAIN) => {
@@ -226,7 +228,9 @@ fn advice(call: Call, errno: Errno) -> &'static str {
         (Call::Alloc { .. }, Errno::EOPNOTSUPP) => {
             "; the module does not serve every flag of it: INFO.features tells which"
         }
-        (Call::Free { .. }, Errno::ENOENT) => "; no live block is there: freed before?",
+        (Call::Free { .. } | Call::Resize { .. }, Errno::ENOENT) => {
+            "; no live block is there: freed before?"
+        }
         (Call::Free { .. }, Errno::EUCLEAN) => {
             "; it was released, but something was written before its beginning"
         }
@@ -247,11 +251,6 @@ fn advice(call: Call, errno: Errno) -> &'static str {
         (Call::Resize { .. }, Errno::ENOSPC) => {
             "; what lies behind it is in use: ask for another block, and copy"
         }
-        (Call::Resize { .. }, Errno::ENOENT) => "; no live block is there: freed before?",
-        (Call::Resize { .. }, Errno::EDQUOT) => {
-            "; it needs more than INFO.limit_bytes leaves: free blocks, or have the limit raised"
-        }
-        (Call::Resize { .. }, Errno::E2BIG) => "; the largest block is 1 << INFO.max_shift bytes",
         (Call::Map { .. }, Errno::EINVAL) => {
             "; map whole pages, at least one, that end within INFO.arena_bytes"
         }
