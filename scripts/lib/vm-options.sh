@@ -4,7 +4,7 @@
 # options.sh.
 # shellcheck shell=bash
 
-kernel=$(default_series) module='' module_args='' more='' cpus='' memory=1024 timeout='' icount='' trace='' root=''
+kernel=$(default_series) module='' module_args='' more='' cpus='' memory=1024 nodes=1 timeout='' icount='' trace='' root=''
 with_module=yes files=() command=()
 
 kind_root_or_image() {
@@ -26,6 +26,7 @@ parse_vm() {
 --add		files+		path
 --cpus		cpus		count
 --memory	memory		count
+--nodes		nodes		count
 --timeout	timeout		count
 --append	more		text
 --icount	icount=yes
@@ -33,6 +34,9 @@ parse_vm() {
 after--		command+' "$@"
 	if [ -n "$icount" ] && [ "${cpus:-1}" -ne 1 ]; then
 		wrong "--icount has one CPU: not with --cpus $cpus"
+	fi
+	if [ -n "$icount" ] && [ "$nodes" -ne 1 ]; then
+		wrong "--icount has one node: not with --nodes $nodes"
 	fi
 	if [ -n "$root" ] && [ "$kernel" = debug ]; then
 		wrong "--root $root: the debug kernel has no disks"

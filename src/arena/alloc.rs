@@ -3,7 +3,7 @@
 //! One block: reserving it, telling its caller, making it live or undoing it.
 
 use super::{
-    reclaim::Patience,
+    reclaim::Room,
     request::AllocOptions,
     Arena, //
 };
@@ -13,8 +13,7 @@ use crate::{
         Refusal,
         Request,
         Reservation,
-        Ticket,
-        BATCH, //
+        Ticket, //
     },
     ffi::{
         race_point::RacePoint,
@@ -27,10 +26,7 @@ use crate::{
         KernelPrealloc, //
     }, //
 };
-use kernel::{
-    page::PAGE_SHIFT,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 impl Arena {
     /// Gives one block to a caller as it is wanted, who has it when `answer` (its offset, its bytes)
@@ -77,7 +73,7 @@ impl Arena {
             return result;
         }
         let extent = pending.extent();
-        self.state.lock().engine.commit(pending);
+        self.lock().engine.commit(pending);
         if options.populate {
             self.populate([extent]);
         }
@@ -107,7 +103,7 @@ impl Arena {
         if !options.takes_as_it_is() {
             return None;
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.waiters.count() > 0 || state.admit(options).is_err() {
             return None;
         }
@@ -125,7 +121,7 @@ impl Arena {
         loop {
             // Dropped after the unlock.
             let mut garbage = KernelGarbage::default();
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             state.admit(options)?;
             let admission = state.admission(options, ticket);
             let result = state
@@ -145,7 +141,7 @@ impl Arena {
                         && !trimmed =>
                 {
                     trimmed = true;
-                    if self.give_up(u64::MAX, 0, Patience::Wait) == 0 {
+                    if self.give_up(u64::MAX, 0) == 0 {
                         return Err(ENOSPC);
                     }
                 }
@@ -154,28 +150,14 @@ impl Arena {
         }
     }
 
-    /// Undoes a reservation: the pages that it brought leave, in batches. May sleep.
+    /// Undoes a reservation: what was brought for it leaves. May sleep.
     pub(super) fn cancel(&self, pending: Reservation) {
-        let mut rest = Some(pending);
-        while let Some(pending) = rest {
-            let mut leaving = [const { None }; BATCH as usize];
-            let mut places = leaving.iter_mut();
-            let mut out = |page| {
-                if let Some(place) = places.next() {
-                    *place = Some(page);
-                }
-            };
-            let mut garbage = KernelGarbage::default();
-            rest = self
-                .state
-                .lock()
-                .engine
-                .cancel(pending, &mut garbage, &mut out);
-            drop(garbage);
-            let pages = leaving.iter().flatten().count() as u64;
-            drop(leaving);
-            self.shared_limit.give(pages << PAGE_SHIFT);
-            task::resched();
+        // Dropped after the unlock.
+        let mut garbage = KernelGarbage::default();
+        let brought = self.lock().engine.cancel(pending, &mut garbage);
+        drop(garbage);
+        if let Some(isolated) = brought {
+            self.drop_isolated(isolated, Room::Given);
         }
         self.wake_unlocked();
     }

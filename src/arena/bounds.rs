@@ -58,7 +58,7 @@ pub(crate) struct Change {
 impl Arena {
     /// What is in force.
     pub(crate) fn bounds(&self) -> Bounds {
-        self.state.lock().bounds()
+        self.lock().bounds()
     }
 
     /// Changes what is given, and tells `answer` what is in force then. All or nothing, also when
@@ -84,7 +84,7 @@ impl Arena {
         let slack_permille = slack_permille.map(slack_of).transpose()?;
         let mut privileged = false;
         let (before, now) = loop {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let before = state.bounds();
             let most = before.limit.max(self.default_limit);
             if !privileged && limit.is_some_and(|limit| limit > most) {
@@ -106,7 +106,7 @@ impl Arena {
             break (before, state.bounds());
         };
         let result = answer(now).inspect_err(|_| {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             // What somebody else has set since then stays, and a span that is in use by now.
             if state.bounds() == now {
                 state.limit = before.limit;
@@ -129,7 +129,7 @@ impl Arena {
     fn wake_hopeless(&self) {
         let mut from = Some(0);
         while let Some(next) = from {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let limit = state.limit;
             from = state.waiters.wake_hopeless(
                 next,
@@ -144,7 +144,7 @@ impl Arena {
 
     /// Gives as many free pages back as are held beyond the limit. May sleep.
     fn shrink_to_limit(&self) {
-        let state = self.state.lock();
+        let state = self.lock();
         let held = state.engine.held_bytes();
         let beyond = held.saturating_sub(state.limit).div_ceil(PAGE_SIZE as u64);
         drop(state);

@@ -111,7 +111,7 @@ impl Arena {
             }
             progress.done += stored as u32;
             let mut rest = batch.drain_all();
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             for pending in rest.by_ref().take(stored) {
                 state.engine.commit(pending);
             }
@@ -155,14 +155,14 @@ impl Arena {
         }
         progress.done += stored as u32;
         if !options.populate {
-            return self.state.lock().engine.commit_batch(batch);
+            return self.lock().engine.commit_batch(batch);
         }
         let bytes = batch.block_bytes();
         let mut offsets = [0; BATCH as usize];
         for (place, offset) in offsets.iter_mut().zip(batch.offsets()) {
             *place = *offset;
         }
-        self.state.lock().engine.commit_batch(batch);
+        self.lock().engine.commit_batch(batch);
         let blocks = offsets.iter().take(stored);
         self.populate(blocks.map(|offset| *offset..offset + bytes));
     }
@@ -211,7 +211,7 @@ impl Arena {
         let mut missing = 0;
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let admission = state.admission(options, None);
         while batch.len() < most && missing < BATCH && state.admit(options).is_ok() {
             let result = state
@@ -293,7 +293,7 @@ impl Arena {
             let mut rest = offsets.get(..loaded).unwrap_or_default();
             // Dropped after the unlock.
             let mut garbage = KernelGarbage::default();
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             while let [first, others @ ..] = rest {
                 let alike = state.engine.free_alike(rest);
                 if alike > 0 {
@@ -308,7 +308,7 @@ impl Arena {
                         if !garbage.has_room() {
                             drop(state);
                             garbage = KernelGarbage::default();
-                            state = self.state.lock();
+                            state = self.lock();
                         }
                     }
                     Ok(Some(Unfinished::Headed(taken))) => {
@@ -317,7 +317,7 @@ impl Arena {
                         if let Err(error) = self.retire(taken) {
                             self.count_failure(error);
                         }
-                        state = self.state.lock();
+                        state = self.lock();
                     }
                     Err(error) => {
                         progress.stopped = Some(error);

@@ -100,6 +100,7 @@ impl Snapshot {
         &mut self,
         counters: &Counters,
         metadata_bytes: u64,
+        huge_bytes: u64,
         limit_bytes: u64,
         events: &Events,
     ) {
@@ -109,6 +110,7 @@ impl Snapshot {
         stat.free_bytes += counters.free_bytes;
         stat.held_bytes += counters.held_bytes;
         stat.metadata_bytes += metadata_bytes;
+        stat.huge_bytes += huge_bytes;
         stat.limit_bytes = stat.limit_bytes.saturating_add(limit_bytes);
         add(&mut stat.requested_bytes, counters.requested_bytes);
         add(&mut stat.moved_bytes, counters.moved_bytes);

@@ -30,7 +30,7 @@ impl Arena {
     /// `ENOENT` when nothing live is there, `EUCLEAN` when its header was overwritten: then the block
     /// is released all the same.
     pub(crate) fn free(&self, offset: u64) -> Result {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         match state.free(offset)? {
             None => {}
             Some(Unfinished::Loose(loose)) if loose.is_pages() => state.engine.merge_whole(loose),
@@ -51,7 +51,7 @@ impl Arena {
             Unfinished::Loose(loose) => {
                 // Dropped after the unlock.
                 let mut garbage = KernelGarbage::default();
-                let mut state = self.state.lock();
+                let mut state = self.lock();
                 state.engine.merge(loose, &mut garbage);
                 self.wake(&mut state);
                 Ok(())

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the pages of a reserved block come from: new ones within the limits, in batches, or those
-//! of free blocks elsewhere in the arena.
+//! Where the memory of a reserved block comes from: new folios within the limits. Where these forbid
+//! them, as much free memory elsewhere in the arena leaves before.
 //!
-//! New pages are cheaper, so they are preferred, as long as the arena does not hold much more than
-//! its blocks ever needed at a time, the limits allow it, and the system has them.
+//! To move memory is dearer than new memory, so it is done when the arena holds more than the slack
+//! allows beyond what its blocks ever needed, at the limits, and when the system has no more.
 
 use super::{
-    reclaim::Patience,
+    reclaim::Room,
     Arena, //
 };
 use crate::{
     engine::{
+        Metadata,
         Policy,
         Request,
         Reservation,
-        BATCH, //
+        Surplus, //
     },
     ffi::{
         errno::edquot,
@@ -24,15 +25,8 @@ use crate::{
     mm::{
         backend::{
             make,
+            KernelGarbage,
             KernelPrealloc, //
-        },
-        contiguous::{
-            Contiguous,
-            OrderHint, //
-        },
-        page::{
-            Page,
-            Supply, //
         },
         shrinker, //
     },
@@ -47,6 +41,12 @@ use kernel::{
 #[must_use]
 struct Promise {
     bytes: u64,
+}
+
+impl Promise {
+    fn pages(&self) -> u32 {
+        (self.bytes >> PAGE_SHIFT) as u32
+    }
 }
 
 /// What stops a block from getting its pages.
@@ -69,15 +69,22 @@ impl From<Short> for Error {
     }
 }
 
+/// Ranges from which nothing leaves, at most, until moving gives up.
+const STUCK: usize = 8;
+/// How often free memory of the arena leaves for a block when the system has no more.
+const TRIES: u32 = 4;
+/// Of a limit so much is left for blocks: no surplus is taken beyond that.
+const LIMIT_PART: u64 = 8;
+
 /// Pages that reserved blocks miss.
 fn missing(blocks: &[Reservation]) -> u32 {
     blocks.iter().map(Reservation::missing).sum()
 }
 
 impl Arena {
-    /// Brings the pages that a reserved block lacks; new ones only where it may `grow`, and none
-    /// but new ones side by side where they have to be `contiguous`. What was brought before an
-    /// error stays with the block: `cancel` takes it back. May sleep.
+    /// Brings the pages that a reserved block lacks; where it may not `grow`, as many as leave
+    /// elsewhere. What was brought before an error stays with the block: `cancel` takes it back. May
+    /// sleep.
     ///
     /// `EDQUOT` when a limit forbids it, `ENOMEM` when memory is short or all that was free is in
     /// use by now, `EINTR` when the caller is being killed.
@@ -87,27 +94,40 @@ impl Arena {
         prealloc: &mut KernelPrealloc,
         request: &Request,
     ) -> Result {
+        let grow = request.policy.may_grow();
+        let mut tries = 0;
+        let mut reuse = true;
         while pending.missing() > 0 {
-            let promise = match self.promise(pending, request.policy.may_grow()) {
+            let mut promise = match self.promise(pending, grow, reuse) {
                 Err(short) if self.make_room(short, pending, request) => continue,
                 promise => promise?,
             };
             if request.policy == Policy::Contiguous {
                 return self.bring_contiguous(pending, prealloc, promise);
             }
-            let fresh = (promise.bytes >> PAGE_SHIFT) as u32;
-            let mut result = self.steal(pending, prealloc, pending.missing() - fresh);
-            if result.is_ok() && pending.missing() <= fresh {
-                result = self.bring(from_mut(pending), prealloc, promise);
-            } else {
-                // Less was free than it seemed: another look.
-                self.forget(promise);
+            let lacks = pending.missing().saturating_sub(promise.pages());
+            if lacks > 0 {
+                let moved = self.vacate(lacks, &mut promise);
+                if moved != Ok(lacks) {
+                    self.forget(promise);
+                    // Less was free than it seemed, or could leave: another look, if that may help.
+                    match moved? {
+                        0 if grow && reuse => reuse = false,
+                        0 if grow => return Err(edquot()),
+                        0 => return Err(ENOMEM),
+                        _ => {}
+                    }
+                    continue;
+                }
             }
-            match result {
+            match self.bring(from_mut(pending), prealloc, promise) {
                 // The system has no more, but perhaps the arena has.
-                Err(error) if error == ENOMEM && pending.is_movable() => {
-                    self.steal(pending, prealloc, pending.missing())?;
-                    if pending.missing() > 0 {
+                Err(error) if error == ENOMEM && pending.is_movable() && tries < TRIES => {
+                    tries += 1;
+                    let mut promise = Promise { bytes: 0 };
+                    let moved = self.vacate(pending.missing(), &mut promise);
+                    self.forget(promise);
+                    if moved? == 0 {
                         return Err(ENOMEM);
                     }
                 }
@@ -126,7 +146,7 @@ impl Arena {
             return;
         }
         let bytes = u64::from(missing) << PAGE_SHIFT;
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let after = state.engine.held_bytes() + state.promised + bytes;
         if after > state.limit
             || state.engine.reuse_target(missing, state.promised) > 0
@@ -140,28 +160,46 @@ impl Arena {
         let _ = self.bring(blocks, prealloc, Promise { bytes });
     }
 
-    /// Moves at most `most` free pages to a reserved block.
-    fn steal(&self, pending: &mut Reservation, prealloc: &mut KernelPrealloc, most: u32) -> Result {
-        let goal = pending.missing() - most;
-        while pending.missing() > goal {
+    /// Makes at most `most` free pages elsewhere leave, and adds their room to a promise. Returns how
+    /// many left. May sleep.
+    fn vacate(&self, most: u32, promise: &mut Promise) -> Result<u32> {
+        let mut aside = [const { None }; STUCK];
+        let mut stuck = 0;
+        let mut done = 0;
+        let mut last = None;
+        let mut result = Ok(());
+        while done < most {
             if task::fatal_signal() {
-                return Err(EINTR);
-            }
-            let mut pages = Supply::new();
-            let bytes = self.take_to_move(pending.missing() - goal, &mut pages);
-            if bytes == 0 {
+                result = Err(EINTR);
                 break;
             }
-            let mut promise = Promise { bytes };
-            let result = self.put(from_mut(pending), prealloc, &mut pages, &mut promise);
-            pending.mark_stale();
-            self.forget(promise);
-            result?;
+            let Some(isolated) = self.lock().engine.isolate(most - done) else {
+                break;
+            };
+            let range = Some(isolated.range());
+            if range == last {
+                // Nothing left of it the last time.
+                let Some(place) = aside.get_mut(stuck) else {
+                    self.lock().engine.putback(isolated);
+                    break;
+                };
+                *place = Some(isolated);
+                stuck += 1;
+                continue;
+            }
+            let left = self.drop_isolated(isolated, Room::Promised);
+            promise.bytes += u64::from(left) << PAGE_SHIFT;
+            done += left;
+            last = range.filter(|_| left == 0);
+            task::resched();
         }
-        Ok(())
+        for isolated in aside.into_iter().flatten() {
+            self.lock().engine.putback(isolated);
+        }
+        result.map(|()| done)
     }
 
-    /// Brings new pages, for as much as was promised.
+    /// Brings new pages, for as much as was promised, in the largest folios that can be had.
     fn bring(
         &self,
         blocks: &mut [Reservation],
@@ -169,26 +207,171 @@ impl Arena {
         mut promise: Promise,
     ) -> Result {
         let mut result = Ok(());
-        let mut hint = OrderHint::new();
-        while result.is_ok() {
-            let want = missing(blocks);
-            if want == 0 {
+        // None above the last one that could be had.
+        let mut highest = self.address_space.max_order();
+        let mut done = 0;
+        while let Some(first) = blocks.get(done) {
+            if first.missing() == 0 {
+                done += 1;
+                continue;
+            }
+            let rest = blocks.get_mut(done..).unwrap_or_default();
+            result = match task::fatal_signal() {
+                true => Err(EINTR),
+                false => self.bring_folio(rest, prealloc, &mut promise, &mut highest),
+            };
+            if result.is_err() {
                 break;
             }
-            if task::fatal_signal() {
-                result = Err(EINTR);
-                break;
-            }
-            result = self
-                .memcg
-                .charge(|| Contiguous::some_of(want, &mut hint))
-                .and_then(|mut pages| self.put(blocks, prealloc, &mut pages, &mut promise));
+            task::resched();
         }
         self.forget(promise);
         result
     }
 
-    /// Brings new pages that lie side by side, as many as the block lacks.
+    /// Brings a folio for the first of some blocks, which misses pages, and for those that follow in
+    /// the address space. Lowers `highest` instead where there is none of that order.
+    fn bring_folio(
+        &self,
+        blocks: &mut [Reservation],
+        prealloc: &mut KernelPrealloc,
+        promise: &mut Promise,
+        highest: &mut u32,
+    ) -> Result {
+        let Some(page) = blocks.first().map(Reservation::next_page) else {
+            return Ok(());
+        };
+        let natural = page.trailing_zeros().min(*highest);
+        let (count, span) = span(blocks, 1 << natural);
+        let blocks = blocks.get_mut(..count).unwrap_or_default();
+        let span = span.min(promise.pages());
+        let mut surplus = None;
+        let mut order = natural;
+        if span < 1 << natural {
+            surplus = self.surplus(blocks, (1 << natural) - span, natural, prealloc)?;
+            if surplus.is_none() {
+                order = span.checked_ilog2().ok_or(ENOMEM)?;
+            }
+        }
+        let pages = (1 << order) - surplus.as_ref().map_or(0, Surplus::pages);
+        let mut result = self.ensure_backing(blocks, pages, prealloc);
+        if result.is_ok() {
+            result = self.memcg.charge(|| self.address_space.add(page, order));
+        }
+        if let Err(error) = result {
+            self.release_surplus(surplus);
+            if error != ENOMEM || order == 0 {
+                return Err(error);
+            }
+            *highest = order - 1;
+            return Ok(());
+        }
+        let mut state = self.lock();
+        let mut left = pages;
+        for block in blocks {
+            let some = left.min(block.missing());
+            state.engine.back(block, some);
+            left -= some;
+        }
+        let bytes = u64::from(pages) << PAGE_SHIFT;
+        state.promised -= bytes;
+        promise.bytes -= bytes;
+        if let Some(surplus) = surplus {
+            state.promised -= u64::from(surplus.pages()) << PAGE_SHIFT;
+            state.engine.back_surplus(surplus);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the engine has room for what is known of the next pages of blocks.
+    fn ensure_backing(
+        &self,
+        blocks: &[Reservation],
+        pages: u32,
+        prealloc: &mut KernelPrealloc,
+    ) -> Result {
+        loop {
+            let mut state = self.lock();
+            let mut left = pages;
+            let result = blocks.iter().try_for_each(|block| -> Result<(), Metadata> {
+                let some = left.min(block.missing());
+                left -= some;
+                state.engine.ensure_backing(block, some, prealloc)
+            });
+            drop(state);
+            match result {
+                Ok(()) => return Ok(()),
+                Err(metadata) => self.memcg.charge(|| make(metadata, prealloc))?,
+            }
+        }
+    }
+
+    /// Claims `pages` pages behind blocks that get their memory with that of these, so that they are a
+    /// huge page's; `None` where that would be more than the slack allows, near a limit, while a
+    /// request waits for memory, or where something lies there. Their room is promised.
+    fn surplus(
+        &self,
+        blocks: &[Reservation],
+        pages: u32,
+        order: u32,
+        prealloc: &mut KernelPrealloc,
+    ) -> Result<Option<Surplus>> {
+        let Some(last) = blocks.last() else {
+            return Ok(None);
+        };
+        if order == 0 || order < self.address_space.max_order() {
+            return Ok(None);
+        }
+        let bytes = u64::from(pages) << PAGE_SHIFT;
+        loop {
+            let mut state = self.lock();
+            let after = state.engine.held_bytes() + state.promised + bytes;
+            let shared = self.shared_limit.bytes() / LIMIT_PART;
+            if state.waiters.count() > 0
+                || !state.engine.admits_surplus(pages, state.promised)
+                || after > state.limit - state.limit / LIMIT_PART
+                || self.shared_limit.headroom() < bytes.saturating_add(shared)
+            {
+                return Ok(None);
+            }
+            match state.engine.claim_surplus(last, pages, prealloc) {
+                Ok(Some(surplus)) if self.shared_limit.take(bytes) => {
+                    state.promised += bytes;
+                    return Ok(Some(surplus));
+                }
+                Ok(surplus) => {
+                    let mut garbage = KernelGarbage::default();
+                    if let Some(surplus) = surplus {
+                        state.engine.release_surplus(surplus, &mut garbage);
+                    }
+                    drop(state);
+                    drop(garbage);
+                    return Ok(None);
+                }
+                Err(metadata) => {
+                    drop(state);
+                    self.memcg.charge(|| make(metadata, prealloc))?;
+                }
+            }
+        }
+    }
+
+    /// A surplus gets no memory.
+    fn release_surplus(&self, surplus: Option<Surplus>) {
+        let Some(surplus) = surplus else {
+            return;
+        };
+        let bytes = u64::from(surplus.pages()) << PAGE_SHIFT;
+        // Dropped after the unlock.
+        let mut garbage = KernelGarbage::default();
+        let mut state = self.lock();
+        state.promised -= bytes;
+        state.engine.release_surplus(surplus, &mut garbage);
+        drop(state);
+        self.shared_limit.give(bytes);
+    }
+
+    /// Brings a block that is one folio.
     fn bring_contiguous(
         &self,
         pending: &mut Reservation,
@@ -196,47 +379,24 @@ impl Arena {
         mut promise: Promise,
     ) -> Result {
         let pages = pending.missing();
-        let result = self
-            .memcg
-            .charge(|| Contiguous::new(pages))
-            .and_then(|mut pages| self.put(from_mut(pending), prealloc, &mut pages, &mut promise));
+        let order = pages.checked_ilog2().unwrap_or(0);
+        let mut result = self.ensure_backing(from_mut(pending), pages, prealloc);
+        if result.is_ok() {
+            let page = pending.next_page();
+            result = self.memcg.charge(|| self.address_space.add(page, order));
+        }
+        if result.is_ok() {
+            let mut state = self.lock();
+            state.engine.back(pending, pages);
+            state.promised -= promise.bytes;
+            promise.bytes = 0;
+        }
         self.forget(promise);
         result
     }
 
-    /// Puts pages, whose room was promised, behind reserved blocks that miss as many; in batches. May
-    /// sleep.
-    fn put(
-        &self,
-        blocks: &mut [Reservation],
-        prealloc: &mut KernelPrealloc,
-        pages: &mut impl ExactSizeIterator<Item = Page>,
-        promise: &mut Promise,
-    ) -> Result {
-        while pages.len() > 0 {
-            let before = pages.len();
-            let mut batch = pages.by_ref().take(BATCH as usize);
-            let mut state = self.state.lock();
-            let mut result = Ok(());
-            for block in &mut *blocks {
-                if result.is_ok() && batch.len() > 0 {
-                    result = state.engine.back(block, &mut batch, prealloc);
-                }
-            }
-            let came = ((before - pages.len()) as u64) << PAGE_SHIFT;
-            state.promised -= came;
-            promise.bytes -= came;
-            drop(state);
-            if let Err(metadata) = result {
-                self.memcg.charge(|| make(metadata, prealloc))?;
-            }
-            task::resched();
-        }
-        Ok(())
-    }
-
     /// Makes room under the limits where there is free memory that stands in the way: the arena's own,
-    /// for a request that has no use for it, or that of others. Says whether there is some more. May
+    /// for a request that has no use for it, or that of others. Returns whether there is some more. May
     /// sleep.
     fn make_room(&self, short: Short, pending: &Reservation, request: &Request) -> bool {
         if short == Short::Memory || task::fatal_signal() {
@@ -245,7 +405,7 @@ impl Arena {
         // What somebody waits for is not to be given up.
         if request.policy == Policy::Contiguous && self.waiters() == 0 {
             let missing = pending.missing().into();
-            if self.give_up(missing, 0, Patience::Wait) > 0 {
+            if self.give_up(missing, 0) > 0 {
                 return true;
             }
         }
@@ -260,10 +420,10 @@ impl Arena {
     }
 
     /// Decides how many of the pages that a block misses are to be new, and reserves room for them
-    /// under both limits.
-    fn promise(&self, pending: &Reservation, grow: bool) -> Result<Promise, Short> {
+    /// under both limits: all, as far as they allow it, unless it is to `reuse` free memory.
+    fn promise(&self, pending: &Reservation, grow: bool, reuse: bool) -> Result<Promise, Short> {
         let missing = pending.missing();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let free = if pending.is_movable() {
             state.engine.free_pages()
         } else {
@@ -283,7 +443,10 @@ impl Arena {
         if least > headroom {
             return Err(Short::Own);
         }
-        let wanted = missing - state.engine.reuse_target(missing, state.promised);
+        let wanted = match reuse {
+            true => missing - state.engine.reuse_target(missing, state.promised),
+            false => missing,
+        };
         // Nothing is taken in vain, not even for a moment: somebody else might be refused for it.
         for pages in [wanted.clamp(least, headroom), least] {
             let bytes = u64::from(pages) << PAGE_SHIFT;
@@ -299,11 +462,29 @@ impl Arena {
     /// Gives back what is left of a promise.
     fn forget(&self, promise: Promise) {
         if promise.bytes > 0 {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             state.promised -= promise.bytes;
             self.wake(&mut state);
             drop(state);
             self.shared_limit.give(promise.bytes);
         }
     }
+}
+
+/// How many of some blocks lie side by side with nothing but missing pages from the next one of the
+/// first on, until `most` pages are missing, and how many pages are.
+fn span(blocks: &[Reservation], most: u32) -> (usize, u32) {
+    let mut count = 0;
+    let mut pages = 0;
+    let mut next = None;
+    for block in blocks {
+        let follows = next.is_none_or(|next| block.next_page() == next);
+        if !follows || pages >= most || block.missing() == 0 {
+            break;
+        }
+        count += 1;
+        pages += block.missing();
+        next = Some(block.end_page());
+    }
+    (count, pages)
 }

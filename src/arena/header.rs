@@ -34,10 +34,10 @@ impl Arena {
 
     /// Writes the header of a reserved block that has its pages.
     pub(super) fn write_header(&self, pending: &Reservation) {
-        let page = self.state.lock().engine.reserved_page(pending, 0).cloned();
-        if let Some(page) = page {
+        let page = pending.first_page();
+        if let Some(folio) = self.address_space.folio(page) {
             let header = self.header_of(pending.extent());
-            page.write(pending.within().start, header.as_flattened());
+            folio.write(page, pending.within().start, header.as_flattened());
         }
     }
 
@@ -45,15 +45,15 @@ impl Arena {
     ///
     /// `EUCLEAN` when its header was overwritten; it is released all the same.
     pub(super) fn retire(&self, taken: Releasing) -> Result {
-        let page = self.state.lock().engine.releasing_page(&taken).cloned();
+        let page = taken.first_page();
         let mut found = Header::default();
-        if let Some(page) = page {
-            page.read(taken.within().start, found.as_flattened_mut());
+        if let Some(folio) = self.address_space.folio(page) {
+            folio.read(page, taken.within().start, found.as_flattened_mut());
         }
         let intact = found == self.header_of(taken.extent());
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.engine.release(taken, &mut garbage);
         self.wake(&mut state);
         drop(state);

@@ -11,7 +11,9 @@ pub(crate) mod counters;
 mod free;
 mod grow;
 mod header;
+#[cfg(CONFIG_KUNIT = "y")]
 mod lookup;
+mod lose;
 pub(crate) mod opener;
 mod populate;
 mod prepare;
@@ -44,7 +46,8 @@ use crate::{
             KernelChunk,
             KernelPart, //
         },
-        memcg::Memcg, //
+        memcg::Memcg,
+        statistics::Node, //
     }, //
 };
 use counters::{
@@ -54,7 +57,10 @@ use counters::{
 };
 use kernel::{
     new_spinlock,
-    page::PAGE_SHIFT,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*,
     sync::{
         atomic::Atomic,
@@ -67,7 +73,10 @@ use shared_limit::{
     Limits,
     SharedLimit, //
 };
-use state::State;
+use state::{
+    Published,
+    State, //
+};
 
 /// Offsets of a new arena, in bytes.
 const SPAN_BYTES: u64 = 64 << 30;
@@ -91,6 +100,10 @@ pub(crate) struct Arena {
     base: Atomic<usize>,
     /// What headers are mixed with.
     secret: [u64; 2],
+    /// What is told without the lock.
+    published: Published,
+    /// The node of memory that its opener ran on.
+    node: Node,
     #[pin]
     state: SpinLock<State>,
 }
@@ -106,7 +119,8 @@ impl Arena {
     ) -> Result<Arc<Self>> {
         let root = table::<KernelPart>(ROOT_LEN)?;
         let quick = table(QUICK_LISTS)?;
-        let address_space = AddressSpace::new()?;
+        let address_space = AddressSpace::new::<Self>()?;
+        let contiguous_bytes = (PAGE_SIZE as u64) << address_space.max_order();
         let poll = PollQueue::new()?;
         let mut engine = Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root, quick);
         engine.set_slack_permille(defaults.slack_permille);
@@ -121,9 +135,15 @@ impl Arena {
                 poll,
                 base: Atomic::new(0),
                 secret: [random::random(), random::random()],
+                published: Published::new(),
+                node: Node::of_caller(),
                 state <- new_spinlock!(
                     State {
                         engine,
+                        published_pages: 0,
+                        counted_pages: 0,
+                        cursor: u32::MAX,
+                        contiguous_bytes,
                         limit: defaults.arena,
                         promised: 0,
                         waiters: wait::Queue::new(),
@@ -147,13 +167,18 @@ impl Arena {
         &self.opener
     }
 
+    /// Who pays for it.
+    pub(crate) fn memcg(&self) -> &Memcg {
+        &self.memcg
+    }
+
     /// Who polls it, and who polls any arena of the limit that they share: memory that another one
     /// gives up is of use too.
     pub(crate) fn polls(&self) -> [&PollQueue; 2] {
         [&self.poll, self.shared_limit.poll()]
     }
 
-    /// Where it is mapped.
+    /// Its memory.
     pub(crate) fn address_space(&self) -> &AddressSpace {
         &self.address_space
     }
@@ -165,7 +190,7 @@ impl Arena {
         let mut from = Some(0);
         while let Some(page) = from {
             map.reserve(MAP_STEP as usize, GFP_KERNEL)?;
-            from = self.state.lock().engine.map(page, MAP_STEP, |extent| {
+            from = self.lock().engine.map(page, MAP_STEP, |extent| {
                 // There is room for that many.
                 let _ = map.push_within_capacity(extent);
             });
@@ -174,12 +199,28 @@ impl Arena {
         Ok(map)
     }
 
+    /// The least and the largest order of the folios that the pages of an extent lie in; `None` where it
+    /// has no memory. May sleep.
+    pub(crate) fn orders(&self, extent: &Extent) -> Option<(u32, u32)> {
+        let end = extent.page + extent.pages;
+        let mut orders: Option<(u32, u32)> = None;
+        let mut next = extent.page;
+        while let Some(folio) = self.address_space.first_in(next..end) {
+            let order = folio.order();
+            let (least, most) = orders.unwrap_or((order, order));
+            orders = Some((least.min(order), most.max(order)));
+            next = folio.range().end.max(next + 1);
+            task::resched();
+        }
+        orders
+    }
+
     /// How long that would be. May sleep.
     pub(crate) fn map_len(&self) -> usize {
         let mut len = 0;
         let mut from = Some(0);
         while let Some(page) = from {
-            from = self.state.lock().engine.map(page, MAP_STEP, |_| len += 1);
+            from = self.lock().engine.map(page, MAP_STEP, |_| len += 1);
             task::resched();
         }
         len
@@ -187,29 +228,30 @@ impl Arena {
 
     /// Counts a call that was refused.
     pub(crate) fn count_failure(&self, error: Error) {
-        self.state.lock().events.failures.count(error);
+        self.lock().events.failures.count(error);
     }
 
     /// All of its counters, of one moment. Gives how many wait at that.
     pub(crate) fn snapshot(&self, snapshot: &mut Snapshot) -> u32 {
-        let state = self.state.lock();
+        let state = self.lock();
         let counters = state.engine.counters();
         let metadata = size_of::<Self>() as u64 + metadata_bytes(&counters);
-        snapshot.add(&counters, metadata, state.limit, &state.events);
+        let huge = self.address_space.huge_bytes();
+        snapshot.add(&counters, metadata, huge, state.limit, &state.events);
         state.waiters.count()
     }
 
     /// Sets its totals as if so much had happened already.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn seed_totals(&self, total: u64) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.engine.seed_totals(total);
         state.events = Events::seeded(total);
     }
 
     /// The same by size class, added to what is in `classes`.
     pub(crate) fn add_classes(&self, classes: &mut Classes) {
-        let state = self.state.lock();
+        let state = self.lock();
         classes.add(|shift| state.engine.class(shift));
     }
 
@@ -219,15 +261,17 @@ impl Arena {
         expect(dead_code)
     )]
     pub(crate) fn check(&self) -> Result<(), Violation> {
-        self.state.lock().engine.check()
+        self.lock().engine.check()
     }
 
-    /// Ends the arena: all of its pages leave, but those that somebody else still refers to. No
-    /// other call comes after this one. May sleep.
+    /// Ends the arena: all of its memory leaves, but pages that are pinned, which live on for the pins
+    /// alone. No other call comes after this one. May sleep.
     pub(crate) fn end(&self) {
-        let held = self.state.lock().engine.held_bytes();
+        let held = self.lock().engine.held_bytes();
+        self.lock().end();
+        self.address_space.remove_all();
         loop {
-            let chunk: Option<KernelChunk> = self.state.lock().engine.dismantle();
+            let chunk: Option<KernelChunk> = self.lock().engine.dismantle();
             if chunk.is_none() {
                 break;
             }

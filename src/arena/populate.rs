@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Blocks that are mapped for their caller before it touches them: a page costs a tenth of a fault.
+//! Blocks that are mapped for their caller before it touches them.
 //!
 //! Where the arena is not mapped there is nothing to do, and where there is no memory for page tables
 //! the rest is left to faults: the caller has its block in any case.
 
 use super::Arena;
 use crate::{
-    ffi::{
-        race_point::RacePoint,
-        task, //
-    },
+    ffi::task,
     mm::vma::{
         MmapReadGuard,
         Vma, //
@@ -19,12 +16,8 @@ use crate::{
 use core::ops::Range;
 use kernel::{
     page::PAGE_SHIFT,
-    prelude::*,
     sync::atomic::Relaxed, //
 };
-
-/// Of fewer pages it is asked first whether they are mapped already: small blocks often are.
-const FEW: usize = 8;
 
 impl Arena {
     /// The arena was mapped, with page number 0 at `base`.
@@ -67,36 +60,23 @@ impl Arena {
         }
     }
 
-    /// Maps what is live of some pages of an area.
+    /// Maps some pages of an area. A fault maps the folio that has its page, if it lies in the area.
     fn populate_part(&self, vma: &Vma<'_>, part: Range<u64>) {
+        let here = vma.pages();
         let mut next = part.start;
         while next < part.end && !task::fatal_signal() {
-            // Until the pages are mapped: what is found stays.
-            let guard = self.address_space.invalidate_lock_shared();
-            let mut found = guard.find();
-            if self.live_pages(next, next..part.end, &mut found).is_none() {
+            next += vma.mapped(next, part.end - next);
+            if next >= part.end || vma.fault(next).is_err() {
                 break;
             }
-            RacePoint::Fault.reach();
-            let count = found.pages().len();
-            // To ask costs something for each page, to insert in vain does not.
-            let mut at = if count < FEW {
-                vma.mapped(next, count)
-            } else {
-                0
+            let folio = self.address_space.folio(next as u32);
+            let of = folio.map_or(0..0, |folio| folio.range());
+            let (start, end) = (u64::from(of.start), u64::from(of.end));
+            next = match here.start <= start && end <= here.end {
+                true => end.max(next + 1),
+                false => next + 1,
             };
-            while at < count {
-                match vma.insert(&found, next, at..count) {
-                    (_, Ok(())) => break,
-                    // One is mapped already: as a rule some that follow are, too.
-                    (mapped, Err(error)) if error == EBUSY => {
-                        at += mapped;
-                        at += vma.mapped(next + at as u64, count - at);
-                    }
-                    _ => return,
-                }
-            }
-            next += count as u64;
+            task::resched();
         }
     }
 }

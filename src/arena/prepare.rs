@@ -7,10 +7,7 @@ use super::{
     Arena, //
 };
 use crate::{
-    engine::{
-        Reservation,
-        BATCH, //
-    },
+    engine::Reservation,
     ffi::task,
     mm::backend::KernelPrealloc, //
 };
@@ -57,22 +54,22 @@ impl Arena {
     /// Zeroes what may have old bytes of a block that has its pages. Others may still write there,
     /// through a mapping that they had of it before; nobody can lose anything by that.
     fn zero(&self, pending: &Reservation) -> Result {
-        let mut done = 0;
-        while done < pending.stale() {
-            let mut pages = [const { None }; BATCH as usize];
-            let state = self.state.lock();
-            for (place, index) in pages.iter_mut().zip(done..pending.stale()) {
-                *place = state.engine.reserved_page(pending, index).cloned();
-                done += 1;
-            }
-            drop(state);
-            for page in pages.iter().flatten() {
+        let mut page = pending.first_page();
+        let end = page + pending.stale();
+        while page < end {
+            // What is not there reads as zero, or not at all.
+            let Some(folio) = self.address_space.first_in(page..end) else {
+                break;
+            };
+            let of = folio.range();
+            for page in of.start.max(page)..of.end.min(end) {
                 if task::fatal_signal() {
                     return Err(EINTR);
                 }
-                page.zero(pending.within());
+                folio.zero(page, pending.within());
                 task::resched();
             }
+            page = of.end.max(page + 1);
         }
         Ok(())
     }

@@ -1,85 +1,81 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How free pages leave: to another place of the arena, or back to the system.
+//! How the memory of free pages leaves.
 //!
-//! In batches, each in four steps: under the lock they are put out of reach; without it, the faults
-//! that may have found them are waited for, and their mappings removed; under the lock they are
-//! taken out; without it, they are used elsewhere or dropped. A page that somebody else refers to (a
-//! pipe, a pin) is dropped in any case: it lives on for him alone.
+//! A range at a time, in three steps: under the lock it is put out of reach of requests; without it,
+//! its folios leave the page cache; under the lock it becomes address space, but for what stayed
+//! behind, which is free again. A page that is pinned leaves as a rule: it lives on for the pin alone.
+//! What stays is part of a folio that could not be split, or, under reclaim, of one that is locked,
+//! pinned or reaches beyond the range.
 
 use super::{
     counters::add,
+    state::State,
     Arena, //
 };
 use crate::{
     engine::{
         Drained,
-        Isolated,
-        BATCH, //
+        Isolated, //
     },
-    ffi::{
-        race_point::RacePoint,
-        task, //
-    },
+    ffi::task,
     mm::{
         backend::KernelGarbage,
-        page::Supply,
-        shrinker::Shrink, //
+        shrinker::Shrink,
+        statistics::Node, //
     },
 };
-use kernel::page::PAGE_SHIFT;
+use kernel::page::{
+    PAGE_SHIFT,
+    PAGE_SIZE, //
+};
 
-/// The most pieces in a batch.
-const PIECES: usize = 16;
+/// The most bytes that are put out of reach at a time, if a folio is no larger.
+const STEP_BYTES: usize = 16 << 20;
 
-/// Whether faults in flight are waited for. Who reclaims memory must not: the fault may be waiting
-/// for memory itself.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    Wait,
-    Try,
-}
+/// The most ranges that one call of the shrinker looks at, and as many steps of the walk to them.
+const RANGES: u32 = 64;
 
 /// What becomes of the room that pages leave under the limits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Room {
-    /// It stays the arena's, as a promise.
-    Kept,
+pub(super) enum Room {
+    /// It stays the arena's, as a promise: the pages are moved.
+    Promised,
     /// Others may have it.
     Given,
 }
 
 impl Arena {
-    /// Gives free pages back to the system until at most `keep` bytes of them are held. Gives the
-    /// bytes that went. May sleep.
+    /// Gives free pages back to the system until at most `keep` bytes of them are held. Returns the
+    /// bytes that left. May sleep.
     pub(crate) fn trim(&self, keep: u64) -> u64 {
         let keep = (keep >> PAGE_SHIFT).min(u64::from(u32::MAX)) as u32;
         self.trim_pages(u64::MAX, keep) << PAGE_SHIFT
     }
 
-    /// Gives at most `most` free pages back, down to `keep` of them. Gives how many. May sleep.
+    /// Gives at most `most` free pages back, down to `keep` of them. Returns how many left. May sleep.
     pub(super) fn trim_pages(&self, most: u64, keep: u32) -> u64 {
-        let pages = self.give_up(most, keep, Patience::Wait);
-        add(&mut self.state.lock().events.trims, pages);
+        let pages = self.give_up(most, keep);
+        add(&mut self.lock().events.trims, pages);
         pages
     }
 
-    /// Gives at most `most` free pages back to the system, down to `keep` of them. Gives how many
-    /// went. May sleep.
-    pub(super) fn give_up(&self, most: u64, keep: u32, patience: Patience) -> u64 {
+    /// Gives at most `most` free pages back to the system, down to `keep` of them, those with the
+    /// highest offsets first. Returns how many left. May sleep.
+    pub(super) fn give_up(&self, most: u64, keep: u32) -> u64 {
         self.drain();
+        let (step, align) = self.step();
         let mut freed = 0;
-        while freed < most {
-            let free = self.state.lock().engine.free_pages();
-            let batch = u64::from(free.saturating_sub(keep)).min(most - freed);
-            let mut pages = Supply::new();
-            let count = self.take_free(batch as u32, patience, Room::Given, &mut pages);
-            if count == 0 {
-                break;
+        let mut cursor = u32::MAX;
+        while cursor > 0 {
+            let mut state = self.lock();
+            let free = state.engine.free_pages().saturating_sub(keep);
+            let some = u64::from(free).min(most - freed).min(step.into()) as u32;
+            let isolated = state.engine.isolate_below(&mut cursor, some, align);
+            drop(state);
+            if let Some(isolated) = isolated {
+                freed += u64::from(self.drop_isolated(isolated, Room::Given));
             }
-            drop(pages);
-            self.shared_limit.give(u64::from(count) << PAGE_SHIFT);
-            freed += u64::from(count);
             task::resched();
         }
         // What left is room under the limits.
@@ -87,140 +83,150 @@ impl Arena {
         freed
     }
 
+    /// Gives whole folios of free memory on a node back that nobody uses, until `most` pages left, and waits for
+    /// none. Goes on where the last call ended, and looks at a part of the arena, or, if that is said, at
+    /// all of it. Returns how many pages left. May sleep, also under reclaim.
+    fn reclaim(&self, node: Node, most: u64, all: bool) -> u64 {
+        self.drain();
+        let (step, _) = self.step();
+        let mut freed = 0;
+        let mut looked = 0;
+        let mut ends = 0;
+        while freed < most && ends < 2 && (all || looked < RANGES) {
+            looked += 1;
+            let some = (most - freed).min(step.into()) as u32;
+            let mut state = self.lock();
+            let mut cursor = state.cursor;
+            let isolated = self.isolate_folios(&mut state, &mut cursor, some);
+            // From the other end again: at most once around.
+            if cursor == 0 {
+                ends += 1;
+                cursor = u32::MAX;
+            }
+            state.cursor = cursor;
+            drop(state);
+            let Some(isolated) = isolated else {
+                continue;
+            };
+            let stays = self.address_space.reclaim(isolated.range(), node);
+            freed += u64::from(self.settle(isolated, stays, Room::Given));
+            task::resched();
+        }
+        if freed > 0 {
+            self.wake_unlocked();
+        }
+        let mut state = self.lock();
+        add(&mut state.events.shrinks, freed);
+        freed
+    }
+
+    /// Isolates at most `most` pages below `cursor`, or a few more, so that the first folio of them lies
+    /// in them if it can.
+    fn isolate_folios(&self, state: &mut State, cursor: &mut u32, most: u32) -> Option<Isolated> {
+        let before = *cursor;
+        let isolated = state.engine.isolate_below(cursor, most, 1)?;
+        let range = isolated.range();
+        let folio = self.address_space.folio(range.start);
+        let more = folio.map_or(0, |folio| range.start.saturating_sub(folio.range().start));
+        if more == 0 {
+            return Some(isolated);
+        }
+        state.engine.putback(isolated);
+        *cursor = before.min(range.end);
+        state
+            .engine
+            .isolate_below(cursor, range.len() as u32 + more, 1)
+    }
+
+    /// The most pages that are put out of reach at a time, and what their beginning is a multiple of,
+    /// so that no folio is cut where it need not be.
+    fn step(&self) -> (u32, u32) {
+        let largest = 1 << self.address_space.max_order();
+        (largest.max((STEP_BYTES / PAGE_SIZE) as u32), largest)
+    }
+
     /// Empties the quick lists: their blocks join what is free around them.
     pub(super) fn drain(&self) {
         loop {
             // Dropped after the unlock.
             let mut garbage = KernelGarbage::default();
-            if self.state.lock().engine.drain(&mut garbage) != Drained::Part {
+            if self.lock().engine.drain(&mut garbage) != Drained::Part {
                 break;
             }
         }
     }
 
-    /// Takes at most `most` free pages, and at most a batch, for another place of the arena: their
-    /// room is promised. Gives how many bytes, and in `pages` those that nobody else refers to.
-    pub(super) fn take_to_move(&self, most: u32, pages: &mut Supply) -> u64 {
-        let count = self.take_free(most, Patience::Wait, Room::Kept, pages);
-        pages.keep_sole();
-        u64::from(count) << PAGE_SHIFT
+    /// The memory of an isolated range leaves. Returns how many pages did. May sleep.
+    pub(super) fn drop_isolated(&self, isolated: Isolated, room: Room) -> u32 {
+        let stays = self.address_space.remove(isolated.range());
+        self.settle(isolated, stays, room)
     }
 
-    /// Takes at most `most` free pages, and at most a batch, unmapped, into `pages`, which is empty.
-    /// Gives how many.
-    fn take_free(&self, most: u32, patience: Patience, room: Room, pages: &mut Supply) -> u32 {
-        let mut pieces = self.isolate(most.min(BATCH));
-        if pieces[0].is_none() {
-            return 0;
-        }
-        if patience == Patience::Wait {
-            self.address_space.invalidate_barrier();
-        } else if !self.address_space.try_invalidate_barrier() {
-            let mut state = self.state.lock();
-            for piece in pieces.into_iter().flatten() {
-                state.engine.putback(piece);
-            }
-            self.wake(&mut state);
-            return 0;
-        }
-        self.unmap(&pieces);
-        RacePoint::Leave.reach();
-        let mut count = 0;
-        for piece in pieces.iter_mut().map_while(Option::take) {
-            count += piece.pages();
+    /// Tells the engine what has left of an isolated range: all of it, unless something `stays`.
+    /// Returns how many pages left.
+    fn settle(&self, isolated: Isolated, stays: bool, room: Room) -> u32 {
+        let end = isolated.range().end;
+        let mut stayed = |page| {
+            let first = stays.then(|| self.address_space.first_in(page..end))?;
+            Some(first?.range())
+        };
+        let mut left = 0;
+        let mut rest = Some(isolated);
+        while let Some(isolated) = rest {
             // Dropped after the unlock.
             let mut garbage = KernelGarbage::default();
-            let mut state = self.state.lock();
-            if room == Room::Kept {
-                state.promised += u64::from(piece.pages()) << PAGE_SHIFT;
-                state.engine.count_moved(piece.pages());
+            let mut state = self.lock();
+            let (some, more) = state
+                .engine
+                .remove_isolated(isolated, &mut garbage, &mut stayed);
+            if room == Room::Promised {
+                state.promised += u64::from(some) << PAGE_SHIFT;
+                state.engine.count_moved(some);
             }
-            let mut out = |page| {
-                pages.put(page);
-                None
-            };
-            state.engine.remove_isolated(piece, &mut garbage, &mut out);
             drop(state);
+            left += some;
+            rest = more;
         }
-        count
-    }
-
-    /// Gives the pages of an isolated range, at most a batch, back to the system. May sleep.
-    pub(super) fn drop_isolated(&self, isolated: Isolated) {
-        let count = isolated.pages();
-        self.address_space.invalidate_barrier();
-        self.address_space.unmap(isolated.page(), count);
-        let mut pages = Supply::new();
-        // Dropped after the unlock.
-        let mut garbage = KernelGarbage::default();
-        let mut out = |page| {
-            pages.put(page);
-            None
-        };
-        self.state
-            .lock()
-            .engine
-            .remove_isolated(isolated, &mut garbage, &mut out);
-        drop(pages);
-        self.shared_limit.give(u64::from(count) << PAGE_SHIFT);
-        self.wake_unlocked();
-    }
-
-    /// Puts at most `most` free pages out of reach.
-    fn isolate(&self, most: u32) -> [Option<Isolated>; PIECES] {
-        let mut pieces = [const { None }; PIECES];
-        let mut left = most;
-        let mut state = self.state.lock();
-        for place in &mut pieces {
-            let Some(piece) = state.engine.isolate(left) else {
-                break;
-            };
-            left -= piece.pages();
-            *place = Some(piece);
+        if room == Room::Given {
+            self.shared_limit.give(u64::from(left) << PAGE_SHIFT);
         }
-        drop(state);
-        pieces
-    }
-
-    /// Removes the mappings of pages that are out of reach: in one go where they lie side by side.
-    fn unmap(&self, pieces: &[Option<Isolated>]) {
-        let (mut first, mut pages) = (0, 0);
-        for piece in pieces.iter().flatten() {
-            // Those of one run come from its end.
-            if piece.page() + piece.pages() != first {
-                if pages > 0 {
-                    self.address_space.unmap(first, pages);
-                }
-                pages = 0;
-            }
-            first = piece.page();
-            pages += piece.pages();
-        }
-        self.address_space.unmap(first, pages);
+        left
     }
 }
 
 impl Shrink for Arena {
-    fn reclaimable(&self) -> u64 {
-        self.drain();
-        self.state.lock().engine.free_pages().into()
+    fn reclaimable(&self, node: Node) -> u64 {
+        let pages = self.published.free_pages();
+        self.address_space.share_of(node, pages.into())
     }
 
-    fn shrink(&self, most: u64) -> u64 {
-        let pages = self.give_up(most, 0, Patience::Try);
-        add(&mut self.state.lock().events.shrinks, pages);
-        pages
+    fn shrink(&self, node: Node, most: u64) -> u64 {
+        self.reclaim(node, most, false)
+    }
+
+    fn shrink_all(&self, node: Node, most: u64) -> u64 {
+        self.reclaim(node, most, true)
     }
 
     /// None, where somebody waits for them here.
-    fn reclaimable_for_others(&self) -> u64 {
+    fn reclaimable_for_others(&self, node: Node) -> u64 {
         match self.waiters() {
-            0 => self.reclaimable(),
+            0 => {
+                // What is on quick lists, too.
+                self.drain();
+                self.reclaimable(node)
+            }
             _ => 0,
         }
     }
 
     fn hand_over(&self, most: u64) -> u64 {
-        self.shrink(most.min(self.reclaimable_for_others()))
+        // What somebody waits for here stays.
+        if self.waiters() > 0 {
+            return 0;
+        }
+        let pages = self.give_up(most, 0);
+        add(&mut self.lock().events.shrinks, pages);
+        pages
     }
 }

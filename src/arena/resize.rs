@@ -7,6 +7,7 @@
 
 use super::{
     free::offset_nospec,
+    reclaim::Room,
     request::AllocOptions,
     Arena, //
 };
@@ -60,7 +61,7 @@ impl Arena {
         let mut prealloc = KernelPrealloc::default();
         let mut drained = false;
         let mut growth = loop {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let admission = state.admission(options, None);
             if request.size > state.limit && request.policy.may_grow() {
                 return Err(edquot());
@@ -82,7 +83,8 @@ impl Arena {
                 }
                 Ok(Resized::InTheWay(isolated)) => {
                     drop(state);
-                    self.drop_isolated(isolated);
+                    self.drop_isolated(isolated, Room::Given);
+                    self.wake_unlocked();
                     if task::fatal_signal() {
                         return Err(EINTR);
                     }
@@ -107,7 +109,7 @@ impl Arena {
             self.cancel(growth.into_reservation());
             return Err(error);
         }
-        let result = self.state.lock().engine.commit_growth(growth);
+        let result = self.lock().engine.commit_growth(growth);
         if let Err(growth) = result {
             self.cancel(growth.into_reservation());
             return Err(ENOENT);

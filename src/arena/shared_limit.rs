@@ -11,7 +11,7 @@ use crate::{
         poll_queue::PollQueue,
         raw::FREELIST_SLACK_NONE, //
     },
-    mm::page, //
+    mm::statistics, //
 };
 use kernel::{
     new_spinlock,
@@ -52,7 +52,7 @@ impl Limits {
             0 => default,
             mib => mib.saturating_mul(1 << 20),
         };
-        let all = bytes(all, page::ram_bytes() / 2);
+        let all = bytes(all, statistics::ram_bytes() / 2);
         Ok(Self {
             all,
             arena: bytes(arena, all),

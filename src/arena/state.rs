@@ -6,11 +6,17 @@
 //!
 //! In the order in which they are taken:
 //!
-//! 1. `mmap_lock` or a VMA's lock, of the kernel, around a page fault;
-//! 2. an arena's `address_space`: shared by a fault, from its lookup until the page is mapped;
-//!    exclusively for a moment, after pages were put out of reach and before they are unmapped;
-//! 3. the registry's mutex, around the list of arenas;
-//! 4. an arena's `state`, a spin lock: its engine and what goes with it.
+//! 1. the registry's mutex, around the list of arenas;
+//! 2. `mmap_lock` or a VMA's lock, of the kernel, around a page fault and around POPULATE;
+//! 3. a folio's lock, of the page cache: by a fault, from its lookup until the page is mapped; by the
+//!    core while it moves or splits the folio; by what takes memory away, which waits for it except
+//!    under reclaim; and the core's own below that (`i_mmap_rwsem`, `i_pages`, page tables, LRU lists);
+//! 4. an arena's `state`, a spin lock: its engine and what goes with it. The page cache is looked at
+//!    under it, without its locks;
+//! 5. the locks of the shared limit's sleepers and of the wait queues of `poll`, each a spin lock.
+//!
+//! A cgroup's list of members of the shrinker has a spin lock of its own, under which none of these is
+//! taken.
 //!
 //! Under `state` no user memory is touched, nothing is allocated and nothing sleeps: the engine says
 //! what it lacks, the lock is dropped, it is made, the engine is called again. Nobody takes two of
@@ -24,13 +30,14 @@
 //! | reserved | `reserve` | `prepared`, then `commit`; or `cancel` |
 //! | live | `commit`, when the caller has the answer | `free` |
 //!
-//! Nobody but the call that reserved it can touch a reserved block: a release at its offset finds
-//! nothing live there, a page fault no page.
+//! Nobody but the call that reserved it can do anything with a reserved block: a release at its offset
+//! finds nothing live there. A page fault finds what is in the page cache, of whatever block.
 
 use super::{
     counters::Events,
     request::AllocOptions,
-    wait, //
+    wait,
+    Arena, //
 };
 use crate::{
     engine::{
@@ -40,17 +47,128 @@ use crate::{
     ffi::errno::edquot,
     mm::{
         backend::KernelEngine,
-        contiguous::Contiguous, //
+        statistics::Node, //
     }, //
 };
-use kernel::{
-    page::PAGE_SHIFT,
-    prelude::*, //
+use core::ops::{
+    Deref,
+    DerefMut, //
 };
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        lock::{
+            spinlock::SpinLockBackend,
+            Guard, //
+        }, //
+    }, //
+};
+
+/// Pages that are free, or no longer, before the kernel's statistics hear of it.
+const BATCH: i64 = 256;
+
+/// What others ask of an arena without its lock.
+pub(super) struct Published {
+    /// Pages that are free.
+    free_pages: Atomic<u32>,
+}
+
+impl Published {
+    /// Nothing is free.
+    pub(super) fn new() -> Self {
+        Self {
+            free_pages: Atomic::new(0),
+        }
+    }
+
+    /// Pages that are free, about.
+    pub(super) fn free_pages(&self) -> u32 {
+        self.free_pages.load(Relaxed)
+    }
+}
+
+/// An arena's state, locked until this is dropped.
+pub(super) struct StateGuard<'a> {
+    published: &'a Published,
+    node: Node,
+    state: Guard<'a, State, SpinLockBackend>,
+}
+
+impl Arena {
+    /// Locks the state.
+    #[inline(always)]
+    pub(super) fn lock(&self) -> StateGuard<'_> {
+        StateGuard {
+            published: &self.published,
+            node: self.node,
+            state: self.state.lock(),
+        }
+    }
+}
+
+impl Deref for StateGuard<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for StateGuard<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl StateGuard<'_> {
+    /// Tells what is free now.
+    #[inline(never)]
+    fn publish(&mut self) {
+        let free_pages = self.state.engine.free_pages();
+        self.state.published_pages = free_pages;
+        self.published.free_pages.store(free_pages, Relaxed);
+        let more = i64::from(free_pages) - self.state.counted_pages;
+        if more.abs() >= BATCH {
+            self.count(more);
+        }
+    }
+
+    /// So many more pages are free, for the kernel's statistics: MemAvailable has them.
+    fn count(&mut self, more: i64) {
+        self.node.add_reclaimable(more);
+        self.state.counted_pages += more;
+    }
+
+    /// The arena ends: none of its pages is free any more.
+    pub(super) fn end(&mut self) {
+        self.count(-self.state.counted_pages);
+    }
+}
+
+impl Drop for StateGuard<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.state.engine.free_pages() != self.state.published_pages {
+            self.publish();
+        }
+    }
+}
 
 /// What the arena's lock protects.
 pub(super) struct State {
     pub(super) engine: KernelEngine,
+    /// Free pages, as others were told last.
+    pub(super) published_pages: u32,
+    /// Free pages, as the kernel's statistics have them.
+    pub(super) counted_pages: i64,
+    /// Where the shrinker goes on, as a page number: downwards.
+    pub(super) cursor: u32,
+    /// The most bytes of a contiguous block: those of the largest folio.
+    pub(super) contiguous_bytes: u64,
     /// The most bytes of pages that it may hold.
     pub(super) limit: u64,
     /// Bytes of pages that are being brought, beyond those held.
@@ -63,16 +181,18 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Refuses what can never be had: `E2BIG` when it is more than pages can lie side by side,
-    /// `EDQUOT` when it is more than the arena may hold.
+    /// Refuses what can never be had: `E2BIG` when it is more than a folio can have, `EDQUOT` when it is
+    /// more than the arena may hold.
     #[inline]
     pub(super) fn admit(&self, options: &AllocOptions) -> Result {
         let request = &options.request;
-        let bytes = request.bytes();
-        if request.policy == Policy::Contiguous
-            && bytes > u64::from(Contiguous::max_pages()) << PAGE_SHIFT
-        {
-            return Err(E2BIG);
+        let mut bytes = request.bytes();
+        if request.policy == Policy::Contiguous {
+            if bytes > self.contiguous_bytes {
+                return Err(E2BIG);
+            }
+            // What is over counts as the block's.
+            bytes = bytes.next_power_of_two();
         }
         let more = request.policy.may_grow() || options.wait.is_some();
         if more && bytes > self.limit && bytes <= 1 << KernelEngine::MAX_SHIFT {

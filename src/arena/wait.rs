@@ -101,7 +101,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
-        let mut state = self.arena.state.lock();
+        let mut state = self.arena.lock();
         state.waiters.leave(self.ticket);
         state.keep_for_waiters(&mut garbage);
         if state.waiters.count() == 0 {
@@ -175,7 +175,7 @@ impl Arena {
         deadline: Deadline,
         prealloc: &mut KernelPrealloc,
     ) -> Result<Reservation> {
-        self.state.lock().admit(options)?;
+        self.lock().admit(options)?;
         if let Deadline::Passed = deadline {
             return Err(EAGAIN);
         }
@@ -188,7 +188,7 @@ impl Arena {
         };
         let mut slept = false;
         loop {
-            self.state.lock().waiters.scan(ticket);
+            self.lock().waiters.scan(ticket);
             if let Some(sleeper) = &sleeper {
                 sleeper.scan();
             }
@@ -196,7 +196,7 @@ impl Arena {
                 Err(error) if is_shortage(error) => {}
                 result => return result,
             }
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             // The limit may have been lowered meanwhile.
             state.admit(options)?;
             if !state.waiters.sleep(ticket) {
@@ -234,8 +234,7 @@ impl Arena {
         loop {
             // From here on a wake-up ends the sleep, also one before it.
             let sleep = task::Sleep::prepare();
-            if self.state.lock().waiters.is_woken(ticket) || sleeper.is_some_and(Sleeper::is_woken)
-            {
+            if self.lock().waiters.is_woken(ticket) || sleeper.is_some_and(Sleeper::is_woken) {
                 return Ok(());
             }
             if task::signal_pending() {
@@ -243,11 +242,11 @@ impl Arena {
             }
             let end = if short { retry } else { i64::MAX };
             let woken = sleep.until(deadline.or_at(end));
-            if !woken && !self.state.lock().waiters.is_woken(ticket) {
+            if !woken && !self.lock().waiters.is_woken(ticket) {
                 if deadline.rest(1) > 0 {
                     return Ok(());
                 }
-                add(&mut self.state.lock().events.timeouts, 1);
+                add(&mut self.lock().events.timeouts, 1);
                 return Err(ETIMEDOUT);
             }
         }
@@ -260,7 +259,7 @@ impl Arena {
         loop {
             // Dropped after the unlock.
             let mut garbage = KernelGarbage::default();
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let small = state.engine.is_subpage(request);
             let result = state.waiters.enlist(who.0, small, who.1, &mut new_table);
             if result.is_ok() {
@@ -337,7 +336,7 @@ impl Arena {
 
     /// The same, for whoever does not hold the lock.
     pub(super) fn wake_unlocked(&self) {
-        self.wake(&mut self.state.lock());
+        self.wake(&mut self.lock());
     }
 
     /// Bytes of new pages that the limits allow.
@@ -355,7 +354,7 @@ impl Arena {
     }
 
     fn remember_refused(&self, request: &Request) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let smaller = |refused: Request| request.bytes() < refused.bytes();
         if state.refused.is_none_or(smaller) {
             state.refused = Some(*request);
@@ -379,14 +378,14 @@ impl Arena {
     /// is as long as none was.
     pub(crate) fn is_ready(&self) -> bool {
         self.drain();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let mut ready = state.refused.is_none() || self.could_serve_refused(&mut state, 0);
         if !ready && self.could_serve_refused(&mut state, u64::MAX) {
             // Only other arenas have room for it. Before the look, so that nothing is missed after it.
             self.shared_limit.refuse(self.id);
             drop(state);
             let elsewhere = shrinker::reclaimable_of_others(self) << PAGE_SHIFT;
-            state = self.state.lock();
+            state = self.lock();
             ready = state.refused.is_none() || self.could_serve_refused(&mut state, elsewhere);
         }
         if ready {
@@ -397,6 +396,6 @@ impl Arena {
 
     /// How many wait.
     pub(crate) fn waiters(&self) -> u32 {
-        self.state.lock().waiters.count()
+        self.lock().waiters.count()
     }
 }

@@ -32,32 +32,38 @@ static struct file_system_type freelist_fs = {
 static struct vfsmount *freelist_mount;
 static int freelist_mount_count;
 
-/* An inode for one arena; NULL when memory is short. */
-struct inode *freelist_address_space_new(void)
+/*
+ * An inode for one arena, of @pages pages at most, whose page cache is the
+ * arena's memory: never written anywhere, movable, in folios of any order. NULL
+ * when memory is short.
+ */
+struct inode *freelist_address_space_new(const struct address_space_operations *operations,
+					 __u64 pages)
 {
 	struct inode *inode;
 
 	if (simple_pin_fs(&freelist_fs, &freelist_mount, &freelist_mount_count))
 		return NULL;
 	inode = alloc_anon_inode(freelist_mount->mnt_sb);
-	if (!IS_ERR(inode))
-		return inode;
-	simple_release_fs(&freelist_mount, &freelist_mount_count);
-	return NULL;
+	if (IS_ERR(inode)) {
+		simple_release_fs(&freelist_mount, &freelist_mount_count);
+		return NULL;
+	}
+	/* Memory failure takes pages of regular files alone. */
+	inode->i_mode |= S_IFREG;
+	inode->i_size = (loff_t)pages << PAGE_SHIFT;
+	inode->i_mapping->a_ops = operations;
+	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER_MOVABLE);
+	mapping_set_unevictable(inode->i_mapping);
+	mapping_set_large_folios(inode->i_mapping);
+	return inode;
 }
 
+/* All of its folios go. What is pinned stays the pin's. */
 void freelist_address_space_free(struct inode *inode)
 {
 	iput(inode);
 	simple_release_fs(&freelist_mount, &freelist_mount_count);
-}
-
-bool freelist_try_invalidate_barrier(struct inode *inode)
-{
-	if (!down_write_trylock(&inode->i_mapping->invalidate_lock))
-		return false;
-	filemap_invalidate_unlock(inode->i_mapping);
-	return true;
 }
 
 /* Those who poll a file; NULL when memory is short. */

@@ -7,23 +7,20 @@
 
 #include <linux/types.h>
 
+struct address_space_operations;
 struct file;
 struct inode;
 struct poll_table_struct;
 struct wait_queue_head;
 
-struct inode *freelist_address_space_new(void);
+struct inode *freelist_address_space_new(const struct address_space_operations *operations,
+					 __u64 pages);
 void freelist_address_space_free(struct inode *inode);
-bool freelist_try_invalidate_barrier(struct inode *inode);
 struct wait_queue_head *freelist_poll_new(void);
 
 bool freelist_file_writable(const struct file *file);
 bool freelist_file_nonblocking(const struct file *file);
 void freelist_address_space_attach(struct inode *inode, struct file *file);
-void freelist_invalidate_lock_shared(struct inode *inode);
-void freelist_invalidate_unlock_shared(struct inode *inode);
-void freelist_invalidate_barrier(struct inode *inode);
-void freelist_address_space_unmap(struct inode *inode, __u64 first, __u64 pages);
 void freelist_poll_free(struct wait_queue_head *queue);
 void freelist_poll_register(struct wait_queue_head *queue, struct file *file,
 			    struct poll_table_struct *table);

@@ -6,9 +6,9 @@
 #ifndef _FREELIST_HELPERS_H
 #define _FREELIST_HELPERS_H
 
-#include <uapi/linux/mman.h>
 #include "../uapi/freelist.h"
 #include "debugfs.h"
+#include "folio.h"
 #include "fs.h"
 #include "memcg.h"
 #include "mm.h"
@@ -36,12 +36,11 @@ enum {
 	FREELIST_NR_TRIM = _IOC_NR(FREELIST_IOC_TRIM),
 	FREELIST_NR_STAT = _IOC_NR(FREELIST_IOC_STAT),
 	FREELIST_NR_RESIZE = _IOC_NR(FREELIST_IOC_RESIZE),
-	/* In the flags of an unmapped area that is looked for. */
-	FREELIST_MAP_FIXED = MAP_FIXED,
 };
 static const __u64 FREELIST_OFFERS_ALIGN = FREELIST_FEATURE_ALIGN;
 static const __u64 FREELIST_OFFERS_RESIZE = FREELIST_FEATURE_RESIZE;
 static const __u64 FREELIST_OFFERS_SLACK = FREELIST_FEATURE_SLACK;
 static const __u64 FREELIST_OFFERS_MOVED = FREELIST_FEATURE_MOVED;
+static const __u64 FREELIST_OFFERS_HUGE = FREELIST_FEATURE_HUGE;
 
 #endif /* _FREELIST_HELPERS_H */

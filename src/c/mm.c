@@ -1,50 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Pages of the buddy allocator, and the areas where they are mapped.
+ * The areas where an arena is mapped.
  */
-#include <linux/gfp.h>
 #include <linux/mm.h>
-#include <linux/page_ref.h>
 #include <linux/pgtable.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/swap.h>
 
 #include "mm.h"
-
-/*
- * Pages of one order, zeroed and charged to the memory cgroup, as single pages
- * that are freed one by one; NULL when there are none.
- *
- * A high order is for speed only: it is taken when it is there, without any
- * reclaim. A single page is worth reclaiming for, but never the OOM killer.
- */
-struct page *freelist_page_alloc(unsigned int order)
-{
-	gfp_t gfp = GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_ZERO | __GFP_NOWARN;
-	struct page *page;
-
-	if (order)
-		gfp = (gfp & ~__GFP_RECLAIM) | __GFP_NORETRY | __GFP_NOMEMALLOC;
-	else
-		gfp |= __GFP_RETRY_MAYFAIL;
-	page = alloc_pages(gfp, order);
-	if (page && order)
-		split_page(page, order);
-	return page;
-}
-
-/*
- * Whether the caller's reference to a page that is mapped nowhere is the only
- * one. Whoever looks it up at this moment, through a page table that he has
- * read before, finds no reference to take, or has to look again.
- */
-bool freelist_page_is_sole(struct page *page)
-{
-	if (!page_ref_freeze(page, 1))
-		return false;
-	page_ref_unfreeze(page, 1);
-	return true;
-}
 
 /*
  * The caller's address space, locked for reading; NULL when it has none or is
@@ -87,23 +51,63 @@ struct vm_area_struct *freelist_vma_from(struct mm_struct *mm, struct inode *ino
 	return vma;
 }
 
-static int freelist_count_mapped(pte_t *pte, unsigned long address, void *count)
+/* Pages from @address on that one entry maps as a huge page, as @vma allows it. */
+static unsigned long freelist_huge_mapped(struct vm_area_struct *vma, unsigned long address)
 {
-	if (pte_none(ptep_get(pte)))
-		return 1;
-	++*(unsigned long *)count;
-	return 0;
+	pgd_t *pgd = pgd_offset(vma->vm_mm, address);
+	p4d_t *p4d;
+	pud_t *pud;
+	pmd_t pmd;
+
+	if (pgd_none(pgdp_get(pgd)))
+		return 0;
+	p4d = p4d_offset(pgd, address);
+	if (p4d_none(p4dp_get(p4d)))
+		return 0;
+	pud = pud_offset(p4d, address);
+	if (pud_none(pudp_get(pud)) || pud_leaf(pudp_get(pud)))
+		return 0;
+	pmd = pmdp_get_lockless(pmd_offset(pud, address));
+	if (!pmd_present(pmd) || !pmd_leaf(pmd) || (vma->vm_flags & VM_WRITE && !pmd_write(pmd)))
+		return 0;
+	return (PMD_SIZE - (address & ~PMD_MASK)) >> PAGE_SHIFT;
 }
 
 /*
- * How many page table entries are in use from @address on, up to one that is
- * not, of @pages, all of them in @vma. To ask is cheaper than to insert in vain.
+ * How many pages from @address on are mapped, of @pages, up to one that is not.
+ * To ask is cheaper than a fault. While the address space is locked no table of
+ * a higher level than that of pages goes.
  */
 unsigned long freelist_vma_mapped(struct vm_area_struct *vma, unsigned long address,
 				  unsigned long pages)
 {
+	unsigned int flags = vma->vm_flags & VM_WRITE ? FOLL_WRITE : 0;
+	struct page *found[16];
 	unsigned long count = 0;
 
-	apply_to_page_range(vma->vm_mm, address, pages << PAGE_SHIFT, freelist_count_mapped, &count);
-	return count;
+	while (count < pages) {
+		unsigned long at = address + (count << PAGE_SHIFT);
+		int most = min(pages - count, ARRAY_SIZE(found));
+		int number = freelist_huge_mapped(vma, at);
+
+		if (!number) {
+			number = get_user_pages_fast_only(at, most, flags, found);
+			if (number <= 0)
+				break;
+			release_pages(found, number);
+			if (number < most)
+				return count + number;
+		}
+		count += number;
+		cond_resched();
+	}
+	return min(count, pages);
+}
+
+/* Maps the page at @address as if it had been touched, by a write where that is allowed. */
+int freelist_vma_fault(struct vm_area_struct *vma, unsigned long address)
+{
+	unsigned int flags = vma->vm_flags & VM_WRITE ? FAULT_FLAG_WRITE : 0;
+
+	return fixup_user_fault(vma->vm_mm, address, flags, NULL);
 }

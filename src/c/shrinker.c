@@ -5,9 +5,11 @@
 #include <linux/list_lru.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/mmzone.h>
+#include <linux/nodemask.h>
 #include <linux/notifier.h>
 #include <linux/oom.h>
-#include <linux/sched/signal.h>
+#include <linux/page_counter.h>
 #include <linux/shrinker.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -17,12 +19,22 @@
 #include "memcg.h"
 #include "shrinker.h"
 
-/* One of those that the shrinker shrinks. */
+/* What the shrinker asks for the memory of one node of one of those that it shrinks. */
 struct freelist_member {
 	struct list_head list;
-	/* Those who shrink it at this moment: it is not freed as long. */
+	int node;
+	/* Those who ask it at this moment: it is not freed as long. */
 	atomic_t busy;
+	/* The last sweep over all members that asked it, or a later one. */
+	unsigned long sweep;
 	void *of;
+};
+
+/* All of one, in the lists of a memory cgroup, on which their owner holds a reference. */
+struct freelist_members {
+	struct mem_cgroup *memcg;
+	unsigned int number;
+	struct freelist_member *each[] __counted_by(number);
 };
 
 static struct {
@@ -30,16 +42,19 @@ static struct {
 	struct kmem_cache *cache;
 	struct shrinker *shrinker;
 	const struct freelist_shrinking *ask;
+	/* Sweeps so far. */
+	atomic_long_t sweeps;
 } shrinking;
 
 static enum lru_status add_count(struct list_head *item, struct list_lru_one *list, void *sum)
 {
 	struct freelist_member *member = container_of(item, struct freelist_member, list);
 
-	*(unsigned long *)sum += shrinking.ask->count(member->of);
+	*(unsigned long *)sum += shrinking.ask->count(member->of, member->node);
 	return LRU_SKIP;
 }
 
+/* Never SHRINK_EMPTY while there is a member: nothing would have the kernel ask again. */
 static unsigned long shrink_count(struct shrinker *shrinker, struct shrink_control *sc)
 {
 	unsigned long members = list_lru_shrink_count(&shrinking.members, sc);
@@ -51,13 +66,12 @@ static unsigned long shrink_count(struct shrinker *shrinker, struct shrink_contr
 	return sum;
 }
 
-/* Members with something to give, that cannot be freed as long as they are here. */
+/* Members that are asked, and cannot be freed as long as they are here. */
 struct held {
 	struct freelist_member *members[8];
 	unsigned int number;
-	unsigned long (*count)(void *of);
-	unsigned long (*shrink)(void *of, unsigned long pages);
-	/* The one that is not meant. */
+	/* Not those that this sweep has asked, nor the one that it is for. 0: whoever has something. */
+	unsigned long sweep;
 	void *except;
 };
 
@@ -66,49 +80,116 @@ static enum lru_status hold_member(struct list_head *item, struct list_lru_one *
 	struct freelist_member *member = container_of(item, struct freelist_member, list);
 	struct held *held = arg;
 
-	if (held->number == ARRAY_SIZE(held->members) || member->of == held->except ||
-	    !held->count(member->of))
+	if (held->number == ARRAY_SIZE(held->members) || member->of == held->except)
 		return LRU_SKIP;
+	if (held->sweep ? member->sweep >= held->sweep : !shrinking.ask->count(member->of, member->node))
+		return LRU_SKIP;
+	if (held->sweep)
+		member->sweep = held->sweep;
 	atomic_inc(&member->busy);
 	held->members[held->number++] = member;
 	/* The next one's turn, the next time. */
 	return LRU_ROTATE;
 }
 
-/* Takes at most @most pages from members that are held. Answers how many came. */
-static unsigned long shrink_held(struct held *held, unsigned long most)
+/* Asks members that are held for @most pages in all, and lets them go. Answers the sum of what they say. */
+static unsigned long ask_held(struct held *held,
+			      unsigned long (*ask)(void *of, int node, unsigned long pages),
+			      unsigned long most)
 {
-	unsigned long freed = 0;
+	unsigned long sum = 0;
 	unsigned int i;
 
 	for (i = 0; i < held->number; i++) {
 		struct freelist_member *member = held->members[i];
 
-		if (freed < most)
-			freed += held->shrink(member->of, most - freed);
+		if (sum < most)
+			sum += ask(member->of, member->node, most - sum);
 		if (atomic_dec_and_test(&member->busy))
 			wake_up_var(&member->busy);
 	}
-	return freed;
+	return sum;
+}
+
+/* Asks each member but that of @except once, until they have said @most pages. Answers how many. */
+static unsigned long ask_each(unsigned long (*ask)(void *of, int node, unsigned long pages),
+			      void *except, unsigned long most)
+{
+	unsigned long sweep = atomic_long_inc_return(&shrinking.sweeps);
+	unsigned long sum = 0;
+
+	while (sum < most) {
+		struct held held = { .sweep = sweep, .except = except };
+
+		list_lru_walk(&shrinking.members, hold_member, &held, ULONG_MAX);
+		if (!held.number)
+			break;
+		sum += ask_held(&held, ask, most - sum);
+	}
+	return sum;
+}
+
+/* A cgroup that has so much room is not short. */
+#define ROOM_PAGES (SZ_2M >> PAGE_SHIFT)
+
+/* Whether a cgroup has a limit, or one above it has, and all that there are leave it room. */
+static bool memcg_has_room(struct mem_cgroup *memcg)
+{
+	bool limited = false;
+#ifdef CONFIG_MEMCG
+	struct page_counter *counter;
+
+	for (counter = &memcg->memory; counter; counter = counter->parent) {
+		unsigned long most = min(READ_ONCE(counter->max), READ_ONCE(counter->high));
+
+		if (page_counter_read(counter) + ROOM_PAGES > most)
+			return false;
+		limited |= most < PAGE_COUNTER_MAX;
+	}
+#endif
+	return limited;
+}
+
+/* Whether reclaim may be of the machine: a zone of the node is near its high watermark. */
+static bool node_is_short(int nid)
+{
+	int i;
+
+	for (i = 0; i < MAX_NR_ZONES; i++) {
+		struct zone *zone = &NODE_DATA(nid)->node_zones[i];
+
+		/* A small one says nothing. */
+		if (zone_managed_pages(zone) > NODE_DATA(nid)->node_present_pages / 16 &&
+		    zone_page_state(zone, NR_FREE_PAGES) < high_wmark_pages(zone) + 4 * ROOM_PAGES)
+			return true;
+	}
+	return false;
 }
 
 static unsigned long shrink_scan(struct shrinker *shrinker, struct shrink_control *sc)
 {
 	unsigned long members = list_lru_shrink_count(&shrinking.members, sc);
-	struct held held = { .count = shrinking.ask->count, .shrink = shrinking.ask->shrink };
+	struct held held = {};
 	unsigned long freed;
 
 	/* Whoever may not enter file systems may hold what unmapping takes. */
 	if (!(sc->gfp_mask & __GFP_FS))
 		return SHRINK_STOP;
+	/* Else one charge beyond the limit would cost the cgroup all that is free. */
+	if (sc->memcg && memcg_has_room(sc->memcg) && !node_is_short(sc->nid))
+		return SHRINK_STOP;
 	list_lru_walk_one(&shrinking.members, sc->nid, sc->memcg, hold_member, &held, &members);
-	freed = shrink_held(&held, sc->nr_to_scan);
+	freed = ask_held(&held, shrinking.ask->shrink, sc->nr_to_scan);
+	if (!freed)
+		return SHRINK_STOP;
+	/* Folios are larger than what was asked for. */
+	sc->nr_scanned = freed;
 	/* So that nobody thinks that reclaim leads nowhere. */
 	mm_account_reclaimed_pages(freed);
-	return freed ? freed : SHRINK_STOP;
+	return freed;
 }
 
-/* What is given at least before somebody is killed: well above the watermarks. */
+/* What is given at most before a process is killed: well above the watermarks. */
 #define OOM_PAGES (SZ_32M >> PAGE_SHIFT)
 
 /*
@@ -118,59 +199,20 @@ static unsigned long shrink_scan(struct shrinker *shrinker, struct shrink_contro
  */
 static int shrink_before_kill(struct notifier_block *block, unsigned long event, void *arg)
 {
-	unsigned long *freed = arg, one;
-
-	do {
-		struct held held = { .count = shrinking.ask->count, .shrink = shrinking.ask->shrink };
-
-		list_lru_walk(&shrinking.members, hold_member, &held, ULONG_MAX);
-		one = shrink_held(&held, OOM_PAGES);
-		*freed += one;
-	} while (one && *freed < OOM_PAGES);
+	*(unsigned long *)arg += ask_each(shrinking.ask->shrink_all, NULL, OOM_PAGES);
 	return NOTIFY_OK;
-}
-
-struct others {
-	void *except;
-	unsigned long pages;
-};
-
-static enum lru_status add_for_others(struct list_head *item, struct list_lru_one *list, void *arg)
-{
-	struct freelist_member *member = container_of(item, struct freelist_member, list);
-	struct others *others = arg;
-
-	if (member->of != others->except)
-		others->pages += shrinking.ask->count_for_others(member->of);
-	return LRU_SKIP;
 }
 
 /* How many pages members other than that of @of would hand over. */
 unsigned long freelist_reclaimable_of_others(void *of)
 {
-	struct others others = { .except = of };
-
-	list_lru_walk(&shrinking.members, add_for_others, &others, ULONG_MAX);
-	return others.pages;
+	return ask_each(shrinking.ask->count_for_others, of, ULONG_MAX);
 }
 
 /* Makes them hand over at most @pages. Answers how many came. */
 unsigned long freelist_reclaim_from_others(void *of, unsigned long pages)
 {
-	unsigned long taken = 0, one;
-
-	do {
-		struct held held = {
-			.count = shrinking.ask->count_for_others,
-			.shrink = shrinking.ask->hand_over,
-			.except = of,
-		};
-
-		list_lru_walk(&shrinking.members, hold_member, &held, ULONG_MAX);
-		one = shrink_held(&held, min(pages - taken, OOM_PAGES));
-		taken += one;
-	} while (one && taken < pages && !fatal_signal_pending(current));
-	return taken;
+	return ask_each(shrinking.ask->hand_over, of, pages);
 }
 
 static struct notifier_block oom_block = {
@@ -192,6 +234,8 @@ int freelist_shrinker_register(const struct freelist_shrinking *functions)
 	shrinking.shrinker->scan_objects = shrink_scan;
 	/* A free page is dearer to fetch again than to keep, but cheaper than one read from disk. */
 	shrinking.shrinker->seeks = 1;
+	/* A huge page at a time. */
+	shrinking.shrinker->batch = ROOM_PAGES;
 	if (register_oom_notifier(&oom_block))
 		goto err_members;
 	shrinker_register(shrinking.shrinker);
@@ -214,25 +258,54 @@ void freelist_shrinker_unregister(void)
 	kmem_cache_destroy(shrinking.cache);
 }
 
-/* Lets the shrinker know @of, in the list of the caller's memory cgroup; NULL if memory is short. */
-struct freelist_member *freelist_member_new(void *of)
+static void remove_member(struct freelist_members *members, struct freelist_member *member)
 {
-	struct freelist_member *member;
-
-	member = kmem_cache_alloc_lru(shrinking.cache, &shrinking.members, METADATA_GFP);
-	if (!member)
-		return NULL;
-	INIT_LIST_HEAD(&member->list);
-	atomic_set(&member->busy, 0);
-	member->of = of;
-	list_lru_add_obj(&shrinking.members, &member->list);
-	return member;
-}
-
-/* Nobody shrinks what it is of any more when this returns. */
-void freelist_member_free(struct freelist_member *member)
-{
-	list_lru_del_obj(&shrinking.members, &member->list);
+	list_lru_del(&shrinking.members, &member->list, member->node, members->memcg);
 	wait_var_event(&member->busy, !atomic_read(&member->busy));
 	kmem_cache_free(shrinking.cache, member);
+}
+
+/* Nobody shrinks what they are of any more when this returns. */
+void freelist_members_free(struct freelist_members *members)
+{
+	while (members->number > 0)
+		remove_member(members, members->each[--members->number]);
+	kfree(members);
+}
+
+/*
+ * Lets the shrinker know @of, in the lists of @memcg, the caller's, for each
+ * node that has memory; NULL if memory is short.
+ */
+struct freelist_members *freelist_members_new(void *of, struct mem_cgroup *memcg)
+{
+	unsigned int most = num_node_state(N_MEMORY);
+	struct freelist_members *members;
+	int node;
+
+	members = kzalloc(struct_size(members, each, most), METADATA_GFP);
+	if (!members)
+		return NULL;
+	members->memcg = memcg;
+	for_each_node_state(node, N_MEMORY) {
+		struct freelist_member *member;
+
+		/* One that came a moment ago has nothing of ours. */
+		if (members->number == most)
+			break;
+		member = kmem_cache_alloc_lru(shrinking.cache, &shrinking.members, METADATA_GFP);
+		if (!member) {
+			freelist_members_free(members);
+			return NULL;
+		}
+		INIT_LIST_HEAD(&member->list);
+		member->node = node;
+		atomic_set(&member->busy, 0);
+		member->sweep = 0;
+		member->of = of;
+		members->number++;
+		members->each[members->number - 1] = member;
+		list_lru_add(&shrinking.members, &member->list, node, memcg);
+	}
+	return members;
 }

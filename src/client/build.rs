@@ -23,6 +23,7 @@ const MACROS: [(&str, &str); 13] = [
     ("__u64", "FREELIST_FEATURE_RESIZE"),
     ("__u64", "FREELIST_FEATURE_SLACK"),
     ("__u64", "FREELIST_FEATURE_MOVED"),
+    ("__u64", "FREELIST_FEATURE_HUGE"),
 ];
 
 fn main() {

@@ -33,18 +33,12 @@ use crate::{
         debugfs::View,
         task, //
     },
-    mm::{
-        backend::{
-            make,
-            table,
-            KernelEngine,
-            KernelGarbage,
-            KernelPrealloc, //
-        },
-        contiguous::{
-            Contiguous,
-            OrderHint, //
-        },
+    mm::backend::{
+        make,
+        table,
+        KernelEngine,
+        KernelGarbage,
+        KernelPrealloc, //
     },
 };
 use kernel::{
@@ -214,7 +208,7 @@ fn give_batch(engine: &SpinLock<KernelEngine>, mut offsets: &[u64]) -> Result {
     Ok(())
 }
 
-/// Takes a block whose pages are new.
+/// Takes a block, as if its pages were new: the engine knows no memory.
 fn grow(engine: &mut KernelEngine, size: u64, prealloc: &mut KernelPrealloc) -> Result<u64> {
     let mut pending = loop {
         let mut garbage = KernelGarbage::default();
@@ -224,15 +218,11 @@ fn grow(engine: &mut KernelEngine, size: u64, prealloc: &mut KernelPrealloc) -> 
             result => break result?,
         }
     };
-    let mut hint = OrderHint::new();
-    while pending.missing() > 0 {
-        let mut pages = Contiguous::some_of(pending.missing(), &mut hint)?;
-        while pages.len() > 0 {
-            if let Err(metadata) = engine.back(&mut pending, &mut pages, prealloc) {
-                make(metadata, prealloc)?;
-            }
-        }
+    let missing = pending.missing();
+    while let Err(metadata) = engine.ensure_backing(&pending, missing, prealloc) {
+        make(metadata, prealloc)?;
     }
+    engine.back(&mut pending, missing);
     let offset = pending.offset();
     engine.commit(pending);
     Ok(offset)

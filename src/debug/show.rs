@@ -18,6 +18,11 @@ use crate::{
     }, //
 };
 use kernel::{
+    fmt::{
+        self,
+        Display,
+        Formatter, //
+    },
     page::PAGE_SHIFT,
     prelude::*,
     seq_file::{
@@ -32,7 +37,7 @@ macro_rules! with_fields {
         $macro! {
             live_blocks live_bytes free_bytes held_bytes metadata_bytes limit_bytes
             requested_bytes allocs frees grows splits merges waits timeouts trims shrinks failures
-            moved_bytes
+            moved_bytes huge_bytes
         }
     };
 }
@@ -166,7 +171,20 @@ pub(super) struct Map;
 
 impl Map {
     /// Bytes of a row: numbers as wide as those of the largest arena, the longest word.
-    const ROW: usize = 70;
+    const ROW: usize = 77;
+}
+
+/// The orders of folios, as `LEAST-LARGEST`.
+struct Orders(Option<(u32, u32)>);
+
+impl Display for Orders {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            // At most two digits each, right-aligned.
+            Some((least, most)) => write!(f, "{least:>3}-{most:<2}"),
+            None => write!(f, "{:>6}", "-"),
+        }
+    }
 }
 
 impl View for Map {
@@ -181,12 +199,13 @@ impl View for Map {
     fn show(arena: &Arena, out: &SeqFile) -> Result {
         seq_print!(
             out,
-            "{:>14} {:>9} {:>5} {:>12} {:>12} content\n",
+            "{:>14} {:>9} {:>5} {:>12} {:>12} {:>6} content\n",
             "offset",
             "pages",
             "shift",
             "live",
-            "free"
+            "free",
+            "orders"
         );
         for extent in &arena.map()? {
             let content = match extent.content {
@@ -198,12 +217,13 @@ impl View for Map {
             };
             seq_print!(
                 out,
-                "{:>#14x} {:>9} {:>5} {:>12} {:>12} {content}\n",
+                "{:>#14x} {:>9} {:>5} {:>12} {:>12} {} {content}\n",
                 u64::from(extent.page) << PAGE_SHIFT,
                 extent.pages,
                 extent.shift,
                 extent.live_bytes,
-                extent.free_bytes
+                extent.free_bytes,
+                Orders(arena.orders(extent))
             );
         }
         Ok(())

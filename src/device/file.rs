@@ -41,8 +41,10 @@ impl OpenFile {
         let arena = registry.open()?;
         let around = || -> Result<_> {
             let files = ArenaFiles::new(dir, &arena)?;
-            // SAFETY: The shrinker is there as long as the device, and that as long as a file of it.
-            Ok((files, unsafe { Member::new(arena.clone()) }?))
+            let memcg = arena.memcg().as_ptr();
+            // SAFETY: The shrinker is there as long as the device, and that as long as a file of it. The
+            // cgroup is the arena's.
+            Ok((files, unsafe { Member::new(arena.clone(), memcg) }?))
         };
         // An arena that is listed has to be closed: nothing else may fail from here on.
         let (files, member) = around().inspect_err(|_| registry.close(&arena))?;
@@ -52,6 +54,9 @@ impl OpenFile {
             member,
             registry: registry.clone(),
         });
+        // SAFETY: It is empty, and of arenas. All memory has left when `Registry::close` returns, and the
+        // arena is dropped after that.
+        unsafe { this.arena.address_space().set_owner(&raw const *this.arena) };
         // SAFETY: By the caller's promise. A file outlives what is behind it only as far as `close`.
         unsafe { this.arena.address_space().attach(file) };
         // SAFETY: By the caller's promise.

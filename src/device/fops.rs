@@ -23,8 +23,7 @@ use crate::{
             Table, //
         },
         raw, //
-    },
-    mm::page, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -39,7 +38,6 @@ use kernel::{
         c_ulong, //
     },
     mm::virt::VmaNew,
-    page::PAGE_SIZE,
     prelude::*,
     seq_file::SeqFile,
     sync::Arc,
@@ -99,6 +97,22 @@ impl PinnedDrop for Device {
     }
 }
 
+/// Finds an address that is aligned as its offset is, up to a huge page, so that the core can map
+/// these: where there are none, any will do.
+#[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
+const ALIGNED: Option<GetUnmappedArea> = Some(bindings::thp_get_unmapped_area);
+#[cfg(not(CONFIG_TRANSPARENT_HUGEPAGE))]
+const ALIGNED: Option<GetUnmappedArea> = None;
+
+/// `get_unmapped_area` of the file operations.
+type GetUnmappedArea = unsafe extern "C" fn(
+    file: *mut bindings::file,
+    address: c_ulong,
+    len: c_ulong,
+    pgoff: c_ulong,
+    flags: c_ulong,
+) -> c_ulong;
+
 static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_operations {
     owner: operations::this_module(),
     open: Some(open),
@@ -108,7 +122,7 @@ static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_opera
     compat_ioctl: Some(ioctl),
     mmap: Some(mmap),
     poll: Some(poll),
-    get_unmapped_area: Some(get_unmapped_area),
+    get_unmapped_area: ALIGNED,
     show_fdinfo: Some(show_fdinfo),
     llseek: Some(bindings::noop_llseek),
     ..pin_init::zeroed()
@@ -213,39 +227,4 @@ unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area
     // SAFETY: The area is being made: it is ours to set up.
     let vma = unsafe { VmaNew::from_raw(vma) };
     from_result(|| mmap::map(arena, vma).map(|()| 0))
-}
-
-/// Finds an address that is aligned as its offset is, up to a huge page: so blocks are aligned in
-/// memory as they are in the arena. A free address that the caller proposes is taken as it is.
-///
-/// # Safety
-///
-/// Called by the kernel, for a mapping that is to be made of a file that [`open`] has opened.
-unsafe extern "C" fn get_unmapped_area(
-    file: *mut bindings::file,
-    address: c_ulong,
-    len: c_ulong,
-    pgoff: c_ulong,
-    flags: c_ulong,
-) -> c_ulong {
-    let find = |address, len| {
-        // SAFETY: The arguments are those of the caller, but for a length that did not overflow.
-        unsafe { bindings::mm_get_unmapped_area(file, address, len, pgoff, flags) }
-    };
-    let fixed = flags & raw::FREELIST_MAP_FIXED as c_ulong != 0;
-    if fixed || address != 0 {
-        let found = find(address, len);
-        if fixed || found == address {
-            return found;
-        }
-    }
-    let align = page::huge_page_bytes() as c_ulong;
-    // An arena is far smaller than what would overflow here; `mmap` refuses what is not.
-    let found = find(0, len.saturating_add(align - PAGE_SIZE as c_ulong));
-    if found % PAGE_SIZE as c_ulong != 0 {
-        // An error, which is no page's address.
-        return found;
-    }
-    let offset = pgoff.wrapping_mul(PAGE_SIZE as c_ulong);
-    found + (offset.wrapping_sub(found) & (align - 1))
 }

@@ -40,8 +40,11 @@ use kernel::{
 };
 
 /// What else this version offers.
-const FEATURES: u64 =
-    FREELIST_OFFERS_ALIGN | FREELIST_OFFERS_RESIZE | FREELIST_OFFERS_SLACK | FREELIST_OFFERS_MOVED;
+const FEATURES: u64 = FREELIST_OFFERS_ALIGN
+    | FREELIST_OFFERS_RESIZE
+    | FREELIST_OFFERS_SLACK
+    | FREELIST_OFFERS_MOVED
+    | FREELIST_OFFERS_HUGE;
 
 /// The request flags that this version serves: all that the contract knows.
 const FLAGS: u32 = FREELIST_LARGER

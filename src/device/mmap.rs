@@ -2,16 +2,13 @@
 
 //! Mappings of an arena.
 //!
-//! Every page table entry holds a reference to its page: a page cannot reach another arena or the
-//! system while it is mapped. The kernel knows these pages as ordinary ones (`VM_MIXEDMAP`), so that
-//! ptrace, pipes and direct I/O work on them.
+//! They are of a file's page cache like any other, so that the core maps huge pages, and ptrace, pipes,
+//! direct I/O, futexes and migration work. A page cannot reach another arena or the system while it is
+//! mapped or pinned.
 
 use crate::{
     arena::Arena,
-    device::fault::{
-        fault,
-        map_pages, //
-    },
+    device::fault::fault,
     ffi::{
         operations::Table,
         raw, //
@@ -40,7 +37,6 @@ pub(crate) fn map(arena: &Arena, vma: &VmaNew) -> Result {
         return Err(EINVAL);
     }
     vma.try_clear_mayexec()?;
-    vma.set_mixedmap();
     vma.set_dontexpand();
     vma.set_dontdump();
     arena.mapped_at(vma.start().wrapping_sub((first as usize) << PAGE_SHIFT));
@@ -51,6 +47,6 @@ pub(crate) fn map(arena: &Arena, vma: &VmaNew) -> Result {
 
 static OPERATIONS: Table<bindings::vm_operations_struct> = Table(bindings::vm_operations_struct {
     fault: Some(fault),
-    map_pages: Some(map_pages),
+    map_pages: Some(bindings::filemap_map_pages),
     ..pin_init::zeroed()
 });

@@ -14,16 +14,18 @@ use super::directory::Head;
 use super::quick::Drained;
 use super::request::{Admission, Policy, Refusal, Request, Reservation};
 use super::runs::Reserved;
-use super::{Backend, Engine, Garbage, Metadata, Prealloc, BATCH};
+use super::{Backend, Engine, Garbage, Isolated, Metadata, Prealloc, CHUNK_PAGES, SLACK_PERMILLE};
+use core::ops::Range;
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Reserves a block: of the quick list of its class, of a run with memory that fits, behind a run
     /// that borders on address space, in address space; the latter two only as far as memory may be
     /// brought or moved.
     ///
-    /// While [`Reservation::missing`] is not 0 the block has too few pages: bring them with
-    /// [`Engine::back`], new ones or those of free runs elsewhere ([`Engine::isolate`]). Of a request
-    /// that may not grow, as many are free there.
+    /// While [`Reservation::missing`] is not 0 the block has too few pages: they get new memory, which
+    /// is told by [`Engine::back`], within the limits; where these forbid it, that of free runs
+    /// elsewhere leaves first ([`Engine::isolate`]). Of a request that may not grow, as many are free
+    /// there.
     pub fn reserve(
         &mut self,
         request: &Request,
@@ -266,46 +268,73 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let Some(slack) = self.slack_permille else {
             return 0;
         };
-        let peak = self.peak_bytes.max(self.claimed);
-        let most = peak + peak / 1000 * u64::from(slack) + peak % 1000 * u64::from(slack) / 1000;
-        let more = u64::from(missing) << Self::PAGE_SHIFT;
-        let after = self.held_bytes + promised + more;
-        let over = after.saturating_sub(most).div_ceil(Self::PAGE_BYTES);
+        let over = self.beyond(slack, missing, promised);
         self.free_pages.min(over.min(missing.into()) as u32)
     }
 
-    /// Puts pages behind a reserved block, at most [`BATCH`] a call.
-    ///
-    /// Takes them from `pages` until none is missing, `pages` ends, or metadata is lacked: then no
-    /// page is lost, and the call is to be made again with more in `prealloc`.
-    pub fn back(
+    /// Returns whether the arena may hold `pages` more pages than its blocks ask for, with `promised`
+    /// bytes that are on their way: at most half of the slack, so that growing has the other half.
+    pub fn admits_surplus(&self, pages: u32, promised: u64) -> bool {
+        let slack = self.slack_permille.unwrap_or(SLACK_PERMILLE) / 2;
+        self.beyond(slack, pages, promised) == 0
+    }
+
+    /// By how many pages the arena would be beyond a slack, in thousandths, with so many more.
+    fn beyond(&self, slack: u32, pages: u32, promised: u64) -> u64 {
+        let peak = self.peak_bytes.max(self.claimed);
+        let most = peak + peak / 1000 * u64::from(slack) + peak % 1000 * u64::from(slack) / 1000;
+        let more = u64::from(pages) << Self::PAGE_SHIFT;
+        let after = self.held_bytes + promised + more;
+        after.saturating_sub(most).div_ceil(Self::PAGE_BYTES)
+    }
+
+    /// Makes sure that there are records for the next `pages` that a reserved block misses. Changes
+    /// nothing where it cannot: the call is to be made again with more in `prealloc`.
+    pub fn ensure_backing(
         &mut self,
-        reservation: &mut Reservation,
-        pages: &mut impl Iterator<Item = B::Page>,
+        reservation: &Reservation,
+        pages: u32,
         prealloc: &mut Prealloc<B, PAGE_KIB>,
     ) -> Result<(), Metadata> {
+        let next = reservation.next_page();
+        self.ensure_records(next..next + pages.min(reservation.missing), prealloc)
+    }
+
+    /// Makes sure that the pages of `range` have records.
+    pub(super) fn ensure_records(
+        &mut self,
+        range: Range<u32>,
+        prealloc: &mut Prealloc<B, PAGE_KIB>,
+    ) -> Result<(), Metadata> {
+        let mut page = range.start;
+        while page < range.end {
+            self.directory.ensure_chunk(page, prealloc)?;
+            page = (page / CHUNK_PAGES as u32 + 1) * CHUNK_PAGES as u32;
+        }
+        Ok(())
+    }
+
+    /// The next `pages` that a reserved block misses have their memory. [`Engine::ensure_backing`] has
+    /// made room for what is known of them.
+    pub fn back(&mut self, reservation: &mut Reservation, pages: u32) {
+        let pages = pages.min(reservation.missing);
+        if pages == 0 {
+            return;
+        }
         let first = (reservation.start >> Self::PAGE_SHIFT) as u32;
-        let goal = reservation.missing.saturating_sub(BATCH);
-        while reservation.missing > goal {
-            let next = first + (reservation.class.pages() - reservation.missing);
-            self.directory.ensure_chunk(next, prealloc)?;
-            let most = reservation.missing - goal;
-            let came = self.directory.put_pages(next, most, pages);
-            if came == 0 {
-                break;
-            }
-            reservation.missing -= came;
-            self.held_bytes += u64::from(came) << Self::PAGE_SHIFT;
-            match reservation.class.shape() {
-                Shape::Subpage { shift } => self.open_divided(next, shift),
-                Shape::Pages { .. } => {
-                    if let Some(Head::Reserved { backed, .. }) = self.directory.head_mut(first) {
-                        *backed += came;
-                    }
+        let next = reservation.next_page();
+        let came = self.directory.set_backed(next..next + pages, true);
+        debug_assert_eq!(came, pages, "a page gets memory that has some");
+        reservation.missing -= pages;
+        self.held_bytes += u64::from(pages) << Self::PAGE_SHIFT;
+        match reservation.class.shape() {
+            Shape::Subpage { shift } => self.open_divided(next, shift),
+            Shape::Pages { .. } => {
+                if let Some(Head::Reserved { backed, .. }) = self.directory.head_mut(first) {
+                    *backed += pages;
                 }
             }
         }
-        Ok(())
     }
 
     /// The answer is out: the block is live.
@@ -353,17 +382,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Undoes a reservation.
-    ///
-    /// Pages that were brought for it go to `out` by value, at most [`BATCH`] a call, to be dropped
-    /// after the unlock. `Some`: drop the garbage, call again with it. `None`: done.
+    /// Undoes a reservation. What was brought for it is to leave: it is isolated.
     pub fn cancel(
         &mut self,
-        mut reservation: Reservation,
+        reservation: Reservation,
         garbage: &mut Garbage<B, PAGE_KIB>,
-        out: &mut impl FnMut(B::Page),
-    ) -> Option<Reservation> {
+    ) -> Option<Isolated> {
         let page = (reservation.start >> Self::PAGE_SHIFT) as u32;
+        let mut brought = None;
         match reservation.class.shape() {
             Shape::Subpage { .. } if reservation.missing > 0 => {
                 // The page never came, so nobody else has seen the tree.
@@ -377,57 +403,26 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 self.give_node(page, Self::node(reservation.start, shift), garbage);
             }
             Shape::Pages { pages } => {
-                if self.shed(&mut reservation, page, garbage, out) {
-                    return Some(reservation);
-                }
                 let had = reservation.had;
+                let backed = pages - reservation.missing;
                 self.directory.take_head(page);
-                if pages > had {
-                    self.release_pages(page + had, pages - had, false);
+                if backed > had {
+                    self.put_reserved(page + had, backed - had, backed - had);
+                    brought = Some(Isolated::new(page + had, backed - had));
+                }
+                if pages > backed {
+                    self.release_pages(page + backed, pages - backed, false);
                 }
                 if had > 0 {
-                    self.release_pages(page, had, true);
+                    self.release_block(page, had);
                 }
-                for end in [page, page + had, page + pages] {
+                // Those that were made for pages that did not come.
+                for end in [page, page + had, page + backed, page + pages] {
                     self.directory.give_chunk(end, garbage);
                 }
             }
         }
         self.claimed -= reservation.class.block_bytes();
-        None
-    }
-
-    /// Takes some of the pages away that were brought for a block. Returns whether more are left.
-    pub(super) fn shed(
-        &mut self,
-        reservation: &mut Reservation,
-        first: u32,
-        garbage: &mut Garbage<B, PAGE_KIB>,
-        out: &mut impl FnMut(B::Page),
-    ) -> bool {
-        let pages = reservation.class.pages();
-        let mut backed = pages - reservation.missing;
-        // A chunk may have been made for a page that did not come.
-        self.directory.give_chunk(first + backed, garbage);
-        let leaving = BATCH.min(backed - reservation.had);
-        for _ in 0..leaving {
-            backed -= 1;
-            if let Some(page) = self.directory.take_page(first + backed) {
-                self.held_bytes -= Self::PAGE_BYTES;
-                out(page);
-            }
-        }
-        if let Some(Head::Reserved { backed: now, .. }) = self.directory.head_mut(first) {
-            *now = backed;
-        }
-        if leaving > 0 {
-            for page in [first + backed, first + backed + leaving - 1] {
-                if page != first {
-                    self.directory.give_chunk(page, garbage);
-                }
-            }
-        }
-        reservation.missing = pages - backed;
-        backed > reservation.had
+        brought
     }
 }

@@ -111,6 +111,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let Some(Head::Subpage(tree)) = self.directory.head_mut(page as u32) else {
             return 0;
         };
+        if tree.is_lost() {
+            return 0;
+        }
         let Some(shift) = tree.live_shift(within(*first)) else {
             return 0;
         };

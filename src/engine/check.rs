@@ -12,7 +12,7 @@
 //!    side; the page is on the list of its largest free node. No granule but the first of a live
 //!    block is marked as headed.
 //! 5. What is on a quick list, or kept, is free, and nothing else's.
-//! 6. `held == live + free + pending`; `claimed == live + reserved`; every counter is what the walk
+//! 6. `held + lost == live + free + pending`; `claimed == live + reserved`; every counter is what the walk
 //!    counts.
 
 use super::class::{Class, CLASSES};
@@ -46,6 +46,8 @@ struct Tally {
     listed: u64,
     trees: u64,
     free_pages: u32,
+    /// Pages of blocks that have lost their memory.
+    lost: u32,
     /// Bytes of what is neither live nor free, with the pages that it misses.
     reserved_bytes: u64,
     /// The backing of the run that was walked over last, if nothing was behind it.
@@ -88,6 +90,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             listed: 0,
             trees: 0,
             free_pages: 0,
+            lost: 0,
             reserved_bytes: 0,
             run_before: None,
         };
@@ -104,7 +107,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         )?;
         let unbacked_last = tally.run_before == Some(false);
         expect(!unbacked_last, page, "an unbacked run ends at the frontier")?;
+        tally.counters.held_bytes -= u64::from(tally.lost) << Self::PAGE_SHIFT;
         self.check_chunks(extents, tally.counters.held_bytes >> Self::PAGE_SHIFT)?;
+        expect(self.lost == tally.lost, 0, "lost pages")?;
         self.check_quick(&mut tally)?;
         self.check_lists(&tally)?;
         self.check_counters(&tally)
@@ -145,15 +150,20 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             }
             Head::Subpage(tree) => {
                 tally.trees += 1;
-                let backed = self.directory.is_backed(page);
-                self.check_tree(page, tree, backed, tally)?;
-                u32::from(backed)
+                let has = self.directory.is_backed(page);
+                let lost = tree.is_lost();
+                expect(!(has && lost), page, "memory where it was lost")?;
+                self.check_tree(page, tree, has, lost, tally)?;
+                u32::from(has || lost)
             }
         };
         let mut at = page;
         while at < page + pages {
+            let (has, should) = (self.directory.is_backed(at), at - page < backed);
+            let lost = self.lost > 0 && should && !has && !matches!(head, Head::Backed { .. });
+            tally.lost += u32::from(lost);
             expect(
-                self.directory.is_backed(at) == (at - page < backed),
+                has == should || lost,
                 at,
                 "memory where there should be none, or none where there should be",
             )?;
@@ -162,10 +172,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 at,
                 "something begins inside an extent",
             )?;
-            at = match self.directory.record(at) {
-                Some(_) => at + 1,
+            at = match self.directory.has_records(at) {
+                true => at + 1,
                 // Nor has any other page of its chunk.
-                None => (at / CHUNK_PAGES as u32 + 1) * CHUNK_PAGES as u32,
+                false => (at / CHUNK_PAGES as u32 + 1) * CHUNK_PAGES as u32,
             };
         }
         for at in [page, page + pages / 2, page + pages - 1] {
@@ -180,10 +190,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         &self,
         page: u32,
         tree: &Tree<PAGE_KIB>,
-        backed: bool,
+        has: bool,
+        lost: bool,
         tally: &mut Tally,
     ) -> Result<(), Violation> {
-        let mut used = 0;
+        let (mut used, mut live_bytes) = (0, 0);
         let mut covered_to = [0u64; 32];
         let mut wrong = None;
         let mut free_before = 0;
@@ -215,11 +226,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             }
             headed += u32::from(live && tree.is_headed(node));
             used += bytes;
-            if backed {
-                let class = Class::of_subpage(Self::PAGE_SHIFT - depth, Self::PAGE_SHIFT);
+            let class = Class::of_subpage(Self::PAGE_SHIFT - depth, Self::PAGE_SHIFT);
+            if has || lost && live {
                 tally.block(class, live);
             } else if live {
                 wrong = Some("a live block without memory");
+            }
+            if live {
+                live_bytes += bytes;
             }
         });
         if let Some(what) = wrong {
@@ -228,9 +242,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         expect(used <= Self::PAGE_BYTES, page, "more blocks than page")?;
         expect(headed == tree.marks(), page, "a mark of no live block")?;
         tally.reserved_bytes += Self::PAGE_BYTES - used;
-        if backed {
+        if has {
             tally.counters.pending_bytes += Self::PAGE_BYTES - used;
             tally.listed += u64::from(tree.largest().is_some());
+        } else if lost {
+            tally.counters.pending_bytes += Self::PAGE_BYTES - live_bytes;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 //! Size classes: what a request of so many bytes gets.
 
-use super::{Refusal, Request, MAX_PAGES};
+use super::{Policy, Refusal, Request, MAX_PAGES};
 use core::ops::Range;
 
 /// The smallest size class is `1 << MIN_SHIFT` bytes.
@@ -51,7 +51,8 @@ pub(super) struct Class {
 }
 
 impl Class {
-    /// The class that a request gets: a power of 2 up to half a page, whole pages above.
+    /// The class that a request gets: a power of 2 up to half a page, whole pages above; of a
+    /// contiguous block of whole pages a power of 2, aligned to itself.
     #[inline]
     pub(super) fn of(request: &Request, page_shift: u32) -> Result<Self, Refusal> {
         if request.size == 0 {
@@ -71,8 +72,16 @@ impl Class {
         if shift < page_shift {
             return Ok(Self::of_subpage(shift, page_shift));
         }
-        let pages = size.div_ceil(1 << page_shift) as u32;
+        let contiguous = request.policy == Policy::Contiguous;
+        let mut pages = size.div_ceil(1 << page_shift) as u32;
+        if contiguous {
+            // One naturally aligned piece: what is over is the block's.
+            pages = pages.next_power_of_two();
+        }
         let mut class = Self::of_pages(pages, page_shift);
+        if contiguous {
+            class.align_shift = class.shift;
+        }
         class.align_shift = class.align_shift.max(request.align_shift as u8);
         Ok(class)
     }
@@ -122,6 +131,11 @@ impl Class {
     /// Pages that the block lies in.
     pub(super) fn pages(&self) -> u32 {
         ((self.bytes >> self.page_shift) as u32).max(1)
+    }
+
+    /// The number of the page in which the offset `start` lies.
+    pub(super) fn page_of(&self, start: u64) -> u32 {
+        (start >> self.page_shift) as u32
     }
 
     /// Bytes that belong to the block.

@@ -8,8 +8,8 @@
 //! table of parts.
 //!
 //! ```text
-//! root [128] -> part [128] -> Entry { starts, occupied, backed, head, chunk }
-//!                                                                    +-> chunk [1024] -> Record { page, head }
+//! root [128] -> part [128] -> Entry { starts, backed, occupied, pages, head, chunk }
+//!                                                                             +-> chunk [1024] -> Record
 //! ```
 //!
 //! Everything below the frontier belongs to one *extent*: a run, a block, a divided page. An extent
@@ -18,7 +18,7 @@
 //! in a bounded number of steps: that is how a run finds the one before it.
 
 use super::Tree;
-use core::ops::DerefMut;
+use core::ops::{DerefMut, Range};
 
 /// Pages in a chunk.
 pub const CHUNK_PAGES: usize = 1024;
@@ -36,10 +36,8 @@ const GROUP: usize = 64;
 /// Such groups.
 const GROUPS: usize = ROOT_LEN * PART_LEN / GROUP;
 
-/// What the engine's surroundings lend it: pages, and memory for metadata.
+/// What the engine's surroundings lend it: memory for metadata. The pages themselves are theirs.
 pub trait Backend {
-    /// One page. Dropping it gives the page back.
-    type Page;
     /// A metadata object of its own.
     type Box<T>: DerefMut<Target = T>;
     /// A metadata table of fixed length.
@@ -158,10 +156,12 @@ pub type Part<B, const PAGE_KIB: usize> = Option<<B as Backend>::Slice<Entry<B, 
 pub struct Entry<B: Backend, const PAGE_KIB: usize> {
     /// A bit for each page: an extent begins there.
     starts: [u64; WORDS],
+    /// A bit for each page: it has memory.
+    backed: [u64; WORDS],
     /// Of the first of [`GROUP`] chunks: a bit for each of them that an extent begins in.
     occupied: u64,
     /// Pages with memory.
-    backed: u32,
+    pages: u32,
     /// Of what begins at the first page, while there are no records.
     head: Head<B, PAGE_KIB>,
     chunk: Option<B::Slice<Record<B, PAGE_KIB>>>,
@@ -171,8 +171,9 @@ impl<B: Backend, const PAGE_KIB: usize> Default for Entry<B, PAGE_KIB> {
     fn default() -> Self {
         Self {
             starts: [0; WORDS],
+            backed: [0; WORDS],
             occupied: 0,
-            backed: 0,
+            pages: 0,
             head: Head::None,
             chunk: None,
         }
@@ -195,25 +196,23 @@ impl<B: Backend, const PAGE_KIB: usize> Entry<B, PAGE_KIB> {
         }
     }
 
-    /// Whether its records say nothing that the entry could not.
+    /// Whether its records say nothing that the entry could not. What is reserved may be about to
+    /// get memory, and has its records until then.
     fn is_idle(&self) -> bool {
         let [first, rest @ ..] = &self.starts;
-        self.backed == 0 && first & !1 == 0 && rest.iter().all(|word| *word == 0)
+        let reserved = matches!(self.head(0), Some(Head::Reserved { .. }));
+        self.pages == 0 && !reserved && first & !1 == 0 && rest.iter().all(|word| *word == 0)
     }
 }
 
-/// What is known of one page.
+/// What begins at a page, if anything does.
 pub struct Record<B: Backend, const PAGE_KIB: usize> {
-    pub(super) page: Option<B::Page>,
     head: Head<B, PAGE_KIB>,
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Default for Record<B, PAGE_KIB> {
     fn default() -> Self {
-        Self {
-            page: None,
-            head: Head::None,
-        }
+        Self { head: Head::None }
     }
 }
 
@@ -320,27 +319,19 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         entries.get_mut(index % PART_LEN)
     }
 
-    pub(super) fn record(&self, page: u32) -> Option<&Record<B, PAGE_KIB>> {
-        let chunk = self.entry(page)?.chunk.as_ref()?;
-        chunk.get(page as usize % CHUNK_PAGES)
+    /// Whether the pages of the chunk of `page` have records: without, none of them has memory, and
+    /// nothing begins behind the first.
+    pub(super) fn has_records(&self, page: u32) -> bool {
+        self.entry(page).is_some_and(|entry| entry.chunk.is_some())
     }
 
     /// Whether a page has memory.
     pub(super) fn is_backed(&self, page: u32) -> bool {
-        self.record(page)
-            .is_some_and(|record| record.page.is_some())
-    }
-
-    /// The pages behind page numbers from `page` on, at most `most`, up to the first without one and
-    /// to the end of the chunk.
-    pub(super) fn pages(&self, page: u32, most: u32) -> impl Iterator<Item = &B::Page> {
-        let chunk = self
+        let within = page as usize % CHUNK_PAGES;
+        let word = self
             .entry(page)
-            .and_then(|entry| entry.chunk.as_deref())
-            .unwrap_or_default();
-        let records = chunk.get(page as usize % CHUNK_PAGES..).unwrap_or_default();
-        let wanted = records.iter().take(most as usize);
-        wanted.map_while(|record| record.page.as_ref())
+            .and_then(|entry| entry.backed.get(within / 64));
+        word.is_some_and(|word| word & (1 << (within % 64)) != 0)
     }
 
     /// Makes sure that an extent may begin at each of `pages`. Changes nothing where it cannot.
@@ -426,47 +417,48 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         }
     }
 
-    /// Puts pages from `pages` behind page numbers from `page` on, at most `most`, up to the end of
-    /// the chunk. Returns how many came.
-    pub(super) fn put_pages(
-        &mut self,
-        page: u32,
-        most: u32,
-        pages: &mut impl Iterator<Item = B::Page>,
-    ) -> u32 {
-        let Some(entry) = self.entry_mut(page) else {
-            return 0;
-        };
-        let records = entry
-            .chunk
-            .as_deref_mut()
-            .and_then(|chunk| chunk.get_mut(page as usize % CHUNK_PAGES..))
-            .unwrap_or_default();
-        let mut came = 0;
-        for record in records.iter_mut().take(most as usize) {
-            let Some(page) = pages.next() else {
-                break;
-            };
-            debug_assert!(record.page.is_none());
-            record.page = Some(page);
-            came += 1;
+    /// How many pages of `range` have memory.
+    pub(super) fn count_backed(&self, range: Range<u32>) -> u32 {
+        let mut count = 0;
+        let mut page = range.start;
+        while page < range.end {
+            let within = page as usize % CHUNK_PAGES;
+            let pages = (range.end - page).min((64 - within % 64) as u32);
+            let mask = (u64::MAX >> (64 - pages)) << (within % 64);
+            let word = self
+                .entry(page)
+                .and_then(|entry| entry.backed.get(within / 64));
+            count += word.map_or(0, |word| (word & mask).count_ones());
+            page += pages;
         }
-        entry.backed += came;
-        came
+        count
     }
 
-    /// Takes the memory behind a page away.
-    pub(super) fn take_page(&mut self, page: u32) -> Option<B::Page> {
-        let entry = self.entry_mut(page)?;
-        let record = entry.chunk.as_mut()?.get_mut(page as usize % CHUNK_PAGES)?;
-        let taken = record.page.take()?;
-        entry.backed -= 1;
-        Some(taken)
-    }
-
-    /// Puts a page that was taken back.
-    pub(super) fn put_back(&mut self, page: u32, taken: B::Page) {
-        self.put_pages(page, 1, &mut core::iter::once(taken));
+    /// The pages of `range`, whose chunks have records, have memory from now on, or none. Returns how
+    /// many of them it was otherwise with.
+    pub(super) fn set_backed(&mut self, range: Range<u32>, has: bool) -> u32 {
+        let mut changed = 0;
+        let mut page = range.start;
+        while page < range.end {
+            let within = page as usize % CHUNK_PAGES;
+            let count = (range.end - page).min((64 - within % 64) as u32);
+            let mask = (u64::MAX >> (64 - count)) << (within % 64);
+            if let Some(entry) = self.entry_mut(page) {
+                debug_assert!(!has || entry.chunk.is_some());
+                if let Some(word) = entry.backed.get_mut(within / 64) {
+                    let before = *word;
+                    *word = if has { before | mask } else { before & !mask };
+                    let differ = (*word ^ before).count_ones();
+                    changed += differ;
+                    entry.pages = match has {
+                        true => entry.pages + differ,
+                        false => entry.pages - differ,
+                    };
+                }
+            }
+            page += count;
+        }
+        changed
     }
 
     /// What begins at `page`, if anything does.
@@ -581,8 +573,8 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         }
     }
 
-    /// Takes a chunk away with all its pages: the first one at or behind `page`. Returns it with the
-    /// page number behind it. For the end of an arena.
+    /// Takes a chunk away: the first one at or behind `page`. Returns it with the page number behind it.
+    /// For the end of an arena.
     pub(super) fn dismantle(
         &mut self,
         mut page: u32,
@@ -616,6 +608,8 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         let summed_up = (self.occupied[group / 64] >> (group % 64)) & 1 != 0;
         let right = ((occupied >> (index % GROUP)) & 1 != 0) == (starts > 0)
             && summed_up == (occupied != 0);
-        right.then_some((starts, entry.backed))
+        let backed: u32 = entry.backed.iter().map(|word| word.count_ones()).sum();
+        let records = backed == 0 || entry.chunk.is_some();
+        (right && records && backed == entry.pages).then_some((starts, backed))
     }
 }

@@ -105,6 +105,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     #[inline(always)]
     fn put(&mut self, start: u64, class: Class) -> Option<Loose> {
         self.claimed -= class.block_bytes();
+        if self.lost > 0 && self.has_lost(class.page_of(start), class.pages()) {
+            return Some(Loose { start, class });
+        }
         self.quick.put::<PAGE_KIB>(start, class)
     }
 }

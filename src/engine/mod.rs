@@ -2,10 +2,10 @@
 
 //! The engine: which range of an arena's address space a request gets.
 //!
-//! It decides and does nothing else: it fetches no page, allocates no metadata, takes no lock and
-//! knows nothing of the kernel. Its caller lends it pages and metadata ([`Backend`], [`Prealloc`])
-//! and drops what it has no more use for ([`Garbage`]), so the same files compile into the module and
-//! into the host's tests.
+//! It decides and does nothing else: it holds no page, allocates no metadata, takes no lock and knows
+//! nothing of the kernel. Its caller brings and drops the memory of the ranges that it names, and tells
+//! it of that; lends it metadata ([`Backend`], [`Prealloc`]) and drops what it has no more use for
+//! ([`Garbage`]), so the same files compile into the module and into the host's tests.
 //!
 //! # Words
 //!
@@ -53,6 +53,7 @@ mod directory;
 mod free;
 mod lists;
 mod lookup;
+mod lose;
 mod map;
 mod quick;
 mod reclaim;
@@ -61,6 +62,7 @@ mod resize;
 mod runs;
 mod stats;
 mod subpage;
+mod surplus;
 mod tree;
 mod wait_queue;
 
@@ -77,6 +79,7 @@ pub use directory::{
     Backend, Entry, Garbage, Metadata, Part, Prealloc, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN,
     ROOT_LEN,
 };
+pub use lose::Loss;
 pub use map::{Content, Extent};
 pub use quick::{Drained, Stack, QUICK_LISTS};
 pub use reclaim::Isolated;
@@ -84,6 +87,7 @@ pub use request::{
     Admission, FreeError, Policy, Refusal, Releasing, Request, Reservation, HEADER_BYTES,
 };
 pub use stats::{ClassCounters, Counters};
+pub use surplus::Surplus;
 pub use tree::Tree;
 pub use wait_queue::{Ticket, WaitQueue, WaiterSlot};
 
@@ -92,7 +96,7 @@ use lists::Lists;
 use quick::Quick;
 use stats::ClassStats;
 
-/// The most pages that get or lose their memory in one call.
+/// The most blocks that are dealt with in one call.
 pub const BATCH: u32 = 64;
 
 /// The default slack, in thousandths.
@@ -115,6 +119,8 @@ pub struct Engine<B: Backend, const PAGE_KIB: usize> {
     slack_permille: Option<u32>,
     /// Bytes of all pages.
     held_bytes: u64,
+    /// Pages of blocks that have lost their memory.
+    lost: u32,
     /// Bytes of all blocks that are live or reserved, with the pages that these still miss.
     claimed: u64,
     /// The most that this has been when a block became live.
@@ -146,6 +152,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             free_pages: 0,
             slack_permille: Some(SLACK_PERMILLE),
             held_bytes: 0,
+            lost: 0,
             claimed: 0,
             peak_bytes: 0,
             requested_bytes: 0,
@@ -181,8 +188,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.slack_permille = slack;
     }
 
-    /// Ends the arena piece by piece: hands out one chunk with its pages, to be dropped outside
-    /// the lock; `None` when none is left. Nothing else may be called afterwards.
+    /// Ends the arena piece by piece: hands out one chunk of metadata, to be dropped outside the lock; `None` when none is left. Nothing else may be called afterwards.
     pub fn dismantle(&mut self) -> Option<B::Slice<Record<B, PAGE_KIB>>> {
         let (next, chunk) = self.directory.dismantle(self.dismantled)?;
         self.dismantled = next;

@@ -382,7 +382,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             if let Some(Head::Reserved { pages, backed }) = self.directory.head_mut(page) {
                 (*pages, *backed) = (class.pages(), class.pages());
             }
-            self.release_pages(page + class.pages(), more, true);
+            self.release_block(page + class.pages(), more);
         }
         Some(start)
     }

@@ -199,7 +199,7 @@ impl Reservation {
         self.headed
     }
 
-    /// Pages that `back` still has to bring.
+    /// Pages that have no memory yet: the last ones of the block.
     pub fn missing(&self) -> u32 {
         self.missing
     }
@@ -214,9 +214,19 @@ impl Reservation {
         self.stale
     }
 
-    /// The pages that were brought so far come from elsewhere in the arena: they have old bytes.
-    pub fn mark_stale(&mut self) {
-        self.stale = self.class.pages() - self.missing;
+    /// The page number of its first page.
+    pub fn first_page(&self) -> u32 {
+        self.class.page_of(self.start)
+    }
+
+    /// The page number of the next page that has no memory yet.
+    pub fn next_page(&self) -> u32 {
+        self.end_page() - self.missing
+    }
+
+    /// The page number behind its last page.
+    pub fn end_page(&self) -> u32 {
+        self.first_page() + self.class.pages()
     }
 
     /// The bytes of each of its pages that are the block's.
@@ -234,6 +244,11 @@ pub struct Releasing {
 }
 
 impl Releasing {
+    /// The page number of its first page.
+    pub fn first_page(&self) -> u32 {
+        self.class.page_of(self.start)
+    }
+
     /// All its bytes in the arena, those of its header too.
     pub fn extent(&self) -> Range<u64> {
         self.start..self.start + self.class.block_bytes()

@@ -8,7 +8,7 @@
 use super::class::Class;
 use super::directory::Head;
 use super::request::{Admission, FreeError, Refusal, Request, Reservation};
-use super::{Backend, Engine, Isolated, Metadata, Prealloc, BATCH};
+use super::{Backend, Engine, Isolated, Metadata, Prealloc, CHUNK_PAGES};
 use core::ops::Range;
 
 /// The most runs behind a block that it may take at a time.
@@ -105,7 +105,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if pages < had {
             self.set_live_pages(page, had, pages);
             self.claimed -= u64::from(had - pages) << Self::PAGE_SHIFT;
-            self.release_pages(page + pages, had - pages, true);
+            self.release_block(page + pages, had - pages);
         }
         Ok(Resized::Done)
     }
@@ -176,7 +176,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             // Memory comes to the end of a block, so none may be there.
             let run = self.run_at(behind + backed + unbacked);
             return match run.filter(|_| admission == Admission::Full) {
-                Some(run) => Ok(Resized::InTheWay(self.isolate_start(run, BATCH))),
+                Some(run) => Ok(Resized::InTheWay(
+                    self.isolate_start(run, CHUNK_PAGES as u32),
+                )),
                 None => Err(ResizeError::InUse),
             };
         }

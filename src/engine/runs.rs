@@ -130,6 +130,16 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
+    /// A run was removed that loses a page: what is beside that stays free.
+    pub(super) fn insert_parts(&mut self, run: Run, page: u32) {
+        if page > run.page {
+            self.insert(run.page, page - run.page, run.is_backed);
+        }
+        if run.end() > page + 1 {
+            self.insert(page + 1, run.end() - page - 1, run.is_backed);
+        }
+    }
+
     pub(super) fn put_reserved(&mut self, page: u32, pages: u32, backed: u32) {
         self.directory
             .put_head(page, Head::Reserved { pages, backed });
@@ -249,9 +259,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.join(before, page, pages, behind, is_backed);
     }
 
-    /// Frees the pages of a reserved extent that has memory for all of them, as
-    /// [`Engine::release_pages`] does.
+    /// Frees the pages of a reserved extent that had memory for all of them, as
+    /// [`Engine::release_pages`] does. Pages whose memory was lost become address space.
     pub(super) fn release_reserved(&mut self, page: u32, pages: u32) {
+        if self.has_lost(page, pages) {
+            self.directory.take_head(page);
+            self.release_block(page, pages);
+            return;
+        }
         let (before, behind) = self.neighbours(page, pages, true);
         if before.is_some() || behind.is_some() {
             self.directory.take_head(page);

@@ -147,7 +147,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             counters.live_bytes += live;
             counters.free_bytes += free;
         }
-        counters.pending_bytes = counters.held_bytes - counters.live_bytes - counters.free_bytes;
+        let all = counters.held_bytes + (u64::from(self.lost) << Self::PAGE_SHIFT);
+        counters.pending_bytes = all - counters.live_bytes - counters.free_bytes;
         (counters.parts, counters.chunks, counters.trees) = self.directory.counts();
         counters
     }

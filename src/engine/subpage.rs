@@ -2,7 +2,7 @@
 
 //! Divided pages: dividing one, taking and giving its nodes, making it whole again.
 
-use super::class::Class;
+use super::class::{page_shift, Class};
 use super::directory::Head;
 use super::lists::Kind;
 use super::request::{Admission, Refusal, Request, Reservation};
@@ -10,6 +10,9 @@ use super::runs::Reserved;
 use super::stats::ClassStats;
 use super::tree;
 use super::{Backend, Engine, Garbage, Metadata, Prealloc, MIN_SHIFT};
+
+/// Depths of the nodes of the largest page.
+const MAX_DEPTH: usize = (page_shift(64) - MIN_SHIFT + 1) as usize;
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Makes sure that a page can be divided.
@@ -72,7 +75,17 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         };
         let before = tree.largest();
         let joined = tree.give(node);
-        let after = tree.largest();
+        let (after, lost) = (tree.largest(), tree.is_lost());
+        if lost {
+            // It is on no list, and what is free of it cannot be had.
+            if joined == 0 {
+                if let Some(Head::Subpage(tree)) = self.directory.take_head(page) {
+                    garbage.add_tree(tree);
+                }
+                self.release_block(page, 1);
+            }
+            return;
+        }
         self.count_joins(tree::depth(node), joined);
         if joined > 0 {
             self.relist_divided(page, before, after);
@@ -95,6 +108,26 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let largest = tree.largest();
         self.count_split(0, Self::PAGE_SHIFT - shift);
         self.relist_divided(page, None, largest);
+    }
+
+    /// The memory of a divided page is lost: what is free of it cannot be had any more.
+    pub(super) fn close_divided(&mut self, page: u32) {
+        let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
+            return;
+        };
+        let largest = tree.largest();
+        let mut free = [0; MAX_DEPTH];
+        tree.for_each(|node, live| {
+            let count = free.get_mut(tree::depth(node) as usize);
+            if let Some(count) = count.filter(|_| !live) {
+                *count += 1;
+            }
+        });
+        tree.set_lost();
+        for (depth, count) in (0..).zip(free).filter(|(_, count)| *count > 0) {
+            self.stats_at(depth).listed -= count;
+        }
+        self.relist_divided(page, largest, None);
     }
 
     /// Moves a divided page between the lists of its largest free node, given as depths.

@@ -33,6 +33,9 @@ pub(super) const fn start<const KIB: usize>(node: u32) -> u64 {
     index << (super::class::page_shift(KIB) - depth)
 }
 
+/// The root is node 1: the bit before it says of a page that it is lost.
+const NO_NODE: u32 = 0;
+
 /// The blocks of one divided page.
 pub struct Tree<const KIB: usize> {
     free: [u64; KIB],
@@ -130,8 +133,19 @@ impl<const KIB: usize> Tree<KIB> {
         self.headed.iter().map(|word| word.count_ones()).sum()
     }
 
+    #[allow(dead_code)]
     pub(super) fn any_live(&self) -> bool {
-        self.live.iter().any(|word| *word != 0)
+        (1..2 * Self::LEAVES).any(|node| get(&self.live, node))
+    }
+
+    /// The page has lost its memory.
+    pub(super) fn set_lost(&mut self) {
+        set(&mut self.live, NO_NODE);
+    }
+
+    /// Whether it has.
+    pub(super) fn is_lost(&self) -> bool {
+        get(&self.live, NO_NODE)
     }
 
     /// Ends the live node whose caller knows it by `within` bytes into the page. Returns the shift of

@@ -9,9 +9,9 @@
 /// A place where two threads can meet, and be held.
 #[derive(Clone, Copy)]
 pub(crate) enum RacePoint {
-    /// A page fault has found its page and has not mapped it yet.
+    /// A page fault has found its folio, locked it, and has not mapped it yet.
     Fault,
-    /// Pages that leave are unmapped, and still in their place.
+    /// Memory that leaves is unmapped, and still in its place.
     Leave,
     /// A block is complete, and its answer not out yet.
     Answer,
@@ -21,6 +21,11 @@ pub(crate) enum RacePoint {
 impl RacePoint {
     /// Nothing.
     pub(crate) fn reach(self) {}
+
+    /// No.
+    pub(crate) fn is_open(self) -> bool {
+        false
+    }
 }
 
 #[cfg(CONFIG_FAULT_INJECTION)]
@@ -55,6 +60,11 @@ mod forced {
                 dir.number(name, delay);
             }
             Ok(dir)
+        }
+
+        /// Whether a thread that reaches it would sleep.
+        pub(crate) fn is_open(self) -> bool {
+            DELAYS[self as usize].load(Relaxed) > 0
         }
 
         /// Sleeps as long as the window is to be held open.

@@ -11,7 +11,6 @@ mod bulk;
 mod contents;
 mod engine;
 mod nospec;
-mod page;
 mod shared_limit;
 
 use crate::{

@@ -11,7 +11,7 @@ mod tests {
             Limits,
             SharedLimit, //
         },
-        mm::page, //
+        mm::statistics, //
     };
     use kernel::prelude::*;
 
@@ -21,7 +21,7 @@ mod tests {
             let limits = Limits::from_parameters(all, arena, 50);
             limits.map(|limits| (limits.all, limits.arena))
         };
-        let half = page::ram_bytes() / 2;
+        let half = statistics::ram_bytes() / 2;
         assert_eq!(of(0, 0)?, (half, half));
         assert_eq!(of(3, 0)?, (3 << 20, 3 << 20));
         assert_eq!(of(3, 2)?, (3 << 20, 2 << 20));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the engine is lent: pages of the buddy allocator, metadata in charged memory.
+//! What the engine is lent: metadata in charged memory.
 
 use crate::{
     engine::{
@@ -20,12 +20,9 @@ use crate::{
         QUICK_LISTS,
         ROOT_LEN, //
     },
-    mm::{
-        metadata::{
-            Tables,
-            Trees, //
-        },
-        page::Page, //
+    mm::metadata::{
+        Tables,
+        Trees, //
     },
 };
 use kernel::{
@@ -40,11 +37,10 @@ use kernel::{
     prelude::*, //
 };
 
-/// Pages and metadata of the kernel.
+/// Metadata of the kernel.
 pub(crate) struct KernelBackend;
 
 impl Backend for KernelBackend {
-    type Page = Page;
     type Box<T> = Box<T, Trees>;
     type Slice<T> = Table<T>;
 }

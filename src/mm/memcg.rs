@@ -27,6 +27,11 @@ impl Memcg {
         Self(unsafe { raw::freelist_memcg_get() })
     }
 
+    /// The cgroup, which is there as long as this.
+    pub(crate) fn as_ptr(&self) -> *mut raw::mem_cgroup {
+        self.0
+    }
+
     /// Charges all that `work` allocates to this account, as far as it is to be charged.
     pub(crate) fn charge<T>(&self, work: impl FnOnce() -> T) -> T {
         // SAFETY: By the invariant the cgroup is there, until the next call replaces it.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages, who is charged for them, and where they are mapped: knows no arena.
+//! The memory of an address space, who is charged for it, and where it is mapped: knows no arena.
 
 #![deny(unsafe_code)]
 
@@ -8,14 +8,14 @@
 pub(crate) mod address_space;
 pub(crate) mod backend;
 #[expect(unsafe_code)]
-pub(crate) mod contiguous;
+pub(crate) mod folio;
 #[expect(unsafe_code)]
 pub(crate) mod memcg;
 #[expect(unsafe_code)]
 pub(crate) mod metadata;
 #[expect(unsafe_code)]
-pub(crate) mod page;
-#[expect(unsafe_code)]
 pub(crate) mod shrinker;
+#[expect(unsafe_code)]
+pub(crate) mod statistics;
 #[expect(unsafe_code)]
 pub(crate) mod vma;

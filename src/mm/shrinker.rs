@@ -2,17 +2,19 @@
 
 //! The shrinker: when the system or a memory cgroup is short, free pages are given back.
 //!
-//! Whatever has free pages ([`Shrink`]) has a member object on a list that the kernel keeps per memory
-//! cgroup, and that is charged to the cgroup of its owner: so a cgroup at its limit meets its own
-//! members. Whoever reclaims takes hold of a member while the list is locked; one that ends leaves the
+//! Whatever has free pages ([`Shrink`]) has a member object for each node of memory, on a list that the
+//! kernel keeps per node and memory cgroup: so a cgroup at its limit meets its own members. Whoever reclaims takes hold of a member while the list is locked; one that ends leaves the
 //! list and waits for him.
 //!
 //! The same way members are asked for free pages that another one has no room for, as all of them share
 //! a limit.
 //!
-//! Nothing here waits for a lock that somebody who wants memory could hold.
+//! Under reclaim nothing here waits for a lock that a thread which wants memory could hold.
 
-use crate::ffi::raw;
+use crate::{
+    ffi::raw,
+    mm::statistics::Node, //
+};
 use core::{
     marker::PhantomData,
     ptr::NonNull, //
@@ -20,6 +22,7 @@ use core::{
 use kernel::{
     error::to_result,
     ffi::{
+        c_int,
         c_ulong,
         c_void, //
     },
@@ -29,18 +32,21 @@ use kernel::{
 
 /// What has free pages that it can give back.
 pub(crate) trait Shrink: Send + Sync + 'static {
-    /// Pages that [`Shrink::shrink`] could give back. Called with a spin lock held.
-    fn reclaimable(&self) -> u64;
+    /// Pages of a node that [`Shrink::shrink`] could give back, about. Called with a spin lock held; takes
+    /// none.
+    fn reclaimable(&self, node: Node) -> u64;
 
-    /// Gives at most `most` free pages back to a system that is short of them, and waits for nobody.
-    /// Gives how many went. May sleep.
-    fn shrink(&self, most: u64) -> u64;
+    /// Gives some free pages of a node back to a system that is short of them, about `most`, and waits
+    /// for no folio. Looks at a part of what there is. Returns how many left. May sleep.
+    fn shrink(&self, node: Node, most: u64) -> u64;
 
-    /// Pages that [`Shrink::hand_over`] could give up. Called with a spin lock held.
-    fn reclaimable_for_others(&self) -> u64;
+    /// The same, but looks at all there is.
+    fn shrink_all(&self, node: Node, most: u64) -> u64;
 
-    /// Gives at most `most` free pages up for another one, and waits for nobody. Gives how many went.
-    /// May sleep.
+    /// Pages of a node that [`Shrink::hand_over`] could give up. May sleep.
+    fn reclaimable_for_others(&self, node: Node) -> u64;
+
+    /// Gives at most `most` free pages up for another one. Returns how many left. May sleep.
     fn hand_over(&self, most: u64) -> u64;
 }
 
@@ -56,6 +62,7 @@ impl<T: Shrink> Shrinker<T> {
     const FUNCTIONS: &'static raw::freelist_shrinking = &raw::freelist_shrinking {
         count: Some(count::<T>),
         shrink: Some(shrink::<T>),
+        shrink_all: Some(shrink_all::<T>),
         count_for_others: Some(count_for_others::<T>),
         hand_over: Some(hand_over::<T>),
     };
@@ -84,9 +91,9 @@ impl<T> Drop for Shrinker<T> {
 ///
 /// # Invariants
 ///
-/// `member` is on the list, and points to `of`.
+/// `members` are on the lists, and point to `of`, which holds a reference to their cgroup.
 pub(crate) struct Member<T> {
-    member: NonNull<raw::freelist_member>,
+    members: NonNull<raw::freelist_members>,
     _of: Arc<T>,
 }
 
@@ -96,18 +103,19 @@ unsafe impl<T: Shrink> Send for Member<T> {}
 unsafe impl<T: Shrink> Sync for Member<T> {}
 
 impl<T: Shrink> Member<T> {
-    /// Lets something be shrunk. `ENOMEM` when memory is short.
+    /// Lets something be shrunk, by reclaim of its cgroup, which is the caller's, and of all above it.
+    /// `ENOMEM` when memory is short.
     ///
     /// # Safety
     ///
-    /// A [`Shrinker<T>`] is registered, and stays so as long as this lives.
-    pub(crate) unsafe fn new(of: Arc<T>) -> Result<Self> {
+    /// A [`Shrinker<T>`] is registered, and stays so as long as this lives. `of` has the cgroup.
+    pub(crate) unsafe fn new(of: Arc<T>, memcg: *mut raw::mem_cgroup) -> Result<Self> {
         let pointer: *const T = &*of;
         // SAFETY: By the caller's promise.
-        let member = unsafe { raw::freelist_member_new(pointer.cast_mut().cast()) };
-        // INVARIANT: It was just put on the list.
+        let members = unsafe { raw::freelist_members_new(pointer.cast_mut().cast(), memcg) };
+        // INVARIANT: They were just put on the lists.
         Ok(Self {
-            member: NonNull::new(member).ok_or(ENOMEM)?,
+            members: NonNull::new(members).ok_or(ENOMEM)?,
             _of: of,
         })
     }
@@ -115,8 +123,8 @@ impl<T: Shrink> Member<T> {
 
 impl<T> Drop for Member<T> {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it is on the list. What it points to is there until this returns.
-        unsafe { raw::freelist_member_free(self.member.as_ptr()) };
+        // SAFETY: By the invariant they are on the lists. What they point to is there until this returns.
+        unsafe { raw::freelist_members_free(self.members.as_ptr()) };
     }
 }
 
@@ -142,10 +150,10 @@ pub(crate) fn reclaim_from_others<T: Shrink>(to: &T, pages: u64) -> u64 {
 /// # Safety
 ///
 /// `of` is the `T` of a member that is on the list.
-unsafe extern "C" fn count<T: Shrink>(of: *mut c_void) -> c_ulong {
+unsafe extern "C" fn count<T: Shrink>(of: *mut c_void, node: c_int) -> c_ulong {
     // SAFETY: By the caller's promise: the member keeps it.
-    let of = unsafe { &*of.cast::<T>() };
-    of.reclaimable() as c_ulong
+    let (of, node) = unsafe { (&*of.cast::<T>(), Node::from_raw(node)) };
+    of.reclaimable(node) as c_ulong
 }
 
 /// Makes a member give at most `pages` pages back. May sleep.
@@ -153,21 +161,40 @@ unsafe extern "C" fn count<T: Shrink>(of: *mut c_void) -> c_ulong {
 /// # Safety
 ///
 /// `of` is the `T` of a member that cannot be freed now.
-unsafe extern "C" fn shrink<T: Shrink>(of: *mut c_void, pages: c_ulong) -> c_ulong {
+unsafe extern "C" fn shrink<T: Shrink>(of: *mut c_void, node: c_int, pages: c_ulong) -> c_ulong {
     // SAFETY: By the caller's promise: the member keeps it.
-    let of = unsafe { &*of.cast::<T>() };
-    of.shrink(pages as u64) as c_ulong
+    let (of, node) = unsafe { (&*of.cast::<T>(), Node::from_raw(node)) };
+    of.shrink(node, pages as u64) as c_ulong
 }
 
-/// How many pages a member would hand over to another one. Called with a spin lock held.
+/// The same, of all there is.
 ///
 /// # Safety
 ///
-/// `of` is the `T` of a member that is on the list.
-unsafe extern "C" fn count_for_others<T: Shrink>(of: *mut c_void) -> c_ulong {
+/// `of` is the `T` of a member that cannot be freed now.
+unsafe extern "C" fn shrink_all<T: Shrink>(
+    of: *mut c_void,
+    node: c_int,
+    pages: c_ulong,
+) -> c_ulong {
     // SAFETY: By the caller's promise: the member keeps it.
-    let of = unsafe { &*of.cast::<T>() };
-    of.reclaimable_for_others() as c_ulong
+    let (of, node) = unsafe { (&*of.cast::<T>(), Node::from_raw(node)) };
+    of.shrink_all(node, pages as u64) as c_ulong
+}
+
+/// How many pages a member would hand over to another one. May sleep.
+///
+/// # Safety
+///
+/// `of` is the `T` of a member that cannot be freed now.
+unsafe extern "C" fn count_for_others<T: Shrink>(
+    of: *mut c_void,
+    node: c_int,
+    _most: c_ulong,
+) -> c_ulong {
+    // SAFETY: By the caller's promise: the member keeps it.
+    let (of, node) = unsafe { (&*of.cast::<T>(), Node::from_raw(node)) };
+    of.reclaimable_for_others(node) as c_ulong
 }
 
 /// Makes it hand over at most `pages`. May sleep.
@@ -175,7 +202,11 @@ unsafe extern "C" fn count_for_others<T: Shrink>(of: *mut c_void) -> c_ulong {
 /// # Safety
 ///
 /// `of` is the `T` of a member that cannot be freed now.
-unsafe extern "C" fn hand_over<T: Shrink>(of: *mut c_void, pages: c_ulong) -> c_ulong {
+unsafe extern "C" fn hand_over<T: Shrink>(
+    of: *mut c_void,
+    _node: c_int,
+    pages: c_ulong,
+) -> c_ulong {
     // SAFETY: By the caller's promise: the member keeps it.
     let of = unsafe { &*of.cast::<T>() };
     of.hand_over(pages as u64) as c_ulong

@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The areas of an address space (VMAs) where an arena is mapped, and the pages in their page
-//! tables.
+//! The areas of an address space (VMAs) where an arena is mapped.
 
 use crate::{
     ffi::raw,
-    mm::address_space::{
-        AddressSpace,
-        PageBatch, //
-    },
+    mm::address_space::AddressSpace, //
 };
 use core::{
     ops::Range,
@@ -107,48 +103,35 @@ impl<'a> Vma<'a> {
     }
 
     /// How many pages from page number `first` on are mapped, of `count`, up to one that is not. None,
-    /// if they are not all within the area, or there is no memory for page tables. May sleep.
-    pub(crate) fn mapped(&self, first: u64, count: usize) -> usize {
+    /// if they are not all within the area. May sleep.
+    pub(crate) fn mapped(&self, first: u64, count: u64) -> u64 {
         let pages = self.pages();
-        if count == 0 || first < pages.start || first + count as u64 > pages.end {
+        if count == 0 || first < pages.start || first + count > pages.end {
             return 0;
         }
-        // SAFETY: By the invariant the area is there and locked; the entries lie in it.
-        unsafe { raw::freelist_vma_mapped(self.0.as_ptr().cast(), self.address_of(first), count) }
+        // SAFETY: By the invariant the area is there and locked; the addresses lie in it.
+        let mapped = unsafe {
+            raw::freelist_vma_mapped(
+                self.0.as_ptr().cast(),
+                self.address_of(first),
+                count as usize,
+            )
+        };
+        mapped as u64
+    }
+
+    /// Maps a page as if it had been touched: with what lies around it. `EFAULT` when there is no
+    /// memory behind it, `ENOMEM` when there is none for page tables. May sleep.
+    pub(crate) fn fault(&self, page: u64) -> Result {
+        if !self.pages().contains(&page) {
+            return Err(EFAULT);
+        }
+        // SAFETY: By the invariant the area is there and its address space locked; the address lies
+        // in it. Without a place to say so the lock is not dropped.
+        to_result(unsafe { raw::freelist_vma_fault(self.0.as_ptr().cast(), self.address_of(page)) })
     }
 
     fn address_of(&self, page: u64) -> usize {
         self.base().wrapping_add((page as usize) << PAGE_SHIFT)
-    }
-
-    /// Maps pages that were found, those of `range` among them, the first of all of them at page
-    /// number `first`, up to one that cannot be. Gives how many were mapped, and why not more:
-    /// `EBUSY` when the next one is already, `ENOMEM` when there is no memory for page tables,
-    /// `EFAULT` when they are not all within the area. May sleep.
-    pub(crate) fn insert(
-        &self,
-        found: &PageBatch<'_>,
-        first: u64,
-        range: Range<usize>,
-    ) -> (usize, Result) {
-        let first = first + range.start as u64;
-        let pages = found.pages().get(range).unwrap_or_default();
-        let count = pages.len();
-        if count == 0 {
-            return (0, Ok(()));
-        }
-        let mut left = count;
-        // SAFETY: By the invariant the area is there and locked, and may have pages that it takes
-        // references of its own to; where they do not lie in it the function refuses them. What
-        // was found is there, as the guard lives.
-        let errno = unsafe {
-            raw::freelist_vma_insert(
-                self.0.as_ptr().cast(),
-                self.address_of(first),
-                pages.as_ptr().cast_mut(),
-                &mut left,
-            )
-        };
-        (count - left, to_result(errno))
     }
 }

@@ -29,10 +29,10 @@
  * clear.
  */
 #define FREELIST_LARGER		1	/* split a larger free block */
-#define FREELIST_GROW		2	/* take new pages from the buddy allocator */
+#define FREELIST_GROW		2	/* take new pages from the system */
 #define FREELIST_WAIT		4	/* sleep until a block comes back */
 #define FREELIST_ZERO		8	/* the block reads as zero */
-#define FREELIST_CONTIG		16	/* physically contiguous, always fresh: with GROW, without WAIT */
+#define FREELIST_CONTIG		16	/* one new piece of a power of 2 pages: with GROW, without WAIT */
 #define FREELIST_HEADER		32	/* the classic 16-byte header before the block */
 #define FREELIST_POPULATE	64	/* mapped for the caller before the call returns */
 
@@ -41,14 +41,15 @@
 /*
  * What else a module may offer, in freelist_info.features above the request
  * flags: freelist_alloc.align_shift, the call FREELIST_IOC_RESIZE,
- * freelist_limit.slack_permille, freelist_stat.moved_bytes. A module whose bit
- * is clear refuses an alignment (EINVAL) and the call (ENOTTY), and knows
- * nothing of the other fields.
+ * freelist_limit.slack_permille, freelist_stat.moved_bytes,
+ * freelist_stat.huge_bytes. A module whose bit is clear refuses an alignment
+ * (EINVAL) and the call (ENOTTY), and knows nothing of the other fields.
  */
 #define FREELIST_FEATURE_ALIGN	((__u64)1 << 32)
 #define FREELIST_FEATURE_RESIZE	((__u64)1 << 33)
 #define FREELIST_FEATURE_SLACK	((__u64)1 << 34)
 #define FREELIST_FEATURE_MOVED	((__u64)1 << 35)
+#define FREELIST_FEATURE_HUGE	((__u64)1 << 36)
 
 /* freelist_limit.slack_permille: without a bound. */
 #define FREELIST_SLACK_NONE	0xffffffffU
@@ -85,7 +86,8 @@ struct freelist_info {
  * @offset: out: where the block lies in the arena, aligned as said; with
  *	%FREELIST_HEADER 16 bytes behind that.
  * @block_bytes: out: bytes that belong to the block: its size class up to half
- *	a page, whole pages above; less those of its header.
+ *	a page, whole pages above, a power of 2 of them with %FREELIST_CONTIG;
+ *	less those of its header.
  */
 struct freelist_alloc {
 	__u64 size;
@@ -209,6 +211,9 @@ struct freelist_resize {
  * @shrinks: pages given back under memory pressure so far.
  * @failures: allocations and frees refused so far.
  * @moved_bytes: moved from free memory elsewhere to other blocks so far.
+ * @faulted_bytes: memory that touches of lazy blocks brought so far; 0 from a
+ *	module without such blocks.
+ * @huge_bytes: of @held_bytes, in folios of the size of a huge page.
  * @reserved: 0.
  */
 struct freelist_stat {
@@ -230,7 +235,9 @@ struct freelist_stat {
 	__u64 shrinks;
 	__u64 failures;
 	__u64 moved_bytes;
-	__u64 reserved[14];
+	__u64 faulted_bytes;
+	__u64 huge_bytes;
+	__u64 reserved[12];
 };
 
 #define FREELIST_IOC_MAGIC	0xF1

@@ -135,7 +135,8 @@ static void counters(int fd)
 	put("trims", stat.trims);
 	put("failures", stat.failures);
 	put("moved_bytes", stat.moved_bytes);
-	put("reserved", stat.reserved[13]);
+	put("huge_bytes", stat.huge_bytes);
+	put("reserved", stat.reserved[11]);
 }
 
 int main(void)

@@ -92,7 +92,9 @@ CHECK_FIELD(freelist_stat, trims, 112, 8);
 CHECK_FIELD(freelist_stat, shrinks, 120, 8);
 CHECK_FIELD(freelist_stat, failures, 128, 8);
 CHECK_FIELD(freelist_stat, moved_bytes, 136, 8);
-CHECK_FIELD(freelist_stat, reserved, 144, 112);
+CHECK_FIELD(freelist_stat, faulted_bytes, 144, 8);
+CHECK_FIELD(freelist_stat, huge_bytes, 152, 8);
+CHECK_FIELD(freelist_stat, reserved, 160, 96);
 
 CHECK_SIZE(freelist_resize, 32);
 CHECK_FIELD(freelist_resize, offset, 0, 8);
@@ -250,7 +252,7 @@ static void other_calls(const char *device)
 	report(same && refused(fd, FREELIST_IOC_ALLOC, &request, EAGAIN),
 	       "waiting_has_an_end");
 
-	request.size = (__u64)9 << 32;
+	request.size = (__u64)5 << 33;
 	same = refused(fd, FREELIST_IOC_ALLOC, &request, E2BIG);
 	request.size = (__u64)2 << 20;
 	same = same && refused(fd, FREELIST_IOC_ALLOC, &request, EDQUOT);
@@ -313,7 +315,8 @@ int main(int argc, char **argv)
 	       (info.features & FREELIST_FEATURE_ALIGN) &&
 	       (info.features & FREELIST_FEATURE_RESIZE) &&
 	       (info.features & FREELIST_FEATURE_SLACK) &&
-	       (info.features & FREELIST_FEATURE_MOVED),
+	       (info.features & FREELIST_FEATURE_MOVED) &&
+	       (info.features & FREELIST_FEATURE_HUGE),
 	       "info_describes_the_module");
 
 	memset(&request, 0, sizeof(request));
@@ -340,7 +343,7 @@ int main(int argc, char **argv)
 	       stat.live_blocks == 1 && stat.live_bytes == length &&
 	       stat.requested_bytes == request.size && stat.allocs == 1 &&
 	       stat.held_bytes == stat.live_bytes + stat.free_bytes &&
-	       stat.reserved[0] == 0 && stat.reserved[13] == 0,
+	       stat.reserved[0] == 0 && stat.reserved[11] == 0,
 	       "stat_counts_the_block");
 
 	release.offset = request.offset;

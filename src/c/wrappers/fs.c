@@ -21,32 +21,12 @@ bool freelist_file_nonblocking(const struct file *file)
 	return READ_ONCE(file->f_flags) & O_NONBLOCK;
 }
 
+/* From now on mappings of @file are of @inode, and writes to them touch no time stamps. */
 void freelist_address_space_attach(struct inode *inode, struct file *file)
 {
 	file->f_mapping = inode->i_mapping;
-}
-
-/* The lock between faults and pages that leave is the kernel's own for that. */
-void freelist_invalidate_lock_shared(struct inode *inode)
-{
-	filemap_invalidate_lock_shared(inode->i_mapping);
-}
-
-void freelist_invalidate_unlock_shared(struct inode *inode)
-{
-	filemap_invalidate_unlock_shared(inode->i_mapping);
-}
-
-void freelist_invalidate_barrier(struct inode *inode)
-{
-	filemap_invalidate_lock(inode->i_mapping);
-	filemap_invalidate_unlock(inode->i_mapping);
-}
-
-void freelist_address_space_unmap(struct inode *inode, __u64 first, __u64 pages)
-{
-	unmap_mapping_range(inode->i_mapping, (loff_t)first << PAGE_SHIFT,
-			    (loff_t)pages << PAGE_SHIFT, true);
+	file->f_wb_err = filemap_sample_wb_err(file->f_mapping);
+	file->f_mode |= FMODE_NOCMTIME;
 }
 
 void freelist_poll_free(struct wait_queue_head *queue)

@@ -58,6 +58,8 @@ bitflags::bitflags! {
         const SLACK = uapi::FREELIST_FEATURE_SLACK;
         /// STAT counts what was moved.
         const MOVED = uapi::FREELIST_FEATURE_MOVED;
+        /// STAT counts what is held in folios of the size of a huge page.
+        const HUGE = uapi::FREELIST_FEATURE_HUGE;
     }
 }
 

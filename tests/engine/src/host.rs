@@ -1,34 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the engine needs around it, on the host: an arena without locks, whose pages are counted
-//! and whose every step can be checked.
+//! What the engine needs around it, on the host: an arena without locks, that has its pages itself and
+//! whose every step can be checked.
 
 use crate::engine::{
     Admission, Backend, Batch, Counters, Drained, Engine, Entry, FreeError, Garbage, Growth,
     Isolated, Metadata, Policy, Prealloc, Record, Refusal, Releasing, Request, Reservation,
-    ResizeError, Resized, Unfinished, CHUNK_PAGES, PART_LEN, QUICK_LISTS, ROOT_LEN,
+    ResizeError, Resized, Surplus, Unfinished, CHUNK_PAGES, PART_LEN, QUICK_LISTS, ROOT_LEN,
 };
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::rc::Rc;
 
-/// Pages and metadata of the host.
+/// Metadata of the host.
 pub struct Host;
 
 impl Backend for Host {
-    type Page = Page;
     type Box<T> = Box<T>;
     type Slice<T> = Box<[T]>;
 }
 
-/// A page that counts itself: what is never dropped is a leak, and seen as one.
+/// A page of memory.
 pub struct Page {
     /// Which page it is; no two have the same.
     pub id: u64,
     /// Its bytes that were in live blocks: they may be old.
     used: RefCell<Vec<Range<usize>>>,
-    alive: Rc<Cell<u64>>,
 }
 
 impl Page {
@@ -43,12 +40,6 @@ impl Page {
             all.push(bytes);
         }
         used
-    }
-}
-
-impl Drop for Page {
-    fn drop(&mut self) {
-        self.alive.set(self.alive.get() - 1);
     }
 }
 
@@ -87,9 +78,8 @@ pub struct Arena<const KIB: usize> {
     pub engine: Engine<Host, KIB>,
     /// Metadata that is left over from earlier calls.
     pub prealloc: Prealloc<Host, KIB>,
-    /// The page numbers that have memory, as the surroundings know them.
-    pub backed: BTreeSet<u32>,
-    alive: Rc<Cell<u64>>,
+    /// The pages, by their numbers.
+    pub backed: BTreeMap<u32, Page>,
     next_id: u64,
     /// Pages that the engine may hold.
     pub limit: u32,
@@ -108,18 +98,12 @@ impl<const KIB: usize> Arena<KIB> {
         Self {
             engine: Engine::new(span, slice(ROOT_LEN), slice(QUICK_LISTS)),
             prealloc: Prealloc::default(),
-            backed: BTreeSet::new(),
-            alive: Rc::default(),
+            backed: BTreeMap::new(),
             next_id: 0,
             limit: u32::MAX,
             moved: 0,
             checked: true,
         }
-    }
-
-    /// Pages that exist at all, in the engine or lost.
-    pub fn pages_alive(&self) -> u64 {
-        self.alive.get()
     }
 
     /// The engine's counters.
@@ -138,8 +122,13 @@ impl<const KIB: usize> Arena<KIB> {
         }
         let held = self.counters().held_bytes;
         assert_eq!(held, self.engine.held_bytes());
-        assert_eq!(held, self.alive.get() * Self::PAGE, "a page was lost");
-        assert_eq!(held, self.backed.len() as u64 * Self::PAGE);
+        assert_eq!(
+            held,
+            self.backed.len() as u64 * Self::PAGE,
+            "a page was lost"
+        );
+        let all = self.backed.keys();
+        assert!(all.into_iter().all(|page| self.engine.is_backed(*page)));
     }
 
     fn step(&self) {
@@ -197,47 +186,60 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// New pages.
-    fn new_pages(&mut self, count: u32) -> Vec<Page> {
-        let pages = (0..count).map(|_| {
-            self.alive.set(self.alive.get() + 1);
-            self.next_id += 1;
-            Page {
-                id: self.next_id,
-                used: RefCell::default(),
-                alive: self.alive.clone(),
-            }
-        });
-        pages.collect()
-    }
-
     /// Brings at most `most` new pages to a reserved block.
     pub fn back(&mut self, reservation: &mut Reservation, most: u32) {
-        let pages = self.new_pages(reservation.missing().min(most));
-        self.put(reservation, pages);
+        let pages = reservation.missing().min(most);
+        while let Err(metadata) = self
+            .engine
+            .ensure_backing(reservation, pages, &mut self.prealloc)
+        {
+            self.make(metadata);
+        }
+        let end = reservation.extent().end.div_ceil(Self::PAGE) as u32;
+        let next = end - reservation.missing();
+        self.engine.back(reservation, pages);
+        self.add_pages(next..next + pages);
+        self.step();
     }
 
-    /// Puts pages behind a reserved block that misses them.
-    fn put(&mut self, reservation: &mut Reservation, pages: Vec<Page>) {
-        let end = reservation.extent().end.div_ceil(Self::PAGE) as u32;
-        let mut pages = pages.into_iter();
-        while pages.len() > 0 {
-            let before = reservation.missing();
+    /// New pages come to where there is none.
+    fn add_pages(&mut self, range: Range<u32>) {
+        for page in range {
+            self.next_id += 1;
+            let new = Page {
+                id: self.next_id,
+                used: RefCell::default(),
+            };
+            let old = self.backed.insert(page, new);
+            assert!(old.is_none(), "a page was put where there was one");
+        }
+    }
+
+    /// Claims address space behind a reserved block.
+    pub fn claim_surplus(&mut self, reservation: &Reservation, pages: u32) -> Option<Surplus> {
+        loop {
             let result = self
                 .engine
-                .back(reservation, &mut pages, &mut self.prealloc);
-            assert!(
-                before - reservation.missing() <= 64,
-                "too many pages under one lock"
-            );
-            for missing in reservation.missing()..before {
-                let new = self.backed.insert(end - missing - 1);
-                assert!(new, "a page was put where there was one");
-            }
-            if let Err(metadata) = result {
-                self.make(metadata);
+                .claim_surplus(reservation, pages, &mut self.prealloc);
+            self.step();
+            match result {
+                Ok(surplus) => return surplus,
+                Err(metadata) => self.make(metadata),
             }
         }
+    }
+
+    /// A surplus behind a block that ends at page number `first` gets its memory.
+    pub fn back_surplus(&mut self, first: u32, surplus: Surplus) {
+        self.add_pages(first..first + surplus.pages());
+        self.engine.back_surplus(surplus);
+        self.step();
+    }
+
+    /// A surplus gets none.
+    pub fn release_surplus(&mut self, surplus: Surplus) {
+        self.engine
+            .release_surplus(surplus, &mut Garbage::default());
         self.step();
     }
 
@@ -245,40 +247,41 @@ impl<const KIB: usize> Arena<KIB> {
     pub fn isolate(&mut self, most: u32) -> Option<Isolated> {
         let isolated = self.engine.isolate(most)?;
         self.step();
-        assert!((1..=most.min(CHUNK_PAGES as u32)).contains(&isolated.pages()));
+        assert!((1..=most).contains(&isolated.pages()));
         Some(isolated)
     }
 
-    /// Takes the memory of an isolated range out of the engine, but for the pages that stay.
-    pub fn remove_but(&mut self, isolated: Isolated, stays: impl Fn(u32) -> bool) -> Vec<Page> {
+    /// The memory of an isolated range leaves, but for the pages that stay. Returns how many left.
+    pub fn remove_but(&mut self, isolated: Isolated, stays: impl Fn(u32) -> bool) -> u32 {
         let range = isolated.range();
-        let mut pages = Vec::new();
-        let mut garbage = Garbage::default();
-        let mut next = range.clone();
-        let mut kept = 0;
-        let stayed = self
-            .engine
-            .remove_isolated(isolated, &mut garbage, &mut |page| {
-                if stays(next.next().unwrap()) {
-                    kept += 1;
-                    return Some(page);
-                }
-                pages.push(page);
-                None
-            });
-        assert_eq!(stayed, kept);
-        assert_eq!(pages.len() as u32 + stayed, range.len() as u32);
-        for page in range.filter(|page| !stays(*page)) {
-            assert!(
-                self.backed.remove(&page),
-                "a page came from where there was none"
-            );
+        for page in range.clone().filter(|page| !stays(*page)) {
+            let old = self.backed.remove(&page);
+            assert!(old.is_some(), "a page came from where there was none");
         }
-        pages
+        let mut stayed = |page| {
+            let mut all = (page..range.end).skip_while(|page| !stays(*page));
+            let first = all.next()?;
+            let end = all.find(|page| !stays(*page)).unwrap_or(range.end);
+            Some(first..end)
+        };
+        let mut left = 0;
+        let mut rest = Some(isolated);
+        while let Some(isolated) = rest {
+            let mut garbage = Garbage::default();
+            let (some, more) = self
+                .engine
+                .remove_isolated(isolated, &mut garbage, &mut stayed);
+            assert!(some <= CHUNK_PAGES as u32, "too many pages under one lock");
+            left += some;
+            rest = more;
+        }
+        let stayed = range.clone().filter(|page| stays(*page)).count() as u32;
+        assert_eq!(left + stayed, range.len() as u32);
+        left
     }
 
-    /// Takes the memory of an isolated range out of the engine.
-    pub fn remove(&mut self, isolated: Isolated) -> Vec<Page> {
+    /// The memory of an isolated range leaves. Returns how many pages that is.
+    pub fn remove(&mut self, isolated: Isolated) -> u32 {
         self.remove_but(isolated, |_| false)
     }
 
@@ -288,7 +291,8 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
-    /// Moves free pages to a reserved block, at most `most`. Returns how many.
+    /// Moves free pages to a reserved block, at most `most`: their memory leaves, and as much comes.
+    /// Returns how many.
     pub fn steal(&mut self, reservation: &mut Reservation, most: u32) -> u32 {
         let before = reservation.missing();
         let goal = before.saturating_sub(most);
@@ -296,9 +300,8 @@ impl<const KIB: usize> Arena<KIB> {
             let Some(isolated) = self.isolate(reservation.missing() - goal) else {
                 break;
             };
-            let pages = self.remove(isolated);
-            self.put(reservation, pages);
-            reservation.mark_stale();
+            let left = self.remove(isolated);
+            self.back(reservation, left);
         }
         let moved = before - reservation.missing();
         self.engine.count_moved(moved);
@@ -329,7 +332,7 @@ impl<const KIB: usize> Arena<KIB> {
         self.drain();
         let mut freed = 0;
         while let Some(isolated) = self.isolate(self.engine.free_pages().saturating_sub(keep)) {
-            freed += self.remove(isolated).len() as u32;
+            freed += self.remove(isolated);
             self.step();
         }
         freed
@@ -348,8 +351,9 @@ impl<const KIB: usize> Arena<KIB> {
 
     fn take_into_use(&self, reservation: &Reservation) {
         let pages = reservation.block_bytes().div_ceil(Self::PAGE) as u32;
+        let first = (reservation.extent().start / Self::PAGE) as u32;
         for index in 0..pages {
-            let page = self.engine.reserved_page(reservation, index).unwrap();
+            let page = self.backed.get(&(first + index)).unwrap();
             let used = page.take_into_use(reservation.within());
             assert!(!used || index < reservation.stale(), "old bytes as zero");
         }
@@ -357,20 +361,10 @@ impl<const KIB: usize> Arena<KIB> {
 
     /// Undoes a reservation.
     pub fn cancel(&mut self, reservation: Reservation) {
-        let mut reservation = Some(reservation);
-        while let Some(rest) = reservation {
-            let extent = rest.extent();
-            let mut end = extent.end.div_ceil(Self::PAGE) as u32 - rest.missing();
-            let backed = &mut self.backed;
-            let mut garbage = Garbage::default();
-            let mut out = Vec::new();
-            reservation = self.engine.cancel(rest, &mut garbage, &mut |page| {
-                end -= 1;
-                assert!(backed.remove(&end), "a page came from where there was none");
-                out.push(page);
-            });
-            assert!(out.len() <= 64, "too many pages under one lock");
-            drop(out);
+        let brought = self.engine.cancel(reservation, &mut Garbage::default());
+        self.step();
+        if let Some(isolated) = brought {
+            self.remove(isolated);
             self.step();
         }
     }
@@ -484,8 +478,7 @@ impl<const KIB: usize> Arena<KIB> {
             match result {
                 Err(ResizeError::Need(metadata)) => self.make(metadata),
                 Ok(Resized::InTheWay(isolated)) => {
-                    assert!(isolated.pages() <= 64, "too many pages under one lock");
-                    drop(self.remove(isolated));
+                    self.remove(isolated);
                     self.step();
                 }
                 result => return result,
@@ -497,8 +490,7 @@ impl<const KIB: usize> Arena<KIB> {
     pub fn fill_growth(&mut self, growth: &mut Growth) -> bool {
         let mut room = self.limit - (self.counters().held_bytes / Self::PAGE) as u32;
         room = room.min(growth.reservation().missing());
-        let pages = self.new_pages(room);
-        self.put(growth.reservation(), pages);
+        self.back(growth.reservation(), room);
         growth.reservation().missing() == 0
     }
 
@@ -513,7 +505,7 @@ impl<const KIB: usize> Arena<KIB> {
             Ok(_) => {
                 for index in 0..pages {
                     let page = (extent.start / Self::PAGE + index) as u32;
-                    let page = self.engine.page(page).unwrap();
+                    let page = self.backed.get(&page).unwrap();
                     let used = page.take_into_use(0..Self::PAGE as usize);
                     assert!(!used || index < stale.into(), "old bytes as zero");
                 }
@@ -548,8 +540,8 @@ impl<const KIB: usize> Arena<KIB> {
     pub fn live_page(&self, page: u32) -> Option<&Page> {
         let extent = self.engine.live_extent(page)?;
         assert!(extent.contains(&page));
-        assert!(extent.clone().all(|page| self.engine.page(page).is_some()));
-        self.engine.page(page)
+        assert!(extent.clone().all(|page| self.engine.is_backed(page)));
+        self.backed.get(&page)
     }
 
     /// Empties the quick lists.
@@ -582,14 +574,9 @@ impl<const KIB: usize> Arena<KIB> {
     }
 
     /// Ends the arena.
-    ///
-    /// # Panics
-    ///
-    /// When a page is lost.
     pub fn end(mut self) {
         while let Some(chunk) = self.engine.dismantle() {
             drop(chunk);
         }
-        assert_eq!(self.alive.get(), 0, "a page was lost");
     }
 }

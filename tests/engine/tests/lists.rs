@@ -293,9 +293,9 @@ mod generic {
             if u64::from(isolated.page()) * page == hole {
                 break isolated;
             }
-            drop(arena.remove(isolated));
+            arena.remove(isolated);
         };
-        drop(arena.remove(isolated));
+        arena.remove(isolated);
         arena.free(long).unwrap();
         arena.drain();
         assert_eq!(reserve(&mut arena, 9 * unit, true), (long, missing(4)));

@@ -28,7 +28,7 @@ impl PageAlloc {
     /// Whether it may reclaim memory by itself, or wake who does. Flags that
     /// are not known to say neither are taken for ones that do.
     pub fn may_reclaim(&self) -> bool {
-        const NEITHER: [&str; 13] = [
+        const NEITHER: [&str; 14] = [
             "__GFP_HIGHMEM",
             "__GFP_MOVABLE",
             "__GFP_IO",
@@ -42,9 +42,16 @@ impl PageAlloc {
             "__GFP_NOMEMALLOC",
             "__GFP_COMP",
             "__GFP_SKIP_ZERO",
+            "GFP_TRANSHUGE_LIGHT",
         ];
         let mut flags = self.flags.split('|');
         !flags.all(|flag| NEITHER.contains(&flag))
+    }
+
+    /// Whether it is for objects of the kernel's own that can be reclaimed: nodes of the page cache's
+    /// tree, in slabs whose orders and flags are the kernel's.
+    pub fn is_of_a_slab(&self) -> bool {
+        self.flags.contains("__GFP_RECLAIMABLE")
     }
 
     /// Whether it is for what a debug kernel writes down of another one: a pool of

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use freelist::{Arena, Flags};
 
 use crate::harness::{skip, suite};
-use crate::kit::{alloc, arena, free, page, stat, View, DEFAULT, KIB, MIB};
+use crate::kit::process::fork_child;
+use crate::kit::{alloc, arena, free, page, shrinker, stat, View, DEFAULT, KIB, MIB};
 use crate::{figure, trust};
 
 suite!("freelist_cost":
@@ -21,6 +22,9 @@ suite!("freelist_cost":
     an_allocation_costs_the_same_with_one_arena_and_a_thousand,
     a_batch_costs_less_than_single_calls,
     pages_are_mapped_and_given_back_at_these_costs,
+    a_fork_costs_the_same_with_mapped_memory,
+    the_shrinker_takes_memory_at_these_costs,
+    memory_is_moved_at_these_costs,
 );
 
 /// Set where the clock counts instructions, one a nanosecond.
@@ -207,4 +211,76 @@ fn pages_are_mapped_and_given_back_at_these_costs() {
     });
     figure!("anonymous memory touched: {anonymous:.0} instructions a page, and {unmapped:.0} to unmap it");
     assert!(reused < anonymous / 10.0);
+}
+
+/// Touches every page of some bytes.
+fn touch_all(view: &View, offset: u64, bytes: u64) {
+    for at in (offset..offset + bytes).step_by(page() as usize) {
+        view.store(at as usize, 1);
+    }
+}
+
+fn a_fork_costs_the_same_with_mapped_memory() {
+    let fork = || cost(1, || _ = fork_child(|| {}));
+    let without = fork();
+    let arena = arena();
+    let bytes = 256 * MIB;
+    let view = View::shared(&arena, 0, bytes as usize);
+    let block = alloc(&arena, bytes);
+    touch_all(&view, block.offset, bytes);
+    let with = fork();
+    let more = with - without;
+    figure!("a fork: {without:.0} instructions, with 256 MiB mapped {more:.0} more");
+    trust!("fork_with_256_mib", more, "instructions", "<=5000");
+    assert!(more <= 20_000.0, "{more}");
+}
+
+fn the_shrinker_takes_memory_at_these_costs() {
+    let bytes = 32 * MIB;
+    let force = || shrinker::force(shrinker::of_module().as_deref());
+    let nothing = cost(1, force);
+    for piece in [2 * MIB, 64 * KIB] {
+        let [all] = costs_of_parts(1, || {
+            // A new one each time: what was needed before would come as huge pages.
+            let arena = arena();
+            arena.set_slack_permille(Some(1)).unwrap();
+            let view = View::shared(&arena, 0, 2 * bytes as usize);
+            let blocks: Vec<_> = (0..bytes / piece).map(|_| alloc(&arena, piece)).collect();
+            for block in blocks {
+                touch_all(&view, block.offset, piece);
+                free(&arena, block);
+            }
+            let time = timed(force);
+            assert_eq!(stat(&arena).held_bytes, 0);
+            [time]
+        });
+        let each = (all - nothing) / (bytes / MIB) as f64;
+        let kib = piece / KIB;
+        figure!("reclaimed in pieces of {kib} KiB: {each:.0} instructions an MiB");
+        trust!(format!("reclaimed_{kib}_kib"), each, "instructions", "-");
+    }
+}
+
+fn memory_is_moved_at_these_costs() {
+    for (piece, count, wanted) in [(2 * MIB, 16, 8 * MIB), (64 * KIB, 128, 2 * MIB)] {
+        let [all] = costs_of_parts(1, || {
+            let arena = arena();
+            let view = View::shared(&arena, 0, 64 * MIB as usize);
+            arena.set_limit(piece * count).unwrap();
+            let blocks: Vec<_> = (0..count).map(|_| alloc(&arena, piece)).collect();
+            for block in &blocks {
+                touch_all(&view, block.offset, piece);
+            }
+            for block in blocks.iter().step_by(2) {
+                free(&arena, *block);
+            }
+            let time = timed(|| _ = alloc(&arena, wanted));
+            assert_eq!(stat(&arena).moved_bytes, wanted);
+            [time]
+        });
+        let each = all / (wanted / page()) as f64;
+        let kib = piece / KIB;
+        figure!("moved from pieces of {kib} KiB: {each:.0} instructions a page");
+        trust!(format!("moved_{kib}_kib"), each, "instructions", "-");
+    }
 }

@@ -29,7 +29,7 @@ suite!("freelist_debugfs":
 );
 
 /// The fields of STAT as names and values, in the contract's order.
-fn fields(stat: &Stat) -> [(&'static str, u64); 18] {
+fn fields(stat: &Stat) -> [(&'static str, u64); 19] {
     [
         ("live_blocks", stat.live_blocks),
         ("live_bytes", stat.live_bytes),
@@ -37,6 +37,7 @@ fn fields(stat: &Stat) -> [(&'static str, u64); 18] {
         ("held_bytes", stat.held_bytes),
         ("metadata_bytes", stat.metadata_bytes),
         ("limit_bytes", stat.limit_bytes),
+        ("huge_bytes", stat.huge_bytes),
         ("requested_bytes", stat.requested_bytes),
         ("allocs", stat.allocs),
         ("frees", stat.frees),
@@ -53,7 +54,7 @@ fn fields(stat: &Stat) -> [(&'static str, u64); 18] {
 }
 
 /// How many of [`fields`] are of now; the others are in all.
-const OF_NOW: usize = 6;
+const OF_NOW: usize = 7;
 
 #[track_caller]
 fn stats() -> Stats {

@@ -3,8 +3,9 @@
 //! INFO and STAT of an arena that nothing happened in yet.
 
 use freelist::uapi::{
-    freelist_info, freelist_stat, FREELIST_ABI, FREELIST_FEATURE_ALIGN, FREELIST_FEATURE_MOVED,
-    FREELIST_FEATURE_RESIZE, FREELIST_FEATURE_SLACK, FREELIST_IOC_INFO, FREELIST_IOC_STAT,
+    freelist_info, freelist_stat, FREELIST_ABI, FREELIST_FEATURE_ALIGN, FREELIST_FEATURE_HUGE,
+    FREELIST_FEATURE_MOVED, FREELIST_FEATURE_RESIZE, FREELIST_FEATURE_SLACK, FREELIST_IOC_INFO,
+    FREELIST_IOC_STAT,
 };
 use freelist::Flags;
 
@@ -57,7 +58,8 @@ fn features_are_exactly_the_flags_that_are_served() {
     let more = FREELIST_FEATURE_ALIGN
         | FREELIST_FEATURE_RESIZE
         | FREELIST_FEATURE_SLACK
-        | FREELIST_FEATURE_MOVED;
+        | FREELIST_FEATURE_MOVED
+        | FREELIST_FEATURE_HUGE;
     assert_eq!(features & !u64::from(Flags::all().bits()), more);
     assert_eq!(features & 3, Flags::DEFAULT.bits().into());
 }

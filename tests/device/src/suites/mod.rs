@@ -22,6 +22,7 @@ mod header;
 mod info;
 mod limits;
 mod mapping;
+mod memory;
 mod metadata;
 mod mmap;
 mod model;
@@ -36,6 +37,7 @@ mod shown;
 mod split_merge;
 mod storm;
 mod stranded;
+mod stress;
 mod trim;
 mod unload;
 mod waiting;
@@ -68,6 +70,7 @@ pub const ALL: &[Suite] = &[
     pointers::SUITE,
     mmap::SUITE,
     mapping::SUITE,
+    memory::SUITE,
     freed::SUITE,
     arenas::SUITE,
     debugfs::SUITE,
@@ -80,6 +83,7 @@ pub const ALL: &[Suite] = &[
     random::SUITE,
     model::SUITE,
     storm::SUITE,
+    stress::SUITE,
     cgroup::SUITE,
     fail_nth::SUITE,
     unload::SUITE,

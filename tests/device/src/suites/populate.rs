@@ -25,7 +25,7 @@ suite!("freelist_populate":
     another_mapping_is_found_when_the_last_is_gone,
     the_callers_own_mapping_is_populated,
     a_refused_request_maps_nothing,
-    a_fault_maps_16_pages_of_its_block_and_no_others,
+    a_fault_maps_what_is_around_it_and_has_memory,
     a_fault_stays_within_its_mapping,
 );
 
@@ -240,27 +240,33 @@ fn a_refused_request_maps_nothing() {
 }
 
 /// Peer: guard_regions fault_around.
-fn a_fault_maps_16_pages_of_its_block_and_no_others() {
-    let arena = arena();
-    let view = view(&arena);
-    let block = alloc(&arena, 40 * page());
-    let first = pages_of(block).start;
-    assert_eq!(first % 16, 0);
-    view.touch((first + 21) * system_page());
-    none_mapped(&view, first..first + 16);
-    all_mapped(&view, first + 16..first + 32);
-    none_mapped(&view, first + 32..first + 64);
-    // The window's end is beyond the block's.
-    view.store((first + 38) * system_page(), 1);
-    all_mapped(&view, first + 32..first + 40);
-    none_mapped(&view, first + 40..first + 64);
-    // Each of these is a block by itself.
-    let blocks: Vec<Block> = (0..8).map(|_| alloc(&arena, page())).collect();
-    let touched = pages_of(blocks[3]).start;
-    view.touch(touched * system_page());
-    for block in blocks {
-        let here = pages_of(block);
-        assert_eq!(mapped(&view, here.clone()), [here.start == touched]);
+fn a_fault_maps_what_is_around_it_and_has_memory() {
+    for write in [false, true] {
+        let arena = arena();
+        let view = view(&arena);
+        let touch = |page: usize| match write {
+            true => view.store(page * system_page(), 1),
+            false => view.touch(page * system_page()),
+        };
+        let block = alloc(&arena, 40 * page());
+        let first = pages_of(block).start;
+        assert_eq!(first % 16, 0);
+        touch(first + 21);
+        all_mapped(&view, first + 16..first + 32);
+        // Behind it nothing has memory.
+        touch(first + 38);
+        all_mapped(&view, first + 32..first + 40);
+        none_mapped(&view, first + 40..first + 64);
+        // Single pages, each a block by itself.
+        let blocks: Vec<Block> = (0..32).map(|_| alloc(&arena, page())).collect();
+        let pages: Vec<usize> = blocks.iter().map(|block| pages_of(*block).start).collect();
+        let window = pages[20] / 16;
+        touch(pages[20]);
+        for page in pages {
+            if page / 16 == window {
+                all_mapped(&view, page..page + 1);
+            }
+        }
     }
 }
 
@@ -271,6 +277,17 @@ fn a_fault_stays_within_its_mapping() {
     let view = View::shared(&arena, block.offset + 3 * page(), 5 * system_page());
     none_mapped(&view, 0..5);
     view.touch(2 * system_page());
-    all_mapped(&view, 0..5);
+    all_mapped(&view, 2..3);
+    view.advise_raw(0..view.len(), nix::libc::MADV_DONTNEED)
+        .unwrap();
+    view.store(2 * system_page(), 1);
+    // As far as one table of pages goes, of entries of 8 bytes.
+    let table = |page: usize| {
+        let address = view.address(page * system_page()).get();
+        address / (system_page() * system_page() / 8)
+    };
+    for page in (0..5).filter(|page| table(*page) == table(2)) {
+        all_mapped(&view, page..page + 1);
+    }
     check();
 }

@@ -82,6 +82,7 @@ struct Extent {
     pages: u64,
     live: u64,
     free: u64,
+    orders: String,
     content: String,
 }
 
@@ -94,7 +95,7 @@ fn map(id: u64) -> Vec<Extent> {
     let header: Vec<&str> = lines.next().expect("a header").split_whitespace().collect();
     assert_eq!(
         header,
-        ["offset", "pages", "shift", "live", "free", "content"]
+        ["offset", "pages", "shift", "live", "free", "orders", "content"]
     );
     let number = |text: &str| match text.strip_prefix("0x") {
         Some(text) => u64::from_str_radix(text, 16).unwrap(),
@@ -108,7 +109,8 @@ fn map(id: u64) -> Vec<Extent> {
             pages: number(row[1]),
             live: number(row[3]),
             free: number(row[4]),
-            content: row[5].to_owned(),
+            orders: row[5].to_owned(),
+            content: row[6].to_owned(),
         }
     };
     let map: Vec<Extent> = lines.map(extent).collect();
@@ -153,6 +155,7 @@ fn the_map_tells_what_is_where() {
     };
     let row = at(odd.offset);
     assert_eq!((row.content.as_str(), row.live), ("live", 3 * page()));
+    assert_eq!(row.orders, "0-1", "two pages and one");
     // No address space between them.
     assert_eq!(small.offset, odd.offset + 3 * page());
     let row = at(small.offset);
@@ -161,7 +164,11 @@ fn the_map_tells_what_is_where() {
     free(&arena, odd);
     assert_eq!(at(odd.offset).content, "free");
     arena.trim(0).unwrap();
-    assert_eq!(at(odd.offset).content, "unbacked");
+    let row = at(odd.offset);
+    assert_eq!(
+        (row.content.as_str(), row.orders.as_str()),
+        ("unbacked", "-")
+    );
 }
 
 fn a_map_is_of_one_moment() {

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory that has turned out to be bad: the kernel takes it away by itself.
+
+use super::Arena;
+use crate::{
+    engine::Loss,
+    mm::address_space::Owner, //
+};
+use core::ops::Range;
+use kernel::page::PAGE_SIZE;
+
+impl Owner for Arena {
+    fn lose(&self, pages: Range<u32>) {
+        for page in pages {
+            let mut loss = self.lock().engine.lose(page, false);
+            if loss == Loss::Quick {
+                self.drain();
+                loss = self.lock().engine.lose(page, true);
+            }
+            if matches!(loss, Loss::Free | Loss::Block) {
+                self.shared_limit.give(PAGE_SIZE as u64);
+            }
+        }
+    }
+}

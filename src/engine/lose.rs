@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory that is lost where it lies: a page that has turned out to be bad.
+//!
+//! A free page that is lost becomes address space. A block keeps the hole until it is freed.
+
+use super::directory::Head;
+use super::{Backend, Engine};
+
+/// What came of a loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// There was no memory.
+    Nothing,
+    /// The page was free: it is address space now.
+    Free,
+    /// The page is a block's, or of a range that is isolated.
+    Block,
+    /// It is that of a block on a quick list: [`Engine::drain`] them, and call again.
+    Quick,
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
+    /// The memory of a page is lost. Needs no metadata. `drained`: the quick lists were, and what is
+    /// taken for a block of theirs is kept for a waiter.
+    pub fn lose(&mut self, page: u32, drained: bool) -> Loss {
+        if !self.directory.is_backed(page) {
+            return Loss::Nothing;
+        }
+        let Some((start, head)) = self.directory.extent_of(page) else {
+            return Loss::Nothing;
+        };
+        match head {
+            Head::Backed { .. } => {
+                if let Some(run) = self.run_at(start) {
+                    self.remove(run);
+                    self.insert_parts(run, page);
+                }
+                self.directory.set_backed(page..page + 1, false);
+                self.held_bytes -= Self::PAGE_BYTES;
+                self.release_pages(page, 1, false);
+                return Loss::Free;
+            }
+            Head::Reserved { pages, .. } if !drained && self.is_quick(start, *pages) => {
+                return Loss::Quick;
+            }
+            Head::Subpage(_) if !drained && self.quick_bytes_in(page) > 0 => return Loss::Quick,
+            Head::Subpage(_) => self.close_divided(page),
+            _ => {}
+        }
+        self.directory.set_backed(page..page + 1, false);
+        self.held_bytes -= Self::PAGE_BYTES;
+        self.lost += 1;
+        Loss::Block
+    }
+
+    /// Whether some of the pages of a block are lost.
+    pub(super) fn has_lost(&self, first: u32, pages: u32) -> bool {
+        self.lost > 0 && self.directory.count_backed(first..first + pages) < pages
+    }
+
+    /// Frees the pages of what had memory: those that are lost are address space.
+    pub(super) fn release_block(&mut self, first: u32, pages: u32) {
+        if !self.has_lost(first, pages) {
+            return self.release_pages(first, pages, true);
+        }
+        let end = first + pages;
+        let mut page = first;
+        while page < end {
+            let has = self.directory.is_backed(page);
+            let alike = (page..end).take_while(|page| self.directory.is_backed(*page) == has);
+            let count = alike.count() as u32;
+            if !has {
+                self.lost -= count;
+            }
+            self.release_pages(page, count, has);
+            page += count;
+        }
+    }
+}

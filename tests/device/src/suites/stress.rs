@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All that can happen to an arena's memory at once: blocks come, change their size and go, memory
+//! leaves, is pinned, is moved by the kernel, and is inherited. Every byte is its owner's.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use freelist::Flags;
+use nix::unistd::pipe;
+
+use crate::figure;
+use crate::harness::suite;
+use crate::kit::process::{fork_child, spawn_child};
+use crate::kit::view::splice_from;
+use crate::kit::{
+    arena, check, random, random_size, scaled, shrinker, stat, system_page, Ledger, View, DEFAULT,
+    KIB, MIB,
+};
+
+suite!("freelist_stress":
+    every_byte_is_its_owners_whatever_happens,
+);
+
+/// Owners of blocks, each a process.
+const OWNERS: u64 = 3;
+
+fn every_byte_is_its_owners_whatever_happens() {
+    let end = Instant::now() + Duration::from_secs(scaled(10) as u64);
+    let goes_on = || Instant::now() < end;
+    let arena = arena();
+    arena.set_limit(96 * MIB).unwrap();
+    let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
+    let view = View::shared(&arena, 0, 128 * MIB as usize);
+    let mut rng = random();
+    let mut children = Vec::new();
+    for key in 1..=OWNERS {
+        let mut rng = rng.fork();
+        children.push(spawn_child(|| {
+            let mut ledger = Ledger::new(&arena, &memory).with_key(key);
+            while goes_on() {
+                let most = [4 * KIB, 200 * KIB, 5 * MIB][rng.usize(0..3)];
+                let size = random_size(&mut rng, most);
+                let flags = match rng.u32(0..4) {
+                    0 => DEFAULT | Flags::POPULATE,
+                    1 => DEFAULT | Flags::ZERO,
+                    _ => DEFAULT,
+                };
+                if ledger.bytes() < 24 * MIB && rng.bool() {
+                    // The others may have all that the limit allows.
+                    let _ = ledger.alloc(size, flags);
+                } else if ledger.len() > 0 {
+                    ledger.free(ledger.nth(rng.usize(0..ledger.len())));
+                }
+                if ledger.len() > 0 && rng.u32(0..8) == 0 {
+                    ledger.check(ledger.nth(rng.usize(0..ledger.len())));
+                }
+            }
+            ledger.free_all();
+        }));
+    }
+    // Memory leaves.
+    let mut other = rng.fork();
+    children.push(spawn_child(|| {
+        let dir = shrinker::of_module();
+        while goes_on() {
+            match other.u32(0..3) {
+                0 => shrinker::force(dir.as_deref()),
+                some => {
+                    let keep = u64::from(some - 1) * random_size(&mut other, 64 * MIB);
+                    arena.trim(keep).unwrap();
+                }
+            }
+        }
+    }));
+    // Pages are pinned for a while, wherever there are some.
+    let mut other = rng.fork();
+    children.push(spawn_child(|| {
+        let (read, write) = pipe().unwrap();
+        let mut bytes = [0; 16];
+        while goes_on() {
+            let at = other.usize(0..view.len() / system_page()) * system_page();
+            if splice_from(&write, view.address(at), 16).is_ok() {
+                std::thread::sleep(Duration::from_micros(other.u64(0..2000)));
+                nix::unistd::read(&read, &mut bytes).unwrap();
+            }
+        }
+    }));
+    // The kernel moves them, and drops what nobody maps.
+    children.push(spawn_child(|| {
+        while goes_on() {
+            let _ = fs::write("/proc/sys/vm/compact_memory", "1");
+            let _ = fs::write("/proc/sys/vm/drop_caches", "1");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }));
+    // And they are inherited.
+    let mut forks = 0;
+    while goes_on() {
+        let at = rng.usize(0..view.len() / system_page()) * system_page();
+        fork_child(|| {
+            let _ = view.probe(at);
+        });
+        forks += 1;
+    }
+    for child in children {
+        child.succeed();
+    }
+    check();
+    let stat = stat(&arena);
+    figure!(
+        "{} blocks, {} forks, {} pages trimmed, {} shrunk, {} MiB moved",
+        stat.allocs,
+        forks,
+        stat.trims,
+        stat.shrinks,
+        stat.moved_bytes / MIB
+    );
+    assert_eq!(stat.live_blocks, 0);
+    arena.trim(0).unwrap();
+    assert_eq!(arena.stat().unwrap().held_bytes, 0);
+}
