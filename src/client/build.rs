@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Macros whose values bindgen cannot evaluate by itself, because a `sizeof` or
 /// a cast is in them, with their types. The compiler evaluates them as the value
 /// of a constant.
-const MACROS: [(&str, &str); 13] = [
+const MACROS: &[(&str, &str)] = &[
     ("__u32", "FREELIST_IOC_INFO"),
     ("__u32", "FREELIST_IOC_ALLOC"),
     ("__u32", "FREELIST_IOC_FREE"),
