@@ -135,7 +135,7 @@ pub fn counters(arena: &Arena) -> Stat {
         stat.live_blocks,
         "blocks handed out are live or given back: {stat:?}"
     );
-    assert_eq!(stat.reserved, [0; 13]);
+    assert_eq!(stat.reserved, [0; 12]);
     stat
 }
 
