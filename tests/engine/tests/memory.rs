@@ -28,6 +28,11 @@ fn half_of_the_slack_admits_a_surplus() {
 }
 
 #[test]
+fn a_surplus_does_not_admit_the_next() {
+    at_every_page_size!(a_surplus_does_not_admit_the_next);
+}
+
+#[test]
 fn memory_leaves_from_the_end_and_each_run_is_seen_once() {
     at_every_page_size!(memory_leaves_from_the_end_and_each_run_is_seen_once);
 }
@@ -121,6 +126,23 @@ mod generic {
             assert!(!arena.engine.admits_surplus(most + 1, 0), "{slack:?}");
             assert!(!arena.engine.admits_surplus(most, 1), "{slack:?}");
         }
+    }
+
+    pub fn a_surplus_does_not_admit_the_next<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let mut pending = arena.reserve(request(1000 * page)).unwrap();
+        let end = pending.end_page();
+        let surplus = arena.claim_surplus(&pending, 25).unwrap();
+        arena.back(&mut pending, u32::MAX);
+        arena.back_surplus(end, surplus);
+        arena.commit(pending);
+        assert!(arena.engine.admits_surplus(0, 0));
+        assert!(!arena.engine.admits_surplus(1, 0));
+        // Nor does it let the arena grow by more than the other half of the slack.
+        assert_eq!(arena.engine.reuse_target(25, 0), 0);
+        assert_eq!(arena.engine.reuse_target(26, 0), 1);
+        arena.end();
     }
 
     pub fn memory_leaves_from_the_end_and_each_run_is_seen_once<const KIB: usize>() {
