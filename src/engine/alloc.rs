@@ -10,12 +10,28 @@
 //! | [`Engine::cancel`], in place of commit | free again; what was brought for it leaves |
 
 use super::class::{Class, Shape};
-use super::directory::Head;
+use super::directory::{Head, Memory};
 use super::quick::Drained;
 use super::request::{Admission, Policy, Refusal, Request, Reservation};
 use super::runs::Reserved;
 use super::{Backend, Engine, Garbage, Isolated, Metadata, Prealloc, CHUNK_PAGES, SLACK_PERMILLE};
 use core::ops::Range;
+
+/// What a block is from the moment on in which it becomes live.
+pub(super) struct Live {
+    pub(super) memory: Memory,
+    pub(super) headed: bool,
+    pub(super) contiguous: bool,
+}
+
+impl Live {
+    /// A block that has all its memory, and nothing else to say.
+    pub(super) const PLAIN: Self = Self {
+        memory: Memory::Whole,
+        headed: false,
+        contiguous: false,
+    };
+}
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Reserves a block: of the quick list of its class, of a run with memory that fits, behind a run
@@ -175,6 +191,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             had: reserved.backed,
             stale: reserved.backed,
             missing: class.pages() - reserved.backed,
+            lazy: request.lazy && !class.is_subpage(),
+            owed: false,
             movable: request.may_move(admission),
             contiguous: request.policy == Policy::Contiguous,
         }
@@ -340,15 +358,27 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// The answer is out: the block is live.
     #[inline(always)]
     pub fn commit(&mut self, reservation: Reservation) {
-        debug_assert_eq!(reservation.missing, 0);
+        debug_assert!(reservation.missing == 0 || reservation.owed);
         let class = reservation.class;
+        let missing = reservation.missing;
+        if missing > 0 {
+            self.holes += missing;
+        }
         self.count_allocs(class, 1, reservation.requested);
         if reservation.had < class.pages() {
             let grows = &mut self.stats[class.index()].grows;
             *grows = grows.wrapping_add(1);
         }
-        let (headed, contiguous) = (reservation.headed, reservation.contiguous);
-        self.enliven(reservation.start, class, headed, contiguous);
+        let live = Live {
+            memory: if missing > 0 {
+                Memory::Lazy
+            } else {
+                Memory::Whole
+            },
+            headed: reservation.headed,
+            contiguous: reservation.contiguous,
+        };
+        self.enliven(reservation.start, class, live);
     }
 
     /// Counts blocks that become live.
@@ -365,13 +395,19 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// Makes a reserved block live.
     #[inline(always)]
-    pub(super) fn enliven(&mut self, start: u64, class: Class, headed: bool, contiguous: bool) {
+    pub(super) fn enliven(&mut self, start: u64, class: Class, live: Live) {
+        let Live {
+            memory,
+            headed,
+            contiguous,
+        } = live;
         match self.directory.head_mut((start >> Self::PAGE_SHIFT) as u32) {
             Some(Head::Subpage(tree)) => tree.set_live(Self::node(start, class.shift()), headed),
             Some(head) => {
                 if let Head::Reserved { pages, .. } = *head {
                     *head = Head::Live {
                         pages,
+                        memory,
                         headed,
                         growing: false,
                         contiguous,
@@ -403,6 +439,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 self.give_node(page, Self::node(reservation.start, shift), garbage);
             }
             Shape::Pages { pages } => {
+                self.owed -= reservation.owed();
                 let had = reservation.had;
                 let backed = pages - reservation.missing;
                 self.directory.take_head(page);
@@ -422,7 +459,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 }
             }
         }
-        self.claimed -= reservation.class.block_bytes();
+        let owed = u64::from(reservation.owed()) << Self::PAGE_SHIFT;
+        self.claimed -= reservation.class.block_bytes() - owed;
         brought
     }
 }

@@ -2,6 +2,7 @@
 
 //! Blocks of one size on the fast path, many at a time: what they have in common is done once.
 
+use super::alloc::Live;
 use super::class::{Class, MIN_SHIFT};
 use super::directory::Head;
 use super::request::{Admission, Request, Reservation};
@@ -83,7 +84,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         while let [first, rest @ ..] = starts {
             let page = (first >> Self::PAGE_SHIFT) as u32;
             let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
-                self.enliven(*first, class, false, false);
+                self.enliven(*first, class, Live::PLAIN);
                 starts = rest;
                 continue;
             };

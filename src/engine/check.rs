@@ -12,11 +12,13 @@
 //!    side; the page is on the list of its largest free node. No granule but the first of a live
 //!    block is marked as headed.
 //! 5. What is on a quick list, or kept, is free, and nothing else's.
-//! 6. `held + lost == live + free + pending`; `claimed == live + reserved`; every counter is what the walk
-//!    counts.
+//! 6. `held + holes == live + free + pending`; `claimed + owed == live + reserved`; every counter is what
+//!    the walk counts.
+//! 7. A range in transit lies in one live block or is an orphan extent of its own; its chunk has
+//!    records.
 
 use super::class::{Class, CLASSES};
-use super::directory::{Head, Links};
+use super::directory::{Head, Links, Memory};
 use super::lists::{Kind, ListId};
 use super::stats::{ClassCounters, Counters};
 use super::tree::{self, Tree};
@@ -46,8 +48,10 @@ struct Tally {
     listed: u64,
     trees: u64,
     free_pages: u32,
-    /// Pages of blocks that have lost their memory.
-    lost: u32,
+    /// Pages of blocks that have no memory.
+    holes: u32,
+    /// Of these, those of live lazy blocks.
+    owed: u32,
     /// Bytes of what is neither live nor free, with the pages that it misses.
     reserved_bytes: u64,
     /// The backing of the run that was walked over last, if nothing was behind it.
@@ -90,7 +94,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             listed: 0,
             trees: 0,
             free_pages: 0,
-            lost: 0,
+            holes: 0,
+            owed: 0,
             reserved_bytes: 0,
             run_before: None,
         };
@@ -107,9 +112,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         )?;
         let unbacked_last = tally.run_before == Some(false);
         expect(!unbacked_last, page, "an unbacked run ends at the frontier")?;
-        tally.counters.held_bytes -= u64::from(tally.lost) << Self::PAGE_SHIFT;
+        tally.counters.held_bytes -= u64::from(tally.holes) << Self::PAGE_SHIFT;
         self.check_chunks(extents, tally.counters.held_bytes >> Self::PAGE_SHIFT)?;
-        expect(self.lost == tally.lost, 0, "lost pages")?;
+        expect(self.holes == tally.holes, 0, "holes")?;
+        self.check_transits()?;
         self.check_quick(&mut tally)?;
         self.check_lists(&tally)?;
         self.check_counters(&tally)
@@ -144,7 +150,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 tally.reserved_bytes += bytes(*pages);
                 *backed
             }
-            Head::Live { pages, .. } => {
+            Head::Live { pages, memory, .. } => {
+                if *memory != Memory::Whole {
+                    tally.owed += pages - self.directory.count_backed(page..page + pages);
+                }
                 tally.block(Class::of_pages(*pages, Self::PAGE_SHIFT), true);
                 *pages
             }
@@ -160,10 +169,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let mut at = page;
         while at < page + pages {
             let (has, should) = (self.directory.is_backed(at), at - page < backed);
-            let lost = self.lost > 0 && should && !has && !matches!(head, Head::Backed { .. });
-            tally.lost += u32::from(lost);
+            let hole = self.holes > 0 && should && !has && !matches!(head, Head::Backed { .. });
             expect(
-                has == should || lost,
+                has == should || hole,
                 at,
                 "memory where there should be none, or none where there should be",
             )?;
@@ -172,11 +180,16 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 at,
                 "something begins inside an extent",
             )?;
-            at = match self.directory.has_records(at) {
+            let next = match self.directory.has_records(at) {
                 true => at + 1,
                 // Nor has any other page of its chunk.
                 false => (at / CHUNK_PAGES as u32 + 1) * CHUNK_PAGES as u32,
             };
+            if hole {
+                // Of a chunk without records, as many as should have memory.
+                tally.holes += next.min(page + backed) - at;
+            }
+            at = next;
         }
         for at in [page, page + pages / 2, page + pages - 1] {
             let found = self.directory.start_of(at) == Some(page);
@@ -272,6 +285,31 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(())
     }
 
+    /// What is in transit lies in one extent, which it is itself if that is no live block.
+    fn check_transits(&self) -> Result<(), Violation> {
+        for transit in self.transits.iter() {
+            let (page, pages) = (transit.page, transit.pages);
+            expect(
+                self.directory.has_records(page),
+                page,
+                "no records in transit",
+            )?;
+            let inside = match self.directory.extent_of(page) {
+                Some((first, head @ Head::Live { .. })) => {
+                    !transit.is_orphan && page + pages <= first + head.pages()
+                }
+                // A block that is being released may have it yet.
+                Some((first, Head::Reserved { pages: has, .. })) => {
+                    let whole = first == page && *has == pages;
+                    whole || !transit.is_orphan && page + pages <= first + has
+                }
+                _ => false,
+            };
+            expect(inside, page, "in transit, and in no block")?;
+        }
+        Ok(())
+    }
+
     /// A block on a quick list was walked over as one that is reserved: it is free.
     fn check_quick(&self, tally: &mut Tally) -> Result<(), Violation> {
         for (index, row) in tally.classes.iter_mut().enumerate() {
@@ -361,8 +399,12 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         expect(have.free_bytes == seen.free_bytes, 0, "free_bytes")?;
         expect(have.trees == tally.trees, 0, "trees")?;
         expect(self.free_pages == tally.free_pages, 0, "free_pages")?;
+        let owed = u64::from(self.owed) << Self::PAGE_SHIFT;
         let claimed = have.live_bytes..=have.live_bytes + tally.reserved_bytes;
-        expect(claimed.contains(&self.claimed), 0, "claimed")?;
+        expect(claimed.contains(&(self.claimed + owed)), 0, "claimed")?;
+        let reserved = (tally.reserved_bytes >> Self::PAGE_SHIFT) as u32;
+        let owed = tally.owed..=tally.owed + reserved;
+        expect(owed.contains(&self.owed), 0, "owed")?;
         for (row, shift) in tally.classes.iter().zip(MIN_SHIFT..=Self::MAX_SHIFT) {
             let have = self.class(shift);
             expect(have.live == row.live, shift, "live of this class shift")?;

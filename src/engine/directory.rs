@@ -162,6 +162,8 @@ pub struct Entry<B: Backend, const PAGE_KIB: usize> {
     occupied: u64,
     /// Pages with memory.
     pages: u32,
+    /// Ranges whose memory comes or goes at this moment: they need their records.
+    transits: u32,
     /// Of what begins at the first page, while there are no records.
     head: Head<B, PAGE_KIB>,
     chunk: Option<B::Slice<Record<B, PAGE_KIB>>>,
@@ -174,6 +176,7 @@ impl<B: Backend, const PAGE_KIB: usize> Default for Entry<B, PAGE_KIB> {
             backed: [0; WORDS],
             occupied: 0,
             pages: 0,
+            transits: 0,
             head: Head::None,
             chunk: None,
         }
@@ -201,7 +204,8 @@ impl<B: Backend, const PAGE_KIB: usize> Entry<B, PAGE_KIB> {
     fn is_idle(&self) -> bool {
         let [first, rest @ ..] = &self.starts;
         let reserved = matches!(self.head(0), Some(Head::Reserved { .. }));
-        self.pages == 0 && !reserved && first & !1 == 0 && rest.iter().all(|word| *word == 0)
+        let needed = self.pages > 0 || self.transits > 0 || reserved;
+        !needed && first & !1 == 0 && rest.iter().all(|word| *word == 0)
     }
 }
 
@@ -231,6 +235,18 @@ impl Links {
     };
 }
 
+/// Where the memory of a live block's pages is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// In all of them, but for those that were lost ([`Engine::lose`](super::Engine::lose)).
+    Whole,
+    /// In those that were touched; the others have their room under the limits.
+    Lazy,
+    /// The same, of a block that has lost a page: no other page gets memory any more, lest a loss
+    /// pass for zeros.
+    Damaged,
+}
+
 /// What begins at a page.
 pub(super) enum Head<B: Backend, const PAGE_KIB: usize> {
     /// Nothing: the page lies inside an extent, or was never used.
@@ -242,9 +258,10 @@ pub(super) enum Head<B: Backend, const PAGE_KIB: usize> {
     /// Pages that no request can get: a block that is being allocated or freed, or a range that is
     /// isolated. The first `backed` of them have memory.
     Reserved { pages: u32, backed: u32 },
-    /// A live block, which has all its memory.
+    /// A live block.
     Live {
         pages: u32,
+        memory: Memory,
         headed: bool,
         /// Pages behind it are reserved for it.
         growing: bool,
@@ -417,12 +434,50 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         }
     }
 
+    /// Whether `page` has memory, and how many pages from there on are alike, up to `end`. Looks at
+    /// whole words, and at chunks without records as a whole.
+    pub(super) fn alike(&self, page: u32, end: u32) -> (bool, u32) {
+        let has = self.is_backed(page);
+        let mut next = page;
+        while next < end {
+            let within = next as usize % CHUNK_PAGES;
+            let Some(entry) = self.entry(next).filter(|entry| entry.pages > 0) else {
+                if has {
+                    break;
+                }
+                next += (CHUNK_PAGES - within) as u32;
+                continue;
+            };
+            let word = entry.backed.get(within / 64).copied().unwrap_or_default();
+            let other = if has { !word } else { word };
+            let first = (other >> (within % 64)).trailing_zeros();
+            let rest = (64 - within % 64) as u32;
+            next += first.min(rest);
+            if first < rest {
+                break;
+            }
+        }
+        (has, next.min(end) - page)
+    }
+
+    /// So many more ranges of the chunk of `page` are in transit: -1 ends one.
+    pub(super) fn count_transit(&mut self, page: u32, change: i32) {
+        if let Some(entry) = self.entry_mut(page) {
+            entry.transits = entry.transits.wrapping_add_signed(change);
+        }
+    }
+
     /// How many pages of `range` have memory.
     pub(super) fn count_backed(&self, range: Range<u32>) -> u32 {
         let mut count = 0;
         let mut page = range.start;
         while page < range.end {
             let within = page as usize % CHUNK_PAGES;
+            if within == 0 && range.end - page >= CHUNK_PAGES as u32 {
+                count += self.entry(page).map_or(0, |entry| entry.pages);
+                page += CHUNK_PAGES as u32;
+                continue;
+            }
             let pages = (range.end - page).min((64 - within % 64) as u32);
             let mask = (u64::MAX >> (64 - pages)) << (within % 64);
             let word = self

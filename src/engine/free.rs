@@ -7,7 +7,8 @@
 //! then releases the block. So of calls that free it at the same time exactly one gets it.
 
 use super::class::Class;
-use super::directory::Head;
+use super::directory::{Head, Memory};
+use super::holes::Holed;
 use super::request::{header_bytes, FreeError, Releasing};
 use super::{Backend, Engine, Garbage};
 
@@ -19,6 +20,14 @@ pub enum Unfinished {
     Headed(Releasing),
     /// There is no room on its quick list: some block goes to [`Engine::merge`].
     Loose(Loose),
+    /// Some of its pages have no memory: it goes to [`Engine::release_holed`].
+    Holed(Holed),
+}
+
+/// What a block that was taken is, beside its class.
+enum Kind {
+    Headed,
+    Plain(Memory),
 }
 
 /// A block that was freed and is on no list.
@@ -41,16 +50,16 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// As a rule that is all. `Some`: no other request can get the block until the rest is done.
     #[inline(always)]
     pub fn free(&mut self, offset: u64) -> Result<Option<Unfinished>, FreeError> {
-        let (start, class, headed) = self.take(offset)?;
-        if headed {
-            return Ok(Some(Unfinished::Headed(Releasing { start, class })));
+        let (start, class, kind) = self.take(offset)?;
+        match kind {
+            Kind::Headed => Ok(Some(Unfinished::Headed(Releasing { start, class }))),
+            Kind::Plain(memory) => Ok(self.put(start, class, memory)),
         }
-        Ok(self.put(start, class).map(Unfinished::Loose))
     }
 
-    /// Makes a live block a reserved one: where it begins, its class, whether it has a header.
+    /// Makes a live block a reserved one: where it begins, its class, what else it is.
     #[inline(always)]
-    fn take(&mut self, offset: u64) -> Result<(u64, Class, bool), FreeError> {
+    fn take(&mut self, offset: u64) -> Result<(u64, Class, Kind), FreeError> {
         if offset % 16 != 0 {
             return Err(FreeError::Misaligned);
         }
@@ -59,18 +68,24 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
         let page = (offset >> Self::PAGE_SHIFT) as u32;
         let within = offset & (Self::PAGE_BYTES - 1);
-        let (class, headed) = match self.directory.head_mut(page) {
+        let (class, headed, memory) = match self.directory.head_mut(page) {
             Some(Head::Subpage(tree)) => {
                 let (shift, headed) = tree.end_live(within)?;
-                (Class::of_subpage(shift, Self::PAGE_SHIFT), headed)
+                let class = Class::of_subpage(shift, Self::PAGE_SHIFT);
+                (class, headed, Memory::Whole)
             }
             Some(head) => match *head {
-                Head::Live { pages, headed, .. } if within == header_bytes(headed) => {
+                Head::Live {
+                    pages,
+                    memory,
+                    headed,
+                    ..
+                } if within == header_bytes(headed) => {
                     *head = Head::Reserved {
                         pages,
                         backed: pages,
                     };
-                    (Class::of_pages(pages, Self::PAGE_SHIFT), headed)
+                    (Class::of_pages(pages, Self::PAGE_SHIFT), headed, memory)
                 }
                 Head::Live { .. } => return Err(FreeError::Inside),
                 _ => return Err(FreeError::NotLive),
@@ -82,7 +97,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if !class.is_subpage() {
             stats.live_pages -= u64::from(class.pages());
         }
-        Ok((offset - header_bytes(headed), class, headed))
+        let kind = match headed {
+            true => Kind::Headed,
+            false => Kind::Plain(memory),
+        };
+        Ok((offset - header_bytes(headed), class, kind))
     }
 
     /// Why nothing that begins at page number `page` can be freed.
@@ -96,18 +115,33 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// Ends the release of a block with a header.
     pub fn release(&mut self, releasing: Releasing, garbage: &mut Garbage<B, PAGE_KIB>) {
-        if let Some(loose) = self.put(releasing.start, releasing.class) {
-            self.merge(loose, garbage);
+        match self.put(releasing.start, releasing.class, Memory::Whole) {
+            None | Some(Unfinished::Headed(_)) => {}
+            Some(Unfinished::Loose(loose)) => self.merge(loose, garbage),
+            // Pages that were lost: they are few.
+            Some(Unfinished::Holed(holed)) => {
+                let mut rest = Some(holed);
+                while let Some(holed) = rest {
+                    rest = self.release_holed(holed, garbage).1;
+                }
+            }
         }
     }
 
-    /// Frees a block that was taken. Returns one that is to be merged.
+    /// Frees a block that was taken. Returns what is left to do.
     #[inline(always)]
-    fn put(&mut self, start: u64, class: Class) -> Option<Loose> {
-        self.claimed -= class.block_bytes();
-        if self.lost > 0 && self.has_lost(class.page_of(start), class.pages()) {
-            return Some(Loose { start, class });
+    fn put(&mut self, start: u64, class: Class, memory: Memory) -> Option<Unfinished> {
+        if self.may_have_holes() && !class.is_subpage() {
+            let (page, pages) = (class.page_of(start), class.pages());
+            if let Some(holed) = self.take_holed(page, pages, memory) {
+                return Some(Unfinished::Holed(holed));
+            }
+            return self.quick.put::<PAGE_KIB>(start, class).map(Unfinished::Loose);
         }
-        self.quick.put::<PAGE_KIB>(start, class)
+        self.claimed -= class.block_bytes();
+        if self.holes > 0 && self.has_holes(class.page_of(start), class.pages()) {
+            return Some(Unfinished::Loose(Loose { start, class }));
+        }
+        self.quick.put::<PAGE_KIB>(start, class).map(Unfinished::Loose)
     }
 }

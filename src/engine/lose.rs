@@ -4,7 +4,7 @@
 //!
 //! A free page that is lost becomes address space. A block keeps the hole until it is freed.
 
-use super::directory::Head;
+use super::directory::{Head, Memory};
 use super::{Backend, Engine};
 
 /// What came of a loss.
@@ -16,6 +16,8 @@ pub enum Loss {
     Free,
     /// The page is a block's, or of a range that is isolated.
     Block,
+    /// The page is a lazy block's, which keeps its room under the limits.
+    LazyBlock,
     /// It is that of a block on a quick list: [`Engine::drain`] them, and call again.
     Quick,
 }
@@ -46,35 +48,28 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             }
             Head::Subpage(_) if !drained && self.quick_bytes_in(page) > 0 => return Loss::Quick,
             Head::Subpage(_) => self.close_divided(page),
+            Head::Live {
+                memory: Memory::Lazy | Memory::Damaged,
+                ..
+            } => return self.lose_owed(start, page),
             _ => {}
         }
         self.directory.set_backed(page..page + 1, false);
         self.held_bytes -= Self::PAGE_BYTES;
-        self.lost += 1;
+        self.holes += 1;
         Loss::Block
     }
 
-    /// Whether some of the pages of a block are lost.
-    pub(super) fn has_lost(&self, first: u32, pages: u32) -> bool {
-        self.lost > 0 && self.directory.count_backed(first..first + pages) < pages
-    }
-
-    /// Frees the pages of what had memory: those that are lost are address space.
-    pub(super) fn release_block(&mut self, first: u32, pages: u32) {
-        if !self.has_lost(first, pages) {
-            return self.release_pages(first, pages, true);
+    /// A lazy block loses a page: its other holes stay holes.
+    fn lose_owed(&mut self, start: u32, page: u32) -> Loss {
+        if let Some(Head::Live { memory, .. }) = self.directory.head_mut(start) {
+            *memory = Memory::Damaged;
         }
-        let end = first + pages;
-        let mut page = first;
-        while page < end {
-            let has = self.directory.is_backed(page);
-            let alike = (page..end).take_while(|page| self.directory.is_backed(*page) == has);
-            let count = alike.count() as u32;
-            if !has {
-                self.lost -= count;
-            }
-            self.release_pages(page, count, has);
-            page += count;
-        }
+        self.directory.set_backed(page..page + 1, false);
+        self.held_bytes -= Self::PAGE_BYTES;
+        self.claimed -= Self::PAGE_BYTES;
+        self.holes += 1;
+        self.owed += 1;
+        Loss::LazyBlock
     }
 }

@@ -50,7 +50,10 @@ mod batch;
 mod check;
 mod class;
 mod directory;
+mod discard;
 mod free;
+mod holes;
+mod lazy;
 mod lists;
 mod lookup;
 mod lose;
@@ -63,6 +66,7 @@ mod runs;
 mod stats;
 mod subpage;
 mod surplus;
+mod transit;
 mod tree;
 mod wait_queue;
 
@@ -79,6 +83,9 @@ pub use directory::{
     Backend, Entry, Garbage, Metadata, Part, Prealloc, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN,
     ROOT_LEN,
 };
+pub use discard::{Discard, DiscardError, Discarding};
+pub use holes::Holed;
+pub use lazy::{Touch, Untouchable};
 pub use lose::Loss;
 pub use map::{Content, Extent};
 pub use quick::{Drained, Stack, QUICK_LISTS};
@@ -95,6 +102,7 @@ use directory::Directory;
 use lists::Lists;
 use quick::Quick;
 use stats::ClassStats;
+use transit::Transits;
 
 /// The most blocks that are dealt with in one call.
 pub const BATCH: u32 = 64;
@@ -119,14 +127,19 @@ pub struct Engine<B: Backend, const PAGE_KIB: usize> {
     slack_permille: Option<u32>,
     /// Bytes of all pages.
     held_bytes: u64,
-    /// Pages of blocks that have lost their memory.
-    lost: u32,
-    /// Bytes of all blocks that are live or reserved, with the pages that these still miss.
+    /// Pages of blocks that have no memory: lost, or not touched yet.
+    holes: u32,
+    /// Of these, pages of lazy blocks, live or reserved, which have their room under the limits.
+    owed: u32,
+    transits: Transits,
+    /// Bytes of all blocks that are live or reserved, with the pages that these still miss, but
+    /// for pages of live blocks that are owed.
     claimed: u64,
     /// The most that this has been when a block became live.
     peak_bytes: u64,
     requested_bytes: u64,
     moved_bytes: u64,
+    faulted_bytes: u64,
     stats: [ClassStats; class::CLASSES],
     /// Chunks before this page have been dismantled.
     dismantled: u32,
@@ -152,11 +165,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             free_pages: 0,
             slack_permille: Some(SLACK_PERMILLE),
             held_bytes: 0,
-            lost: 0,
+            holes: 0,
+            owed: 0,
+            transits: Transits::default(),
             claimed: 0,
             peak_bytes: 0,
             requested_bytes: 0,
             moved_bytes: 0,
+            faulted_bytes: 0,
             stats: [ClassStats::default(); class::CLASSES],
             dismantled: 0,
         }

@@ -153,7 +153,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             if from > page {
                 let gone = from - page;
                 let had = self.directory.set_backed(page..from, false);
-                self.lost -= gone - had;
+                self.holes -= gone - had;
                 left += had;
                 self.release_pages(page, gone, false);
             }

@@ -78,6 +78,9 @@ pub struct Request {
     pub policy: Policy,
     /// The block begins with [`HEADER_BYTES`] that are not the caller's.
     pub headed: bool,
+    /// Pages that have no memory yet get it when they are touched. Not with `headed` or
+    /// [`Policy::Contiguous`].
+    pub lazy: bool,
 }
 
 impl Request {
@@ -156,6 +159,10 @@ pub struct Reservation {
     /// Leading pages that may have old bytes.
     pub(super) stale: u32,
     pub(super) missing: u32,
+    /// Its missing pages come when they are touched.
+    pub(super) lazy: bool,
+    /// These have their room under the limits.
+    pub(super) owed: bool,
     pub(super) movable: bool,
     /// Its pages lie side by side in physical memory.
     pub(super) contiguous: bool,
@@ -174,6 +181,8 @@ impl Reservation {
             had: pages,
             stale: pages,
             missing: 0,
+            lazy: false,
+            owed: false,
             movable: false,
             contiguous: false,
         }
@@ -202,6 +211,17 @@ impl Reservation {
     /// Pages that have no memory yet: the last ones of the block.
     pub fn missing(&self) -> u32 {
         self.missing
+    }
+
+    /// Whether the pages that it misses come when they are touched: it is to have their room
+    /// ([`Engine::owe`](super::Engine::owe)), not their memory.
+    pub fn is_lazy(&self) -> bool {
+        self.lazy
+    }
+
+    /// Pages that it misses and has room for under the limits.
+    pub fn owed(&self) -> u32 {
+        u32::from(self.owed) * self.missing
     }
 
     /// Whether free pages may be moved here from elsewhere.

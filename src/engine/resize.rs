@@ -6,7 +6,8 @@
 //! its own until it is joined, so that the block never stops being live.
 
 use super::class::Class;
-use super::directory::Head;
+use super::directory::{Head, Memory};
+use super::holes::Holed;
 use super::request::{Admission, FreeError, Refusal, Request, Reservation};
 use super::{Backend, Engine, Isolated, Metadata, Prealloc, CHUNK_PAGES};
 use core::ops::Range;
@@ -29,6 +30,8 @@ pub enum ResizeError {
     Unsuited,
     /// What lies behind the block is in use, or the address space ends.
     InUse,
+    /// Another thread brings or drops memory across the new end: call again later.
+    Busy,
 }
 
 impl From<Metadata> for ResizeError {
@@ -71,6 +74,8 @@ impl Growth {
 pub enum Resized {
     /// The block is as long as was asked for.
     Done,
+    /// It is, and its tail goes to [`Engine::release_holed`].
+    Shrunk(Holed),
     /// Free memory lies behind it, after address space that is free: this part of it has to leave
     /// ([`Engine::remove_isolated`]), then call again.
     InTheWay(Isolated),
@@ -79,12 +84,14 @@ pub enum Resized {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Makes the live block at `offset` `size` bytes long, in whole pages. Free memory behind it that is
-    /// set aside for a waiter counts as in use.
+    /// Makes the live block at `offset` `size` bytes long, in whole pages; if it becomes longer and
+    /// `lazy`, its new pages without memory get it when they are touched. Free memory behind it that
+    /// is set aside for a waiter counts as in use.
     pub fn resize(
         &mut self,
         offset: u64,
         size: u64,
+        lazy: bool,
         admission: Admission,
         prealloc: &mut Prealloc<B, PAGE_KIB>,
     ) -> Result<Resized, ResizeError> {
@@ -97,21 +104,40 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             Refusal::Zero => ResizeError::Zero,
             _ => ResizeError::TooBig,
         })?;
-        let (page, had) = self.resizable(offset)?;
+        let (page, had, memory) = self.resizable(offset)?;
         let pages = class.pages();
         if pages > had {
-            return self.reserve_growth(page, had, pages - had, admission, prealloc);
+            // What a block has lost is not to pass for what it was never given.
+            let lazy = lazy && (memory != Memory::Whole || !self.has_holes(page, had));
+            let grown = self.reserve_growth(page, had, pages - had, admission, prealloc);
+            return grown.map(|resized| match resized {
+                Resized::Growing(mut growth) => {
+                    growth.reservation.lazy = lazy;
+                    Resized::Growing(growth)
+                }
+                resized => resized,
+            });
         }
         if pages < had {
-            self.set_live_pages(page, had, pages);
-            self.claimed -= u64::from(had - pages) << Self::PAGE_SHIFT;
-            self.release_block(page + pages, had - pages);
+            let tail = page + pages;
+            let across = self.transits.first_in(tail..tail + 1);
+            if across.is_some_and(|(_, transit)| transit.page < tail) {
+                return Err(ResizeError::Busy);
+            }
+            if memory != Memory::Whole {
+                // Where there is no memory there may be no records either.
+                self.directory
+                    .ensure_places([Some(tail), None], prealloc)?;
+            }
+            self.set_live_pages(page, had, pages, memory);
+            let holed = self.take_tail(tail, had - pages, memory);
+            return Ok(holed.map_or(Resized::Done, Resized::Shrunk));
         }
         Ok(Resized::Done)
     }
 
-    /// The first page and the pages of the block at `offset`, if it can be resized.
-    fn resizable(&self, offset: u64) -> Result<(u32, u32), ResizeError> {
+    /// The first page, the pages and the memory of the block at `offset`, if it can be resized.
+    fn resizable(&self, offset: u64) -> Result<(u32, u32, Memory), ResizeError> {
         if offset % 16 != 0 {
             return Err(ResizeError::Offset(FreeError::Misaligned));
         }
@@ -130,13 +156,24 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             Some(Head::Live { .. }) if offset & (Self::PAGE_BYTES - 1) != 0 => {
                 Err(ResizeError::Offset(FreeError::Inside))
             }
-            Some(Head::Live { pages, .. }) => Ok((page, *pages)),
+            Some(Head::Live { pages, memory, .. }) => Ok((page, *pages, *memory)),
             _ => Err(ResizeError::Offset(self.why_not(page))),
         }
     }
 
+    /// The tail of a block that became shorter is free, unless it has holes: then it is returned.
+    fn take_tail(&mut self, page: u32, pages: u32, memory: Memory) -> Option<Holed> {
+        let holed = self.take_holed(page, pages, memory);
+        if holed.is_some() {
+            self.put_reserved(page, pages, pages);
+        } else {
+            self.release_pages(page, pages, true);
+        }
+        holed
+    }
+
     /// A live block has other pages from now on: it may be of another class.
-    fn set_live_pages(&mut self, page: u32, had: u32, has: u32) {
+    fn set_live_pages(&mut self, page: u32, had: u32, has: u32, memory: Memory) {
         for (pages, sign) in [(had, u64::MAX), (has, 1)] {
             let class = Class::of_pages(pages, Self::PAGE_SHIFT);
             let stats = &mut self.stats[class.index()];
@@ -147,6 +184,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if let Some(head @ Head::Live { .. }) = self.directory.head_mut(page) {
             *head = Head::Live {
                 pages: has,
+                memory,
                 headed: false,
                 growing: false,
                 contiguous: false,
@@ -209,6 +247,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 had: backed,
                 stale: backed,
                 missing,
+                lazy: false,
+                owed: false,
                 movable: admission == Admission::Full,
                 contiguous: false,
             },
@@ -232,21 +272,28 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// The pages behind a block have their memory: they join it. Returns the block's bytes, or the
     /// growth where the block went meanwhile, to be cancelled.
     pub fn commit_growth(&mut self, growth: Growth) -> Result<u64, Growth> {
-        debug_assert_eq!(growth.reservation.missing, 0);
-        match self.directory.head(growth.page) {
+        let missing = growth.reservation.missing;
+        debug_assert!(missing == 0 || growth.reservation.owed);
+        let memory = match self.directory.head(growth.page) {
             Some(Head::Live {
                 pages,
+                memory,
                 growing: true,
                 ..
-            }) if *pages == growth.pages => {}
+            }) if *pages == growth.pages => *memory,
             _ => return Err(growth),
-        }
+        };
+        let memory = match memory {
+            Memory::Whole if missing > 0 => Memory::Lazy,
+            memory => memory,
+        };
+        self.holes += missing;
         let more = growth.reservation.class.pages();
         self.directory.take_head(growth.page + growth.pages);
         let pages = growth.pages + more;
-        self.set_live_pages(growth.page, growth.pages, pages);
+        self.set_live_pages(growth.page, growth.pages, pages, memory);
         self.peak_bytes = self.peak_bytes.max(self.claimed);
-        if growth.reservation.had < more {
+        if growth.reservation.had + missing < more {
             let class = Class::of_pages(pages, Self::PAGE_SHIFT);
             let grows = &mut self.stats[class.index()].grows;
             *grows = grows.wrapping_add(1);

@@ -262,7 +262,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Frees the pages of a reserved extent that had memory for all of them, as
     /// [`Engine::release_pages`] does. Pages whose memory was lost become address space.
     pub(super) fn release_reserved(&mut self, page: u32, pages: u32) {
-        if self.has_lost(page, pages) {
+        if self.holes > 0 && self.has_holes(page, pages) {
             self.directory.take_head(page);
             self.release_block(page, pages);
             return;

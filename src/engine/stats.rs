@@ -55,6 +55,8 @@ pub struct Counters {
     pub requested_bytes: u64,
     /// Moved from free runs to other blocks so far.
     pub moved_bytes: u64,
+    /// Bytes that touches of lazy blocks brought so far.
+    pub faulted_bytes: u64,
     /// Blocks that became live so far.
     pub allocs: u64,
     /// Blocks that were freed so far.
@@ -111,6 +113,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     pub fn seed_totals(&mut self, total: u64) {
         self.requested_bytes = total;
         self.moved_bytes = total;
+        self.faulted_bytes = total;
         for stats in &mut self.stats {
             let live = stats.live();
             stats.allocs = total;
@@ -134,6 +137,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             peak_bytes: self.peak_bytes,
             requested_bytes: self.requested_bytes,
             moved_bytes: self.moved_bytes,
+            faulted_bytes: self.faulted_bytes,
             ..Counters::default()
         };
         for (index, stats) in self.stats.iter().enumerate() {
@@ -147,7 +151,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             counters.live_bytes += live;
             counters.free_bytes += free;
         }
-        let all = counters.held_bytes + (u64::from(self.lost) << Self::PAGE_SHIFT);
+        let all = counters.held_bytes + (u64::from(self.holes) << Self::PAGE_SHIFT);
         counters.pending_bytes = all - counters.live_bytes - counters.free_bytes;
         (counters.parts, counters.chunks, counters.trees) = self.directory.counts();
         counters

@@ -4,9 +4,9 @@
 //! whose every step can be checked.
 
 use crate::engine::{
-    Admission, Backend, Batch, Counters, Drained, Engine, Entry, FreeError, Garbage, Growth,
-    Isolated, Metadata, Policy, Prealloc, Record, Refusal, Releasing, Request, Reservation,
-    ResizeError, Resized, Surplus, Unfinished, CHUNK_PAGES, PART_LEN, QUICK_LISTS, ROOT_LEN,
+    Admission, Backend, Batch, Counters, Discard, Drained, Engine, Entry, FreeError, Garbage,
+    Growth, Holed, Isolated, Metadata, Policy, Prealloc, Record, Refusal, Releasing, Request, Reservation,
+    ResizeError, Resized, Surplus, Touch, Unfinished, Untouchable, CHUNK_PAGES, PART_LEN, QUICK_LISTS, ROOT_LEN,
 };
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -353,7 +353,11 @@ impl<const KIB: usize> Arena<KIB> {
         let pages = reservation.block_bytes().div_ceil(Self::PAGE) as u32;
         let first = (reservation.extent().start / Self::PAGE) as u32;
         for index in 0..pages {
-            let page = self.backed.get(&(first + index)).unwrap();
+            // One of a lazy block comes later, and is zero.
+            let Some(page) = self.backed.get(&(first + index)) else {
+                assert!(reservation.is_lazy(), "a page is missing");
+                continue;
+            };
             let used = page.take_into_use(reservation.within());
             assert!(!used || index < reservation.stale(), "old bytes as zero");
         }
@@ -382,7 +386,10 @@ impl<const KIB: usize> Arena<KIB> {
     ) -> Result<(u64, u64), Refusal> {
         let mut reservation = self.reserve_as(request, admission)?;
         let grow = request.policy.may_grow() && admission != Admission::SubpageOnly;
-        if !self.fill(&mut reservation, grow) {
+        if reservation.is_lazy() && reservation.missing() > 0 {
+            self.engine.owe(&mut reservation);
+            self.step();
+        } else if !self.fill(&mut reservation, grow) {
             self.cancel(reservation);
             return Err(Refusal::Empty);
         }
@@ -423,10 +430,85 @@ impl<const KIB: usize> Arena<KIB> {
                 self.engine.merge(loose, &mut Garbage::default());
                 None
             }
+            Some(Unfinished::Holed(holed)) => {
+                self.step();
+                self.release_holed(holed);
+                None
+            }
             None => None,
         };
         self.step();
         Ok(taken)
+    }
+
+    /// Releases pages with holes step by step. Returns the pages of room that came back.
+    pub fn release_holed(&mut self, holed: Holed) -> u32 {
+        let mut room = 0;
+        let mut rest = Some(holed);
+        while let Some(holed) = rest {
+            let (some, more) = self.engine.release_holed(holed, &mut Garbage::default());
+            self.step();
+            room += some;
+            rest = more;
+        }
+        room
+    }
+
+    /// Begins to bring memory to a page of a lazy block.
+    pub fn touch(&mut self, page: u32, max_order: u32) -> Result<Touch, Untouchable> {
+        loop {
+            let result = self.engine.touch(page, max_order, &mut self.prealloc);
+            self.step();
+            match result {
+                Err(Untouchable::Need(metadata)) => self.make(metadata),
+                result => return result,
+            }
+        }
+    }
+
+    /// The memory of a touch is there. `false`: its block went meanwhile, and so does the memory.
+    pub fn finish_touch(&mut self, touch: Touch) -> bool {
+        let range = touch.range();
+        match self.engine.finish_touch(touch) {
+            Ok(()) => self.add_pages(range),
+            Err(touch) => {
+                self.cancel_touch(touch);
+                return false;
+            }
+        }
+        self.step();
+        true
+    }
+
+    /// A touch brings nothing.
+    pub fn cancel_touch(&mut self, touch: Touch) {
+        self.engine.cancel_touch(touch, &mut Garbage::default());
+        self.step();
+    }
+
+    /// The memory of a discarded range leaves, but for the pages that stay.
+    pub fn finish_discard(&mut self, discard: Discard, stays: impl Fn(u32) -> bool) {
+        let range = discard.range();
+        let keeps = discard.keeps_memory();
+        let stays = |page| keeps || stays(page);
+        let mut stayed = |page| {
+            let mut all = (page..range.end).skip_while(|page| !stays(*page));
+            let first = all.next()?;
+            let end = all.find(|page| !stays(*page)).unwrap_or(range.end);
+            Some(first..end)
+        };
+        let isolated = self
+            .engine
+            .finish_discard(discard, &mut Garbage::default(), &mut stayed);
+        if let Some(isolated) = isolated {
+            self.remove_but(isolated, stays);
+        } else {
+            for page in range.clone().filter(|page| !stays(*page)) {
+                let old = self.backed.remove(&page);
+                assert!(old.is_some(), "a page came from where there was none");
+            }
+        }
+        self.step();
     }
 
     /// Allocates at most `most` blocks on the fast path, of which a caller hears of `told`; the
@@ -460,7 +542,7 @@ impl<const KIB: usize> Arena<KIB> {
 
     /// Begins to make a block longer, or makes it shorter.
     pub fn start_resize(&mut self, offset: u64, size: u64) -> Result<Resized, ResizeError> {
-        self.start_resize_as(offset, size, Admission::Full)
+        self.start_resize_as(offset, size, false, Admission::Full)
     }
 
     /// As [`Arena::start_resize`], for a caller that is admitted to so much.
@@ -468,12 +550,13 @@ impl<const KIB: usize> Arena<KIB> {
         &mut self,
         offset: u64,
         size: u64,
+        lazy: bool,
         admission: Admission,
     ) -> Result<Resized, ResizeError> {
         loop {
             let result = self
                 .engine
-                .resize(offset, size, admission, &mut self.prealloc);
+                .resize(offset, size, lazy, admission, &mut self.prealloc);
             self.step();
             match result {
                 Err(ResizeError::Need(metadata)) => self.make(metadata),
@@ -499,13 +582,17 @@ impl<const KIB: usize> Arena<KIB> {
         let reservation = growth.reservation();
         let pages = reservation.block_bytes() / Self::PAGE;
         let (extent, stale) = (reservation.extent(), reservation.stale());
+        let is_lazy = reservation.is_lazy();
         let result = self.engine.commit_growth(growth);
         self.step();
         match result {
             Ok(_) => {
                 for index in 0..pages {
                     let page = (extent.start / Self::PAGE + index) as u32;
-                    let page = self.backed.get(&page).unwrap();
+                    let Some(page) = self.backed.get(&page) else {
+                        assert!(is_lazy, "a page is missing");
+                        continue;
+                    };
                     let used = page.take_into_use(0..Self::PAGE as usize);
                     assert!(!used || index < stale.into(), "old bytes as zero");
                 }
@@ -522,6 +609,10 @@ impl<const KIB: usize> Arena<KIB> {
     pub fn resize(&mut self, offset: u64, size: u64) -> Result<u64, ResizeError> {
         match self.start_resize(offset, size)? {
             Resized::Done => Ok(size.next_multiple_of(Self::PAGE)),
+            Resized::Shrunk(holed) => {
+                self.release_holed(holed);
+                Ok(size.next_multiple_of(Self::PAGE))
+            }
             Resized::InTheWay(_) => unreachable!("it was removed"),
             Resized::Growing(mut growth) => {
                 let more = growth.reservation().block_bytes();

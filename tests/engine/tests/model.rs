@@ -39,6 +39,7 @@ impl Size {
             align_shift: self.align_shift,
             policy: reuse(larger, grow),
             headed: self.headed,
+            lazy: false,
         }
     }
 }
@@ -402,7 +403,7 @@ impl<const KIB: usize> Model<KIB> {
                     self.grows.remove(&start);
                 }
             }
-            Ok(Resized::InTheWay(_)) => unreachable!("it was removed"),
+            Ok(Resized::InTheWay(_) | Resized::Shrunk(_)) => unreachable!("no block is lazy"),
             Ok(Resized::Growing(growth)) => {
                 assert_eq!(growth.extent(), end..start + length);
                 self.grows.insert(start, end);

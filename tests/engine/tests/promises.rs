@@ -1336,12 +1336,12 @@ mod generic {
             let before = arena.counters();
             // Behind the block are 48 free pages, and address space behind those.
             for pages in [17, 64, 80] {
-                let refused = arena.start_resize_as(block, pages * page, admission);
+                let refused = arena.start_resize_as(block, pages * page, false, admission);
                 assert!(matches!(refused, Err(ResizeError::InUse)), "{pages}");
                 assert_eq!(arena.counters(), before);
             }
             // To become shorter takes nothing from the waiter.
-            arena.start_resize_as(block, page, admission).unwrap();
+            arena.start_resize_as(block, page, false, admission).unwrap();
             assert_eq!(arena.engine.free_pages(), 63);
             arena.end();
         }

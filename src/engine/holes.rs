@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Blocks some of whose pages have no memory: not touched yet, discarded, or lost.
+//!
+//! The bits of [`directory`](super::directory) say which pages have some. A block with holes is freed
+//! run by run, in bounded steps ([`Engine::release_holed`]); what has no memory becomes address space.
+
+use super::directory::Memory;
+use super::transit::Kind;
+use super::{Backend, Engine, Garbage};
+
+/// The most runs that one step of a release looks at.
+const RUNS: u32 = 64;
+
+/// Pages of a block that was freed, or of its tail, some without memory. Reserved until they are
+/// released: they go to [`Engine::release_holed`].
+#[must_use = "pages that are not released are lost until the arena ends"]
+#[derive(Debug)]
+pub struct Holed {
+    page: u32,
+    pages: u32,
+    /// Those without memory have their room under the limits.
+    owed: bool,
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
+    /// Returns whether any block may have holes, or memory in transit.
+    #[inline(always)]
+    pub(super) fn may_have_holes(&self) -> bool {
+        self.holes > 0 || !self.transits.is_empty()
+    }
+
+    /// Returns whether some pages of a block have no memory, or are in transit.
+    pub(super) fn has_holes(&self, first: u32, pages: u32) -> bool {
+        let range = first..first + pages;
+        self.holes > 0 && self.directory.count_backed(range.clone()) < pages
+            || self.transits.first_in(range).is_some()
+    }
+
+    /// Takes pages of a live block, which claims them no longer. Returns them if they have holes.
+    pub(super) fn take_holed(&mut self, page: u32, pages: u32, memory: Memory) -> Option<Holed> {
+        let owed = memory != Memory::Whole;
+        let has_holes = self.may_have_holes() && self.has_holes(page, pages);
+        let claimed = match owed && has_holes {
+            true => self.directory.count_backed(page..page + pages),
+            false => pages,
+        };
+        self.claimed -= u64::from(claimed) << Self::PAGE_SHIFT;
+        has_holes.then_some(Holed { page, pages, owed })
+    }
+
+    /// Releases pages that [`Engine::free`] or [`Engine::resize`] returned, as far as one hold of the
+    /// lock goes. Returns how many pages of room under the limits are free with that, and the rest,
+    /// to be given to the next call. Needs no metadata.
+    pub fn release_holed(
+        &mut self,
+        Holed { page, pages, owed }: Holed,
+        garbage: &mut Garbage<B, PAGE_KIB>,
+    ) -> (u32, Option<Holed>) {
+        let (first, end) = (page, page + pages);
+        let mut page = page;
+        let mut room = 0;
+        self.directory.take_head(page);
+        for _ in 0..RUNS {
+            if page == end {
+                break;
+            }
+            let transit = self.transits.first_in(page..end);
+            let stop = transit.map_or(end, |(_, transit)| transit.page);
+            let gone = match transit.filter(|_| stop == page) {
+                Some((slot, transit)) => {
+                    let gone = self.orphan(slot);
+                    page = transit.range().end;
+                    gone
+                }
+                None => {
+                    let (has, count) = self.directory.alike(page, stop);
+                    let gone = u32::from(!has) * count;
+                    self.holes -= gone;
+                    self.release_pages(page, count, has);
+                    page += count;
+                    gone
+                }
+            };
+            if owed {
+                self.owed -= gone;
+                room += gone;
+            }
+        }
+        for end in [first, page] {
+            self.directory.give_chunk(end, garbage);
+        }
+        let pages = end - page;
+        if pages > 0 {
+            self.put_reserved(page, pages, pages);
+        }
+        (room, (pages > 0).then_some(Holed { page, pages, owed }))
+    }
+
+    /// The block of a range in transit is gone. Returns how many pages of the range have no memory.
+    fn orphan(&mut self, slot: usize) -> u32 {
+        let Some(transit) = self.transits.get(slot) else {
+            return 0;
+        };
+        self.transits.orphan(slot);
+        let (page, pages) = (transit.page, transit.pages);
+        match transit.kind {
+            Kind::Comes => {
+                self.put_reserved(page, pages, 0);
+                self.holes -= pages;
+                pages
+            }
+            // Pages that were lost of it meanwhile are holes of the extent that it is now.
+            Kind::Goes => {
+                self.put_reserved(page, pages, pages);
+                pages - self.directory.count_backed(page..page + pages)
+            }
+        }
+    }
+
+    /// Frees the pages of what had memory: those that were lost become address space. For ranges that
+    /// have few holes, and nothing in transit.
+    pub(super) fn release_block(&mut self, first: u32, pages: u32) {
+        let end = first + pages;
+        let mut page = first;
+        while page < end {
+            let (has, count) = match self.holes {
+                0 => (true, pages),
+                _ => self.directory.alike(page, end),
+            };
+            if !has {
+                self.holes -= count;
+            }
+            self.release_pages(page, count, has);
+            page += count;
+        }
+    }
+}

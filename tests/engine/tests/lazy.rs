@@ -1,0 +1,583 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lazy blocks: memory that comes at a touch, leaves at a discard, and never goes astray when the block
+//! is freed, resized or damaged meanwhile.
+
+use freelist_engine::at_every_page_size;
+use freelist_engine::engine::{
+    Admission, Discard, DiscardError, Discarding, FreeError, Loss, Policy, Request, ResizeError,
+    Resized, Touch, Untouchable, CHUNK_PAGES,
+};
+use freelist_engine::host::{request, Arena};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A request for a lazy block with `FREELIST_DEFAULT`.
+fn lazy(size: u64) -> Request {
+    Request {
+        lazy: true,
+        ..request(size)
+    }
+}
+
+/// Touches a page and brings its memory. Returns how many pages came.
+fn touched<const KIB: usize>(arena: &mut Arena<KIB>, page: u32) -> u32 {
+    let touch = arena.touch(page, 10).unwrap();
+    let pages = touch.range().len() as u32;
+    assert!(touch.range().contains(&page));
+    assert!(arena.finish_touch(touch));
+    pages
+}
+
+/// Discards pages, of which those that `stays` says stay.
+fn discarded<const KIB: usize>(
+    arena: &mut Arena<KIB>,
+    range: std::ops::Range<u32>,
+    stays: impl Fn(u32) -> bool,
+) {
+    let mut page = range.start;
+    while page < range.end {
+        match arena.engine.discard(page, range.end) {
+            Discarding::Range(discard) => {
+                page = discard.range().end;
+                arena.finish_discard(discard, &stays);
+            }
+            Discarding::Next(next) => page = next,
+            Discarding::Busy => panic!("nothing else is in transit"),
+        }
+    }
+}
+
+#[test]
+fn a_lazy_block_holds_what_was_touched() {
+    at_every_page_size!(a_lazy_block_holds_what_was_touched);
+}
+
+#[test]
+fn a_block_that_is_touched_in_order_gets_ever_larger_folios() {
+    at_every_page_size!(a_block_that_is_touched_in_order_gets_ever_larger_folios);
+}
+
+#[test]
+fn touches_at_random_bring_single_pages() {
+    at_every_page_size!(touches_at_random_bring_single_pages);
+}
+
+#[test]
+fn a_lazy_request_takes_free_memory_first() {
+    at_every_page_size!(a_lazy_request_takes_free_memory_first);
+}
+
+#[test]
+fn a_touch_of_a_block_that_went_brings_nothing() {
+    at_every_page_size!(a_touch_of_a_block_that_went_brings_nothing);
+}
+
+#[test]
+fn nobody_gets_a_place_where_memory_is_in_transit() {
+    at_every_page_size!(nobody_gets_a_place_where_memory_is_in_transit);
+}
+
+#[test]
+fn what_is_discarded_is_touched_again() {
+    at_every_page_size!(what_is_discarded_is_touched_again);
+}
+
+#[test]
+fn only_whole_live_blocks_of_pages_are_discarded() {
+    at_every_page_size!(only_whole_live_blocks_of_pages_are_discarded);
+}
+
+#[test]
+fn a_lazy_block_that_lost_a_page_gets_no_more() {
+    at_every_page_size!(a_lazy_block_that_lost_a_page_gets_no_more);
+}
+
+#[test]
+fn an_untouched_block_costs_no_memory_but_its_entry() {
+    at_every_page_size!(an_untouched_block_costs_no_memory_but_its_entry);
+}
+
+#[test]
+fn a_block_with_many_holes_is_freed_in_bounded_steps() {
+    at_every_page_size!(a_block_with_many_holes_is_freed_in_bounded_steps);
+}
+
+mod generic {
+    use super::*;
+
+    pub fn a_lazy_block_holds_what_was_touched<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let (offset, bytes) = arena.alloc(lazy(3000 * page)).unwrap();
+        assert_eq!((offset, bytes), (0, 3000 * page));
+        let counters = arena.counters();
+        assert_eq!((counters.held_bytes, counters.live_bytes), (0, bytes));
+        assert_eq!(arena.engine.owed_pages(), 3000);
+        for index in [0, 1, 2999, 1024, 1500] {
+            assert_eq!(touched(&mut arena, index), 1);
+        }
+        assert!(matches!(arena.touch(1, 10), Err(Untouchable::Present)));
+        let counters = arena.counters();
+        assert_eq!(counters.held_bytes, 5 * page);
+        assert_eq!(counters.faulted_bytes, 5 * page);
+        assert_eq!(arena.engine.owed_pages(), 2995);
+        assert!(matches!(arena.touch(3000, 10), Err(Untouchable::Nothing)));
+        arena.free(0).unwrap();
+        assert_eq!(arena.engine.owed_pages(), 0);
+        assert_eq!(arena.counters().free_bytes, 5 * page);
+        assert!(matches!(arena.touch(0, 10), Err(Untouchable::Present)));
+        assert!(matches!(arena.touch(2, 10), Err(Untouchable::Nothing)));
+        assert_eq!(arena.trim(0), 5);
+        assert_eq!(arena.counters().chunks, 0);
+        arena.end();
+    }
+
+    pub fn a_block_that_is_touched_in_order_gets_ever_larger_folios<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        arena.checked = false;
+        let pages = 4096;
+        arena.alloc(lazy(pages * page)).unwrap();
+        let (mut next, mut touches) = (0, 0);
+        while u64::from(next) < pages {
+            let came = touched(&mut arena, next);
+            assert!(came == 1 || 2 * came <= next, "{came} at {next}");
+            next += came;
+            touches += 1;
+        }
+        assert_eq!(u64::from(next), pages);
+        assert!(touches < 40, "{touches} touches");
+        assert_eq!(arena.counters().held_bytes, pages * page);
+        arena.check();
+        arena.end();
+    }
+
+    pub fn touches_at_random_bring_single_pages<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        arena.checked = false;
+        arena.alloc(lazy(4096 * page)).unwrap();
+        for index in 0..512 {
+            assert_eq!(touched(&mut arena, index * 8 + index % 3), 1);
+        }
+        arena.check();
+        assert_eq!(arena.counters().held_bytes, 512 * page);
+        arena.end();
+    }
+
+    pub fn a_lazy_request_takes_free_memory_first<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let (first, _) = arena.alloc(request(1000 * page)).unwrap();
+        arena.alloc(request(page)).unwrap();
+        arena.free(first).unwrap();
+        let (offset, _) = arena.alloc(lazy(900 * page)).unwrap();
+        assert_eq!(offset, first);
+        assert_eq!(arena.engine.owed_pages(), 0);
+        assert!(matches!(arena.touch(899, 0), Err(Untouchable::Present)));
+        arena.end();
+    }
+
+    pub fn a_touch_of_a_block_that_went_brings_nothing<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let (offset, _) = arena.alloc(lazy(2000 * page)).unwrap();
+        for index in 0..4 {
+            touched(&mut arena, index);
+        }
+        let one = arena.touch(5, 10).unwrap();
+        let two = arena.touch(1999, 10).unwrap();
+        assert!(matches!(arena.touch(5, 10), Err(Untouchable::Busy)));
+        arena.free(offset).unwrap();
+        assert_eq!(arena.free(offset), Err(FreeError::NotLive));
+        assert!(!arena.finish_touch(one));
+        arena.cancel_touch(two);
+        assert_eq!(arena.counters().held_bytes, 4 * page);
+        assert_eq!(arena.counters().pending_bytes, 0);
+        arena.trim(0);
+        assert_eq!(arena.map().len(), 0);
+        arena.end();
+    }
+
+    pub fn nobody_gets_a_place_where_memory_is_in_transit<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(100);
+        let (offset, _) = arena.alloc(lazy(100 * page)).unwrap();
+        let touch = arena.touch(50, 10).unwrap();
+        arena.free(offset).unwrap();
+        // All the address space but the page in between.
+        assert!(arena.alloc(lazy(51 * page)).is_err());
+        let (first, _) = arena.alloc(lazy(32 * page)).unwrap();
+        assert_eq!(first, 0);
+        assert!(!arena.finish_touch(touch));
+        arena.free(first).unwrap();
+        assert_eq!(arena.alloc(lazy(100 * page)).unwrap().0, 0);
+        arena.end();
+    }
+
+    pub fn what_is_discarded_is_touched_again<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let pages = 2 * CHUNK_PAGES as u32;
+        let (offset, _) = arena.alloc(request(u64::from(pages) * page)).unwrap();
+        assert_eq!(arena.engine.check_discard(10, pages), Ok(pages));
+        discarded(&mut arena, 10..pages - 10, |page| page % 512 == 0);
+        let stayed = 3;
+        let counters = arena.counters();
+        assert_eq!(counters.held_bytes, (20 + stayed) * page);
+        assert_eq!(counters.live_bytes, u64::from(pages) * page);
+        assert_eq!(touched(&mut arena, 20), 1);
+        discarded(&mut arena, 0..pages, |_| false);
+        assert_eq!(arena.counters().held_bytes, 0);
+        assert_eq!(arena.engine.owed_pages(), pages);
+        assert_eq!(touched(&mut arena, 0), 1);
+        arena.free(offset).unwrap();
+        assert_eq!(arena.engine.owed_pages(), 0);
+        arena.end();
+    }
+
+    pub fn only_whole_live_blocks_of_pages_are_discarded<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let plain = arena.alloc(request(3 * page)).unwrap().0 / page;
+        let more = arena.alloc(request(3 * page)).unwrap().0 / page;
+        let headed = Request {
+            headed: true,
+            ..request(2 * page)
+        };
+        let headed = arena.alloc(headed).unwrap().0 / page;
+        let contiguous = Request {
+            policy: Policy::Contiguous,
+            ..request(2 * page)
+        };
+        let contiguous = arena.alloc(contiguous).unwrap().0 / page;
+        let small = arena.alloc(request(32)).unwrap().0 / page;
+        let check = |page: u64, end: u64| arena.engine.check_discard(page as u32, end as u32);
+        assert_eq!(check(plain, plain + 3), Ok(plain as u32 + 3));
+        assert!(check(more + 2, more + 3).is_ok());
+        for page in [headed, contiguous, small] {
+            assert_eq!(check(page, page + 1), Err(DiscardError::Unsuited));
+        }
+        assert_eq!(check(900_000, 900_001), Err(DiscardError::NotLive));
+        arena.end();
+    }
+
+    pub fn a_lazy_block_that_lost_a_page_gets_no_more<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let (offset, _) = arena.alloc(lazy(100 * page)).unwrap();
+        touched(&mut arena, 0);
+        touched(&mut arena, 1);
+        arena.backed.remove(&1);
+        assert_eq!(arena.engine.lose(1, false), Loss::LazyBlock);
+        arena.check();
+        for lost in [1, 2] {
+            assert!(matches!(arena.touch(lost, 10), Err(Untouchable::Nothing)));
+        }
+        // What is discarded of it stays, lest it never come back.
+        discarded(&mut arena, 0..100, |_| false);
+        assert_eq!(arena.counters().held_bytes, page);
+        assert_eq!(arena.engine.owed_pages(), 99);
+        arena.free(offset).unwrap();
+        assert_eq!(arena.engine.owed_pages(), 0);
+        arena.end();
+    }
+
+    pub fn an_untouched_block_costs_no_memory_but_its_entry<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 22);
+        arena.checked = false;
+        let (offset, _) = arena.alloc(lazy((1 << 21) * page)).unwrap();
+        assert_eq!(arena.counters().chunks, 0);
+        touched(&mut arena, 77_777);
+        assert_eq!(arena.counters().chunks, 1);
+        discarded(&mut arena, 0..1 << 21, |_| false);
+        assert_eq!(arena.counters().chunks, 0);
+        arena.check();
+        arena.free(offset).unwrap();
+        arena.check();
+        assert_eq!(arena.counters().chunks, 0);
+        arena.end();
+    }
+
+    pub fn a_block_with_many_holes_is_freed_in_bounded_steps<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        arena.checked = false;
+        let pages = 3 * CHUNK_PAGES as u32;
+        let (offset, _) = arena.alloc(lazy(u64::from(pages) * page)).unwrap();
+        for index in (0..pages).step_by(2) {
+            touched(&mut arena, index);
+        }
+        arena.checked = true;
+        arena.free(offset).unwrap();
+        assert_eq!(arena.counters().free_bytes, u64::from(pages / 2) * page);
+        assert_eq!(arena.trim(0), pages / 2);
+        assert_eq!(arena.map().len(), 0);
+        arena.end();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Alloc { pages: u64, lazy: bool },
+    Free(usize),
+    Resize { index: usize, pages: u64, lazy: bool },
+    /// Touches begin, and end.
+    Touch { at: usize, max_order: u32 },
+    Finish(usize),
+    Cancel(usize),
+    Discard { at: usize, pages: u32 },
+    Discarded { index: usize, stays: u32 },
+    Lose(usize),
+    Trim(u32),
+    Drain,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let pages = || prop_oneof![6 => 1..40u64, 1 => 500..1500u64];
+    let op = prop_oneof![
+        5 => (pages(), prop::bool::weighted(0.8)).prop_map(|(pages, lazy)| Op::Alloc { pages, lazy }),
+        3 => any::<usize>().prop_map(Op::Free),
+        3 => (any::<usize>(), pages(), any::<bool>())
+            .prop_map(|(index, pages, lazy)| Op::Resize { index, pages, lazy }),
+        12 => (any::<usize>(), 0..11u32).prop_map(|(at, max_order)| Op::Touch { at, max_order }),
+        8 => any::<usize>().prop_map(Op::Finish),
+        2 => any::<usize>().prop_map(Op::Cancel),
+        4 => (any::<usize>(), 1..64u32).prop_map(|(at, pages)| Op::Discard { at, pages }),
+        4 => (any::<usize>(), 0..4u32)
+            .prop_map(|(index, stays)| Op::Discarded { index, stays }),
+        1 => any::<usize>().prop_map(Op::Lose),
+        1 => (0..200u32).prop_map(Op::Trim),
+        1 => Just(Op::Drain),
+    ];
+    vec(op, 1..150)
+}
+
+/// What is known of a live block: its pages, and which of them have memory.
+struct Block {
+    pages: u32,
+    has: BTreeSet<u32>,
+}
+
+struct Model<const KIB: usize> {
+    arena: Arena<KIB>,
+    blocks: BTreeMap<u32, Block>,
+    touches: Vec<Touch>,
+    discards: Vec<Discard>,
+}
+
+impl<const KIB: usize> Model<KIB> {
+    fn new() -> Self {
+        Self {
+            arena: Arena::new(4 * 1024 + 100),
+            blocks: BTreeMap::new(),
+            touches: Vec::new(),
+            discards: Vec::new(),
+        }
+    }
+
+    fn nth_block(&self, index: usize) -> Option<u32> {
+        let len = self.blocks.len();
+        self.blocks.keys().nth(index.checked_rem(len)?).copied()
+    }
+
+    /// A page of some live block.
+    fn page_at(&self, at: usize) -> Option<u32> {
+        let first = self.nth_block(at)?;
+        let pages = self.blocks[&first].pages as usize;
+        Some(first + (at / 7 % pages) as u32)
+    }
+
+    fn block_of(&mut self, page: u32) -> Option<&mut Block> {
+        let (first, block) = self.blocks.range_mut(..=page).next_back()?;
+        (page < first + block.pages).then_some(block)
+    }
+
+    /// The pages of a block that have memory by what the engine says.
+    fn backed(&self, first: u32, pages: u32) -> BTreeSet<u32> {
+        let all = first..first + pages;
+        all.filter(|page| self.arena.engine.is_backed(*page)).collect()
+    }
+
+    fn apply(&mut self, op: Op) {
+        let page_bytes = Arena::<KIB>::PAGE;
+        match op {
+            Op::Alloc { pages, lazy } => {
+                let request = Request {
+                    lazy,
+                    ..request(pages * page_bytes)
+                };
+                if let Ok((offset, bytes)) = self.arena.alloc(request) {
+                    let (first, pages) = ((offset / page_bytes) as u32, (bytes / page_bytes) as u32);
+                    let has = self.backed(first, pages);
+                    assert!(lazy || has.len() == pages as usize);
+                    let before = self.blocks.insert(first, Block { pages, has });
+                    assert!(before.is_none());
+                }
+            }
+            Op::Free(index) => {
+                if let Some(first) = self.nth_block(index) {
+                    self.blocks.remove(&first);
+                    self.arena.free(u64::from(first) * page_bytes).unwrap();
+                }
+            }
+            Op::Resize { index, pages, lazy } => self.resize(index, pages as u32, lazy),
+            Op::Touch { at, max_order } => {
+                if let Some(page) = self.page_at(at) {
+                    if let Ok(touch) = self.arena.touch(page, max_order) {
+                        assert!(touch.order() <= max_order && touch.range().contains(&page));
+                        self.touches.push(touch);
+                    }
+                }
+            }
+            Op::Finish(index) => {
+                if let Some(index) = index.checked_rem(self.touches.len()) {
+                    let touch = self.touches.swap_remove(index);
+                    let range = touch.range();
+                    if self.arena.finish_touch(touch) {
+                        let block = self.block_of(range.start).expect("it is live");
+                        block.has.extend(range);
+                    }
+                }
+            }
+            Op::Cancel(index) => {
+                if let Some(index) = index.checked_rem(self.touches.len()) {
+                    let touch = self.touches.swap_remove(index);
+                    self.arena.cancel_touch(touch);
+                }
+            }
+            Op::Discard { at, pages } => {
+                if let Some(page) = self.page_at(at) {
+                    if let Discarding::Range(discard) =
+                        self.arena.engine.discard(page, page + pages)
+                    {
+                        self.discards.push(discard);
+                    }
+                }
+            }
+            Op::Discarded { index, stays } => {
+                if let Some(index) = index.checked_rem(self.discards.len()) {
+                    let discard = self.discards.swap_remove(index);
+                    let (range, keeps) = (discard.range(), discard.keeps_memory());
+                    let stays = |page: u32| page % 4 < stays;
+                    self.arena.finish_discard(discard, stays);
+                    for page in range.filter(|page| !keeps && !stays(*page)) {
+                        if let Some(block) = self.block_of(page) {
+                            block.has.remove(&page);
+                        }
+                    }
+                }
+            }
+            Op::Lose(at) => self.lose(at),
+            Op::Trim(keep) => {
+                self.arena.trim(keep);
+            }
+            Op::Drain => self.arena.drain(),
+        }
+    }
+
+    fn resize(&mut self, index: usize, pages: u32, lazy: bool) {
+        let Some(first) = self.nth_block(index) else {
+            return;
+        };
+        let page_bytes = Arena::<KIB>::PAGE;
+        let (offset, bytes) = (u64::from(first) * page_bytes, u64::from(pages) * page_bytes);
+        let arena = &mut self.arena;
+        match arena.start_resize_as(offset, bytes, lazy, Admission::Full) {
+            Ok(Resized::Done) => {}
+            Ok(Resized::Shrunk(holed)) => {
+                arena.release_holed(holed);
+            }
+            Ok(Resized::InTheWay(_)) => unreachable!("it was removed"),
+            Ok(Resized::Growing(mut growth)) => {
+                if growth.reservation().is_lazy() && growth.reservation().missing() > 0 {
+                    arena.engine.owe(growth.reservation());
+                } else {
+                    assert!(arena.fill_growth(&mut growth));
+                }
+                assert!(arena.commit_growth(growth));
+            }
+            Err(ResizeError::Busy) => {
+                let end = first + pages;
+                let touches = self.touches.iter().map(Touch::range);
+                let mut all = touches.chain(self.discards.iter().map(Discard::range));
+                assert!(all.any(|range| range.start < end && end < range.end));
+                return;
+            }
+            Err(_) => return,
+        }
+        let had = self.blocks[&first].pages;
+        let more = self.backed(first + had.min(pages), pages.saturating_sub(had));
+        let block = self.blocks.get_mut(&first).unwrap();
+        block.pages = pages;
+        block.has.retain(|page| *page < first + pages);
+        block.has.extend(more);
+    }
+
+    fn lose(&mut self, at: usize) {
+        let Some(page) = self.page_at(at) else {
+            return;
+        };
+        if self.discards.iter().any(|discard| discard.range().contains(&page)) {
+            return;
+        }
+        let loss = self.arena.engine.lose(page, false);
+        let had = self.arena.backed.remove(&page);
+        assert_eq!(had.is_some(), loss != Loss::Nothing);
+        if let Some(block) = self.block_of(page) {
+            block.has.remove(&page);
+        }
+    }
+
+    fn check(&self) {
+        self.arena.check();
+        let engine = &self.arena.engine;
+        for (first, block) in &self.blocks {
+            assert_eq!(self.backed(*first, block.pages), block.has, "block at {first}");
+        }
+        let live: u64 = self.blocks.values().map(|block| u64::from(block.pages)).sum();
+        assert_eq!(engine.counters().live_bytes, live * Arena::<KIB>::PAGE);
+    }
+
+    fn finish(mut self) {
+        while !self.touches.is_empty() {
+            self.apply(Op::Finish(0));
+        }
+        while !self.discards.is_empty() {
+            self.apply(Op::Discarded { index: 0, stays: 0 });
+        }
+        while !self.blocks.is_empty() {
+            self.apply(Op::Free(0));
+        }
+        self.arena.trim(0);
+        let counters = self.arena.counters();
+        assert_eq!((counters.held_bytes, counters.pending_bytes), (0, 0));
+        assert_eq!(self.arena.engine.owed_pages(), 0);
+        assert_eq!((counters.chunks, counters.live_blocks), (0, 0));
+        self.arena.end();
+    }
+}
+
+fn run<const KIB: usize>(ops: &[Op]) {
+    let mut model = Model::<KIB>::new();
+    for op in ops {
+        model.apply(op.clone());
+        model.check();
+    }
+    model.finish();
+}
+
+proptest! {
+    #[test]
+    fn lazy_blocks_are_as_the_model_says(ops in ops()) {
+        run::<4>(&ops);
+    }
+
+    #[test]
+    fn lazy_blocks_of_64_kib_pages_are_as_the_model_says(ops in ops()) {
+        run::<64>(&ops);
+    }
+}
