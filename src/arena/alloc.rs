@@ -26,7 +26,10 @@ use crate::{
         KernelPrealloc, //
     }, //
 };
-use kernel::prelude::*;
+use kernel::{
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
 
 impl Arena {
     /// Gives one block to a caller as it is wanted, who has it when `answer` (its offset, its bytes)
@@ -154,8 +157,10 @@ impl Arena {
     pub(super) fn cancel(&self, pending: Reservation) {
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
+        let room = u64::from(pending.owed()) << PAGE_SHIFT;
         let brought = self.lock().engine.cancel(pending, &mut garbage);
         drop(garbage);
+        self.shared_limit.give(room);
         if let Some(isolated) = brought {
             self.drop_isolated(isolated, Room::Given);
         }

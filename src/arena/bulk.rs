@@ -220,7 +220,9 @@ impl Arena {
             let Ok(pending) = result else {
                 break;
             };
-            missing += pending.missing();
+            if !pending.is_lazy() {
+                missing += pending.missing();
+            }
             // One that leaves something of a new page: the next one is to have that.
             let leaves = pending.missing() > 0 && pending.block_bytes() < PAGE_SIZE as u64;
             Self::push(batch, pending);
@@ -239,8 +241,9 @@ impl Arena {
         prealloc: &mut KernelPrealloc,
         batch: &mut KVec<Reservation>,
     ) -> Result {
-        // Those that have to lie side by side are brought for each block.
-        if options.request.policy.may_grow() && options.request.policy != Policy::Contiguous {
+        // Those that have to lie side by side are brought for each block, and lazy ones are not.
+        let together = !options.request.lazy && options.request.policy != Policy::Contiguous;
+        if options.request.policy.may_grow() && together {
             self.fill_together(batch.get_mut(first..).unwrap_or_default(), prealloc);
         }
         let mut done = first;
@@ -317,6 +320,11 @@ impl Arena {
                         if let Err(error) = self.retire(taken) {
                             self.count_failure(error);
                         }
+                        state = self.lock();
+                    }
+                    Ok(Some(Unfinished::Holed(holed))) => {
+                        drop(state);
+                        self.release_holed(holed);
                         state = self.lock();
                     }
                     Err(error) => {

@@ -114,6 +114,7 @@ impl Snapshot {
         stat.limit_bytes = stat.limit_bytes.saturating_add(limit_bytes);
         add(&mut stat.requested_bytes, counters.requested_bytes);
         add(&mut stat.moved_bytes, counters.moved_bytes);
+        add(&mut stat.faulted_bytes, counters.faulted_bytes);
         add(&mut stat.allocs, counters.allocs);
         add(&mut stat.frees, counters.frees);
         add(&mut stat.grows, counters.grows);
@@ -132,6 +133,7 @@ impl Snapshot {
         let stat = &mut self.stat;
         add(&mut stat.requested_bytes, last.stat.requested_bytes);
         add(&mut stat.moved_bytes, last.stat.moved_bytes);
+        add(&mut stat.faulted_bytes, last.stat.faulted_bytes);
         add(&mut stat.allocs, last.stat.allocs);
         add(&mut stat.frees, last.stat.frees);
         add(&mut stat.grows, last.stat.grows);

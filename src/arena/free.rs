@@ -9,10 +9,14 @@ use super::{
 use crate::{
     engine::{
         FreeError,
+        Holed,
         Unfinished,
         MAX_PAGES, //
     },
-    ffi::nospec,
+    ffi::{
+        nospec,
+        task, //
+    },
     mm::backend::KernelGarbage, //
 };
 use kernel::{
@@ -48,6 +52,10 @@ impl Arena {
     fn finish_free(&self, rest: Unfinished) -> Result {
         match rest {
             Unfinished::Headed(taken) => self.retire(taken),
+            Unfinished::Holed(holed) => {
+                self.release_holed(holed);
+                Ok(())
+            }
             Unfinished::Loose(loose) => {
                 // Dropped after the unlock.
                 let mut garbage = KernelGarbage::default();
@@ -57,6 +65,25 @@ impl Arena {
                 Ok(())
             }
         }
+    }
+}
+
+impl Arena {
+    /// Releases pages some of which have no memory, in steps; their room under the limits is free with
+    /// that. May sleep.
+    pub(super) fn release_holed(&self, holed: Holed) {
+        let mut rest = Some(holed);
+        let mut room = 0;
+        while let Some(holed) = rest {
+            // Dropped after the unlock.
+            let mut garbage = KernelGarbage::default();
+            let (some, more) = self.lock().engine.release_holed(holed, &mut garbage);
+            room += u64::from(some);
+            rest = more;
+            task::resched();
+        }
+        self.shared_limit.give(room << PAGE_SHIFT);
+        self.wake_unlocked();
     }
 }
 

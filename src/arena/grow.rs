@@ -95,6 +95,9 @@ impl Arena {
         request: &Request,
     ) -> Result {
         let grow = request.policy.may_grow();
+        if pending.is_lazy() {
+            return self.take_room(pending, request);
+        }
         let mut tries = 0;
         let mut reuse = true;
         while pending.missing() > 0 {
@@ -137,6 +140,50 @@ impl Arena {
         Ok(())
     }
 
+    /// Takes the room of the pages that a lazy block misses from both limits; where these have too
+    /// little, free memory elsewhere in the arena leaves for it. May sleep.
+    ///
+    /// `EDQUOT` when a limit forbids it, `EINTR` when the caller is being killed.
+    fn take_room(&self, pending: &mut Reservation, request: &Request) -> Result {
+        while pending.missing() > pending.owed() {
+            let mut promise = match self.promise(pending, true, false) {
+                Err(short) if self.make_room(short, pending, request) => continue,
+                promise => promise?,
+            };
+            let lacks = pending.missing().saturating_sub(promise.pages());
+            let left = if lacks > 0 {
+                self.vacate(lacks, &mut promise)
+            } else {
+                Ok(0)
+            };
+            if left == Ok(lacks) {
+                let mut state = self.lock();
+                state.promised -= promise.bytes;
+                state.engine.owe(pending);
+                continue;
+            }
+            self.forget(promise);
+            if left? == 0 {
+                return Err(edquot());
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes free memory elsewhere leave before `pages` come by a touch, as far as the slack wants it
+    /// so. May sleep.
+    pub(super) fn reuse_for_touch(&self, pages: u32) {
+        let state = self.lock();
+        let target = state.engine.reuse_target(pages, state.promised);
+        drop(state);
+        if target > 0 {
+            let mut promise = Promise { bytes: 0 };
+            // A caller that is being killed takes what there is.
+            let _ = self.vacate(target, &mut promise);
+            self.forget(promise);
+        }
+    }
+
     /// Brings new pages for several reserved blocks at once, if nothing speaks against it: no
     /// limit, and no free memory that would better be used. What is missing afterwards is left to
     /// [`Arena::fill`]. May sleep.
@@ -147,8 +194,7 @@ impl Arena {
         }
         let bytes = u64::from(missing) << PAGE_SHIFT;
         let mut state = self.lock();
-        let after = state.engine.held_bytes() + state.promised + bytes;
-        if after > state.limit
+        if state.taken() + bytes > state.limit
             || state.engine.reuse_target(missing, state.promised) > 0
             || !self.shared_limit.take(bytes)
         {
@@ -325,7 +371,7 @@ impl Arena {
         let bytes = u64::from(pages) << PAGE_SHIFT;
         loop {
             let mut state = self.lock();
-            let after = state.engine.held_bytes() + state.promised + bytes;
+            let after = state.taken() + bytes;
             let shared = self.shared_limit.bytes() / LIMIT_PART;
             if state.waiters.count() > 0
                 || !state.engine.admits_surplus(pages, state.promised)
@@ -437,8 +483,7 @@ impl Arena {
                 Err(Short::Memory)
             };
         }
-        let held = state.engine.held_bytes() + state.promised;
-        let headroom = state.limit.saturating_sub(held) >> PAGE_SHIFT;
+        let headroom = state.limit.saturating_sub(state.taken()) >> PAGE_SHIFT;
         let headroom = headroom.min(u64::from(missing)) as u32;
         if least > headroom {
             return Err(Short::Own);

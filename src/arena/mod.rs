@@ -8,9 +8,11 @@ mod alloc;
 pub(crate) mod bounds;
 mod bulk;
 pub(crate) mod counters;
+mod discard;
 mod free;
 mod grow;
 mod header;
+pub(crate) mod lazy;
 #[cfg(CONFIG_KUNIT = "y")]
 mod lookup;
 mod lose;
@@ -267,8 +269,10 @@ impl Arena {
     /// Ends the arena: all of its memory leaves, but pages that are pinned, which live on for the pins
     /// alone. No other call comes after this one. May sleep.
     pub(crate) fn end(&self) {
-        let held = self.lock().engine.held_bytes();
-        self.lock().end();
+        let mut state = self.lock();
+        let taken = state.taken();
+        state.end();
+        drop(state);
         self.address_space.remove_all();
         loop {
             let chunk: Option<KernelChunk> = self.lock().engine.dismantle();
@@ -278,6 +282,6 @@ impl Arena {
             drop(chunk);
             task::resched();
         }
-        self.shared_limit.give(held);
+        self.shared_limit.give(taken);
     }
 }

@@ -164,7 +164,7 @@ impl Arena {
 
     /// Tells the engine what has left of an isolated range: all of it, unless something `stays`.
     /// Returns how many pages left.
-    fn settle(&self, isolated: Isolated, stays: bool, room: Room) -> u32 {
+    pub(super) fn settle(&self, isolated: Isolated, stays: bool, room: Room) -> u32 {
         let end = isolated.range().end;
         let mut stayed = |page| {
             let first = stays.then(|| self.address_space.first_in(page..end))?;

@@ -68,8 +68,13 @@ impl Arena {
             }
             match state
                 .engine
-                .resize(offset, request.size, admission, &mut prealloc)
+                .resize(offset, request.size, request.lazy, admission, &mut prealloc)
             {
+                Ok(Resized::Shrunk(holed)) => {
+                    drop(state);
+                    self.release_holed(holed);
+                    return Ok(());
+                }
                 Ok(Resized::Done) => {
                     // What was its tail serves others.
                     self.wake(&mut state);
@@ -91,6 +96,14 @@ impl Arena {
                     task::resched();
                 }
                 Ok(Resized::Growing(growth)) => break growth,
+                // The other thread comes to an end.
+                Err(ResizeError::Busy) => {
+                    drop(state);
+                    task::pause();
+                    if task::fatal_signal() {
+                        return Err(EINTR);
+                    }
+                }
                 Err(ResizeError::Need(metadata)) => {
                     drop(state);
                     self.memcg.charge(|| make(metadata, &mut prealloc))?;
@@ -125,7 +138,7 @@ impl Arena {
 impl From<ResizeError> for Error {
     fn from(error: ResizeError) -> Self {
         match error {
-            ResizeError::Need(_) => ENOMEM,
+            ResizeError::Need(_) | ResizeError::Busy => ENOMEM,
             ResizeError::Offset(error) => error.into(),
             ResizeError::Zero | ResizeError::Unsuited => EINVAL,
             ResizeError::TooBig => E2BIG,

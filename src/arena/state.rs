@@ -55,6 +55,7 @@ use core::ops::{
     DerefMut, //
 };
 use kernel::{
+    page::PAGE_SHIFT,
     prelude::*,
     sync::{
         atomic::{
@@ -181,6 +182,13 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Returns the bytes of what the arena holds, is being brought, and owes to lazy blocks: all that
+    /// it has taken of both limits.
+    pub(super) fn taken(&self) -> u64 {
+        let owed = u64::from(self.engine.owed_pages()) << PAGE_SHIFT;
+        self.engine.held_bytes() + self.promised + owed
+    }
+
     /// Refuses what can never be had: `E2BIG` when it is more than a folio can have, `EDQUOT` when it is
     /// more than the arena may hold.
     #[inline]

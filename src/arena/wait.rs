@@ -346,7 +346,7 @@ impl Arena {
 
     /// The same with what other arenas would hand over.
     fn headroom_with(&self, state: &State, elsewhere: u64) -> u64 {
-        let held = state.engine.held_bytes() + state.promised;
+        let held = state.taken();
         state
             .limit
             .saturating_sub(held)

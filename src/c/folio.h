@@ -11,7 +11,14 @@ struct folio;
 struct inode;
 struct vm_fault;
 
-int freelist_folio_add(struct inode *inode, __u64 index, unsigned int order, int *node);
+/* How much a single page is worth. */
+enum freelist_urge {
+	FREELIST_URGE_RECLAIM,	/* reclaim, but no OOM killer */
+	FREELIST_URGE_KILL,	/* both, as for anonymous memory */
+};
+
+int freelist_folio_add(struct inode *inode, __u64 index, unsigned int order,
+		       enum freelist_urge urge, struct folio **added);
 
 unsigned int freelist_folio_max_order(struct inode *inode);
 struct folio *freelist_folio_get(struct inode *inode, __u64 index);
@@ -25,6 +32,7 @@ unsigned int freelist_folio_order(const struct folio *folio);
 int freelist_folio_node(const struct folio *folio);
 bool freelist_folio_is_of(const struct folio *folio, const struct inode *inode);
 bool freelist_folio_is_pinned(const struct folio *folio);
+bool freelist_folio_is_dma_pinned(struct folio *folio);
 bool freelist_folio_is_mapped(const struct folio *folio);
 int freelist_folio_remove(struct inode *inode, struct folio *folio);
 void freelist_folio_zero(struct folio *folio, __u64 index, unsigned long at, unsigned long len);
@@ -40,6 +48,7 @@ bool freelist_pages_any(struct inode *inode, __u64 first, __u64 pages);
 
 unsigned int freelist_fault_around(struct vm_fault *vmf, unsigned long around);
 unsigned int freelist_fault_found(struct vm_fault *vmf, struct folio *folio);
+unsigned int freelist_fault_again(void);
 unsigned int freelist_fault_sigbus(void);
 
 #endif /* _FREELIST_FOLIO_H */

@@ -37,7 +37,7 @@ macro_rules! with_fields {
         $macro! {
             live_blocks live_bytes free_bytes held_bytes metadata_bytes limit_bytes
             requested_bytes allocs frees grows splits merges waits timeouts trims shrinks failures
-            moved_bytes huge_bytes
+            moved_bytes faulted_bytes huge_bytes
         }
     };
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page faults in mappings of an arena: what is in its page cache is mapped, and nothing is made.
+//! Page faults in mappings of an arena: what is in its page cache is mapped; memory is made for lazy
+//! blocks alone.
 
 use crate::{
+    arena::lazy::Touched,
     device::file::OpenFile,
     ffi::{
         race_point::RacePoint,
@@ -17,8 +19,9 @@ use kernel::{
 /// Pages that a write maps at most: a window of so many, aligned, as the core has it for reads.
 const AROUND: c_ulong = 16;
 
-/// A page of the mapping is touched: maps what the arena has there and around it, a huge page as one.
-/// `SIGBUS` where it has nothing.
+/// A page of the mapping is touched: maps what the arena has there and around it, a huge page as one. A
+/// page of a lazy block that has no memory gets some. `SIGBUS` where there is nothing, and where memory
+/// is short and nobody can be killed for it.
 ///
 /// # Safety
 ///
@@ -37,14 +40,20 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
         let known = &(*fault).__bindgen_anon_1;
         (OpenFile::of((*known.vma).vm_file), known.pgoff as u64)
     };
-    match arena.address_space().lock_folio(index) {
-        Some(folio) => {
+    let touched = match arena.address_space().lock_folio(index) {
+        Some(folio) => Touched::Present(folio),
+        None => arena.touch(index),
+    };
+    match touched {
+        Touched::Present(folio) => {
             RacePoint::Fault.reach();
             // SAFETY: The fault is the caller's. The folio has the page; its reference and its lock
             // are the kernel's from here on.
             unsafe { raw::freelist_fault_found(fault.cast(), folio.into_raw()) }
         }
         // SAFETY: May be called at any time.
-        None => unsafe { raw::freelist_fault_sigbus() },
+        Touched::Again => unsafe { raw::freelist_fault_again() },
+        // SAFETY: May be called at any time.
+        Touched::Nothing => unsafe { raw::freelist_fault_sigbus() },
     }
 }

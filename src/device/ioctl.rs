@@ -44,7 +44,8 @@ const FEATURES: u64 = FREELIST_OFFERS_ALIGN
     | FREELIST_OFFERS_RESIZE
     | FREELIST_OFFERS_SLACK
     | FREELIST_OFFERS_MOVED
-    | FREELIST_OFFERS_HUGE;
+    | FREELIST_OFFERS_HUGE
+    | FREELIST_OFFERS_DISCARD;
 
 /// The request flags that this version serves: all that the contract knows.
 const FLAGS: u32 = FREELIST_LARGER
@@ -53,7 +54,8 @@ const FLAGS: u32 = FREELIST_LARGER
     | FREELIST_ZERO
     | FREELIST_CONTIG
     | FREELIST_HEADER
-    | FREELIST_POPULATE;
+    | FREELIST_POPULATE
+    | FREELIST_LAZY;
 
 /// How a file is open.
 #[derive(Clone, Copy)]
@@ -76,7 +78,7 @@ pub(crate) fn call(arena: &Arena, mode: Mode, command: u32, address: usize) -> R
     match _IOC_NR(command) {
         FREELIST_NR_INFO => info(arena, argument),
         FREELIST_NR_STAT => stat(arena, argument),
-        FREELIST_NR_ALLOC..=FREELIST_NR_TRIM | FREELIST_NR_RESIZE => {
+        FREELIST_NR_ALLOC..=FREELIST_NR_TRIM | FREELIST_NR_RESIZE | FREELIST_NR_DISCARD => {
             let result = change(arena, mode, _IOC_NR(command), argument);
             result.inspect_err(|error| arena.count_failure(*error))
         }
@@ -98,6 +100,7 @@ fn change(arena: &Arena, mode: Mode, number: u32, argument: Argument) -> Result 
         FREELIST_NR_LIMIT => limit(arena, argument),
         FREELIST_NR_TRIM => trim(arena, argument),
         FREELIST_NR_RESIZE => resize(arena, argument),
+        FREELIST_NR_DISCARD => discard(arena, argument),
         _ => Err(ENOTTY),
     }
 }
@@ -161,6 +164,10 @@ fn options(mode: Mode, asked: &freelist_alloc) -> Result<AllocOptions> {
     {
         return Err(EINVAL);
     }
+    // What comes later is new memory, one page as good as another.
+    if has(FREELIST_LAZY) && (!has(FREELIST_GROW) || has(FREELIST_CONTIG) || has(FREELIST_HEADER)) {
+        return Err(EINVAL);
+    }
     // What has to be new comes from no list, and no release helps it.
     if has(FREELIST_CONTIG) && (!has(FREELIST_GROW) || has(FREELIST_WAIT)) {
         return Err(EINVAL);
@@ -178,6 +185,7 @@ fn options(mode: Mode, asked: &freelist_alloc) -> Result<AllocOptions> {
                 }
             },
             headed: has(FREELIST_HEADER),
+            lazy: has(FREELIST_LAZY) && !has(FREELIST_POPULATE),
         },
         zero: has(FREELIST_ZERO),
         wait: has(FREELIST_WAIT).then(|| match mode.nonblocking {
@@ -299,7 +307,8 @@ fn trim(arena: &Arena, argument: Argument) -> Result {
 }
 
 /// The flags of a resize: what may be done for what is added to the block, and how it comes.
-const RESIZE_FLAGS: u32 = FREELIST_LARGER | FREELIST_GROW | FREELIST_ZERO | FREELIST_POPULATE;
+const RESIZE_FLAGS: u32 =
+    FREELIST_LARGER | FREELIST_GROW | FREELIST_ZERO | FREELIST_POPULATE | FREELIST_LAZY;
 
 fn resize(arena: &Arena, argument: Argument) -> Result {
     let asked: freelist_resize = argument.read()?;
@@ -307,9 +316,13 @@ fn resize(arena: &Arena, argument: Argument) -> Result {
     if asked.size == 0 || asked.reserved != 0 || has(!RESIZE_FLAGS) {
         return Err(EINVAL);
     }
+    if has(FREELIST_LAZY) && !has(FREELIST_GROW) {
+        return Err(EINVAL);
+    }
     let options = AllocOptions {
         request: Request {
             size: asked.size,
+            lazy: has(FREELIST_LAZY) && !has(FREELIST_POPULATE),
             policy: Policy::Reuse {
                 split: has(FREELIST_LARGER),
                 grow: has(FREELIST_GROW),
@@ -327,6 +340,11 @@ fn resize(arena: &Arena, argument: Argument) -> Result {
             ..asked
         })
     })
+}
+
+fn discard(arena: &Arena, argument: Argument) -> Result {
+    let asked: freelist_discard = argument.read()?;
+    arena.discard(asked.offset, asked.bytes)
 }
 
 fn stat(arena: &Arena, argument: Argument) -> Result {

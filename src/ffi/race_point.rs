@@ -13,6 +13,8 @@ pub(crate) enum RacePoint {
     Fault,
     /// Memory that leaves is unmapped, and still in its place.
     Leave,
+    /// Memory was allocated for a touched page, and is not the block's yet.
+    Touch,
     /// A block is complete, and its answer not out yet.
     Answer,
 }
@@ -50,13 +52,14 @@ mod forced {
     const LATEST: i64 = 1000;
 
     /// How long each window is held open, in microseconds.
-    static DELAYS: [Atomic<u32>; 3] = [const { Atomic::new(0) }; 3];
+    static DELAYS: [Atomic<u32>; 4] = [const { Atomic::new(0) }; 4];
 
     impl RacePoint {
         /// Makes the files in debugfs `delay_us`.
         pub(crate) fn files(parent: &Dir) -> Result<Dir> {
             let dir = Dir::new(c"delay_us", Some(parent))?;
-            for (name, delay) in [c"fault", c"leave", c"answer"].into_iter().zip(&DELAYS) {
+            let names = [c"fault", c"leave", c"touch", c"answer"];
+            for (name, delay) in names.into_iter().zip(&DELAYS) {
                 dir.number(name, delay);
             }
             Ok(dir)

@@ -3,7 +3,13 @@
 //! The calling thread: who it is, its signals, its sleep.
 
 use crate::ffi::raw;
-use kernel::types::NotThreadSafe;
+use kernel::{
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+    types::NotThreadSafe, //
+};
 
 /// Whether the calling thread may go beyond what the administrator has set (`CAP_SYS_RESOURCE`).
 pub(crate) fn may_exceed_defaults() -> bool {
@@ -65,6 +71,11 @@ impl Drop for Sleep {
         // SAFETY: May be called in the context of a task, of which this is a part.
         unsafe { raw::freelist_sleep_finish() };
     }
+}
+
+/// Sleeps for about 100 microseconds, while another thread finishes something.
+pub(crate) fn pause() {
+    fsleep(Delta::from_micros(100));
 }
 
 /// Lets others run. May sleep.

@@ -26,7 +26,7 @@ macro_rules! contract {
     )*};
 }
 
-contract! { freelist_info freelist_alloc freelist_free freelist_bulk freelist_limit freelist_trim freelist_stat
+contract! { freelist_info freelist_alloc freelist_free freelist_bulk freelist_limit freelist_trim freelist_discard freelist_stat
 freelist_resize }
 
 /// The argument of a call: where the caller's structure is, and how long the caller thinks it is.

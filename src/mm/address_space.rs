@@ -19,7 +19,8 @@ use crate::{
     ffi::{
         operations::Table,
         race_point::RacePoint,
-        raw, //
+        raw,
+        task, //
     },
     mm::{
         folio::{
@@ -32,13 +33,19 @@ use crate::{
 use core::{
     marker::PhantomData,
     ops::Range,
-    ptr::NonNull, //
+    ptr::{
+        null_mut,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
     error::to_result,
     ffi::c_int,
-    page::PAGE_SHIFT,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*,
     sync::atomic::{
         Atomic,
@@ -50,6 +57,15 @@ use kernel::{
 pub(crate) fn huge_page_order() -> u32 {
     // SAFETY: May be called at any time.
     unsafe { raw::freelist_huge_page_order() }
+}
+
+/// What may be done for a single page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urge {
+    /// Other memory is reclaimed, but nobody is killed.
+    Reclaim,
+    /// The OOM killer may run, as for anonymous memory.
+    Kill,
 }
 
 /// How often a range is taken away again of which something stayed: a split may have failed for want
@@ -188,17 +204,29 @@ impl AddressSpace {
     /// `ENOMEM` when there is none, or it cannot be charged: beyond a single page little is reclaimed
     /// for it, and no OOM killer is called for any. `EEXIST` when something is there.
     pub(crate) fn add(&self, page: u32, order: u32) -> Result {
-        let mut node = 0;
+        self.add_locked(page, order, Urge::Reclaim).map(drop)
+    }
+
+    /// Adds a folio as [`AddressSpace::add`] does, and returns it locked: nobody maps it before it is
+    /// unlocked. With [`Urge::Kill`] a single page is worth the OOM killer. May sleep.
+    pub(crate) fn add_locked(&self, page: u32, order: u32, urge: Urge) -> Result<LockedFolio> {
+        let mut added = null_mut();
+        let urge = match urge {
+            Urge::Reclaim => raw::freelist_urge_FREELIST_URGE_RECLAIM,
+            Urge::Kill => raw::freelist_urge_FREELIST_URGE_KILL,
+        };
         // SAFETY: By the invariant the inode is there; called where sleeping is allowed.
-        let errno =
-            unsafe { raw::freelist_folio_add(self.as_ptr(), page.into(), order, &mut node) };
+        let errno = unsafe {
+            raw::freelist_folio_add(self.as_ptr(), page.into(), order, urge, &mut added)
+        };
         to_result(errno)?;
-        // SAFETY: The folio was on that node.
-        self.count_on(unsafe { Node::from_raw(node) }, 1 << order);
+        // SAFETY: It was just added: its reference and its lock are the new object's.
+        let folio = unsafe { LockedFolio::from_raw(added) }.ok_or(ENOMEM)?;
+        self.count_on(folio.node(), 1 << order);
         if order >= huge_page_order() {
             self.huge.fetch_add(1, Relaxed);
         }
-        Ok(())
+        Ok(folio)
     }
 
     /// The folio that has page number `page`.
@@ -351,6 +379,63 @@ impl AddressSpace {
         stays
     }
 
+    /// Takes the memory of a range of a live block away, which nobody else adds to or takes from. What
+    /// is pinned for I/O, or part of a folio that reaches beyond the range and could not be split,
+    /// stays and is zeroed. Returns whether some stayed. May sleep.
+    pub(crate) fn discard(&self, range: Range<u32>) -> bool {
+        self.unmap(&range);
+        let mut next = range.start;
+        let mut stays = false;
+        while let Some(folio) = self.first_in(next..range.end) {
+            let of = folio.range();
+            let part = of.start.max(next)..of.end.min(range.end);
+            drop(folio);
+            next = part.end.max(next + 1);
+            if !self.discard_part(&of, &part) {
+                self.zero(&part, 0..PAGE_SIZE);
+                stays = true;
+            }
+        }
+        stays
+    }
+
+    /// Takes the pages `part` away, of a folio that had the pages `of`. Returns whether they are gone.
+    fn discard_part(&self, of: &Range<u32>, part: &Range<u32>) -> bool {
+        if of != part {
+            return !self.is_dma_pinned(part.start) && !self.remove(part.clone());
+        }
+        let Some(folio) = self.lock_folio(part.start.into()) else {
+            return !self.has_any(part);
+        };
+        if folio.range() != *part {
+            // It was split meanwhile.
+            drop(folio);
+            return !self.remove(part.clone());
+        }
+        if folio.is_mapped() {
+            self.unmap(part);
+        }
+        !folio.is_dma_pinned() && self.remove_locked(&folio)
+    }
+
+    fn is_dma_pinned(&self, page: u32) -> bool {
+        let folio = self.lock_folio(page.into());
+        folio.is_some_and(|folio| folio.is_dma_pinned())
+    }
+
+    /// Zeroes the bytes `within` of each page of a range that has memory. May sleep.
+    pub(crate) fn zero(&self, range: &Range<u32>, within: Range<usize>) {
+        let mut next = range.start;
+        while let Some(folio) = self.first_in(next..range.end) {
+            let of = folio.range();
+            for page in of.start.max(next)..of.end.min(range.end) {
+                folio.zero(page, within.clone());
+            }
+            next = of.end.max(next + 1);
+            task::resched();
+        }
+    }
+
     /// Takes a locked folio away that is not pinned.
     fn try_remove(&self, folio: &LockedFolio) -> bool {
         // SAFETY: The folio is locked, and both are there.
@@ -368,7 +453,7 @@ impl AddressSpace {
     }
 
     /// Takes a locked folio away, which is unmapped where it is mapped.
-    fn remove_locked(&self, folio: &LockedFolio) -> bool {
+    pub(crate) fn remove_locked(&self, folio: &LockedFolio) -> bool {
         let order = folio.order();
         // SAFETY: The folio is locked, and both are there.
         let gone = unsafe { raw::freelist_folio_remove(self.as_ptr(), folio.as_ptr()) } == 0;

@@ -178,6 +178,12 @@ impl LockedFolio {
         // SAFETY: By the invariant the folio is there.
         unsafe { raw::freelist_folio_is_pinned(self.as_ptr()) }
     }
+
+    /// Whether it is pinned for I/O: what a device or another thread writes there must not go astray.
+    pub(super) fn is_dma_pinned(&self) -> bool {
+        // SAFETY: By the invariant the folio is there.
+        unsafe { raw::freelist_folio_is_dma_pinned(self.as_ptr()) }
+    }
 }
 
 impl Deref for LockedFolio {

@@ -35,6 +35,8 @@
 #define FREELIST_CONTIG		16	/* one new piece of a power of 2 pages: with GROW, without WAIT */
 #define FREELIST_HEADER		32	/* the classic 16-byte header before the block */
 #define FREELIST_POPULATE	64	/* mapped for the caller before the call returns */
+#define FREELIST_LAZY		128	/* pages get their memory when they are touched: with GROW, without
+					   CONTIG and HEADER */
 
 #define FREELIST_DEFAULT	(FREELIST_LARGER | FREELIST_GROW)
 
@@ -42,14 +44,16 @@
  * What else a module may offer, in freelist_info.features above the request
  * flags: freelist_alloc.align_shift, the call FREELIST_IOC_RESIZE,
  * freelist_limit.slack_permille, freelist_stat.moved_bytes,
- * freelist_stat.huge_bytes. A module whose bit is clear refuses an alignment
- * (EINVAL) and the call (ENOTTY), and knows nothing of the other fields.
+ * freelist_stat.huge_bytes, the call FREELIST_IOC_DISCARD. A module whose bit is
+ * clear refuses an alignment (EINVAL) and the calls (ENOTTY), and knows nothing
+ * of the other fields.
  */
 #define FREELIST_FEATURE_ALIGN	((__u64)1 << 32)
 #define FREELIST_FEATURE_RESIZE	((__u64)1 << 33)
 #define FREELIST_FEATURE_SLACK	((__u64)1 << 34)
 #define FREELIST_FEATURE_MOVED	((__u64)1 << 35)
 #define FREELIST_FEATURE_HUGE	((__u64)1 << 36)
+#define FREELIST_FEATURE_DISCARD	((__u64)1 << 37)
 
 /* freelist_limit.slack_permille: without a bound. */
 #define FREELIST_SLACK_NONE	0xffffffffU
@@ -174,7 +178,7 @@ struct freelist_trim {
  *	pages without a header that is not CONTIG.
  * @size: in: bytes wanted, at least 1.
  * @flags: in: %FREELIST_LARGER, %FREELIST_GROW, %FREELIST_ZERO,
- *	%FREELIST_POPULATE: of what is added to the block.
+ *	%FREELIST_POPULATE, %FREELIST_LAZY: of what is added to the block.
  * @reserved: in: must be 0.
  * @block_bytes: out: bytes that belong to the block now: whole pages, at least
  *	one.
@@ -189,6 +193,23 @@ struct freelist_resize {
 	__u32 flags;
 	__u32 reserved;
 	__u64 block_bytes;
+};
+
+/**
+ * struct freelist_discard - let pages of live blocks lose their memory
+ *	(FREELIST_IOC_DISCARD)
+ * @offset: in: where the range begins in the arena.
+ * @bytes: in: its length, at least 1. All of it has to lie inside live blocks of
+ *	whole pages without headers that are not CONTIG (EINVAL).
+ *
+ * The whole pages inside the range read as zero afterwards and get new memory
+ * when they are touched, as those of a %FREELIST_LAZY block; their room under the
+ * limits stays the block's. A page that is pinned for I/O keeps its memory, and is
+ * zeroed.
+ */
+struct freelist_discard {
+	__u64 offset;
+	__u64 bytes;
 };
 
 /**
@@ -251,5 +272,6 @@ struct freelist_stat {
 #define FREELIST_IOC_TRIM	_IOWR(FREELIST_IOC_MAGIC, 6, struct freelist_trim)
 #define FREELIST_IOC_STAT	_IOR(FREELIST_IOC_MAGIC, 7, struct freelist_stat)
 #define FREELIST_IOC_RESIZE	_IOWR(FREELIST_IOC_MAGIC, 8, struct freelist_resize)
+#define FREELIST_IOC_DISCARD	_IOW(FREELIST_IOC_MAGIC, 9, struct freelist_discard)
 
 #endif /* _UAPI_LINUX_FREELIST_H */

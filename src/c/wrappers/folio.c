@@ -92,6 +92,12 @@ bool freelist_folio_is_pinned(const struct folio *folio)
 	return folio_ref_count(folio) > folio_nr_pages(folio) + 1;
 }
 
+/* Whether it is pinned for I/O (pin_user_pages). */
+bool freelist_folio_is_dma_pinned(struct folio *folio)
+{
+	return folio_maybe_dma_pinned(folio);
+}
+
 bool freelist_folio_is_mapped(const struct folio *folio)
 {
 	return folio_mapped(folio);
@@ -170,6 +176,12 @@ unsigned int freelist_fault_found(struct vm_fault *vmf, struct folio *folio)
 {
 	vmf->page = folio_file_page(folio, vmf->pgoff);
 	return (__force unsigned int)VM_FAULT_LOCKED;
+}
+
+/* What faulted is to be touched again. */
+unsigned int freelist_fault_again(void)
+{
+	return (__force unsigned int)VM_FAULT_NOPAGE;
 }
 
 unsigned int freelist_fault_sigbus(void)

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages of live blocks that lose their memory at their owner's wish.
+
+use super::{
+    free::offset_nospec,
+    reclaim::Room,
+    Arena, //
+};
+use crate::{
+    engine::{
+        Discard,
+        DiscardError,
+        Discarding, //
+    },
+    ffi::{
+        race_point::RacePoint,
+        task, //
+    },
+    mm::backend::KernelGarbage,
+};
+use kernel::{
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*, //
+};
+
+impl Arena {
+    /// Drops the memory of the whole pages inside `bytes` bytes from `offset` on: they read as zero, and
+    /// get memory when they are touched. What is pinned for I/O, and what belongs to a folio that cannot
+    /// be split, stays and is zeroed. May sleep.
+    ///
+    /// | error | when |
+    /// | --- | --- |
+    /// | `EINVAL` | `bytes` is 0; some of the range lies in no live block, or in one that has a header, is contiguous in physical memory, or is below a page |
+    /// | `EINTR` | the caller is being killed: some of it was done |
+    pub(crate) fn discard(&self, offset: u64, bytes: u64) -> Result {
+        let last = bytes.checked_sub(1).and_then(|more| offset.checked_add(more));
+        let first = offset_nospec(offset).ok_or(EINVAL)?;
+        let last = last.and_then(offset_nospec).ok_or(EINVAL)?;
+        let mut page = (first >> PAGE_SHIFT) as u32;
+        let end = (last >> PAGE_SHIFT) as u32 + 1;
+        while page < end {
+            page = self.lock().engine.check_discard(page, end)?;
+            task::resched();
+        }
+        let mut page = first.div_ceil(PAGE_SIZE as u64) as u32;
+        let end = ((last + 1) >> PAGE_SHIFT) as u32;
+        while page < end {
+            if task::fatal_signal() {
+                return Err(EINTR);
+            }
+            let next = self.lock().engine.discard(page, end);
+            match next {
+                Discarding::Range(discard) => {
+                    page = discard.range().end;
+                    self.discard_range(discard);
+                }
+                Discarding::Next(next) => page = next,
+                Discarding::Busy => task::pause(),
+            }
+            task::resched();
+        }
+        Ok(())
+    }
+
+    fn discard_range(&self, discard: Discard) {
+        let range = discard.range();
+        RacePoint::Leave.reach();
+        let stays = if discard.keeps_memory() {
+            self.address_space.zero(&range, 0..PAGE_SIZE);
+            true
+        } else {
+            self.address_space.discard(range.clone())
+        };
+        let mut stayed = |page| {
+            let first = stays.then(|| self.address_space.first_in(page..range.end))?;
+            Some(first?.range())
+        };
+        // Dropped after the unlock.
+        let mut garbage = KernelGarbage::default();
+        let mut state = self.lock();
+        let orphan = state
+            .engine
+            .finish_discard(discard, &mut garbage, &mut stayed);
+        drop(state);
+        if let Some(isolated) = orphan {
+            self.settle(isolated, stays, Room::Given);
+            self.wake_unlocked();
+        }
+    }
+}
+
+impl From<DiscardError> for Error {
+    fn from(error: DiscardError) -> Self {
+        match error {
+            DiscardError::NotLive | DiscardError::Unsuited => EINVAL,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory of lazy blocks, which comes at a page fault.
+//!
+//! No lock of ours is held while memory is allocated. The range that gets it is in transit meanwhile
+//! ([`engine::Touch`](crate::engine::Touch)): if its block is freed, the memory leaves again before
+//! anybody can have the place.
+
+use super::Arena;
+use crate::{
+    engine::{
+        Touch,
+        Untouchable,
+        MAX_PAGES, //
+    },
+    ffi::{
+        nospec,
+        race_point::RacePoint,
+        task, //
+    },
+    mm::{
+        address_space::Urge,
+        backend::{
+            make,
+            KernelGarbage,
+            KernelPrealloc, //
+        },
+        folio::LockedFolio, //
+    },
+};
+use kernel::prelude::*;
+
+/// Free pages that leave at most before somebody is killed for one.
+const GIVE_UP_PAGES: u64 = 8192;
+
+/// What came of a touch.
+pub(crate) enum Touched {
+    /// The page has memory: this folio.
+    Present(LockedFolio),
+    /// Another thread changes something there: touch the page again.
+    Again,
+    /// There is no memory for the page.
+    Nothing,
+}
+
+impl Arena {
+    /// Brings memory to page number `index` if it lies in a lazy block and has none. May sleep.
+    pub(crate) fn touch(&self, index: u64) -> Touched {
+        let Some(page) = nospec::index_nospec(index, MAX_PAGES) else {
+            return Touched::Nothing;
+        };
+        let mut prealloc = KernelPrealloc::default();
+        let mut max_order = self.address_space.max_order();
+        let mut urge = Urge::Reclaim;
+        loop {
+            let result = self.lock().engine.touch(page, max_order, &mut prealloc);
+            let touch = match result {
+                Ok(touch) => touch,
+                Err(Untouchable::Need(metadata)) => {
+                    if self.memcg.charge(|| make(metadata, &mut prealloc)).is_err() {
+                        return Touched::Nothing;
+                    }
+                    continue;
+                }
+                Err(Untouchable::Present) => return Touched::Again,
+                Err(Untouchable::Busy) => {
+                    task::pause();
+                    return Touched::Again;
+                }
+                Err(Untouchable::Nothing) => return Touched::Nothing,
+            };
+            let order = touch.order();
+            match self.bring_touched(touch, urge) {
+                Ok(touched) => return touched,
+                Err(_) if task::fatal_signal() => return Touched::Nothing,
+                Err(_) if order > 0 => max_order = order - 1,
+                // Nobody is killed while free memory is here.
+                Err(_) if self.give_up(GIVE_UP_PAGES, 0) > 0 => {}
+                Err(_) if urge == Urge::Reclaim => urge = Urge::Kill,
+                Err(_) => return Touched::Nothing,
+            }
+        }
+    }
+
+    /// Allocates the memory of a touch. `ENOMEM` where there is none, or it cannot be charged: then the
+    /// touch is cancelled.
+    fn bring_touched(&self, touch: Touch, urge: Urge) -> Result<Touched> {
+        let (page, order) = (touch.range().start, touch.order());
+        self.reuse_for_touch(1 << order);
+        let added = self
+            .memcg
+            .charge(|| self.address_space.add_locked(page, order, urge));
+        RacePoint::Touch.reach();
+        let folio = match added {
+            Ok(folio) => folio,
+            Err(error) => {
+                self.cancel_touch(touch);
+                return Err(error);
+            }
+        };
+        let result = self.lock().engine.finish_touch(touch);
+        match result {
+            Ok(()) => Ok(Touched::Present(folio)),
+            Err(touch) => {
+                // It is locked, and was never mapped.
+                self.address_space.remove_locked(&folio);
+                drop(folio);
+                self.cancel_touch(touch);
+                Ok(Touched::Again)
+            }
+        }
+    }
+
+    fn cancel_touch(&self, touch: Touch) {
+        // Dropped after the unlock.
+        let mut garbage = KernelGarbage::default();
+        self.lock().engine.cancel_touch(touch, &mut garbage);
+    }
+}
