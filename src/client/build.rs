@@ -19,11 +19,13 @@ const MACROS: &[(&str, &str)] = &[
     ("__u32", "FREELIST_IOC_TRIM"),
     ("__u32", "FREELIST_IOC_STAT"),
     ("__u32", "FREELIST_IOC_RESIZE"),
+    ("__u32", "FREELIST_IOC_DISCARD"),
     ("__u64", "FREELIST_FEATURE_ALIGN"),
     ("__u64", "FREELIST_FEATURE_RESIZE"),
     ("__u64", "FREELIST_FEATURE_SLACK"),
     ("__u64", "FREELIST_FEATURE_MOVED"),
     ("__u64", "FREELIST_FEATURE_HUGE"),
+    ("__u64", "FREELIST_FEATURE_DISCARD"),
 ];
 
 fn main() {

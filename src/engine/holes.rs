@@ -8,6 +8,7 @@
 use super::directory::Memory;
 use super::transit::Kind;
 use super::{Backend, Engine, Garbage};
+use core::ops::Range;
 
 /// The most runs that one step of a release looks at.
 const RUNS: u32 = 64;
@@ -95,6 +96,12 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             self.put_reserved(page, pages, pages);
         }
         (room, (pages > 0).then_some(Holed { page, pages, owed }))
+    }
+
+    /// Returns whether what is in transit is all that keeps a part of a range from being free.
+    pub(super) fn has_orphan(&self, range: Range<u32>) -> bool {
+        let transit = self.transits.first_in(range);
+        transit.is_some_and(|(_, transit)| transit.is_orphan)
     }
 
     /// The block of a range in transit is gone. Returns how many pages of the range have no memory.

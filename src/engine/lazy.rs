@@ -4,13 +4,18 @@
 //!
 //! A lazy block has its room under the limits from the beginning; a page of it gets memory at the first
 //! touch. [`Engine::touch`] says how much comes with it: a page at first, then, for a block that is
-//! touched in order, at most half of what lies before.
+//! touched in order, a part of what lies before.
 
 use super::directory::{Head, Memory};
 use super::request::Reservation;
 use super::transit::Kind;
 use super::{Backend, Engine, Garbage, Metadata, Prealloc, CHUNK_PAGES};
 use core::ops::Range;
+
+/// Of what comes with a touch, so many times as much has to lie right before it. (Settled by
+/// measurement, of blocks of 200 KiB to 8 MiB, two thirds touched in order: with 2 an arena holds 1.119
+/// of what is touched, with 3 1.109; and 16 MiB take 27 and 35 faults.)
+const BEFORE: u32 = 3;
 
 /// A range of a lazy block that is about to get memory.
 ///
@@ -74,7 +79,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// pages after it as are worth it, at most `1 << max_order` in all.
     ///
     /// More than one page is asked for only where the page is naturally aligned to them, none of them
-    /// has memory, and at least twice as many right before it do, all in the same block.
+    /// has memory, and [`BEFORE`] times as many right before it do, all in the same block.
     pub fn touch(
         &mut self,
         page: u32,
@@ -111,13 +116,13 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let natural = page.trailing_zeros().min(CHUNK_PAGES.trailing_zeros());
         let suits = |order: &u32| {
             let pages = 1 << order;
-            let Some(before) = page.checked_sub(2 * pages) else {
+            let Some(before) = page.checked_sub(BEFORE * pages) else {
                 return false;
             };
             let end = page + pages;
             block.start <= before
                 && end <= block.end
-                && self.directory.count_backed(before..page) == 2 * pages
+                && self.directory.count_backed(before..page) == BEFORE * pages
                 && self.directory.count_backed(page..end) == 0
                 && self.transits.first_in(page..end).is_none()
         };

@@ -12,8 +12,8 @@ use super::request::{Admission, FreeError, Refusal, Request, Reservation};
 use super::{Backend, Engine, Isolated, Metadata, Prealloc, CHUNK_PAGES};
 use core::ops::Range;
 
-/// The most runs behind a block that it may take at a time.
-const MAX_RUNS: u32 = 64;
+/// The most runs behind a block that one call looks at.
+const MAX_RUNS: u32 = 256;
 
 /// Why a block was not resized. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,8 @@ pub enum ResizeError {
     Unsuited,
     /// What lies behind the block is in use, or the address space ends.
     InUse,
-    /// Another thread brings or drops memory across the new end: call again later.
+    /// Another thread brings or drops memory across the new end, or behind it where no block is any
+    /// more: call again later.
     Busy,
 }
 
@@ -109,14 +110,16 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if pages > had {
             // What a block has lost is not to pass for what it was never given.
             let lazy = lazy && (memory != Memory::Whole || !self.has_holes(page, had));
-            let grown = self.reserve_growth(page, had, pages - had, admission, prealloc);
-            return grown.map(|resized| match resized {
-                Resized::Growing(mut growth) => {
+            let behind = page + had..page + pages;
+            return match self.reserve_growth(page, had, pages - had, admission, prealloc) {
+                Ok(Resized::Growing(mut growth)) => {
                     growth.reservation.lazy = lazy;
-                    Resized::Growing(growth)
+                    Ok(Resized::Growing(growth))
                 }
-                resized => resized,
-            });
+                // What another thread is about to leave is free in a moment.
+                Err(ResizeError::InUse) if self.has_orphan(behind) => Err(ResizeError::Busy),
+                result => result,
+            };
         }
         if pages < had {
             let tail = page + pages;
@@ -255,7 +258,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }))
     }
 
-    /// Whether `page..end` is free, and in a few runs.
+    /// Returns whether `page..end` is free, as far as [`MAX_RUNS`] show.
     fn is_free(&self, mut page: u32, end: u32) -> bool {
         for _ in 0..MAX_RUNS {
             if page >= end || page == self.frontier {
@@ -266,7 +269,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 None => return false,
             }
         }
-        false
+        true
     }
 
     /// The pages behind a block have their memory: they join it. Returns the block's bytes, or the

@@ -135,6 +135,7 @@ static void counters(int fd)
 	put("trims", stat.trims);
 	put("failures", stat.failures);
 	put("moved_bytes", stat.moved_bytes);
+	put("faulted_bytes", stat.faulted_bytes);
 	put("huge_bytes", stat.huge_bytes);
 	put("reserved", stat.reserved[11]);
 }

@@ -96,6 +96,10 @@ CHECK_FIELD(freelist_stat, faulted_bytes, 144, 8);
 CHECK_FIELD(freelist_stat, huge_bytes, 152, 8);
 CHECK_FIELD(freelist_stat, reserved, 160, 96);
 
+CHECK_SIZE(freelist_discard, 16);
+CHECK_FIELD(freelist_discard, offset, 0, 8);
+CHECK_FIELD(freelist_discard, bytes, 8, 8);
+
 CHECK_SIZE(freelist_resize, 32);
 CHECK_FIELD(freelist_resize, offset, 0, 8);
 CHECK_FIELD(freelist_resize, size, 8, 8);

@@ -17,7 +17,7 @@ use crate::sys;
 use crate::timeout::Timeout;
 use crate::uapi::{
     freelist_alloc, freelist_bulk, freelist_free, freelist_info as Info, freelist_limit as Limit,
-    freelist_resize, freelist_stat as Stat, FREELIST_SLACK_NONE,
+    freelist_discard, freelist_resize, freelist_stat as Stat, FREELIST_SLACK_NONE,
 };
 
 /// Where the module puts its device.
@@ -306,7 +306,7 @@ impl Arena {
     ///
     /// [`Error::Refused`]: `ENOSPC` when what lies behind the block is in use,
     /// `EINVAL` when the size is 0, when the block has a header or is below a
-    /// page, or for flags other than `LARGER`, `GROW`, `ZERO` and `POPULATE`;
+    /// page, or for flags other than `LARGER`, `GROW`, `ZERO`, `POPULATE` and `LAZY`;
     /// `ENOENT` when nothing live is there; those of [`Arena::alloc`]. Nothing
     /// has changed then.
     pub fn resize(&self, offset: u64, size: u64, flags: Flags) -> Result<u64> {
@@ -319,6 +319,20 @@ impl Arena {
         sys::resize(self.as_fd(), &mut request)
             .map_err(Error::refused(Call::Resize { offset, size }))?;
         Ok(request.block_bytes)
+    }
+
+    /// Lets the whole pages inside `bytes` bytes from `offset` on lose their
+    /// memory: they read as zero, and get new memory when they are touched. A
+    /// page that is pinned for I/O keeps its memory, and is zeroed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `EINVAL` when `bytes` is 0, or when some of the range
+    /// lies in no live block, or in one that has a header, is below a page or is
+    /// CONTIG; `EBADF` as [`Arena::set_limit`].
+    pub fn discard(&self, offset: u64, bytes: u64) -> Result<()> {
+        sys::discard(self.as_fd(), freelist_discard { offset, bytes })
+            .map_err(Error::refused(Call::Discard { offset, bytes }))
     }
 
     fn bound(&self, mut limit: Limit) -> Result<Limit> {

@@ -69,6 +69,13 @@ pub enum Call {
         /// Bytes asked for.
         size: u64,
     },
+    /// FREELIST_IOC_DISCARD of a range.
+    Discard {
+        /// Offset in the arena, in bytes.
+        offset: u64,
+        /// Bytes from there on.
+        bytes: u64,
+    },
     /// FREELIST_IOC_STAT.
     Stat,
     /// mmap() of `len` bytes from `offset`.
@@ -100,6 +107,9 @@ impl fmt::Display for Call {
             Call::Trim { keep_bytes } => write!(f, "TRIM to {keep_bytes} free bytes"),
             Call::Resize { offset, size } => {
                 write!(f, "RESIZE of offset {offset:#x} to {size} bytes")
+            }
+            Call::Discard { offset, bytes } => {
+                write!(f, "DISCARD of {bytes} bytes at offset {offset:#x}")
             }
             Call::Stat => write!(f, "STAT"),
             Call::Map { offset, len } => write!(f, "mmap of {len} bytes at offset {offset:#x}"),
@@ -247,6 +257,10 @@ fn advice(call: Call, errno: Errno) -> &'static str {
         (Call::Resize { size: 0, .. }, Errno::EINVAL) => "; ask for at least 1 byte, or FREE it",
         (Call::Resize { .. }, Errno::EINVAL) => {
             "; only blocks of whole pages can be resized, without HEADER, CONTIG or WAIT"
+        }
+        (Call::Discard { bytes: 0, .. }, Errno::EINVAL) => "; name at least 1 byte",
+        (Call::Discard { .. }, Errno::EINVAL) => {
+            "; the range has to lie in live blocks of whole pages, without HEADER or CONTIG"
         }
         (Call::Resize { .. }, Errno::ENOSPC) => {
             "; what lies behind it is in use: ask for another block, and copy"

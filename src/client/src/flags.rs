@@ -26,6 +26,8 @@ bitflags::bitflags! {
         const HEADER = uapi::FREELIST_HEADER;
         /// The block is mapped before the call returns.
         const POPULATE = uapi::FREELIST_POPULATE;
+        /// The block's pages get their memory when they are touched.
+        const LAZY = uapi::FREELIST_LAZY;
         /// LARGER and GROW.
         const DEFAULT = uapi::FREELIST_DEFAULT;
     }
@@ -50,6 +52,8 @@ bitflags::bitflags! {
         const HEADER = uapi::FREELIST_HEADER as u64;
         /// [`Flags::POPULATE`].
         const POPULATE = uapi::FREELIST_POPULATE as u64;
+        /// [`Flags::LAZY`].
+        const LAZY = uapi::FREELIST_LAZY as u64;
         /// ALLOC and ALLOC_BULK take an alignment.
         const ALIGN = uapi::FREELIST_FEATURE_ALIGN;
         /// RESIZE is served.
@@ -60,6 +64,8 @@ bitflags::bitflags! {
         const MOVED = uapi::FREELIST_FEATURE_MOVED;
         /// STAT counts what is held in folios of the size of a huge page.
         const HUGE = uapi::FREELIST_FEATURE_HUGE;
+        /// DISCARD is served.
+        const DISCARD = uapi::FREELIST_FEATURE_DISCARD;
     }
 }
 

@@ -28,7 +28,7 @@ use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 #[cfg(feature = "std")]
 use crate::uapi::freelist_bulk;
 use crate::uapi::{
-    self, freelist_alloc, freelist_free, freelist_info, freelist_limit, freelist_resize,
+    self, freelist_alloc, freelist_discard, freelist_free, freelist_info, freelist_limit, freelist_resize,
     freelist_stat, freelist_trim,
 };
 
@@ -132,6 +132,17 @@ pub(crate) fn resize(fd: BorrowedFd<'_>, request: &mut freelist_resize) -> Resul
         ioctl(
             fd,
             Updater::<{ uapi::FREELIST_IOC_RESIZE }, _>::new(request),
+        )
+    }
+}
+
+/// FREELIST_IOC_DISCARD.
+pub(crate) fn discard(fd: BorrowedFd<'_>, request: freelist_discard) -> Result<(), Errno> {
+    // SAFETY: As in `free()`.
+    unsafe {
+        ioctl(
+            fd,
+            Setter::<{ uapi::FREELIST_IOC_DISCARD }, _>::new(request),
         )
     }
 }

@@ -29,7 +29,7 @@ suite!("freelist_debugfs":
 );
 
 /// The fields of STAT as names and values, in the contract's order.
-fn fields(stat: &Stat) -> [(&'static str, u64); 19] {
+fn fields(stat: &Stat) -> [(&'static str, u64); 20] {
     [
         ("live_blocks", stat.live_blocks),
         ("live_bytes", stat.live_bytes),
@@ -50,6 +50,7 @@ fn fields(stat: &Stat) -> [(&'static str, u64); 19] {
         ("shrinks", stat.shrinks),
         ("failures", stat.failures),
         ("moved_bytes", stat.moved_bytes),
+        ("faulted_bytes", stat.faulted_bytes),
     ]
 }
 

@@ -20,6 +20,7 @@ mod freed;
 mod growing;
 mod header;
 mod info;
+mod lazy;
 mod limits;
 mod mapping;
 mod memory;
@@ -71,6 +72,7 @@ pub const ALL: &[Suite] = &[
     mmap::SUITE,
     mapping::SUITE,
     memory::SUITE,
+    lazy::SUITE,
     freed::SUITE,
     arenas::SUITE,
     debugfs::SUITE,

@@ -299,6 +299,7 @@ fn stat(stat: &Stat) -> Value {
         "trims": stat.trims,
         "shrinks": stat.shrinks,
         "moved_bytes": stat.moved_bytes,
+        "faulted_bytes": stat.faulted_bytes,
         "huge_bytes": stat.huge_bytes,
         "failures": stat.failures,
     })
