@@ -13,7 +13,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     pub fn live_extent(&self, page: u32) -> Option<Range<u32>> {
         match self.directory.extent_of(page)? {
             (first, Head::Live { pages, .. }) => Some(first..first + pages),
-            (first, Head::Subpage(tree)) if tree.any_live() => Some(first..first + 1),
+            (first, Head::Subpage(tree)) if tree.has_live() => Some(first..first + 1),
             _ => None,
         }
     }

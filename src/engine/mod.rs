@@ -49,6 +49,7 @@ mod alloc;
 mod batch;
 mod check;
 mod class;
+mod copy;
 mod directory;
 mod discard;
 mod free;
@@ -79,6 +80,7 @@ pub use self::{
 };
 pub use batch::Batch;
 pub use check::Violation;
+pub use copy::{LiveExtent, LiveShape, Still};
 pub use directory::{
     Backend, Entry, Garbage, Metadata, Part, Prealloc, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN,
     ROOT_LEN,

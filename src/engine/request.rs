@@ -208,6 +208,11 @@ impl Reservation {
         self.headed
     }
 
+    /// Whether its pages lie side by side in physical memory.
+    pub fn is_contiguous(&self) -> bool {
+        self.contiguous
+    }
+
     /// Pages that have no memory yet: the last ones of the block.
     pub fn missing(&self) -> u32 {
         self.missing

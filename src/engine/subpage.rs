@@ -5,11 +5,11 @@
 use super::class::{page_shift, Class};
 use super::directory::Head;
 use super::lists::Kind;
-use super::request::{Admission, Refusal, Request, Reservation};
+use super::request::{header_bytes, Admission, Refusal, Request, Reservation};
 use super::runs::Reserved;
 use super::stats::ClassStats;
 use super::tree;
-use super::{Backend, Engine, Garbage, Metadata, Prealloc, MIN_SHIFT};
+use super::{Backend, Engine, Garbage, Metadata, Prealloc, Tree, MIN_SHIFT};
 
 /// Depths of the nodes of the largest page.
 const MAX_DEPTH: usize = (page_shift(64) - MIN_SHIFT + 1) as usize;
@@ -128,6 +128,31 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             self.stats_at(depth).listed -= count;
         }
         self.relist_divided(page, largest, None);
+    }
+
+    /// A page at which nothing begins is divided, with live blocks of which nothing was counted yet.
+    /// Without memory what is free of it cannot be had.
+    pub(super) fn open_copied(&mut self, page: u32, mut tree: B::Box<Tree<PAGE_KIB>>) {
+        let lost = !self.directory.is_backed(page);
+        let largest = tree.largest().filter(|_| !lost);
+        tree.for_each(|node, live| {
+            let depth = tree::depth(node);
+            let header = header_bytes(live && tree.is_headed(node));
+            let stats = self.stats_at(depth);
+            match live {
+                true => stats.allocs = stats.allocs.wrapping_add(1),
+                false => stats.listed += u64::from(!lost),
+            }
+            if live {
+                let bytes = (Self::PAGE_BYTES >> depth) - header;
+                self.requested_bytes = self.requested_bytes.wrapping_add(bytes);
+            }
+        });
+        if lost {
+            tree.set_lost();
+        }
+        self.directory.put_head(page, Head::Subpage(tree));
+        self.relist_divided(page, None, largest);
     }
 
     /// Moves a divided page between the lists of its largest free node, given as depths.

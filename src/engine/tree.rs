@@ -133,9 +133,39 @@ impl<const KIB: usize> Tree<KIB> {
         self.headed.iter().map(|word| word.count_ones()).sum()
     }
 
-    #[allow(dead_code)]
-    pub(super) fn any_live(&self) -> bool {
-        (1..2 * Self::LEAVES).any(|node| get(&self.live, node))
+    /// Whether a block is live in it.
+    pub(super) fn has_live(&self) -> bool {
+        let mut words = self.live.iter();
+        let first = words.next().is_some_and(|word| word >> 1 != 0);
+        first || words.any(|word| *word != 0)
+    }
+
+    /// Becomes a tree with the live nodes of another one. Nothing is free in it, until
+    /// [`Tree::free_rest`] is called.
+    pub(super) fn copy_live(&mut self, of: &Self) {
+        *self = Self {
+            live: of.live,
+            headed: of.headed,
+            ..Self::default()
+        };
+        clear(&mut self.live, NO_NODE);
+    }
+
+    /// Frees what is not live, in nodes as large as can be.
+    pub(super) fn free_rest(&mut self) {
+        // Nodes that are live, or have a live one in them.
+        let mut used = self.live;
+        for node in (2..2 * Self::LEAVES).rev() {
+            if get(&used, node) {
+                set(&mut used, node / 2);
+            }
+        }
+        for node in 2..2 * Self::LEAVES {
+            let above = node / 2;
+            if get(&used, above) && !get(&self.live, above) && !get(&used, node) {
+                set(&mut self.free, node);
+            }
+        }
     }
 
     /// The page has lost its memory.

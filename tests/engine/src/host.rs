@@ -131,13 +131,13 @@ impl<const KIB: usize> Arena<KIB> {
         assert!(all.into_iter().all(|page| self.engine.is_backed(*page)));
     }
 
-    fn step(&self) {
+    pub(crate) fn step(&self) {
         if self.checked {
             self.check();
         }
     }
 
-    fn make(&mut self, metadata: Metadata) {
+    pub(crate) fn make(&mut self, metadata: Metadata) {
         match metadata {
             Metadata::Part => self.prealloc.add_part(slice::<Entry<Host, KIB>>(PART_LEN)),
             Metadata::Chunk => self
@@ -349,7 +349,7 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
-    fn take_into_use(&self, reservation: &Reservation) {
+    pub(crate) fn take_into_use(&self, reservation: &Reservation) {
         let pages = reservation.block_bytes().div_ceil(Self::PAGE) as u32;
         let first = (reservation.extent().start / Self::PAGE) as u32;
         for index in 0..pages {

@@ -10,4 +10,5 @@
 #[path = "../../../src/engine/mod.rs"]
 pub mod engine;
 
+pub mod copy;
 pub mod host;

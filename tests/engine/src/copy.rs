@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Copies of an arena on the host, as the module makes them: in steps, between which the source may
+//! change.
+
+use crate::engine::{Garbage, LiveExtent, LiveShape, Refusal, Reservation, Still};
+use crate::host::Arena;
+
+/// A copy that is being made.
+pub struct Copying<const KIB: usize> {
+    /// The target.
+    pub target: Arena<KIB>,
+    /// Where the next step looks in the source, as a page number.
+    from: Option<u32>,
+    /// What the last step found, reserved in the target.
+    found: Vec<(LiveExtent, Reservation)>,
+}
+
+impl<const KIB: usize> Copying<KIB> {
+    /// Begins a copy to a new arena of `span` pages.
+    pub fn new(span: u32) -> Self {
+        let mut target = Arena::new(span);
+        target.checked = false;
+        Self {
+            target,
+            from: Some(0),
+            found: Vec::new(),
+        }
+    }
+
+    /// Reserves in the target what the next `most` extents of the source have. Returns whether
+    /// there is any more to do.
+    ///
+    /// # Panics
+    ///
+    /// When the target has no room at an offset of the source.
+    pub fn find(&mut self, source: &Arena<KIB>, most: u32) -> bool {
+        let Some(from) = self.from else {
+            return false;
+        };
+        let mut extents = Vec::new();
+        self.from = source
+            .engine
+            .live_from(from, most, |extent| extents.push(extent));
+        assert!(extents.len() <= most as usize, "more than were asked for");
+        for extent in extents {
+            let reservation = self.reserve(extent);
+            self.found.push((extent, reservation));
+        }
+        true
+    }
+
+    fn reserve(&mut self, extent: LiveExtent) -> Reservation {
+        loop {
+            let target = &mut self.target;
+            let result = target.engine.reserve_at(extent, &mut target.prealloc);
+            target.step();
+            match result {
+                Ok(reservation) => return reservation,
+                Err(Refusal::Need(metadata)) => target.make(metadata),
+                Err(refusal) => panic!("{extent:?}: {refusal:?}"),
+            }
+        }
+    }
+
+    /// Brings what was found its memory: pages that the source has, holes where it has none.
+    pub fn fill(&mut self, source: &Arena<KIB>) {
+        for (_, reservation) in &mut self.found {
+            while reservation.missing() > 0 {
+                if source.backed.contains_key(&reservation.next_page()) {
+                    self.target.back(reservation, 1);
+                } else {
+                    self.target.leave_hole(reservation);
+                }
+            }
+        }
+    }
+
+    /// Makes live what is still live in the source. With `all` false everything is undone.
+    pub fn commit(&mut self, source: &Arena<KIB>, all: bool) {
+        let target = &mut self.target;
+        for (extent, reservation) in self.found.drain(..) {
+            let live = match extent.shape {
+                LiveShape::Divided => loop {
+                    match source.engine.copy_tree(extent.page, &mut target.prealloc) {
+                        Ok(live) => break live,
+                        Err(metadata) => target.make(metadata),
+                    }
+                },
+                LiveShape::Block { .. } => match source.engine.still_has(extent) {
+                    Still::Gone => false,
+                    Still::Holed => true,
+                    Still::Whole => !target.engine.has_hole(&reservation),
+                },
+            };
+            if !live || !all {
+                target.undo(reservation);
+                continue;
+            }
+            if extent.shape == LiveShape::Divided {
+                target
+                    .engine
+                    .commit_divided(reservation, &mut target.prealloc);
+                target.step();
+            } else if target.engine.has_hole(&reservation) {
+                target.engine.commit(reservation);
+                target.step();
+            } else {
+                target.commit(reservation);
+            }
+        }
+    }
+}
+
+impl<const KIB: usize> Arena<KIB> {
+    fn leave_hole(&mut self, reservation: &mut Reservation) {
+        while let Err(metadata) = self
+            .engine
+            .ensure_backing(reservation, 1, &mut self.prealloc)
+        {
+            self.make(metadata);
+        }
+        self.engine.leave_hole(reservation, 1);
+        self.step();
+    }
+
+    /// Undoes a reservation, of which some pages may be holes.
+    fn undo(&mut self, reservation: Reservation) {
+        let mut rest = self.engine.cancel(reservation, &mut Garbage::default());
+        while let Some(isolated) = rest {
+            for page in isolated.range() {
+                self.backed.remove(&page);
+            }
+            let mut garbage = Garbage::default();
+            (_, rest) = self
+                .engine
+                .remove_isolated(isolated, &mut garbage, &mut |_| None);
+        }
+        self.step();
+    }
+
+    /// A copy of all that is live.
+    pub fn copy(&self, span: u32) -> Self {
+        let mut copying = Copying::new(span);
+        while copying.find(self, 7) {
+            copying.fill(self);
+            copying.commit(self, true);
+        }
+        copying.target
+    }
+}
