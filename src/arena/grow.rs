@@ -39,12 +39,12 @@ use kernel::{
 
 /// Room under the limits for pages that are being brought. To be given to [`Arena::forget`].
 #[must_use]
-struct Promise {
-    bytes: u64,
+pub(super) struct Promise {
+    pub(super) bytes: u64,
 }
 
 impl Promise {
-    fn pages(&self) -> u32 {
+    pub(super) fn pages(&self) -> u32 {
         (self.bytes >> PAGE_SHIFT) as u32
     }
 }
@@ -77,7 +77,7 @@ const TRIES: u32 = 4;
 const LIMIT_PART: u64 = 8;
 
 /// Pages that reserved blocks miss.
-fn missing(blocks: &[Reservation]) -> u32 {
+pub(super) fn missing(blocks: &[Reservation]) -> u32 {
     blocks.iter().map(Reservation::missing).sum()
 }
 
@@ -330,7 +330,7 @@ impl Arena {
     }
 
     /// Makes sure that the engine has room for what is known of the next pages of blocks.
-    fn ensure_backing(
+    pub(super) fn ensure_backing(
         &self,
         blocks: &[Reservation],
         pages: u32,
@@ -458,6 +458,12 @@ impl Arena {
         let Short::Shared(pages) = short else {
             return false;
         };
+        self.take_from_others(pages)
+    }
+
+    /// Makes other arenas give up `pages` free pages, if they have so many. Returns whether some went.
+    /// May sleep.
+    pub(super) fn take_from_others(&self, pages: u64) -> bool {
         // Before the look, so that nothing is missed after it.
         self.shared_limit.refuse(self.id);
         // Nothing is taken in vain.
@@ -505,7 +511,7 @@ impl Arena {
     }
 
     /// Gives back what is left of a promise.
-    fn forget(&self, promise: Promise) {
+    pub(super) fn forget(&self, promise: Promise) {
         if promise.bytes > 0 {
             let mut state = self.lock();
             state.promised -= promise.bytes;
@@ -518,7 +524,7 @@ impl Arena {
 
 /// How many of some blocks lie side by side with nothing but missing pages from the next one of the
 /// first on, until `most` pages are missing, and how many pages are.
-fn span(blocks: &[Reservation], most: u32) -> (usize, u32) {
+pub(super) fn span(blocks: &[Reservation], most: u32) -> (usize, u32) {
     let mut count = 0;
     let mut pages = 0;
     let mut next = None;

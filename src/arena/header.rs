@@ -14,21 +14,48 @@ use crate::{
         Reservation,
         HEADER_BYTES, //
     },
-    ffi::errno::euclean,
+    ffi::{
+        errno::euclean,
+        random, //
+    },
     mm::backend::KernelGarbage, //
 };
 use core::ops::Range;
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
+};
 
 type Header = [[u8; 8]; HEADER_BYTES as usize / 8];
 
+/// What the headers of an arena are mixed with.
+pub(super) struct Secret([Atomic<u64>; 2]);
+
+impl Secret {
+    /// One that no other arena has.
+    pub(super) fn new() -> Self {
+        Self([(); 2].map(|()| Atomic::new(random::random())))
+    }
+
+    /// Takes over the secret of another arena, whose blocks are copied: their headers are right, or
+    /// overwritten, in the copy as they are there. No block with a header is there yet.
+    pub(super) fn adopt(&self, of: &Self) {
+        for (word, of) in self.0.iter().zip(&of.0) {
+            word.store(of.load(Relaxed), Relaxed);
+        }
+    }
+}
+
 impl Arena {
     fn header_of(&self, extent: Range<u64>) -> Header {
-        let [one, two] = self.secret;
+        let [one, two] = &self.secret.0;
         let bytes = extent.end - extent.start;
         [
-            (extent.start ^ one).to_ne_bytes(),
-            (bytes ^ two).to_ne_bytes(),
+            (extent.start ^ one.load(Relaxed)).to_ne_bytes(),
+            (bytes ^ two.load(Relaxed)).to_ne_bytes(),
         ]
     }
 

@@ -7,6 +7,7 @@
 mod alloc;
 pub(crate) mod bounds;
 mod bulk;
+mod clone;
 pub(crate) mod counters;
 mod discard;
 mod free;
@@ -37,7 +38,6 @@ use crate::{
     },
     ffi::{
         poll_queue::PollQueue,
-        random,
         task, //
     },
     mm::{
@@ -57,6 +57,7 @@ use counters::{
     Events,
     Snapshot, //
 };
+use header::Secret;
 use kernel::{
     new_spinlock,
     page::{
@@ -100,8 +101,7 @@ pub(crate) struct Arena {
     poll: PollQueue,
     /// Where page number 0 was mapped last, in whatever process.
     base: Atomic<usize>,
-    /// What headers are mixed with.
-    secret: [u64; 2],
+    secret: Secret,
     /// What is told without the lock.
     published: Published,
     /// The node of memory that its opener ran on.
@@ -136,7 +136,7 @@ impl Arena {
                 address_space,
                 poll,
                 base: Atomic::new(0),
-                secret: [random::random(), random::random()],
+                secret: Secret::new(),
                 published: Published::new(),
                 node: Node::of_caller(),
                 state <- new_spinlock!(

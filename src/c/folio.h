@@ -17,6 +17,9 @@ enum freelist_urge {
 	FREELIST_URGE_KILL,	/* both, as for anonymous memory */
 };
 
+struct folio *freelist_folio_new(unsigned int order);
+int freelist_folio_insert(struct inode *inode, struct folio *folio, __u64 index,
+			  enum freelist_urge urge);
 int freelist_folio_add(struct inode *inode, __u64 index, unsigned int order,
 		       enum freelist_urge urge, struct folio **added);
 
@@ -40,6 +43,8 @@ void freelist_folio_write(struct folio *folio, __u64 index, unsigned long at, co
 			  unsigned long len);
 void freelist_folio_read(struct folio *folio, __u64 index, unsigned long at, void *to,
 			 unsigned long len);
+unsigned long freelist_folio_copy(struct folio *to, unsigned long at, struct folio *from, __u64 index,
+				  unsigned long pages);
 unsigned long freelist_folio_frame(struct folio *folio, __u64 index);
 
 void freelist_pages_unmap(struct inode *inode, __u64 first, __u64 pages);

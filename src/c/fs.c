@@ -2,7 +2,9 @@
 /*
  * The inodes of arenas, and those who poll files.
  */
+#include <linux/cred.h>
 #include <linux/err.h>
+#include <linux/fcntl.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/mount.h>
@@ -64,6 +66,17 @@ void freelist_address_space_free(struct inode *inode)
 {
 	iput(inode);
 	simple_release_fs(&freelist_mount, &freelist_mount_count);
+}
+
+/*
+ * Opens what @file is of once more, as the caller, in the mode of @file. An
+ * error as a pointer.
+ */
+struct file *freelist_file_reopen(struct file *file)
+{
+	int flags = file->f_flags & (O_ACCMODE | O_NONBLOCK | O_LARGEFILE);
+
+	return dentry_open(&file->f_path, flags, current_cred());
 }
 
 /* Those who poll a file; NULL when memory is short. */

@@ -16,6 +16,7 @@ struct wait_queue_head;
 struct inode *freelist_address_space_new(const struct address_space_operations *operations,
 					 __u64 pages);
 void freelist_address_space_free(struct inode *inode);
+struct file *freelist_file_reopen(struct file *file);
 struct wait_queue_head *freelist_poll_new(void);
 
 bool freelist_file_writable(const struct file *file);

@@ -20,12 +20,14 @@ const MACROS: &[(&str, &str)] = &[
     ("__u32", "FREELIST_IOC_STAT"),
     ("__u32", "FREELIST_IOC_RESIZE"),
     ("__u32", "FREELIST_IOC_DISCARD"),
+    ("__u32", "FREELIST_IOC_CLONE"),
     ("__u64", "FREELIST_FEATURE_ALIGN"),
     ("__u64", "FREELIST_FEATURE_RESIZE"),
     ("__u64", "FREELIST_FEATURE_SLACK"),
     ("__u64", "FREELIST_FEATURE_MOVED"),
     ("__u64", "FREELIST_FEATURE_HUGE"),
     ("__u64", "FREELIST_FEATURE_DISCARD"),
+    ("__u64", "FREELIST_FEATURE_CLONE"),
 ];
 
 fn main() {

@@ -37,6 +37,7 @@ use kernel::{
         c_uint,
         c_ulong, //
     },
+    fs::File,
     mm::virt::VmaNew,
     prelude::*,
     seq_file::SeqFile,
@@ -166,11 +167,12 @@ unsafe extern "C" fn ioctl(
 ) -> c_long {
     // SAFETY: The file is open for as long as the call takes.
     let arena = unsafe { OpenFile::of(file) };
-    // SAFETY: The file is open for as long as the call takes.
+    // SAFETY: The file is open for as long as the call takes, and nobody seeks in it.
     let mode = unsafe {
         Mode {
             writable: raw::freelist_file_writable(file.cast()),
             nonblocking: raw::freelist_file_nonblocking(file.cast()),
+            file: File::from_raw_file(file),
         }
     };
     from_result(|| {

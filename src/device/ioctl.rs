@@ -14,6 +14,7 @@ use crate::{
         wait::Deadline,
         Arena, //
     },
+    device::clone::NewFile,
     engine::{
         Policy,
         Request,
@@ -30,6 +31,7 @@ use crate::{
     mm::backend::KernelEngine, //
 };
 use kernel::{
+    fs::File,
     ioctl::{
         _IOC_NR,
         _IOC_SIZE,
@@ -45,7 +47,8 @@ const FEATURES: u64 = FREELIST_OFFERS_ALIGN
     | FREELIST_OFFERS_SLACK
     | FREELIST_OFFERS_MOVED
     | FREELIST_OFFERS_HUGE
-    | FREELIST_OFFERS_DISCARD;
+    | FREELIST_OFFERS_DISCARD
+    | FREELIST_OFFERS_CLONE;
 
 /// The request flags that this version serves: all that the contract knows.
 const FLAGS: u32 = FREELIST_LARGER
@@ -59,15 +62,17 @@ const FLAGS: u32 = FREELIST_LARGER
 
 /// How a file is open.
 #[derive(Clone, Copy)]
-pub(crate) struct Mode {
+pub(crate) struct Mode<'a> {
     /// For writing.
     pub(crate) writable: bool,
     /// Its calls wait for nothing.
     pub(crate) nonblocking: bool,
+    /// The file itself.
+    pub(crate) file: &'a File,
 }
 
 /// Serves one call on an arena.
-pub(crate) fn call(arena: &Arena, mode: Mode, command: u32, address: usize) -> Result {
+pub(crate) fn call(arena: &Arena, mode: Mode<'_>, command: u32, address: usize) -> Result {
     if _IOC_TYPE(command) != FREELIST_IOC_MAGIC {
         return Err(ENOTTY);
     }
@@ -78,7 +83,10 @@ pub(crate) fn call(arena: &Arena, mode: Mode, command: u32, address: usize) -> R
     match _IOC_NR(command) {
         FREELIST_NR_INFO => info(arena, argument),
         FREELIST_NR_STAT => stat(arena, argument),
-        FREELIST_NR_ALLOC..=FREELIST_NR_TRIM | FREELIST_NR_RESIZE | FREELIST_NR_DISCARD => {
+        FREELIST_NR_ALLOC..=FREELIST_NR_TRIM
+        | FREELIST_NR_RESIZE
+        | FREELIST_NR_DISCARD
+        | FREELIST_NR_CLONE => {
             let result = change(arena, mode, _IOC_NR(command), argument);
             result.inspect_err(|error| arena.count_failure(*error))
         }
@@ -88,7 +96,7 @@ pub(crate) fn call(arena: &Arena, mode: Mode, command: u32, address: usize) -> R
 
 /// Serves a call that may change the arena.
 #[inline]
-fn change(arena: &Arena, mode: Mode, number: u32, argument: Argument) -> Result {
+fn change(arena: &Arena, mode: Mode<'_>, number: u32, argument: Argument) -> Result {
     if !mode.writable {
         return Err(EBADF);
     }
@@ -101,6 +109,7 @@ fn change(arena: &Arena, mode: Mode, number: u32, argument: Argument) -> Result 
         FREELIST_NR_TRIM => trim(arena, argument),
         FREELIST_NR_RESIZE => resize(arena, argument),
         FREELIST_NR_DISCARD => discard(arena, argument),
+        FREELIST_NR_CLONE => clone(arena, mode, argument),
         _ => Err(ENOTTY),
     }
 }
@@ -119,7 +128,7 @@ fn info(arena: &Arena, argument: Argument) -> Result {
 }
 
 #[inline]
-fn alloc(arena: &Arena, mode: Mode, argument: Argument) -> Result {
+fn alloc(arena: &Arena, mode: Mode<'_>, argument: Argument) -> Result {
     let asked: freelist_alloc = argument.read()?;
     let options = options(mode, &asked)?;
     let rest = |least| rest(&options, asked.timeout_ns).max(least);
@@ -148,7 +157,7 @@ fn rest(options: &AllocOptions, timeout_ns: i64) -> i64 {
 
 /// What a caller asks for, if it makes sense (`EINVAL`).
 #[inline]
-fn options(mode: Mode, asked: &freelist_alloc) -> Result<AllocOptions> {
+fn options(mode: Mode<'_>, asked: &freelist_alloc) -> Result<AllocOptions> {
     let freelist_alloc {
         size,
         flags,
@@ -202,7 +211,7 @@ fn free(arena: &Arena, argument: Argument) -> Result {
     arena.free(asked.offset)
 }
 
-fn alloc_bulk(arena: &Arena, mode: Mode, argument: Argument) -> Result {
+fn alloc_bulk(arena: &Arena, mode: Mode<'_>, argument: Argument) -> Result {
     let asked: freelist_bulk = argument.read()?;
     if asked.count == 0 {
         return Err(EINVAL);
@@ -345,6 +354,21 @@ fn resize(arena: &Arena, argument: Argument) -> Result {
 fn discard(arena: &Arena, argument: Argument) -> Result {
     let asked: freelist_discard = argument.read()?;
     arena.discard(asked.offset, asked.bytes)
+}
+
+fn clone(arena: &Arena, mode: Mode<'_>, argument: Argument) -> Result {
+    let asked: freelist_clone = argument.read()?;
+    if (asked.flags, asked.reserved, asked.reserved2) != (0, 0, 0) {
+        return Err(EINVAL);
+    }
+    let new = NewFile::like(mode.file)?;
+    new.arena().copy_from(arena)?;
+    argument.write(&freelist_clone {
+        fd: new.number(),
+        ..asked
+    })?;
+    new.install();
+    Ok(())
 }
 
 fn stat(arena: &Arena, argument: Argument) -> Result {

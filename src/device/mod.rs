@@ -5,6 +5,8 @@
 #![deny(unsafe_code)]
 
 #[expect(unsafe_code)]
+mod clone;
+#[expect(unsafe_code)]
 mod fault;
 #[expect(unsafe_code)]
 pub(crate) mod file;

@@ -27,7 +27,7 @@ macro_rules! contract {
 }
 
 contract! { freelist_info freelist_alloc freelist_free freelist_bulk freelist_limit freelist_trim freelist_discard freelist_stat
-freelist_resize }
+freelist_resize freelist_clone }
 
 /// The argument of a call: where the caller's structure is, and how long the caller thinks it is.
 #[derive(Clone, Copy)]

@@ -222,11 +222,16 @@ impl AddressSpace {
         to_result(errno)?;
         // SAFETY: It was just added: its reference and its lock are the new object's.
         let folio = unsafe { LockedFolio::from_raw(added) }.ok_or(ENOMEM)?;
-        self.count_on(folio.node(), 1 << order);
+        self.count_added(folio.node(), order);
+        Ok(folio)
+    }
+
+    /// Counts a folio that came.
+    pub(super) fn count_added(&self, node: Node, order: u32) {
+        self.count_on(node, 1 << order);
         if order >= huge_page_order() {
             self.huge.fetch_add(1, Relaxed);
         }
-        Ok(folio)
     }
 
     /// The folio that has page number `page`.

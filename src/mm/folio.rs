@@ -68,6 +68,10 @@ impl Folio {
         inside.then(|| len.min(PAGE_SIZE.saturating_sub(at)))
     }
 
+    pub(super) fn as_ptr(&self) -> *mut raw::folio {
+        self.0.as_ptr()
+    }
+
     /// Zeroes these bytes of page number `page`, as far as it has them.
     pub(crate) fn zero(&self, page: u32, bytes: Range<usize>) {
         let len = bytes.end.saturating_sub(bytes.start);
@@ -160,10 +164,6 @@ impl LockedFolio {
     /// The folio, with its reference and its lock, which the caller has from now on.
     pub(crate) fn into_raw(self) -> *mut raw::folio {
         ManuallyDrop::new(self).0 .0.as_ptr()
-    }
-
-    pub(super) fn as_ptr(&self) -> *mut raw::folio {
-        self.0 .0.as_ptr()
     }
 
     /// Whether it is mapped anywhere.

@@ -8,6 +8,8 @@
 pub(crate) mod address_space;
 pub(crate) mod backend;
 #[expect(unsafe_code)]
+mod copy;
+#[expect(unsafe_code)]
 pub(crate) mod folio;
 #[expect(unsafe_code)]
 pub(crate) mod memcg;

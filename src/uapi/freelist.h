@@ -44,9 +44,9 @@
  * What else a module may offer, in freelist_info.features above the request
  * flags: freelist_alloc.align_shift, the call FREELIST_IOC_RESIZE,
  * freelist_limit.slack_permille, freelist_stat.moved_bytes,
- * freelist_stat.huge_bytes, the call FREELIST_IOC_DISCARD. A module whose bit is
- * clear refuses an alignment (EINVAL) and the calls (ENOTTY), and knows nothing
- * of the other fields.
+ * freelist_stat.huge_bytes, the calls FREELIST_IOC_DISCARD and
+ * FREELIST_IOC_CLONE. A module whose bit is clear refuses an alignment (EINVAL)
+ * and the calls (ENOTTY), and knows nothing of the other fields.
  */
 #define FREELIST_FEATURE_ALIGN	((__u64)1 << 32)
 #define FREELIST_FEATURE_RESIZE	((__u64)1 << 33)
@@ -54,6 +54,7 @@
 #define FREELIST_FEATURE_MOVED	((__u64)1 << 35)
 #define FREELIST_FEATURE_HUGE	((__u64)1 << 36)
 #define FREELIST_FEATURE_DISCARD	((__u64)1 << 37)
+#define FREELIST_FEATURE_CLONE	((__u64)1 << 38)
 
 /* freelist_limit.slack_permille: without a bound. */
 #define FREELIST_SLACK_NONE	0xffffffffU
@@ -213,6 +214,28 @@ struct freelist_discard {
 };
 
 /**
+ * struct freelist_clone - copy an arena (FREELIST_IOC_CLONE)
+ * @flags: in: must be 0.
+ * @reserved: in: must be 0.
+ * @fd: out: an open file of a new arena, in the mode of this one, closed when
+ *	another program is executed.
+ * @reserved2: in: must be 0.
+ *
+ * The new arena has the same live blocks at the same offsets, with a copy of
+ * what is in them, and the limit, the span and the slack of this one. It is
+ * the caller's, who is charged for it. A block that another thread allocates,
+ * frees or resizes during the call is in the copy, or not; of what is written
+ * meanwhile each byte is the old one or the new one. ENOMEM, EDQUOT or EMFILE:
+ * nothing is left of the copy.
+ */
+struct freelist_clone {
+	__u32 flags;
+	__u32 reserved;
+	__s32 fd;
+	__u32 reserved2;
+};
+
+/**
  * struct freelist_stat - the arena's counters (FREELIST_IOC_STAT)
  * @live_blocks: blocks handed out now.
  * @live_bytes: bytes of those blocks (their block_bytes, and their headers).
@@ -273,5 +296,6 @@ struct freelist_stat {
 #define FREELIST_IOC_STAT	_IOR(FREELIST_IOC_MAGIC, 7, struct freelist_stat)
 #define FREELIST_IOC_RESIZE	_IOWR(FREELIST_IOC_MAGIC, 8, struct freelist_resize)
 #define FREELIST_IOC_DISCARD	_IOW(FREELIST_IOC_MAGIC, 9, struct freelist_discard)
+#define FREELIST_IOC_CLONE	_IOWR(FREELIST_IOC_MAGIC, 10, struct freelist_clone)
 
 #endif /* _UAPI_LINUX_FREELIST_H */

@@ -107,6 +107,12 @@ CHECK_FIELD(freelist_resize, flags, 16, 4);
 CHECK_FIELD(freelist_resize, reserved, 20, 4);
 CHECK_FIELD(freelist_resize, block_bytes, 24, 8);
 
+CHECK_SIZE(freelist_clone, 16);
+CHECK_FIELD(freelist_clone, flags, 0, 4);
+CHECK_FIELD(freelist_clone, reserved, 4, 4);
+CHECK_FIELD(freelist_clone, fd, 8, 4);
+CHECK_FIELD(freelist_clone, reserved2, 12, 4);
+
 /*
  * Written out as numbers, once, here: programs that were compiled with an
  * older header carry them, so they may never change.
@@ -120,6 +126,7 @@ CHECK_AT_COMPILE_TIME(ioc_limit, FREELIST_IOC_LIMIT == 0xc018f105UL);
 CHECK_AT_COMPILE_TIME(ioc_trim, FREELIST_IOC_TRIM == 0xc010f106UL);
 CHECK_AT_COMPILE_TIME(ioc_stat, FREELIST_IOC_STAT == 0x8100f107UL);
 CHECK_AT_COMPILE_TIME(ioc_resize, FREELIST_IOC_RESIZE == 0xc020f108UL);
+CHECK_AT_COMPILE_TIME(ioc_clone, FREELIST_IOC_CLONE == 0xc010f10aUL);
 CHECK_AT_COMPILE_TIME(flag_default, FREELIST_DEFAULT == 3);
 CHECK_AT_COMPILE_TIME(flag_highest, FREELIST_POPULATE == 64);
 
@@ -293,6 +300,37 @@ static void other_calls(const char *device)
 	close(fd);
 }
 
+/* A copy has what is live, and is another arena. */
+static void copied(int fd, const struct freelist_alloc *block, const char *memory)
+{
+	struct freelist_clone clone;
+	struct freelist_free release;
+	char *copy = (char *)MAP_FAILED;
+	int same;
+
+	memset(&clone, 0, sizeof(clone));
+	clone.flags = 1;
+	same = refused(fd, FREELIST_IOC_CLONE, &clone, EINVAL);
+	clone.flags = 0;
+	clone.fd = -1;
+	release.offset = block->offset;
+	if (ioctl(fd, FREELIST_IOC_CLONE, &clone) == 0)
+		copy = (char *)mmap(NULL, (size_t)block->block_bytes, PROT_READ | PROT_WRITE,
+				    MAP_SHARED, clone.fd, (off_t)block->offset);
+	same = same && copy != (char *)MAP_FAILED &&
+	       memcmp(copy, memory, (size_t)block->block_bytes) == 0;
+	if (same)
+		copy[1] = 1;
+	report(same && memory[1] != 1 && fcntl(clone.fd, F_GETFD) == FD_CLOEXEC &&
+	       ioctl(clone.fd, FREELIST_IOC_FREE, &release) == 0 &&
+	       refused(clone.fd, FREELIST_IOC_FREE, &release, ENOENT),
+	       "a_clone_has_the_block_and_its_bytes");
+	if (copy != (char *)MAP_FAILED)
+		munmap(copy, (size_t)block->block_bytes);
+	if (clone.fd >= 0)
+		close(clone.fd);
+}
+
 int main(int argc, char **argv)
 {
 	const char *device = argc > 1 ? argv[1] : "/dev/freelist";
@@ -305,7 +343,7 @@ int main(int argc, char **argv)
 	int fd;
 
 	printf("KTAP version 1\n1..1\n");
-	printf("    KTAP version 1\n    # Subtest: freelist_header\n    1..17\n");
+	printf("    KTAP version 1\n    # Subtest: freelist_header\n    1..18\n");
 
 	fd = open(device, O_RDWR);
 	report(fd >= 0, "the_device_opens");
@@ -320,7 +358,8 @@ int main(int argc, char **argv)
 	       (info.features & FREELIST_FEATURE_RESIZE) &&
 	       (info.features & FREELIST_FEATURE_SLACK) &&
 	       (info.features & FREELIST_FEATURE_MOVED) &&
-	       (info.features & FREELIST_FEATURE_HUGE),
+	       (info.features & FREELIST_FEATURE_HUGE) &&
+	       (info.features & FREELIST_FEATURE_CLONE),
 	       "info_describes_the_module");
 
 	memset(&request, 0, sizeof(request));
@@ -341,6 +380,9 @@ int main(int argc, char **argv)
 		memset(block, 0x5a, length);
 	report(block && block[0] == 0x5a && block[length - 1] == 0x5a,
 	       "the_block_is_memory");
+
+	if (block)
+		copied(fd, &request, block);
 
 	memset(&stat, 0xff, sizeof(stat));
 	report(ioctl(fd, FREELIST_IOC_STAT, &stat) == 0 &&

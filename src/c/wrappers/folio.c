@@ -8,6 +8,7 @@
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/pgtable.h>
+#include <linux/sched.h>
 
 #include "../folio.h"
 
@@ -124,6 +125,24 @@ void freelist_folio_read(struct folio *folio, __u64 index, unsigned long at, voi
 			 unsigned long len)
 {
 	memcpy_from_page(to, folio_file_page(folio, index), at, len);
+}
+
+/*
+ * Copies @pages pages from page @index on, which @from has, to those of @to from
+ * its page @at on. Returns how many were copied: a bad one cannot be read. May
+ * sleep.
+ */
+unsigned long freelist_folio_copy(struct folio *to, unsigned long at, struct folio *from, __u64 index,
+				  unsigned long pages)
+{
+	unsigned long done;
+
+	for (done = 0; done < pages; done++) {
+		if (copy_mc_highpage(folio_page(to, at + done), folio_file_page(from, index + done)))
+			break;
+		cond_resched();
+	}
+	return done;
 }
 
 unsigned long freelist_folio_frame(struct folio *folio, __u64 index)

@@ -91,7 +91,8 @@ impl Arena {
         Self { file, writable }
     }
 
-    /// Another descriptor of the same arena.
+    /// Another descriptor of the same arena. ([`Arena::copy`] makes another
+    /// arena.)
     ///
     /// # Errors
     ///
@@ -99,6 +100,26 @@ impl Arena {
     pub fn try_clone(&self) -> std::io::Result<Self> {
         Ok(Self {
             file: self.file.try_clone()?,
+            writable: self.writable,
+        })
+    }
+
+    /// Makes a new arena with the same live blocks at the same offsets and a copy
+    /// of what is in them, under the same limit, span and slack. It is the
+    /// caller's own: what is written to either does not show in the other.
+    ///
+    /// A block that another thread allocates, frees or resizes meanwhile is in
+    /// the copy or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `ENOMEM` when memory is short, `EDQUOT` when a limit
+    /// forbids the copy, `EMFILE` when too many files are open, `EBADF` when the
+    /// arena is open for reading only. Nothing is left of the copy then.
+    pub fn copy(&self) -> Result<Self> {
+        let file = sys::clone(self.as_fd()).map_err(Error::refused(Call::Clone))?;
+        Ok(Self {
+            file,
             writable: self.writable,
         })
     }

@@ -76,6 +76,8 @@ pub enum Call {
         /// Bytes from there on.
         bytes: u64,
     },
+    /// FREELIST_IOC_CLONE.
+    Clone,
     /// FREELIST_IOC_STAT.
     Stat,
     /// mmap() of `len` bytes from `offset`.
@@ -111,6 +113,7 @@ impl fmt::Display for Call {
             Call::Discard { offset, bytes } => {
                 write!(f, "DISCARD of {bytes} bytes at offset {offset:#x}")
             }
+            Call::Clone => write!(f, "CLONE"),
             Call::Stat => write!(f, "STAT"),
             Call::Map { offset, len } => write!(f, "mmap of {len} bytes at offset {offset:#x}"),
         }
@@ -264,6 +267,10 @@ fn advice(call: Call, errno: Errno) -> &'static str {
         }
         (Call::Resize { .. }, Errno::ENOSPC) => {
             "; what lies behind it is in use: ask for another block, and copy"
+        }
+        (Call::Clone, Errno::ENOMEM) => "; the system is short of memory for a copy",
+        (Call::Clone, Errno::EDQUOT) => {
+            "; the copy needs more than the module's limit leaves: free blocks, or have it raised"
         }
         (Call::Map { .. }, Errno::EINVAL) => {
             "; map whole pages, at least one, that end within INFO.arena_bytes"

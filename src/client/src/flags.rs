@@ -66,6 +66,8 @@ bitflags::bitflags! {
         const HUGE = uapi::FREELIST_FEATURE_HUGE;
         /// DISCARD is served.
         const DISCARD = uapi::FREELIST_FEATURE_DISCARD;
+        /// CLONE is served.
+        const CLONE = uapi::FREELIST_FEATURE_CLONE;
     }
 }
 

@@ -19,7 +19,7 @@ use core::ops::Deref;
 use core::ptr::{self, NonNull};
 use core::slice;
 
-use rustix::fd::BorrowedFd;
+use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd};
 pub(crate) use rustix::io::Errno;
 use rustix::ioctl::{ioctl, Setter, Updater};
 use rustix::mm::{madvise, mmap_anonymous, munmap, Advice, MapFlags, ProtFlags};
@@ -28,7 +28,7 @@ use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 #[cfg(feature = "std")]
 use crate::uapi::freelist_bulk;
 use crate::uapi::{
-    self, freelist_alloc, freelist_discard, freelist_free, freelist_info, freelist_limit, freelist_resize,
+    self, freelist_alloc, freelist_clone, freelist_discard, freelist_free, freelist_info, freelist_limit, freelist_resize,
     freelist_stat, freelist_trim,
 };
 
@@ -145,6 +145,20 @@ pub(crate) fn discard(fd: BorrowedFd<'_>, request: freelist_discard) -> Result<(
             Setter::<{ uapi::FREELIST_IOC_DISCARD }, _>::new(request),
         )
     }
+}
+
+/// FREELIST_IOC_CLONE: the open file of the copy.
+pub(crate) fn clone(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let mut request = freelist_clone::default();
+    // SAFETY: As in `alloc()`.
+    unsafe {
+        ioctl(
+            fd,
+            Updater::<{ uapi::FREELIST_IOC_CLONE }, _>::new(&mut request),
+        )
+    }?;
+    // SAFETY: The call succeeded, so the number is a new file's, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(request.fd) })
 }
 
 /// FREELIST_IOC_STAT.

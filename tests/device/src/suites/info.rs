@@ -3,7 +3,7 @@
 //! INFO and STAT of an arena that nothing happened in yet.
 
 use freelist::uapi::{
-    freelist_info, freelist_stat, FREELIST_ABI, FREELIST_FEATURE_ALIGN, FREELIST_FEATURE_DISCARD, FREELIST_FEATURE_HUGE,
+    freelist_info, freelist_stat, FREELIST_ABI, FREELIST_FEATURE_ALIGN, FREELIST_FEATURE_CLONE, FREELIST_FEATURE_DISCARD, FREELIST_FEATURE_HUGE,
     FREELIST_FEATURE_MOVED, FREELIST_FEATURE_RESIZE, FREELIST_FEATURE_SLACK, FREELIST_IOC_INFO,
     FREELIST_IOC_STAT,
 };
@@ -60,7 +60,8 @@ fn features_are_exactly_the_flags_that_are_served() {
         | FREELIST_FEATURE_SLACK
         | FREELIST_FEATURE_MOVED
         | FREELIST_FEATURE_HUGE
-        | FREELIST_FEATURE_DISCARD;
+        | FREELIST_FEATURE_DISCARD
+        | FREELIST_FEATURE_CLONE;
     assert_eq!(features & !u64::from(Flags::all().bits()), more);
     assert_eq!(features & 3, Flags::DEFAULT.bits().into());
 }

@@ -7,6 +7,7 @@ mod arenas;
 mod bulk;
 mod cgroup;
 mod client;
+mod clone;
 mod concurrency;
 mod contig;
 mod cost;
@@ -63,6 +64,7 @@ pub const ALL: &[Suite] = &[
     limits::SUITE,
     waiting::SUITE,
     resize::SUITE,
+    clone::SUITE,
     trim::SUITE,
     pressure::SUITE,
     growing::SUITE,

@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Copies of an arena: the same blocks at the same offsets, with what is in them.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use freelist::debugfs::Stats;
+use freelist::uapi::{freelist_clone, FREELIST_IOC_CLONE};
+use freelist::{Arena, Block, Error, Flags};
+use nix::errno::Errno;
+use nix::fcntl::{fcntl, FcntlArg, FdFlag, OFlag};
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
+
+use crate::harness::{skip, suite};
+use crate::kit::process::{drop_cap_sys_resource, fork_child, signal_of, spawn_child};
+use crate::kit::view::{ioctl, ioctl_at};
+use crate::kit::{
+    alloc, arena, check, free, page, random, random_size, raw, refused, scaled, stat, thread, View,
+    DEFAULT, GROW, KIB, MIB,
+};
+
+suite!("freelist_clone":
+    a_copy_has_the_same_blocks_and_bytes,
+    a_copy_of_an_empty_arena_is_empty,
+    writes_do_not_show_on_the_other_side,
+    blocks_that_were_freed_are_not_in_it,
+    a_page_with_small_blocks_serves_what_is_free_in_it,
+    headers_are_right_or_overwritten_as_they_were,
+    contiguous_blocks_stay_contiguous,
+    huge_pages_stay_huge,
+    a_copy_of_a_copy_is_the_same,
+    a_copy_outlives_its_source,
+    bounds_are_taken_over,
+    its_file_is_as_the_source_s,
+    it_is_the_caller_s,
+    what_is_pinned_is_copied,
+    unknown_fields_are_refused,
+    a_file_that_is_not_open_for_writing_is_ebadf,
+    beyond_the_limit_of_files_nothing_is_left,
+    beyond_a_limit_of_bytes_nothing_is_left,
+    an_answer_that_cannot_be_written_leaves_nothing,
+    beside_a_thread_that_allocates_and_frees_each_block_is_whole,
+);
+
+/// Fills a block with bytes that no other block has there.
+fn fill(view: &View, block: Block, key: u8) {
+    let mark = (block.offset / 32) as u8 ^ key;
+    view.set_bytes(
+        block.offset as usize,
+        &vec![mark | 1; block.bytes as usize],
+    );
+}
+
+fn has_its_bytes(view: &View, block: Block, key: u8) -> bool {
+    let mark = (block.offset / 32) as u8 ^ key;
+    let bytes = view.bytes(block.offset as usize, block.bytes as usize);
+    bytes.iter().all(|byte| *byte == mark | 1)
+}
+
+/// Blocks of many sizes, some of which are freed again.
+fn mixed(arena: &Arena, view: &View, rng: &mut fastrand::Rng, count: usize) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for _ in 0..count {
+        let size = random_size(rng, 512 * KIB);
+        let flags = match rng.u8(0..8) {
+            0 => DEFAULT | Flags::HEADER,
+            1 => GROW | Flags::CONTIG,
+            _ => DEFAULT,
+        };
+        let block = arena.alloc(size, flags).unwrap();
+        fill(view, block, 0);
+        blocks.push(block);
+        if rng.u8(0..3) == 0 {
+            free(arena, blocks.swap_remove(rng.usize(0..blocks.len())));
+        }
+    }
+    blocks
+}
+
+const SPAN: usize = 256 << 20;
+
+/// What debugfs says of all arenas that there are now.
+fn now() -> [Option<u64>; 4] {
+    let stats = Stats::read().unwrap();
+    ["arenas", "live_blocks", "held_bytes", "metadata_bytes"].map(|name| stats.get(name))
+}
+
+/// Runs `work`, after which all is as it was before.
+#[track_caller]
+fn leaves_nothing(work: impl FnOnce()) {
+    let before = now();
+    let files = fs::read_dir("/proc/self/fd").unwrap().count();
+    work();
+    assert_eq!(now(), before);
+    assert_eq!(fs::read_dir("/proc/self/fd").unwrap().count(), files);
+    check();
+}
+
+fn a_copy_has_the_same_blocks_and_bytes() {
+    let mut rng = random();
+    for count in [1, 30, 300] {
+        let source = arena();
+        let view = View::shared(&source, 0, SPAN);
+        let blocks = mixed(&source, &view, &mut rng, scaled(count));
+        let before = stat(&source);
+        let copy = source.copy().unwrap();
+        check();
+        assert_eq!(stat(&source), before, "the source is as it was");
+        let now = stat(&copy);
+        assert_eq!(now.live_blocks, before.live_blocks);
+        assert_eq!(now.live_bytes, before.live_bytes);
+        assert!(now.held_bytes <= before.held_bytes);
+        let theirs = View::shared(&copy, 0, SPAN);
+        for block in &blocks {
+            assert!(has_its_bytes(&view, *block, 0));
+            assert!(has_its_bytes(&theirs, *block, 0), "{block:?}");
+            copy.free(block.offset).unwrap();
+            refused(copy.free(block.offset), Errno::ENOENT);
+        }
+        copy.trim(0).unwrap();
+        assert_eq!(stat(&copy).held_bytes, 0);
+        assert_eq!(stat(&source), before);
+        check();
+    }
+}
+
+fn a_copy_of_an_empty_arena_is_empty() {
+    let source = arena();
+    let copy = source.copy().unwrap();
+    assert_eq!(stat(&copy).held_bytes, 0);
+    let block = alloc(&source, MIB);
+    free(&source, block);
+    assert!(stat(&source).held_bytes > 0);
+    let copy = source.copy().unwrap();
+    let now = stat(&copy);
+    assert_eq!((now.held_bytes, now.live_blocks, now.allocs), (0, 0, 0));
+    alloc(&copy, MIB);
+}
+
+fn writes_do_not_show_on_the_other_side() {
+    let source = arena();
+    let view = View::shared(&source, 0, SPAN);
+    let blocks = [32, 3 * page(), 4 * MIB].map(|size| alloc(&source, size));
+    for block in blocks {
+        fill(&view, block, 0);
+    }
+    let copy = source.copy().unwrap();
+    let theirs = View::shared(&copy, 0, SPAN);
+    for block in blocks {
+        fill(&theirs, block, 0x80);
+        assert!(has_its_bytes(&view, block, 0));
+        fill(&view, block, 0x40);
+        assert!(has_its_bytes(&theirs, block, 0x80));
+    }
+}
+
+fn blocks_that_were_freed_are_not_in_it() {
+    let source = arena();
+    let view = View::shared(&source, 0, SPAN);
+    for size in [32, 2048, page(), 20 * page(), 3 * MIB] {
+        let blocks = [(); 4].map(|()| alloc(&source, size));
+        free(&source, blocks[1]);
+        free(&source, blocks[3]);
+        for block in [blocks[0], blocks[2]] {
+            fill(&view, block, 0);
+        }
+        let copy = source.copy().unwrap();
+        let theirs = View::shared(&copy, 0, SPAN);
+        for block in [blocks[1], blocks[3]] {
+            refused(copy.free(block.offset), Errno::ENOENT);
+        }
+        if size >= page() {
+            let gone = blocks[1].offset as usize;
+            assert_eq!(
+                signal_of(|| theirs.touch(gone)),
+                Some(nix::sys::signal::Signal::SIGBUS)
+            );
+        }
+        for block in [blocks[0], blocks[2]] {
+            assert!(has_its_bytes(&theirs, block, 0));
+            free(&copy, block);
+            free(&source, block);
+        }
+        assert_eq!(stat(&copy).live_bytes, 0);
+    }
+}
+
+fn a_page_with_small_blocks_serves_what_is_free_in_it() {
+    let source = arena();
+    let blocks: Vec<_> = (0..page() / 64).map(|_| alloc(&source, 64)).collect();
+    for block in &blocks[1..] {
+        free(&source, *block);
+    }
+    let copy = source.copy().unwrap();
+    assert_eq!(stat(&copy).held_bytes, page());
+    for _ in 1..blocks.len() {
+        let block = alloc(&copy, 64);
+        assert!(blocks.contains(&block));
+    }
+    let now = stat(&copy);
+    assert_eq!((now.held_bytes, now.live_bytes), (page(), page()));
+    check();
+}
+
+fn headers_are_right_or_overwritten_as_they_were() {
+    let source = arena();
+    let view = View::shared(&source, 0, SPAN);
+    for size in [20, 1000, page(), 100_000] {
+        let flags = DEFAULT | Flags::HEADER;
+        let [right, wrong] = [(); 2].map(|()| source.alloc(size, flags).unwrap());
+        view.store(wrong.offset as usize - 1, 0xee);
+        for copy in [source.copy().unwrap(), source.copy().unwrap().copy().unwrap()] {
+            copy.free(right.offset).unwrap();
+            refused(copy.free(wrong.offset), Errno::EUCLEAN);
+            refused(copy.free(wrong.offset), Errno::ENOENT);
+        }
+        source.free(right.offset).unwrap();
+        refused(source.free(wrong.offset), Errno::EUCLEAN);
+    }
+    // One that is written in the copy is seen there.
+    let copy = source.copy().unwrap();
+    let theirs = View::shared(&copy, 0, SPAN);
+    let block = copy.alloc(5000, DEFAULT | Flags::HEADER).unwrap();
+    theirs.store(block.offset as usize - 1, 0xee);
+    refused(copy.free(block.offset), Errno::EUCLEAN);
+}
+
+fn contiguous_blocks_stay_contiguous() {
+    let source = arena();
+    let view = View::shared(&source, 0, SPAN);
+    let mut blocks = Vec::new();
+    for pages in [1, 2, 16, 64] {
+        alloc(&source, page());
+        let block = source.alloc(pages * page(), GROW | Flags::CONTIG).unwrap();
+        fill(&view, block, 0);
+        blocks.push(block);
+    }
+    let copy = source.copy().unwrap();
+    let theirs = View::shared(&copy, 0, SPAN);
+    for block in blocks {
+        assert!(has_its_bytes(&theirs, block, 0));
+        let pages = (block.bytes / page()) as usize;
+        let frames = crate::kit::pages::frames(&theirs, block.offset as usize, pages);
+        let side_by_side = frames
+            .windows(2)
+            .all(|two| matches!(two, [Some(one), Some(next)] if one + 1 == *next));
+        assert!(side_by_side, "{frames:x?}");
+        refused(copy.resize(block.offset, page(), DEFAULT), Errno::EINVAL);
+    }
+}
+
+fn huge_pages_stay_huge() {
+    let path = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+    let Ok(text) = fs::read_to_string(path) else {
+        skip("this kernel has no huge pages");
+    };
+    let huge: u64 = text.trim().parse().unwrap();
+    let source = arena();
+    let view = View::shared(&source, 0, SPAN);
+    // One block, and many that lie side by side.
+    let mut blocks = vec![alloc(&source, 8 * huge)];
+    let quarter = huge / 4;
+    blocks.extend((0..32).map(|_| alloc(&source, quarter)));
+    for block in &blocks {
+        fill(&view, *block, 0);
+    }
+    let before = stat(&source);
+    assert!(before.huge_bytes >= 8 * huge);
+    let copy = source.copy().unwrap();
+    let now = stat(&copy);
+    assert_eq!(now.huge_bytes, 16 * huge);
+    assert_eq!(now.held_bytes, before.held_bytes);
+    let theirs = View::shared(&copy, 0, SPAN);
+    for block in blocks {
+        assert!(has_its_bytes(&theirs, block, 0));
+    }
+}
+
+fn a_copy_of_a_copy_is_the_same() {
+    let source = arena();
+    let view = View::shared(&source, 0, SPAN);
+    let blocks = mixed(&source, &view, &mut random(), 100);
+    let mut copy = source.copy().unwrap();
+    for _ in 0..3 {
+        copy = copy.copy().unwrap();
+    }
+    drop(source);
+    let theirs = View::shared(&copy, 0, SPAN);
+    for block in blocks {
+        assert!(has_its_bytes(&theirs, block, 0));
+        free(&copy, block);
+    }
+    assert_eq!(stat(&copy).live_bytes, 0);
+}
+
+fn a_copy_outlives_its_source() {
+    leaves_nothing(|| {
+        let source = arena();
+        let block = alloc(&source, MIB);
+        let copy = {
+            let view = View::shared(&source, 0, SPAN);
+            fill(&view, block, 0);
+            source.copy().unwrap()
+        };
+        drop(source);
+        let theirs = View::shared(&copy, 0, SPAN);
+        assert!(has_its_bytes(&theirs, block, 0));
+    });
+}
+
+fn bounds_are_taken_over() {
+    let source = arena();
+    source.set_span(1024 * page()).unwrap();
+    source.set_slack_permille(Some(7)).unwrap();
+    source.set_limit(100 * page()).unwrap();
+    alloc(&source, page());
+    let copy = source.copy().unwrap();
+    assert_eq!(raw::limit(&copy, 0, 0), raw::limit(&source, 0, 0));
+    refused(copy.alloc(100 * page(), DEFAULT), Errno::EDQUOT);
+    alloc(&copy, 99 * page());
+}
+
+fn its_file_is_as_the_source_s() {
+    for mode in [OFlag::O_RDWR, OFlag::O_WRONLY, OFlag::O_RDWR | OFlag::O_NONBLOCK] {
+        let source = Arena::from_fd(raw::open_as(mode));
+        let copy = source.copy().unwrap();
+        let flags = |fd: &dyn AsFd| fcntl(fd.as_fd(), FcntlArg::F_GETFL).unwrap();
+        assert_eq!(flags(&copy), flags(&source), "{mode:?}");
+        let number = fcntl(copy.as_fd(), FcntlArg::F_GETFD).unwrap();
+        assert_eq!(number, FdFlag::FD_CLOEXEC.bits());
+        let path = |number: i32| fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+        assert_eq!(path(copy.as_fd().as_raw_fd()), path(source.as_fd().as_raw_fd()));
+    }
+}
+
+fn it_is_the_caller_s() {
+    let source = arena();
+    alloc(&source, MIB);
+    let child = fork_child(|| {
+        let copy = source.copy().unwrap();
+        alloc(&copy, page());
+        let own = std::process::id() as u64;
+        let arenas = freelist::debugfs::Arenas::read().unwrap();
+        let mine = arenas.0.iter().filter(|arena| arena.pid == own).count();
+        assert_eq!(mine, 1);
+    });
+    assert!(matches!(child, nix::sys::wait::WaitStatus::Exited(_, 0)), "{child:?}");
+}
+
+fn what_is_pinned_is_copied() {
+    let source = arena();
+    let view = View::shared(&source, 0, SPAN);
+    let block = alloc(&source, 16 * page());
+    fill(&view, block, 0);
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let len = 4 * page() as usize;
+    let at = view.address(block.offset as usize);
+    let spliced = crate::kit::view::splice_from(&writer, at, len).unwrap();
+    assert_eq!(spliced, len);
+    let copy = source.copy().unwrap();
+    let theirs = View::shared(&copy, 0, SPAN);
+    assert!(has_its_bytes(&theirs, block, 0));
+    free(&source, block);
+    source.trim(0).unwrap();
+    assert!(has_its_bytes(&theirs, block, 0));
+    drop(reader);
+}
+
+fn unknown_fields_are_refused() {
+    let source = arena();
+    alloc(&source, page());
+    let before = stat(&source);
+    leaves_nothing(|| {
+        for request in [
+            freelist_clone {
+                flags: 1,
+                ..Default::default()
+            },
+            freelist_clone {
+                flags: 1 << 31,
+                ..Default::default()
+            },
+            freelist_clone {
+                reserved: 1,
+                ..Default::default()
+            },
+            freelist_clone {
+                reserved2: 1,
+                ..Default::default()
+            },
+        ] {
+            let result = ioctl(source.as_fd(), FREELIST_IOC_CLONE, &mut { request });
+            assert_eq!(result, Err(Errno::EINVAL), "{request:?}");
+        }
+    });
+    let failures = before.failures + 4;
+    assert_eq!(stat(&source), freelist::Stat { failures, ..before });
+}
+
+fn a_file_that_is_not_open_for_writing_is_ebadf() {
+    let source = Arena::open_read_only().unwrap();
+    leaves_nothing(|| refused(source.copy(), Errno::EBADF));
+}
+
+fn beyond_the_limit_of_files_nothing_is_left() {
+    let source = arena();
+    alloc(&source, MIB);
+    leaves_nothing(|| {
+        spawn_child(|| {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            let open = arena();
+            let before = now();
+            let next = fcntl(open.as_fd(), FcntlArg::F_DUPFD(0)).unwrap();
+            nix::unistd::close(next).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, next as u64, hard).unwrap();
+            refused(source.copy(), Errno::EMFILE);
+            setrlimit(Resource::RLIMIT_NOFILE, next as u64 + 8, hard).unwrap();
+            assert_eq!(now(), before);
+            source.copy().unwrap();
+        })
+        .succeed();
+    });
+}
+
+fn beyond_a_limit_of_bytes_nothing_is_left() {
+    let source = arena();
+    let view = View::shared(&source, 0, SPAN);
+    let blocks = [5 * MIB, 64, MIB, 300].map(|size| alloc(&source, size));
+    for block in blocks {
+        fill(&view, block, 0);
+    }
+    // Less than it has by now: the copy would be beyond its own limit, at its first block or later.
+    for limit in [MIB, 5 * MIB + page(), 6 * MIB] {
+        source.set_limit(limit).unwrap();
+        let before = crate::kit::counters(&source);
+        leaves_nothing(|| refused(source.copy(), Errno::EDQUOT));
+        let failures = before.failures + 1;
+        assert_eq!(
+            crate::kit::counters(&source),
+            freelist::Stat { failures, ..before }
+        );
+    }
+    drop_cap_sys_resource();
+    source.set_limit(16 * MIB).unwrap();
+    source.copy().unwrap();
+}
+
+fn an_answer_that_cannot_be_written_leaves_nothing() {
+    let source = arena();
+    alloc(&source, MIB);
+    let view = View::anonymous(size_of::<freelist_clone>());
+    view.set_bytes(0, &[0; size_of::<freelist_clone>()]);
+    view.protect(0..view.len(), nix::sys::mman::ProtFlags::PROT_READ)
+        .unwrap();
+    leaves_nothing(|| {
+        let result = ioctl_at(&source, FREELIST_IOC_CLONE, view.address(0));
+        assert_eq!(result, Err(Errno::EFAULT));
+    });
+}
+
+fn beside_a_thread_that_allocates_and_frees_each_block_is_whole() {
+    let source = arena();
+    let view = View::shared(&source, 0, SPAN);
+    let mut rng = random();
+    let stay = mixed(&source, &view, &mut rng, 200);
+    let (done, changes) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut copies = 0;
+    let mut during = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut rng = fastrand::Rng::with_seed(7);
+            let mut mine = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                let size = random_size(&mut rng, 512 * KIB);
+                if mine.len() < 60 {
+                    let block = alloc(&source, size);
+                    fill(&view, block, 0);
+                    mine.push(block);
+                }
+                let index = rng.usize(0..mine.len());
+                match rng.u8(0..4) {
+                    0 => {
+                        let grown = source.resize(mine[index].offset, size, DEFAULT);
+                        if let Ok(bytes) = grown {
+                            mine[index].bytes = bytes;
+                            fill(&view, mine[index], 0);
+                        }
+                    }
+                    1 => drop(source.trim(0).unwrap()),
+                    _ => free(&source, mine.swap_remove(index)),
+                }
+                changes.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        while copies < scaled(60) || changes.load(Ordering::Relaxed) < 2000 {
+            let before = changes.load(Ordering::Relaxed);
+            let copy = match source.copy() {
+                Ok(copy) => copy,
+                Err(Error::Refused { errno, .. }) => panic!("{errno}"),
+                Err(error) => panic!("{error}"),
+            };
+            during += u64::from(changes.load(Ordering::Relaxed) > before);
+            copies += 1;
+            let theirs = View::shared(&copy, 0, SPAN);
+            for block in &stay {
+                assert!(has_its_bytes(&theirs, *block, 0), "{block:?}");
+                free(&copy, *block);
+            }
+            if copies % 16 == 0 {
+                check();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    eprintln!("{copies} copies, {during} with changes meanwhile");
+    assert!(during > 0, "the other thread never ran during a copy");
+    check();
+}
