@@ -490,44 +490,91 @@ static int a_forked_child_has_a_copy_and_both_go_on(void)
 	return 1;
 }
 
-/* Bytes of private memory that this process has. */
-static size_t private_bytes(void)
+/* What the module says that all arenas have: a line of its statistics. */
+static size_t module_says(const char *name)
 {
-	FILE *file = fopen("/proc/self/smaps_rollup", "r");
-	char line[256];
-	size_t kib = 0;
+	FILE *file = fopen("/sys/kernel/debug/freelist/stats", "r");
+	char line[256], found[64];
+	size_t value = 0, has;
 
 	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, "Anonymous: %zu", &kib) == 1)
-			break;
+		if (sscanf(line, "%63s %zu", found, &has) == 2 && !strcmp(found, name))
+			value = has;
 	if (file)
 		fclose(file);
-	return kib * KIB;
+	return value;
 }
 
 static int a_child_has_no_more_memory_than_its_parents_blocks(void)
 {
 	/* Between the ends of such blocks and the next ones lies address space. */
 	char *blocks[32];
-	size_t at;
+	size_t at, arenas, held;
 	pid_t child;
 
 	for (at = 0; at < COUNT(blocks); at++)
 		memset(blocks[at] = malloc(MIB + 4 * KIB), 'h', MIB + 4 * KIB);
+	arenas = module_says("arenas");
+	held = module_says("held_bytes");
+	CHECK(arenas > 0 && held >= 32 * MIB);
 	child = fork();
 	if (child == 0) {
-		size_t has = private_bytes();
+		size_t has = module_says("held_bytes") - held;
 
+		if (module_says("arenas") != arenas + 1 || has < 32 * MIB || has > large_bytes() + 64 * KIB)
+			_exit(1);
 		for (at = 0; at < COUNT(blocks); at++)
 			memset(blocks[at], 'H', MIB);
 		/* What it wrote was its own already. */
-		_exit(has < 32 * MIB || has > 48 * MIB || private_bytes() > has + 2 * MIB);
+		if (module_says("held_bytes") != held + has)
+			_exit(2);
+		/* The copy serves. */
+		memset(malloc(MIB), 'n', MIB);
+		_exit(module_says("arenas") != arenas + 1 ? 3 : 0);
 	}
 	CHECK(went_well(child));
+	CHECK(module_says("arenas") == arenas && module_says("held_bytes") == held);
 	for (at = 0; at < COUNT(blocks); at++) {
 		CHECK(all(blocks[at], 'h', MIB + 4 * KIB));
 		free(blocks[at]);
 	}
+	return 1;
+}
+
+static int a_fork_without_room_for_a_copy_fails_and_leaves_nothing(void)
+{
+	struct rlimit before, none;
+	char *block = malloc(3 * MIB);
+	size_t held, arenas;
+	pid_t child;
+	int next;
+
+	memset(block, 'f', 3 * MIB);
+	/* No number is left for the copy's file. */
+	CHECK(!getrlimit(RLIMIT_NOFILE, &before));
+	next = dup(1);
+	CHECK(next >= 0);
+	close(next);
+	held = module_says("held_bytes");
+	arenas = module_says("arenas");
+	none = before;
+	none.rlim_cur = (rlim_t)next;
+	none.rlim_max = (rlim_t)next;
+	CHECK(!setrlimit(RLIMIT_NOFILE, &none));
+	errno = 0;
+	child = fork();
+	if (child == 0)
+		_exit(1);
+	CHECK(child == -1 && errno == ENOMEM);
+	CHECK(waitpid(-1, NULL, 0) == -1 && errno == ECHILD);
+	CHECK(!setrlimit(RLIMIT_NOFILE, &before));
+	CHECK(module_says("arenas") == arenas && module_says("held_bytes") == held);
+	CHECK(all(block, 'f', 3 * MIB));
+	child = fork();
+	if (child == 0)
+		_exit(!all(block, 'f', 3 * MIB));
+	CHECK(went_well(child));
+	free(block);
 	return 1;
 }
 
@@ -612,6 +659,46 @@ static int forks_beside_threads_that_allocate_find_all_in_order(void)
 	return 1;
 }
 
+static char *handled;
+
+static void write_before(void)
+{
+	if (handled)
+		handled[MIB - 1] = 'h';
+}
+
+static void read_after(void)
+{
+	if (handled && (handled[0] != 't' || handled[MIB - 1] != 'h'))
+		_exit(9);
+}
+
+static void *fork_in_a_thread(void *argument)
+{
+	pid_t child = fork();
+
+	(void)argument;
+	if (child == 0)
+		_exit(handled[0] != 't' || handled[MIB - 1] != 'h');
+	return went_well(child) ? NULL : "the child had other bytes";
+}
+
+/* Handlers of others run before the copy is made, and after it is there. */
+static int a_fork_of_a_thread_has_what_handlers_wrote(void)
+{
+	pthread_t thread;
+	void *wrong;
+
+	handled = malloc(MIB);
+	memset(handled, 't', MIB);
+	CHECK(!pthread_atfork(write_before, NULL, read_after));
+	CHECK(!pthread_create(&thread, NULL, fork_in_a_thread, NULL));
+	CHECK(!pthread_join(thread, &wrong) && !wrong);
+	free(handled);
+	handled = NULL;
+	return 1;
+}
+
 static int another_program_is_run_by_any_way(void)
 {
 	char *block = malloc(2 * MIB);
@@ -640,6 +727,7 @@ static int a_child_of_a_bare_call_takes_and_gives_nothing(void)
 	char *block = malloc(MIB), *new;
 	size_t before;
 	pid_t child;
+	int status;
 
 	memset(block, 'r', MIB);
 	before = large_bytes();
@@ -654,6 +742,16 @@ static int a_child_of_a_bare_call_takes_and_gives_nothing(void)
 	}
 	CHECK(went_well(child));
 	CHECK(all(block, 'r', MIB) && large_bytes() == before);
+	/* Its parent's blocks are not there. */
+	child = (pid_t)syscall(SYS_fork);
+	if (child == 0) {
+		struct rlimit none = { 0, 0 };
+
+		setrlimit(RLIMIT_CORE, &none);
+		_exit(block[0] == 'r');
+	}
+	status = child_status(child);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
 	free(block);
 	CHECK(large_bytes() == before - MIB);
 	return 1;
@@ -1025,6 +1123,8 @@ static const struct promise {
 	PROMISE(a_wrong_release_aborts_with_a_line_that_names_the_address),
 	PROMISE(a_forked_child_has_a_copy_and_both_go_on),
 	PROMISE(a_child_has_no_more_memory_than_its_parents_blocks),
+	PROMISE(a_fork_without_room_for_a_copy_fails_and_leaves_nothing),
+	PROMISE(a_fork_of_a_thread_has_what_handlers_wrote),
 	PROMISE(forks_beside_threads_that_allocate_find_all_in_order),
 	PROMISE(another_program_is_run_by_any_way),
 	PROMISE(a_child_of_a_bare_call_takes_and_gives_nothing),

@@ -32,8 +32,31 @@ const HIGH: u64 = 1000;
 /// Those of `open()`.
 pub(super) fn open(device: &CStr) -> Result<RawFd, Errno> {
     let file = fs::open(device, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(hide(file))
+}
+
+/// Moves an open file to a number that the program does not come across.
+pub(super) fn hide(file: OwnedFd) -> RawFd {
     let moved = beyond_limit(&file).or_else(|| below_limit(&file));
-    Ok(moved.unwrap_or(file).into_raw_fd())
+    moved.unwrap_or(file).into_raw_fd()
+}
+
+/// Opens a file for a moment, beyond the program's soft limit of open files where that is used up.
+///
+/// # Errors
+///
+/// Those of `open`.
+pub(super) fn with_room(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+    let result = open();
+    let (soft, hard) = soft_and_hard_limit();
+    let raised = soft.saturating_add(16).min(hard);
+    if result.as_ref().err() != Some(&Errno::MFILE) || raised <= soft {
+        return result;
+    }
+    set_soft_limit(raised)?;
+    let result = open();
+    let _ = set_soft_limit(soft);
+    result
 }
 
 fn duplicate(file: &OwnedFd, at_least: u64) -> Option<OwnedFd> {
@@ -78,7 +101,7 @@ fn below_limit(file: &OwnedFd) -> Option<OwnedFd> {
         .flatten()
 }
 
-/// Closes the number of the device, in a forked child that has its own copy of it.
+/// Closes the number of the device, in a forked child that has a copy of the arena.
 pub(super) fn close(fd: RawFd) {
     // SAFETY: The caller got it from `open()` and uses it no more.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });

@@ -2,15 +2,23 @@
 
 //! What a forked child gets of its parent's large blocks.
 //!
-//! The arena is shared memory, which a fork does not copy. So the parent copies its live blocks to
-//! private memory before the fork, each at its offset; the child moves that copy to the addresses of
-//! the arena in one system call, and the parent lets its own go. The child goes on when the parent
-//! has, or has ended: what it writes before that would be copied once more. The parent waits for
-//! nothing, and a child that dies at once leaves nothing. So the memory is there twice, not more.
+//! The arena is shared memory, which a fork does not copy; so the mapping is withheld from children
+//! (`MADV_DONTFORK`). In the last handler before the fork the module makes a copy of the arena
+//! (CLONE); the child's first handler maps it at the old addresses and serves from it; the parent
+//! closes its number of it. The handlers are registered before those of other libraries, so that they
+//! are the last before a fork and the first after it.
 //!
 //! The copy is as of the handler before the fork, as far as the forking thread can tell; what other
 //! threads write meanwhile is in it or not, byte by byte. (A child of a program with threads may call
 //! only functions that are safe in signal handlers, until it runs another program.)
+//!
+//! A fork that cannot have its copy fails with `ENOMEM`. Handlers cannot say so: [`LargeBlocks::fork`]
+//! is around the C library's `fork()`, has the child end at once, and waits for it. A fork that is
+//! not called that way goes on, and its child ends with a line on standard error.
+//!
+//! Blocks of an arena whose file the program closed, and those of a module without CLONE, are copied
+//! to private memory before the fork, which the child moves to their addresses. It goes on when the
+//! parent has let its copy go, or has ended: what it writes before that would be copied once more.
 //!
 //! With `FREELIST_FORK=share` nothing is copied: the child may read its parent's blocks, which
 //! change as the parent changes them, and a write is a segmentation fault.
@@ -23,8 +31,11 @@ use rustix::process::{getpid, getppid, Pid};
 
 use super::message::say;
 use super::settings::{ForkMode, Settings};
-use super::{abort, counters, gate, os, LARGE};
-use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU8, Ordering::*};
+use super::gate::this_thread;
+use super::{abort, counters, gate, os, LargeBlocks, LARGE};
+use crate::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU8, AtomicUsize, Ordering::*,
+};
 
 /// What a fork does, as the handler before it decided: a [`Plan`] as a number. Only the forking
 /// thread looks at it, alone in the gate.
@@ -42,6 +53,52 @@ enum Plan {
     Fail,
     /// Reads its parent's blocks.
     Share,
+}
+
+/// Whether the parent had other threads at that time: 1 if so.
+static THREADS: AtomicU32 = AtomicU32::new(0);
+
+/// Threads that can be in [`LargeBlocks::fork`] at a time and still fail without a copy.
+const CALLERS: usize = 8;
+/// The threads that are in there, as `pthread_self()` names them; 0 for none. [`REFUSED`] is added
+/// once there was no memory for the copy.
+static IN_FORK: [AtomicUsize; CALLERS] = [const { AtomicUsize::new(0) }; CALLERS];
+/// No thread's name has this bit.
+const REFUSED: usize = 1;
+
+/// The entry of the calling thread, if it is in [`LargeBlocks::fork`].
+fn caller() -> Option<&'static AtomicUsize> {
+    let this = this_thread();
+    IN_FORK.iter().find(|entry| entry.load(Relaxed) == this)
+}
+
+impl LargeBlocks {
+    /// Calls `fork`, the C library's function, and returns what it does; `None` where there is no
+    /// memory for the child's copy of the blocks: then no child is left.
+    pub fn fork(&self, fork: impl FnOnce() -> i32) -> Option<i32> {
+        let claim = |entry: &&AtomicUsize| {
+            let claimed = entry.compare_exchange(0, this_thread(), Relaxed, Relaxed);
+            claimed.is_ok()
+        };
+        let entry = IN_FORK.iter().find(claim);
+        let child = fork();
+        let after = entry.map_or(0, |entry| entry.swap(0, Relaxed));
+        if after & REFUSED == 0 {
+            return Some(child);
+        }
+        if child > 0 {
+            let mut status = 0;
+            // SAFETY: The status is written. Another thread may have waited for it: no matter.
+            while unsafe { libc::waitpid(child, &mut status, 0) } < 0 && is_interrupted() {}
+        }
+        None
+    }
+}
+
+/// Whether a signal ended the last call of the C library.
+fn is_interrupted() -> bool {
+    // SAFETY: It returns where this thread's own number is.
+    unsafe { *libc::__errno_location() == libc::EINTR }
 }
 
 /// A word that parent and child share during a fork with a copy: 1 once the parent let its copy go.
@@ -97,8 +154,12 @@ extern "C" fn before() {
     LARGE.gate.exclusive().keep();
     let plan = plan();
     PLAN.store(plan as u32, Relaxed);
-    if plan == Plan::Copy {
-        counters::counters().forks.fetch_add(1, Relaxed);
+    THREADS.store(u32::from(!is_single_threaded()), Relaxed);
+    match plan {
+        Plan::Copy => drop(counters::counters().forks.fetch_add(1, Relaxed)),
+        // At once: what follows takes memory, too.
+        Plan::Fail => LARGE.ranges.iter().for_each(|range| range.drop_copy()),
+        Plan::Nothing | Plan::Share => {}
     }
 }
 
@@ -118,7 +179,7 @@ fn plan() -> Plan {
         let copied = range.live_bytes() as u64;
         counters::counters().copied.fetch_add(copied, Relaxed);
     }
-    if LARGE.ranges.iter().any(|range| range.has_copy()) {
+    if LARGE.ranges.iter().any(|range| range.has_private_copy()) {
         PARENT.store(getpid().as_raw_nonzero().get(), Relaxed);
         let word = os::map_shared(WORD_BYTES).unwrap_or(0);
         LET_GO.store(word as *mut AtomicU32, Relaxed);
@@ -144,6 +205,11 @@ extern "C" fn in_parent() {
     }
     LARGE.ranges.iter().for_each(|range| range.drop_copy());
     with_word(|let_go| let_go.store(1, Release));
+    if PLAN.load(Relaxed) == Plan::Fail as u32 {
+        if let Some(entry) = caller() {
+            entry.fetch_or(REFUSED, Relaxed);
+        }
+    }
     LARGE.gate.open();
 }
 
@@ -158,10 +224,16 @@ extern "C" fn in_child() {
     if plan == Plan::Nothing as u32 {
         return;
     }
+    if plan == Plan::Fail as u32 && caller().is_some() {
+        // The parent waits for this, and says so.
+        // SAFETY: It takes a number and does not return.
+        unsafe { libc::_exit(0) };
+    }
+    let threads = THREADS.load(Relaxed) != 0;
     for range in LARGE.ranges.iter().filter(|range| range.is_shared()) {
         if plan == Plan::Share as u32 {
             range.become_shared();
-        } else if plan == Plan::Fail as u32 || range.become_copy().is_err() {
+        } else if plan == Plan::Fail as u32 || range.become_copy(threads).is_err() {
             say(format_args!(
                 "fork: no memory for a copy of {} MiB of large blocks: this child ends \
                  (FREELIST_FORK=share lets children read their parent's instead)",

@@ -43,7 +43,7 @@ enum How {
 }
 
 /// Names the calling thread.
-fn this_thread() -> usize {
+pub(super) fn this_thread() -> usize {
     // SAFETY: It takes nothing and cannot fail.
     unsafe { libc::pthread_self() as usize }
 }

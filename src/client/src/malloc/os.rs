@@ -74,6 +74,33 @@ pub(super) fn map_file(fd: RawFd, offset: usize, len: usize, at: usize) -> Resul
     Ok(mapped)
 }
 
+/// Maps the first `len` bytes of a file at `at`, in place of what is mapped there.
+///
+/// # Safety
+///
+/// The caller owns the range; what uses it expects the bytes of the file.
+pub(super) unsafe fn map_file_over(fd: RawFd, len: usize, at: usize) -> Result<(), Errno> {
+    let flags = MapFlags::SHARED | MapFlags::FIXED;
+    // SAFETY: The caller's promise. The number is used for this call alone, which the kernel refuses
+    // if it is closed.
+    unsafe {
+        let file = BorrowedFd::borrow_raw(fd);
+        mmap(at as *mut c_void, len, READ_WRITE, flags, file, 0)
+    }
+    .map(drop)
+}
+
+/// Keeps forked children from having a range.
+///
+/// # Safety
+///
+/// The caller owns it, and has something else for children that use it.
+pub(super) unsafe fn withhold(at: usize, len: usize) {
+    // SAFETY: The caller's promise. Where it fails a child has the range, until it maps another file
+    // there.
+    let _ = unsafe { madvise(at as *mut c_void, len, Advice::LinuxDontFork) };
+}
+
 /// Maps `len` bytes of private memory, all zero, at any address. Its memory comes page by page: a
 /// huge page would hold what lies between blocks too.
 pub(super) fn map_private(len: usize) -> Result<usize, Errno> {

@@ -2,13 +2,15 @@
 
 //! Ranges of addresses with large blocks: the arena that serves, and what is left of earlier ones.
 
+mod fork;
+
 use core::ptr::NonNull;
 
 use rustix::fd::{BorrowedFd, RawFd};
 
 use super::refusal::Refusal;
 use super::table::{Entry, Table, UNIT};
-use super::{descriptor, os};
+use super::os;
 use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sys::{self, Errno};
 use crate::uapi::{self, freelist_alloc, freelist_free, freelist_limit, freelist_resize};
@@ -73,7 +75,9 @@ pub(super) struct Range {
     features: AtomicU64,
     blocks: AtomicUsize,
     bytes: AtomicUsize,
-    /// Where a copy of all blocks lies during a fork, for the child; 0 for none.
+    /// The open file of a copy of the arena during a fork, for the child, plus 1; 0 for none.
+    clone: AtomicI32,
+    /// Where a copy of all blocks lies in private memory during a fork, for the child; 0 for none.
     copy: AtomicUsize,
     /// Bytes of that copy: the end of the last block.
     extent: AtomicUsize,
@@ -97,6 +101,7 @@ impl Range {
             features: AtomicU64::new(0),
             blocks: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            clone: AtomicI32::new(0),
             copy: AtomicUsize::new(0),
             extent: AtomicUsize::new(0),
             table: Table::new(),
@@ -177,6 +182,7 @@ impl Range {
             Ok(base) => {
                 self.base.store(base, Relaxed);
                 self.mapped.store(span, Relaxed);
+                self.withhold(0, span);
                 self.kind.store(Kind::Arena as u32, Release);
                 Ok(())
             }
@@ -203,6 +209,7 @@ impl Range {
             let (fd, at) = (self.fd.load(Relaxed), self.base() + mapped);
             result = os::map_file(fd, mapped, to - mapped, at).map(drop);
             if result.is_ok() {
+                self.withhold(mapped, to);
                 self.mapped.store(to, Release);
                 break;
             }
@@ -439,105 +446,6 @@ impl Range {
         {
             // SAFETY: By the type's invariant the mapping is ours, and no block is in it.
             unsafe { os::unmap(self.base(), mapped) };
-        }
-    }
-
-    // What follows is for forks: the forking thread calls it alone.
-
-    /// Whether blocks lie in shared memory, which a fork does not copy.
-    pub(super) fn is_shared(&self) -> bool {
-        matches!(self.kind(), Kind::Arena | Kind::Orphan)
-    }
-
-    /// Before a fork: copies all blocks to private memory, each at its offset.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, and nothing is left.
-    ///
-    /// # Safety
-    ///
-    /// No block is freed meanwhile.
-    pub(super) unsafe fn make_copy(&self, page: usize) -> Result<(), Errno> {
-        let mapped = self.mapped.load(Relaxed);
-        let mut extent = 0;
-        self.table.for_each(mapped, |offset, entry| {
-            extent = extent.max(offset + entry.bytes);
-        });
-        self.extent.store(extent, Relaxed);
-        if extent == 0 {
-            return Ok(());
-        }
-        let copy = os::map_private(extent)?;
-        self.copy.store(copy, Relaxed);
-        self.table.for_each(mapped, |offset, entry| {
-            // A block that another thread allocates now is not in it.
-            if offset + entry.bytes <= extent {
-                // SAFETY: A live block is mapped and has memory until it is freed, which nobody
-                // does now, says the caller; the copy has as many bytes, and is all zero there.
-                unsafe { os::copy_pages(self.base() + offset, copy + offset, entry.bytes, page) };
-            }
-        });
-        Ok(())
-    }
-
-    /// Whether there is a copy for a child.
-    pub(super) fn has_copy(&self) -> bool {
-        self.copy.load(Relaxed) != 0
-    }
-
-    /// After a fork, in the parent: lets the copy go.
-    pub(super) fn drop_copy(&self) {
-        let copy = self.copy.swap(0, Relaxed);
-        if copy != 0 {
-            // SAFETY: `make_copy()` mapped it, of as many bytes, and nothing here uses it.
-            unsafe { os::unmap(copy, self.extent.load(Relaxed)) };
-        }
-    }
-
-    /// After a fork, in the child: takes the copy in place of the parent's arena.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`: the process has as many mappings as the system allows.
-    pub(super) fn become_copy(&self) -> Result<(), Errno> {
-        let (base, mapped) = (self.base(), self.mapped.load(Relaxed));
-        let (copy, extent) = (self.copy.swap(0, Relaxed), self.extent.load(Relaxed));
-        if copy != 0 {
-            // SAFETY: Both are ours; blocks have the same bytes in the copy.
-            unsafe { os::move_over(copy, extent, base) }?;
-        }
-        if mapped > extent {
-            // SAFETY: No block that this process knows of reaches beyond the extent.
-            unsafe { os::unmap(base + extent, mapped - extent) };
-        }
-        self.drop_file();
-        self.mapped.store(extent, Relaxed);
-        self.span.store(extent, Relaxed);
-        let kind = if extent == 0 {
-            Kind::Unused
-        } else {
-            Kind::Copy
-        };
-        self.kind.store(kind as u32, Release);
-        Ok(())
-    }
-
-    /// In a forked child: keeps the parent's arena, to read.
-    pub(super) fn become_shared(&self) {
-        // SAFETY: The mapping is ours.
-        unsafe { os::make_read_only(self.base(), self.mapped.load(Relaxed)) };
-        self.drop_file();
-        self.kind.store(Kind::Shared as u32, Release);
-    }
-
-    /// Closes the file, if the number is still the device's.
-    fn drop_file(&self) {
-        let fd = self.fd.swap(NO_FILE, Relaxed);
-        // SAFETY: As in `file()`.
-        let file = unsafe { BorrowedFd::borrow_raw(fd) };
-        if sys::info(file).is_ok() {
-            descriptor::close(fd);
         }
     }
 }

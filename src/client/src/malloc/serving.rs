@@ -141,10 +141,15 @@ impl LargeBlocks {
         }
     }
 
-    /// In a forked child whose blocks are as they will be: from now on it is a process like any,
-    /// whose next large block opens an arena.
+    /// In a forked child whose blocks are as they will be: from now on it is a process like any. The
+    /// copy of its parent's arena serves; where it has none its next large block opens one.
     pub(super) fn become_child(&self) {
-        self.serving.store(0, Release);
+        if self
+            .serving_now()
+            .is_some_and(|range| range.kind() != Kind::Arena)
+        {
+            self.serving.store(0, Release);
+        }
         self.reuse.reset();
         self.set_here();
         let usage = self.live();

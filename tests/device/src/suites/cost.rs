@@ -8,9 +8,12 @@
 //! own business in between. Instructions say nothing of cache misses.
 
 use std::env;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use freelist::{Arena, Flags};
+use nix::sys::memfd::{memfd_create, MFdFlags};
 
 use crate::harness::{skip, suite};
 use crate::kit::process::fork_child;
@@ -25,6 +28,7 @@ suite!("freelist_cost":
     a_fork_costs_the_same_with_mapped_memory,
     the_shrinker_takes_memory_at_these_costs,
     memory_is_moved_at_these_costs,
+    a_copy_costs_little_more_than_its_memory_and_its_bytes,
 );
 
 /// Set where the clock counts instructions, one a nanosecond.
@@ -283,4 +287,52 @@ fn memory_is_moved_at_these_costs() {
         figure!("moved from pieces of {kib} KiB: {each:.0} instructions a page");
         trust!(format!("moved_{kib}_kib"), each, "instructions", "-");
     }
+}
+
+/// CLONE beside what its parts cost: new memory of the same bytes, and copying them, as the kernel
+/// copies and as a program does. (The kernel has general registers alone: a program copies four times
+/// as many bytes by an instruction.)
+fn a_copy_costs_little_more_than_its_memory_and_its_bytes() {
+    let bytes = 32 * MIB;
+    let mib = bytes / MIB;
+    let empty = arena();
+    let nothing = cost(1, || drop(empty.copy().unwrap()));
+    figure!("a copy of an empty arena, and its end: {nothing:.0} instructions");
+    let (mut from, mut to) = (vec![1_u8; bytes as usize], vec![2_u8; bytes as usize]);
+    let program = cost(mib, || to.copy_from_slice(std::hint::black_box(&from)));
+    assert_eq!(std::hint::black_box(&to)[0], 1);
+    let file = memfd_create(c"cost", MFdFlags::empty()).unwrap();
+    let file = File::from(file);
+    file.write_all_at(&from, 0).unwrap();
+    let kernel = cost(mib, || file.read_exact_at(&mut from, 0).unwrap());
+    let mut worst = 0.0_f64;
+    for piece in [bytes, 2 * MIB, MIB + page(), 64 * KIB, 2 * KIB] {
+        let count = bytes / piece;
+        let source = arena();
+        let view = View::shared(&source, 0, 4 * bytes as usize);
+        let [new] = costs_of_parts(mib, || {
+            let arena = arena();
+            [timed(|| (0..count).for_each(|_| _ = alloc(&arena, piece)))]
+        });
+        for _ in 0..count {
+            let block = alloc(&source, piece);
+            touch_all(&view, block.offset, piece.min(page()));
+        }
+        let [all] = costs_of_parts(mib, || {
+            let mut copy = None;
+            let time = timed(|| copy = Some(source.copy().unwrap()));
+            assert_eq!(stat(&copy.unwrap()).live_bytes, stat(&source).live_bytes);
+            [time]
+        });
+        let ratio = all / (new + kernel);
+        let kib = piece / KIB;
+        figure!(
+            "copied in blocks of {kib} KiB: {all:.0} instructions an MiB: {ratio:.2} of new memory \
+             ({new:.0}) and the kernel's copying ({kernel:.0}), {:.2} with a program's ({program:.0})",
+            all / (new + program)
+        );
+        trust!(format!("copied_{kib}_kib"), ratio, "ratio", "<=1.3");
+        worst = worst.max(ratio);
+    }
+    assert!(worst <= 1.3, "{worst}");
 }

@@ -58,7 +58,7 @@ fn try_large(size: usize, align: usize, content: Content) -> Served {
 
 /// Sets `errno`.
 #[cold]
-fn set_enomem() {
+pub(crate) fn set_enomem() {
     // SAFETY: It returns where this thread's own number is, or null where it is being looked up.
     if let Some(errno) = unsafe { next::__errno_location().as_mut() } {
         *errno = libc::ENOMEM;

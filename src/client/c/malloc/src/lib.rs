@@ -14,6 +14,7 @@
 #![no_std]
 
 mod family;
+mod fork;
 mod info;
 mod next;
 

@@ -119,6 +119,8 @@ next!(malloc_stats(), ());
 next!(mallinfo() -> libc::mallinfo, zeroed());
 next!(mallinfo2() -> libc::mallinfo2, zeroed());
 
+next!(fork() -> c_int, -1);
+
 // Functions of the C library that few programs need: what is linked is looked up in each of them.
 next!(fclose(stream: *mut libc::FILE) -> c_int, libc::EOF);
 next!(fwrite(bytes: *const c_void, size: usize, count: usize, stream: *mut libc::FILE) -> usize, 0);

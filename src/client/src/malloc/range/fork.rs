@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a forked child gets of a range. The forking thread calls this alone.
+
+use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use super::{Kind, Range, NO_FILE};
+use crate::malloc::refusal::Refusal;
+use crate::malloc::settings::{ForkMode, Settings};
+use crate::malloc::{descriptor, os};
+use crate::sync::atomic::Ordering::*;
+use crate::sys::{self, Errno};
+use crate::uapi::{self, freelist_resize};
+
+impl Range {
+    /// Keeps forked children from having a part of the mapping: they have a copy of their own. In a
+    /// child of a bare system call nothing is there.
+    pub(super) fn withhold(&self, from: usize, to: usize) {
+        if Settings::get().is_none_or(|settings| settings.fork == ForkMode::Copy) {
+            // SAFETY: The part was just mapped, for this range.
+            unsafe { os::withhold(self.base() + from, to - from) };
+        }
+    }
+
+    /// Whether blocks lie in shared memory, which a fork does not copy.
+    pub(in crate::malloc) fn is_shared(&self) -> bool {
+        matches!(self.kind(), Kind::Arena | Kind::Orphan)
+    }
+
+    /// Before a fork: copies all blocks for the child. The module copies an arena that serves; of one
+    /// whose file is gone, or a module that cannot, each block is copied to its offset in private
+    /// memory.
+    ///
+    /// # Errors
+    ///
+    /// Those of CLONE, or `ENOMEM`. Nothing is left.
+    ///
+    /// # Safety
+    ///
+    /// No block is freed meanwhile.
+    pub(in crate::malloc) unsafe fn make_copy(&self, page: usize) -> Result<(), Errno> {
+        let mapped = self.mapped.load(Relaxed);
+        let mut extent = 0;
+        self.table.for_each(mapped, |offset, entry| {
+            extent = extent.max(offset + entry.bytes);
+        });
+        self.extent.store(extent, Relaxed);
+        if extent == 0 {
+            return Ok(());
+        }
+        if self.kind() == Kind::Arena && self.has_feature(uapi::FREELIST_FEATURE_CLONE) {
+            match descriptor::with_room(|| sys::clone(self.file())) {
+                Ok(clone) => {
+                    self.clone.store(clone.into_raw_fd() + 1, Relaxed);
+                    return Ok(());
+                }
+                // The program closed it, and nobody has noticed yet: the blocks are there.
+                Err(errno) if Refusal::of_alloc(errno) == Refusal::FileLost => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        let copy = os::map_private(extent)?;
+        self.copy.store(copy, Relaxed);
+        self.table.for_each(mapped, |offset, entry| {
+            // A block that another thread allocates now is not in it.
+            if offset + entry.bytes <= extent {
+                // SAFETY: A live block is mapped and has memory until it is freed, which nobody
+                // does now, says the caller; the copy has as many bytes, and is all zero there.
+                unsafe { os::copy_pages(self.base() + offset, copy + offset, entry.bytes, page) };
+            }
+        });
+        Ok(())
+    }
+
+    /// Whether there is a copy in private memory for a child.
+    pub(in crate::malloc) fn has_private_copy(&self) -> bool {
+        self.copy.load(Relaxed) != 0
+    }
+
+    /// Takes the file of the module's copy, if there is one.
+    fn take_clone(&self) -> Option<OwnedFd> {
+        let fd = self.clone.swap(0, Relaxed).checked_sub(1)?;
+        // SAFETY: `make_copy()` got it and stored it, for whoever takes it first: in the parent, and in
+        // the child, which has a number of its own for it.
+        (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// After a fork, in the parent: lets the copy go.
+    pub(in crate::malloc) fn drop_copy(&self) {
+        drop(self.take_clone());
+        let copy = self.copy.swap(0, Relaxed);
+        if copy != 0 {
+            // SAFETY: `make_copy()` mapped it, of as many bytes, and nothing here uses it.
+            unsafe { os::unmap(copy, self.extent.load(Relaxed)) };
+        }
+    }
+
+    /// After a fork, in the child: takes the copy in place of the parent's arena. `threads`: the
+    /// parent had other threads, which may have allocated blocks while it was made.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: the process has as many mappings as the system allows, or not the addresses.
+    pub(in crate::malloc) fn become_copy(&self, threads: bool) -> Result<(), Errno> {
+        if let Some(clone) = self.take_clone() {
+            return self.become_clone(clone, threads);
+        }
+        let (base, mapped) = (self.base(), self.mapped.load(Relaxed));
+        let (copy, extent) = (self.copy.swap(0, Relaxed), self.extent.load(Relaxed));
+        if copy != 0 {
+            // SAFETY: Both are ours; blocks have the same bytes in the copy.
+            unsafe { os::move_over(copy, extent, base) }?;
+        }
+        if mapped > extent {
+            // SAFETY: No block that this process knows of reaches beyond the extent.
+            unsafe { os::unmap(base + extent, mapped - extent) };
+        }
+        self.drop_file();
+        self.mapped.store(extent, Relaxed);
+        self.span.store(extent, Relaxed);
+        let kind = if extent == 0 {
+            Kind::Unused
+        } else {
+            Kind::Copy
+        };
+        self.kind.store(kind as u32, Release);
+        Ok(())
+    }
+
+    /// Serves from the module's copy of the parent's arena.
+    fn become_clone(&self, clone: OwnedFd, threads: bool) -> Result<(), Errno> {
+        let mapped = self.mapped.load(Relaxed);
+        self.drop_file();
+        let fd = descriptor::hide(clone);
+        self.fd.store(fd, Relaxed);
+        // SAFETY: The range is ours; blocks have the same bytes in the copy.
+        unsafe { os::map_file_over(fd, mapped, self.base()) }?;
+        self.withhold(0, mapped);
+        if threads && self.has_feature(uapi::FREELIST_FEATURE_RESIZE) {
+            self.forget_absent();
+        }
+        Ok(())
+    }
+
+    /// Forgets blocks that the copy does not have: other threads of the parent allocated them when it
+    /// was made, and nobody uses them here. (One that it has, and the table did not yet, stays live
+    /// until this process ends.)
+    fn forget_absent(&self) {
+        let (mut blocks, mut bytes) = (0, 0);
+        self.table
+            .for_each(self.mapped.load(Relaxed), |offset, entry| {
+                // To the length that it has: changes nothing.
+                let mut request = freelist_resize {
+                    offset: offset as u64,
+                    size: entry.bytes as u64,
+                    ..Default::default()
+                };
+                if sys::resize(self.file(), &mut request).is_ok() {
+                    blocks += 1;
+                    bytes += entry.bytes;
+                } else {
+                    self.table.take(offset);
+                }
+            });
+        self.blocks.store(blocks, Relaxed);
+        self.bytes.store(bytes, Relaxed);
+    }
+
+    /// In a forked child: keeps the parent's arena, to read.
+    pub(in crate::malloc) fn become_shared(&self) {
+        // SAFETY: The mapping is ours.
+        unsafe { os::make_read_only(self.base(), self.mapped.load(Relaxed)) };
+        self.drop_file();
+        self.kind.store(Kind::Shared as u32, Release);
+    }
+
+    /// Closes the file, if the number is still the device's.
+    fn drop_file(&self) {
+        let fd: RawFd = self.fd.swap(NO_FILE, Relaxed);
+        // SAFETY: As in `file()`.
+        let file = unsafe { BorrowedFd::borrow_raw(fd) };
+        if sys::info(file).is_ok() {
+            descriptor::close(fd);
+        }
+    }
+}
