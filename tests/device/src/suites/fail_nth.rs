@@ -45,6 +45,7 @@ suite!("freelist_fail_nth":
     moving_fails_cleanly,
     limit_and_trim_fail_cleanly,
     resize_fails_cleanly,
+    clone_fails_cleanly,
     waiting_fails_cleanly,
     poll_fails_cleanly,
     what_is_shown_fails_cleanly,
@@ -476,6 +477,30 @@ fn resize_fails_cleanly() {
             },
         );
     }
+}
+
+fn clone_fails_cleanly() {
+    let source = arena();
+    for size in [32, 3 * page(), 100, 40 * page(), MIB, 2048] {
+        alloc(&source, size);
+    }
+    source.alloc(5 * page(), DEFAULT | Flags::HEADER).unwrap();
+    let live = stat(&source).live_bytes;
+    let now = || {
+        let stats = freelist::debugfs::Stats::read().unwrap();
+        ["arenas", "held_bytes", "live_blocks"].map(|name| stats.get(name))
+    };
+    let before = now();
+    let copy = || {
+        let copy = source.copy();
+        copy.map_err(|error| error.errno().expect("the kernel refused"))
+    };
+    sweep(copy, |result| {
+        if let Some(copy) = made(result) {
+            assert_eq!(stat(&copy).live_bytes, live);
+        }
+        assert_eq!(now(), before);
+    });
 }
 
 fn waiting_fails_cleanly() {
