@@ -12,7 +12,8 @@
 //! 3. the source is looked at again: what is still live there becomes live in the target, what was
 //!    freed or resized meanwhile is undone.
 //!
-//! Pages of a live block that have no memory in the source have none in the target.
+//! Pages of a live block that have no memory in the source have none in the target: those of a lazy
+//! block get it when they are touched, there as here.
 
 use super::{
     grow::{
@@ -103,12 +104,11 @@ impl Arena {
 
     /// Takes room under both limits for `pages` new pages. `EDQUOT` when there is not so much, of the
     /// limit of all arenas with what others would give up. May sleep.
-    fn take_room(&self, pages: u32) -> Result<Promise> {
+    fn take_room_for_copy(&self, pages: u32) -> Result<Promise> {
         let bytes = u64::from(pages) << PAGE_SHIFT;
         loop {
             let mut state = self.lock();
-            let held = state.engine.held_bytes() + state.promised;
-            if bytes > state.limit.saturating_sub(held) {
+            if bytes > state.limit.saturating_sub(state.taken()) {
                 return Err(edquot());
             }
             if self.shared_limit.take(bytes) {
@@ -176,7 +176,7 @@ impl Copy<'_> {
 
     /// Brings what was reserved its memory, with a copy of the source's.
     fn fill(&mut self) -> Result {
-        let mut promise = self.target.take_room(missing(&self.blocks))?;
+        let mut promise = self.target.take_room_for_copy(missing(&self.blocks))?;
         let mut result = Ok(());
         let mut index = 0;
         while let Some(block) = self.blocks.get(index) {
@@ -224,7 +224,7 @@ impl Copy<'_> {
             span = span.min(hole.saturating_sub(page));
             if span == 0 {
                 self.hole = None;
-                return self.leave_hole(index);
+                return self.leave_hole(index, promise);
             }
         }
         let order = span.checked_ilog2().unwrap_or(0).min(natural);
@@ -259,8 +259,9 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Leaves the next pages of a block without memory, up to the first that the source has.
-    fn leave_hole(&mut self, index: usize) -> Result {
+    /// Leaves the next pages of a block without memory, up to the first that the source has. Pages of a
+    /// lazy block keep their part of the promise.
+    fn leave_hole(&mut self, index: usize, promise: &mut Promise) -> Result {
         let Some(block) = self.blocks.get_mut(index) else {
             return Ok(());
         };
@@ -269,9 +270,14 @@ impl Copy<'_> {
         let next = next.map_or(end, |folio| folio.range().start.clamp(page, end));
         // A page that is there and cannot be read is left out, too.
         let pages = (next - page).max(1);
-        self.target
-            .ensure_backing(core::slice::from_mut(block), pages, &mut self.prealloc)?;
-        self.target.lock().engine.leave_hole(block, pages);
+        let lazy = self.source.lock().engine.is_lazy(page);
+        let mut state = self.target.lock();
+        state.engine.leave_hole(block, pages, lazy);
+        if lazy {
+            let bytes = u64::from(pages) << PAGE_SHIFT;
+            state.promised -= bytes;
+            promise.bytes -= bytes;
+        }
         Ok(())
     }
 
@@ -295,8 +301,9 @@ impl Copy<'_> {
                 let is_right = match still {
                     Still::Gone => false,
                     Still::Holed => true,
-                    // It is another block: the one that was copied had been freed by then.
-                    Still::Whole => !state.engine.has_hole(&block),
+                    // A page of it was touched meanwhile, or it is another block: the one that was
+                    // copied had been freed by then.
+                    Still::Whole => block.is_lazy() || !state.engine.has_hole(&block),
                 };
                 if is_right {
                     state.engine.commit(block);

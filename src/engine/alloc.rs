@@ -192,7 +192,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             stale: reserved.backed,
             missing: class.pages() - reserved.backed,
             lazy: request.lazy && !class.is_subpage(),
-            owed: false,
+            owed: 0,
             movable: request.may_move(admission),
             contiguous: request.policy == Policy::Contiguous,
         }
@@ -358,7 +358,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// The answer is out: the block is live.
     #[inline(always)]
     pub fn commit(&mut self, reservation: Reservation) {
-        debug_assert!(reservation.missing == 0 || reservation.owed);
+        debug_assert!(reservation.missing <= reservation.owed);
         let class = reservation.class;
         let missing = reservation.missing;
         if missing > 0 {
@@ -370,7 +370,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             *grows = grows.wrapping_add(1);
         }
         let live = Live {
-            memory: if missing > 0 {
+            memory: if reservation.lazy {
                 Memory::Lazy
             } else {
                 Memory::Whole

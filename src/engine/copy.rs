@@ -14,7 +14,7 @@
 //! resized in between may be, or not. Blocks that are pending are in no copy.
 
 use super::class::Class;
-use super::directory::Head;
+use super::directory::{Head, Memory};
 use super::request::{header_bytes, Reservation};
 use super::{Backend, Engine, Metadata, Prealloc, Refusal};
 
@@ -127,27 +127,51 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             had: 0,
             stale: 0,
             missing: pages,
+            lazy: false,
+            owed: 0,
             movable: false,
             contiguous,
         })
     }
 
-    /// The next `pages` that a reserved block of a target misses have no memory in the source: they
-    /// get none. [`Engine::ensure_backing`] has made room for what is known of them.
-    pub fn leave_hole(&mut self, reservation: &mut Reservation, pages: u32) {
+    /// Notes that the next `pages` that a reserved block of a target misses have no memory in the source,
+    /// and get none. Where they are `lazy` they get it when they are touched: their room under the
+    /// limits is the block's from now on. Needs no metadata.
+    pub fn leave_hole(&mut self, reservation: &mut Reservation, pages: u32, lazy: bool) {
         let pages = pages.min(reservation.missing);
         if let Some(Head::Reserved { backed, .. }) =
             self.directory.head_mut(reservation.first_page())
         {
             *backed += pages;
             reservation.missing -= pages;
-            self.lost += pages;
+            self.holes += pages;
+            if lazy {
+                reservation.lazy = true;
+                reservation.owed += pages;
+                self.owed += pages;
+                self.claimed -= u64::from(pages) << Self::PAGE_SHIFT;
+            }
         }
+    }
+
+    /// Returns whether a page of a source gets memory when it is touched.
+    pub fn is_lazy(&self, page: u32) -> bool {
+        let block = self.directory.extent_of(page);
+        matches!(
+            block,
+            Some((
+                _,
+                Head::Live {
+                    memory: Memory::Lazy,
+                    ..
+                }
+            ))
+        )
     }
 
     /// Whether some pages of a reserved block of a target are holes.
     pub fn has_hole(&self, reservation: &Reservation) -> bool {
-        self.has_lost(reservation.first_page(), reservation.class.pages())
+        self.has_holes(reservation.first_page(), reservation.class.pages())
     }
 
     /// How the block of an extent of a source is found after it was copied.
@@ -158,7 +182,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         });
         match same {
             false => Still::Gone,
-            true if self.has_lost(extent.page, extent.pages) => Still::Holed,
+            true if self.has_holes(extent.page, extent.pages) => Still::Holed,
             true => Still::Whole,
         }
     }

@@ -69,8 +69,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Notes that a lazy reservation has room under the limits for all pages that it misses: they are
     /// owed to it from now on.
     pub fn owe(&mut self, reservation: &mut Reservation) {
-        debug_assert!(reservation.lazy && !reservation.owed);
-        reservation.owed = true;
+        debug_assert!(reservation.lazy && reservation.owed == 0);
+        reservation.owed = reservation.missing;
         self.owed += reservation.missing;
         self.claimed -= u64::from(reservation.missing) << Self::PAGE_SHIFT;
     }

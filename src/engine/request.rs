@@ -161,8 +161,8 @@ pub struct Reservation {
     pub(super) missing: u32,
     /// Its missing pages come when they are touched.
     pub(super) lazy: bool,
-    /// These have their room under the limits.
-    pub(super) owed: bool,
+    /// Pages without memory that have their room under the limits.
+    pub(super) owed: u32,
     pub(super) movable: bool,
     /// Its pages lie side by side in physical memory.
     pub(super) contiguous: bool,
@@ -182,7 +182,7 @@ impl Reservation {
             stale: pages,
             missing: 0,
             lazy: false,
-            owed: false,
+            owed: 0,
             movable: false,
             contiguous: false,
         }
@@ -224,9 +224,9 @@ impl Reservation {
         self.lazy
     }
 
-    /// Pages that it misses and has room for under the limits.
+    /// Returns how many of its pages have no memory, but their room under the limits.
     pub fn owed(&self) -> u32 {
-        u32::from(self.owed) * self.missing
+        self.owed
     }
 
     /// Whether free pages may be moved here from elsewhere.

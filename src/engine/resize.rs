@@ -251,7 +251,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 stale: backed,
                 missing,
                 lazy: false,
-                owed: false,
+                owed: 0,
                 movable: admission == Admission::Full,
                 contiguous: false,
             },
@@ -276,7 +276,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// growth where the block went meanwhile, to be cancelled.
     pub fn commit_growth(&mut self, growth: Growth) -> Result<u64, Growth> {
         let missing = growth.reservation.missing;
-        debug_assert!(missing == 0 || growth.reservation.owed);
+        debug_assert!(missing <= growth.reservation.owed);
         let memory = match self.directory.head(growth.page) {
             Some(Head::Live {
                 pages,

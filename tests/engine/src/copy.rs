@@ -70,7 +70,9 @@ impl<const KIB: usize> Copying<KIB> {
                 if source.backed.contains_key(&reservation.next_page()) {
                     self.target.back(reservation, 1);
                 } else {
-                    self.target.leave_hole(reservation);
+                    let lazy = source.engine.is_lazy(reservation.next_page());
+                    self.target.engine.leave_hole(reservation, 1, lazy);
+                    self.target.step();
                 }
             }
         }
@@ -90,7 +92,9 @@ impl<const KIB: usize> Copying<KIB> {
                 LiveShape::Block { .. } => match source.engine.still_has(extent) {
                     Still::Gone => false,
                     Still::Holed => true,
-                    Still::Whole => !target.engine.has_hole(&reservation),
+                    Still::Whole => {
+                        reservation.is_lazy() || !target.engine.has_hole(&reservation)
+                    }
                 },
             };
             if !live || !all {
@@ -113,17 +117,6 @@ impl<const KIB: usize> Copying<KIB> {
 }
 
 impl<const KIB: usize> Arena<KIB> {
-    fn leave_hole(&mut self, reservation: &mut Reservation) {
-        while let Err(metadata) = self
-            .engine
-            .ensure_backing(reservation, 1, &mut self.prealloc)
-        {
-            self.make(metadata);
-        }
-        self.engine.leave_hole(reservation, 1);
-        self.step();
-    }
-
     /// Undoes a reservation, of which some pages may be holes.
     fn undo(&mut self, reservation: Reservation) {
         let mut rest = self.engine.cancel(reservation, &mut Garbage::default());

@@ -586,3 +586,32 @@ proptest! {
         run::<64>(&ops);
     }
 }
+
+#[test]
+fn a_copy_has_the_same_lazy_blocks() {
+    let page = Arena::<4>::PAGE;
+    let mut arena = Arena::<4>::new(1 << 20);
+    let (first, _) = arena.alloc(lazy(5000 * page)).unwrap();
+    let (second, _) = arena.alloc(request(10 * page)).unwrap();
+    for index in [0, 1, 7, 1024, 4999] {
+        touched(&mut arena, index);
+    }
+    let second_page = (second / page) as u32;
+    discarded(&mut arena, second_page + 2..second_page + 5, |_| false);
+    let mut copy = arena.copy(1 << 20);
+    copy.check();
+    let (there, here) = (copy.counters(), arena.counters());
+    assert_eq!(there.held_bytes, here.held_bytes);
+    assert_eq!(there.live_bytes, here.live_bytes);
+    assert_eq!(copy.engine.owed_pages(), arena.engine.owed_pages());
+    copy.checked = true;
+    for index in [2, 3000, second_page + 3] {
+        touched(&mut copy, index);
+    }
+    copy.free(first).unwrap();
+    copy.free(second).unwrap();
+    assert_eq!(copy.engine.owed_pages(), 0);
+    copy.trim(0);
+    assert_eq!(copy.counters().chunks, 0);
+    copy.end();
+}

@@ -30,6 +30,7 @@ suite!("freelist_clone":
     headers_are_right_or_overwritten_as_they_were,
     contiguous_blocks_stay_contiguous,
     huge_pages_stay_huge,
+    lazy_blocks_stay_lazy,
     a_copy_of_a_copy_is_the_same,
     a_copy_outlives_its_source,
     bounds_are_taken_over,
@@ -276,6 +277,25 @@ fn huge_pages_stay_huge() {
     for block in blocks {
         assert!(has_its_bytes(&theirs, block, 0));
     }
+}
+
+fn lazy_blocks_stay_lazy() {
+    let arena = arena();
+    let view = View::shared(&arena, 0, 64 * MIB as usize);
+    let block = arena.alloc(32 * MIB, DEFAULT | Flags::LAZY).unwrap();
+    view.store((block.offset + 20 * MIB) as usize, 7);
+    let copy = arena.clone_arena().unwrap();
+    let held = |arena: &Arena| arena.stat().unwrap().held_bytes;
+    assert_eq!((held(&arena), held(&copy)), (page(), page()));
+    let other = View::shared(&copy, 0, 64 * MIB as usize);
+    assert_eq!(other.load((block.offset + 20 * MIB) as usize), 7);
+    other.store((block.offset + 5 * MIB) as usize, 1);
+    assert_eq!((held(&arena), held(&copy)), (page(), 2 * page()));
+    assert_eq!(view.load((block.offset + 5 * MIB) as usize), 0);
+    copy.free(block.offset).unwrap();
+    copy.trim(0).unwrap();
+    assert_eq!(held(&copy), 0);
+    check();
 }
 
 fn a_copy_of_a_copy_is_the_same() {
