@@ -40,7 +40,9 @@ pub fn look_for_any() -> Result<()> {
             .split("\n\n")
             .filter(|stack| is_of_module(stack))
             .collect();
-        if !left.is_empty() {
+        // A page that has turned out to be bad is kept by the kernel for ever, whoever had it last.
+        let pages: u64 = left.iter().map(|stack| pages_of(stack)).sum();
+        if pages > bad_pages() {
             bail!(
                 "pages of the module are left after its unload:\n{}",
                 left.join("\n\n")
@@ -59,6 +61,29 @@ pub fn look_for_any() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the pages that a stack stands for.
+fn pages_of(stack: &str) -> u64 {
+    let mut lines = stack.lines();
+    let count = lines.find_map(|line| line.trim().strip_prefix("nr_base_pages:"));
+    // A page at least.
+    count.map_or(1, |count| count.trim().parse().unwrap_or(1))
+}
+
+/// Returns the pages that the kernel has put aside as bad.
+fn bad_pages() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let mut lines = meminfo.lines();
+    let bad = lines.find_map(|line| line.strip_prefix("HardwareCorrupted:"));
+    let kib = bad.and_then(|bad| bad.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) / (page_bytes() / 1024)
+}
+
+/// Returns the bytes of a page.
+fn page_bytes() -> u64 {
+    let bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    bytes.ok().flatten().map_or(4096, |bytes| bytes as u64)
 }
 
 /// Whether pages were taken by a module's code, for itself. After the unload
@@ -80,6 +105,12 @@ mod tests {
         assert!(is_of_module(module));
         let kernel = " __alloc_pages+0x1/0x2\n do_one_initcall+0x1/0x2\nnr_base_pages: 8";
         assert!(!is_of_module(kernel));
+    }
+
+    #[test]
+    fn a_stack_says_how_many_pages_it_stands_for() {
+        assert_eq!(pages_of(" 0xffffffffc0000123\nnr_base_pages: 8"), 8);
+        assert_eq!(pages_of(" 0xffffffffc0000123"), 1);
     }
 
     #[test]

@@ -284,7 +284,7 @@ fn lazy_blocks_stay_lazy() {
     let view = View::shared(&arena, 0, 64 * MIB as usize);
     let block = arena.alloc(32 * MIB, DEFAULT | Flags::LAZY).unwrap();
     view.store((block.offset + 20 * MIB) as usize, 7);
-    let copy = arena.clone_arena().unwrap();
+    let copy = arena.copy().unwrap();
     let held = |arena: &Arena| arena.stat().unwrap().held_bytes;
     assert_eq!((held(&arena), held(&copy)), (page(), page()));
     let other = View::shared(&copy, 0, 64 * MIB as usize);
