@@ -286,7 +286,10 @@ impl Copy<'_> {
         let mut result = Ok(());
         for (extent, block) in self.extents.iter().zip(self.blocks.drain_all()) {
             if result.is_ok() && extent.shape == LiveShape::Divided {
-                match self.target.copy_tree(self.source, extent, &mut self.prealloc) {
+                match self
+                    .target
+                    .copy_tree(self.source, extent, &mut self.prealloc)
+                {
                     Ok(true) => {
                         let mut state = self.target.lock();
                         state.engine.commit_divided(block, &mut self.prealloc);

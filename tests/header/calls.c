@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "freelist.h"
 
@@ -110,6 +111,16 @@ static void trim(int fd, unsigned long long keep_bytes)
 
 	made(fd, "trim", FREELIST_IOC_TRIM, &request);
 	put("freed_bytes", request.freed_bytes);
+}
+
+static void copy(int fd, unsigned int flags, unsigned int reserved)
+{
+	struct freelist_clone request = { .flags = flags, .reserved = reserved, .fd = -1 };
+
+	made(fd, "clone", FREELIST_IOC_CLONE, &request);
+	put("opened", request.fd >= 0);
+	if (request.fd >= 0)
+		close(request.fd);
 }
 
 static void counters(int fd)
@@ -229,6 +240,10 @@ int main(void)
 	slack(fd, FREELIST_SLACK_NONE);
 	slack(fd, 1001);
 	slack(fd, 50);
+
+	copy(fd, 0, 0);
+	copy(fd, 1, 0);
+	copy(fd, 0, 1);
 
 	trim(fd, 0x100000000);
 	trim(fd, 4096);

@@ -28,8 +28,8 @@ use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 #[cfg(feature = "std")]
 use crate::uapi::freelist_bulk;
 use crate::uapi::{
-    self, freelist_alloc, freelist_clone, freelist_discard, freelist_free, freelist_info, freelist_limit, freelist_resize,
-    freelist_stat, freelist_trim,
+    self, freelist_alloc, freelist_clone, freelist_discard, freelist_free, freelist_info,
+    freelist_limit, freelist_resize, freelist_stat, freelist_trim,
 };
 
 #[cfg(feature = "std")]

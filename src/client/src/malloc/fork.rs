@@ -29,9 +29,9 @@ use core::ptr;
 
 use rustix::process::{getpid, getppid, Pid};
 
+use super::gate::this_thread;
 use super::message::say;
 use super::settings::{ForkMode, Settings};
-use super::gate::this_thread;
 use super::{abort, counters, gate, os, LargeBlocks, LARGE};
 use crate::sync::atomic::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU8, AtomicUsize, Ordering::*,

@@ -8,9 +8,9 @@ use core::ptr::NonNull;
 
 use rustix::fd::{BorrowedFd, RawFd};
 
+use super::os;
 use super::refusal::Refusal;
 use super::table::{Entry, Table, UNIT};
-use super::os;
 use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sys::{self, Errno};
 use crate::uapi::{self, freelist_alloc, freelist_free, freelist_limit, freelist_resize};

@@ -48,10 +48,7 @@ suite!("freelist_clone":
 /// Fills a block with bytes that no other block has there.
 fn fill(view: &View, block: Block, key: u8) {
     let mark = (block.offset / 32) as u8 ^ key;
-    view.set_bytes(
-        block.offset as usize,
-        &vec![mark | 1; block.bytes as usize],
-    );
+    view.set_bytes(block.offset as usize, &vec![mark | 1; block.bytes as usize]);
 }
 
 fn has_its_bytes(view: &View, block: Block, key: u8) -> bool {
@@ -212,7 +209,10 @@ fn headers_are_right_or_overwritten_as_they_were() {
         let flags = DEFAULT | Flags::HEADER;
         let [right, wrong] = [(); 2].map(|()| source.alloc(size, flags).unwrap());
         view.store(wrong.offset as usize - 1, 0xee);
-        for copy in [source.copy().unwrap(), source.copy().unwrap().copy().unwrap()] {
+        for copy in [
+            source.copy().unwrap(),
+            source.copy().unwrap().copy().unwrap(),
+        ] {
             copy.free(right.offset).unwrap();
             refused(copy.free(wrong.offset), Errno::EUCLEAN);
             refused(copy.free(wrong.offset), Errno::ENOENT);
@@ -343,7 +343,11 @@ fn bounds_are_taken_over() {
 }
 
 fn its_file_is_as_the_source_s() {
-    for mode in [OFlag::O_RDWR, OFlag::O_WRONLY, OFlag::O_RDWR | OFlag::O_NONBLOCK] {
+    for mode in [
+        OFlag::O_RDWR,
+        OFlag::O_WRONLY,
+        OFlag::O_RDWR | OFlag::O_NONBLOCK,
+    ] {
         let source = Arena::from_fd(raw::open_as(mode));
         let copy = source.copy().unwrap();
         let flags = |fd: &dyn AsFd| fcntl(fd.as_fd(), FcntlArg::F_GETFL).unwrap();
@@ -351,7 +355,10 @@ fn its_file_is_as_the_source_s() {
         let number = fcntl(copy.as_fd(), FcntlArg::F_GETFD).unwrap();
         assert_eq!(number, FdFlag::FD_CLOEXEC.bits());
         let path = |number: i32| fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
-        assert_eq!(path(copy.as_fd().as_raw_fd()), path(source.as_fd().as_raw_fd()));
+        assert_eq!(
+            path(copy.as_fd().as_raw_fd()),
+            path(source.as_fd().as_raw_fd())
+        );
     }
 }
 
@@ -366,7 +373,10 @@ fn it_is_the_caller_s() {
         let mine = arenas.0.iter().filter(|arena| arena.pid == own).count();
         assert_eq!(mine, 1);
     });
-    assert!(matches!(child, nix::sys::wait::WaitStatus::Exited(_, 0)), "{child:?}");
+    assert!(
+        matches!(child, nix::sys::wait::WaitStatus::Exited(_, 0)),
+        "{child:?}"
+    );
 }
 
 fn what_is_pinned_is_copied() {
