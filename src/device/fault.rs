@@ -16,8 +16,9 @@ use kernel::{
     ffi::c_ulong, //
 };
 
-/// Pages that a write maps at most: a window of so many, aligned, as the core has it for reads.
-const AROUND: c_ulong = 16;
+/// Pages that a write maps at most: a window of so many, aligned. (The core has 16 for reads. Where a
+/// part of a huge page leaves, the rest is unmapped with it, and is mapped again by as many faults.)
+const AROUND: c_ulong = 128;
 
 /// A page of the mapping is touched: maps what the arena has there and around it, a huge page as one. A
 /// page of a lazy block that has no memory gets some. `SIGBUS` where there is nothing, and where memory

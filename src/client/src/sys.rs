@@ -25,12 +25,12 @@ use rustix::ioctl::{ioctl, Setter, Updater};
 use rustix::mm::{madvise, mmap_anonymous, munmap, Advice, MapFlags, ProtFlags};
 
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-#[cfg(feature = "std")]
-use crate::uapi::freelist_bulk;
 use crate::uapi::{
-    self, freelist_alloc, freelist_clone, freelist_discard, freelist_free, freelist_info,
-    freelist_limit, freelist_resize, freelist_stat, freelist_trim,
+    self, freelist_alloc, freelist_clone, freelist_free, freelist_info, freelist_limit,
+    freelist_resize, freelist_stat, freelist_trim,
 };
+#[cfg(feature = "std")]
+use crate::uapi::{freelist_bulk, freelist_discard};
 
 #[cfg(feature = "std")]
 pub(crate) use map::Map;
@@ -137,6 +137,7 @@ pub(crate) fn resize(fd: BorrowedFd<'_>, request: &mut freelist_resize) -> Resul
 }
 
 /// FREELIST_IOC_DISCARD.
+#[cfg(feature = "std")]
 pub(crate) fn discard(fd: BorrowedFd<'_>, request: freelist_discard) -> Result<(), Errno> {
     // SAFETY: As in `free()`.
     unsafe {
