@@ -37,7 +37,9 @@ impl Arena {
     /// | `EINVAL` | `bytes` is 0; some of the range lies in no live block, or in one that has a header, is contiguous in physical memory, or is below a page |
     /// | `EINTR` | the caller is being killed: some of it was done |
     pub(crate) fn discard(&self, offset: u64, bytes: u64) -> Result {
-        let last = bytes.checked_sub(1).and_then(|more| offset.checked_add(more));
+        let last = bytes
+            .checked_sub(1)
+            .and_then(|more| offset.checked_add(more));
         let first = offset_nospec(offset).ok_or(EINVAL)?;
         let last = last.and_then(offset_nospec).ok_or(EINVAL)?;
         let mut page = (first >> PAGE_SHIFT) as u32;

@@ -33,6 +33,8 @@ impl AllocOptions {
 
     /// Whether a reserved block is as it is wanted already.
     pub(super) fn is_met(&self, pending: &Reservation) -> bool {
-        pending.missing() == pending.owed() && !pending.is_headed() && !(self.zero && pending.stale() > 0)
+        pending.missing() == pending.owed()
+            && !pending.is_headed()
+            && !(self.zero && pending.stale() > 0)
     }
 }

@@ -136,12 +136,17 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             if let Some(holed) = self.take_holed(page, pages, memory) {
                 return Some(Unfinished::Holed(holed));
             }
-            return self.quick.put::<PAGE_KIB>(start, class).map(Unfinished::Loose);
+            return self
+                .quick
+                .put::<PAGE_KIB>(start, class)
+                .map(Unfinished::Loose);
         }
         self.claimed -= class.block_bytes();
         if self.holes > 0 && self.has_holes(class.page_of(start), class.pages()) {
             return Some(Unfinished::Loose(Loose { start, class }));
         }
-        self.quick.put::<PAGE_KIB>(start, class).map(Unfinished::Loose)
+        self.quick
+            .put::<PAGE_KIB>(start, class)
+            .map(Unfinished::Loose)
     }
 }

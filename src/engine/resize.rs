@@ -129,8 +129,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             }
             if memory != Memory::Whole {
                 // Where there is no memory there may be no records either.
-                self.directory
-                    .ensure_places([Some(tail), None], prealloc)?;
+                self.directory.ensure_places([Some(tail), None], prealloc)?;
             }
             self.set_live_pages(page, had, pages, memory);
             let holed = self.take_tail(tail, had - pages, memory);

@@ -216,9 +216,8 @@ impl AddressSpace {
             Urge::Kill => raw::freelist_urge_FREELIST_URGE_KILL,
         };
         // SAFETY: By the invariant the inode is there; called where sleeping is allowed.
-        let errno = unsafe {
-            raw::freelist_folio_add(self.as_ptr(), page.into(), order, urge, &mut added)
-        };
+        let errno =
+            unsafe { raw::freelist_folio_add(self.as_ptr(), page.into(), order, urge, &mut added) };
         to_result(errno)?;
         // SAFETY: It was just added: its reference and its lock are the new object's.
         let folio = unsafe { LockedFolio::from_raw(added) }.ok_or(ENOMEM)?;

@@ -16,8 +16,8 @@ use crate::mapping::Mapping;
 use crate::sys;
 use crate::timeout::Timeout;
 use crate::uapi::{
-    freelist_alloc, freelist_bulk, freelist_free, freelist_info as Info, freelist_limit as Limit,
-    freelist_discard, freelist_resize, freelist_stat as Stat, FREELIST_SLACK_NONE,
+    freelist_alloc, freelist_bulk, freelist_discard, freelist_free, freelist_info as Info,
+    freelist_limit as Limit, freelist_resize, freelist_stat as Stat, FREELIST_SLACK_NONE,
 };
 
 /// Where the module puts its device.

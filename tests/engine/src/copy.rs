@@ -92,9 +92,7 @@ impl<const KIB: usize> Copying<KIB> {
                 LiveShape::Block { .. } => match source.engine.still_has(extent) {
                     Still::Gone => false,
                     Still::Holed => true,
-                    Still::Whole => {
-                        reservation.is_lazy() || !target.engine.has_hole(&reservation)
-                    }
+                    Still::Whole => reservation.is_lazy() || !target.engine.has_hole(&reservation),
                 },
             };
             if !live || !all {

@@ -5,8 +5,9 @@
 
 use crate::engine::{
     Admission, Backend, Batch, Counters, Discard, Drained, Engine, Entry, FreeError, Garbage,
-    Growth, Holed, Isolated, Metadata, Policy, Prealloc, Record, Refusal, Releasing, Request, Reservation,
-    ResizeError, Resized, Surplus, Touch, Unfinished, Untouchable, CHUNK_PAGES, PART_LEN, QUICK_LISTS, ROOT_LEN,
+    Growth, Holed, Isolated, Metadata, Policy, Prealloc, Record, Refusal, Releasing, Request,
+    Reservation, ResizeError, Resized, Surplus, Touch, Unfinished, Untouchable, CHUNK_PAGES,
+    PART_LEN, QUICK_LISTS, ROOT_LEN,
 };
 use std::cell::RefCell;
 use std::collections::BTreeMap;

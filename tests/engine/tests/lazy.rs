@@ -322,15 +322,31 @@ mod generic {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Alloc { pages: u64, lazy: bool },
+    Alloc {
+        pages: u64,
+        lazy: bool,
+    },
     Free(usize),
-    Resize { index: usize, pages: u64, lazy: bool },
+    Resize {
+        index: usize,
+        pages: u64,
+        lazy: bool,
+    },
     /// Touches begin, and end.
-    Touch { at: usize, max_order: u32 },
+    Touch {
+        at: usize,
+        max_order: u32,
+    },
     Finish(usize),
     Cancel(usize),
-    Discard { at: usize, pages: u32 },
-    Discarded { index: usize, stays: u32 },
+    Discard {
+        at: usize,
+        pages: u32,
+    },
+    Discarded {
+        index: usize,
+        stays: u32,
+    },
     Lose(usize),
     Trim(u32),
     Drain,
@@ -399,7 +415,8 @@ impl<const KIB: usize> Model<KIB> {
     /// The pages of a block that have memory by what the engine says.
     fn backed(&self, first: u32, pages: u32) -> BTreeSet<u32> {
         let all = first..first + pages;
-        all.filter(|page| self.arena.engine.is_backed(*page)).collect()
+        all.filter(|page| self.arena.engine.is_backed(*page))
+            .collect()
     }
 
     fn apply(&mut self, op: Op) {
@@ -411,7 +428,8 @@ impl<const KIB: usize> Model<KIB> {
                     ..request(pages * page_bytes)
                 };
                 if let Ok((offset, bytes)) = self.arena.alloc(request) {
-                    let (first, pages) = ((offset / page_bytes) as u32, (bytes / page_bytes) as u32);
+                    let (first, pages) =
+                        ((offset / page_bytes) as u32, (bytes / page_bytes) as u32);
                     let has = self.backed(first, pages);
                     assert!(lazy || has.len() == pages as usize);
                     let before = self.blocks.insert(first, Block { pages, has });
@@ -526,7 +544,11 @@ impl<const KIB: usize> Model<KIB> {
         let Some(page) = self.page_at(at) else {
             return;
         };
-        if self.discards.iter().any(|discard| discard.range().contains(&page)) {
+        if self
+            .discards
+            .iter()
+            .any(|discard| discard.range().contains(&page))
+        {
             return;
         }
         let loss = self.arena.engine.lose(page, false);
@@ -541,9 +563,17 @@ impl<const KIB: usize> Model<KIB> {
         self.arena.check();
         let engine = &self.arena.engine;
         for (first, block) in &self.blocks {
-            assert_eq!(self.backed(*first, block.pages), block.has, "block at {first}");
+            assert_eq!(
+                self.backed(*first, block.pages),
+                block.has,
+                "block at {first}"
+            );
         }
-        let live: u64 = self.blocks.values().map(|block| u64::from(block.pages)).sum();
+        let live: u64 = self
+            .blocks
+            .values()
+            .map(|block| u64::from(block.pages))
+            .sum();
         assert_eq!(engine.counters().live_bytes, live * Arena::<KIB>::PAGE);
     }
 

@@ -1341,7 +1341,9 @@ mod generic {
                 assert_eq!(arena.counters(), before);
             }
             // To become shorter takes nothing from the waiter.
-            arena.start_resize_as(block, page, false, admission).unwrap();
+            arena
+                .start_resize_as(block, page, false, admission)
+                .unwrap();
             assert_eq!(arena.engine.free_pages(), 63);
             arena.end();
         }

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
+use crate::figure;
 use crate::harness::suite;
 use crate::kit::process::{signal_of, spawn_child};
 use crate::kit::uring::Pinned;
@@ -19,7 +20,6 @@ use crate::kit::{
     alloc, arena, check, free, page, random, refused, system_page, thread, Cgroup, View, DEFAULT,
     KIB, LARGER, MIB,
 };
-use crate::figure;
 
 suite!("freelist_lazy":
     a_lazy_block_holds_what_was_touched,
@@ -50,7 +50,10 @@ const LAZY: Flags = Flags::from_bits_retain(Flags::DEFAULT.bits() | Flags::LAZY.
 #[track_caller]
 fn stat(arena: &Arena) -> Stat {
     let stat = arena.stat().expect("STAT");
-    assert!(stat.held_bytes <= stat.live_bytes + stat.free_bytes, "{stat:?}");
+    assert!(
+        stat.held_bytes <= stat.live_bytes + stat.free_bytes,
+        "{stat:?}"
+    );
     stat
 }
 
@@ -78,7 +81,10 @@ fn a_lazy_block_holds_what_was_touched() {
         view.store(at as usize, 7);
     }
     let now = stat(&arena);
-    assert_eq!((now.held_bytes, now.faulted_bytes), (3 * page(), 3 * page()));
+    assert_eq!(
+        (now.held_bytes, now.faulted_bytes),
+        (3 * page(), 3 * page())
+    );
     assert_eq!(view.load(5 * MIB as usize), 7);
     check();
     free(&arena, block);
@@ -227,7 +233,10 @@ fn lazy_blocks_come_in_bulk() {
     let arena = arena();
     let view = View::shared(&arena, 0, 64 * MIB as usize);
     let mut offsets = [0; 100];
-    assert_eq!(arena.alloc_bulk(3 * page(), LAZY, &mut offsets).unwrap(), 100);
+    assert_eq!(
+        arena.alloc_bulk(3 * page(), LAZY, &mut offsets).unwrap(),
+        100
+    );
     assert_eq!(stat(&arena).held_bytes, 0);
     for offset in offsets {
         view.store((offset + page()) as usize, 1);
@@ -254,7 +263,10 @@ fn a_lazy_block_is_resized() {
     assert_eq!(stat(&arena).held_bytes, 2 * page() + MIB);
     arena.resize(block.offset, 10 * page(), DEFAULT).unwrap();
     let now = stat(&arena);
-    assert_eq!((now.live_bytes, now.free_bytes), (10 * page(), page() + MIB));
+    assert_eq!(
+        (now.live_bytes, now.free_bytes),
+        (10 * page(), page() + MIB)
+    );
     assert_eq!(view.load(block.offset as usize), 1);
     check();
     arena.free(block.offset).unwrap();
@@ -305,7 +317,10 @@ fn a_discard_takes_whole_pages_alone() {
     arena.discard(from, 3 * page()).unwrap();
     assert_eq!(stat(&arena).held_bytes, all - 2 * page());
     let bytes = view.bytes(0, all as usize);
-    assert_eq!(bytes.iter().filter(|byte| **byte == 0).count() as u64, 2 * page());
+    assert_eq!(
+        bytes.iter().filter(|byte| **byte == 0).count() as u64,
+        2 * page()
+    );
     check();
 }
 
@@ -349,7 +364,10 @@ fn a_pinned_page_is_zeroed_and_stays() {
     arena.discard(block.offset, block.bytes).unwrap();
     let held = stat(&arena).held_bytes;
     assert!(held >= 2 * page() && held <= 2 * MIB, "{held} bytes stay");
-    assert!(view.bytes(0, 4 * MIB as usize).iter().all(|byte| *byte == 0));
+    assert!(view
+        .bytes(0, 4 * MIB as usize)
+        .iter()
+        .all(|byte| *byte == 0));
     // What comes through the pin is seen.
     let mut file = tempfile();
     file.write_all(&[9; 100]).unwrap();
@@ -471,7 +489,10 @@ fn touches_and_resizes_at_once_lose_nothing() {
             rounds += 1;
         }
     });
-    assert!(rounds > 20 && here > 20 && not > 20, "{rounds} {here} {not}");
+    assert!(
+        rounds > 20 && here > 20 && not > 20,
+        "{rounds} {here} {not}"
+    );
     free(&arena, block);
     arena.trim(0).unwrap();
     assert_eq!(stat(&arena).held_bytes, 0);
@@ -500,7 +521,10 @@ fn touches_and_discards_at_once_lose_nothing() {
             rounds += 1;
         }
     });
-    assert!(rounds > 20 && here > 20 && not == 0, "{rounds} {here} {not}");
+    assert!(
+        rounds > 20 && here > 20 && not == 0,
+        "{rounds} {here} {not}"
+    );
     arena.discard(0, 4 * MIB).unwrap();
     check();
     free(&arena, block);
