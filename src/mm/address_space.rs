@@ -394,8 +394,12 @@ impl AddressSpace {
             let of = folio.range();
             let part = of.start.max(next)..of.end.min(range.end);
             drop(folio);
+            let Some(gone) = self.discard_part(&of, &part) else {
+                // It was split meanwhile: another look at its parts.
+                continue;
+            };
             next = part.end.max(next + 1);
-            if !self.discard_part(&of, &part) {
+            if !gone {
                 self.zero(&part, 0..PAGE_SIZE);
                 stays = true;
             }
@@ -403,28 +407,25 @@ impl AddressSpace {
         stays
     }
 
-    /// Takes the pages `part` away, of a folio that had the pages `of`. Returns whether they are gone.
-    fn discard_part(&self, of: &Range<u32>, part: &Range<u32>) -> bool {
-        if of != part {
-            return !self.is_dma_pinned(part.start) && !self.remove(part.clone());
-        }
-        let Some(folio) = self.lock_folio(part.start.into()) else {
-            return !self.has_any(part);
-        };
-        if folio.range() != *part {
-            // It was split meanwhile.
-            drop(folio);
-            return !self.remove(part.clone());
+    /// Takes the pages `part` away, of a folio that had the pages `of`. Returns whether they are gone;
+    /// `None` where the folio has other pages by now.
+    fn discard_part(&self, of: &Range<u32>, part: &Range<u32>) -> Option<bool> {
+        let folio = self.lock_folio(part.start.into())?;
+        if folio.range() != *of {
+            return None;
         }
         if folio.is_mapped() {
-            self.unmap(part);
+            self.unmap(of);
         }
-        !folio.is_dma_pinned() && self.remove_locked(&folio)
-    }
-
-    fn is_dma_pinned(&self, page: u32) -> bool {
-        let folio = self.lock_folio(page.into());
-        folio.is_some_and(|folio| folio.is_dma_pinned())
+        if folio.is_dma_pinned() {
+            return Some(false);
+        }
+        if of == part {
+            return Some(self.remove_locked(&folio));
+        }
+        // It is split, which takes its lock.
+        drop(folio);
+        Some(!self.remove(part.clone()))
     }
 
     /// Zeroes the bytes `within` of each page of a range that has memory. May sleep.
