@@ -131,22 +131,27 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Frees a block that was taken. Returns what is left to do.
     #[inline(always)]
     fn put(&mut self, start: u64, class: Class, memory: Memory) -> Option<Unfinished> {
-        if self.may_have_holes() && !class.is_subpage() {
-            let (page, pages) = (class.page_of(start), class.pages());
-            if let Some(holed) = self.take_holed(page, pages, memory) {
-                return Some(Unfinished::Holed(holed));
+        if self.may_have_holes() {
+            if let Some(rest) = self.put_holed(start, class, memory) {
+                return Some(rest);
             }
-            return self
-                .quick
-                .put::<PAGE_KIB>(start, class)
-                .map(Unfinished::Loose);
+        } else {
+            self.claimed -= class.block_bytes();
+        }
+        let loose = self.quick.put::<PAGE_KIB>(start, class);
+        loose.map(Unfinished::Loose)
+    }
+
+    /// Takes the claim of a block that may have holes. Returns it if it has some.
+    #[cold]
+    #[inline(never)]
+    fn put_holed(&mut self, start: u64, class: Class, memory: Memory) -> Option<Unfinished> {
+        let (page, pages) = (class.page_of(start), class.pages());
+        if !class.is_subpage() {
+            return self.take_holed(page, pages, memory).map(Unfinished::Holed);
         }
         self.claimed -= class.block_bytes();
-        if self.holes > 0 && self.has_holes(class.page_of(start), class.pages()) {
-            return Some(Unfinished::Loose(Loose { start, class }));
-        }
-        self.quick
-            .put::<PAGE_KIB>(start, class)
-            .map(Unfinished::Loose)
+        let lost = self.holes > 0 && self.has_holes(page, pages);
+        lost.then_some(Unfinished::Loose(Loose { start, class }))
     }
 }

@@ -25,6 +25,7 @@ suite!("freelist_cost":
     an_allocation_costs_the_same_with_one_arena_and_a_thousand,
     a_batch_costs_less_than_single_calls,
     pages_are_mapped_and_given_back_at_these_costs,
+    lazy_memory_comes_and_goes_at_these_costs,
     a_fork_costs_the_same_with_mapped_memory,
     the_shrinker_takes_memory_at_these_costs,
     memory_is_moved_at_these_costs,
@@ -221,6 +222,26 @@ fn pages_are_mapped_and_given_back_at_these_costs() {
 fn touch_all(view: &View, offset: u64, bytes: u64) {
     for at in (offset..offset + bytes).step_by(page() as usize) {
         view.store(at as usize, 1);
+    }
+}
+
+fn lazy_memory_comes_and_goes_at_these_costs() {
+    let arena = arena();
+    let view = View::shared(&arena, 0, 64 * MIB as usize);
+    for bytes in [2 * MIB, 16 * MIB] {
+        let [touched, discarded] = costs_of_parts(bytes / MIB, || {
+            let block = arena.alloc(bytes, DEFAULT | Flags::LAZY).unwrap();
+            let touched = timed(|| touch_all(&view, block.offset, bytes));
+            let discarded = timed(|| arena.discard(block.offset, bytes).unwrap());
+            free(&arena, block);
+            [touched, discarded]
+        });
+        let mib = bytes / MIB;
+        figure!(
+            "lazy memory of {mib} MiB touched in order: {touched:.0} instructions an MiB, {discarded:.0} to discard it"
+        );
+        trust!(format!("lazy_{mib}_mib"), touched, "instructions", "<=215000");
+        assert!(touched <= 400_000.0, "{touched}");
     }
 }
 
