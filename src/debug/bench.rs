@@ -156,6 +156,8 @@ fn give(engine: &mut KernelEngine, offset: u64) -> Result {
         None => {}
         Some(Unfinished::Headed(taken)) => engine.release(taken, &mut KernelGarbage::default()),
         Some(Unfinished::Loose(loose)) => engine.merge(loose, &mut KernelGarbage::default()),
+        // No page of the blocks here is ever without memory.
+        Some(Unfinished::Holed(_)) => return Err(EIO),
     }
     Ok(())
 }

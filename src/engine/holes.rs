@@ -132,7 +132,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let mut page = first;
         while page < end {
             let (has, count) = match self.holes {
-                0 => (true, pages),
+                0 => (true, end - page),
                 _ => self.directory.alike(page, end),
             };
             if !has {
