@@ -171,9 +171,13 @@ bool freelist_pages_any(struct inode *inode, __u64 first, __u64 pages)
 				      start + ((loff_t)pages << PAGE_SHIFT) - 1);
 }
 
+/* Pages that are mapped around one that the program itself has not touched. */
+#define AROUND_UNTOUCHED 16UL
+
 /*
  * Maps what is there around a write that faulted, at most @around pages, a power
- * of 2, as the core does for reads alone. 0: not what faulted.
+ * of 2, as the core does for reads alone; fewer where it is not the program that
+ * writes, but POPULATE or another call. 0: not what faulted.
  */
 unsigned int freelist_fault_around(struct vm_fault *vmf, unsigned long around)
 {
@@ -182,6 +186,8 @@ unsigned int freelist_fault_around(struct vm_fault *vmf, unsigned long around)
 
 	if (!(vmf->flags & FAULT_FLAG_WRITE))
 		return 0;
+	if (!(vmf->flags & FAULT_FLAG_USER))
+		around = min(around, AROUND_UNTOUCHED);
 	in_vma = vmf->pgoff - vma->vm_pgoff;
 	in_table = pte_index(vmf->address);
 	back = min3(in_vma, in_table, vmf->pgoff % around);

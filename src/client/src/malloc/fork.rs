@@ -27,7 +27,8 @@
 
 use core::ptr;
 
-use rustix::process::{getpid, getppid, Pid};
+use rustix::io::Errno;
+use rustix::process::{getpid, getppid, kill_process, waitpid, Pid, Signal, WaitOptions};
 
 use super::gate::this_thread;
 use super::message::say;
@@ -86,19 +87,13 @@ impl LargeBlocks {
         if after & REFUSED == 0 {
             return Some(child);
         }
-        if child > 0 {
-            let mut status = 0;
-            // SAFETY: The status is written. Another thread may have waited for it: no matter.
-            while unsafe { libc::waitpid(child, &mut status, 0) } < 0 && is_interrupted() {}
+        // Another thread may have waited for it: no matter.
+        if let Some(child) = Pid::from_raw(child).filter(|_| child > 0) {
+            let wait = || waitpid(Some(child), WaitOptions::empty());
+            while wait().is_err_and(|errno| errno == Errno::INTR) {}
         }
         None
     }
-}
-
-/// Whether a signal ended the last call of the C library.
-fn is_interrupted() -> bool {
-    // SAFETY: It returns where this thread's own number is.
-    unsafe { *libc::__errno_location() == libc::EINTR }
 }
 
 /// A word that parent and child share during a fork with a copy: 1 once the parent let its copy go.
@@ -226,8 +221,9 @@ extern "C" fn in_child() {
     }
     if plan == Plan::Fail as u32 && caller().is_some() {
         // The parent waits for this, and says so.
-        // SAFETY: It takes a number and does not return.
-        unsafe { libc::_exit(0) };
+        loop {
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
     }
     let threads = THREADS.load(Relaxed) != 0;
     for range in LARGE.ranges.iter().filter(|range| range.is_shared()) {

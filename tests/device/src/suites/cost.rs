@@ -240,7 +240,12 @@ fn lazy_memory_comes_and_goes_at_these_costs() {
         figure!(
             "lazy memory of {mib} MiB touched in order: {touched:.0} instructions an MiB, {discarded:.0} to discard it"
         );
-        trust!(format!("lazy_{mib}_mib"), touched, "instructions", "<=215000");
+        trust!(
+            format!("lazy_{mib}_mib"),
+            touched,
+            "instructions",
+            "<=215000"
+        );
         assert!(touched <= 400_000.0, "{touched}");
     }
 }
