@@ -164,7 +164,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             self.holes += left;
             self.owed += left;
             self.held_bytes -= bytes;
-            self.claimed -= bytes;
+            // A block that is being released claims nothing any more.
+            if self.is_live(start) {
+                self.claimed -= bytes;
+            }
             page = stays.end.max(page + 1);
         }
         self.directory.give_chunk(start, garbage);

@@ -143,10 +143,19 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.owed -= touch.pages;
         let bytes = u64::from(touch.pages) << Self::PAGE_SHIFT;
         self.held_bytes += bytes;
-        self.claimed += bytes;
-        self.peak_bytes = self.peak_bytes.max(self.claimed);
+        // A block that is being released claims nothing any more.
+        if self.is_live(touch.page) {
+            self.claimed += bytes;
+            self.peak_bytes = self.peak_bytes.max(self.claimed);
+        }
         self.faulted_bytes = self.faulted_bytes.wrapping_add(bytes);
         Ok(())
+    }
+
+    /// Returns whether a page lies in a live block of whole pages.
+    pub(super) fn is_live(&self, page: u32) -> bool {
+        let extent = self.directory.extent_of(page);
+        matches!(extent, Some((_, Head::Live { .. })))
     }
 
     /// Notes that a range gets no memory.

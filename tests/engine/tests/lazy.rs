@@ -6,7 +6,7 @@
 use freelist_engine::at_every_page_size;
 use freelist_engine::engine::{
     Admission, Discard, DiscardError, Discarding, FreeError, Loss, Policy, Request, ResizeError,
-    Resized, Touch, Untouchable, CHUNK_PAGES,
+    Resized, Touch, Unfinished, Untouchable, CHUNK_PAGES,
 };
 use freelist_engine::host::{request, Arena};
 use proptest::collection::vec;
@@ -318,6 +318,31 @@ mod generic {
         assert_eq!(arena.map().len(), 0);
         arena.end();
     }
+}
+
+#[test]
+fn what_comes_or_goes_between_the_steps_of_a_release_is_counted_once() {
+    let page = Arena::<4>::PAGE;
+    let mut arena = Arena::<4>::new(1 << 20);
+    let (offset, _) = arena.alloc(lazy(1000 * page)).unwrap();
+    for index in 0..40 {
+        let touch = arena.touch(index, 0).unwrap();
+        assert!(arena.finish_touch(touch));
+    }
+    let touch = arena.touch(500, 10).unwrap();
+    let Discarding::Range(discard) = arena.engine.discard(10, 20) else {
+        panic!("it has memory");
+    };
+    let Ok(Some(Unfinished::Holed(holed))) = arena.engine.free(offset) else {
+        panic!("it has holes");
+    };
+    arena.check();
+    assert!(arena.finish_touch(touch));
+    arena.finish_discard(discard, |_| false);
+    assert_eq!(arena.release_holed(holed), 1000 - 31);
+    assert_eq!(arena.engine.owed_pages(), 0);
+    assert_eq!(arena.trim(0), 31);
+    arena.end();
 }
 
 #[derive(Clone, Debug)]
