@@ -464,8 +464,9 @@ fn a_process_in_a_small_cgroup_that_asks_for_a_gibibyte_lives() {
     cgroup.limit(64 * MIB);
     cgroup.run(|| {
         let arena = arena();
-        // Where all arenas may not hold that much, as much as they may.
-        let size = (1 << 30).min(arena.info().unwrap().limit_bytes);
+        // Where all arenas may not hold that much, as many pages as they may.
+        let limit = arena.info().unwrap().limit_bytes;
+        let size = (1 << 30).min(limit / page() * page());
         for flags in [GROW, DEFAULT] {
             refused(arena.alloc(size, flags), Errno::ENOMEM);
         }
