@@ -498,6 +498,7 @@ impl<const KIB: usize> Model<KIB> {
                         self.arena.engine.discard(page, page + pages)
                     {
                         self.discards.push(discard);
+                        self.arena.check();
                     }
                 }
             }
@@ -538,6 +539,7 @@ impl<const KIB: usize> Model<KIB> {
             Ok(Resized::Growing(mut growth)) => {
                 if growth.reservation().is_lazy() && growth.reservation().missing() > 0 {
                     arena.engine.owe(growth.reservation());
+                    arena.check();
                 } else {
                     assert!(arena.fill_growth(&mut growth));
                 }
@@ -579,20 +581,19 @@ impl<const KIB: usize> Model<KIB> {
         let loss = self.arena.engine.lose(page, false);
         let had = self.arena.backed.remove(&page);
         assert_eq!(had.is_some(), loss != Loss::Nothing);
+        self.arena.check();
         if let Some(block) = self.block_of(page) {
             block.has.remove(&page);
         }
     }
 
+    /// Checks what the model knows; the arena checks itself after each step.
     fn check(&self) {
-        self.arena.check();
         let engine = &self.arena.engine;
         for (first, block) in &self.blocks {
-            assert_eq!(
-                self.backed(*first, block.pages),
-                block.has,
-                "block at {first}"
-            );
+            let all = *first..first + block.pages;
+            let backed = all.filter(|page| engine.is_backed(*page));
+            assert!(backed.eq(block.has.iter().copied()), "block at {first}");
         }
         let live: u64 = self
             .blocks
