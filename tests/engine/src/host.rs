@@ -49,6 +49,17 @@ pub fn slice<T: Default>(len: usize) -> Box<[T]> {
     (0..len).map(|_| T::default()).collect()
 }
 
+/// Returns what tells the engine of the pages before `end` that stay: the first that lie side by side
+/// at or behind a page number.
+fn stayed(end: u32, stays: impl Fn(u32) -> bool) -> impl FnMut(u32) -> Option<Range<u32>> {
+    move |page| {
+        let mut all = (page..end).skip_while(|page| !stays(*page));
+        let first = all.next()?;
+        let end = all.find(|page| !stays(*page)).unwrap_or(end);
+        Some(first..end)
+    }
+}
+
 /// The policy of a request that reuses memory.
 pub fn reuse(split: bool, grow: bool) -> Policy {
     Policy::Reuse { split, grow }
@@ -259,12 +270,7 @@ impl<const KIB: usize> Arena<KIB> {
             let old = self.backed.remove(&page);
             assert!(old.is_some(), "a page came from where there was none");
         }
-        let mut stayed = |page| {
-            let mut all = (page..range.end).skip_while(|page| !stays(*page));
-            let first = all.next()?;
-            let end = all.find(|page| !stays(*page)).unwrap_or(range.end);
-            Some(first..end)
-        };
+        let mut stayed = stayed(range.end, &stays);
         let mut left = 0;
         let mut rest = Some(isolated);
         while let Some(isolated) = rest {
@@ -492,12 +498,7 @@ impl<const KIB: usize> Arena<KIB> {
         let range = discard.range();
         let keeps = discard.keeps_memory();
         let stays = |page| keeps || stays(page);
-        let mut stayed = |page| {
-            let mut all = (page..range.end).skip_while(|page| !stays(*page));
-            let first = all.next()?;
-            let end = all.find(|page| !stays(*page)).unwrap_or(range.end);
-            Some(first..end)
-        };
+        let mut stayed = stayed(range.end, &stays);
         let isolated = self
             .engine
             .finish_discard(discard, &mut Garbage::default(), &mut stayed);

@@ -110,6 +110,13 @@ pub fn page() -> u64 {
     system_page() as u64
 }
 
+/// Writes a byte to every page of `bytes` bytes of a view, from `offset` on.
+pub fn touch_all(view: &View, offset: u64, bytes: u64) {
+    for at in (offset..offset + bytes).step_by(system_page()) {
+        view.store(at as usize, 1);
+    }
+}
+
 /// The counters, which add up, of an arena that was always within its limit.
 #[track_caller]
 pub fn stat(arena: &Arena) -> Stat {

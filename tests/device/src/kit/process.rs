@@ -67,6 +67,14 @@ pub fn spawn_child(work: impl FnOnce()) -> Child {
     }
 }
 
+/// Returns the minor page faults of this process so far.
+pub fn faults() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("/proc is mounted");
+    let fields = stat.rsplit(") ").next().expect("fields follow the name");
+    let faults = fields.split(' ').nth(7).expect("it has as many fields");
+    faults.parse().expect("a number")
+}
+
 /// CAP_SYS_RESOURCE of linux/capability.h.
 const CAP_SYS_RESOURCE: u32 = 24;
 

@@ -17,7 +17,7 @@ use nix::sys::memfd::{memfd_create, MFdFlags};
 
 use crate::harness::{skip, suite};
 use crate::kit::process::fork_child;
-use crate::kit::{alloc, arena, free, page, shrinker, stat, View, DEFAULT, KIB, MIB};
+use crate::kit::{alloc, arena, free, page, shrinker, stat, touch_all, View, DEFAULT, KIB, MIB};
 use crate::{figure, trust};
 
 suite!("freelist_cost":
@@ -216,13 +216,6 @@ fn pages_are_mapped_and_given_back_at_these_costs() {
     });
     figure!("anonymous memory touched: {anonymous:.0} instructions a page, and {unmapped:.0} to unmap it");
     assert!(reused < anonymous / 10.0);
-}
-
-/// Touches every page of some bytes.
-fn touch_all(view: &View, offset: u64, bytes: u64) {
-    for at in (offset..offset + bytes).step_by(page() as usize) {
-        view.store(at as usize, 1);
-    }
 }
 
 fn lazy_memory_comes_and_goes_at_these_costs() {

@@ -14,11 +14,11 @@ use nix::sys::wait::WaitStatus;
 
 use crate::figure;
 use crate::harness::suite;
-use crate::kit::process::{signal_of, spawn_child};
+use crate::kit::process::{faults, signal_of, spawn_child};
 use crate::kit::uring::Pinned;
 use crate::kit::{
-    alloc, arena, check, free, page, random, refused, system_page, thread, Cgroup, View, DEFAULT,
-    KIB, LARGER, MIB,
+    alloc, arena, check, free, page, random, refused, system_page, thread, touch_all, Cgroup, View,
+    DEFAULT, KIB, LARGER, MIB,
 };
 
 suite!("freelist_lazy":
@@ -61,13 +61,6 @@ fn stat(arena: &Arena) -> Stat {
 fn alloc_lazy(arena: &Arena, size: u64) -> Block {
     let block = arena.alloc(size, LAZY);
     block.unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Minor faults of this process so far.
-fn faults() -> u64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields = stat.rsplit(") ").next().unwrap();
-    fields.split(' ').nth(7).unwrap().parse().unwrap()
 }
 
 fn a_lazy_block_holds_what_was_touched() {
@@ -160,15 +153,11 @@ fn a_lazy_block_takes_free_memory_first() {
     let arena = arena();
     let view = View::shared(&arena, 0, 64 * MIB as usize);
     let block = alloc_lazy(&arena, 10 * MIB);
-    for at in (0..10 * MIB as usize).step_by(system_page()) {
-        view.store(at, 1);
-    }
+    touch_all(&view, block.offset, 10 * MIB);
     free(&arena, block);
     let (before, held) = (faults(), stat(&arena).held_bytes);
     let block = alloc_lazy(&arena, 10 * MIB);
-    for at in (0..10 * MIB as usize).step_by(system_page()) {
-        view.store(block.offset as usize + at, 2);
-    }
+    touch_all(&view, block.offset, 10 * MIB);
     assert_eq!(stat(&arena).held_bytes, held);
     let count = faults() - before;
     assert!(count < 4, "{count} faults in a steady state");
@@ -182,9 +171,7 @@ fn a_lazy_block_has_its_room_at_once() {
     refused(arena.alloc(3 * MIB, LAZY), Errno::EDQUOT);
     refused(arena.alloc(3 * MIB, DEFAULT), Errno::EDQUOT);
     let other = alloc(&arena, 2 * MIB);
-    for at in (0..8 * MIB as usize).step_by(system_page()) {
-        view.store(block.offset as usize + at, 1);
-    }
+    touch_all(&view, block.offset, 8 * MIB);
     assert_eq!(stat(&arena).held_bytes, 10 * MIB);
     arena.discard(block.offset, block.bytes).unwrap();
     // It is the block's still.
@@ -544,13 +531,9 @@ fn a_touch_in_a_full_cgroup_takes_free_memory_first() {
         let view = View::shared(&arena, 0, 256 * MIB as usize);
         let lazy = alloc_lazy(&arena, 24 * MIB);
         let gone = alloc(&arena, 32 * MIB);
-        for at in (0..32 * MIB as usize).step_by(system_page()) {
-            view.store(gone.offset as usize + at, 1);
-        }
+        touch_all(&view, gone.offset, 32 * MIB);
         free(&arena, gone);
-        for at in (0..24 * MIB as usize).step_by(system_page()) {
-            view.store(lazy.offset as usize + at, 2);
-        }
+        touch_all(&view, lazy.offset, 24 * MIB);
         check();
     })
     .succeed();
@@ -565,10 +548,8 @@ fn a_touch_in_a_full_cgroup_kills_as_anonymous_memory_does() {
         group.join();
         let arena = arena();
         let view = View::shared(&arena, 0, 256 * MIB as usize);
-        alloc_lazy(&arena, 128 * MIB);
-        for at in (0..128 * MIB as usize).step_by(system_page()) {
-            view.store(at, 1);
-        }
+        let block = alloc_lazy(&arena, 128 * MIB);
+        touch_all(&view, block.offset, 128 * MIB);
     });
     let pid = child.pid();
     let end = child.wait();

@@ -12,12 +12,13 @@ use nix::unistd::pipe;
 
 use crate::harness::{skip, suite};
 use crate::kit::pages::frames;
-use crate::kit::process::{signal_of, spawn_child};
+use crate::kit::process::{faults, signal_of, spawn_child};
 use crate::kit::shared::{on_a_stack, Mutex};
 use crate::kit::uring::Pinned;
 use crate::kit::view::splice_from;
 use crate::kit::{
-    alloc, arena, check, free, meminfo, page, stat, system_page, Cgroup, View, DEFAULT, KIB, MIB,
+    alloc, arena, check, free, meminfo, page, stat, system_page, touch_all, Cgroup, View, DEFAULT,
+    KIB, MIB,
 };
 use crate::{figure, trust};
 
@@ -60,13 +61,6 @@ fn smaps(view: &View, name: &str) -> u64 {
     kib.parse::<u64>().expect("a number") * KIB
 }
 
-/// Page faults of this process so far.
-fn faults() -> u64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields = stat.rsplit(") ").next().unwrap();
-    fields.split(' ').nth(7).unwrap().parse().unwrap()
-}
-
 fn large_blocks_are_huge_pages() {
     let huge = huge();
     let arena = arena();
@@ -74,9 +68,7 @@ fn large_blocks_are_huge_pages() {
     let block = alloc(&arena, 4 * huge);
     assert_eq!(block.offset % huge, 0, "in an empty arena");
     assert_eq!(stat(&arena).huge_bytes, 4 * huge);
-    for at in (0..4 * huge as usize).step_by(system_page()) {
-        view.store(at, 1);
-    }
+    touch_all(&view, 0, 4 * huge);
     assert_eq!(smaps(&view, "FilePmdMapped"), 4 * huge);
     let first = frames(&view, 0, 1)[0].expect("it is mapped");
     assert_eq!(first * page() % huge, 0, "naturally aligned");
@@ -92,9 +84,7 @@ fn new_memory_costs_a_fault_a_huge_page() {
     let view = View::shared(&arena, 0, 16 * huge as usize);
     alloc(&arena, 8 * huge);
     let before = faults();
-    for at in (0..8 * huge as usize).step_by(system_page()) {
-        view.store(at, 1);
-    }
+    touch_all(&view, 0, 8 * huge);
     let count = faults() - before;
     figure!("{count} faults for 8 huge pages of new memory");
     assert!(count < 16, "{count} faults");
