@@ -46,14 +46,14 @@ use kernel::{
     prelude::*, //
 };
 
-/// A copy that is being made.
+/// State of a copy between two steps.
 struct Copy<'a> {
     source: &'a Arena,
     target: &'a Arena,
     prealloc: KernelPrealloc,
-    /// What is being copied.
+    /// Extents of the source that this step copies.
     extents: KVec<LiveExtent>,
-    /// The same in the target, in the same order.
+    /// Their reservations in the target, in the same order.
     blocks: KVec<Reservation>,
     /// No folio above this order could be had.
     highest: u32,
@@ -62,8 +62,8 @@ struct Copy<'a> {
 }
 
 impl Arena {
-    /// Copies all live blocks of `source` to this arena, which is empty and nobody else's yet, and its
-    /// bounds. May sleep.
+    /// Copies all live blocks of `source`, and its bounds, to this arena, which is empty and known to
+    /// the caller alone. May sleep.
     ///
     /// | error | when |
     /// | --- | --- |
@@ -246,16 +246,7 @@ impl Copy<'_> {
             }
             copied => drop(copied?),
         }
-        let mut state = target.lock();
-        let mut left = pages;
-        for block in blocks {
-            let some = left.min(block.missing());
-            state.engine.back(block, some);
-            left -= some;
-        }
-        let bytes = u64::from(pages) << PAGE_SHIFT;
-        state.promised -= bytes;
-        promise.bytes -= bytes;
+        target.lock().back(blocks, pages, promise);
         Ok(())
     }
 
@@ -274,9 +265,7 @@ impl Copy<'_> {
         let mut state = self.target.lock();
         state.engine.leave_hole(block, pages, lazy);
         if lazy {
-            let bytes = u64::from(pages) << PAGE_SHIFT;
-            state.promised -= bytes;
-            promise.bytes -= bytes;
+            state.take_up(pages, promise);
         }
         Ok(())
     }

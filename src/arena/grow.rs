@@ -8,6 +8,7 @@
 
 use super::{
     reclaim::Room,
+    state::State,
     Arena, //
 };
 use crate::{
@@ -313,15 +314,7 @@ impl Arena {
             return Ok(());
         }
         let mut state = self.lock();
-        let mut left = pages;
-        for block in blocks {
-            let some = left.min(block.missing());
-            state.engine.back(block, some);
-            left -= some;
-        }
-        let bytes = u64::from(pages) << PAGE_SHIFT;
-        state.promised -= bytes;
-        promise.bytes -= bytes;
+        state.back(blocks, pages, promise);
         if let Some(surplus) = surplus {
             state.promised -= u64::from(surplus.pages()) << PAGE_SHIFT;
             state.engine.back_surplus(surplus);
@@ -519,6 +512,27 @@ impl Arena {
             drop(state);
             self.shared_limit.give(promise.bytes);
         }
+    }
+}
+
+impl State {
+    /// Notes that the next `pages` that some blocks miss, side by side, have their memory: they take up
+    /// their part of the promise.
+    pub(super) fn back(&mut self, blocks: &mut [Reservation], pages: u32, promise: &mut Promise) {
+        let mut left = pages;
+        for block in blocks {
+            let some = left.min(block.missing());
+            self.engine.back(block, some);
+            left -= some;
+        }
+        self.take_up(pages, promise);
+    }
+
+    /// Takes up the part of a promise that is for so many pages.
+    pub(super) fn take_up(&mut self, pages: u32, promise: &mut Promise) {
+        let bytes = u64::from(pages) << PAGE_SHIFT;
+        self.promised -= bytes;
+        promise.bytes -= bytes;
     }
 }
 
