@@ -14,7 +14,7 @@
 //! resized in between may be, or not. Blocks that are pending are in no copy.
 
 use super::class::Class;
-use super::directory::{Head, Memory};
+use super::directory::Head;
 use super::request::{header_bytes, Reservation};
 use super::{Backend, Engine, Metadata, Prealloc, Refusal};
 
@@ -59,14 +59,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// earlier call returned. Looks at no more than `most` extents of any kind. Returns the page
     /// number after them, `None` at the end.
     pub fn live_from(&self, from: u32, most: u32, mut see: impl FnMut(LiveExtent)) -> Option<u32> {
-        let mut page = from;
-        if from > 0 {
-            // What reaches beyond it became part of something else meanwhile.
-            let (start, head) = self.directory.extent_of(from)?;
-            if start < from {
-                page = start + head.pages();
-            }
-        }
+        let mut page = self.resume(from)?;
         for _ in 0..most {
             if page >= self.frontier {
                 return None;
@@ -152,21 +145,6 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 self.claimed -= u64::from(pages) << Self::PAGE_SHIFT;
             }
         }
-    }
-
-    /// Returns whether a page of a source gets memory when it is touched.
-    pub fn is_lazy(&self, page: u32) -> bool {
-        let block = self.directory.extent_of(page);
-        matches!(
-            block,
-            Some((
-                _,
-                Head::Live {
-                    memory: Memory::Lazy,
-                    ..
-                }
-            ))
-        )
     }
 
     /// Whether some pages of a reserved block of a target are holes.

@@ -110,10 +110,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             return Discarding::Next(page + count);
         }
         let pages = count.min(CHUNK_PAGES as u32 - page % CHUNK_PAGES as u32);
-        let lost = self.holes > 0 && memory == Memory::Whole && {
-            let all = (block.end - block.start, block.clone());
-            self.directory.count_backed(all.1) < all.0
-        };
+        let lost = memory == Memory::Whole && self.has_holes(block.start, block.end - block.start);
         let keeps = lost || memory == Memory::Damaged;
         let Some(slot) = self.transits.add(page, pages, Kind::Goes) else {
             return Discarding::Busy;

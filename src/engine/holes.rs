@@ -6,7 +6,7 @@
 //! run by run, in bounded steps ([`Engine::release_holed`]); what has no memory becomes address space.
 
 use super::directory::Memory;
-use super::transit::Kind;
+use super::transit::{Kind, Transit};
 use super::{Backend, Engine, Garbage};
 use core::ops::Range;
 
@@ -70,9 +70,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             let stop = transit.map_or(end, |(_, transit)| transit.page);
             let gone = match transit.filter(|_| stop == page) {
                 Some((slot, transit)) => {
-                    let gone = self.orphan(slot);
                     page = transit.range().end;
-                    gone
+                    self.orphan(slot, transit)
                 }
                 None => {
                     let (has, count) = self.directory.alike(page, stop);
@@ -105,10 +104,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     }
 
     /// The block of a range in transit is gone. Returns how many pages of the range have no memory.
-    fn orphan(&mut self, slot: usize) -> u32 {
-        let Some(transit) = self.transits.get(slot) else {
-            return 0;
-        };
+    fn orphan(&mut self, slot: usize, transit: Transit) -> u32 {
         self.transits.orphan(slot);
         let (page, pages) = (transit.page, transit.pages);
         match transit.kind {

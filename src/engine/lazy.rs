@@ -90,17 +90,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if self.directory.is_backed(page) {
             return Err(Untouchable::Present);
         }
-        let block = match self.directory.extent_of(page) {
-            Some((
-                first,
-                Head::Live {
-                    pages,
-                    memory: Memory::Lazy,
-                    ..
-                },
-            )) => first..first + pages,
-            _ => return Err(Untouchable::Nothing),
-        };
+        let block = self.lazy_block(page).ok_or(Untouchable::Nothing)?;
         if self.transits.first_in(page..page + 1).is_some() {
             return Err(Untouchable::Busy);
         }
@@ -110,6 +100,26 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let slot = slot.ok_or(Untouchable::Busy)?;
         self.directory.count_transit(page, 1);
         Ok(Touch { slot, page, pages })
+    }
+
+    /// Returns whether a page gets memory when it is touched, if it has none.
+    pub fn is_lazy(&self, page: u32) -> bool {
+        self.lazy_block(page).is_some()
+    }
+
+    /// Returns the page numbers of the lazy block in which a page lies.
+    fn lazy_block(&self, page: u32) -> Option<Range<u32>> {
+        match self.directory.extent_of(page)? {
+            (
+                first,
+                Head::Live {
+                    pages,
+                    memory: Memory::Lazy,
+                    ..
+                },
+            ) => Some(first..first + pages),
+            _ => None,
+        }
     }
 
     /// Returns the order of what comes with a touch of `page` in a block.

@@ -44,14 +44,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// earlier call returned, up to the frontier, without gaps: at most `most` extents. Returns
     /// the page number behind them, `None` at the end. What changes between two calls may be missed.
     pub fn map(&self, from: u32, most: u32, mut see: impl FnMut(Extent)) -> Option<u32> {
-        let mut page = from;
-        if from > 0 {
-            // What began there may have become part of something else.
-            let (start, head) = self.directory.extent_of(from)?;
-            if start < from {
-                page = start + head.pages();
-            }
-        }
+        let mut page = self.resume(from)?;
         for _ in 0..most {
             if page >= self.frontier {
                 return None;
@@ -59,6 +52,19 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             page = self.map_head(page, &mut see);
         }
         (page < self.frontier).then_some(page)
+    }
+
+    /// Returns where a walk in steps goes on that had come to page number `from`, at which an extent
+    /// began then: where the next one begins now, or `None` at the end.
+    pub(super) fn resume(&self, from: u32) -> Option<u32> {
+        if from == 0 {
+            return Some(0);
+        }
+        let (start, head) = self.directory.extent_of(from)?;
+        Some(match start < from {
+            true => start + head.pages(),
+            false => from,
+        })
     }
 
     /// Shows what begins at `page`. Returns the page number behind it.

@@ -71,14 +71,10 @@ impl Transits {
         Some(transit)
     }
 
-    /// Returns the range of a slot.
-    pub(super) fn get(&self, slot: usize) -> Option<Transit> {
-        *self.slots.get(slot)?
-    }
-
     /// Returns whether the block of a slot's range is gone.
     pub(super) fn is_orphan(&self, slot: usize) -> bool {
-        self.get(slot).is_some_and(|transit| transit.is_orphan)
+        let transit = self.slots.get(slot).and_then(Option::as_ref);
+        transit.is_some_and(|transit| transit.is_orphan)
     }
 
     /// Returns the first range that has some of `range`.
