@@ -72,15 +72,11 @@ impl Arena {
         let range = discard.range();
         RacePoint::Leave.reach();
         let stays = if discard.keeps_memory() {
-            self.address_space.zero(&range, 0..PAGE_SIZE);
-            true
+            self.address_space.zero(&range, 0..PAGE_SIZE, || true)
         } else {
             self.address_space.discard(range.clone())
         };
-        let mut stayed = |page| {
-            let first = stays.then(|| self.address_space.first_in(page..range.end))?;
-            Some(first?.range())
-        };
+        let mut stayed = self.stayed(stays, range.end);
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
         let mut state = self.lock();

@@ -31,11 +31,11 @@ use kernel::{
 
 type Header = [[u8; 8]; HEADER_BYTES as usize / 8];
 
-/// What the headers of an arena are mixed with.
+/// Two random words that each header of an arena is mixed with.
 pub(super) struct Secret([Atomic<u64>; 2]);
 
 impl Secret {
-    /// One that no other arena has.
+    /// Draws one.
     pub(super) fn new() -> Self {
         Self([(); 2].map(|()| Atomic::new(random::random())))
     }

@@ -30,10 +30,10 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Free pages that leave at most before somebody is killed for one.
+/// Pages that an arena gives up at most before the OOM killer may run for one.
 const GIVE_UP_PAGES: u64 = 8192;
 
-/// What came of a touch.
+/// The outcome of a touch.
 pub(crate) enum Touched {
     /// The page has memory: this folio.
     Present(LockedFolio),
@@ -74,7 +74,7 @@ impl Arena {
                 Ok(touched) => return touched,
                 Err(_) if task::fatal_signal() => return Touched::Nothing,
                 Err(_) if order > 0 => max_order = order - 1,
-                // Nobody is killed while free memory is here.
+                // The OOM killer does not run while the arena has free memory.
                 Err(_) if self.give_up(GIVE_UP_PAGES, 0) > 0 => {}
                 Err(_) if urge == Urge::Reclaim => urge = Urge::Kill,
                 Err(_) => return Touched::Nothing,

@@ -54,23 +54,12 @@ impl Arena {
     /// Zeroes what may have old bytes of a block that has its pages. Others may still write there,
     /// through a mapping that they had of it before; nobody can lose anything by that.
     fn zero(&self, pending: &Reservation) -> Result {
-        let mut page = pending.first_page();
-        let end = page + pending.stale();
-        while page < end {
-            // What is not there reads as zero, or not at all.
-            let Some(folio) = self.address_space.first_in(page..end) else {
-                break;
-            };
-            let of = folio.range();
-            for page in of.start.max(page)..of.end.min(end) {
-                if task::fatal_signal() {
-                    return Err(EINTR);
-                }
-                folio.zero(page, pending.within());
-                task::resched();
-            }
-            page = of.end.max(page + 1);
+        let first = pending.first_page();
+        let stale = first..first + pending.stale();
+        let go_on = || !task::fatal_signal();
+        match self.address_space.zero(&stale, pending.within(), go_on) {
+            true => Ok(()),
+            false => Err(EINTR),
         }
-        Ok(())
     }
 }

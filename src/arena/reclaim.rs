@@ -25,6 +25,7 @@ use crate::{
         statistics::Node, //
     },
 };
+use core::ops::Range;
 use kernel::page::{
     PAGE_SHIFT,
     PAGE_SIZE, //
@@ -162,14 +163,23 @@ impl Arena {
         self.settle(isolated, stays, room)
     }
 
+    /// Returns what tells the engine of the pages before `end` that did not leave, if some `stays`: the
+    /// first that lie side by side at or behind a page number.
+    pub(super) fn stayed(
+        &self,
+        stays: bool,
+        end: u32,
+    ) -> impl FnMut(u32) -> Option<Range<u32>> + '_ {
+        move |page| {
+            let first = stays.then(|| self.address_space.first_in(page..end))?;
+            Some(first?.range())
+        }
+    }
+
     /// Tells the engine what has left of an isolated range: all of it, unless something `stays`.
     /// Returns how many pages left.
     pub(super) fn settle(&self, isolated: Isolated, stays: bool, room: Room) -> u32 {
-        let end = isolated.range().end;
-        let mut stayed = |page| {
-            let first = stays.then(|| self.address_space.first_in(page..end))?;
-            Some(first?.range())
-        };
+        let mut stayed = self.stayed(stays, isolated.range().end);
         let mut left = 0;
         let mut rest = Some(isolated);
         while let Some(isolated) = rest {

@@ -400,7 +400,7 @@ impl AddressSpace {
             };
             next = part.end.max(next + 1);
             if !gone {
-                self.zero(&part, 0..PAGE_SIZE);
+                self.zero(&part, 0..PAGE_SIZE, || true);
                 stays = true;
             }
         }
@@ -428,17 +428,27 @@ impl AddressSpace {
         Some(!self.remove(part.clone()))
     }
 
-    /// Zeroes the bytes `within` of each page of a range that has memory. May sleep.
-    pub(crate) fn zero(&self, range: &Range<u32>, within: Range<usize>) {
+    /// Zeroes the bytes `within` of each page of a range that has memory, as long as it may `go_on`.
+    /// Returns whether it came to the end. May sleep.
+    pub(crate) fn zero(
+        &self,
+        range: &Range<u32>,
+        within: Range<usize>,
+        go_on: impl Fn() -> bool,
+    ) -> bool {
         let mut next = range.start;
         while let Some(folio) = self.first_in(next..range.end) {
             let of = folio.range();
             for page in of.start.max(next)..of.end.min(range.end) {
+                if !go_on() {
+                    return false;
+                }
                 folio.zero(page, within.clone());
+                task::resched();
             }
             next = of.end.max(next + 1);
-            task::resched();
         }
+        true
     }
 
     /// Takes a locked folio away that is not pinned.
