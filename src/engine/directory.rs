@@ -199,12 +199,10 @@ impl<B: Backend, const PAGE_KIB: usize> Entry<B, PAGE_KIB> {
         }
     }
 
-    /// Whether its records say nothing that the entry could not. What is reserved may be about to
-    /// get memory, and has its records until then.
+    /// Whether its records say nothing that the entry could not.
     fn is_idle(&self) -> bool {
         let [first, rest @ ..] = &self.starts;
-        let reserved = matches!(self.head(0), Some(Head::Reserved { .. }));
-        let needed = self.pages > 0 || self.transits > 0 || reserved;
+        let needed = self.pages > 0 || self.transits > 0;
         !needed && first & !1 == 0 && rest.iter().all(|word| *word == 0)
     }
 }
@@ -417,12 +415,16 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         Ok(())
     }
 
-    /// Gives the chunk of `page` to `garbage`, if its entry says as much and there is room.
+    /// Gives the chunk of `page` to `garbage`, if its entry says as much and there is room. A reserved
+    /// block, which may begin before it, may be about to get memory there: the chunk stays until then.
     pub(super) fn give_chunk(&mut self, page: u32, garbage: &mut Garbage<B, PAGE_KIB>) {
         let Some(place) = garbage.chunk_place() else {
             return;
         };
-        let Some(entry) = self.entry_mut(page).filter(|entry| entry.is_idle()) else {
+        if !self.entry(page).is_some_and(Entry::is_idle) || self.awaits_memory(page) {
+            return;
+        }
+        let Some(entry) = self.entry_mut(page) else {
             return;
         };
         if let Some(mut chunk) = entry.chunk.take() {
@@ -431,6 +433,15 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
             }
             *place = Some(chunk);
             self.chunks -= 1;
+        }
+    }
+
+    /// Whether the first page of the chunk of `page` is of a reserved block that lacks memory.
+    fn awaits_memory(&self, page: u32) -> bool {
+        let first = page - page % CHUNK_PAGES as u32;
+        match self.extent_of(first) {
+            Some((_, Head::Reserved { pages, backed })) => backed < pages,
+            _ => false,
         }
     }
 

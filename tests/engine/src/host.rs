@@ -200,13 +200,23 @@ impl<const KIB: usize> Arena<KIB> {
 
     /// Brings at most `most` new pages to a reserved block.
     pub fn back(&mut self, reservation: &mut Reservation, most: u32) {
-        let pages = reservation.missing().min(most);
+        self.ensure_backing(reservation, most);
+        self.back_ensured(reservation, most);
+    }
+
+    /// Makes the records of what [`Arena::back_ensured`] brings.
+    pub fn ensure_backing(&mut self, reservation: &Reservation, most: u32) {
         while let Err(metadata) = self
             .engine
-            .ensure_backing(reservation, pages, &mut self.prealloc)
+            .ensure_backing(reservation, most, &mut self.prealloc)
         {
             self.make(metadata);
         }
+    }
+
+    /// Brings new pages that have their records.
+    pub fn back_ensured(&mut self, reservation: &mut Reservation, most: u32) {
+        let pages = reservation.missing().min(most);
         let end = reservation.extent().end.div_ceil(Self::PAGE) as u32;
         let next = end - reservation.missing();
         self.engine.back(reservation, pages);

@@ -23,6 +23,11 @@ fn a_surplus_takes_nothing_that_is_in_use() {
 }
 
 #[test]
+fn a_reserved_block_keeps_its_records() {
+    at_every_page_size!(a_reserved_block_keeps_its_records);
+}
+
+#[test]
 fn half_of_the_slack_admits_a_surplus() {
     at_every_page_size!(half_of_the_slack_admits_a_surplus);
 }
@@ -113,6 +118,29 @@ mod generic {
         let pending = arena.reserve(request((1 << 9) * page)).unwrap();
         assert!(arena.claim_surplus(&pending, 1 << 9).is_none(), "the end");
         arena.cancel(pending);
+        arena.end();
+    }
+
+    /// Its memory comes without the lock: meanwhile its neighbours may come and go.
+    pub fn a_reserved_block_keeps_its_records<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let chunk = CHUNK_PAGES as u64;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let first = arena.alloc(request((chunk - 64) * page)).unwrap().0;
+        let mut pending = arena.reserve(request(128 * page)).unwrap();
+        assert_eq!(pending.extent(), (chunk - 64) * page..(chunk + 64) * page);
+        arena.ensure_backing(&pending, u32::MAX);
+        let behind = arena.reserve(request(64 * page)).unwrap();
+        assert_eq!(behind.offset(), (chunk + 64) * page);
+        arena.cancel(behind);
+        arena.back_ensured(&mut pending, u32::MAX);
+        let second = pending.offset();
+        arena.commit(pending);
+        // Of what is free then no page is lost.
+        arena.free(first).unwrap();
+        arena.free(second).unwrap();
+        arena.alloc(request((chunk + 64) * page)).unwrap();
+        assert_eq!(arena.counters().held_bytes, (chunk + 64) * page);
         arena.end();
     }
 
