@@ -4,7 +4,10 @@
 
 use super::{
     reclaim::Room,
-    request::AllocOptions,
+    request::{
+        AllocOptions,
+        MayFault, //
+    },
     Arena, //
 };
 use crate::{
@@ -26,14 +29,24 @@ use crate::{
         KernelPrealloc, //
     }, //
 };
+use core::ops::Range;
 use kernel::{
     page::PAGE_SHIFT,
     prelude::*, //
 };
 
+/// A block that was at hand.
+enum Fast {
+    /// Its caller has it: its bytes in the arena.
+    Live(Range<u64>),
+    /// Its caller is to be told.
+    Reserved(Reservation),
+}
+
 impl Arena {
     /// Gives one block to a caller as it is wanted, who has it when `answer` (its offset, its bytes)
-    /// has told so. If that fails nothing has happened. May sleep.
+    /// has told so. If that fails nothing has happened; where it may not fault it is asked once more.
+    /// May sleep.
     ///
     /// | error | when |
     /// | --- | --- |
@@ -49,28 +62,33 @@ impl Arena {
     pub(crate) fn alloc(
         &self,
         options: &AllocOptions,
-        answer: impl FnOnce(u64, u64) -> Result,
+        mut answer: impl FnMut(MayFault, u64, u64) -> Result,
     ) -> Result {
-        if let Some(pending) = self.reserve_fast(options) {
-            return self.give_out(pending, options, answer);
-        }
-        let pending = match self.reserve_large(options) {
-            Some(pending) => pending,
-            None => self.obtain(options, &mut KernelPrealloc::default())?,
+        let pending = match self.alloc_fast(options, &mut answer) {
+            Some(Fast::Live(extent)) => {
+                if options.populate {
+                    self.populate([extent]);
+                }
+                return Ok(());
+            }
+            Some(Fast::Reserved(pending)) => pending,
+            None => match self.reserve_large(options) {
+                Some(pending) => pending,
+                None => self.obtain(options, &mut KernelPrealloc::default())?,
+            },
         };
         self.give_out(pending, options, answer)
     }
 
     /// Tells a caller of a block that is as it is wanted, and makes it live.
-    #[inline(always)]
     fn give_out(
         &self,
         pending: Reservation,
         options: &AllocOptions,
-        answer: impl FnOnce(u64, u64) -> Result,
+        answer: impl FnOnce(MayFault, u64, u64) -> Result,
     ) -> Result {
         RacePoint::Answer.reach();
-        let result = answer(pending.offset(), pending.block_bytes());
+        let result = answer(MayFault::Yes, pending.offset(), pending.block_bytes());
         if result.is_err() {
             self.cancel(pending);
             return result;
@@ -83,10 +101,25 @@ impl Arena {
         Ok(())
     }
 
-    /// Reserves a block that is as it is wanted already, and that nobody waits for.
+    /// Gives out a block that is as it is wanted already, and that nobody waits for, under one hold of
+    /// the lock where its caller can be told without a page fault.
     #[inline(always)]
-    fn reserve_fast(&self, options: &AllocOptions) -> Option<Reservation> {
-        self.on_fast_path(options, |engine| engine.reserve_fast(options.request.size))
+    fn alloc_fast(
+        &self,
+        options: &AllocOptions,
+        answer: impl FnOnce(MayFault, u64, u64) -> Result,
+    ) -> Option<Fast> {
+        self.on_fast_path(options, |engine| {
+            let pending = engine.reserve_fast(options.request.size)?;
+            let told = !RacePoint::Answer.is_open()
+                && answer(MayFault::No, pending.offset(), pending.block_bytes()).is_ok();
+            if !told {
+                return Some(Fast::Reserved(pending));
+            }
+            let extent = pending.extent();
+            engine.commit(pending);
+            Some(Fast::Live(extent))
+        })
     }
 
     /// The same of a large one.

@@ -22,6 +22,15 @@ pub(crate) struct AllocOptions {
     pub(crate) populate: bool,
 }
 
+/// Whether a caller is told where page faults are served.
+#[derive(Clone, Copy)]
+pub(crate) enum MayFault {
+    /// Under the arena's lock: not.
+    No,
+    /// Where it may sleep.
+    Yes,
+}
+
 impl AllocOptions {
     /// Whether a free block that has its memory will do as it is.
     pub(super) fn takes_as_it_is(&self) -> bool {

@@ -18,9 +18,9 @@
 //! A cgroup's list of members of the shrinker has a spin lock of its own, under which none of these is
 //! taken.
 //!
-//! Under `state` no user memory is touched, nothing is allocated and nothing sleeps: the engine says
-//! what it lacks, the lock is dropped, it is made, the engine is called again. Nobody takes two of
-//! these locks of one kind at once.
+//! Under `state` no user memory is touched but with page faults disabled, nothing is allocated and
+//! nothing sleeps: the engine says what it lacks, the lock is dropped, it is made, the engine is called
+//! again. Nobody takes two of these locks of one kind at once.
 //!
 //! # States of a block
 //!

@@ -287,7 +287,7 @@ impl Arena {
 
     /// Memory may be available that was not before: wakes whose turn it is, and who polls, but never
     /// the caller himself.
-    #[inline]
+    #[inline(always)]
     pub(super) fn wake(&self, state: &mut State) {
         let wanted = self.shared_limit.is_wanted_from(self.id);
         if state.waiters.count() > 0 || state.refused.is_some() || wanted {
@@ -295,6 +295,7 @@ impl Arena {
         }
     }
 
+    #[inline(never)]
     fn wake_some(&self, state: &mut State) {
         if self.shared_limit.is_wanted_from(self.id) {
             self.offer(state);

@@ -19,8 +19,6 @@ void freelist_address_space_free(struct inode *inode);
 struct file *freelist_file_reopen(struct file *file);
 struct wait_queue_head *freelist_poll_new(void);
 
-bool freelist_file_writable(const struct file *file);
-bool freelist_file_nonblocking(const struct file *file);
 void freelist_address_space_attach(struct inode *inode, struct file *file);
 void freelist_poll_free(struct wait_queue_head *queue);
 void freelist_poll_register(struct wait_queue_head *queue, struct file *file,

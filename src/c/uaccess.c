@@ -77,3 +77,21 @@ int freelist_copy_out(unsigned long to, unsigned long user_size, const void *fro
 		return freelist_words_out(theirs, from, size / sizeof(u64));
 	}
 }
+
+/*
+ * The same of the call that is made most, without a page fault and so under a spin lock. -EFAULT: user
+ * space may have it by freelist_copy_out().
+ */
+int freelist_copy_out_nofault(unsigned long to, unsigned long user_size,
+			      const struct freelist_alloc *from)
+{
+	int status;
+
+	if (unlikely(user_size != sizeof(*from)))
+		return -EFAULT;
+	pagefault_disable();
+	status = freelist_words_out((u64 __user *)to, (const u64 *)from,
+				    sizeof(*from) / sizeof(u64));
+	pagefault_enable();
+	return status;
+}

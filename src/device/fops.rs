@@ -10,10 +10,7 @@ use crate::{
     debug::show,
     device::{
         file::OpenFile,
-        ioctl::{
-            self,
-            Mode, //
-        },
+        ioctl,
         mmap, //
     },
     ffi::{
@@ -21,8 +18,7 @@ use crate::{
         operations::{
             self,
             Table, //
-        },
-        raw, //
+        }, //
     }, //
 };
 use kernel::{
@@ -168,15 +164,9 @@ unsafe extern "C" fn ioctl(
     // SAFETY: The file is open for as long as the call takes.
     let arena = unsafe { OpenFile::of(file) };
     // SAFETY: The file is open for as long as the call takes, and nobody seeks in it.
-    let mode = unsafe {
-        Mode {
-            writable: raw::freelist_file_writable(file.cast()),
-            nonblocking: raw::freelist_file_nonblocking(file.cast()),
-            file: File::from_raw_file(file),
-        }
-    };
+    let file = unsafe { File::from_raw_file(file) };
     from_result(|| {
-        ioctl::call(arena, mode, command, argument)?;
+        ioctl::call(arena, file, command, argument)?;
         Ok(0)
     })
 }

@@ -10,7 +10,10 @@ use crate::{
     arena::{
         bounds::Change,
         counters::Snapshot,
-        request::AllocOptions,
+        request::{
+            AllocOptions,
+            MayFault, //
+        },
         wait::Deadline,
         Arena, //
     },
@@ -31,7 +34,10 @@ use crate::{
     mm::backend::KernelEngine, //
 };
 use kernel::{
-    fs::File,
+    fs::{
+        file::flags,
+        File, //
+    },
     ioctl::{
         _IOC_NR,
         _IOC_SIZE,
@@ -60,19 +66,23 @@ const FLAGS: u32 = FREELIST_LARGER
     | FREELIST_POPULATE
     | FREELIST_LAZY;
 
-/// How a file is open.
-#[derive(Clone, Copy)]
-pub(crate) struct Mode<'a> {
-    /// For writing.
-    pub(crate) writable: bool,
-    /// Its calls wait for nothing.
-    pub(crate) nonblocking: bool,
-    /// The file itself.
-    pub(crate) file: &'a File,
+/// Returns whether a file is open for writing.
+#[inline]
+fn is_writable(file: &File) -> bool {
+    matches!(
+        file.flags() & flags::O_ACCMODE,
+        flags::O_WRONLY | flags::O_RDWR
+    )
+}
+
+/// Returns whether the calls of a file wait for nothing.
+#[inline]
+fn is_nonblocking(file: &File) -> bool {
+    file.flags() & flags::O_NONBLOCK != 0
 }
 
 /// Serves one call on an arena.
-pub(crate) fn call(arena: &Arena, mode: Mode<'_>, command: u32, address: usize) -> Result {
+pub(crate) fn call(arena: &Arena, file: &File, command: u32, address: usize) -> Result {
     if _IOC_TYPE(command) != FREELIST_IOC_MAGIC {
         return Err(ENOTTY);
     }
@@ -87,7 +97,7 @@ pub(crate) fn call(arena: &Arena, mode: Mode<'_>, command: u32, address: usize) 
         | FREELIST_NR_RESIZE
         | FREELIST_NR_DISCARD
         | FREELIST_NR_CLONE => {
-            let result = change(arena, mode, _IOC_NR(command), argument);
+            let result = change(arena, file, _IOC_NR(command), argument);
             result.inspect_err(|error| arena.count_failure(*error))
         }
         _ => Err(ENOTTY),
@@ -96,20 +106,20 @@ pub(crate) fn call(arena: &Arena, mode: Mode<'_>, command: u32, address: usize) 
 
 /// Serves a call that may change the arena.
 #[inline]
-fn change(arena: &Arena, mode: Mode<'_>, number: u32, argument: Argument) -> Result {
-    if !mode.writable {
+fn change(arena: &Arena, file: &File, number: u32, argument: Argument) -> Result {
+    if !is_writable(file) {
         return Err(EBADF);
     }
     match number {
-        FREELIST_NR_ALLOC => alloc(arena, mode, argument),
+        FREELIST_NR_ALLOC => alloc(arena, file, argument),
         FREELIST_NR_FREE => free(arena, argument),
-        FREELIST_NR_ALLOC_BULK => alloc_bulk(arena, mode, argument),
+        FREELIST_NR_ALLOC_BULK => alloc_bulk(arena, file, argument),
         FREELIST_NR_FREE_BULK => free_bulk(arena, argument),
         FREELIST_NR_LIMIT => limit(arena, argument),
         FREELIST_NR_TRIM => trim(arena, argument),
         FREELIST_NR_RESIZE => resize(arena, argument),
         FREELIST_NR_DISCARD => discard(arena, argument),
-        FREELIST_NR_CLONE => clone(arena, mode, argument),
+        FREELIST_NR_CLONE => clone(arena, file, argument),
         _ => Err(ENOTTY),
     }
 }
@@ -128,17 +138,21 @@ fn info(arena: &Arena, argument: Argument) -> Result {
 }
 
 #[inline]
-fn alloc(arena: &Arena, mode: Mode<'_>, argument: Argument) -> Result {
+fn alloc(arena: &Arena, file: &File, argument: Argument) -> Result {
     let asked: freelist_alloc = argument.read()?;
-    let options = options(mode, &asked)?;
+    let options = options(file, &asked)?;
     let rest = |least| rest(&options, asked.timeout_ns).max(least);
-    let result = arena.alloc(&options, |offset, block_bytes| {
-        argument.write(&freelist_alloc {
+    let result = arena.alloc(&options, |may_fault, offset, block_bytes| {
+        let answer = freelist_alloc {
             offset,
             block_bytes,
             timeout_ns: rest(i64::MIN),
             ..asked
-        })
+        };
+        match may_fault {
+            MayFault::No => argument.write_nofault(&answer),
+            MayFault::Yes => argument.write(&answer),
+        }
     });
     if result == Err(ERESTARTSYS) {
         // Where the call is made again it waits on, for something at least.
@@ -157,7 +171,7 @@ fn rest(options: &AllocOptions, timeout_ns: i64) -> i64 {
 
 /// What a caller asks for, if it makes sense (`EINVAL`).
 #[inline]
-fn options(mode: Mode<'_>, asked: &freelist_alloc) -> Result<AllocOptions> {
+fn options(file: &File, asked: &freelist_alloc) -> Result<AllocOptions> {
     let freelist_alloc {
         size,
         flags,
@@ -197,7 +211,7 @@ fn options(mode: Mode<'_>, asked: &freelist_alloc) -> Result<AllocOptions> {
             lazy: has(FREELIST_LAZY) && !has(FREELIST_POPULATE),
         },
         zero: has(FREELIST_ZERO),
-        wait: has(FREELIST_WAIT).then(|| match mode.nonblocking {
+        wait: has(FREELIST_WAIT).then(|| match is_nonblocking(file) {
             true => Deadline::Passed,
             false => Deadline::after(timeout_ns),
         }),
@@ -211,13 +225,13 @@ fn free(arena: &Arena, argument: Argument) -> Result {
     arena.free(asked.offset)
 }
 
-fn alloc_bulk(arena: &Arena, mode: Mode<'_>, argument: Argument) -> Result {
+fn alloc_bulk(arena: &Arena, file: &File, argument: Argument) -> Result {
     let asked: freelist_bulk = argument.read()?;
     if asked.count == 0 {
         return Err(EINVAL);
     }
     let options = options(
-        mode,
+        file,
         &freelist_alloc {
             size: asked.size,
             flags: asked.flags,
@@ -356,12 +370,12 @@ fn discard(arena: &Arena, argument: Argument) -> Result {
     arena.discard(asked.offset, asked.bytes)
 }
 
-fn clone(arena: &Arena, mode: Mode<'_>, argument: Argument) -> Result {
+fn clone(arena: &Arena, file: &File, argument: Argument) -> Result {
     let asked: freelist_clone = argument.read()?;
     if (asked.flags, asked.reserved, asked.reserved2) != (0, 0, 0) {
         return Err(EINVAL);
     }
-    let new = NewFile::like(mode.file)?;
+    let new = NewFile::like(file)?;
     new.arena().copy_from(arena)?;
     argument.write(&freelist_clone {
         fd: new.number(),

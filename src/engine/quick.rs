@@ -127,7 +127,7 @@ impl Stack {
     }
 
     /// Adds one. Returns the oldest, if there are `most` of them already.
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, entry: Entry, most: u32) -> Option<Entry> {
         let mut oldest = None;
         if self.len == most {
@@ -193,6 +193,7 @@ impl<S: DerefMut<Target = [Stack]>> Quick<S> {
     }
 
     /// The most blocks on the list of a class.
+    #[inline(always)]
     fn most<const PAGE_KIB: usize>(class: Class) -> u32 {
         let most = if class.is_subpage() {
             (SUBPAGE_BYTES / PAGE_KIB as u64) >> class.shift()

@@ -77,6 +77,20 @@ impl Argument {
         }
         Ok(())
     }
+
+    /// Copies an answer to the caller without a page fault, so under a spin lock too.
+    ///
+    /// `EFAULT` when it cannot be written in this way: [`Argument::write`] may be able to.
+    #[inline]
+    pub(crate) fn write_nofault(self, value: &raw::freelist_alloc) -> Result {
+        // SAFETY: `value` is valid for reads of its size and has no unset bytes (`AsBytes`). The
+        // address is the caller's, and is checked as such.
+        let status = unsafe { raw::freelist_copy_out_nofault(self.address, self.size, value) };
+        if status != 0 {
+            return Err(EFAULT);
+        }
+        Ok(())
+    }
 }
 
 /// An array of a caller's, of numbers of 8 bytes: its address, as the contract has it.

@@ -28,7 +28,10 @@ mod tests {
         let registry = registry()?;
         let arena = registry.open()?;
         for size in [32, PAGE / 2, PAGE, 3 * PAGE, 200 * PAGE] {
-            assert_eq!(arena.alloc(&request(size), |_, _| Err(EFAULT)), Err(EFAULT));
+            assert_eq!(
+                arena.alloc(&request(size), |_, _, _| Err(EFAULT)),
+                Err(EFAULT)
+            );
             let mut now = Snapshot::default();
             arena.snapshot(&mut now);
             let stat = now.stat();
@@ -47,7 +50,7 @@ mod tests {
     fn comb(arena: &Arena, pages: u64) -> Result {
         let mut blocks: KVec<u64> = KVec::new();
         for _ in 0..pages {
-            arena.alloc(&request(PAGE), |offset, _| {
+            arena.alloc(&request(PAGE), |_, offset, _| {
                 Ok(blocks.push(offset, GFP_KERNEL)?)
             })?;
         }
@@ -61,7 +64,7 @@ mod tests {
     fn free_pages_elsewhere_serve_a_full_arena() -> Result {
         let registry = registry_with(400 * PAGE, 300 * PAGE)?;
         let arena = registry.open()?;
-        let done = |_, _| Ok(());
+        let done = |_, _, _| Ok(());
         comb(&arena, 300)?;
         assert_eq!(arena.alloc(&request(151 * PAGE), done), Err(edquot()));
         assert_eq!(arena.check(), Ok(()));
@@ -70,7 +73,7 @@ mod tests {
         // As an answer that fails gives back what was moved.
         let other = registry.open()?;
         comb(&other, 100)?;
-        let failed = other.alloc(&request(50 * PAGE), |_, _| Err(EFAULT));
+        let failed = other.alloc(&request(50 * PAGE), |_, _, _| Err(EFAULT));
         assert_eq!(failed, Err(EFAULT));
         assert_eq!(other.check(), Ok(()));
         for arena in [&arena, &other] {
@@ -91,7 +94,7 @@ mod tests {
         arena.set_bounds(change, |_| Ok(()))?;
         let mut blocks = [0; 2];
         for (block, pages) in blocks.iter_mut().zip([3, 2]) {
-            arena.alloc(&request(pages * PAGE), |offset, _| {
+            arena.alloc(&request(pages * PAGE), |_, offset, _| {
                 *block = offset;
                 Ok(())
             })?;
@@ -100,9 +103,9 @@ mod tests {
             arena.free(block)?;
         }
         // Behind the three pages there is a gap, so they and the two cannot join.
-        assert_eq!(arena.alloc(&request(8 * PAGE), |_, _| Ok(())), Ok(()));
+        assert_eq!(arena.alloc(&request(8 * PAGE), |_, _, _| Ok(())), Ok(()));
         assert_eq!(arena.check(), Ok(()));
-        assert_eq!(arena.alloc(&request(1), |_, _| Ok(())), Err(ENOSPC));
+        assert_eq!(arena.alloc(&request(1), |_, _, _| Ok(())), Err(ENOSPC));
         registry.close(&arena);
         assert!(registry.limit().is_unused());
         Ok(())
@@ -112,7 +115,7 @@ mod tests {
     fn what_is_trimmed_can_be_had_by_another_arena() -> Result {
         let registry = registry_with(300 * PAGE, 300 * PAGE)?;
         let (one, two) = (registry.open()?, registry.open()?);
-        let done = |_, _| Ok(());
+        let done = |_, _, _| Ok(());
         comb(&one, 300)?;
         assert_eq!(two.alloc(&request(PAGE), done), Err(edquot()));
         assert_eq!(one.trim(100 * PAGE), 50 * PAGE);
@@ -166,7 +169,7 @@ mod tests {
         let arena = registry.open()?;
         let mut offset = u64::MAX;
         assert!(arena.live_page(0).is_none());
-        arena.alloc(&request(3 * PAGE), |at, _| {
+        arena.alloc(&request(3 * PAGE), |_, at, _| {
             offset = at;
             // It is not live before the caller has the answer.
             assert!(arena.live_page(at / PAGE).is_none());
@@ -188,7 +191,7 @@ mod tests {
     fn what_a_closed_arena_has_counted_stays() -> Result {
         let registry = registry()?;
         let arena = registry.open()?;
-        arena.alloc(&request(PAGE), |_, _| Ok(()))?;
+        arena.alloc(&request(PAGE), |_, _, _| Ok(()))?;
         registry.close(&arena);
         let (arenas, sum) = registry.snapshot();
         let stat = sum.stat();
@@ -209,7 +212,7 @@ mod tests {
             for size in [64, 100, PAGE, 9 * PAGE] {
                 for _ in 0..8 {
                     let mut at = 0;
-                    arena.alloc(&request(size), |offset, _| {
+                    arena.alloc(&request(size), |_, offset, _| {
                         at = offset;
                         Ok(())
                     })?;

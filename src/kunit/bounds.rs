@@ -60,7 +60,7 @@ mod tests {
     fn a_request_over_the_limit_is_refused_and_takes_nothing() -> Result {
         let registry = registry_with(100 * PAGE, 100 * PAGE)?;
         let (one, two) = (registry.open()?, registry.open()?);
-        let done = |_, _| Ok(());
+        let done = |_, _, _| Ok(());
         assert_eq!(one.alloc(&request(101 * PAGE), done), Err(edquot()));
         assert_eq!(one.alloc(&request(60 * PAGE), done), Ok(()));
         assert_eq!(one.alloc(&request(41 * PAGE), done), Err(edquot()));
@@ -82,7 +82,7 @@ mod tests {
     fn the_limit_of_an_arena_is_its_own() -> Result {
         let registry = registry_with(100 * PAGE, 50 * PAGE)?;
         let (one, two) = (registry.open()?, registry.open()?);
-        let done = |_, _| Ok(());
+        let done = |_, _, _| Ok(());
         assert_eq!(one.bounds().limit, 50 * PAGE);
         assert_eq!(one.alloc(&request(51 * PAGE), done), Err(edquot()));
         assert_eq!(one.alloc(&request(30 * PAGE), done), Ok(()));
@@ -100,7 +100,7 @@ mod tests {
     fn a_lowered_limit_refuses_growth_and_breaks_nothing() -> Result {
         let registry = registry_with(100 * PAGE, 50 * PAGE)?;
         let arena = registry.open()?;
-        let done = |_, _| Ok(());
+        let done = |_, _, _| Ok(());
         assert_eq!(arena.alloc(&request(30 * PAGE), done), Ok(()));
         assert_eq!(arena.set_bounds(limit(20 * PAGE), |_| Ok(())), Ok(()));
         assert_eq!(arena.bounds().limit, 20 * PAGE);
@@ -138,10 +138,13 @@ mod tests {
         assert_eq!(set(u64::from(MAX_PAGES) * PAGE), Ok(()));
         assert_eq!(set(5 * PAGE), Ok(()));
         assert_eq!(arena.bounds().span, 5 * PAGE);
-        assert_eq!(arena.alloc(&request(6 * PAGE), |_, _| Ok(())), Err(ENOSPC));
-        assert_eq!(arena.alloc(&request(4 * PAGE), |_, _| Ok(())), Ok(()));
-        assert_eq!(arena.alloc(&request(PAGE), |_, _| Ok(())), Ok(()));
-        assert_eq!(arena.alloc(&request(PAGE), |_, _| Ok(())), Err(ENOSPC));
+        assert_eq!(
+            arena.alloc(&request(6 * PAGE), |_, _, _| Ok(())),
+            Err(ENOSPC)
+        );
+        assert_eq!(arena.alloc(&request(4 * PAGE), |_, _, _| Ok(())), Ok(()));
+        assert_eq!(arena.alloc(&request(PAGE), |_, _, _| Ok(())), Ok(()));
+        assert_eq!(arena.alloc(&request(PAGE), |_, _, _| Ok(())), Err(ENOSPC));
         assert_eq!(set(6 * PAGE), Err(EINVAL));
         assert_eq!(arena.free(5 * PAGE), Err(EINVAL));
         assert_eq!(arena.check(), Ok(()));

@@ -35,7 +35,7 @@ mod tests {
         let mut bytes = KVec::from_elem(0, PAGE_SIZE, GFP_KERNEL)?;
         let alloc = |options: &AllocOptions| {
             let mut block = (0, 0);
-            arena.alloc(options, |at, bytes| {
+            arena.alloc(options, |_, at, bytes| {
                 block = (at, bytes);
                 Ok(())
             })?;
@@ -83,7 +83,7 @@ mod tests {
             options.request.headed = true;
             let alloc = || {
                 let mut block = (0, 0);
-                arena.alloc(&options, |at, bytes| {
+                arena.alloc(&options, |_, at, bytes| {
                     block = (at, bytes);
                     Ok(())
                 })?;
@@ -165,14 +165,14 @@ mod tests {
             // What the folio has beyond the block is the block's.
             let pages = size.div_ceil(PAGE).next_power_of_two();
             // What is free will not do, be it of the very size.
-            arena.alloc(&request(size), |at, _| {
+            arena.alloc(&request(size), |_, at, _| {
                 first = at;
                 Ok(())
             })?;
             arena.free(first)?;
             let before = held();
             let mut block = (0, 0);
-            arena.alloc(&contiguous(size), |at, bytes| {
+            arena.alloc(&contiguous(size), |_, at, bytes| {
                 block = (at, bytes);
                 Ok(())
             })?;
@@ -190,20 +190,23 @@ mod tests {
             assert_eq!(arena.check(), Ok(()));
         }
         // Free memory makes room under the limit for it.
-        arena.alloc(&request(36 * PAGE), |at, _| {
+        arena.alloc(&request(36 * PAGE), |_, at, _| {
             first = at;
             Ok(())
         })?;
         assert_eq!(
-            arena.alloc(&contiguous(65 * PAGE), |_, _| Ok(())),
+            arena.alloc(&contiguous(65 * PAGE), |_, _, _| Ok(())),
             Err(edquot())
         );
-        assert_eq!(arena.alloc(&contiguous(64 * PAGE), |_, _| Ok(())), Ok(()));
+        assert_eq!(
+            arena.alloc(&contiguous(64 * PAGE), |_, _, _| Ok(())),
+            Ok(())
+        );
         assert_eq!(held(), 100 * PAGE);
-        assert_eq!(arena.alloc(&contiguous(1), |_, _| Ok(())), Err(edquot()));
+        assert_eq!(arena.alloc(&contiguous(1), |_, _, _| Ok(())), Err(edquot()));
         for (pages, error) in [(101, edquot()), (most, edquot()), (most + 1, E2BIG)] {
             assert_eq!(
-                arena.alloc(&contiguous(pages * PAGE), |_, _| Ok(())),
+                arena.alloc(&contiguous(pages * PAGE), |_, _, _| Ok(())),
                 Err(error)
             );
         }

@@ -40,7 +40,7 @@ mod tests {
 
     fn alloc(arena: &Arena, size: u64) -> Result<(u64, u64)> {
         let mut block = (0, 0);
-        arena.alloc(&request(size), |offset, bytes| {
+        arena.alloc(&request(size), |_, offset, bytes| {
             block = (offset, bytes);
             Ok(())
         })?;
@@ -106,7 +106,7 @@ mod tests {
             split: true,
             grow: false,
         };
-        assert_eq!(arena.alloc(&options, |_, _| Ok(())), Ok(()));
+        assert_eq!(arena.alloc(&options, |_, _, _| Ok(())), Ok(()));
         assert_eq!(arena.check(), Ok(()));
         registry.close(&arena);
         assert!(registry.limit().is_unused());

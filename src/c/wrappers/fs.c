@@ -11,16 +11,6 @@
 
 #include "../fs.h"
 
-bool freelist_file_writable(const struct file *file)
-{
-	return file->f_mode & FMODE_WRITE;
-}
-
-bool freelist_file_nonblocking(const struct file *file)
-{
-	return READ_ONCE(file->f_flags) & O_NONBLOCK;
-}
-
 /* From now on mappings of @file are of @inode, and writes to them touch no time stamps. */
 void freelist_address_space_attach(struct inode *inode, struct file *file)
 {

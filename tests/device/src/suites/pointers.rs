@@ -8,8 +8,10 @@ use freelist::uapi::{
 };
 use nix::errno::Errno;
 use nix::sys::mman::ProtFlags;
+use nix::sys::wait::WaitStatus;
 
 use crate::harness::suite;
+use crate::kit::process::fork_child;
 use crate::kit::view::{ioctl_at, Address, Plain};
 use crate::kit::{alloc, arena, free, page, random, raw, scaled, stat, View, KIB, LARGER, MIB};
 
@@ -18,6 +20,8 @@ suite!("freelist_pointers":
     a_structure_that_is_only_half_there_is_efault,
     an_answer_that_cannot_be_written_loses_no_block,
     an_answer_that_cannot_be_written_grows_the_arena_once,
+    a_block_at_hand_stays_free_when_its_answer_cannot_be_written,
+    an_answer_whose_page_is_copied_first_is_written,
     info_and_stat_into_a_read_only_page_are_efault,
     free_needs_to_read_only,
     free_from_a_bad_pointer_changes_nothing,
@@ -109,6 +113,41 @@ fn an_answer_that_cannot_be_written_grows_the_arena_once() {
             arena.alloc(size, LARGER).unwrap();
         }
     }
+}
+
+fn a_block_at_hand_stays_free_when_its_answer_cannot_be_written() {
+    for size in [64, 3 * page()] {
+        let arena = arena();
+        let offset = alloc(&arena, size).offset;
+        raw::free(&arena, offset).unwrap();
+        let (_view, at) = read_only_request(size);
+        let result = ioctl_at(&arena, FREELIST_IOC_ALLOC, at);
+        assert_eq!(result, Err(Errno::EFAULT));
+        let stat = stat(&arena);
+        assert_eq!((stat.live_blocks, stat.allocs), (0, 1));
+        assert_eq!(alloc(&arena, size).offset, offset);
+    }
+}
+
+/// The write of an answer can take a page fault: to a page that was shared by a fork.
+fn an_answer_whose_page_is_copied_first_is_written() {
+    let arena = arena();
+    let offset = alloc(&arena, 64).offset;
+    raw::free(&arena, offset).unwrap();
+    let view = View::anonymous(size_of::<freelist_alloc>());
+    view.set_bytes(0, &raw::request(64).to_bytes());
+    let status = fork_child(|| {
+        ioctl_at(&arena, FREELIST_IOC_ALLOC, view.address(0)).unwrap();
+        let answer = raw::request(64);
+        let answer = freelist_alloc {
+            offset,
+            block_bytes: 64,
+            ..answer
+        };
+        assert_eq!(view.bytes(0, view.len())[..size_of_val(&answer)], *answer.to_bytes());
+    });
+    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+    assert_eq!(stat(&arena).live_blocks, 1);
 }
 
 fn info_and_stat_into_a_read_only_page_are_efault() {
