@@ -44,11 +44,15 @@ module! {
     params: {
         limit_mb: u64 {
             default: 0,
-            description: "MiB of pages that all arenas together may hold (default: half of the machine's memory)",
+            description: "MiB of pages that all arenas together may hold (default: four fifths of the machine's memory)",
         },
         arena_limit_mb: u64 {
             default: 0,
             description: "MiB of pages that one arena may hold (default: as many as all of them)",
+        },
+        lazy_limit_mb: u64 {
+            default: 0,
+            description: "MiB of pages that untouched lazy blocks of one arena may be promised (default: half of arena_limit_mb)",
         },
         slack_permille: u32 {
             default: 50,

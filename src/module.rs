@@ -42,6 +42,7 @@ impl kernel::InPlaceModule for Freelist {
             let limits = Limits::from_parameters(
                 value(module_parameters::limit_mb.value()),
                 value(module_parameters::arena_limit_mb.value()),
+                value(module_parameters::lazy_limit_mb.value()),
                 value(module_parameters::slack_permille.value()),
             )?;
             let registry = Registry::new(limits)?;

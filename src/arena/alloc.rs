@@ -23,7 +23,6 @@ use crate::{
         task, //
     },
     mm::backend::{
-        make,
         KernelEngine,
         KernelGarbage,
         KernelPrealloc, //
@@ -167,7 +166,7 @@ impl Arena {
             drop(garbage);
             match result {
                 Err(Refusal::Need(metadata)) => {
-                    self.memcg.charge(|| make(metadata, prealloc))?;
+                    self.make(metadata, prealloc)?;
                 }
                 Err(Refusal::Again) => task::resched(),
                 // Free memory keeps address space apart: without it, all of that merges.

@@ -37,7 +37,6 @@ use crate::{
         task, //
     },
     mm::backend::{
-        make,
         KernelPrealloc, //
     },
 };
@@ -164,7 +163,7 @@ impl Copy<'_> {
                 }
                 Err(Refusal::Need(metadata)) => {
                     let prealloc = &mut self.prealloc;
-                    self.target.memcg.charge(|| make(metadata, prealloc))?;
+                    self.target.make(metadata, prealloc)?;
                 }
                 // The source had no block yet when its span was taken over: this one is new.
                 Err(Refusal::NoSpace) => drop(self.extents.remove(index)),
@@ -320,7 +319,7 @@ impl Arena {
             let result = source.lock().engine.copy_tree(extent.page, prealloc);
             match result {
                 Ok(live) => return Ok(live),
-                Err(metadata) => self.memcg.charge(|| make(metadata, prealloc))?,
+                Err(metadata) => self.make(metadata, prealloc)?,
             }
         }
     }

@@ -25,7 +25,6 @@ use crate::{
     },
     mm::{
         backend::{
-            make,
             KernelGarbage,
             KernelPrealloc, //
         },
@@ -144,9 +143,13 @@ impl Arena {
     /// Takes the room of the pages that a lazy block misses from both limits; where these have too
     /// little, free memory elsewhere in the arena leaves for it. May sleep.
     ///
-    /// `EDQUOT` when a limit forbids it, `EINTR` when the caller is being killed.
+    /// `EDQUOT` when a limit forbids it, or lazy blocks would be owed too much; `EINTR` when the caller is
+    /// being killed.
     fn take_room(&self, pending: &mut Reservation, request: &Request) -> Result {
         while pending.missing() > pending.owed() {
+            if !self.may_owe(&self.lock(), pending) {
+                return Err(edquot());
+            }
             let mut promise = match self.promise(pending, true, false) {
                 Err(short) if self.make_room(short, pending, request) => continue,
                 promise => promise?,
@@ -159,9 +162,12 @@ impl Arena {
             };
             if left == Ok(lacks) {
                 let mut state = self.lock();
-                state.promised -= promise.bytes;
-                state.engine.owe(pending);
-                continue;
+                // Another thread may have been owed more meanwhile.
+                if self.may_owe(&state, pending) {
+                    state.promised -= promise.bytes;
+                    state.engine.owe(pending);
+                    continue;
+                }
             }
             self.forget(promise);
             if left? == 0 {
@@ -169,6 +175,12 @@ impl Arena {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether lazy blocks may be owed what a reserved one misses, too.
+    fn may_owe(&self, state: &State, pending: &Reservation) -> bool {
+        let pages = u64::from(state.engine.owed_pages()) + u64::from(pending.missing());
+        pages << PAGE_SHIFT <= self.lazy_limit
     }
 
     /// Makes free memory elsewhere leave before `pages` come by a touch, as far as the slack wants it
@@ -340,7 +352,7 @@ impl Arena {
             drop(state);
             match result {
                 Ok(()) => return Ok(()),
-                Err(metadata) => self.memcg.charge(|| make(metadata, prealloc))?,
+                Err(metadata) => self.make(metadata, prealloc)?,
             }
         }
     }
@@ -389,7 +401,7 @@ impl Arena {
                 }
                 Err(metadata) => {
                     drop(state);
-                    self.memcg.charge(|| make(metadata, prealloc))?;
+                    self.make(metadata, prealloc)?;
                 }
             }
         }

@@ -21,7 +21,6 @@ use crate::{
     mm::{
         address_space::Urge,
         backend::{
-            make,
             KernelGarbage,
             KernelPrealloc, //
         },
@@ -57,7 +56,7 @@ impl Arena {
             let touch = match result {
                 Ok(touch) => touch,
                 Err(Untouchable::Need(metadata)) => {
-                    if self.memcg.charge(|| make(metadata, &mut prealloc)).is_err() {
+                    if self.make_in_any_case(metadata, &mut prealloc).is_err() {
                         return Touched::Nothing;
                     }
                     continue;

@@ -17,6 +17,7 @@ pub(crate) mod lazy;
 #[cfg(CONFIG_KUNIT = "y")]
 mod lookup;
 mod lose;
+mod metadata;
 pub(crate) mod opener;
 mod populate;
 mod prepare;
@@ -29,25 +30,14 @@ mod state;
 pub(crate) mod wait;
 
 use crate::{
-    engine::{
-        Engine,
-        Extent,
-        Violation,
-        QUICK_LISTS,
-        ROOT_LEN, //
-    },
+    engine::{Engine, Extent, Violation, QUICK_LISTS},
     ffi::{
         poll_queue::PollQueue,
         task, //
     },
     mm::{
         address_space::AddressSpace,
-        backend::{
-            metadata_bytes,
-            table,
-            KernelChunk,
-            KernelPart, //
-        },
+        backend::{table, KernelChunk},
         memcg::Memcg,
         statistics::Node, //
     }, //
@@ -92,6 +82,8 @@ pub(crate) struct Arena {
     id: u64,
     /// The limit that everybody may set, in bytes; above it only the administrator.
     default_limit: u64,
+    /// The most bytes that its lazy blocks may be owed: untouched, they keep others from them.
+    lazy_limit: u64,
     /// That of all arenas together.
     shared_limit: Arc<SharedLimit>,
     opener: Opener,
@@ -119,17 +111,17 @@ impl Arena {
         defaults: Limits,
         shared_limit: Arc<SharedLimit>,
     ) -> Result<Arc<Self>> {
-        let root = table::<KernelPart>(ROOT_LEN)?;
         let quick = table(QUICK_LISTS)?;
         let address_space = AddressSpace::new::<Self>()?;
         let contiguous_bytes = (PAGE_SIZE as u64) << address_space.max_order();
         let poll = PollQueue::new()?;
-        let mut engine = Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, root, quick);
+        let mut engine = Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, quick);
         engine.set_slack_permille(defaults.slack_permille);
         Arc::pin_init(
             pin_init!(Self {
                 id,
                 default_limit: defaults.arena,
+                lazy_limit: defaults.lazy,
                 shared_limit,
                 opener: Opener::of_caller(),
                 memcg: Memcg::of_caller(),
@@ -142,12 +134,12 @@ impl Arena {
                 state <- new_spinlock!(
                     State {
                         engine,
-                        published_pages: 0,
                         counted_pages: 0,
                         cursor: u32::MAX,
                         contiguous_bytes,
                         limit: defaults.arena,
                         promised: 0,
+                        metadata_taken: Some(0),
                         waiters: wait::Queue::new(),
                         refused: None,
                         events: Events::default(),
@@ -237,7 +229,7 @@ impl Arena {
     pub(crate) fn snapshot(&self, snapshot: &mut Snapshot) -> u32 {
         let state = self.lock();
         let counters = state.engine.counters();
-        let metadata = size_of::<Self>() as u64 + metadata_bytes(&counters);
+        let metadata = state.metadata_bytes();
         let huge = self.address_space.huge_bytes();
         snapshot.add(&counters, metadata, huge, state.limit, &state.events);
         state.waiters.count()

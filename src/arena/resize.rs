@@ -21,7 +21,6 @@ use crate::{
         task, //
     },
     mm::backend::{
-        make,
         KernelPrealloc, //
     },
 };
@@ -106,7 +105,7 @@ impl Arena {
                 }
                 Err(ResizeError::Need(metadata)) => {
                     drop(state);
-                    self.memcg.charge(|| make(metadata, &mut prealloc))?;
+                    self.make(metadata, &mut prealloc)?;
                 }
                 // A block that was freed a moment ago is free memory too.
                 Err(ResizeError::InUse) if !drained => {

@@ -15,6 +15,7 @@ use crate::{
 };
 use kernel::{
     new_spinlock,
+    page::PAGE_SHIFT,
     prelude::*,
     rbtree::{
         RBTree,
@@ -39,23 +40,34 @@ pub(crate) struct Limits {
     pub(crate) all: u64,
     /// For one, until it sets its own, in bytes of pages.
     pub(crate) arena: u64,
+    /// What lazy blocks of one may be owed, in bytes of pages.
+    pub(crate) lazy: u64,
     /// The slack of an arena, until it sets its own, in thousandths; `None` is without a bound.
     pub(crate) slack_permille: Option<u32>,
 }
 
 impl Limits {
-    /// Reads the module's parameters: two limits in MiB, where 0 is half of the machine's memory for
-    /// all arenas, and the same for one as for all; and a slack as in `freelist_limit`, but that 0 is
-    /// none. `EINVAL`, and a line in the kernel's log, when the slack is out of range.
-    pub(crate) fn from_parameters(all: u64, arena: u64, slack_permille: u32) -> Result<Self> {
+    /// Reads the module's parameters: limits in MiB, where 0 is four fifths of the machine's memory for
+    /// all arenas, the same for one as for all, and half of that for what lazy blocks may be owed; and a
+    /// slack as in `freelist_limit`, but that 0 is none. `EINVAL`, and a line in the kernel's log, when the
+    /// slack is out of range.
+    pub(crate) fn from_parameters(
+        all: u64,
+        arena: u64,
+        lazy: u64,
+        slack_permille: u32,
+    ) -> Result<Self> {
         let bytes = |mib: u64, default| match mib {
             0 => default,
             mib => mib.saturating_mul(1 << 20),
         };
-        let all = bytes(all, statistics::ram_bytes() / 2);
+        let whole_pages = |bytes: u64| bytes >> PAGE_SHIFT << PAGE_SHIFT;
+        let all = bytes(all, whole_pages(statistics::ram_bytes() / 5 * 4));
+        let arena = bytes(arena, all);
         Ok(Self {
             all,
-            arena: bytes(arena, all),
+            arena,
+            lazy: bytes(lazy, whole_pages(arena / 2)),
             slack_permille: slack_of(slack_permille).inspect_err(|_| {
                 pr_err!(
                     "slack_permille={} is over {}: give less, or {} for no bound\n",
@@ -143,6 +155,13 @@ impl SharedLimit {
                 Ok(_) => return true,
                 Err(now) => before = now,
             }
+        }
+    }
+
+    /// Takes `bytes`, also when that is too much.
+    pub(crate) fn take_in_any_case(&self, bytes: u64) {
+        if bytes > 0 {
+            self.taken.0.fetch_add(bytes, Relaxed);
         }
     }
 

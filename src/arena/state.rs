@@ -41,14 +41,12 @@ use super::{
 };
 use crate::{
     engine::{
+        Changes,
         Policy,
         Request, //
     },
     ffi::errno::edquot,
-    mm::{
-        backend::KernelEngine,
-        statistics::Node, //
-    }, //
+    mm::backend::KernelEngine, //
 };
 use core::ops::{
     Deref,
@@ -94,8 +92,7 @@ impl Published {
 
 /// An arena's state, locked until this is dropped.
 pub(super) struct StateGuard<'a> {
-    published: &'a Published,
-    node: Node,
+    pub(super) arena: &'a Arena,
     state: Guard<'a, State, SpinLockBackend>,
 }
 
@@ -104,8 +101,7 @@ impl Arena {
     #[inline(always)]
     pub(super) fn lock(&self) -> StateGuard<'_> {
         StateGuard {
-            published: &self.published,
-            node: self.node,
+            arena: self,
             state: self.state.lock(),
         }
     }
@@ -126,12 +122,18 @@ impl DerefMut for StateGuard<'_> {
 }
 
 impl StateGuard<'_> {
-    /// Tells what is free now.
+    /// Tells what is free now, and takes of the limits what the metadata has to.
     #[inline(never)]
     fn publish(&mut self) {
+        let Changes { free, held } = self.state.engine.take_changes();
+        if held {
+            self.settle_metadata();
+        }
+        if !free {
+            return;
+        }
         let free_pages = self.state.engine.free_pages();
-        self.state.published_pages = free_pages;
-        self.published.free_pages.store(free_pages, Relaxed);
+        self.arena.published.free_pages.store(free_pages, Relaxed);
         let more = i64::from(free_pages) - self.state.counted_pages;
         if more.abs() >= BATCH {
             self.count(more);
@@ -140,20 +142,21 @@ impl StateGuard<'_> {
 
     /// So many more pages are free, for the kernel's statistics: MemAvailable has them.
     fn count(&mut self, more: i64) {
-        self.node.add_reclaimable(more);
+        self.arena.node.add_reclaimable(more);
         self.state.counted_pages += more;
     }
 
     /// The arena ends: none of its pages is free any more.
     pub(super) fn end(&mut self) {
         self.count(-self.state.counted_pages);
+        self.state.metadata_taken = None;
     }
 }
 
 impl Drop for StateGuard<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.state.engine.free_pages() != self.state.published_pages {
+        if self.state.engine.has_changes() {
             self.publish();
         }
     }
@@ -162,8 +165,6 @@ impl Drop for StateGuard<'_> {
 /// What the arena's lock protects.
 pub(super) struct State {
     pub(super) engine: KernelEngine,
-    /// Free pages, as others were told last.
-    pub(super) published_pages: u32,
     /// Free pages, as the kernel's statistics have them.
     pub(super) counted_pages: i64,
     /// Where the shrinker goes on, as a page number: downwards.
@@ -174,6 +175,8 @@ pub(super) struct State {
     pub(super) limit: u64,
     /// Bytes of pages that are being brought, beyond those held.
     pub(super) promised: u64,
+    /// Bytes that metadata has taken of both limits; `None` once the arena has ended.
+    pub(super) metadata_taken: Option<u64>,
     pub(super) waiters: wait::Queue,
     /// The smallest request that was refused, of those since `poll` last said that one could be
     /// served.
@@ -182,11 +185,11 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Returns the bytes of what the arena holds, is being brought, and owes to lazy blocks: all that
-    /// it has taken of both limits.
+    /// Returns the bytes of what the arena holds, is being brought, owes to lazy blocks, and has taken
+    /// for metadata: all that it has taken of both limits.
     pub(super) fn taken(&self) -> u64 {
         let owed = u64::from(self.engine.owed_pages()) << PAGE_SHIFT;
-        self.engine.held_bytes() + self.promised + owed
+        self.engine.held_bytes() + self.promised + owed + self.metadata_taken.unwrap_or_default()
     }
 
     /// Refuses what can never be had: `E2BIG` when it is more than a folio can have, `EDQUOT` when it is

@@ -18,17 +18,7 @@ use crate::{
         Cache,
         Pages, //
     },
-    engine::{
-        Admission,
-        Batch,
-        Engine,
-        Policy,
-        Refusal,
-        Request,
-        Unfinished,
-        QUICK_LISTS,
-        ROOT_LEN, //
-    },
+    engine::{Admission, Batch, Engine, Policy, Refusal, Request, Unfinished, QUICK_LISTS},
     ffi::{
         debugfs::View,
         task, //
@@ -242,9 +232,8 @@ struct EngineCosts {
 
 impl EngineCosts {
     fn measure(size: u64) -> Result<Self> {
-        let root = table(ROOT_LEN)?;
         let span = (1 << 30) / PAGE_SIZE as u32;
-        let mut engine = Engine::new(span, root, table(QUICK_LISTS)?);
+        let mut engine = Engine::new(span, table(QUICK_LISTS)?);
         let mut prealloc = KernelPrealloc::default();
         // There are so many from here on.
         let mut offsets = [0; BATCH];

@@ -315,7 +315,12 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         prealloc: &mut Prealloc<B, PAGE_KIB>,
     ) -> Result<(), Metadata> {
         let next = reservation.next_page();
-        self.ensure_records(next..next + pages.min(reservation.missing), prealloc)
+        self.ensure_records(next..next + pages.min(reservation.missing), prealloc)?;
+        let first = (reservation.start >> Self::PAGE_SHIFT) as u32;
+        if let Some(Head::Reserved { awaits_memory, .. }) = self.directory.head_mut(first) {
+            *awaits_memory = true;
+        }
+        Ok(())
     }
 
     /// Makes sure that the pages of `range` have records.

@@ -144,7 +144,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 tally.run(page, false)?;
                 0
             }
-            Head::Reserved { pages, backed } => {
+            Head::Reserved { pages, backed, .. } => {
                 expect(backed <= pages, page, "a block has pages beyond its end")?;
                 tally.counters.pending_bytes += bytes(*backed);
                 tally.reserved_bytes += bytes(*pages);
@@ -317,7 +317,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 let page = (start >> Self::PAGE_SHIFT) as u32;
                 let shift = MIN_SHIFT + index as u32;
                 match self.directory.head(page) {
-                    Some(Head::Reserved { pages, backed }) => {
+                    Some(Head::Reserved { pages, backed, .. }) => {
                         let whole = *pages == *backed && *pages == class.pages();
                         expect(whole, page, "a quick block has another length")?;
                     }

@@ -23,9 +23,9 @@ use core::ops::{DerefMut, Range};
 /// Pages in a chunk.
 pub const CHUNK_PAGES: usize = 1024;
 /// Entries in a part.
-pub const PART_LEN: usize = 128;
+pub const PART_LEN: usize = 64;
 /// Parts in the root.
-pub const ROOT_LEN: usize = 128;
+pub const ROOT_LEN: usize = 256;
 /// The most pages that an arena spans.
 pub const MAX_PAGES: u32 = (ROOT_LEN * PART_LEN * CHUNK_PAGES) as u32;
 
@@ -40,13 +40,15 @@ const GROUPS: usize = ROOT_LEN * PART_LEN / GROUP;
 pub trait Backend {
     /// A metadata object of its own.
     type Box<T>: DerefMut<Target = T>;
-    /// A metadata table of fixed length.
-    type Slice<T>: DerefMut<Target = [T]>;
+    /// A metadata table of fixed length; by default of none.
+    type Slice<T>: DerefMut<Target = [T]> + Default;
 }
 
 /// The kinds of metadata that the engine asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metadata {
+    /// [`ROOT_LEN`] parts: before anything else.
+    Root,
     /// [`PART_LEN`] entries.
     Part,
     /// [`CHUNK_PAGES`] records.
@@ -62,6 +64,7 @@ const LACKED_CHUNKS: usize = 2;
 ///
 /// What is left serves the next call, or is dropped after the unlock.
 pub struct Prealloc<B: Backend, const PAGE_KIB: usize> {
+    root: Option<B::Slice<Part<B, PAGE_KIB>>>,
     part: Option<B::Slice<Entry<B, PAGE_KIB>>>,
     chunks: [Option<B::Slice<Record<B, PAGE_KIB>>>; LACKED_CHUNKS],
     pub(super) tree: Option<B::Box<Tree<PAGE_KIB>>>,
@@ -70,6 +73,7 @@ pub struct Prealloc<B: Backend, const PAGE_KIB: usize> {
 impl<B: Backend, const PAGE_KIB: usize> Default for Prealloc<B, PAGE_KIB> {
     fn default() -> Self {
         Self {
+            root: None,
             part: None,
             chunks: [const { None }; LACKED_CHUNKS],
             tree: None,
@@ -78,6 +82,11 @@ impl<B: Backend, const PAGE_KIB: usize> Default for Prealloc<B, PAGE_KIB> {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Prealloc<B, PAGE_KIB> {
+    /// Adds [`ROOT_LEN`] default parts.
+    pub fn add_root(&mut self, root: B::Slice<Part<B, PAGE_KIB>>) {
+        self.root = Some(root);
+    }
+
     /// Adds [`PART_LEN`] default entries.
     pub fn add_part(&mut self, part: B::Slice<Entry<B, PAGE_KIB>>) {
         self.part = Some(part);
@@ -254,8 +263,14 @@ pub(super) enum Head<B: Backend, const PAGE_KIB: usize> {
     /// A run of free pages without memory. On a list.
     Unbacked { pages: u32, links: Links },
     /// Pages that no request can get: a block that is being allocated or freed, or a range that is
-    /// isolated. The first `backed` of them have memory.
-    Reserved { pages: u32, backed: u32 },
+    /// isolated.
+    Reserved {
+        pages: u32,
+        /// So many of them, the first, have memory.
+        backed: u32,
+        /// The others are about to get it, without the lock.
+        awaits_memory: bool,
+    },
     /// A live block.
     Live {
         pages: u32,
@@ -286,12 +301,34 @@ impl<B: Backend, const PAGE_KIB: usize> Head<B, PAGE_KIB> {
 
 /// The root, and a count of what hangs from it.
 pub(super) struct Directory<B: Backend, const PAGE_KIB: usize> {
+    /// Of no length until it is needed.
     root: B::Slice<Part<B, PAGE_KIB>>,
     /// Groups of chunks that something begins in.
     occupied: [u64; GROUPS / 64],
-    parts: u64,
-    chunks: u64,
-    trees: u64,
+    counts: MetadataCounts,
+    pub(super) changes: Changes,
+}
+
+/// What may have changed since the engine was last asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes {
+    /// Which pages are free.
+    pub free: bool,
+    /// What is held, or how much metadata there is.
+    pub held: bool,
+}
+
+/// How much metadata there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetadataCounts {
+    /// Tables of [`ROOT_LEN`] parts: one, or none yet.
+    pub roots: u64,
+    /// Tables of [`PART_LEN`] entries.
+    pub parts: u64,
+    /// Tables of [`CHUNK_PAGES`] records.
+    pub chunks: u64,
+    /// Trees of divided pages.
+    pub trees: u64,
 }
 
 /// The highest set bit of `bits` up to `last`.
@@ -306,19 +343,18 @@ fn highest(bits: &[u64], last: usize) -> Option<usize> {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
-    pub(super) fn new(root: B::Slice<Part<B, PAGE_KIB>>) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            root,
+            root: B::Slice::default(),
             occupied: [0; GROUPS / 64],
-            parts: 0,
-            chunks: 0,
-            trees: 0,
+            counts: MetadataCounts::default(),
+            changes: Changes::default(),
         }
     }
 
-    /// Parts, chunks and trees.
-    pub(super) fn counts(&self) -> (u64, u64, u64) {
-        (self.parts, self.chunks, self.trees)
+    /// How much metadata there is.
+    pub(super) fn counts(&self) -> MetadataCounts {
+        self.counts
     }
 
     fn entry(&self, page: u32) -> Option<&Entry<B, PAGE_KIB>> {
@@ -360,7 +396,7 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         for page in pages.into_iter().flatten() {
             let index = page as usize / CHUNK_PAGES;
             let part = self.root.get(index / PART_LEN);
-            let has_part = part.is_none_or(Option::is_some);
+            let has_part = part.map_or(index >= PART_LEN * ROOT_LEN, Option::is_some);
             if !has_part {
                 // Of two that are lacked one is asked for after the other: a part may stay.
                 self.ensure_part(page, prealloc)?;
@@ -387,10 +423,16 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         page: u32,
         prealloc: &mut Prealloc<B, PAGE_KIB>,
     ) -> Result<(), Metadata> {
+        if self.root.is_empty() {
+            self.root = prealloc.root.take().ok_or(Metadata::Root)?;
+            self.counts.roots += 1;
+            self.changes.held = true;
+        }
         let index = page as usize / CHUNK_PAGES / PART_LEN;
         if let Some(part @ None) = self.root.get_mut(index) {
             *part = Some(prealloc.part.take().ok_or(Metadata::Part)?);
-            self.parts += 1;
+            self.counts.parts += 1;
+            self.changes.held = true;
         }
         Ok(())
     }
@@ -409,14 +451,15 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
                     first.head = core::mem::replace(head, Head::None);
                 }
                 *chunk = Some(new);
-                self.chunks += 1;
+                self.counts.chunks += 1;
+                self.changes.held = true;
             }
         }
         Ok(())
     }
 
-    /// Gives the chunk of `page` to `garbage`, if its entry says as much and there is room. A reserved
-    /// block, which may begin before it, may be about to get memory there: the chunk stays until then.
+    /// Gives the chunk of `page` to `garbage`, if its entry says as much and there is room. It stays
+    /// where a block, which may begin before it, is about to get memory.
     pub(super) fn give_chunk(&mut self, page: u32, garbage: &mut Garbage<B, PAGE_KIB>) {
         let Some(place) = garbage.chunk_place() else {
             return;
@@ -432,15 +475,18 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
                 entry.head = core::mem::replace(&mut first.head, Head::None);
             }
             *place = Some(chunk);
-            self.chunks -= 1;
+            self.counts.chunks -= 1;
+            self.changes.held = true;
         }
     }
 
-    /// Whether the first page of the chunk of `page` is of a reserved block that lacks memory.
+    /// Whether the first page of the chunk of `page` may be about to get memory.
     fn awaits_memory(&self, page: u32) -> bool {
         let first = page - page % CHUNK_PAGES as u32;
         match self.extent_of(first) {
-            Some((_, Head::Reserved { pages, backed })) => backed < pages,
+            Some((_, Head::Reserved { awaits_memory, .. })) => *awaits_memory,
+            // It has memory, or is about to get it.
+            Some((_, Head::Subpage(_))) => true,
             _ => false,
         }
     }
@@ -503,6 +549,7 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
     /// The pages of `range`, whose chunks have records, have memory from now on, or none. Returns how
     /// many of them it was otherwise with.
     pub(super) fn set_backed(&mut self, range: Range<u32>, has: bool) -> u32 {
+        self.changes.held = true;
         let mut changed = 0;
         let mut page = range.start;
         while page < range.end {
@@ -544,7 +591,10 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
 
     /// From now on `head` begins at `page`, whose place exists.
     pub(super) fn put_head(&mut self, page: u32, head: Head<B, PAGE_KIB>) {
-        self.trees += u64::from(matches!(head, Head::Subpage(_)));
+        if matches!(head, Head::Subpage(_)) {
+            self.counts.trees += 1;
+            self.changes.held = true;
+        }
         let within = page as usize % CHUNK_PAGES;
         let mut was_empty = false;
         let place = self.entry_mut(page).and_then(|entry| {
@@ -588,7 +638,10 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
                 }
             }
         }
-        self.trees -= u64::from(matches!(head, Head::Subpage(_)));
+        if matches!(head, Head::Subpage(_)) {
+            self.counts.trees -= 1;
+            self.changes.held = true;
+        }
         Some(head)
     }
 
@@ -653,7 +706,7 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
             };
             page += CHUNK_PAGES as u32;
             if let Some(chunk) = entry.chunk.take() {
-                self.chunks -= 1;
+                self.counts.chunks -= 1;
                 return Some((page, chunk));
             }
         }

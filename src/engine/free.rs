@@ -84,6 +84,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                     *head = Head::Reserved {
                         pages,
                         backed: pages,
+                        awaits_memory: false,
                     };
                     (Class::of_pages(pages, Self::PAGE_SHIFT), headed, memory)
                 }

@@ -82,8 +82,8 @@ pub use batch::Batch;
 pub use check::Violation;
 pub use copy::{LiveExtent, LiveShape, Still};
 pub use directory::{
-    Backend, Entry, Garbage, Metadata, Part, Prealloc, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN,
-    ROOT_LEN,
+    Backend, Changes, Entry, Garbage, Metadata, MetadataCounts, Part, Prealloc, Record,
+    CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN,
 };
 pub use discard::{Discard, DiscardError, Discarding};
 pub use holes::Holed;
@@ -155,10 +155,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// An empty arena of `span` pages of address space, at most [`MAX_PAGES`].
     ///
-    /// `root` has [`ROOT_LEN`] parts, `quick` has [`QUICK_LISTS`] stacks, all default.
-    pub fn new(span: u32, root: B::Slice<Part<B, PAGE_KIB>>, quick: B::Slice<Stack>) -> Self {
+    /// `quick` has [`QUICK_LISTS`] stacks, all default.
+    pub fn new(span: u32, quick: B::Slice<Stack>) -> Self {
         Self {
-            directory: Directory::new(root),
+            directory: Directory::new(),
             lists: Lists::new(),
             quick: Quick::new(quick),
             frontier: 0,

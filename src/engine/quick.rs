@@ -380,7 +380,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let more = has.pages() - class.pages();
         if more > 0 {
             let page = (start >> Self::PAGE_SHIFT) as u32;
-            if let Some(Head::Reserved { pages, backed }) = self.directory.head_mut(page) {
+            if let Some(Head::Reserved { pages, backed, .. }) = self.directory.head_mut(page) {
                 (*pages, *backed) = (class.pages(), class.pages());
             }
             self.release_block(page + class.pages(), more);

@@ -138,7 +138,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let Range { start, end } = isolated.range();
         let first = start.max((end - 1) & !(CHUNK_PAGES as u32 - 1));
         if first > start {
-            if let Some(Head::Reserved { pages, backed }) = self.directory.head_mut(start) {
+            if let Some(Head::Reserved { pages, backed, .. }) = self.directory.head_mut(start) {
                 (*pages, *backed) = (first - start, first - start);
             }
         } else {

@@ -103,6 +103,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 *head = Head::Reserved {
                     pages: backed,
                     backed,
+                    awaits_memory: false,
                 };
             }
         } else {
@@ -141,8 +142,12 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     }
 
     pub(super) fn put_reserved(&mut self, page: u32, pages: u32, backed: u32) {
-        self.directory
-            .put_head(page, Head::Reserved { pages, backed });
+        let head = Head::Reserved {
+            pages,
+            backed,
+            awaits_memory: false,
+        };
+        self.directory.put_head(page, head);
     }
 
     /// Reserves pages where some or all have no memory yet. With `extend`, behind a run with memory
@@ -369,6 +374,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.lists.push(&mut self.directory, kind, page);
         if is_backed {
             self.free_pages += pages;
+            self.directory.changes.free = true;
             let stats = self.stats_of_pages(pages);
             stats.listed += 1;
             stats.listed_pages += u64::from(pages);
@@ -386,6 +392,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.lists.remove(&mut self.directory, kind, run.page);
         if run.is_backed {
             self.free_pages -= run.pages;
+            self.directory.changes.free = true;
             let stats = self.stats_of_pages(run.pages);
             stats.listed -= 1;
             stats.listed_pages -= u64::from(run.pages);

@@ -4,7 +4,7 @@
 //! is exact all the same.
 
 use super::class::CLASSES;
-use super::{Backend, Engine, MIN_SHIFT};
+use super::{Backend, Changes, Engine, MetadataCounts, MIN_SHIFT};
 
 /// What is kept of one size class. What readers see of it is derived ([`Engine::class`]): an
 /// allocation has better things to do.
@@ -107,6 +107,23 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.free_pages
     }
 
+    /// How much metadata there is.
+    pub fn metadata(&self) -> MetadataCounts {
+        self.directory.counts()
+    }
+
+    /// Whether [`Engine::take_changes`] has something to say.
+    #[inline(always)]
+    pub fn has_changes(&self) -> bool {
+        let Changes { free, held } = self.directory.changes;
+        free | held
+    }
+
+    /// Returns what may have changed since this was last called.
+    pub fn take_changes(&mut self) -> Changes {
+        core::mem::take(&mut self.directory.changes)
+    }
+
     /// Sets all totals as if so much had happened already: for tests of how they wrap.
     #[doc(hidden)]
     #[allow(dead_code)]
@@ -153,7 +170,13 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
         let all = counters.held_bytes + (u64::from(self.holes) << Self::PAGE_SHIFT);
         counters.pending_bytes = all - counters.live_bytes - counters.free_bytes;
-        (counters.parts, counters.chunks, counters.trees) = self.directory.counts();
+        let MetadataCounts {
+            parts,
+            chunks,
+            trees,
+            ..
+        } = self.directory.counts();
+        (counters.parts, counters.chunks, counters.trees) = (parts, chunks, trees);
         counters
     }
 

@@ -38,7 +38,7 @@ const PAGE: u64 = PAGE_SIZE as u64;
 
 /// Makes a registry as the module does when no parameter is given.
 fn registry() -> Result<Arc<Registry>> {
-    Registry::new(Limits::from_parameters(0, 0, SLACK_PERMILLE)?)
+    Registry::new(Limits::from_parameters(0, 0, 0, SLACK_PERMILLE)?)
 }
 
 /// Makes a registry whose arenas together may hold `all` bytes of pages, and each `arena`.
@@ -46,6 +46,7 @@ fn registry_with(all: u64, arena: u64) -> Result<Arc<Registry>> {
     Registry::new(Limits {
         all,
         arena,
+        lazy: arena,
         slack_permille: Some(SLACK_PERMILLE),
     })
 }

@@ -5,11 +5,11 @@
 use crate::{
     engine::{
         Backend,
-        Counters,
         Engine,
         Entry,
         Garbage,
         Metadata,
+        MetadataCounts,
         Part,
         Prealloc,
         Record,
@@ -66,6 +66,7 @@ pub(crate) fn table<T: Default>(len: usize) -> Result<Table<T>> {
 /// Allocates what the engine lacks. May sleep.
 pub(crate) fn make(metadata: Metadata, prealloc: &mut KernelPrealloc) -> Result {
     match metadata {
+        Metadata::Root => prealloc.add_root(table::<KernelPart>(ROOT_LEN)?),
         Metadata::Part => prealloc.add_part(table(PART_LEN)?),
         Metadata::Chunk => prealloc.add_chunk(table(CHUNK_PAGES)?),
         Metadata::Tree => {
@@ -83,11 +84,21 @@ const fn table_bytes<T>(len: usize) -> u64 {
     }
 }
 
-/// Bytes of all the metadata that an engine with these counters has.
-pub(crate) fn metadata_bytes(counters: &Counters) -> u64 {
-    table_bytes::<KernelPart>(ROOT_LEN)
-        + table_bytes::<Stack>(QUICK_LISTS)
-        + counters.parts * table_bytes::<Entry<KernelBackend, PAGE_KIB>>(PART_LEN)
-        + counters.chunks * table_bytes::<Record<KernelBackend, PAGE_KIB>>(CHUNK_PAGES)
-        + counters.trees * size_of::<KernelTree>() as u64
+/// Bytes of all the metadata of an engine with these counts.
+pub(crate) fn metadata_bytes(counts: MetadataCounts) -> u64 {
+    table_bytes::<Stack>(QUICK_LISTS)
+        + counts.roots * bytes_of(Metadata::Root)
+        + counts.parts * bytes_of(Metadata::Part)
+        + counts.chunks * bytes_of(Metadata::Chunk)
+        + counts.trees * bytes_of(Metadata::Tree)
+}
+
+/// Bytes of what the engine lacks.
+pub(crate) const fn bytes_of(metadata: Metadata) -> u64 {
+    match metadata {
+        Metadata::Root => table_bytes::<KernelPart>(ROOT_LEN),
+        Metadata::Part => table_bytes::<Entry<KernelBackend, PAGE_KIB>>(PART_LEN),
+        Metadata::Chunk => table_bytes::<Record<KernelBackend, PAGE_KIB>>(CHUNK_PAGES),
+        Metadata::Tree => size_of::<KernelTree>() as u64,
+    }
 }

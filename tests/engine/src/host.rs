@@ -108,7 +108,7 @@ impl<const KIB: usize> Arena<KIB> {
     /// An empty arena of `span` pages of address space.
     pub fn new(span: u32) -> Self {
         Self {
-            engine: Engine::new(span, slice(ROOT_LEN), slice(QUICK_LISTS)),
+            engine: Engine::new(span, slice(QUICK_LISTS)),
             prealloc: Prealloc::default(),
             backed: BTreeMap::new(),
             next_id: 0,
@@ -151,6 +151,7 @@ impl<const KIB: usize> Arena<KIB> {
 
     pub(crate) fn make(&mut self, metadata: Metadata) {
         match metadata {
+            Metadata::Root => self.prealloc.add_root(slice(ROOT_LEN)),
             Metadata::Part => self.prealloc.add_part(slice::<Entry<Host, KIB>>(PART_LEN)),
             Metadata::Chunk => self
                 .prealloc
@@ -184,9 +185,9 @@ impl<const KIB: usize> Arena<KIB> {
             self.step();
             match result {
                 Err(Refusal::Need(metadata)) => {
-                    // Two parts, two chunks and a tree are the most that one call can lack.
+                    // A root, two parts, two chunks and a tree are the most that one call can lack.
                     lacked += 1;
-                    assert!(lacked <= 5, "the engine asks for metadata again and again");
+                    assert!(lacked <= 6, "the engine asks for metadata again and again");
                     self.make(metadata);
                 }
                 Err(Refusal::Again) => {

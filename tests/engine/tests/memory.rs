@@ -142,6 +142,18 @@ mod generic {
         arena.alloc(request((chunk + 64) * page)).unwrap();
         assert_eq!(arena.counters().held_bytes, (chunk + 64) * page);
         arena.end();
+
+        // So does a divided page.
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        arena.alloc(request(chunk * page)).unwrap();
+        let mut pending = arena.reserve(request(32)).unwrap();
+        assert_eq!(pending.offset(), chunk * page);
+        arena.ensure_backing(&pending, u32::MAX);
+        let behind = arena.reserve(request(64 * page)).unwrap();
+        arena.cancel(behind);
+        arena.back_ensured(&mut pending, u32::MAX);
+        arena.commit(pending);
+        arena.end();
     }
 
     pub fn half_of_the_slack_admits_a_surplus<const KIB: usize>() {

@@ -28,6 +28,7 @@ suite!("freelist_lazy":
     little_is_held_beyond_what_is_touched,
     a_lazy_block_takes_free_memory_first,
     a_lazy_block_has_its_room_at_once,
+    what_lazy_blocks_are_promised_has_a_bound,
     a_lazy_block_reads_as_zero_where_it_is_new,
     flags_that_exclude_lazy_are_refused,
     lazy_blocks_come_in_bulk,
@@ -181,6 +182,28 @@ fn a_lazy_block_has_its_room_at_once() {
     free(&arena, other);
     alloc_lazy(&arena, 9 * MIB + page());
     assert!(stat(&arena).held_bytes <= 10 * MIB);
+    check();
+}
+
+/// Half of the default limit, unless the module's parameter says otherwise.
+fn what_lazy_blocks_are_promised_has_a_bound() {
+    let arena = arena();
+    let bound = stat(&arena).limit_bytes / 2 / page() * page();
+    let view = View::shared(&arena, 0, 16 * page() as usize);
+    let first = alloc_lazy(&arena, 16 * page());
+    refused(arena.alloc(bound - 15 * page(), LAZY), Errno::EDQUOT);
+    let large = alloc_lazy(&arena, bound - 16 * page());
+    refused(arena.alloc(page(), LAZY), Errno::EDQUOT);
+    // What is touched is promised no more, and what comes at once never was.
+    view.store(0, 1);
+    let held = stat(&arena).held_bytes;
+    assert_eq!(held, page());
+    alloc_lazy(&arena, page());
+    alloc(&arena, 16 * page());
+    refused(arena.alloc(page(), LAZY), Errno::EDQUOT);
+    free(&arena, large);
+    free(&arena, first);
+    alloc_lazy(&arena, bound - page());
     check();
 }
 

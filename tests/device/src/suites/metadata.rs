@@ -6,13 +6,18 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
+use crate::figure;
 use crate::harness::{skip, suite};
 use crate::kit::waiter::{waiting, Waiter};
-use crate::kit::{alloc, arena, free, page, stat, thread, DEFAULT, MIB};
+use crate::kit::{alloc, arena, check, free, page, stat, thread, DEFAULT, MIB};
 
 suite!("freelist_metadata":
     divided_pages_are_objects_of_a_cache_of_their_own,
     what_an_arena_has_is_not_taken_for_a_leak,
+    metadata_that_blocks_need_takes_no_room,
+    metadata_of_sparse_pages_takes_room_under_the_limits,
 );
 
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
@@ -75,4 +80,58 @@ fn what_an_arena_has_is_not_taken_for_a_leak() {
         }
         waiter.served();
     });
+}
+
+/// Bytes of metadata that take no room under the limits, where so much is held.
+fn free_metadata(held_bytes: u64) -> u64 {
+    (64 << 10) + held_bytes / 32
+}
+
+fn metadata_that_blocks_need_takes_no_room() {
+    for size in [32, page() / 2, page(), 3 * page(), MIB] {
+        let arena = arena();
+        arena.set_limit(24 * MIB).unwrap();
+        let mut count = 0;
+        while arena.alloc(size, DEFAULT).is_ok() {
+            count += 1;
+        }
+        let now = stat(&arena);
+        assert_eq!(count, 24 * MIB / size, "blocks of {size} bytes");
+        assert!(
+            now.metadata_bytes <= free_metadata(now.held_bytes),
+            "{now:?}"
+        );
+    }
+}
+
+/// One page kept of each 4 MiB has records of four times its size.
+fn metadata_of_sparse_pages_takes_room_under_the_limits() {
+    const LIMIT: u64 = 16 * MIB;
+    let arena = arena();
+    arena.set_limit(LIMIT).unwrap();
+    let mut kept = Vec::new();
+    let refused = loop {
+        match arena.alloc_aligned(page(), 22, DEFAULT) {
+            Ok(block) => kept.push(block.offset),
+            Err(error) => break error,
+        }
+        let now = stat(&arena);
+        let most = LIMIT + free_metadata(now.held_bytes);
+        assert!(now.held_bytes + now.metadata_bytes <= most, "{now:?}");
+        assert!(kept.len() < 1000, "{now:?}");
+    };
+    assert_eq!(refused.errno(), Some(Errno::EDQUOT));
+    let now = stat(&arena);
+    assert!(kept.len() > 400, "{} blocks, {now:?}", kept.len());
+    figure!(
+        "one page kept of each 4 MiB: {:.2} of the limit is held, metadata beyond its free share included",
+        (now.held_bytes + now.metadata_bytes - free_metadata(now.held_bytes)) as f64 / LIMIT as f64
+    );
+    // The room comes back with what is released, but for tables of 40 KiB for each 512 MiB of offsets.
+    for offset in kept {
+        arena.free(offset).unwrap();
+    }
+    arena.trim(0).unwrap();
+    alloc(&arena, LIMIT - MIB);
+    check();
 }

@@ -144,7 +144,10 @@ fn an_answer_whose_page_is_copied_first_is_written() {
             block_bytes: 64,
             ..answer
         };
-        assert_eq!(view.bytes(0, view.len())[..size_of_val(&answer)], *answer.to_bytes());
+        assert_eq!(
+            view.bytes(0, view.len())[..size_of_val(&answer)],
+            *answer.to_bytes()
+        );
     });
     assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
     assert_eq!(stat(&arena).live_blocks, 1);
