@@ -20,7 +20,7 @@
 #include <linux/types.h>
 
 /* The version of the contract; see &struct freelist_info. */
-#define FREELIST_ABI 1
+#define FREELIST_ABI 2
 
 /*
  * Flags of a request. LARGER, GROW and WAIT say what may be done, in this
