@@ -55,6 +55,21 @@ static size_t large_bytes(void)
 	return mallinfo2().hblkhd;
 }
 
+/* What all arenas hold, in bytes, as the module says. */
+static size_t held_bytes(void)
+{
+	FILE *stats = fopen("/sys/kernel/debug/freelist/stats", "r");
+	char name[64];
+	unsigned long long value, held = 0;
+
+	while (stats && fscanf(stats, "%63s %llu", name, &value) == 2)
+		if (!strcmp(name, "held_bytes"))
+			held = value;
+	if (stats)
+		fclose(stats);
+	return (size_t)held;
+}
+
 static int all(const void *block, int byte, size_t size)
 {
 	const unsigned char *bytes = block;
@@ -126,6 +141,32 @@ static int large_blocks_are_in_the_arena_and_small_ones_are_not(void)
 	free(odd);
 	free(small);
 	CHECK(large_bytes() == before);
+	return 1;
+}
+
+static int memory_comes_when_it_is_touched(void)
+{
+	size_t before, at;
+	unsigned char *block, *longer, *behind;
+
+	malloc_trim(0);
+	before = held_bytes();
+	block = malloc(64 * MIB);
+	CHECK(block && before && held_bytes() == before);
+	for (at = 0; at < 4 * MIB; at++)
+		block[at] = (unsigned char)at;
+	CHECK(held_bytes() >= before + 4 * MIB && held_bytes() <= before + 6 * MIB);
+	/* What lies behind it has it copied: what was touched, alone. */
+	behind = malloc(64 * KIB);
+	longer = realloc(block, 128 * MIB);
+	CHECK(longer && longer != block && held_bytes() <= before + 12 * MIB);
+	free(behind);
+	for (at = 0; at < 4 * MIB; at++)
+		CHECK(longer[at] == (unsigned char)at);
+	CHECK(longer[127 * MIB] == 0);
+	free(longer);
+	malloc_trim(0);
+	CHECK(held_bytes() == before);
 	return 1;
 }
 
@@ -1112,6 +1153,7 @@ static const struct promise {
 	int (*holds)(void);
 } promises[] = {
 	PROMISE(large_blocks_are_in_the_arena_and_small_ones_are_not),
+	PROMISE(memory_comes_when_it_is_touched),
 	PROMISE(a_block_from_before_main_is_whole),
 	PROMISE(calloc_is_zero_where_memory_was_used_before),
 	PROMISE(each_alignment_is_kept_and_holds_no_more_than_the_block),

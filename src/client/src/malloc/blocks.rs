@@ -158,7 +158,9 @@ impl LargeBlocks {
     fn measure(&self, range: &Range) {
         if let Ok(stat) = sys::stat(range.file()) {
             counters().note_held(stat.held_bytes);
-            self.reuse.measured(stat.held_bytes as usize);
+            // Pages of live blocks count whether they were touched or not: those that were not cannot go.
+            self.reuse
+                .measured((stat.live_bytes + stat.free_bytes) as usize);
         }
     }
 }

@@ -12,6 +12,7 @@ use rustix::mm::{
     MremapFlags, ProtFlags,
 };
 use rustix::rand::{getrandom, GetRandomFlags};
+use syscalls::{syscall, Sysno};
 
 use crate::sys::Errno;
 
@@ -186,6 +187,17 @@ pub(super) unsafe fn copy_pages(from: usize, to: usize, len: usize, page: usize)
             }
         }
     }
+}
+
+/// Finds out which pages of a mapped file have memory, from the page at `at` on: `has` is 1 for those
+/// that have. Returns whether the kernel says.
+pub(super) fn has_memory(at: usize, has: &mut [u8]) -> bool {
+    let len = has.len() * page_size();
+    // SAFETY: It writes a byte for each page, as many as there is room for, and reads nothing.
+    let result = unsafe { syscall!(Sysno::mincore, at, len, has.as_mut_ptr()) };
+    // The upper bits are reserved.
+    has.iter_mut().for_each(|page| *page &= 1);
+    result.is_ok()
 }
 
 #[cfg(test)]

@@ -246,6 +246,21 @@ impl Range {
         self.features.load(Relaxed) & feature != 0
     }
 
+    /// The flags of a request. Memory comes when it is touched, where the module can do that: programs
+    /// ask for more than they touch.
+    fn flags(&self, flags: u32) -> u32 {
+        let lazy = match self.is_lazy() {
+            true => uapi::FREELIST_LAZY,
+            false => 0,
+        };
+        uapi::FREELIST_DEFAULT | flags | lazy
+    }
+
+    /// Whether pages of its blocks that nobody has touched have no memory.
+    pub(super) fn is_lazy(&self) -> bool {
+        self.kind() == Kind::Arena && self.has_feature(uapi::FREELIST_LAZY.into())
+    }
+
     /// The alignment to ask for, for a block of `size` bytes at a multiple of `align`: 0 where
     /// it comes by itself. `None` where the module cannot align it.
     fn align_shift(&self, size: usize, align: usize) -> Option<u32> {
@@ -283,7 +298,7 @@ impl Range {
         }
         let mut request = freelist_alloc {
             size: size as u64,
-            flags: uapi::FREELIST_DEFAULT | flags,
+            flags: self.flags(flags),
             align_shift: self.align_shift(size, align).ok_or(Refusal::Alignment)?,
             ..Default::default()
         };
@@ -344,7 +359,7 @@ impl Range {
         let mut request = freelist_resize {
             offset: offset as u64,
             size: size as u64,
-            flags: uapi::FREELIST_DEFAULT,
+            flags: self.flags(0),
             ..Default::default()
         };
         let shorter = size < old.bytes;

@@ -5,6 +5,7 @@
 use core::ptr::{self, NonNull};
 
 use super::message::say;
+use super::os;
 use super::range::Range;
 use super::table::Entry;
 use super::{abort, Content, LargeBlocks};
@@ -40,6 +41,42 @@ fn resize(entry: Entry, size: usize, large: bool) -> Resize {
     let room = if small_step { size >> ROOM_SHIFT } else { 0 };
     Resize::Move {
         ask: size.saturating_add(room),
+    }
+}
+
+/// Pages that are looked at together.
+const STEP: usize = 256;
+
+/// Copies `len` bytes from a lazy block to another one. What has no memory reads as zero: there the
+/// other one is zero too, and gets none either if it has none.
+///
+/// # Safety
+///
+/// Both have `len` bytes, at multiples of a page, and are used by nobody meanwhile.
+unsafe fn copy_touched(from: *const u8, to: *mut u8, len: usize) {
+    let page = os::page_size();
+    let mut done = 0;
+    while done < len {
+        let pages = (len - done).div_ceil(page).min(STEP);
+        let (mut has, mut had) = ([1; STEP], [1; STEP]);
+        let known = has
+            .get_mut(..pages)
+            .is_some_and(|has| os::has_memory(from as usize + done, has))
+            && had
+                .get_mut(..pages)
+                .is_some_and(|had| os::has_memory(to as usize + done, had));
+        for (has, had) in has.iter().zip(&had).take(pages) {
+            let bytes = page.min(len - done);
+            // SAFETY: By the caller's promise both have so many bytes there.
+            unsafe {
+                match (*has != 0 || !known, *had != 0) {
+                    (true, _) => ptr::copy_nonoverlapping(from.add(done), to.add(done), bytes),
+                    (false, true) => ptr::write_bytes(to.add(done), 0, bytes),
+                    (false, false) => {}
+                }
+            }
+            done += bytes;
+        }
     }
 }
 
@@ -86,8 +123,15 @@ impl LargeBlocks {
             // It was only to be smaller.
             return Some(if size <= entry.bytes { block } else { new });
         }
-        // SAFETY: Two blocks, of which each has as many bytes.
-        unsafe { ptr::copy_nonoverlapping(block, new, entry.bytes.min(size)) };
+        let len = entry.bytes.min(size);
+        let has_both = range.is_lazy() && self.range(new).is_some_and(Range::is_lazy);
+        // SAFETY: Two blocks, of which each has as many bytes; their pages have memory or are lazy.
+        unsafe {
+            match has_both {
+                true => copy_touched(block, new, len),
+                false => ptr::copy_nonoverlapping(block, new, len),
+            }
+        }
         if size > entry.bytes {
             if let Some(range) = self.range(new) {
                 range.mark_grown(new as usize);

@@ -16,12 +16,12 @@ use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// faults afterwards cost more than the memory is worth.
 const SLACK: usize = 256 << 10;
 
-/// An estimate of what an arena holds, and what of it is worth keeping.
+/// An estimate of what an arena has in blocks and free memory, and what of it is worth keeping.
 ///
 /// Threads store into it without a lock: what one of them misses makes the estimate wrong by a
 /// block until the next trim.
 pub(super) struct Reuse {
-    /// Bytes that the arena holds.
+    /// Bytes of its blocks, with what was not touched yet, and of its free memory.
     held: AtomicUsize,
     /// Bytes of free memory that are worth keeping.
     kept: AtomicUsize,
@@ -71,7 +71,7 @@ impl Reuse {
         self.held.store(held.saturating_sub(freed), Relaxed);
     }
 
-    /// Notes what the arena holds, as it says itself.
+    /// Notes what the arena has, as it says itself.
     pub(super) fn measured(&self, held: usize) {
         self.held.store(held, Relaxed);
     }
