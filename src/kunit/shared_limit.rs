@@ -13,26 +13,34 @@ mod tests {
         },
         mm::statistics, //
     };
-    use kernel::prelude::*;
+    use kernel::{
+        page::PAGE_SIZE,
+        prelude::*, //
+    };
 
     #[test]
     fn parameters_are_in_mib_and_0_is_the_default() -> Result {
-        let of = |all, arena| {
-            let limits = Limits::from_parameters(all, arena, 50);
-            limits.map(|limits| (limits.all, limits.arena))
+        const MIB: u64 = 1 << 20;
+        const PAGE: u64 = PAGE_SIZE as u64;
+        let of = |all, arena, lazy| {
+            let limits = Limits::from_parameters(all, arena, lazy, 50);
+            limits.map(|limits| (limits.all, limits.arena, limits.lazy))
         };
-        let half = statistics::ram_bytes() / 2;
-        assert_eq!(of(0, 0)?, (half, half));
-        assert_eq!(of(3, 0)?, (3 << 20, 3 << 20));
-        assert_eq!(of(3, 2)?, (3 << 20, 2 << 20));
-        assert_eq!(of(0, 2)?, (half, 2 << 20));
-        assert_eq!(of(u64::MAX, u64::MAX)?, (u64::MAX, u64::MAX));
+        let most = statistics::ram_bytes() / 5 * 4 / PAGE * PAGE;
+        let part = most / 2 / PAGE * PAGE;
+        assert_eq!(of(0, 0, 0)?, (most, most, part));
+        assert_eq!(of(4, 0, 0)?, (4 * MIB, 4 * MIB, 2 * MIB));
+        assert_eq!(of(4, 2, 0)?, (4 * MIB, 2 * MIB, MIB));
+        assert_eq!(of(4, 2, 9)?, (4 * MIB, 2 * MIB, 9 * MIB));
+        assert_eq!(of(0, 2, 0)?, (most, 2 * MIB, MIB));
+        let max = u64::MAX;
+        assert_eq!(of(max, max, max)?, (max, max, max));
         Ok(())
     }
 
     #[test]
     fn a_slack_is_at_most_1000_or_without_a_bound() -> Result {
-        let of = |slack| Limits::from_parameters(0, 0, slack).map(|limits| limits.slack_permille);
+        let of = |slack| Limits::from_parameters(0, 0, 0, slack).map(|limits| limits.slack_permille);
         for slack in [0, 1, 50, 1000] {
             assert_eq!(of(slack)?, Some(slack));
         }

@@ -455,6 +455,7 @@ plain!(
     uapi::freelist_limit,
     uapi::freelist_trim,
     uapi::freelist_resize,
+    uapi::freelist_discard,
     uapi::freelist_clone,
     uapi::freelist_stat
 );

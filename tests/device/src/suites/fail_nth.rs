@@ -12,10 +12,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use freelist::uapi::{
-    freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_resize,
-    freelist_stat, freelist_trim, FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE,
-    FREELIST_IOC_FREE_BULK, FREELIST_IOC_INFO, FREELIST_IOC_LIMIT, FREELIST_IOC_RESIZE,
-    FREELIST_IOC_STAT, FREELIST_IOC_TRIM,
+    freelist_alloc, freelist_bulk, freelist_discard, freelist_free, freelist_info, freelist_limit,
+    freelist_resize, freelist_stat, freelist_trim, FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK,
+    FREELIST_IOC_DISCARD, FREELIST_IOC_FREE, FREELIST_IOC_FREE_BULK, FREELIST_IOC_INFO,
+    FREELIST_IOC_LIMIT, FREELIST_IOC_RESIZE, FREELIST_IOC_STAT, FREELIST_IOC_TRIM,
 };
 use freelist::{debugfs, Arena, Block, Flags};
 use freelist_probe::FailNth;
@@ -40,6 +40,8 @@ suite!("freelist_fail_nth":
     alloc_fails_cleanly_beside_other_blocks,
     free_fails_only_by_its_pointer,
     a_fault_fails_cleanly,
+    a_touch_fails_cleanly,
+    discard_fails_cleanly,
     batches_fail_cleanly,
     every_flag_fails_cleanly,
     moving_fails_cleanly,
@@ -256,6 +258,75 @@ fn a_fault_fails_cleanly() {
     }
     assert_eq!(stat(&arena).live_blocks, 1);
     free(&arena, block);
+}
+
+/// A page fault in a lazy block, for one page and for several.
+fn a_touch_fails_cleanly() {
+    let switch = switch();
+    for present in [0, 6] {
+        for nth in 1..MOST {
+            let arena = arena();
+            let block = arena.alloc(16 * page(), DEFAULT | Flags::LAZY).unwrap();
+            let view = View::shared(&arena, block.offset, block.bytes as usize);
+            for index in 0..present {
+                view.store(index * page() as usize, 1);
+            }
+            let held = stat_of_lazy(&arena).held_bytes;
+            let (read, write) = nix::unistd::pipe().expect("pipe");
+            let from = view.address(present * page() as usize);
+            let (result, failed) = switch.run(nth, || write_from(&write, from, 16));
+            drop((read, write));
+            if made(result).is_some() {
+                assert!(stat_of_lazy(&arena).held_bytes > held);
+            }
+            check();
+            // The next touch has its memory, which is zero.
+            assert_eq!(view.load(present * page() as usize), 0);
+            view.store(present * page() as usize, 5);
+            arena.free(block.offset).unwrap();
+            arena.trim(0).unwrap();
+            assert_eq!(stat(&arena).held_bytes, 0);
+            if !failed {
+                eprintln!("{} failure points with {present} pages before", nth - 1);
+                break;
+            }
+        }
+    }
+}
+
+/// The counters, where live blocks hold less than they have.
+fn stat_of_lazy(arena: &Arena) -> freelist::Stat {
+    arena.stat().expect("STAT")
+}
+
+fn discard_fails_cleanly() {
+    let pages = 16;
+    let request = freelist_discard {
+        offset: 0,
+        bytes: 5 * page(),
+    };
+    sweep_new(
+        || Prepared::new(FREELIST_IOC_DISCARD, request),
+        || {
+            let arena = arena();
+            assert_eq!(alloc(&arena, pages * page()).offset, 0);
+            let view = View::shared(&arena, 0, (pages * page()) as usize);
+            (0..pages).for_each(|index| view.store((index * page()) as usize, 7));
+            (arena, 1)
+        },
+        |arena, _, result| {
+            let view = View::shared(arena, 0, (pages * page()) as usize);
+            let discarded = made(result).is_some();
+            for index in 0..pages {
+                let byte = view.load((index * page()) as usize);
+                if index >= 5 {
+                    assert_eq!(byte, 7);
+                } else if discarded {
+                    assert_eq!(byte, 0);
+                }
+            }
+        },
+    );
 }
 
 /// Sweeps the failure points of one call, each in an arena of its own, of which
