@@ -40,7 +40,8 @@ mod tests {
 
     #[test]
     fn a_slack_is_at_most_1000_or_without_a_bound() -> Result {
-        let of = |slack| Limits::from_parameters(0, 0, 0, slack).map(|limits| limits.slack_permille);
+        let of =
+            |slack| Limits::from_parameters(0, 0, 0, slack).map(|limits| limits.slack_permille);
         for slack in [0, 1, 50, 1000] {
             assert_eq!(of(slack)?, Some(slack));
         }

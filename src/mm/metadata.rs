@@ -124,7 +124,10 @@ unsafe impl Allocator for Tables {
         let has = ptr.is_some() && old_layout.size() > 0;
         if !has && layout.size() == 0 {
             // Nothing leaves: that may happen under a spin lock.
-            return Ok(NonNull::slice_from_raw_parts(NonNull::<u64>::dangling().cast(), 0));
+            return Ok(NonNull::slice_from_raw_parts(
+                NonNull::<u64>::dangling().cast(),
+                0,
+            ));
         }
         if has || layout.align() > Self::MIN_ALIGN {
             // SAFETY: The caller's promises are those that are wanted here.

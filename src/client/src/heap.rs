@@ -46,7 +46,8 @@ use std::sync::{Arc, Weak};
 
 use crate::arena::{Arena, DEVICE};
 use crate::error::{Call, Error, Result};
-use crate::flags::Flags;
+use crate::flags::{Features, Flags};
+use crate::malloc::copy_touched;
 use crate::mapping::Mapping;
 use crate::sys::{Anonymous, Errno, Fork};
 use crate::uapi::{freelist_limit as Limit, freelist_stat as Stat};
@@ -96,6 +97,8 @@ struct Shared {
     here: Anonymous<AtomicU32>,
     mapping: Mapping,
     arena: Arena,
+    /// The flags of large blocks: their memory comes when it is touched, where the module can do that.
+    large: Flags,
 }
 
 /// What is in a new block.
@@ -125,7 +128,12 @@ impl Heap {
         static COUNT: AtomicU64 = AtomicU64::new(0);
 
         let arena = Arena::open_path(path)?;
-        let span = arena.info()?.arena_bytes;
+        let info = arena.info()?;
+        let span = info.arena_bytes;
+        let large = match Features::from_bits_retain(info.features).contains(Features::LAZY) {
+            true => Flags::DEFAULT | Flags::LAZY,
+            false => Flags::DEFAULT,
+        };
         let mapping = arena.map(span)?;
         let refused = Error::refused(Call::Map {
             offset: 0,
@@ -146,6 +154,7 @@ impl Heap {
             here,
             mapping,
             arena,
+            large,
         }));
         heap.0.can_align(SLAB_BYTES)?;
         Ok(heap)
@@ -225,9 +234,17 @@ impl Heap {
             Err(_) if aligned && wants <= has => return Ok(block),
             Err(error) => return Err(error),
         };
+        let len = has.min(size);
+        let are_lazy = are_large && self.0.large.contains(Flags::LAZY);
         // SAFETY: The new block is another one than the caller's, which is live;
         // each has at least as many bytes as are copied, and nobody else uses them.
-        unsafe { ptr::copy_nonoverlapping(block.as_ptr(), new.as_ptr(), has.min(size)) };
+        // Large ones begin with a page.
+        unsafe {
+            match are_lazy {
+                true => copy_touched(block.as_ptr(), new.as_ptr(), len),
+                false => ptr::copy_nonoverlapping(block.as_ptr(), new.as_ptr(), len),
+            }
+        }
         // SAFETY: The caller gives the block up.
         unsafe { self.free(block) };
         Ok(new)
@@ -403,8 +420,8 @@ impl Shared {
         self.must_be_here()?;
         self.can_align(align)?;
         let flags = match content {
-            Content::Any => Flags::DEFAULT,
-            Content::Zeros => Flags::DEFAULT | Flags::ZERO,
+            Content::Any => self.large,
+            Content::Zeros => self.large | Flags::ZERO,
         };
         // What needs more than the arena gives by itself is asked for.
         let align_shift = match align {
@@ -425,10 +442,7 @@ impl Shared {
             return true;
         }
         let offset = self.offset(block);
-        match self
-            .arena
-            .resize(offset as u64, bytes as u64, Flags::DEFAULT)
-        {
+        match self.arena.resize(offset as u64, bytes as u64, self.large) {
             Ok(bytes) => {
                 self.table.set(offset, Unit::Large(bytes as usize));
                 true

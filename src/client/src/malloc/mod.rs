@@ -70,6 +70,8 @@ use gate::Gate;
 pub use global::Global;
 pub use message::{say, Text};
 use range::{Kind, Range};
+#[cfg(feature = "std")]
+pub(crate) use realloc::copy_touched;
 pub use refusal::Refusal;
 #[cfg(feature = "std")]
 pub use report::{empty_report, read_report, report_len, ProcessReport};

@@ -53,7 +53,7 @@ const STEP: usize = 256;
 /// # Safety
 ///
 /// Both have `len` bytes, at multiples of a page, and are used by nobody meanwhile.
-unsafe fn copy_touched(from: *const u8, to: *mut u8, len: usize) {
+pub(crate) unsafe fn copy_touched(from: *const u8, to: *mut u8, len: usize) {
     let page = os::page_size();
     let mut done = 0;
     while done < len {

@@ -30,6 +30,7 @@ suite!("freelist_client":
     a_resized_block_keeps_its_bytes_and_its_place_while_they_fit,
     a_large_block_grows_and_shrinks_where_it_is,
     a_large_block_has_its_pages_and_no_more,
+    a_large_block_holds_what_was_touched,
     buffers_and_slices_give_their_memory_back,
     a_thread_that_ends_gives_back_what_it_kept,
     what_another_thread_frees_is_not_hoarded,
@@ -270,6 +271,53 @@ fn a_large_block_has_its_pages_and_no_more() {
         assert_eq!(heap.usable_size(block), None);
     }
     is_empty(&heap);
+}
+
+fn a_large_block_holds_what_was_touched() {
+    let heap = heap();
+    let held = || heap.stat().unwrap().held_bytes;
+    let block = heap.alloc(layout(64 << 20, 1)).unwrap();
+    assert_eq!(held(), 0);
+    for at in [0, 5_000_000, 40 << 20] {
+        // SAFETY: It is live and has as many bytes.
+        unsafe { block.add(at).write(9) };
+    }
+    assert!(held() <= 2 * MIB, "{}", held());
+    // What lies behind it has it moved, and copied where it was touched.
+    let behind = heap.alloc(layout(1 << 20, 1)).unwrap();
+    // SAFETY: It is live, and the old address is forgotten.
+    let moved = unsafe { heap.realloc(block, 96 << 20, 1) }.unwrap();
+    assert_ne!(moved, block);
+    assert!(held() <= 4 * MIB, "{}", held());
+    for (at, byte) in [(0, 9), (1, 0), (5_000_000, 9), (40 << 20, 9), (95 << 20, 0)] {
+        // SAFETY: It is live and has as many bytes.
+        assert_eq!(unsafe { moved.add(at).read() }, byte);
+    }
+    // Where old bytes lie what was not touched is zero all the same.
+    for block in [behind, moved] {
+        // SAFETY: Nobody uses it any more.
+        unsafe { heap.free(block) };
+    }
+    let used = heap.alloc(layout(4 << 20, 1)).unwrap();
+    // SAFETY: It is live and has as many bytes.
+    unsafe { used.write_bytes(7, 4 << 20) };
+    let source = heap.alloc(layout(2 << 20, 1)).unwrap();
+    // SAFETY: As above; nobody uses the other one any more.
+    unsafe {
+        source.write(9);
+        heap.free(used);
+    }
+    let behind = heap.alloc(layout(64 << 10, 1 << 20)).unwrap();
+    // SAFETY: It is live, and the old address is forgotten.
+    let moved = unsafe { heap.realloc(source, 3 << 20, 1) }.unwrap();
+    for at in 1..2 << 20 {
+        // SAFETY: It is live and has as many bytes.
+        assert_eq!(unsafe { moved.add(at).read() }, 0, "byte {at}");
+    }
+    for block in [behind, moved] {
+        // SAFETY: Nobody uses it any more.
+        unsafe { heap.free(block) };
+    }
 }
 
 fn buffers_and_slices_give_their_memory_back() {
