@@ -7,7 +7,8 @@
 //! could make the kernel owe several times what the limits say: it takes room as pages do.
 //!
 //! Growing fails before metadata is made that has no room. What comes by a touch, or stays when pages
-//! leave, is taken in any case: then the next to grow fails.
+//! leave, is taken in any case: then the next to grow fails. So is a tree, which is of a page that is
+//! held, and smaller than the free share of that: what is free can always be divided.
 
 use super::{
     state::{
@@ -26,18 +27,26 @@ use crate::{
         KernelPrealloc, //
     }, //
 };
-use kernel::prelude::*;
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*, //
+};
 
 /// Bytes of metadata that take no room.
 const FREE_BYTES: u64 = 64 << 10;
 /// Of what is held, one part in so many takes none either.
 const FREE_PART: u64 = 32;
 
+const _: () = assert!(bytes_of(Metadata::Tree) * FREE_PART <= PAGE_SIZE as u64);
+
 impl Arena {
     /// Makes metadata that the engine lacks to grow. May sleep.
     ///
     /// `EDQUOT` when a limit has no room for it, `ENOMEM` when memory is short.
     pub(super) fn make(&self, metadata: Metadata, prealloc: &mut KernelPrealloc) -> Result {
+        if metadata == Metadata::Tree {
+            return self.make_in_any_case(metadata, prealloc);
+        }
         let state = self.lock();
         let due = state.metadata_due(bytes_of(metadata));
         let more = due.saturating_sub(state.metadata_taken.unwrap_or(due));

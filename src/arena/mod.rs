@@ -30,14 +30,22 @@ mod state;
 pub(crate) mod wait;
 
 use crate::{
-    engine::{Engine, Extent, Violation, QUICK_LISTS},
+    engine::{
+        Engine,
+        Extent,
+        Violation,
+        QUICK_LISTS, //
+    },
     ffi::{
         poll_queue::PollQueue,
         task, //
     },
     mm::{
         address_space::AddressSpace,
-        backend::{table, KernelChunk},
+        backend::{
+            table,
+            KernelChunk, //
+        },
         memcg::Memcg,
         statistics::Node, //
     }, //

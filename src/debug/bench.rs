@@ -287,7 +287,7 @@ impl GrowthCosts {
         let [grow, trim] = least_of_parts(GROWTH as u32, || {
             let grow = timed(|| {
                 for _ in 0..GROWTH * PAGE_SIZE / size {
-                    arena.alloc(&options, |offset, _| {
+                    arena.alloc(&options, |_, offset, _| {
                         Ok(offsets.push_within_capacity(offset)?)
                     })?;
                 }
