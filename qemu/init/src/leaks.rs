@@ -35,6 +35,8 @@ pub fn forget_earlier() {
 
 /// Fails with a report if pages or objects of the unloaded module are left.
 pub fn look_for_any() -> Result<()> {
+    // Each CPU keeps the last pages that it put on an LRU list, freed or not: compaction lets them go.
+    let _ = fs::write("/proc/sys/vm/compact_memory", "1");
     if let Ok(stacks) = fs::read_to_string(PAGE_STACKS) {
         let left: Vec<_> = stacks
             .split("\n\n")

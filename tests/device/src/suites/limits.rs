@@ -16,8 +16,8 @@ use crate::harness::{skip, suite};
 use crate::kit::process::{drop_cap_sys_resource, signal_of, spawn_child};
 use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
-    alloc, arena, counters, free, info, largest_block, page, random, random_size, raw, refused,
-    scaled, stat, thread, Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, MIB,
+    alloc, arena, counters, free, info, largest_block, meminfo, page, random, random_size, raw,
+    refused, scaled, stat, thread, Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, MIB,
 };
 
 suite!("freelist_limits":
@@ -317,6 +317,8 @@ fn all_arenas_share_the_modules_limit() {
 
 fn what_is_free_in_another_arena_is_handed_over_at_the_modules_limit() {
     let limit = shared_limit();
+    // Where the system is short of memory, it takes what is free itself.
+    let is_short = meminfo("MemAvailable") < limit + 128 * MIB;
     let (one, two) = (arena(), arena());
     let kept = alloc(&one, MIB);
     let view = View::shared(&one, kept.offset, MIB as usize);
@@ -330,7 +332,8 @@ fn what_is_free_in_another_arena_is_handed_over_at_the_modules_limit() {
     assert_eq!(stat(&one).shrinks, given / page());
     // What was wanted, not all that was free, and nothing that is live.
     let all = stat(&one).held_bytes + stat(&two).held_bytes;
-    assert!((limit - MIB..=limit).contains(&all), "{all} of {limit}");
+    let least = if is_short { MIB } else { limit - MIB };
+    assert!((least..=limit).contains(&all), "{all} of {limit}");
     assert_eq!(view.bytes(0, 4), b"kept");
 }
 
