@@ -31,7 +31,7 @@ small            usual  module=default,init,programs                            
 cost             usual  module=default,init,programs                               -              tests     9    21   what calls cost, where the clock counts instructions
 debug            usual  module=debug,init,programs,header,c-library                -              tests     649  437  user space on the debug kernel
 programs         usual  module=default,init,c-library,root=programs                -              tests     11   239  programs of Debian with libfreelist_malloc.so
-planted          usual  -                                                          -              tests     169  420  bugs that this machine'\''s tests see
+planted          usual  -                                                          -              tests     172  420  bugs that this machine'\''s tests see
 enumerate        long   -                                                          -              tests     1    -    every sequence of at most 8 operations
 exhaustive       long   module=default,init,programs                               -              tests     1    -    every order of release, in the kernel
 engine_coverage  long   -                                                          -              tests     1    -    what the engine'\''s tests reach
