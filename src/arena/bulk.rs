@@ -70,6 +70,10 @@ impl Progress {
     }
 }
 
+/// An offset that is refused as one beyond the arena is, and in no table out of range, under speculation
+/// neither: it is not a multiple of 16.
+const NO_OFFSET: u64 = 1;
+
 impl Arena {
     /// Gives at most `count` blocks to a caller, who has those whose offsets `store` has stored,
     /// behind the ones before: it says how many of a batch. The others are undone. Says how many
@@ -291,7 +295,7 @@ impl Arena {
                 progress.stopped = Some(EFAULT);
             }
             for offset in offsets.iter_mut().take(loaded) {
-                *offset = offset_nospec(*offset).unwrap_or(*offset);
+                *offset = offset_nospec(*offset).unwrap_or(NO_OFFSET);
             }
             let mut rest = offsets.get(..loaded).unwrap_or_default();
             // Dropped after the unlock.
