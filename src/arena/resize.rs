@@ -21,8 +21,9 @@ use crate::{
         task, //
     },
     mm::backend::{
+        KernelGarbage,
         KernelPrealloc, //
-    },
+    }, //
 };
 use kernel::{
     page::PAGE_SIZE,
@@ -121,7 +122,10 @@ impl Arena {
             self.cancel(growth.into_reservation());
             return Err(error);
         }
-        let result = self.lock().engine.commit_growth(growth);
+        // Dropped after the unlock.
+        let mut garbage = KernelGarbage::default();
+        let result = self.lock().engine.commit_growth(growth, &mut garbage);
+        drop(garbage);
         if let Err(growth) = result {
             self.cancel(growth.into_reservation());
             return Err(ENOENT);

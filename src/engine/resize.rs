@@ -9,7 +9,7 @@ use super::class::Class;
 use super::directory::{Head, Memory};
 use super::holes::Holed;
 use super::request::{Admission, FreeError, Refusal, Request, Reservation};
-use super::{Backend, Engine, Isolated, Metadata, Prealloc, CHUNK_PAGES};
+use super::{Backend, Engine, Garbage, Isolated, Metadata, Prealloc, CHUNK_PAGES};
 use core::ops::Range;
 
 /// The most runs behind a block that one call looks at.
@@ -273,7 +273,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// The pages behind a block have their memory: they join it. Returns the block's bytes, or the
     /// growth where the block went meanwhile, to be cancelled.
-    pub fn commit_growth(&mut self, growth: Growth) -> Result<u64, Growth> {
+    pub fn commit_growth(
+        &mut self,
+        growth: Growth,
+        garbage: &mut Garbage<B, PAGE_KIB>,
+    ) -> Result<u64, Growth> {
         let missing = growth.reservation.missing;
         debug_assert!(missing <= growth.reservation.owed);
         let memory = match self.directory.head(growth.page) {
@@ -294,6 +298,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.directory.take_head(growth.page + growth.pages);
         let pages = growth.pages + more;
         self.set_live_pages(growth.page, growth.pages, pages, memory);
+        // Nothing begins there any more, and lazy pages have no memory yet.
+        self.directory
+            .give_chunk(growth.page + growth.pages, garbage);
         self.peak_bytes = self.peak_bytes.max(self.claimed);
         if growth.reservation.had + missing < more {
             let class = Class::of_pages(pages, Self::PAGE_SHIFT);

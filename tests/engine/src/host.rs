@@ -596,7 +596,7 @@ impl<const KIB: usize> Arena<KIB> {
         let pages = reservation.block_bytes() / Self::PAGE;
         let (extent, stale) = (reservation.extent(), reservation.stale());
         let is_lazy = reservation.is_lazy();
-        let result = self.engine.commit_growth(growth);
+        let result = self.engine.commit_growth(growth, &mut Garbage::default());
         self.step();
         match result {
             Ok(_) => {

@@ -50,6 +50,11 @@ fn discarded<const KIB: usize>(
 }
 
 #[test]
+fn records_of_a_growth_leave_when_it_joins() {
+    at_every_page_size!(records_of_a_growth_leave_when_it_joins);
+}
+
+#[test]
 fn a_lazy_block_holds_what_was_touched() {
     at_every_page_size!(a_lazy_block_holds_what_was_touched);
 }
@@ -282,6 +287,26 @@ mod generic {
         assert_eq!(arena.engine.owed_pages(), 99);
         arena.free(offset).unwrap();
         assert_eq!(arena.engine.owed_pages(), 0);
+        arena.end();
+    }
+
+    pub fn records_of_a_growth_leave_when_it_joins<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let chunk = CHUNK_PAGES as u64;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let (offset, _) = arena.alloc(lazy(chunk / 2 * page)).unwrap();
+        // The second growth begins within a chunk that is inside the block afterwards.
+        for pages in [3 * chunk / 2, 4 * chunk] {
+            let grown = arena.start_resize_as(offset, pages * page, true, Admission::Full);
+            let Ok(Resized::Growing(mut growth)) = grown else {
+                panic!("{grown:?}");
+            };
+            arena.engine.owe(growth.reservation());
+            assert!(arena.commit_growth(growth));
+            assert_eq!(arena.counters().chunks, 0, "{pages} pages");
+        }
+        arena.free(offset).unwrap();
+        assert_eq!(arena.counters().chunks, 0);
         arena.end();
     }
 
