@@ -63,45 +63,45 @@ impl Arena {
         options: &AllocOptions,
         mut answer: impl FnMut(MayFault, u64, u64) -> Result,
     ) -> Result {
-        let pending = match self.alloc_fast(options, &mut answer) {
-            Some(Fast::Live(extent)) => {
-                if options.populate {
-                    self.populate([extent]);
-                }
-                return Ok(());
+        let extent = match self.alloc_fast(options, &mut answer) {
+            Some(Fast::Live(extent)) => extent,
+            untold => {
+                let pending = match untold {
+                    Some(Fast::Reserved(pending)) => Some(pending),
+                    _ => self.reserve_large(options),
+                };
+                let pending = match pending {
+                    Some(pending) => pending,
+                    None => self.obtain(options, &mut KernelPrealloc::default())?,
+                };
+                self.give_out(pending, answer)?
             }
-            Some(Fast::Reserved(pending)) => pending,
-            None => match self.reserve_large(options) {
-                Some(pending) => pending,
-                None => self.obtain(options, &mut KernelPrealloc::default())?,
-            },
         };
-        self.give_out(pending, options, answer)
-    }
-
-    /// Tells a caller of a block that is as it is wanted, and makes it live.
-    fn give_out(
-        &self,
-        pending: Reservation,
-        options: &AllocOptions,
-        answer: impl FnOnce(MayFault, u64, u64) -> Result,
-    ) -> Result {
-        RacePoint::Answer.reach();
-        let result = answer(MayFault::Yes, pending.offset(), pending.block_bytes());
-        if result.is_err() {
-            self.cancel(pending);
-            return result;
-        }
-        let extent = pending.extent();
-        self.lock().engine.commit(pending);
         if options.populate {
             self.populate([extent]);
         }
         Ok(())
     }
 
-    /// Gives out a block that is as it is wanted already, and that nobody waits for, under one hold of
-    /// the lock where its caller can be told without a page fault.
+    /// Tells a caller of a block that is as it is wanted, and makes it live. Returns its bytes in the
+    /// arena. May sleep.
+    fn give_out(
+        &self,
+        pending: Reservation,
+        answer: impl FnOnce(MayFault, u64, u64) -> Result,
+    ) -> Result<Range<u64>> {
+        RacePoint::Answer.reach();
+        if let Err(error) = answer(MayFault::Yes, pending.offset(), pending.block_bytes()) {
+            self.cancel(pending);
+            return Err(error);
+        }
+        let extent = pending.extent();
+        self.lock().engine.commit(pending);
+        Ok(extent)
+    }
+
+    /// Allocates a block that has its memory, where nobody waits for it: under one hold of the lock if
+    /// the caller can be told without a page fault, else it reserves it.
     #[inline(always)]
     fn alloc_fast(
         &self,

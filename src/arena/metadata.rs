@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the metadata of an arena takes of the limits.
+//! Takes the metadata of an arena from its limits.
 //!
 //! Up to [`FREE_BYTES`] and a part of what is held, as much as blocks of any size need, it takes
 //! nothing. What is beyond comes of patterns such as one page kept in each chunk, with which a caller
@@ -85,11 +85,11 @@ impl State {
 impl StateGuard<'_> {
     /// Takes for metadata what it has to take of the limits, or gives back what it need not.
     pub(super) fn settle_metadata(&mut self) {
-        let due = self.metadata_due(0);
-        let Some(taken) = self.metadata_taken.replace(due) else {
-            self.metadata_taken = None;
+        let Some(taken) = self.metadata_taken else {
             return;
         };
+        let due = self.metadata_due(0);
+        self.metadata_taken = Some(due);
         let limit = &self.arena.shared_limit;
         if due > taken {
             limit.take_in_any_case(due - taken);

@@ -22,7 +22,7 @@ pub(crate) struct AllocOptions {
     pub(crate) populate: bool,
 }
 
-/// Whether a caller is told where page faults are served.
+/// Says whether the copy of an answer to a caller may take a page fault.
 #[derive(Clone, Copy)]
 pub(crate) enum MayFault {
     /// Under the arena's lock: not.

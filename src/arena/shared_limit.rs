@@ -40,7 +40,7 @@ pub(crate) struct Limits {
     pub(crate) all: u64,
     /// For one, until it sets its own, in bytes of pages.
     pub(crate) arena: u64,
-    /// What lazy blocks of one may be owed, in bytes of pages.
+    /// The most that the lazy blocks of one arena may be owed, in bytes of pages.
     pub(crate) lazy: u64,
     /// The slack of an arena, until it sets its own, in thousandths; `None` is without a bound.
     pub(crate) slack_permille: Option<u32>,

@@ -122,7 +122,7 @@ impl DerefMut for StateGuard<'_> {
 }
 
 impl StateGuard<'_> {
-    /// Tells what is free now, and takes of the limits what the metadata has to.
+    /// Publishes what is free, and settles with the limits what the metadata takes.
     #[inline(never)]
     fn publish(&mut self) {
         let Changes { free, held } = self.state.engine.take_changes();

@@ -397,7 +397,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         expect(have.pending_bytes == seen.pending_bytes, 0, "pending_bytes")?;
         expect(have.held_bytes == seen.held_bytes, 0, "held_bytes")?;
         expect(have.free_bytes == seen.free_bytes, 0, "free_bytes")?;
-        expect(have.trees == tally.trees, 0, "trees")?;
+        expect(have.metadata.trees == tally.trees, 0, "trees")?;
         expect(self.free_pages == tally.free_pages, 0, "free_pages")?;
         let owed = u64::from(self.owed) << Self::PAGE_SHIFT;
         let claimed = have.live_bytes..=have.live_bytes + tally.reserved_bytes;

@@ -309,7 +309,7 @@ pub(super) struct Directory<B: Backend, const PAGE_KIB: usize> {
     pub(super) changes: Changes,
 }
 
-/// What may have changed since the engine was last asked.
+/// Names what may have changed since the engine was last asked.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Changes {
     /// Which pages are free.
@@ -458,7 +458,7 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         Ok(())
     }
 
-    /// Gives the chunk of `page` to `garbage`, if its entry says as much and there is room. It stays
+    /// Moves the chunk of `page` to `garbage` if its entry says as much and there is room. Leaves it
     /// where a block, which may begin before it, is about to get memory.
     pub(super) fn give_chunk(&mut self, page: u32, garbage: &mut Garbage<B, PAGE_KIB>) {
         let Some(place) = garbage.chunk_place() else {

@@ -67,12 +67,8 @@ pub struct Counters {
     pub splits: u64,
     /// Pairs of neighbouring free blocks or runs with memory that were joined so far.
     pub merges: u64,
-    /// Parts of the directory, of [`super::PART_LEN`] entries.
-    pub parts: u64,
-    /// Chunks of [`super::CHUNK_PAGES`] page records.
-    pub chunks: u64,
-    /// Trees of divided pages.
-    pub trees: u64,
+    /// How much metadata there is.
+    pub metadata: MetadataCounts,
 }
 
 /// What is counted for one size class.
@@ -112,7 +108,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.directory.counts()
     }
 
-    /// Whether [`Engine::take_changes`] has something to say.
+    /// Returns whether [`Engine::take_changes`] has something to say.
     #[inline(always)]
     pub fn has_changes(&self) -> bool {
         let Changes { free, held } = self.directory.changes;
@@ -155,6 +151,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             requested_bytes: self.requested_bytes,
             moved_bytes: self.moved_bytes,
             faulted_bytes: self.faulted_bytes,
+            metadata: self.metadata(),
             ..Counters::default()
         };
         for (index, stats) in self.stats.iter().enumerate() {
@@ -170,13 +167,6 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
         let all = counters.held_bytes + (u64::from(self.holes) << Self::PAGE_SHIFT);
         counters.pending_bytes = all - counters.live_bytes - counters.free_bytes;
-        let MetadataCounts {
-            parts,
-            chunks,
-            trees,
-            ..
-        } = self.directory.counts();
-        (counters.parts, counters.chunks, counters.trees) = (parts, chunks, trees);
         counters
     }
 

@@ -244,7 +244,7 @@ fn a_copy_that_is_undone_leaves_nothing() {
     copy.check();
     let counters = copy.counters();
     assert_eq!((counters.held_bytes, counters.live_blocks), (0, 0));
-    assert_eq!((counters.chunks, counters.trees), (0, 0));
+    assert_eq!((counters.metadata.chunks, counters.metadata.trees), (0, 0));
 }
 
 #[test]

@@ -121,7 +121,7 @@ mod generic {
     pub fn last_page<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 14);
         let (offset, _) = arena.alloc(request(1024 * Arena::<KIB>::PAGE)).unwrap();
-        assert_eq!(arena.counters().chunks, 1);
+        assert_eq!(arena.counters().metadata.chunks, 1);
         arena.free(offset).unwrap();
         arena.end();
     }
@@ -243,7 +243,7 @@ mod generic {
         arena.free(large).unwrap();
         arena.alloc(request(3 * page)).unwrap();
         assert_eq!(grows(&arena, 3 * page), (2, 1));
-        assert_eq!(arena.counters().parts, 1);
+        assert_eq!(arena.counters().metadata.parts, 1);
     }
 
     pub fn slack<const KIB: usize>() {
@@ -310,7 +310,7 @@ mod generic {
         let mut arena = Arena::<KIB>::new(1 << 14);
         let chunk = 1024 * Arena::<KIB>::PAGE;
         let pending = arena.reserve(request(chunk)).unwrap();
-        assert_eq!(arena.counters().chunks, 0);
+        assert_eq!(arena.counters().metadata.chunks, 0);
         arena.cancel(pending);
         arena.end();
     }

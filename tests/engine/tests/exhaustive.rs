@@ -223,7 +223,11 @@ impl World {
         assert_eq!(u64::from(self.arena.trim(0)), held);
         let counters = self.arena.counters();
         assert_eq!(
-            (counters.held_bytes, counters.chunks, counters.trees),
+            (
+                counters.held_bytes,
+                counters.metadata.chunks,
+                counters.metadata.trees
+            ),
             (0, 0, 0)
         );
         self.arena.end();

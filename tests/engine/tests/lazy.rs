@@ -135,7 +135,7 @@ mod generic {
         assert!(matches!(arena.touch(0, 10), Err(Untouchable::Present)));
         assert!(matches!(arena.touch(2, 10), Err(Untouchable::Nothing)));
         assert_eq!(arena.trim(0), 5);
-        assert_eq!(arena.counters().chunks, 0);
+        assert_eq!(arena.counters().metadata.chunks, 0);
         arena.end();
     }
 
@@ -303,10 +303,10 @@ mod generic {
             };
             arena.engine.owe(growth.reservation());
             assert!(arena.commit_growth(growth));
-            assert_eq!(arena.counters().chunks, 0, "{pages} pages");
+            assert_eq!(arena.counters().metadata.chunks, 0, "{pages} pages");
         }
         arena.free(offset).unwrap();
-        assert_eq!(arena.counters().chunks, 0);
+        assert_eq!(arena.counters().metadata.chunks, 0);
         arena.end();
     }
 
@@ -315,15 +315,15 @@ mod generic {
         let mut arena = Arena::<KIB>::new(1 << 22);
         arena.checked = false;
         let (offset, _) = arena.alloc(lazy((1 << 21) * page)).unwrap();
-        assert_eq!(arena.counters().chunks, 0);
+        assert_eq!(arena.counters().metadata.chunks, 0);
         touched(&mut arena, 77_777);
-        assert_eq!(arena.counters().chunks, 1);
+        assert_eq!(arena.counters().metadata.chunks, 1);
         discarded(&mut arena, 0..1 << 21, |_| false);
-        assert_eq!(arena.counters().chunks, 0);
+        assert_eq!(arena.counters().metadata.chunks, 0);
         arena.check();
         arena.free(offset).unwrap();
         arena.check();
-        assert_eq!(arena.counters().chunks, 0);
+        assert_eq!(arena.counters().metadata.chunks, 0);
         arena.end();
     }
 
@@ -642,7 +642,7 @@ impl<const KIB: usize> Model<KIB> {
         let counters = self.arena.counters();
         assert_eq!((counters.held_bytes, counters.pending_bytes), (0, 0));
         assert_eq!(self.arena.engine.owed_pages(), 0);
-        assert_eq!((counters.chunks, counters.live_blocks), (0, 0));
+        assert_eq!((counters.metadata.chunks, counters.live_blocks), (0, 0));
         self.arena.end();
     }
 }
@@ -693,6 +693,6 @@ fn a_copy_has_the_same_lazy_blocks() {
     copy.free(second).unwrap();
     assert_eq!(copy.engine.owed_pages(), 0);
     copy.trim(0);
-    assert_eq!(copy.counters().chunks, 0);
+    assert_eq!(copy.counters().metadata.chunks, 0);
     copy.end();
 }

@@ -318,7 +318,7 @@ mod generic {
         arena.check();
         // It is whole again, without memory.
         assert!(!arena.engine.is_backed(0));
-        assert_eq!(arena.counters().trees, 1);
+        assert_eq!(arena.counters().metadata.trees, 1);
         arena.end();
     }
 }

@@ -577,12 +577,12 @@ impl<const KIB: usize> Model<KIB> {
         self.arena.drain();
         let counters = self.arena.counters();
         assert_eq!(counters.free_bytes, counters.held_bytes);
-        assert_eq!(counters.trees, 0);
+        assert_eq!(counters.metadata.trees, 0);
         self.arena.trim(0);
         let counters = self.arena.counters();
         assert_eq!(counters.held_bytes, 0);
         // The end of the address space, which is no whole chunk, may have been met.
-        assert!(counters.chunks <= 1);
+        assert!(counters.metadata.chunks <= 1);
         self.arena.end();
     }
 }

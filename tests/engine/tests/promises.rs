@@ -604,12 +604,12 @@ mod generic {
         let pending = arena.reserve(request(64, DEFAULT)).unwrap();
         arena.cancel(pending);
         assert_eq!(arena.counters().held_bytes, 0);
-        assert_eq!(arena.counters().trees, 0);
+        assert_eq!(arena.counters().metadata.trees, 0);
         // With the page there, it is the arena's: whole again, and free.
         let mut pending = arena.reserve(request(64, DEFAULT)).unwrap();
         arena.back(&mut pending, 1);
         arena.cancel(pending);
-        assert_eq!(arena.counters().trees, 0);
+        assert_eq!(arena.counters().metadata.trees, 0);
         assert_eq!(arena.counters().free_bytes, Arena::<KIB>::PAGE);
         arena.alloc(request(Arena::<KIB>::PAGE, NONE)).unwrap();
     }
@@ -803,8 +803,8 @@ mod generic {
             }
             let after = arena.counters();
             assert_eq!(
-                (after.splits, after.merges, after.trees),
-                (before.splits, before.merges, before.trees)
+                (after.splits, after.merges, after.metadata.trees),
+                (before.splits, before.merges, before.metadata.trees)
             );
         }
     }
@@ -1025,29 +1025,29 @@ mod generic {
         let blocks: Vec<u64> = [1, 900, 1024, 3000, 2049, 5]
             .map(|pages| arena.alloc(request(pages * page, GROW)).unwrap().0)
             .into();
-        assert!(arena.counters().chunks >= 7);
+        assert!(arena.counters().metadata.chunks >= 7);
         for offset in &blocks[1..] {
             arena.free(*offset).unwrap();
         }
         arena.trim(0);
         // That of the first block.
-        assert_eq!(arena.counters().chunks, 1);
+        assert_eq!(arena.counters().metadata.chunks, 1);
         arena.free(blocks[0]).unwrap();
         arena.trim(0);
-        assert_eq!(arena.counters().chunks, 0);
+        assert_eq!(arena.counters().metadata.chunks, 0);
         // Wherever in a chunk what leaves begins and ends.
         for pages in [1024, 1025, 2048, 3071] {
             let (block, _) = arena.alloc(request(pages * page, GROW)).unwrap();
             arena.free(block).unwrap();
             arena.trim(0);
-            assert_eq!(arena.counters().chunks, 0, "{pages}");
+            assert_eq!(arena.counters().metadata.chunks, 0, "{pages}");
         }
         // A block that never comes takes none with it, however far it came.
         for brought in [0, 1, 1023, 1024, 1025, 2048, 3000] {
             let mut pending = arena.reserve(request(3000 * page, GROW)).unwrap();
             arena.back(&mut pending, brought);
             arena.cancel(pending);
-            assert_eq!(arena.counters().chunks, 0);
+            assert_eq!(arena.counters().metadata.chunks, 0);
         }
     }
 

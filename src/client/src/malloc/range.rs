@@ -256,7 +256,7 @@ impl Range {
         uapi::FREELIST_DEFAULT | flags | lazy
     }
 
-    /// Whether pages of its blocks that nobody has touched have no memory.
+    /// Returns whether pages of its blocks get memory when they are touched.
     pub(super) fn is_lazy(&self) -> bool {
         self.kind() == Kind::Arena && self.has_feature(uapi::FREELIST_LAZY.into())
     }

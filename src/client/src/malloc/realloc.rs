@@ -52,7 +52,7 @@ const STEP: usize = 256;
 ///
 /// # Safety
 ///
-/// Both have `len` bytes, at multiples of a page, and are used by nobody meanwhile.
+/// Both have `len` bytes and begin with a page, and no other thread uses them meanwhile.
 pub(crate) unsafe fn copy_touched(from: *const u8, to: *mut u8, len: usize) {
     let page = os::page_size();
     let mut done = 0;
