@@ -77,6 +77,7 @@ at_every_page_size! {
     /// Peer: gpu_buddy gpu_test_buddy_alloc_clear.
     only_what_may_have_old_bytes_is_stale;
     a_cancelled_block_gives_back_the_pages_it_grew;
+    a_cancelled_block_joins_nothing_over_what_it_had;
     a_cancelled_part_of_a_page_leaves_nothing;
     only_pages_with_a_live_block_can_be_faulted_in;
     /// The address space ends.
@@ -597,6 +598,24 @@ mod generic {
             arena.alloc(request(130 * page, NONE)),
             Ok((offset, 130 * page))
         );
+    }
+
+    /// The memory that a cancelled block had lies between the two pieces of address space.
+    pub fn a_cancelled_block_joins_nothing_over_what_it_had<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let blocks: Vec<u64> = (0..3)
+            .map(|_| arena.alloc(request(4 * page, GROW)).unwrap().0)
+            .collect();
+        arena.free(blocks[1]).unwrap();
+        assert_eq!(arena.trim(0), 4);
+        arena.free(blocks[2]).unwrap();
+        let pending = arena.reserve(request(8 * page, DEFAULT)).unwrap();
+        assert_eq!((pending.offset(), pending.missing()), (blocks[2], 4));
+        arena.cancel(pending);
+        for offset in [blocks[2], blocks[1]] {
+            assert_eq!(arena.alloc(request(4 * page, DEFAULT)), Ok((offset, 4 * page)));
+        }
     }
 
     pub fn a_cancelled_part_of_a_page_leaves_nothing<const KIB: usize>() {
