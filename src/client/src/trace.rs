@@ -50,12 +50,12 @@ pub struct Trace {
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: io::Error,
+        /// Why. The message has it, so it is no source of its own.
+        error: io::Error,
     },
     /// A line is none of a trace.
     #[error("{}:{line}: {problem}", path.display())]
@@ -77,9 +77,9 @@ impl Trace {
     /// [`TraceError`] names the file and the line.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, TraceError> {
         let path = path.as_ref();
-        let failed = |source| TraceError::Read {
+        let failed = |error| TraceError::Read {
             path: path.to_owned(),
-            source,
+            error,
         };
         let mut file = BufReader::new(File::open(path).map_err(failed)?);
         let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
@@ -321,6 +321,8 @@ mod tests {
     fn a_missing_or_broken_file_is_named() {
         let error = Trace::read("/nonexistent/trace").unwrap_err();
         assert!(error.to_string().starts_with("/nonexistent/trace: "));
+        // Said once, where an error's sources are printed after it too.
+        assert!(std::error::Error::source(&error).is_none());
     }
 
     /// Events, bytes allocated in all and peak, as the traces' README has them.

@@ -9,6 +9,7 @@ mod run;
 mod session;
 mod show;
 
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ use crate::progress::Progress;
 /// Looks at /dev/freelist, the page-backed freelist allocator, and replays
 /// recorded allocation traces through it.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "freelistctl", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -70,9 +71,9 @@ struct ReplayArgs {
     /// Replay only up to the end of training step N.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Let the arena hold at most so many bytes of pages; K, M or G are KiB,
-    /// MiB, GiB.
-    #[arg(long, value_name = "BYTES", value_parser = freelist::size::parse)]
+    /// Let the arena hold at most so many bytes of pages, at least 1; K, M or G
+    /// are KiB, MiB, GiB.
+    #[arg(long, value_name = "BYTES", value_parser = limit)]
     limit: Option<u64>,
     /// Let the arena hold at most so many thousandths more than its blocks ever
     /// needed before it reuses scattered free memory: 1 to 1000, or `none` for
@@ -95,6 +96,15 @@ struct ReplayArgs {
 #[derive(Clone, Copy)]
 struct Slack(Option<u32>);
 
+/// A limit in bytes. The contract's 0 leaves it as it is, which nobody means who writes it.
+fn limit(text: &str) -> std::result::Result<u64, String> {
+    match freelist::size::parse(text) {
+        Ok(0) => Err("give at least 1 byte; without --limit it stays as it is".to_owned()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn slack(text: &str) -> std::result::Result<Slack, String> {
     match text.parse() {
         _ if text == "none" => Ok(Slack(None)),
@@ -103,9 +113,14 @@ fn slack(text: &str) -> std::result::Result<Slack, String> {
     }
 }
 
+/// The status of a program that SIGPIPE ended, as a shell has it.
+const CLOSED_PIPE: u8 = 128 + 13;
+
 fn main() -> ExitCode {
     match run(&Cli::parse().command) {
         Ok(code) => code,
+        // Nobody reads what it prints: as in `freelistctl stat | head`.
+        Err(error) if is_closed_pipe(&error) => ExitCode::from(CLOSED_PIPE),
         Err(error) => {
             eprintln!("freelistctl: {error:#}");
             ExitCode::FAILURE
@@ -113,20 +128,26 @@ fn main() -> ExitCode {
     }
 }
 
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
 fn run(command: &Command) -> Result<ExitCode> {
+    let out = &mut io::stdout();
     match command {
         Command::Info { device } => {
             let arena = Arena::open_path(device)?;
-            show::identity(&session::Identity::read(), device, &arena.info()?);
+            show::identity(out, &session::Identity::read(), device, &arena.info()?)?;
         }
         Command::Stat => {
-            show::stats(&[("now", &Stats::read()?)]);
-            println!();
-            show::arenas(&Arenas::read()?);
-            println!();
-            show::classes("now", &Classes::read()?);
+            show::stats(out, &[("now", &Stats::read()?)])?;
+            writeln!(out)?;
+            show::arenas(out, &Arenas::read()?)?;
+            writeln!(out)?;
+            show::classes(out, "now", &Classes::read()?)?;
         }
-        Command::Map { id } => print!("{}", debugfs::map(*id)?),
+        Command::Map { id } => write!(out, "{}", debugfs::map(*id)?)?,
         Command::Trim(args) => trim(args)?,
         Command::Replay(args) => return replay(args),
         Command::Run(args) => return run::run(args),
@@ -156,7 +177,12 @@ fn trim(args: &TrimArgs) -> Result<()> {
             return Err(error.into());
         }
         let after = held(id)?;
-        show::trimmed(id, before.unwrap_or(0), after.unwrap_or(0));
+        show::trimmed(
+            &mut io::stdout(),
+            id,
+            before.unwrap_or(0),
+            after.unwrap_or(0),
+        )?;
     }
     Ok(())
 }
@@ -179,10 +205,11 @@ fn replay(args: &ReplayArgs) -> Result<ExitCode> {
     }
     let info = arena.info()?;
     let identity = session::Identity::read();
+    let out = &mut io::stdout();
     if args.show {
-        show::identity(&identity, &args.device, &info);
-        show::trace(&args.file, &trace);
-        println!();
+        show::identity(out, &identity, &args.device, &info)?;
+        show::trace(out, &args.file, &trace)?;
+        writeln!(out)?;
     }
 
     let progress = if args.json {
@@ -194,12 +221,16 @@ fn replay(args: &ReplayArgs) -> Result<ExitCode> {
         .with_context(|| args.file.display().to_string())?;
 
     if args.json {
-        println!("{:#}", show::json(&identity, &args.file, &info, &outcome));
+        writeln!(
+            out,
+            "{:#}",
+            show::json(&identity, &args.file, &info, &outcome)
+        )?;
     } else {
-        show::outcome(&outcome);
+        show::outcome(out, &outcome)?;
     }
     if args.show {
-        show::snapshots(&outcome);
+        show::snapshots(out, &outcome)?;
     }
     Ok(if outcome.passed() {
         ExitCode::SUCCESS
@@ -211,6 +242,22 @@ fn replay(args: &ReplayArgs) -> Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_at_least_a_byte() {
+        assert_eq!(limit("1"), Ok(1));
+        assert_eq!(limit("64M"), Ok(64 << 20));
+        for text in ["0", "0K", "-1", "much"] {
+            assert!(limit(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_error_of_ours() {
+        let of = |kind| is_closed_pipe(&io::Error::from(kind).into());
+        assert!(of(ErrorKind::BrokenPipe));
+        assert!(!of(ErrorKind::NotFound));
+    }
 
     #[test]
     fn a_slack_is_in_thousandths_or_none() {

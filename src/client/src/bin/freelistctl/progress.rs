@@ -2,7 +2,7 @@
 
 //! How far a replay is.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 /// One line that grows by every tenth of the events, on a terminal or not.
@@ -14,7 +14,8 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(events: usize) -> Self {
-        print!("{:<16}", "replay");
+        // Progress is worth nothing later; if nobody reads, so be it.
+        let _ = write!(io::stdout(), "{:<16}", "replay");
         Self {
             events,
             tenths: 0,
@@ -33,15 +34,15 @@ impl Progress {
     pub(crate) fn advance(&mut self, done: usize) {
         while !self.silent && self.tenths < 10 && done * 10 >= self.events * (self.tenths + 1) {
             self.tenths += 1;
-            print!("{} % ", self.tenths * 10);
-            // Progress is worth nothing later; if nobody reads, so be it.
-            let _ = std::io::stdout().flush();
+            let mut out = io::stdout();
+            let _ = write!(out, "{} % ", self.tenths * 10);
+            let _ = out.flush();
         }
     }
 
     pub(crate) fn finish(self, took: Duration) {
         if !self.silent {
-            println!("in {:.1} s\n", took.as_secs_f64());
+            let _ = writeln!(io::stdout(), "in {:.1} s\n", took.as_secs_f64());
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -163,10 +163,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         file.rewind()?;
         file.read_to_end(&mut bytes)?;
         let rows = malloc::read_report(&bytes);
-        match format {
-            Format::Text => show::processes(&rows),
-            Format::Json => eprintln!("{:#}", json_of(&rows)),
-        }
+        let out = &mut io::stderr();
+        let told = match format {
+            Format::Text => show::processes(out, &rows),
+            Format::Json => writeln!(out, "{:#}", json_of(&rows)),
+        };
+        // Where nobody reads it, the program's own status is still told.
+        let _ = told;
     }
     Ok(leave(status))
 }
@@ -255,7 +258,7 @@ fn pass_on(child: Pid, signal: Signal) {
     // What is typed at a terminal goes to all of its foreground group.
     let typed = matches!(signal, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGWINCH);
     let ours = getpgid(Some(child)) == getpgid(None);
-    let terminal = tcgetpgrp(std::io::stdin()) == Ok(getpgrp());
+    let terminal = tcgetpgrp(io::stdin()) == Ok(getpgrp());
     if !(typed && ours && terminal) {
         // It may have ended just now.
         let _ = signal::kill(child, signal);

@@ -3,6 +3,7 @@
 //! What `freelistctl` prints: aligned text, or JSON.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::Path;
 
 use freelist::debugfs::{Arenas, Classes, Stats};
@@ -42,20 +43,30 @@ fn unit(bytes: u64) -> String {
 }
 
 /// A line of a session: what it tells, and a text.
-fn line(name: &str, text: &str) {
-    println!("{name:<16}{text}");
+fn line(out: &mut impl Write, name: &str, text: &str) -> io::Result<()> {
+    writeln!(out, "{name:<16}{text}")
 }
 
 /// A line of a result: what it tells, a number, and what belongs to it.
-fn result(name: &str, number: &str, text: &str) {
-    println!("{}", format!("{name:<16}{number:>14}   {text}").trim_end());
+fn result(out: &mut impl Write, name: &str, number: &str, text: &str) -> io::Result<()> {
+    writeln!(
+        out,
+        "{}",
+        format!("{name:<16}{number:>14}   {text}").trim_end()
+    )
 }
 
 /// Kernel, module and INFO.
-pub(crate) fn identity(identity: &Identity, device: &Path, info: &Info) {
-    line("kernel", &identity.kernel);
-    line("module", &identity.module);
+pub(crate) fn identity(
+    out: &mut impl Write,
+    identity: &Identity,
+    device: &Path,
+    info: &Info,
+) -> io::Result<()> {
+    line(out, "kernel", &identity.kernel)?;
+    line(out, "module", &identity.module)?;
     line(
+        out,
         "device",
         &format!(
             "{}: abi {}, pages of {}, size classes {} to {}",
@@ -65,8 +76,9 @@ pub(crate) fn identity(identity: &Identity, device: &Path, info: &Info) {
             unit(1u64.checked_shl(info.min_shift).unwrap_or(0)),
             unit(1u64.checked_shl(info.max_shift).unwrap_or(0)),
         ),
-    );
+    )?;
     line(
+        out,
         "",
         &format!(
             "arena of {}, limit {}, features {}",
@@ -74,18 +86,19 @@ pub(crate) fn identity(identity: &Identity, device: &Path, info: &Info) {
             mib(info.limit_bytes),
             Features::from_bits_retain(info.features)
         ),
-    );
+    )
 }
 
 /// What the trace is.
-pub(crate) fn trace(file: &Path, trace: &Trace) {
+pub(crate) fn trace(out: &mut impl Write, file: &Path, trace: &Trace) -> io::Result<()> {
     let marks = |event: &&Event| !matches!(event, Event::Mark(_));
     let events = trace.events.iter().filter(marks).count() as u64;
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    line("trace", &format!("{name}: {} events", grouped(events)));
+    line(out, "trace", &format!("{name}: {} events", grouped(events)))?;
     if let Some(recorded) = trace.header("recorded") {
-        line("", recorded);
+        line(out, "", recorded)?;
     }
+    Ok(())
 }
 
 fn times(times: &Times) -> String {
@@ -102,72 +115,78 @@ fn ratio(outcome: &Outcome) -> f64 {
 }
 
 /// The result.
-pub(crate) fn outcome(outcome: &Outcome) {
+pub(crate) fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
     let count = |number: usize| grouped(number as u64);
     result(
+        out,
         "allocations",
         &count(outcome.allocs.count()),
         &times(&outcome.allocs),
-    );
+    )?;
     result(
+        out,
         "frees",
         &count(outcome.frees.count()),
         &times(&outcome.frees),
-    );
+    )?;
     if outcome.empty != 0 {
-        result("of 0 bytes", &count(outcome.empty), "no call made");
+        result(out, "of 0 bytes", &count(outcome.empty), "no call made")?;
     }
     result(
+        out,
         "peak live",
         &mib(outcome.peak.bytes),
         &format!("as asked for, in {} blocks", count(outcome.peak.blocks)),
-    );
-    result("peak held", &mib(outcome.peak_held), "in pages");
-    result("held / live", &format!("{:.4}", ratio(outcome)), "");
+    )?;
+    result(out, "peak held", &mib(outcome.peak_held), "in pages")?;
+    result(out, "held / live", &format!("{:.4}", ratio(outcome)), "")?;
     result(
+        out,
         "pattern errors",
         &grouped(outcome.wrong),
         &format!("of {} bytes checked", grouped(outcome.checked)),
-    );
+    )?;
     for finding in &outcome.findings {
-        line("", finding);
+        line(out, "", finding)?;
     }
     result(
+        out,
         "live at the end",
         &grouped(outcome.at_end.stat.live_blocks),
         &format!(
             "after the {} blocks that the trace leaves were freed",
             count(outcome.left)
         ),
-    );
+    )
 }
 
 /// The statistics at the peak and at the end.
-pub(crate) fn snapshots(outcome: &Outcome) {
+pub(crate) fn snapshots(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
     let (peak, end) = (&outcome.at_peak, &outcome.at_end);
-    println!();
+    writeln!(out)?;
     match (&peak.stats, &end.stats) {
-        (Ok(peak), Ok(end)) => stats(&[("at the peak", peak), ("at the end", end)]),
-        (Err(error), _) | (_, Err(error)) => line("stats", &error.to_string()),
+        (Ok(peak), Ok(end)) => stats(out, &[("at the peak", peak), ("at the end", end)])?,
+        (Err(error), _) | (_, Err(error)) => line(out, "stats", &error.to_string())?,
     }
     for (when, snapshot) in [("at the peak", peak), ("at the end", end)] {
-        println!();
+        writeln!(out)?;
         match &snapshot.classes {
-            Ok(table) => classes(when, table),
-            Err(error) => line("classes", &error.to_string()),
+            Ok(table) => classes(out, when, table)?,
+            Err(error) => line(out, "classes", &error.to_string())?,
         }
     }
+    Ok(())
 }
 
 /// debugfs `stats` at some moments, side by side.
-pub(crate) fn stats(moments: &[(&str, &Stats)]) {
-    print!("{:<24}", "stats");
+pub(crate) fn stats(out: &mut impl Write, moments: &[(&str, &Stats)]) -> io::Result<()> {
+    write!(out, "{:<24}", "stats")?;
     for (when, _) in moments {
-        print!("{when:>16}");
+        write!(out, "{when:>16}")?;
     }
-    println!();
+    writeln!(out)?;
     let Some((_, first)) = moments.first() else {
-        return;
+        return Ok(());
     };
     for (name, _) in &first.0 {
         // A line for each errno, of which most never come.
@@ -175,7 +194,7 @@ pub(crate) fn stats(moments: &[(&str, &Stats)]) {
         if name.starts_with("failures_") && values().all(|value| value == 0) {
             continue;
         }
-        print!("{name:<24}");
+        write!(out, "{name:<24}")?;
         for (_, stats) in moments {
             let value = stats.get(name).map_or("-".to_owned(), |value| {
                 if name.ends_with("_bytes") {
@@ -184,20 +203,23 @@ pub(crate) fn stats(moments: &[(&str, &Stats)]) {
                     grouped(value)
                 }
             });
-            print!("{value:>16}");
+            write!(out, "{value:>16}")?;
         }
-        println!();
+        writeln!(out)?;
     }
+    Ok(())
 }
 
 /// debugfs `arenas`.
-pub(crate) fn arenas(arenas: &Arenas) {
-    println!(
+pub(crate) fn arenas(out: &mut impl Write, arenas: &Arenas) -> io::Result<()> {
+    writeln!(
+        out,
         "{:<8}{:>8}{:>14}{:>14}{:>14}{:>14}{:>9}  name",
         "arenas", "pid", "live", "free", "held", "limit", "waiters"
-    );
+    )?;
     for row in &arenas.0 {
-        println!(
+        writeln!(
+            out,
             "{:<8}{:>8}{:>14}{:>14}{:>14}{:>14}{:>9}  {}",
             row.id,
             row.pid,
@@ -207,20 +229,26 @@ pub(crate) fn arenas(arenas: &Arenas) {
             mib(row.limit),
             row.waiters,
             row.name
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// What an arena gave back: the bytes that it held before and after.
-pub(crate) fn trimmed(id: u64, before: u64, after: u64) {
+pub(crate) fn trimmed(out: &mut impl Write, id: u64, before: u64, after: u64) -> io::Result<()> {
     let gone = before.saturating_sub(after);
-    println!("arena {id}: {} given back, {} held", mib(gone), mib(after));
+    writeln!(
+        out,
+        "arena {id}: {} given back, {} held",
+        mib(gone),
+        mib(after)
+    )
 }
 
 /// debugfs `classes`; size classes where nothing happened are left out, and so
 /// is what the others say again.
-pub(crate) fn classes(when: &str, classes: &Classes) {
-    println!("classes {when}");
+pub(crate) fn classes(out: &mut impl Write, when: &str, classes: &Classes) -> io::Result<()> {
+    writeln!(out, "classes {when}")?;
     let shown: Vec<usize> = (0..classes.columns.len())
         .filter(|column| classes.columns[*column] != "shift")
         .collect();
@@ -242,8 +270,9 @@ pub(crate) fn classes(when: &str, classes: &Classes) {
     for row in &table {
         let cells = row.iter().zip(&widths);
         let cells = cells.map(|(cell, width)| format!("{cell:>width$}", width = width.max(&8)));
-        println!("{}", cells.collect::<Vec<_>>().join("  "));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  "))?;
     }
+    Ok(())
 }
 
 /// Everything, for programs. Times are in ns, sizes in bytes.
@@ -307,21 +336,23 @@ fn stat(stat: &Stat) -> Value {
 
 /// What the processes of a program did with large blocks, on standard error: a row each of those
 /// that had most, and what went to the next allocator.
-pub(crate) fn processes(rows: &[ProcessReport]) {
+pub(crate) fn processes(out: &mut impl Write, rows: &[ProcessReport]) -> io::Result<()> {
     /// Rows that are shown one by one.
     const SHOWN: usize = 8;
     if rows.is_empty() {
-        eprintln!("freelist: no process asked for a large block");
-        return;
+        writeln!(out, "freelist: no process asked for a large block")?;
+        return Ok(());
     }
     let mut rows: Vec<&ProcessReport> = rows.iter().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.peak_held.max(row.peak_live)));
-    eprintln!(
+    writeln!(
+        out,
         "freelist: {:>8}{:>14}{:>14}{:>14}{:>10}{:>10}{:>8}{:>8}",
         "process", "peak held", "peak live", "free at end", "allocs", "frees", "trims", "forks"
-    );
+    )?;
     for row in rows.iter().take(SHOWN) {
-        eprintln!(
+        writeln!(
+            out,
             "freelist: {:>8}{:>14}{:>14}{:>14}{:>10}{:>10}{:>8}{:>8}",
             row.pid,
             mib(row.peak_held),
@@ -331,26 +362,29 @@ pub(crate) fn processes(rows: &[ProcessReport]) {
             grouped(row.frees),
             grouped(row.trims),
             grouped(row.forks),
-        );
+        )?;
     }
     if let Some(others) = rows.get(SHOWN..).filter(|others| !others.is_empty()) {
         let most = others.iter().map(|row| row.peak_held).max().unwrap_or(0);
-        eprintln!(
+        writeln!(
+            out,
             "freelist: and {} more, each at most {}",
             others.len(),
             mib(most)
-        );
+        )?;
     }
     let mut refused: BTreeMap<&str, u64> = BTreeMap::new();
     for (reason, count) in rows.iter().flat_map(|row| &row.refused) {
         *refused.entry(reason).or_default() += count;
     }
     for (reason, count) in refused {
-        eprintln!(
+        writeln!(
+            out,
             "freelist: {} blocks went to the next allocator: {reason}",
             grouped(count)
-        );
+        )?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
