@@ -11,6 +11,7 @@ use crate::{
     debug::files::Files,
     device::fops::Device,
     mm::{
+        address_space::FileSystem,
         backend::KernelTree,
         metadata::TreeCache,
         shrinker::Shrinker, //
@@ -34,6 +35,7 @@ pub(crate) struct Freelist {
     _files: Files,
     _shrinker: Shrinker<Arena>,
     _trees: TreeCache,
+    _file_system: FileSystem,
 }
 
 impl kernel::InPlaceModule for Freelist {
@@ -51,6 +53,8 @@ impl kernel::InPlaceModule for Freelist {
             Ok(try_pin_init!(Self {
                 _files: files,
                 // SAFETY: A module is loaded once at a time, and no arena is there before the device.
+                _file_system: unsafe { FileSystem::mount() }?,
+                // SAFETY: As above.
                 _trees: unsafe { TreeCache::create::<KernelTree>() }?,
                 // SAFETY: As above.
                 _shrinker: unsafe { Shrinker::register() }?,

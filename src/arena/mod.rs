@@ -177,7 +177,7 @@ impl Arena {
     /// Who polls it, and who polls any arena of the limit that they share: memory that another one
     /// gives up is of use too.
     pub(crate) fn polls(&self) -> [&PollQueue; 2] {
-        [&self.poll, self.shared_limit.poll()]
+        [&self.poll, self.shared_limit.listeners()]
     }
 
     /// Its memory.

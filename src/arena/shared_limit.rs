@@ -14,23 +14,15 @@ use crate::{
     mm::statistics, //
 };
 use kernel::{
-    new_spinlock,
     page::PAGE_SHIFT,
     prelude::*,
-    rbtree::{
-        RBTree,
-        RBTreeNode, //
-    },
     sync::{
-        aref::ARef,
         atomic::{
             Atomic,
             Relaxed, //
         },
-        Arc,
-        SpinLock, //
-    },
-    task::Task, //
+        Arc, //
+    }, //
 };
 
 /// What the administrator has set.
@@ -84,19 +76,15 @@ impl Limits {
 ///
 /// Bytes are taken before pages are asked for, so that two that grow at once cannot both use the
 /// last of it.
-#[pin_data]
 pub(crate) struct SharedLimit {
     bytes: u64,
     taken: Taken,
     /// Who was refused since it was last told that others have free memory: no arena (0), the one of
     /// this number, or [`SEVERAL`].
     refused: Atomic<u64>,
-    next_sleeper: Atomic<u64>,
-    /// Who sleeps until there is more of it.
-    #[pin]
-    sleepers: SpinLock<RBTree<u64, Sleeping>>,
-    /// Who polls an arena, which may have been refused because of this limit.
-    poll: PollQueue,
+    /// Who sleeps until there is more of it, and who polls an arena, which may have been refused
+    /// because of this limit.
+    listeners: PollQueue,
 }
 
 /// More than one arena.
@@ -105,32 +93,23 @@ const SEVERAL: u64 = u64::MAX;
 /// Bytes that are taken.
 struct Taken(Atomic<u64>);
 
-/// Somebody who sleeps, or is about to.
-struct Sleeping {
-    task: ARef<Task>,
-    woken: bool,
-}
-
 impl SharedLimit {
     /// A limit of which nothing is taken yet. `ENOMEM` when memory is short.
     pub(crate) fn new(bytes: u64) -> Result<Arc<Self>> {
-        let poll = PollQueue::new()?;
-        Arc::pin_init(
-            pin_init!(Self {
-                bytes,
-                taken: Taken(Atomic::new(0)),
-                refused: Atomic::new(0),
-                next_sleeper: Atomic::new(0),
-                sleepers <- new_spinlock!(RBTree::new(), "freelist_sleepers"),
-                poll,
-            }),
-            GFP_KERNEL,
-        )
+        let listeners = PollQueue::new()?;
+        let limit = Self {
+            bytes,
+            taken: Taken(Atomic::new(0)),
+            refused: Atomic::new(0),
+            listeners,
+        };
+        Ok(Arc::new(limit, GFP_KERNEL)?)
     }
 
-    /// Who polls an arena.
-    pub(crate) fn poll(&self) -> &PollQueue {
-        &self.poll
+    /// Who polls an arena, and who sleeps until there is more of it: a
+    /// [`Sleeper`](crate::ffi::poll_queue::Sleeper).
+    pub(crate) fn listeners(&self) -> &PollQueue {
+        &self.listeners
     }
 
     /// How many bytes are not taken.
@@ -199,63 +178,13 @@ impl SharedLimit {
 
     /// Whether somebody sleeps until there is more of it, or polls.
     pub(crate) fn has_listeners(&self) -> bool {
-        !self.poll.is_idle() || self.sleepers.lock().values().next().is_some()
+        !self.listeners.is_idle()
     }
 
     /// Some arena has free memory: wakes who sleeps or polls, to take it. Not the caller.
     pub(crate) fn wake(&self) {
         self.refused.store(0, Relaxed);
-        let caller = current!().as_ptr();
-        for sleeping in self.sleepers.lock().values_mut() {
-            if sleeping.task.as_ptr() != caller {
-                sleeping.woken = true;
-                sleeping.task.wake_up();
-            }
-        }
-        self.poll.wake();
-    }
-}
-
-/// The caller, as somebody who is woken when others give back what they have of a limit.
-pub(crate) struct Sleeper<'a> {
-    limit: &'a SharedLimit,
-    id: u64,
-}
-
-impl<'a> Sleeper<'a> {
-    /// From now on it is woken. `ENOMEM` when memory is short.
-    pub(crate) fn new(limit: &'a SharedLimit) -> Result<Self> {
-        let id = limit.next_sleeper.fetch_add(1, Relaxed);
-        let sleeping = Sleeping {
-            task: ARef::from(&**current!()),
-            woken: false,
-        };
-        // Made before the lock is taken.
-        let node = RBTreeNode::new(id, sleeping, GFP_KERNEL_ACCOUNT)?;
-        limit.sleepers.lock().insert(node);
-        Ok(Self { limit, id })
-    }
-
-    /// Forgets what was given up to now: who calls this looks for himself.
-    pub(crate) fn scan(&self) {
-        if let Some(sleeping) = self.limit.sleepers.lock().get_mut(&self.id) {
-            sleeping.woken = false;
-        }
-    }
-
-    /// Whether something was given since it looked.
-    pub(crate) fn is_woken(&self) -> bool {
-        let sleepers = self.limit.sleepers.lock();
-        sleepers
-            .get(&self.id)
-            .is_some_and(|sleeping| sleeping.woken)
-    }
-}
-
-impl Drop for Sleeper<'_> {
-    fn drop(&mut self) {
-        let node = self.limit.sleepers.lock().remove_node(&self.id);
-        drop(node);
+        self.listeners.wake();
     }
 }
 

@@ -14,7 +14,6 @@ use super::{
     Arena, //
 };
 use crate::{
-    arena::shared_limit::Sleeper,
     engine::{
         Admission,
         Drained,
@@ -26,6 +25,7 @@ use crate::{
     },
     ffi::{
         errno::edquot,
+        poll_queue::Sleeper,
         task, //
     },
     mm::{
@@ -181,15 +181,27 @@ impl Arena {
         }
         let place = self.enlist(&options.request)?;
         let ticket = place.ticket;
+        if !options.request.policy.may_grow() {
+            return self.wait_at(ticket, options, None, deadline, prealloc);
+        }
         // Memory that other arenas give up is of use to who may grow.
-        let sleeper = match options.request.policy.may_grow() {
-            true => Some(Sleeper::new(&self.shared_limit)?),
-            false => None,
-        };
+        pin_init::stack_pin_init!(let sleeper = Sleeper::new(self.shared_limit.listeners()));
+        self.wait_at(ticket, options, Some(&sleeper), deadline, prealloc)
+    }
+
+    /// Waits at a place among the waiters.
+    fn wait_at(
+        &self,
+        ticket: Ticket,
+        options: &AllocOptions,
+        sleeper: Option<&Sleeper<'_>>,
+        deadline: Deadline,
+        prealloc: &mut KernelPrealloc,
+    ) -> Result<Reservation> {
         let mut slept = false;
         loop {
             self.lock().waiters.scan(ticket);
-            if let Some(sleeper) = &sleeper {
+            if let Some(sleeper) = sleeper {
                 sleeper.scan();
             }
             match self.attempt(options, Some(ticket), prealloc) {
@@ -217,7 +229,7 @@ impl Arena {
                     .could_serve(&options.request, admission, headroom, &mut garbage);
             drop(state);
             drop(garbage);
-            let sleeper = sleeper.as_ref().filter(|_| !short);
+            let sleeper = sleeper.filter(|_| !short);
             self.sleep(ticket, sleeper, deadline, short)?;
         }
     }
@@ -290,18 +302,18 @@ impl Arena {
     #[inline(always)]
     pub(super) fn wake(&self, state: &mut State) {
         let wanted = self.shared_limit.is_wanted_from(self.id);
-        if state.waiters.count() > 0 || state.refused.is_some() || wanted {
-            self.wake_some(state);
+        // Who begins to poll is in the queue before it takes the lock for its own look.
+        let polled = state.refused.is_some() && !self.poll.is_idle();
+        if state.waiters.count() > 0 || polled || wanted {
+            self.wake_some(state, polled);
         }
     }
 
     #[inline(never)]
-    fn wake_some(&self, state: &mut State) {
+    fn wake_some(&self, state: &mut State, polled: bool) {
         if self.shared_limit.is_wanted_from(self.id) {
             self.offer(state);
         }
-        // Who begins to poll is in the queue before it takes the lock for its own look.
-        let polled = state.refused.is_some() && !self.poll.is_idle();
         if state.waiters.count() == 0 && !polled {
             return;
         }

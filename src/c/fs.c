@@ -24,15 +24,32 @@ static int freelist_fs_context(struct fs_context *fc)
 	return init_pseudo(fc, FREELIST_IOC_MAGIC) ? 0 : -ENOMEM;
 }
 
+/* Mounted as long as the module is loaded: an owner would keep it loaded for good. */
 static struct file_system_type freelist_fs = {
 	.name = "freelist",
-	.owner = THIS_MODULE,
 	.init_fs_context = freelist_fs_context,
 	.kill_sb = kill_anon_super,
 };
 
 static struct vfsmount *freelist_mount;
-static int freelist_mount_count;
+
+/* Mounts the file system. */
+int freelist_fs_mount(void)
+{
+	struct vfsmount *mount = kern_mount(&freelist_fs);
+
+	if (IS_ERR(mount))
+		return PTR_ERR(mount);
+	freelist_mount = mount;
+	return 0;
+}
+
+/* There is no inode any more. */
+void freelist_fs_unmount(void)
+{
+	kern_unmount(freelist_mount);
+	freelist_mount = NULL;
+}
 
 /*
  * An inode for one arena, of @pages pages at most, whose page cache is the
@@ -42,15 +59,10 @@ static int freelist_mount_count;
 struct inode *freelist_address_space_new(const struct address_space_operations *operations,
 					 __u64 pages)
 {
-	struct inode *inode;
+	struct inode *inode = alloc_anon_inode(freelist_mount->mnt_sb);
 
-	if (simple_pin_fs(&freelist_fs, &freelist_mount, &freelist_mount_count))
+	if (IS_ERR(inode))
 		return NULL;
-	inode = alloc_anon_inode(freelist_mount->mnt_sb);
-	if (IS_ERR(inode)) {
-		simple_release_fs(&freelist_mount, &freelist_mount_count);
-		return NULL;
-	}
 	/* Memory failure takes pages of regular files alone. */
 	inode->i_mode |= S_IFREG;
 	inode->i_size = (loff_t)pages << PAGE_SHIFT;
@@ -65,7 +77,6 @@ struct inode *freelist_address_space_new(const struct address_space_operations *
 void freelist_address_space_free(struct inode *inode)
 {
 	iput(inode);
-	simple_release_fs(&freelist_mount, &freelist_mount_count);
 }
 
 /*

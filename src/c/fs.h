@@ -8,11 +8,14 @@
 #include <linux/types.h>
 
 struct address_space_operations;
+struct cdev;
 struct file;
 struct inode;
 struct poll_table_struct;
 struct wait_queue_head;
 
+int freelist_fs_mount(void);
+void freelist_fs_unmount(void);
 struct inode *freelist_address_space_new(const struct address_space_operations *operations,
 					 __u64 pages);
 void freelist_address_space_free(struct inode *inode);
@@ -20,6 +23,7 @@ struct file *freelist_file_reopen(struct file *file);
 struct wait_queue_head *freelist_poll_new(void);
 
 void freelist_address_space_attach(struct inode *inode, struct file *file);
+struct cdev *freelist_cdev_of(struct inode *inode);
 void freelist_poll_free(struct wait_queue_head *queue);
 void freelist_poll_register(struct wait_queue_head *queue, struct file *file,
 			    struct poll_table_struct *table);

@@ -44,9 +44,8 @@ impl NewFile {
 
     /// Its arena.
     pub(super) fn arena(&self) -> &Arena {
-        // SAFETY: The device is ours, so `OpenFile::open` has opened the file, which is open as long
-        // as this.
-        unsafe { OpenFile::of(self.file.as_ptr()) }
+        // SAFETY: The device is ours, so `OpenFile::open` has opened the file.
+        unsafe { OpenFile::of(&self.file) }
     }
 
     /// The number that the caller will have it by.

@@ -13,7 +13,8 @@ use crate::{
 };
 use kernel::{
     bindings,
-    ffi::c_ulong, //
+    ffi::c_ulong,
+    fs::File, //
 };
 
 /// Pages that a write maps at most: a window of so many, aligned. (The core has 16 for reads. Where a
@@ -39,7 +40,8 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
     // a reference to the file.
     let (arena, index) = unsafe {
         let known = &(*fault).__bindgen_anon_1;
-        (OpenFile::of((*known.vma).vm_file), known.pgoff as u64)
+        let file = File::from_raw_file((*known.vma).vm_file);
+        (OpenFile::of(file), known.pgoff as u64)
     };
     let touched = match arena.address_space().lock_folio(index) {
         Some(folio) => Touched::Present(folio),

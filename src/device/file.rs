@@ -8,11 +8,15 @@ use crate::{
         Arena, //
     },
     debug::files::ArenaFiles,
-    ffi::debugfs::Dir,
+    ffi::{
+        debugfs::Dir,
+        race_point::RacePoint, //
+    },
     mm::shrinker::Member, //
 };
 use kernel::{
     bindings,
+    fs::File,
     prelude::*,
     sync::Arc,
     types::ForeignOwnable, //
@@ -39,6 +43,7 @@ impl OpenFile {
     ) -> Result {
         let place = KBox::<Self>::new_uninit(GFP_KERNEL_ACCOUNT)?;
         let arena = registry.open()?;
+        RacePoint::Open.reach();
         let around = || -> Result<_> {
             let files = ArenaFiles::new(dir, &arena)?;
             let memcg = arena.memcg().as_ptr();
@@ -68,10 +73,10 @@ impl OpenFile {
     ///
     /// # Safety
     ///
-    /// [`OpenFile::open`] has opened it, and its last reference outlives `'a`.
-    pub(crate) unsafe fn of<'a>(file: *mut bindings::file) -> &'a Arena {
-        // SAFETY: By the caller's promise it is there, and `close` has not come yet.
-        unsafe { &KBox::<Self>::borrow((*file).private_data.cast()).arena }
+    /// [`OpenFile::open`] has opened it.
+    pub(crate) unsafe fn of(file: &File) -> &Arena {
+        // SAFETY: By the caller's promise it is there; `close` comes when nobody has the file any more.
+        unsafe { &KBox::<Self>::borrow((*file.as_ptr()).private_data.cast()).arena }
     }
 
     /// Closes the arena of a file.

@@ -2,8 +2,8 @@
 
 //! The device and its file operations: what the kernel calls, made safe for the rest.
 //!
-//! The kernel crate's `MiscDevice` sets no owner on 7.2, and has neither `get_unmapped_area` nor
-//! `poll`, so the table is our own, as in binder.
+//! The kernel crate has no character device but the misc device (see [`CharDevice`]), whose table has
+//! neither `get_unmapped_area` nor `poll`, so the table is our own, as in binder.
 
 use crate::{
     arena::registry::Registry,
@@ -14,6 +14,7 @@ use crate::{
         mmap, //
     },
     ffi::{
+        char_device::CharDevice,
         debugfs::Dir,
         operations::{
             self,
@@ -23,10 +24,7 @@ use crate::{
 };
 use kernel::{
     bindings,
-    error::{
-        from_result,
-        to_result, //
-    },
+    error::from_result,
     ffi::{
         c_int,
         c_long,
@@ -37,27 +35,17 @@ use kernel::{
     mm::virt::VmaNew,
     prelude::*,
     seq_file::SeqFile,
-    sync::Arc,
-    types::Opaque, //
+    sync::Arc, //
 };
 
 /// `/dev/freelist`, until it is dropped.
-///
-/// # Invariants
-///
-/// `misc` is registered.
-#[pin_data(PinnedDrop)]
+#[pin_data]
 pub(crate) struct Device {
     #[pin]
-    misc: Opaque<bindings::miscdevice>,
+    device: CharDevice,
     registry: Arc<Registry>,
     dir: Dir,
 }
-
-// SAFETY: A misc device may be deregistered by any thread.
-unsafe impl Send for Device {}
-// SAFETY: Nothing can be done through a shared `Device`; what `open` reads of it does not change.
-unsafe impl Sync for Device {}
 
 impl Device {
     /// Makes the device, for root only. Whoever opens it gets an arena of `registry`, which is
@@ -67,30 +55,8 @@ impl Device {
             registry,
             dir,
             // Last: the device can be opened before this returns.
-            misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
-                let misc = bindings::miscdevice {
-                    minor: bindings::MISC_DYNAMIC_MINOR as c_int,
-                    name: c"freelist".as_char_ptr(),
-                    fops: &raw const OPERATIONS.0,
-                    mode: 0o600,
-                    ..pin_init::zeroed()
-                };
-                // SAFETY: The slot is ours to write.
-                unsafe { slot.write(misc) };
-                // SAFETY: The device was just written. It is pinned, and deregistered before its
-                // memory goes.
-                // INVARIANT: If this succeeds it is registered.
-                to_result(unsafe { bindings::misc_register(slot) })
-            }),
+            device <- CharDevice::register(c"freelist", &OPERATIONS),
         })
-    }
-}
-
-#[pinned_drop]
-impl PinnedDrop for Device {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the invariant it is registered.
-        unsafe { bindings::misc_deregister(self.misc.get()) };
     }
 }
 
@@ -129,13 +95,11 @@ static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_opera
 ///
 /// # Safety
 ///
-/// Called by the kernel, for a file of the registered misc device that is being opened.
-unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    // SAFETY: A misc device finds itself there when it is opened.
-    let misc: *mut bindings::miscdevice = unsafe { (*file).private_data }.cast();
-    // SAFETY: Only `Device` registers a misc device with our operations. It stays while it is
-    // being opened: to deregister it takes the lock that the caller holds.
-    let device = unsafe { &*kernel::container_of!(Opaque::cast_from(misc), Device, misc) };
+/// Called by the kernel, for a file of the registered device that is being opened.
+unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: Only `Device` registers one with our operations. It is there while a file of it is being
+    // opened: that keeps the module.
+    let device = unsafe { &*kernel::container_of!(CharDevice::of(inode), Device, device) };
     // SAFETY: The file is not open yet: nobody else sees it.
     from_result(|| unsafe { OpenFile::open(file, &device.registry, &device.dir) }.map(|()| 0))
 }
@@ -161,10 +125,10 @@ unsafe extern "C" fn ioctl(
     command: c_uint,
     argument: c_ulong,
 ) -> c_long {
-    // SAFETY: The file is open for as long as the call takes.
-    let arena = unsafe { OpenFile::of(file) };
     // SAFETY: The file is open for as long as the call takes, and nobody seeks in it.
     let file = unsafe { File::from_raw_file(file) };
+    // SAFETY: `open` has opened it.
+    let arena = unsafe { OpenFile::of(file) };
     from_result(|| {
         ioctl::call(arena, file, command, argument)?;
         Ok(0)
@@ -180,8 +144,8 @@ unsafe extern "C" fn poll(
     file: *mut bindings::file,
     table: *mut bindings::poll_table_struct,
 ) -> bindings::__poll_t {
-    // SAFETY: The file is open for as long as the call takes.
-    let arena = unsafe { OpenFile::of(file) };
+    // SAFETY: `open` has opened it, and it is open for as long as the call takes.
+    let arena = unsafe { OpenFile::of(File::from_raw_file(file)) };
     // Before the look, so that nothing is missed after it.
     for queue in arena.polls() {
         // SAFETY: The table is the kernel's for this call. The queue lives as long as the arena,
@@ -201,8 +165,8 @@ unsafe extern "C" fn poll(
 ///
 /// Called by the kernel, for a file that [`open`] has opened.
 unsafe extern "C" fn show_fdinfo(out: *mut bindings::seq_file, file: *mut bindings::file) {
-    // SAFETY: The file is open for as long as the call takes.
-    let arena = unsafe { OpenFile::of(file) };
+    // SAFETY: `open` has opened it, and it is open for as long as the call takes.
+    let arena = unsafe { OpenFile::of(File::from_raw_file(file)) };
     // SAFETY: The caller's for as long as the call takes.
     let out = unsafe { SeqFile::from_raw(out) };
     show::show_fdinfo(arena, out);
@@ -214,8 +178,8 @@ unsafe extern "C" fn show_fdinfo(out: *mut bindings::seq_file, file: *mut bindin
 ///
 /// Called by the kernel, for an area of a file that [`open`] has opened, with its lock held.
 unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
-    // SAFETY: The file is open for as long as the call takes.
-    let arena = unsafe { OpenFile::of(file) };
+    // SAFETY: `open` has opened it, and it is open for as long as the call takes.
+    let arena = unsafe { OpenFile::of(File::from_raw_file(file)) };
     // SAFETY: The area is being made: it is ours to set up.
     let vma = unsafe { VmaNew::from_raw(vma) };
     from_result(|| mmap::map(arena, vma).map(|()| 0))

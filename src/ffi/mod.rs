@@ -5,6 +5,8 @@
 #![deny(unsafe_code)]
 
 #[expect(unsafe_code)]
+pub(crate) mod char_device;
+#[expect(unsafe_code)]
 pub(crate) mod debugfs;
 pub(crate) mod errno;
 #[expect(unsafe_code)]

@@ -17,6 +17,8 @@ pub(crate) enum RacePoint {
     Touch,
     /// A block is complete, and its answer not out yet.
     Answer,
+    /// An arena is made for a file that is being opened.
+    Open,
 }
 
 #[cfg(not(CONFIG_FAULT_INJECTION))]
@@ -52,13 +54,13 @@ mod forced {
     const LATEST: i64 = 1000;
 
     /// How long each window is held open, in microseconds.
-    static DELAYS: [Atomic<u32>; 4] = [const { Atomic::new(0) }; 4];
+    static DELAYS: [Atomic<u32>; 5] = [const { Atomic::new(0) }; 5];
 
     impl RacePoint {
         /// Makes the files in debugfs `delay_us`.
         pub(crate) fn files(parent: &Dir) -> Result<Dir> {
             let dir = Dir::new(c"delay_us", Some(parent))?;
-            let names = [c"fault", c"leave", c"touch", c"answer"];
+            let names = [c"fault", c"leave", c"touch", c"answer", c"open"];
             for (name, delay) in names.into_iter().zip(&DELAYS) {
                 dir.number(name, delay);
             }

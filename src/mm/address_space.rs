@@ -72,6 +72,30 @@ pub(crate) enum Urge {
 /// of memory, or because another thread looked at the folio.
 const TRIES: u32 = 3;
 
+/// The file system that the inodes of arenas are in, mounted where nobody sees it until this is
+/// dropped.
+pub(crate) struct FileSystem(());
+
+impl FileSystem {
+    /// Mounts it. `ENOMEM` when memory is short.
+    ///
+    /// # Safety
+    ///
+    /// It is not mounted. Every [`AddressSpace`] is made after this and dropped before what it returns.
+    pub(crate) unsafe fn mount() -> Result<Self> {
+        // SAFETY: By the caller's promise. May be called where sleeping is allowed.
+        to_result(unsafe { raw::freelist_fs_mount() })?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for FileSystem {
+    fn drop(&mut self) {
+        // SAFETY: It is mounted; by the promise that was given no inode of it is left.
+        unsafe { raw::freelist_fs_unmount() };
+    }
+}
+
 /// The memory of one arena, by page numbers.
 ///
 /// # Invariants

@@ -19,6 +19,12 @@ void freelist_address_space_attach(struct inode *inode, struct file *file)
 	file->f_mode |= FMODE_NOCMTIME;
 }
 
+/* The character device that @inode is. */
+struct cdev *freelist_cdev_of(struct inode *inode)
+{
+	return inode->i_cdev;
+}
+
 void freelist_poll_free(struct wait_queue_head *queue)
 {
 	kfree(queue);
@@ -32,7 +38,7 @@ void freelist_poll_register(struct wait_queue_head *queue, struct file *file,
 
 bool freelist_poll_is_idle(struct wait_queue_head *queue)
 {
-	return !waitqueue_active(queue);
+	return !wq_has_sleeper(queue);
 }
 
 void freelist_poll_wake(struct wait_queue_head *queue)

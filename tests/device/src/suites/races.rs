@@ -30,6 +30,7 @@ suite!("freelist_races":
     a_block_whose_answer_is_not_out_shows_zeros,
     an_arena_is_closed_while_its_pages_leave,
     a_killed_thread_in_a_window_loses_nothing,
+    who_opens_an_arena_keeps_no_other_device_waiting,
 );
 
 /// How long a window is held open that its second thread waits for the end of.
@@ -309,4 +310,21 @@ fn a_killed_thread_in_a_window_loses_nothing() {
     let stat = stat(&shared);
     assert!(stat.live_blocks <= 2, "{stat:?}");
     check();
+}
+
+/// An open may take long: in a full cgroup it reclaims memory first. Misc devices are opened one at a
+/// time.
+fn who_opens_an_arena_keeps_no_other_device_waiting() {
+    let misc = fs::read_to_string("/proc/misc").expect("is there");
+    let names = misc.lines().filter_map(|line| line.split_whitespace().nth(1));
+    let mut nodes = names.map(|name| Path::new("/dev").join(name));
+    let other = nodes
+        .find(|node| fs::File::open(node).is_ok())
+        .expect("a device that can be opened");
+    let (_, took) = meet("open", arena, || {
+        let start = Instant::now();
+        fs::File::open(&other).expect("was opened before");
+        start.elapsed()
+    });
+    assert!(took < PATIENCE / 4, "{}: {took:?}", other.display());
 }
