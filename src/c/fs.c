@@ -80,6 +80,17 @@ void freelist_address_space_free(struct inode *inode)
 }
 
 /*
+ * Makes @cdev what @number leads to, with these operations of ours. (Not all
+ * releases give the type to Rust.)
+ */
+int freelist_cdev_add(struct cdev *cdev, const struct file_operations *operations, dev_t number)
+{
+	cdev_init(cdev, operations);
+	cdev->owner = THIS_MODULE;
+	return cdev_add(cdev, number, 1);
+}
+
+/*
  * Opens what @file is of once more, as the caller, in the mode of @file. An
  * error as a pointer.
  */

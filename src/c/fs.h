@@ -5,11 +5,12 @@
 #ifndef _FREELIST_FS_H
 #define _FREELIST_FS_H
 
+#include <linux/cdev.h>
 #include <linux/types.h>
 
 struct address_space_operations;
-struct cdev;
 struct file;
+struct file_operations;
 struct inode;
 struct poll_table_struct;
 struct wait_queue_head;
@@ -19,6 +20,7 @@ void freelist_fs_unmount(void);
 struct inode *freelist_address_space_new(const struct address_space_operations *operations,
 					 __u64 pages);
 void freelist_address_space_free(struct inode *inode);
+int freelist_cdev_add(struct cdev *cdev, const struct file_operations *operations, dev_t number);
 struct file *freelist_file_reopen(struct file *file);
 struct wait_queue_head *freelist_poll_new(void);
 

@@ -7,10 +7,7 @@
 //! character device is opened under no lock.
 
 use crate::ffi::{
-    operations::{
-        self,
-        Table, //
-    },
+    operations::Table,
     raw, //
 };
 use core::ptr::null_mut;
@@ -58,7 +55,7 @@ impl CharDevice {
     /// `inode` is that of a device which [`CharDevice::register`] has made and which is there.
     pub(crate) unsafe fn of(inode: *mut bindings::inode) -> *const Self {
         // SAFETY: By the caller's promise.
-        let cdev: *mut bindings::cdev = unsafe { raw::freelist_cdev_of(inode.cast()) }.cast();
+        let cdev: *mut raw::cdev = unsafe { raw::freelist_cdev_of(inode.cast()) };
         // SAFETY: By the caller's promise it is that of an `Entry`, and this of a `CharDevice`.
         unsafe {
             let entry = kernel::container_of!(Opaque::cast_from(cdev), Entry, cdev);
@@ -101,7 +98,7 @@ impl Drop for Number {
 #[pin_data(PinnedDrop)]
 struct Entry {
     #[pin]
-    cdev: Opaque<bindings::cdev>,
+    cdev: Opaque<raw::cdev>,
 }
 
 // SAFETY: A character device may be deleted by any thread.
@@ -115,14 +112,12 @@ impl Entry {
         operations: &'static Table<bindings::file_operations>,
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            cdev <- Opaque::try_ffi_init(move |slot: *mut bindings::cdev| {
-                // SAFETY: The slot is ours to write; the operations are there for good.
-                unsafe { bindings::cdev_init(slot, &raw const operations.0) };
-                // SAFETY: It was just written.
-                unsafe { (*slot).owner = operations::this_module() };
-                // SAFETY: It is pinned, and deleted before its memory goes.
+            cdev <- Opaque::try_ffi_init(move |slot: *mut raw::cdev| {
+                let operations = (&raw const operations.0).cast();
+                // SAFETY: The slot is ours to write: it is pinned, and deleted before its memory goes. The
+                // operations are there for good.
                 // INVARIANT: If this succeeds it is added.
-                to_result(unsafe { bindings::cdev_add(slot, number, 1) })
+                to_result(unsafe { raw::freelist_cdev_add(slot, operations, number) })
             }),
         })
     }
@@ -132,7 +127,7 @@ impl Entry {
 impl PinnedDrop for Entry {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: By the invariant it is added. Files that are open keep the module, so there are none.
-        unsafe { bindings::cdev_del(self.cdev.get()) };
+        unsafe { raw::cdev_del(self.cdev.get()) };
     }
 }
 
