@@ -23,9 +23,12 @@ use crate::{
         race_point::RacePoint,
         task, //
     },
-    mm::backend::{
-        KernelGarbage,
-        KernelPrealloc, //
+    mm::{
+        backend::{
+            KernelGarbage,
+            KernelPrealloc, //
+        },
+        metadata::Buffer, //
     }, //
 };
 use kernel::{
@@ -89,13 +92,13 @@ impl Arena {
         let mut progress = Progress::new(count);
         let mut prealloc = KernelPrealloc::default();
         let mut fast = Batch::default();
-        let mut batch = KVec::new();
+        let mut batch = Buffer::new();
         while let Some(most) = progress.next() {
             if self.reserve_batch_fast(options, most, &mut fast) {
                 self.give_out_batch(options, &mut fast, &mut progress, &mut store);
                 continue;
             }
-            let room = batch.reserve(most, GFP_KERNEL);
+            let room = self.memcg.charge(|| batch.reserve(most, GFP_KERNEL));
             let result = room.map_err(Error::from);
             let result =
                 result.and_then(|()| self.collect(options, most, &mut prealloc, &mut batch));
@@ -179,7 +182,7 @@ impl Arena {
         options: &AllocOptions,
         most: usize,
         prealloc: &mut KernelPrealloc,
-        batch: &mut KVec<Reservation>,
+        batch: &mut Buffer<Reservation>,
     ) -> Result {
         while batch.len() < most {
             let first = batch.len();
@@ -210,7 +213,7 @@ impl Arena {
         options: &AllocOptions,
         most: usize,
         prealloc: &mut KernelPrealloc,
-        batch: &mut KVec<Reservation>,
+        batch: &mut Buffer<Reservation>,
     ) {
         let mut missing = 0;
         // Dropped after the unlock.
@@ -243,7 +246,7 @@ impl Arena {
         first: usize,
         options: &AllocOptions,
         prealloc: &mut KernelPrealloc,
-        batch: &mut KVec<Reservation>,
+        batch: &mut Buffer<Reservation>,
     ) -> Result {
         // Those that have to lie side by side are brought for each block, and lazy ones are not.
         let together = !options.request.lazy && options.request.policy != Policy::Contiguous;
@@ -271,7 +274,7 @@ impl Arena {
     }
 
     /// Adds to a batch, which has room.
-    fn push(batch: &mut KVec<Reservation>, pending: Reservation) {
+    fn push(batch: &mut Buffer<Reservation>, pending: Reservation) {
         let result = batch.push_within_capacity(pending);
         debug_assert!(result.is_ok());
     }

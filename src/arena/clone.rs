@@ -36,9 +36,10 @@ use crate::{
         errno::edquot,
         task, //
     },
-    mm::backend::{
-        KernelPrealloc, //
-    },
+    mm::{
+        backend::KernelPrealloc,
+        metadata::Buffer, //
+    }, //
 };
 use kernel::{
     page::PAGE_SHIFT,
@@ -51,9 +52,9 @@ struct Copy<'a> {
     target: &'a Arena,
     prealloc: KernelPrealloc,
     /// Extents of the source that this step copies.
-    extents: KVec<LiveExtent>,
+    extents: Buffer<LiveExtent>,
     /// Their reservations in the target, in the same order.
-    blocks: KVec<Reservation>,
+    blocks: Buffer<Reservation>,
     /// No folio above this order could be had.
     highest: u32,
     /// The source has memory up to this page number, and none there.
@@ -78,8 +79,8 @@ impl Arena {
             source,
             target: self,
             prealloc: KernelPrealloc::default(),
-            extents: KVec::with_capacity(most, GFP_KERNEL_ACCOUNT)?,
-            blocks: KVec::with_capacity(most, GFP_KERNEL_ACCOUNT)?,
+            extents: self.buffer(most)?,
+            blocks: self.buffer(most)?,
             highest: self.address_space.max_order(),
             hole: None,
         };
@@ -89,6 +90,12 @@ impl Arena {
             task::resched();
         }
         Ok(())
+    }
+
+    /// Room for so many, charged to this arena's account. `ENOMEM` when memory is short.
+    fn buffer<T>(&self, len: usize) -> Result<Buffer<T>> {
+        let buffer = || Buffer::with_capacity(len, GFP_KERNEL_ACCOUNT);
+        Ok(self.memcg.charge(buffer)?)
     }
 
     /// Takes over the bounds of another arena, and what its headers are mixed with.

@@ -66,7 +66,8 @@ use kernel::{
     sync::{
         atomic::Atomic,
         Arc,
-        SpinLock, //
+        SpinLock,
+        UniqueArc, //
     }, //
 };
 use opener::Opener;
@@ -111,52 +112,53 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// Makes an empty arena, charged to the caller's cgroup, with the limit and the slack of
-    /// `defaults`; of what all arenas together may hold it gets what is left. `ENOMEM` when memory is
-    /// short.
+    /// Makes an empty arena that `memcg` pays for, with the limit and the slack of `defaults`; of what
+    /// all arenas together may hold it gets what is left. `ENOMEM` when memory is short.
     pub(crate) fn new(
         id: u64,
+        memcg: Memcg,
         defaults: Limits,
         shared_limit: Arc<SharedLimit>,
     ) -> Result<Arc<Self>> {
-        let quick = table(QUICK_LISTS)?;
-        let address_space = AddressSpace::new::<Self>()?;
+        let parts = || -> Result<_> {
+            let place = UniqueArc::new_uninit(GFP_KERNEL_ACCOUNT)?;
+            let address_space = AddressSpace::new::<Self>()?;
+            Ok((place, address_space, table(QUICK_LISTS)?, PollQueue::new()?))
+        };
+        let (place, address_space, quick, poll) = memcg.charge(parts)?;
         let contiguous_bytes = (PAGE_SIZE as u64) << address_space.max_order();
-        let poll = PollQueue::new()?;
         let mut engine = Engine::new((SPAN_BYTES >> PAGE_SHIFT) as u32, quick);
         engine.set_slack_permille(defaults.slack_permille);
-        Arc::pin_init(
-            pin_init!(Self {
-                id,
-                default_limit: defaults.arena,
-                lazy_limit: defaults.lazy,
-                shared_limit,
-                opener: Opener::of_caller(),
-                memcg: Memcg::of_caller(),
-                address_space,
-                poll,
-                base: Atomic::new(0),
-                secret: Secret::new(),
-                published: Published::new(),
-                node: Node::of_caller(),
-                state <- new_spinlock!(
-                    State {
-                        engine,
-                        counted_pages: 0,
-                        cursor: u32::MAX,
-                        contiguous_bytes,
-                        limit: defaults.arena,
-                        promised: 0,
-                        metadata_taken: Some(0),
-                        waiters: wait::Queue::new(),
-                        refused: None,
-                        events: Events::default(),
-                    },
-                    "freelist_arena"
-                ),
-            }),
-            GFP_KERNEL_ACCOUNT,
-        )
+        let arena = pin_init!(Self {
+            id,
+            default_limit: defaults.arena,
+            lazy_limit: defaults.lazy,
+            shared_limit,
+            opener: Opener::of_caller(),
+            memcg,
+            address_space,
+            poll,
+            base: Atomic::new(0),
+            secret: Secret::new(),
+            published: Published::new(),
+            node: Node::of_caller(),
+            state <- new_spinlock!(
+                State {
+                    engine,
+                    counted_pages: 0,
+                    cursor: u32::MAX,
+                    contiguous_bytes,
+                    limit: defaults.arena,
+                    promised: 0,
+                    metadata_taken: Some(0),
+                    waiters: wait::Queue::new(),
+                    refused: None,
+                    events: Events::default(),
+                },
+                "freelist_arena"
+            ),
+        });
+        Ok(place.pin_init_with(arena)?.into())
     }
 
     /// Its number; no two that ever lived have the same.

@@ -2,16 +2,19 @@
 
 //! All arenas, and the limit that they share.
 
-use crate::arena::{
-    counters::{
-        Classes,
-        Snapshot, //
+use crate::{
+    arena::{
+        counters::{
+            Classes,
+            Snapshot, //
+        },
+        shared_limit::{
+            Limits,
+            SharedLimit, //
+        },
+        Arena, //
     },
-    shared_limit::{
-        Limits,
-        SharedLimit, //
-    },
-    Arena, //
+    mm::memcg::Memcg, //
 };
 use kernel::{
     new_mutex,
@@ -74,12 +77,13 @@ impl Registry {
         &self.limit
     }
 
-    /// Opens an arena. `ENOMEM` when memory is short.
-    pub(crate) fn open(&self) -> Result<Arc<Arena>> {
+    /// Opens an arena that `memcg` pays for. `ENOMEM` when memory is short.
+    pub(crate) fn open(&self, memcg: Memcg) -> Result<Arc<Arena>> {
         let id = self.next_id.fetch_add(1, Relaxed);
-        let arena = Arena::new(id, self.defaults, self.limit.clone())?;
+        let arena = Arena::new(id, memcg, self.defaults, self.limit.clone())?;
         // Made before the lock is taken.
-        let entry = RBTreeNode::new(id, arena.clone(), GFP_KERNEL_ACCOUNT)?;
+        let entry = || RBTreeNode::new(id, arena.clone(), GFP_KERNEL_ACCOUNT);
+        let entry = arena.memcg().charge(entry)?;
         self.arenas.lock().open.insert(entry);
         Ok(arena)
     }

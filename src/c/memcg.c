@@ -39,3 +39,8 @@ void *freelist_table_alloc(unsigned long size)
 	/* It tries high orders, without reclaim but for this. */
 	return __vmalloc(size, METADATA_GFP & ~__GFP_KSWAPD_RECLAIM);
 }
+
+void *freelist_buffer_alloc(unsigned long size)
+{
+	return kmalloc(size, METADATA_GFP);
+}

@@ -21,5 +21,6 @@ void freelist_trees_destroy(void);
 void *freelist_tree_alloc(unsigned long size);
 void freelist_tree_free(void *tree);
 void *freelist_table_alloc(unsigned long size);
+void *freelist_buffer_alloc(unsigned long size);
 
 #endif /* _FREELIST_MEMCG_H */

@@ -6,8 +6,10 @@
 #include <linux/pgtable.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/slab.h>
 #include <linux/swap.h>
 
+#include "memcg.h"
 #include "mm.h"
 
 /*
@@ -51,23 +53,33 @@ struct vm_area_struct *freelist_vma_from(struct mm_struct *mm, struct inode *ino
 	return vma;
 }
 
-/* Pages from @address on that one entry maps as a huge page, as @vma allows it. */
-static unsigned long freelist_huge_mapped(struct vm_area_struct *vma, unsigned long address)
+/* The entry that a huge page at @address has, or a table of pages; NULL where there is none. */
+static pmd_t *freelist_pmd(struct vm_area_struct *vma, unsigned long address)
 {
 	pgd_t *pgd = pgd_offset(vma->vm_mm, address);
 	p4d_t *p4d;
 	pud_t *pud;
-	pmd_t pmd;
 
 	if (pgd_none(pgdp_get(pgd)))
-		return 0;
+		return NULL;
 	p4d = p4d_offset(pgd, address);
 	if (p4d_none(p4dp_get(p4d)))
-		return 0;
+		return NULL;
 	pud = pud_offset(p4d, address);
 	if (pud_none(pudp_get(pud)) || pud_leaf(pudp_get(pud)))
+		return NULL;
+	return pmd_offset(pud, address);
+}
+
+/* Pages from @address on that one entry maps as a huge page, as @vma allows it. */
+static unsigned long freelist_huge_mapped(struct vm_area_struct *vma, unsigned long address)
+{
+	pmd_t *entry = freelist_pmd(vma, address);
+	pmd_t pmd;
+
+	if (!entry)
 		return 0;
-	pmd = pmdp_get_lockless(pmd_offset(pud, address));
+	pmd = pmdp_get_lockless(entry);
 	if (!pmd_present(pmd) || !pmd_leaf(pmd) || (vma->vm_flags & VM_WRITE && !pmd_write(pmd)))
 		return 0;
 	return (PMD_SIZE - (address & ~PMD_MASK)) >> PAGE_SHIFT;
@@ -104,10 +116,32 @@ unsigned long freelist_vma_mapped(struct vm_area_struct *vma, unsigned long addr
 	return min(count, pages);
 }
 
-/* Maps the page at @address as if it had been touched, by a write where that is allowed. */
+/*
+ * Whether there is memory for the page tables that @address may lack. The kernel
+ * calls the OOM killer for these, whatever they are for: they are charged in
+ * advance, and given up again, without it.
+ */
+static bool freelist_has_tables(struct vm_area_struct *vma, unsigned long address)
+{
+	pmd_t *entry = freelist_pmd(vma, address);
+	void *tables;
+
+	if (entry && !pmd_none(pmdp_get_lockless(entry)))
+		return true;
+	tables = kmalloc((CONFIG_PGTABLE_LEVELS - 1) * PAGE_SIZE, METADATA_GFP);
+	kfree(tables);
+	return tables;
+}
+
+/*
+ * Maps the page at @address as if it had been touched, by a write where that is
+ * allowed. -ENOMEM where there is no memory for page tables.
+ */
 int freelist_vma_fault(struct vm_area_struct *vma, unsigned long address)
 {
 	unsigned int flags = vma->vm_flags & VM_WRITE ? FAULT_FLAG_WRITE : 0;
 
+	if (!freelist_has_tables(vma, address))
+		return -ENOMEM;
 	return fixup_user_fault(vma->vm_mm, address, flags, NULL);
 }

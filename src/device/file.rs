@@ -12,7 +12,10 @@ use crate::{
         debugfs::Dir,
         race_point::RacePoint, //
     },
-    mm::shrinker::Member, //
+    mm::{
+        memcg::Memcg,
+        shrinker::Member, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -31,6 +34,28 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
+    /// Opens an arena that `memcg` pays for.
+    fn new(memcg: Memcg, registry: &Arc<Registry>, dir: &Dir) -> Result<Self> {
+        let arena = registry.open(memcg)?;
+        RacePoint::Open.reach();
+        let around = || -> Result<_> {
+            let files = ArenaFiles::new(dir, &arena)?;
+            let memcg = arena.memcg().as_ptr();
+            // SAFETY: The shrinker is there as long as the device, and that as long as a file of it. The
+            // cgroup is the arena's.
+            Ok((files, unsafe { Member::new(arena.clone(), memcg) }?))
+        };
+        // An arena that is listed has to be closed: nothing else may fail from here on.
+        let around = arena.memcg().charge(around);
+        let (files, member) = around.inspect_err(|_| registry.close(&arena))?;
+        Ok(Self {
+            files,
+            arena,
+            member,
+            registry: registry.clone(),
+        })
+    }
+
     /// Opens an arena and puts it into a file. `ENOMEM` when memory is short.
     ///
     /// # Safety
@@ -41,24 +66,10 @@ impl OpenFile {
         registry: &Arc<Registry>,
         dir: &Dir,
     ) -> Result {
-        let place = KBox::<Self>::new_uninit(GFP_KERNEL_ACCOUNT)?;
-        let arena = registry.open()?;
-        RacePoint::Open.reach();
-        let around = || -> Result<_> {
-            let files = ArenaFiles::new(dir, &arena)?;
-            let memcg = arena.memcg().as_ptr();
-            // SAFETY: The shrinker is there as long as the device, and that as long as a file of it. The
-            // cgroup is the arena's.
-            Ok((files, unsafe { Member::new(arena.clone(), memcg) }?))
-        };
-        // An arena that is listed has to be closed: nothing else may fail from here on.
-        let (files, member) = around().inspect_err(|_| registry.close(&arena))?;
-        let this = place.write(Self {
-            files,
-            arena,
-            member,
-            registry: registry.clone(),
-        });
+        // All of it is one account's, also where a thread is in another cgroup than its process.
+        let memcg = Memcg::of_caller();
+        let place = memcg.charge(|| KBox::<Self>::new_uninit(GFP_KERNEL_ACCOUNT))?;
+        let this = place.write(Self::new(memcg, registry, dir)?);
         // SAFETY: It is empty, and of arenas. All memory has left when `Registry::close` returns, and the
         // arena is dropped after that.
         unsafe { this.arena.address_space().set_owner(&raw const *this.arena) };

@@ -20,13 +20,14 @@ mod tests {
             request,
             PAGE, //
         },
+        mm::memcg::Memcg,
     };
     use kernel::prelude::*;
 
     #[test]
     fn an_answer_that_cannot_be_given_undoes_the_block() -> Result {
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         for size in [32, PAGE / 2, PAGE, 3 * PAGE, 200 * PAGE] {
             assert_eq!(
                 arena.alloc(&request(size), |_, _, _| Err(EFAULT)),
@@ -63,7 +64,7 @@ mod tests {
     #[test]
     fn free_pages_elsewhere_serve_a_full_arena() -> Result {
         let registry = registry_with(400 * PAGE, 300 * PAGE)?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let done = |_, _, _| Ok(());
         comb(&arena, 300)?;
         assert_eq!(arena.alloc(&request(151 * PAGE), done), Err(edquot()));
@@ -71,7 +72,7 @@ mod tests {
         assert_eq!(arena.alloc(&request(150 * PAGE), done), Ok(()));
         assert_eq!(arena.check(), Ok(()));
         // As an answer that fails gives back what was moved.
-        let other = registry.open()?;
+        let other = registry.open(Memcg::of_caller())?;
         comb(&other, 100)?;
         let failed = other.alloc(&request(50 * PAGE), |_, _, _| Err(EFAULT));
         assert_eq!(failed, Err(EFAULT));
@@ -86,7 +87,7 @@ mod tests {
     #[test]
     fn free_memory_does_not_use_up_the_address_space() -> Result {
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let change = Change {
             span: Some(8 * PAGE),
             ..Change::default()
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn what_is_trimmed_can_be_had_by_another_arena() -> Result {
         let registry = registry_with(300 * PAGE, 300 * PAGE)?;
-        let (one, two) = (registry.open()?, registry.open()?);
+        let (one, two) = (registry.open(Memcg::of_caller())?, registry.open(Memcg::of_caller())?);
         let done = |_, _, _| Ok(());
         comb(&one, 300)?;
         assert_eq!(two.alloc(&request(PAGE), done), Err(edquot()));
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn the_map_has_room_for_all_of_an_arena() -> Result {
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         assert!(arena.map()?.is_empty());
         // In many steps: blocks with address space behind each but the last.
         assert_eq!(
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn only_pages_with_a_live_block_can_be_mapped() -> Result {
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let mut offset = u64::MAX;
         assert!(arena.live_page(0).is_none());
         arena.alloc(&request(3 * PAGE), |_, at, _| {
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn what_a_closed_arena_has_counted_stays() -> Result {
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         arena.alloc(&request(PAGE), |_, _, _| Ok(()))?;
         registry.close(&arena);
         let (arenas, sum) = registry.snapshot();
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn totals_wrap_and_never_panic() -> Result {
         let registry = registry()?;
-        let arenas = [registry.open()?, registry.open()?];
+        let arenas = [registry.open(Memcg::of_caller())?, registry.open(Memcg::of_caller())?];
         let mut sum = Snapshot::default();
         for arena in &arenas {
             arena.seed_totals(u64::MAX - 2);

@@ -23,6 +23,7 @@ mod tests {
             request,
             PAGE, //
         },
+        mm::memcg::Memcg,
     };
     use kernel::prelude::*;
 
@@ -59,7 +60,7 @@ mod tests {
     #[test]
     fn a_request_over_the_limit_is_refused_and_takes_nothing() -> Result {
         let registry = registry_with(100 * PAGE, 100 * PAGE)?;
-        let (one, two) = (registry.open()?, registry.open()?);
+        let (one, two) = (registry.open(Memcg::of_caller())?, registry.open(Memcg::of_caller())?);
         let done = |_, _, _| Ok(());
         assert_eq!(one.alloc(&request(101 * PAGE), done), Err(edquot()));
         assert_eq!(one.alloc(&request(60 * PAGE), done), Ok(()));
@@ -81,7 +82,7 @@ mod tests {
     #[test]
     fn the_limit_of_an_arena_is_its_own() -> Result {
         let registry = registry_with(100 * PAGE, 50 * PAGE)?;
-        let (one, two) = (registry.open()?, registry.open()?);
+        let (one, two) = (registry.open(Memcg::of_caller())?, registry.open(Memcg::of_caller())?);
         let done = |_, _, _| Ok(());
         assert_eq!(one.bounds().limit, 50 * PAGE);
         assert_eq!(one.alloc(&request(51 * PAGE), done), Err(edquot()));
@@ -99,7 +100,7 @@ mod tests {
     #[test]
     fn a_lowered_limit_refuses_growth_and_breaks_nothing() -> Result {
         let registry = registry_with(100 * PAGE, 50 * PAGE)?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let done = |_, _, _| Ok(());
         assert_eq!(arena.alloc(&request(30 * PAGE), done), Ok(()));
         assert_eq!(arena.set_bounds(limit(20 * PAGE), |_| Ok(())), Ok(()));
@@ -124,7 +125,7 @@ mod tests {
     #[test]
     fn the_address_space_can_be_set_before_the_first_block() -> Result {
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let set = |span| arena.set_bounds(span_of(span), |_| Ok(()));
         for wrong in [
             1,
@@ -155,7 +156,7 @@ mod tests {
     #[test]
     fn bounds_that_cannot_be_told_are_not_set() -> Result {
         let registry = registry_with(100 * PAGE, 50 * PAGE)?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let before = arena.bounds();
         let both = |answer: Result| {
             arena.set_bounds(limit_and_span(20 * PAGE, 30 * PAGE), |now| {

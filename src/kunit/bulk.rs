@@ -16,6 +16,7 @@ mod tests {
             request,
             PAGE, //
         },
+        mm::memcg::Memcg,
     };
     use kernel::{
         page::PAGE_SIZE,
@@ -25,7 +26,7 @@ mod tests {
     #[test]
     fn a_bulk_gives_and_takes_blocks_in_batches() -> Result {
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         for size in [32, PAGE, 3 * PAGE] {
             let mut offsets: KVec<u64> = KVec::with_capacity(150, GFP_KERNEL)?;
             let done = arena.alloc_bulk(&request(size), 150, |batch| {
@@ -63,7 +64,7 @@ mod tests {
     #[test]
     fn what_a_bulk_cannot_store_is_undone() -> Result {
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         for size in [32, PAGE, 3 * PAGE] {
             let none = arena.alloc_bulk(&request(size), 100, |_| 0);
             assert_eq!(none, Err(EFAULT));
@@ -95,7 +96,7 @@ mod tests {
     #[test]
     fn a_bulk_that_is_refused_says_how_far_it_came() -> Result {
         let registry = registry_with(100 * PAGE, 100 * PAGE)?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let all = |batch: &[u64]| batch.len();
         assert_eq!(arena.alloc_bulk(&request(PAGE), 150, all), Ok(100));
         assert_eq!(arena.alloc_bulk(&request(PAGE), 50, all), Err(edquot()));
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn a_bulk_uses_free_pages_elsewhere_up_to_the_limit() -> Result {
         let registry = registry_with(100 * PAGE, 100 * PAGE)?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let mut offsets: KVec<u64> = KVec::with_capacity(50, GFP_KERNEL)?;
         let pairs = arena.alloc_bulk(&request(2 * PAGE), 60, |batch| {
             let _ = offsets.extend_from_slice(batch, GFP_KERNEL);

@@ -19,6 +19,7 @@ mod tests {
             request,
             PAGE, //
         },
+        mm::memcg::Memcg,
     };
     use kernel::{
         page::PAGE_SIZE,
@@ -31,7 +32,7 @@ mod tests {
     #[test]
     fn a_block_that_shall_be_zero_is_and_nothing_beside_it() -> Result {
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let mut bytes = KVec::from_elem(0, PAGE_SIZE, GFP_KERNEL)?;
         let alloc = |options: &AllocOptions| {
             let mut block = (0, 0);
@@ -76,7 +77,7 @@ mod tests {
     #[test]
     fn a_header_that_was_overwritten_is_found_and_the_block_released() -> Result {
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let overwritten = Err(Error::from_errno(-117));
         for size in [1, 29, 1000, PAGE, 3 * PAGE] {
             let mut options = request(size);
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn a_contiguous_block_is_new_and_lies_side_by_side() -> Result {
         let registry = registry_with(100 * PAGE, 100 * PAGE)?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let most = 1 << arena.address_space().max_order();
         let held = || {
             let mut now = Snapshot::default();

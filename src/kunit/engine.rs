@@ -16,7 +16,8 @@ mod tests {
         kunit::{
             registry,
             request, //
-        }, //
+        },
+        mm::memcg::Memcg, //
     };
     use kernel::prelude::*;
 
@@ -51,7 +52,7 @@ mod tests {
     fn random_blocks_never_overlap_and_all_is_conserved() -> Result {
         const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let mut random = Random(SEED);
         let mut live: KVec<(u64, u64)> = KVec::new();
         for step in 0..1500 {
@@ -93,7 +94,7 @@ mod tests {
     fn pages_of_small_blocks_serve_a_large_one_when_all_is_free() -> Result {
         const FILL: u64 = 1 << 20;
         let registry = registry()?;
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let mut blocks: KVVec<u64> = KVVec::new();
         for _ in 0..FILL / 64 {
             blocks.push(alloc(&arena, 64)?.0, GFP_KERNEL)?;

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory for metadata, charged like everything else: a slab cache for trees, whole pages for tables.
+//! Memory for metadata, charged like everything else: a slab cache for trees, whole pages for tables; and
+//! buffers of calls.
 
 use crate::ffi::raw;
 use core::{
     alloc::Layout,
+    marker::PhantomData,
     ptr::NonNull, //
 };
 use kernel::{
     alloc::{
-        allocator::Vmalloc,
+        allocator::{
+            Kmalloc,
+            Vmalloc, //
+        },
         AllocError,
         Allocator,
         Flags,
@@ -89,10 +94,42 @@ unsafe impl Allocator for Trees {
     }
 }
 
-/// Charged tables, in whole pages, behind which nothing is mapped: whatever goes wrong with one is
-/// seen there too. Allocated without a call of the OOM killer and without a warning where there is no
-/// memory. They are of the size that they are made with.
-pub(crate) struct Tables;
+/// An allocator of the kernel crate, asked for memory in a way that calls no OOM killer and warns of
+/// nothing.
+///
+/// # Safety
+///
+/// [`Source::provide`] answers null, or a pointer as [`Allocator::realloc`] of `Self` answers for as many
+/// bytes, aligned to its `MIN_ALIGN`.
+pub(crate) unsafe trait Source: Allocator {
+    /// Returns so many bytes, or null. May sleep.
+    fn provide(bytes: usize) -> *mut u8;
+}
+
+// SAFETY: It is memory of vmalloc(), whole pages.
+unsafe impl Source for Vmalloc {
+    fn provide(bytes: usize) -> *mut u8 {
+        // SAFETY: May be called where sleeping is allowed.
+        unsafe { raw::freelist_table_alloc(bytes) }.cast()
+    }
+}
+
+// SAFETY: It is memory of kmalloc().
+unsafe impl Source for Kmalloc {
+    fn provide(bytes: usize) -> *mut u8 {
+        // SAFETY: May be called where sleeping is allowed.
+        unsafe { raw::freelist_buffer_alloc(bytes) }.cast()
+    }
+}
+
+/// Charged memory of a [`Source`]: no OOM killer is called for it. What is made with it stays of the size
+/// that it is made with.
+pub(crate) struct Quiet<S>(PhantomData<fn(&S)>);
+
+/// Tables, in whole pages, behind which nothing is mapped: whatever goes wrong with one is seen there too.
+pub(crate) type Tables = Quiet<Vmalloc>;
+/// Buffers that live as long as a call.
+pub(crate) type Buffer<T> = Vec<T, Quiet<Kmalloc>>;
 
 impl Tables {
     /// A table of `len` default values, built in place: it may be larger than the stack. May sleep.
@@ -107,11 +144,10 @@ impl Tables {
     }
 }
 
-// SAFETY: Memory comes from the C function, which answers null or as many valid bytes as it was asked
-// for, aligned as the kernel crate's allocator of this kind is, which also frees and reallocates what
-// that function gave, by the same rules.
-unsafe impl Allocator for Tables {
-    const MIN_ALIGN: usize = Vmalloc::MIN_ALIGN;
+// SAFETY: Memory comes from the source, which has it that it is as that of its allocator, which also frees
+// and reallocates it, by the same rules.
+unsafe impl<S: Source> Allocator for Quiet<S> {
+    const MIN_ALIGN: usize = S::MIN_ALIGN;
 
     unsafe fn realloc(
         ptr: Option<NonNull<u8>>,
@@ -131,11 +167,9 @@ unsafe impl Allocator for Tables {
         }
         if has || layout.align() > Self::MIN_ALIGN {
             // SAFETY: The caller's promises are those that are wanted here.
-            return unsafe { Vmalloc::realloc(ptr, layout, old_layout, flags, nid) };
+            return unsafe { S::realloc(ptr, layout, old_layout, flags, nid) };
         }
-        // SAFETY: May be called where sleeping is allowed.
-        let memory = unsafe { raw::freelist_table_alloc(layout.size()) };
-        let memory = NonNull::new(memory.cast()).ok_or(AllocError)?;
+        let memory = NonNull::new(S::provide(layout.size())).ok_or(AllocError)?;
         Ok(NonNull::slice_from_raw_parts(memory, layout.size()))
     }
 }

@@ -2,7 +2,8 @@
 
 //! Memory cgroups.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -71,6 +72,13 @@ impl Cgroup {
         self.write("memory.max", &bytes.to_string());
     }
 
+    /// What gives it room again, also when it is full.
+    pub fn room(&self) -> Room {
+        let path = self.0.join("memory.max");
+        let file = File::options().write(true).open(path);
+        Room(file.expect("root may set it"))
+    }
+
     /// Removes it: nobody is in it any more.
     #[track_caller]
     pub fn remove(self) {
@@ -90,6 +98,17 @@ impl Cgroup {
             work();
         })
         .succeed();
+    }
+}
+
+/// The file of a cgroup's limit, open: to open it takes memory.
+pub struct Room(File);
+
+impl Room {
+    /// Takes the limit away.
+    pub fn make(&self) {
+        let written = (&self.0).write_all(b"max");
+        written.expect("root may set it");
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![expect(unsafe_code, reason = "fork(), and calls that nix does not have")]
 
+use std::ffi::{c_int, c_void};
 use std::fs;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
@@ -65,6 +66,29 @@ pub fn spawn_child(work: impl FnOnce()) -> Child {
             unsafe { libc::_exit(result.is_err().into()) }
         }
     }
+}
+
+/// Runs `work` in a child that has this process's memory as its own, while this process waits: as after
+/// vfork(), but on a stack that is not the parent's. A panic there is the status 1.
+pub fn in_same_memory(work: impl FnOnce()) -> WaitStatus {
+    struct Run<'a>(Option<Box<dyn FnOnce() + 'a>>);
+
+    extern "C" fn run(argument: *mut c_void) -> c_int {
+        // SAFETY: The parent's, which waits.
+        let Run(work) = unsafe { &mut *argument.cast::<Run<'_>>() };
+        let work = work.take().expect("runs once");
+        panic::catch_unwind(AssertUnwindSafe(work)).is_err().into()
+    }
+
+    let mut stack = vec![0u128; 1 << 16];
+    let top = stack.as_mut_ptr_range().end;
+    let mut run_this = Run(Some(Box::new(work)));
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: The stack is the child's until it has ended, for which the call waits; and this thread does
+    // nothing meanwhile, so that what is the thread's can be used by the child.
+    let pid = unsafe { libc::clone(run, top.cast(), flags, (&raw mut run_this).cast()) };
+    assert!(pid > 0, "clone: {}", std::io::Error::last_os_error());
+    Child(Pid::from_raw(pid)).wait()
 }
 
 /// Returns the minor page faults of this process so far.

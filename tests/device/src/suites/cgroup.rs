@@ -3,16 +3,27 @@
 //! The arena's memory is charged to a memory cgroup.
 //! Peer: vulnerabilities CVE-2021-3759.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Barrier;
+
+use freelist::{Arena, Flags, Timeout};
 use nix::errno::Errno;
+use nix::sys::mman::{mlockall, MlockAllFlags};
+use nix::sys::wait::WaitStatus;
 
 use crate::harness::suite;
-use crate::kit::{alloc, arena, page, stat, Cgroup, DEFAULT, KIB, MIB};
+use crate::kit::process::in_same_memory;
+use crate::kit::waiter::WHILE;
+use crate::kit::{alloc, arena, page, stat, thread, Cgroup, View, DEFAULT, KIB, MIB};
 
 suite!("freelist_cgroup":
     pages_are_charged_to_the_cgroup_and_uncharged,
     pages_are_charged_to_the_opener_whoever_asks,
     metadata_is_charged_to_the_cgroup_and_uncharged,
+    an_arena_is_one_account_where_a_process_and_its_memory_have_two,
     a_full_cgroup_is_enomem_and_nobody_is_killed,
+    whoever_waits_in_a_full_cgroup_is_not_killed,
+    page_tables_of_what_is_populated_are_worth_no_process,
 );
 
 /// The kernel counts in batches, so a little is missing or too much.
@@ -46,6 +57,29 @@ fn pages_are_charged_to_the_opener_whoever_asks() {
             after[0] >= before[0] + 8 * MIB - SLACK && after[1] <= before[1] + SLACK,
             "opener and other: {before:?} to {after:?}"
         );
+    });
+}
+
+/// A process whose memory is another one's has that one's account for pages, and its own for what the
+/// kernel allocates beside them.
+fn an_arena_is_one_account_where_a_process_and_its_memory_have_two() {
+    let (of_memory, of_process) = (Cgroup::new("of-memory"), Cgroup::new("of-process"));
+    of_memory.run(|| {
+        let status = in_same_memory(|| {
+            of_process.join();
+            let before = [of_memory.current(), of_process.current()];
+            // Each has tables and entries of its own, and some memory.
+            let arenas: Vec<Arena> = (0..200).map(|_| arena()).collect();
+            for arena in &arenas {
+                alloc(arena, 64 * KIB);
+            }
+            let after = [of_memory.current(), of_process.current()];
+            assert!(
+                after[0] >= before[0] + 200 * 64 * KIB && after[1] <= before[1] + SLACK,
+                "memory and process: {before:?} to {after:?}"
+            );
+        });
+        assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
     });
 }
 
@@ -96,5 +130,78 @@ fn a_full_cgroup_is_enomem_and_nobody_is_killed() {
         assert_eq!(stat.live_bytes, got);
         arena.free(0).expect("the first block");
         alloc(&arena, 64 * KIB);
+    });
+}
+
+/// Neither what a waiter needs to wait nor the buffer of many requests is worth a process.
+fn whoever_waits_in_a_full_cgroup_is_not_killed() {
+    const THREADS: usize = 300;
+    let cgroup = Cgroup::new("waiters");
+    cgroup.run(|| {
+        let arena = arena();
+        let [ready, full, done] = [(); 3].map(|()| Barrier::new(THREADS + 1));
+        let refused = AtomicUsize::new(0);
+        let ask = |kind: usize, size: u64, timeout| {
+            let flags = DEFAULT;
+            let mut offsets = [0; 100];
+            let served = match kind {
+                0 => arena.alloc_bulk(size, flags, &mut offsets).is_ok(),
+                1 => arena.alloc(size, flags).is_ok(),
+                _ => arena.alloc_wait(size, flags, &mut Timeout::from(timeout)).is_ok(),
+            };
+            refused.fetch_add(usize::from(!served), Ordering::Relaxed);
+        };
+        thread::scope(|scope| {
+            for number in 0..THREADS {
+                let (ask, ready, full, done) = (&ask, &ready, &full, &done);
+                scope.spawn(move || {
+                    // From here on it touches no new memory of its own until the end.
+                    ask(number % 3, 32, WHILE);
+                    ready.wait();
+                    full.wait();
+                    ask(number % 3, 64 * KIB, 10 * WHILE);
+                    done.wait();
+                });
+            }
+            ready.wait();
+            cgroup.limit(cgroup.current() + 8 * MIB);
+            full.wait();
+            done.wait();
+            cgroup.limit(1 << 40);
+        });
+        let refused = refused.into_inner();
+        eprintln!("{refused} of {} requests were refused", 2 * THREADS);
+        assert!(refused > THREADS / 2);
+        assert_eq!(cgroup.event("oom_kill"), 0);
+    });
+}
+
+/// What cannot be mapped at once is left to faults.
+fn page_tables_of_what_is_populated_are_worth_no_process() {
+    /// More than the cgroup may have.
+    const BYTES: u64 = 64 * MIB;
+    let cgroup = Cgroup::new("tables");
+    cgroup.run(|| {
+        let arena = arena();
+        // All that this process needs it has before the cgroup is full.
+        let mut offsets = vec![u64::MAX; (BYTES / page()) as usize];
+        mlockall(MlockAllFlags::MCL_CURRENT).expect("root may");
+        let _view = View::shared(&arena, 0, BYTES as usize);
+        let room = cgroup.room();
+        cgroup.limit(cgroup.current() + BYTES / 4);
+        // Nothing fails from here on: to say so takes memory.
+        let got = arena.alloc_bulk(page(), DEFAULT, &mut offsets);
+        while arena.alloc(page(), DEFAULT).is_ok() {}
+        let got = got.unwrap_or(0);
+        let (mut freed, mut served) = (0, 0);
+        for offset in offsets[..got].iter().step_by(97) {
+            // There is room for the block, and none for a page table.
+            freed += usize::from(arena.free(*offset).is_ok());
+            served += usize::from(arena.alloc(page(), DEFAULT | Flags::POPULATE).is_ok());
+        }
+        room.make();
+        assert!(freed == got.div_ceil(97) && freed > 10, "{freed} of {got}");
+        assert!(served > freed / 2, "{served} of {freed}");
+        assert_eq!(cgroup.event("oom_kill"), 0);
     });
 }
