@@ -13,10 +13,14 @@
 //!    under reclaim; and the core's own below that (`i_mmap_rwsem`, `i_pages`, page tables, LRU lists);
 //! 4. an arena's `state`, a spin lock: its engine and what goes with it. The page cache is looked at
 //!    under it, without its locks;
-//! 5. the locks of the shared limit's sleepers and of the wait queues of `poll`, each a spin lock.
+//! 5. the locks of two wait queues, each a spin lock: that of who polls an arena, and that of who listens
+//!    to the shared limit (pollers of any arena, and threads that sleep); the scheduler's below that.
 //!
-//! A cgroup's list of members of the shrinker has a spin lock of its own, under which none of these is
-//! taken.
+//! A cgroup's list of members of the shrinker (`list_lru`) has a spin lock of its own. Under it a reference
+//! to a member is taken, and none of these locks.
+//!
+//! Two guards take `state` or use it when they are dropped: `wait::Place` locks it, and is dropped where
+//! nobody holds it; `StateGuard` publishes what is free before it unlocks, which takes no lock.
 //!
 //! Under `state` no user memory is touched but with page faults disabled, nothing is allocated and
 //! nothing sleeps: the engine says what it lacks, the lock is dropped, it is made, the engine is called
