@@ -75,9 +75,7 @@ impl Number {
     fn new(name: &'static CStr) -> Result<Self> {
         let mut number = 0;
         // SAFETY: The name is there for good. May be called where sleeping is allowed.
-        to_result(unsafe {
-            bindings::alloc_chrdev_region(&mut number, 0, 1, name.as_char_ptr())
-        })?;
+        to_result(unsafe { bindings::alloc_chrdev_region(&mut number, 0, 1, name.as_char_ptr()) })?;
         // INVARIANT: It was just reserved.
         Ok(Self(number))
     }

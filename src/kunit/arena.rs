@@ -115,7 +115,10 @@ mod tests {
     #[test]
     fn what_is_trimmed_can_be_had_by_another_arena() -> Result {
         let registry = registry_with(300 * PAGE, 300 * PAGE)?;
-        let (one, two) = (registry.open(Memcg::of_caller())?, registry.open(Memcg::of_caller())?);
+        let (one, two) = (
+            registry.open(Memcg::of_caller())?,
+            registry.open(Memcg::of_caller())?,
+        );
         let done = |_, _, _| Ok(());
         comb(&one, 300)?;
         assert_eq!(two.alloc(&request(PAGE), done), Err(edquot()));
@@ -206,7 +209,10 @@ mod tests {
     #[test]
     fn totals_wrap_and_never_panic() -> Result {
         let registry = registry()?;
-        let arenas = [registry.open(Memcg::of_caller())?, registry.open(Memcg::of_caller())?];
+        let arenas = [
+            registry.open(Memcg::of_caller())?,
+            registry.open(Memcg::of_caller())?,
+        ];
         let mut sum = Snapshot::default();
         for arena in &arenas {
             arena.seed_totals(u64::MAX - 2);

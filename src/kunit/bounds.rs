@@ -60,7 +60,10 @@ mod tests {
     #[test]
     fn a_request_over_the_limit_is_refused_and_takes_nothing() -> Result {
         let registry = registry_with(100 * PAGE, 100 * PAGE)?;
-        let (one, two) = (registry.open(Memcg::of_caller())?, registry.open(Memcg::of_caller())?);
+        let (one, two) = (
+            registry.open(Memcg::of_caller())?,
+            registry.open(Memcg::of_caller())?,
+        );
         let done = |_, _, _| Ok(());
         assert_eq!(one.alloc(&request(101 * PAGE), done), Err(edquot()));
         assert_eq!(one.alloc(&request(60 * PAGE), done), Ok(()));
@@ -82,7 +85,10 @@ mod tests {
     #[test]
     fn the_limit_of_an_arena_is_its_own() -> Result {
         let registry = registry_with(100 * PAGE, 50 * PAGE)?;
-        let (one, two) = (registry.open(Memcg::of_caller())?, registry.open(Memcg::of_caller())?);
+        let (one, two) = (
+            registry.open(Memcg::of_caller())?,
+            registry.open(Memcg::of_caller())?,
+        );
         let done = |_, _, _| Ok(());
         assert_eq!(one.bounds().limit, 50 * PAGE);
         assert_eq!(one.alloc(&request(51 * PAGE), done), Err(edquot()));

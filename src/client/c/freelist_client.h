@@ -8,8 +8,11 @@
  * when it ends. Larger blocks are whole pages of the arena. Any thread may free
  * what another one allocated.
  *
- * A heap is for one process: in a forked child requests fail with EPERM and
- * releases do nothing, and what the child writes into blocks the parent sees. A
+ * With FREELIST_CHECK=1 in the environment a heap keeps nothing in threads, and the
+ * last 1,024 small blocks that were freed are not handed out again: one that is
+ * freed twice meanwhile ends the program, for certain.
+ *
+ * A heap is for one process: in a forked child requests fail and releases do nothing, and what the child writes into blocks the parent sees. A
  * child that only calls exec() is fine.
  *
  * Link with what `pkg-config --libs freelist_client` says, or with
@@ -53,11 +56,19 @@ void freelist_heap_close(struct freelist_heap *heap);
  * It is aligned to the smallest power of 2 that holds it, from 16 bytes up to
  * 64 KiB.
  *
- * Return: the block, or NULL with errno set: ENOMEM (the system is short of
- * memory), EDQUOT (a limit), ENOSPC (no address space), E2BIG (above 32 GiB), EPERM
- * (a forked child).
+ * Return: the block, or NULL with errno set to ENOMEM, as malloc() sets it;
+ * freelist_heap_refused() says why.
  */
 void *freelist_malloc(struct freelist_heap *heap, size_t size);
+
+/**
+ * freelist_heap_refused() - why the last allocation of this thread failed that did
+ *
+ * Return: an errno: ENOMEM (the system is short of memory), EDQUOT (a limit), ENOSPC
+ * (no address space), E2BIG (above 32 GiB), EPERM (a forked child), EINVAL (an
+ * alignment); 0 if none failed.
+ */
+int freelist_heap_refused(void);
 
 /**
  * freelist_calloc() - a block of @count times @size bytes, all zero
@@ -101,8 +112,9 @@ void *freelist_realloc(struct freelist_heap *heap, void *block, size_t size);
  *
  * Ends the program by abort() where @block is seen not to be one: an address that
  * is no block's start, a block above 32 KiB that was freed before. A smaller one
- * that was freed before is seen when the thread's cache is emptied, unless it was
- * handed out again by then.
+ * that was freed before is seen at once if it is the last of its size that this
+ * thread freed; else when the thread's cache is emptied, unless it was handed out
+ * again by then. With FREELIST_CHECK=1 see above.
  */
 void freelist_free(struct freelist_heap *heap, void *block);
 

@@ -18,6 +18,7 @@
 //! | `class` | sizes of small blocks, and what is kept of them |
 //! | `cache` | what a thread keeps |
 //! | `local` | which caches a thread has |
+//! | `quarantine` | blocks that are not handed out again soon, where double frees are looked for |
 //! | `slab`, `central` | small blocks that no thread has |
 //! | `table` | what lies where, for blocks have no header |
 //! | `slice` | owned memory for Rust |
@@ -31,11 +32,13 @@ mod cache;
 mod central;
 mod class;
 mod local;
+mod quarantine;
 mod slab;
 mod slice;
 mod table;
 
 use std::alloc::Layout;
+use std::env;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
@@ -55,6 +58,7 @@ use crate::uapi::{freelist_limit as Limit, freelist_stat as Stat};
 pub(crate) use cache::Cache;
 use central::{Central, NotLive, Source};
 use class::{Class, Place, MIN_BYTES, MOST_CACHED, SLAB_BYTES};
+use quarantine::Quarantine;
 pub(crate) use slab::Slab;
 pub use slice::{Buffer, Slice};
 use table::{Table, Unit, GRAIN_BYTES};
@@ -82,6 +86,12 @@ use table::{Table, Unit, GRAIN_BYTES};
 /// child, where requests are [`Error::Forked`] and releases do nothing. (Blocks
 /// are not withheld from the child, as `MADV_DONTFORK` would do: between fork and
 /// exec it reads its arguments from them.)
+///
+/// # Double frees
+///
+/// With `FREELIST_CHECK=1` in the environment when it is opened a heap keeps nothing in threads, and the
+/// last 1,024 small blocks that were freed are not handed out again: one that is freed twice meanwhile ends
+/// the program, for certain. Each call takes a lock then.
 #[derive(Clone)]
 pub struct Heap(Arc<Shared>);
 
@@ -99,7 +109,12 @@ struct Shared {
     arena: Arena,
     /// The flags of large blocks: their memory comes when it is touched, where the module can do that.
     large: Flags,
+    /// Where double frees are looked for: then no thread keeps anything.
+    quarantine: Option<Quarantine>,
 }
+
+/// With 1 in this environment variable heaps look for double frees of small blocks.
+const CHECK: &str = "FREELIST_CHECK";
 
 /// What is in a new block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +170,9 @@ impl Heap {
             mapping,
             arena,
             large,
+            quarantine: env::var_os(CHECK)
+                .is_some_and(|value| value == "1")
+                .then(Quarantine::new),
         }));
         heap.0.can_align(SLAB_BYTES)?;
         Ok(heap)
@@ -252,8 +270,9 @@ impl Heap {
 
     /// Gives a block back. Ends the program where `block` is seen not to be one:
     /// always for addresses that are no block's start and for blocks above
-    /// 32 KiB; for smaller ones that were freed before, when that thread's cache
-    /// is emptied, unless it was handed out again.
+    /// 32 KiB; for smaller ones that were freed before, at once if it is the last
+    /// of its class that this thread freed, else when that thread's cache is
+    /// emptied, unless it was handed out again.
     ///
     /// # Safety
     ///
@@ -395,7 +414,11 @@ impl Shared {
                     return Ok(block);
                 }
                 let mut blocks = [0; MOST_CACHED / 2];
-                let blocks = &mut blocks[..class.most_cached() / 2];
+                let most = match self.quarantine {
+                    Some(_) => 1,
+                    None => class.most_cached() / 2,
+                };
+                let blocks = &mut blocks[..most];
                 let count = self.take(class, blocks)?;
                 cache.fill(
                     class,
@@ -507,7 +530,13 @@ impl Shared {
         if offset % class.bytes() != 0 {
             self.misused(offset);
         }
+        if let Some(quarantine) = &self.quarantine {
+            return self.detain(quarantine, offset);
+        }
         let kept = local::attached(self, |cache| {
+            if cache.is_last(class.place(), block) {
+                self.misused(offset);
+            }
             if !cache.push(class.place(), block) {
                 self.put_oldest(cache, class, class.most_cached() / 2);
                 cache.push(class.place(), block);
@@ -515,6 +544,22 @@ impl Shared {
         });
         if kept.is_none() {
             self.put(class, &[offset]);
+        }
+    }
+
+    /// Takes a small block back that is not to be handed out again soon.
+    fn detain(&self, quarantine: &Quarantine, offset: usize) {
+        // Nothing is known of blocks in a forked child.
+        if self.must_be_here().is_err() {
+            return;
+        }
+        match quarantine.detain(offset) {
+            Ok(None) => {}
+            Ok(Some(oldest)) => match self.table.unit(oldest) {
+                Some(Unit::Slab(class)) => self.put(class, &[oldest]),
+                _ => self.misused(oldest),
+            },
+            Err(NotLive { offset }) => self.misused(offset),
         }
     }
 

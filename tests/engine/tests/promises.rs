@@ -614,7 +614,10 @@ mod generic {
         assert_eq!((pending.offset(), pending.missing()), (blocks[2], 4));
         arena.cancel(pending);
         for offset in [blocks[2], blocks[1]] {
-            assert_eq!(arena.alloc(request(4 * page, DEFAULT)), Ok((offset, 4 * page)));
+            assert_eq!(
+                arena.alloc(request(4 * page, DEFAULT)),
+                Ok((offset, 4 * page))
+            );
         }
     }
 

@@ -7,6 +7,7 @@
 //! the program would end at the border to C.
 
 use std::alloc::Layout;
+use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void, CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr::{self, NonNull};
@@ -35,10 +36,27 @@ fn or<T>(result: Result<T, Error>, failed: T) -> T {
     })
 }
 
+thread_local! {
+    /// Why the last allocation of this thread failed that did.
+    static REFUSED: Cell<c_int> = const { Cell::new(0) };
+}
+
+/// Null, with `errno` set as malloc() sets it: ENOMEM, or EINVAL for an alignment.
+#[cold]
+fn refused(error: Error) -> *mut u8 {
+    REFUSED.set(number(&error) as c_int);
+    let errno = match error {
+        Error::Alignment { .. } => Errno::EINVAL,
+        _ => Errno::ENOMEM,
+    };
+    errno.set();
+    ptr::null_mut()
+}
+
 /// A block's address, or null with `errno` set.
 #[inline]
 fn address(block: Result<NonNull<u8>, Error>) -> *mut c_void {
-    or(block.map(|block| block.as_ptr().cast()), ptr::null_mut())
+    block.map_or_else(refused, NonNull::as_ptr).cast()
 }
 
 /// The layout of an object, or null's errno.
@@ -50,9 +68,16 @@ fn layout(size: usize, align: usize) -> Option<Layout> {
             true => Errno::ENOMEM,
             false => Errno::EINVAL,
         };
+        REFUSED.set(errno as c_int);
         errno.set();
     }
     layout
+}
+
+/// Returns why the last allocation of this thread failed that did, as an errno; 0 if none did.
+#[no_mangle]
+pub extern "C" fn freelist_heap_refused() -> c_int {
+    REFUSED.get()
 }
 
 /// Opens a heap.
@@ -95,9 +120,7 @@ pub unsafe extern "C" fn freelist_malloc(heap: *const Heap, size: usize) -> *mut
     // SAFETY: It is open, says the caller.
     let heap = unsafe { &*heap };
     match layout(size, ALIGN) {
-        Some(layout) => heap
-            .alloc_or(layout, |error| or(Err(error), ptr::null_mut()))
-            .cast(),
+        Some(layout) => heap.alloc_or(layout, refused).cast(),
         None => ptr::null_mut(),
     }
 }

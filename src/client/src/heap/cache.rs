@@ -65,13 +65,16 @@ impl Cache {
         })
     }
 
-    /// Keeps a block; `false` when there are as many as there may be, or when no
-    /// block of the class begins at such an address.
+    /// Keeps a block; `false` when there are as many as there may be, when no block of the class begins at
+    /// such an address, or when it is the one that came last.
     #[inline]
     pub(crate) fn push(&self, place: Place, block: NonNull<u8>) -> bool {
         let magazine = self.magazine(place);
         let len = magazine.len.get();
         if len >= magazine.most.get() || block.addr().get() & magazine.below.get() != 0 {
+            return false;
+        }
+        if self.is_last(place, block) {
             return false;
         }
         let Some(last) = magazine.blocks.get(len) else {
@@ -81,6 +84,14 @@ impl Cache {
         last.set(block.as_ptr());
         magazine.len.set(len + 1);
         true
+    }
+
+    /// Whether a block is the one that came last: it is free then.
+    #[inline]
+    pub(crate) fn is_last(&self, place: Place, block: NonNull<u8>) -> bool {
+        let magazine = self.magazine(place);
+        let last = magazine.blocks.get(magazine.len.get().wrapping_sub(1));
+        last.is_some_and(|last| last.get() == block.as_ptr())
     }
 
     /// Keeps blocks, of which the first will go first, as far as there is room in
@@ -200,6 +211,20 @@ mod tests {
             assert!(!push(&cache, class, class.bytes() + 1));
             assert!(push(&cache, class, 3 * class.bytes()));
         }
+    }
+
+    #[test]
+    fn the_block_that_came_last_is_not_taken_again() {
+        let (cache, class) = (Cache::default(), Class::of(64).unwrap());
+        assert!(push(&cache, class, 64));
+        assert!(!push(&cache, class, 64) && cache.is_last(class.place(), block(64)));
+        assert!(push(&cache, class, 128));
+        assert!(!cache.is_last(class.place(), block(64)));
+        assert_eq!(
+            (pop(&cache, class), pop(&cache, class)),
+            (Some(128), Some(64))
+        );
+        assert!(push(&cache, class, 64));
     }
 
     #[test]

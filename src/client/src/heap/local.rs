@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which caches a thread has: one for each heap that it used, in memory from the
-//! system, which a forked child finds empty.
+//! Which caches a thread has: one for each heap that it used last, in memory from
+//! the system, which a forked child finds empty.
 //!
 //! The one that it used last is at hand, so that the usual way is a comparison.
 //! Nothing here allocates from the program's allocator while a list is in use:
@@ -16,7 +16,8 @@ use std::sync::{OnceLock, Weak};
 use super::{Cache, Shared};
 use crate::sys::{Anonymous, Fork, ThreadEnd};
 
-/// Heaps that a thread has a cache for, at most. It uses others without.
+/// Heaps that a thread has a cache for, at most. The next takes the place of another, which gets back what
+/// was kept of it.
 const MOST_HEAPS: usize = 16;
 
 /// The cache at hand.
@@ -44,14 +45,24 @@ struct Node {
     cache: Anonymous<Cache>,
 }
 
-/// The caches of a thread; `None` when it ends.
-type Nodes = ManuallyDrop<RefCell<Option<[Option<Node>; MOST_HEAPS]>>>;
+/// The caches of a thread, and which of them is the next that gives up its place.
+struct Nodes {
+    places: [Option<Node>; MOST_HEAPS],
+    next: usize,
+}
+
+/// `None` when the thread ends.
+type OfThread = ManuallyDrop<RefCell<Option<Nodes>>>;
 
 thread_local! {
     // Neither has a destructor.
     static HOT: Cell<Hot> = const { Cell::new(Hot::NONE) };
-    static NODES: Nodes =
-        const { ManuallyDrop::new(RefCell::new(Some([const { None }; MOST_HEAPS]))) };
+    static NODES: OfThread = const {
+        ManuallyDrop::new(RefCell::new(Some(Nodes {
+            places: [const { None }; MOST_HEAPS],
+            next: 0,
+        })))
+    };
 }
 
 /// Calls [`end`] in every thread that has a cache; `None` if the system has no
@@ -73,7 +84,7 @@ pub(super) fn with<R>(heap: u64, work: impl FnOnce(&Cache) -> R) -> Option<R> {
 }
 
 /// Does `work` with this thread's cache of the heap, which is made if there is
-/// none. `None` if it cannot have one: the thread ends, or has too many.
+/// none. `None` if it cannot have one: the thread ends, or memory is short.
 pub(super) fn attached<R>(heap: &Shared, work: impl FnOnce(&Cache) -> R) -> Option<R> {
     attach(heap)?;
     with(heap.id, work)
@@ -84,26 +95,36 @@ fn attach(heap: &Shared) -> Option<()> {
     if HOT.get().heap == heap.id {
         return Some(());
     }
-    // What is dropped is dropped behind the borrow: it may free memory.
+    // What is dropped or emptied is so behind the borrow: it may free memory.
     let mut ended = [const { None }; MOST_HEAPS];
-    NODES.with(|nodes| {
+    let mut evicted = None;
+    let attached = NODES.with(|nodes| {
         let mut nodes = nodes.try_borrow_mut().ok()?;
-        let nodes = nodes.as_mut()?;
-        let known = nodes.iter().flatten().find(|node| node.heap == heap.id);
+        let Nodes { places, next } = nodes.as_mut()?;
+        let known = places.iter().flatten().find(|node| node.heap == heap.id);
         if let Some(node) = known {
             node.is_hot();
             return Some(());
         }
         HOT.set(Hot::NONE);
-        for (node, ended) in nodes.iter_mut().zip(&mut ended) {
-            *ended = node.take_if(|node| node.weak.strong_count() == 0);
-        }
-        let place = nodes.iter_mut().find(|place| place.is_none())?;
         let thread_end = THREAD_END.get_or_init(|| ThreadEnd::new(end).ok());
         thread_end.as_ref()?.watch().ok()?;
         let cache = Anonymous::<Cache>::new(1, Fork::Wipe).ok()?;
-        cache[0].open();
-        place
+        if heap.quarantine.is_none() {
+            cache[0].open();
+        }
+        for (place, ended) in places.iter_mut().zip(&mut ended) {
+            *ended = place.take_if(|node| node.weak.strong_count() == 0);
+        }
+        let place = match places.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                *next = (*next + 1) % MOST_HEAPS;
+                *next
+            }
+        };
+        evicted = places[place].take();
+        places[place]
             .insert(Node {
                 heap: heap.id,
                 weak: heap.weak.clone(),
@@ -111,7 +132,11 @@ fn attach(heap: &Shared) -> Option<()> {
             })
             .is_hot();
         Some(())
-    })
+    });
+    if let Some(node) = evicted {
+        node.give_back();
+    }
+    attached
 }
 
 impl Node {
@@ -123,6 +148,13 @@ impl Node {
             cache: self.cache.as_ptr(),
         });
     }
+
+    /// What it keeps goes back to its heap.
+    fn give_back(self) {
+        if let Some(heap) = self.weak.upgrade() {
+            heap.empty(&self.cache[0]);
+        }
+    }
 }
 
 /// The thread ends: what it keeps goes back, and what others of its destructors
@@ -131,9 +163,7 @@ extern "C" fn end(_: *mut c_void) {
     HOT.set(Hot::NONE);
     // Taken first: what is done with them may free memory.
     let nodes = NODES.with(|nodes| nodes.try_borrow_mut().ok()?.take());
-    for node in nodes.into_iter().flatten().flatten() {
-        if let Some(heap) = node.weak.upgrade() {
-            heap.empty(&node.cache[0]);
-        }
+    for node in nodes.into_iter().flat_map(|nodes| nodes.places).flatten() {
+        node.give_back();
     }
 }

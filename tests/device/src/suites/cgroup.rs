@@ -147,7 +147,9 @@ fn whoever_waits_in_a_full_cgroup_is_not_killed() {
             let served = match kind {
                 0 => arena.alloc_bulk(size, flags, &mut offsets).is_ok(),
                 1 => arena.alloc(size, flags).is_ok(),
-                _ => arena.alloc_wait(size, flags, &mut Timeout::from(timeout)).is_ok(),
+                _ => arena
+                    .alloc_wait(size, flags, &mut Timeout::from(timeout))
+                    .is_ok(),
             };
             refused.fetch_add(usize::from(!served), Ordering::Relaxed);
         };

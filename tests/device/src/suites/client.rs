@@ -42,6 +42,9 @@ suite!("freelist_client":
     a_closed_heap_leaves_nothing_mapped,
     a_forked_child_gets_nothing_and_takes_nothing,
     a_free_of_no_block_ends_the_program,
+    the_block_that_was_freed_last_is_not_freed_again,
+    a_checked_heap_sees_every_double_free,
+    a_thread_uses_many_heaps_and_each_gets_its_memory_back,
     a_whole_program_has_its_large_blocks_in_an_arena,
     a_program_without_a_device_goes_on_and_says_why,
 );
@@ -655,6 +658,88 @@ fn a_free_of_no_block_ends_the_program() {
             let _ = heap.trim(0);
         });
         assert_eq!(signal, Some(Signal::SIGABRT), "{name}");
+    }
+}
+
+/// A block that is freed twice in a row is not handed out twice.
+fn the_block_that_was_freed_last_is_not_freed_again() {
+    for size in [16, 100, 4096, 32 << 10] {
+        let signal = signal_of(|| {
+            let heap = heap();
+            let block = heap.alloc(layout(size, 1)).unwrap();
+            // SAFETY: The second is seen: this process ends.
+            unsafe {
+                heap.free(block);
+                heap.free(block);
+            }
+        });
+        assert_eq!(signal, Some(Signal::SIGABRT), "{size} bytes");
+    }
+}
+
+/// Where that is looked for, not even when others were freed and allocated in between.
+fn a_checked_heap_sees_every_double_free() {
+    for between in [0, 1, 2, 100, 1000] {
+        let signal = signal_of(|| {
+            env::set_var("FREELIST_CHECK", "1");
+            let heap = heap();
+            let block = heap.alloc(layout(64, 1)).unwrap();
+            // SAFETY: The last is seen: this process ends.
+            unsafe {
+                heap.free(block);
+                for _ in 0..between {
+                    let other = heap.alloc(layout(64, 1)).unwrap();
+                    assert_ne!(other, block, "it is handed out again");
+                    heap.free(other);
+                }
+                heap.free(block);
+            }
+        });
+        assert_eq!(signal, Some(Signal::SIGABRT), "{between} in between");
+    }
+    // It is a heap like any other.
+    let status = fork_child(|| {
+        env::set_var("FREELIST_CHECK", "1");
+        let heap = heap();
+        let mut blocks: Vec<_> = (0..5000)
+            .map(|number| heap.alloc(layout(1 + number % 3000, 1)).unwrap())
+            .collect();
+        blocks.sort();
+        blocks.dedup();
+        assert_eq!(blocks.len(), 5000);
+        for block in blocks {
+            // SAFETY: It is live, and nobody has it any more.
+            unsafe { heap.free(block) };
+        }
+    });
+    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+}
+
+/// A thread has a cache for some; the next takes the place of another.
+fn a_thread_uses_many_heaps_and_each_gets_its_memory_back() {
+    let heaps: Vec<Heap> = (0..40).map(|_| heap()).collect();
+    for round in 0..3 {
+        for heap in &heaps {
+            let blocks: Vec<_> = (0..50)
+                .map(|_| heap.alloc(layout(100, 1)).unwrap())
+                .collect();
+            for block in blocks {
+                // SAFETY: It is live, and nobody has it any more.
+                unsafe { heap.free(block) };
+            }
+            // It is cached: the same block again.
+            let block = heap.alloc(layout(100, 1)).unwrap();
+            // SAFETY: As above.
+            unsafe { heap.free(block) };
+            assert_eq!(heap.alloc(layout(100, 1)).unwrap(), block, "round {round}");
+            // SAFETY: As above.
+            unsafe { heap.free(block) };
+        }
+    }
+    for heap in &heaps {
+        heap.trim(0).unwrap();
+        let stat = heap.stat().unwrap();
+        assert_eq!((stat.live_blocks, stat.held_bytes), (0, 0));
     }
 }
 

@@ -316,7 +316,9 @@ fn a_killed_thread_in_a_window_loses_nothing() {
 /// time.
 fn who_opens_an_arena_keeps_no_other_device_waiting() {
     let misc = fs::read_to_string("/proc/misc").expect("is there");
-    let names = misc.lines().filter_map(|line| line.split_whitespace().nth(1));
+    let names = misc
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1));
     let mut nodes = names.map(|name| Path::new("/dev").join(name));
     let other = nodes
         .find(|node| fs::File::open(node).is_ok())
