@@ -36,6 +36,8 @@ const GIVE_UP_PAGES: u64 = 8192;
 pub(crate) enum Touched {
     /// The page has memory: this folio.
     Present(LockedFolio),
+    /// It has got some: this folio, which nobody has mapped.
+    New(LockedFolio),
     /// Another thread changes something there: touch the page again.
     Again,
     /// There is no memory for the page.
@@ -99,7 +101,7 @@ impl Arena {
         };
         let result = self.lock().engine.finish_touch(touch);
         match result {
-            Ok(()) => Ok(Touched::Present(folio)),
+            Ok(()) => Ok(Touched::New(folio)),
             Err(touch) => {
                 // It is locked, and was never mapped.
                 self.address_space.remove_locked(&folio);

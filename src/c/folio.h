@@ -53,6 +53,7 @@ bool freelist_pages_any(struct inode *inode, __u64 first, __u64 pages);
 
 unsigned int freelist_fault_around(struct vm_fault *vmf, unsigned long around);
 unsigned int freelist_fault_found(struct vm_fault *vmf, struct folio *folio);
+unsigned int freelist_fault_new(struct vm_fault *vmf, struct folio *folio);
 unsigned int freelist_fault_again(void);
 unsigned int freelist_fault_sigbus(void);
 

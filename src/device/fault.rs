@@ -54,6 +54,8 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
             // are the kernel's from here on.
             unsafe { raw::freelist_fault_found(fault.cast(), folio.into_raw()) }
         }
+        // SAFETY: As above.
+        Touched::New(folio) => unsafe { raw::freelist_fault_new(fault.cast(), folio.into_raw()) },
         // SAFETY: May be called at any time.
         Touched::Again => unsafe { raw::freelist_fault_again() },
         // SAFETY: May be called at any time.

@@ -14,17 +14,10 @@ use core::ops::Range;
 
 /// Of what comes with a touch, so many times as much has to lie right before it. (Settled by
 /// measurement: of blocks of 200 KiB to 8 MiB, two thirds touched in order, an arena holds 1.109 of what
-/// is touched with 3, and 1.149 with 2; an MiB of 2 and of 16 MiB costs 341 k and 221 k instructions
-/// with 3, 297 k and 212 k with 2.)
+/// is touched with 3, and 1.149 with 2; an MiB of 2 and of 16 MiB costs 301 k and 217 k instructions
+/// with 3. Smaller folios at the beginning of a block make no program hold less: ffmpeg was measured
+/// eight times with at most 32 KiB in the first 2 MiB, and without that.)
 const BEFORE: u32 = 3;
-
-/// In its first bytes of this number a block gets at most [`EARLY_FOLIO_BYTES`] with a touch: a program that
-/// asks for more than it touches mostly asks for about as much. (Settled by measurement: ffmpeg holds 1.006
-/// of what it holds where each block is mapped by itself, and 1.055 without this bound or with one of 64
-/// KiB; it costs no instructions.)
-const EARLY_BYTES: u32 = 2 << 20;
-/// See [`EARLY_BYTES`].
-const EARLY_FOLIO_BYTES: u32 = 32 << 10;
 
 /// A range of a lazy block that is about to get memory.
 ///
@@ -88,8 +81,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// pages after it as are worth it, at most `1 << max_order` in all.
     ///
     /// More than one page is asked for only where the page is naturally aligned to them, none of them
-    /// has memory, and [`BEFORE`] times as many right before it do, all in the same block; and in its first
-    /// [`EARLY_BYTES`] no more than [`EARLY_FOLIO_BYTES`].
+    /// has memory, and [`BEFORE`] times as many right before it do, all in the same block.
     pub fn touch(
         &mut self,
         page: u32,
@@ -134,11 +126,6 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Returns the order of what comes with a touch of `page` in a block.
     fn order_at(&self, page: u32, max_order: u32, block: Range<u32>) -> u32 {
         let natural = page.trailing_zeros().min(CHUNK_PAGES.trailing_zeros());
-        let is_early = page - block.start < EARLY_BYTES >> Self::PAGE_SHIFT;
-        let most = match is_early {
-            true => (EARLY_FOLIO_BYTES >> Self::PAGE_SHIFT).max(1).ilog2(),
-            false => max_order,
-        };
         let suits = |order: &u32| {
             let pages = 1 << order;
             let Some(before) = page.checked_sub(BEFORE * pages) else {
@@ -151,10 +138,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 && self.directory.count_backed(page..end) == 0
                 && self.transits.first_in(page..end).is_none()
         };
-        (1..=natural.min(max_order).min(most))
-            .rev()
-            .find(suits)
-            .unwrap_or(0)
+        (1..=natural.min(max_order)).rev().find(suits).unwrap_or(0)
     }
 
     /// Notes that a range has its memory. Returns it where its block went meanwhile: the memory is to

@@ -175,25 +175,54 @@ bool freelist_pages_any(struct inode *inode, __u64 first, __u64 pages)
 #define AROUND_UNTOUCHED 16UL
 
 /*
+ * Maps what is there of the pages @first to @last, as far as they lie in the area
+ * and in the page table of what faulted. 0: not what faulted.
+ */
+static unsigned int freelist_map_pages(struct vm_fault *vmf, pgoff_t first, pgoff_t last)
+{
+	pgoff_t in_vma = vmf->pgoff - vmf->vma->vm_pgoff;
+	pgoff_t in_table = pte_index(vmf->address);
+	pgoff_t back = min3(in_vma, in_table, vmf->pgoff - first);
+	pgoff_t ahead = min3(vma_pages(vmf->vma) - 1 - in_vma, PTRS_PER_PTE - 1 - in_table,
+			     last - vmf->pgoff);
+
+	return (__force unsigned int)filemap_map_pages(vmf, vmf->pgoff - back, vmf->pgoff + ahead);
+}
+
+/*
  * Maps what is there around a write that faulted, at most @around pages, a power
  * of 2, as the core does for reads alone; fewer where it is not the program that
  * writes, but POPULATE or another call. 0: not what faulted.
  */
 unsigned int freelist_fault_around(struct vm_fault *vmf, unsigned long around)
 {
-	struct vm_area_struct *vma = vmf->vma;
-	pgoff_t in_vma, in_table, back, ahead;
+	struct address_space *mapping = vmf->vma->vm_file->f_mapping;
+	pgoff_t first;
 
 	if (!(vmf->flags & FAULT_FLAG_WRITE))
 		return 0;
+	/* Where what faulted has no memory, what is around it was mapped when it came. */
+	if (!xa_load(&mapping->i_pages, vmf->pgoff))
+		return 0;
 	if (!(vmf->flags & FAULT_FLAG_USER))
 		around = min(around, AROUND_UNTOUCHED);
-	in_vma = vmf->pgoff - vma->vm_pgoff;
-	in_table = pte_index(vmf->address);
-	back = min3(in_vma, in_table, vmf->pgoff % around);
-	ahead = min3(vma_pages(vma) - 1 - in_vma, PTRS_PER_PTE - 1 - in_table,
-		     around - 1 - vmf->pgoff % around);
-	return (__force unsigned int)filemap_map_pages(vmf, vmf->pgoff - back, vmf->pgoff + ahead);
+	first = vmf->pgoff - vmf->pgoff % around;
+	return freelist_map_pages(vmf, first, first + around - 1);
+}
+
+/* What faulted is in @folio, which is locked and new: maps all of it, and unlocks. */
+unsigned int freelist_fault_new(struct vm_fault *vmf, struct folio *folio)
+{
+	pgoff_t first = folio->index, last = first + folio_nr_pages(folio) - 1;
+	unsigned int mapped;
+
+	if (first == last)
+		return freelist_fault_found(vmf, folio);
+	folio_unlock(folio);
+	mapped = freelist_map_pages(vmf, first, last);
+	folio_put(folio);
+	/* Somebody has locked it, or it has left: what faulted is touched again. */
+	return mapped ? mapped : freelist_fault_again();
 }
 
 /* What faulted is in @folio, which is locked: the core maps it, and unlocks. */
