@@ -83,8 +83,7 @@ void *freelist_calloc(struct freelist_heap *heap, size_t count, size_t size);
 /**
  * freelist_aligned_alloc() - a block at a multiple of @align
  * @heap: the heap
- * @align: a power of 2, up to a huge page (2 MiB); the block has at least as many
- *	bytes
+ * @align: a power of 2, up to 1 GiB; the block has at least as many bytes
  * @size: bytes
  *
  * Return: as freelist_malloc(); EINVAL for another @align.

@@ -156,9 +156,9 @@ pub enum Error {
         /// Bytes of the mapping.
         mapped: usize,
     },
-    /// An alignment that a [`crate::Heap`] cannot give: its memory is aligned to a
-    /// huge page.
-    #[error("an alignment to {align} bytes is no power of 2, or more than a huge page")]
+    /// An alignment that a [`crate::Heap`] cannot give: its memory is aligned to 1 GiB,
+    /// or to as much as the process may have addresses for.
+    #[error("an alignment to {align} bytes is no power of 2, or more than 1 GiB or the heap's addresses")]
     Alignment {
         /// What was asked for, in bytes.
         align: usize,

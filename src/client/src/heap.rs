@@ -41,6 +41,7 @@ use std::alloc::Layout;
 use std::env;
 use std::fmt;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process;
 use std::ptr::{self, NonNull};
@@ -116,6 +117,29 @@ struct Shared {
 /// With 1 in this environment variable heaps look for double frees of small blocks.
 const CHECK: &str = "FREELIST_CHECK";
 
+/// The most that a heap's memory is aligned to: what the module aligns a block to at most.
+const MOST_ALIGN: usize = 1 << 30;
+/// The fewest bytes of addresses that are worth a heap.
+const LEAST_SPAN: u64 = 1 << 20;
+
+/// Bytes of a block that has a layout: as many as its alignment, which it has by that. A large block is
+/// aligned by the module.
+fn bytes_for(layout: Layout) -> usize {
+    layout.size().max(layout.align().min(SLAB_BYTES))
+}
+
+/// Maps `span` bytes of an arena, and the tables that go with them.
+fn parts(
+    arena: &Arena,
+    span: u64,
+) -> std::result::Result<(Mapping, Central, Table, Anonymous<AtomicU32>), Errno> {
+    let align = (span as usize).next_power_of_two().min(MOST_ALIGN);
+    let mapping = Mapping::aligned(arena.as_fd(), span, align)?;
+    let units = mapping.len().div_ceil(SLAB_BYTES);
+    let here = Anonymous::new(1, Fork::Wipe)?;
+    Ok((mapping, Central::new(units)?, Table::new(units)?, here))
+}
+
 /// What is in a new block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
@@ -144,22 +168,28 @@ impl Heap {
 
         let arena = Arena::open_path(path)?;
         let info = arena.info()?;
-        let span = info.arena_bytes;
         let large = match Features::from_bits_retain(info.features).contains(Features::LAZY) {
             true => Flags::DEFAULT | Flags::LAZY,
             false => Flags::DEFAULT,
         };
-        let mapping = arena.map(span)?;
-        let refused = Error::refused(Call::Map {
-            offset: 0,
-            len: span,
-        });
-        let units = mapping.len().div_ceil(SLAB_BYTES);
-        let parts = || -> std::result::Result<_, Errno> {
-            let here = Anonymous::<AtomicU32>::new(1, Fork::Wipe)?;
-            Ok((Central::new(units)?, Table::new(units)?, here))
+        let mut span = info.arena_bytes;
+        let (mapping, central, table, here) = loop {
+            match parts(&arena, span) {
+                Ok(parts) => break parts,
+                // A limit on addresses (RLIMIT_AS) or on memory that is locked: with fewer addresses.
+                Err(Errno::NOMEM | Errno::AGAIN) if span > LEAST_SPAN => span /= 2,
+                Err(errno) => {
+                    let call = Call::Map {
+                        offset: 0,
+                        len: span,
+                    };
+                    return Err(Error::refused(call)(errno));
+                }
+            }
         };
-        let (central, table, here) = parts().map_err(refused)?;
+        if span < info.arena_bytes {
+            arena.set_span(span)?;
+        }
         here[0].store(1, Ordering::Relaxed);
         let heap = Self(Arc::new_cyclic(|weak| Shared {
             id: COUNT.fetch_add(1, Ordering::Relaxed) + 1,
@@ -180,15 +210,14 @@ impl Heap {
 
     /// A block for `layout`, and at least one byte. Its bytes are any; they may
     /// have been another block's of this heap. It is aligned to the smallest power
-    /// of 2 that holds it, up to 64 KiB, and to what `layout` wants, up to a huge
-    /// page.
+    /// of 2 that holds it, up to 64 KiB, and to what `layout` wants, up to 1 GiB.
     ///
     /// May sleep in the kernel when this thread keeps none of that class.
     ///
     /// # Errors
     ///
-    /// Those of [`Arena::alloc`]; [`Error::Alignment`] for more than that of a
-    /// huge page; [`Error::Forked`].
+    /// Those of [`Arena::alloc`]; [`Error::Alignment`] for more than 1 GiB, or than
+    /// the heap has addresses for; [`Error::Forked`].
     #[inline]
     pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>> {
         self.0.alloc(layout, Content::Any)
@@ -238,7 +267,7 @@ impl Heap {
         let layout = layout.map_err(|_| Error::Alignment { align })?;
         let has = self.0.usable(block)?;
         let aligned = block.addr().get() % align == 0;
-        let wants = layout.size().max(align);
+        let wants = bytes_for(layout);
         let are_large = Class::of(wants).is_none() && Class::of(has).is_none();
         if aligned && are_large && self.0.resize_large(block, has, wants) {
             return Ok(block);
@@ -368,7 +397,7 @@ impl Shared {
         let block = match self.kept(layout) {
             Some(block) => block,
             None => {
-                let bytes = layout.size().max(layout.align());
+                let bytes = bytes_for(layout);
                 match Class::of(bytes) {
                     Some(class) => self.refill(class)?,
                     None => return self.alloc_large(bytes, layout.align(), content),
@@ -435,7 +464,7 @@ impl Shared {
     }
 
     fn take(&self, class: Class, into: &mut [usize]) -> Result<usize> {
-        self.central.take(&self.arena, &self.table, class, into)
+        self.central.take(self, &self.table, class, into)
     }
 
     #[inline(never)]
@@ -454,8 +483,20 @@ impl Shared {
         let block =
             self.or_relieved(|| self.arena.alloc_aligned(bytes as u64, align_shift, flags))?;
         let offset = block.offset as usize;
+        if let Err(errno) = self.open_tables(offset) {
+            let _ = self.arena.free(block.offset);
+            let size = bytes as u64;
+            return Err(Error::refused(Call::Alloc { size, flags })(errno));
+        }
         self.table.set(offset, Unit::Large(block.bytes as usize));
         Ok(self.at(offset))
+    }
+
+    /// Has room in the tables for what begins at `offset`.
+    fn open_tables(&self, offset: usize) -> std::result::Result<(), Errno> {
+        let units = offset / SLAB_BYTES + 1;
+        self.table.open(units)?;
+        self.central.open(units)
     }
 
     /// Makes a large block `bytes` long where it is, in whole pages; it has `has` now. Returns `false`
@@ -483,7 +524,7 @@ impl Shared {
     /// free by it, and all free slabs. Whether there were any.
     fn relieve(&self) -> bool {
         local::attached(self, |cache| self.empty(cache));
-        self.central.trim(&self.arena, &self.table) > 0
+        self.central.trim(self, &self.table) > 0
     }
 
     /// Takes all out of a cache.
@@ -564,8 +605,7 @@ impl Shared {
     }
 
     fn put(&self, class: Class, offsets: &[usize]) {
-        if let Err(NotLive { offset }) = self.central.put(&self.arena, &self.table, class, offsets)
-        {
+        if let Err(NotLive { offset }) = self.central.put(self, &self.table, class, offsets) {
             self.misused(offset);
         }
     }
@@ -655,13 +695,27 @@ impl Shared {
     }
 }
 
-impl Source for Arena {
+impl Source for Shared {
     fn take(&self, slabs: &mut [u64]) -> Result<usize> {
-        self.alloc_bulk(SLAB_BYTES as u64, Flags::DEFAULT, slabs)
+        let count = self
+            .arena
+            .alloc_bulk(SLAB_BYTES as u64, Flags::DEFAULT, slabs)?;
+        let slabs = &slabs[..count];
+        let last = slabs.iter().max().map_or(0, |last| *last as usize);
+        if let Err(errno) = self.open_tables(last) {
+            self.give(slabs);
+            let call = Call::AllocBulk {
+                size: SLAB_BYTES as u64,
+                count,
+                flags: Flags::DEFAULT,
+            };
+            return Err(Error::refused(call)(errno));
+        }
+        Ok(count)
     }
 
     fn give(&self, slabs: &[u64]) {
-        let given = self.free_bulk(slabs);
+        let given = self.arena.free_bulk(slabs);
         debug_assert_eq!(given.ok(), Some(slabs.len()), "slabs are live blocks");
     }
 }

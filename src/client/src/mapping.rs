@@ -41,6 +41,18 @@ impl Mapping {
         Ok(Self { map, start })
     }
 
+    /// Maps the first `len` bytes of an arena at a multiple of `align`, a power of 2 and of the page's size.
+    pub(crate) fn aligned(
+        fd: BorrowedFd<'_>,
+        len: u64,
+        align: usize,
+    ) -> std::result::Result<Self, Errno> {
+        let len = usize::try_from(len).map_err(|_| Errno::NOMEM)?;
+        let len = NonZeroUsize::new(len).ok_or(Errno::INVAL)?;
+        let map = Map::aligned(fd, len, align)?;
+        Ok(Self { map, start: 0 })
+    }
+
     /// The first offset of the arena that is mapped.
     pub fn start(&self) -> u64 {
         self.start

@@ -23,7 +23,11 @@ use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd};
 pub(crate) use rustix::io::Errno;
 use rustix::ioctl::{ioctl, Setter, Updater};
 use rustix::mm::{madvise, mmap_anonymous, munmap, Advice, MapFlags, ProtFlags};
+#[cfg(feature = "std")]
+use rustix::mm::{mprotect, MprotectFlags};
 
+#[cfg(feature = "std")]
+use crate::sync::atomic::AtomicUsize;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::uapi::{
     self, freelist_alloc, freelist_clone, freelist_free, freelist_info, freelist_limit,
@@ -207,13 +211,20 @@ pub(crate) enum Fork {
 /// # Invariants
 ///
 /// `base` is the start of a private mapping of `len` values that this value
-/// owns: it was made by [`Anonymous::new`], is unmapped by `drop()` and nowhere
+/// owns: it was made by [`Anonymous::map`], is unmapped by `drop()` and nowhere
 /// else, and its bytes were 0 before values were stored there.
 #[derive(Debug)]
 pub(crate) struct Anonymous<T: Zeros> {
     base: NonNull<T>,
     len: usize,
+    /// Bytes that can be written, from the beginning.
+    #[cfg(feature = "std")]
+    open_bytes: AtomicUsize,
 }
+
+/// Bytes that [`Anonymous::open`] makes writable at a time, at least.
+#[cfg(feature = "std")]
+const OPEN_BYTES: usize = 256 << 10;
 
 // SAFETY: It owns its values, as `Box<[T]>` does.
 unsafe impl<T: Zeros + Send> Send for Anonymous<T> {}
@@ -223,9 +234,48 @@ unsafe impl<T: Zeros + Sync> Sync for Anonymous<T> {}
 impl<T: Zeros> Anonymous<T> {
     /// `len` values, at least one.
     pub(crate) fn new(len: usize, fork: Fork) -> Result<Self, Errno> {
+        Self::map(len, fork, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// `len` values, at least one, none of which can be written before it is opened: a write is a
+    /// segmentation fault. They count as memory in use when they are open, where the system counts what
+    /// it has promised (`vm.overcommit_memory` 2).
+    #[cfg(feature = "std")]
+    pub(crate) fn reserve(len: usize, fork: Fork) -> Result<Self, Errno> {
+        let new = Self::map(len, fork, ProtFlags::READ)?;
+        new.open_bytes.store(0, Ordering::Relaxed);
+        Ok(new)
+    }
+
+    /// Makes the first `count` values writable, and some more.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    #[cfg(feature = "std")]
+    pub(crate) fn open(&self, count: usize) -> Result<(), Errno> {
+        let bytes = count.min(self.len) * size_of::<T>();
+        let open = self.open_bytes.load(Ordering::Relaxed);
+        if bytes <= open {
+            return Ok(());
+        }
+        let more = bytes.max(open * 2).next_multiple_of(OPEN_BYTES);
+        let bytes = more.min(self.len * size_of::<T>());
+        // SAFETY: The range is ours, and can be read before and after.
+        unsafe {
+            mprotect(
+                self.base.as_ptr().cast(),
+                bytes,
+                MprotectFlags::READ | MprotectFlags::WRITE,
+            )
+        }?;
+        self.open_bytes.fetch_max(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn map(len: usize, fork: Fork, prot: ProtFlags) -> Result<Self, Errno> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(Errno::NOMEM)?;
         let bytes = NonZeroUsize::new(bytes).ok_or(Errno::INVAL)?.get();
-        let prot = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: Without MAP_FIXED and with no address wished for, the kernel puts the mapping
         // where nothing of this process lies.
@@ -235,6 +285,8 @@ impl<T: Zeros> Anonymous<T> {
         let new = Self {
             base: NonNull::new(base.cast()).ok_or(Errno::NOMEM)?,
             len,
+            #[cfg(feature = "std")]
+            open_bytes: AtomicUsize::new(bytes),
         };
         // Few of the values are used as a rule: a huge page of them would cost 2 MiB, and as much
         // zeroing. Where there are none, it is refused.

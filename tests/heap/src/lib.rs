@@ -45,6 +45,14 @@ mod sys {
         pub(crate) fn new(len: usize, _: Fork) -> Result<Self, Errno> {
             Ok(Self((0..len).map(|_| T::default()).collect()))
         }
+
+        pub(crate) fn reserve(len: usize, fork: Fork) -> Result<Self, Errno> {
+            Self::new(len, fork)
+        }
+
+        pub(crate) fn open(&self, _: usize) -> Result<(), Errno> {
+            Ok(())
+        }
     }
 
     impl<T> Deref for Anonymous<T> {

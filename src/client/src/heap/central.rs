@@ -101,18 +101,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Central {
-    /// For an arena of `units` times 64 KiB. Only addresses are used until
-    /// slabs are.
+    /// For an arena of `units` times 64 KiB. Only addresses are used; a source
+    /// gives slabs that [`Central::open`] has made room for.
     pub(crate) fn new(units: usize) -> std::result::Result<Self, Errno> {
         Ok(Self {
             lists: array::from_fn(|_| Mutex::new(0)),
-            slabs: Anonymous::new(units, Fork::Keep)?,
+            slabs: Anonymous::reserve(units, Fork::Keep)?,
             pool: Mutex::new(Pool {
                 spare: [0; MOST_SPARE],
                 count: 0,
                 held: 0,
             }),
         })
+    }
+
+    /// Has room for what is known of the first `units` slabs.
+    pub(crate) fn open(&self, units: usize) -> std::result::Result<(), Errno> {
+        self.slabs.open(units)
     }
 
     /// Takes blocks of `class`, as many as `into` has room for where that makes
@@ -348,10 +353,13 @@ mod tests {
 
     impl Fixture {
         fn new(limit: usize) -> Self {
+            let (table, central) = (Table::new(UNITS).unwrap(), Central::new(UNITS).unwrap());
+            table.open(UNITS).unwrap();
+            central.open(UNITS).unwrap();
             Self {
                 arena: Arena::of(limit),
-                table: Table::new(UNITS).unwrap(),
-                central: Central::new(UNITS).unwrap(),
+                table,
+                central,
             }
         }
 

@@ -57,9 +57,15 @@ impl Unit {
 pub(crate) struct Table(Anonymous<AtomicU32>);
 
 impl Table {
-    /// Of `units` units. Only addresses are used until entries are written.
+    /// Of `units` units. Only addresses are used; entries are written that [`Table::open`] has made room
+    /// for.
     pub(crate) fn new(units: usize) -> Result<Self, Errno> {
-        Anonymous::new(units, Fork::Wipe).map(Self)
+        Anonymous::reserve(units, Fork::Wipe).map(Self)
+    }
+
+    /// Has room for the entries of the first `units` units.
+    pub(crate) fn open(&self, units: usize) -> Result<(), Errno> {
+        self.0.open(units)
     }
 
     /// What begins at the unit that `offset` is in; `None` beyond the arena.
@@ -104,6 +110,7 @@ mod tests {
     #[test]
     fn what_is_set_is_found_in_all_of_its_unit() {
         let table = Table::new(4).unwrap();
+        table.open(4).unwrap();
         let units = Class::all().map(Unit::Slab);
         for unit in units.chain([Unit::Large(36 << 10), Unit::Large(1 << 30), Unit::Nothing]) {
             table.set(2 << SLAB_SHIFT, unit);
@@ -121,6 +128,7 @@ mod tests {
     #[test]
     fn a_large_block_goes_once() {
         let table = Table::new(2).unwrap();
+        table.open(2).unwrap();
         table.set(0, Unit::Large(40 << 10));
         assert_eq!(table.clear_large(0), Some(40 << 10));
         assert_eq!(table.clear_large(0), None);

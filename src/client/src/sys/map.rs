@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 
 use rustix::io::Errno;
-use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
+use rustix::mm::{mmap, mmap_anonymous, munmap, MapFlags, ProtFlags};
 
 use crate::sync::atomic::{AtomicU8, Ordering};
 
@@ -44,6 +44,49 @@ impl Map {
         // SAFETY: Without MAP_FIXED and with no address wished for, the kernel
         // puts the mapping where nothing of this process lies.
         let base = unsafe { mmap(at, len.get(), prot, MapFlags::SHARED, fd, offset) }?;
+        // INVARIANT: The kernel mapped `len` bytes at `base`, for us, which is not 0.
+        Ok(Self {
+            base: NonNull::new(base.cast()).ok_or(Errno::NOMEM)?,
+            len: len.get(),
+        })
+    }
+
+    /// As [`Map::new`], of the file's first bytes, at a multiple of `align`, a power of 2. Both are
+    /// multiples of the page's size.
+    pub(crate) fn aligned(
+        fd: BorrowedFd<'_>,
+        len: NonZeroUsize,
+        align: usize,
+    ) -> Result<Self, Errno> {
+        let reserved = len.get().checked_add(align).ok_or(Errno::NOMEM)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: Without MAP_FIXED and with no address wished for, the kernel
+        // puts the mapping where nothing of this process lies.
+        let around =
+            unsafe { mmap_anonymous(ptr::null_mut(), reserved, ProtFlags::empty(), flags) }?;
+        let before = around.addr().wrapping_neg() & (align - 1);
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let at = around.wrapping_byte_add(before);
+        // SAFETY: The range lies in the one that was just reserved, which nobody else has.
+        let base = unsafe {
+            mmap(
+                at,
+                len.get(),
+                prot,
+                MapFlags::SHARED | MapFlags::FIXED,
+                fd,
+                0,
+            )
+            .inspect_err(|_| _ = munmap(around, reserved))
+        }?;
+        let end = at.wrapping_byte_add(len.get());
+        let behind = around.addr() + reserved - end.addr();
+        for (at, bytes) in [(around, before), (end, behind)] {
+            if bytes > 0 {
+                // SAFETY: It is what is left of the reserved range, which nobody has used.
+                unsafe { munmap(at, bytes) }?;
+            }
+        }
         // INVARIANT: The kernel mapped `len` bytes at `base`, for us, which is not 0.
         Ok(Self {
             base: NonNull::new(base.cast()).ok_or(Errno::NOMEM)?,

@@ -99,11 +99,22 @@ pub fn faults() -> u64 {
     faults.parse().expect("a number")
 }
 
+/// CAP_IPC_LOCK of linux/capability.h.
+const CAP_IPC_LOCK: u32 = 14;
 /// CAP_SYS_RESOURCE of linux/capability.h.
 const CAP_SYS_RESOURCE: u32 = 24;
 
 /// This process may not exceed limits from now on, and is root otherwise.
 pub fn drop_cap_sys_resource() {
+    drop_capability(CAP_SYS_RESOURCE);
+}
+
+/// This process may lock no more memory than RLIMIT_MEMLOCK from now on, and is root otherwise.
+pub fn drop_cap_ipc_lock() {
+    drop_capability(CAP_IPC_LOCK);
+}
+
+fn drop_capability(capability: u32) {
     #[repr(C)]
     struct Header {
         version: u32,
@@ -127,7 +138,7 @@ pub fn drop_cap_sys_resource() {
     let got = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
     assert_eq!(got, 0, "capget");
     for word in [&mut data[0].effective, &mut data[0].permitted] {
-        *word &= !(1 << CAP_SYS_RESOURCE);
+        *word &= !(1 << capability);
     }
     // SAFETY: The kernel reads the header and both words.
     let set = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };

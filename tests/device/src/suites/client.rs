@@ -16,16 +16,20 @@ use std::thread;
 
 use freelist::{Buffer, Error, Heap};
 use nix::errno::Errno;
+use nix::sys::mman::{mlockall, MlockAllFlags};
+use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
 use crate::harness::suite;
-use crate::kit::process::{fork_child, signal_of};
-use crate::kit::{largest_block, random, random_size, refused, scaled, system_page, KIB, MIB};
+use crate::kit::process::{drop_cap_ipc_lock, fork_child, signal_of};
+use crate::kit::{
+    largest_block, meminfo, random, random_size, refused, scaled, system_page, KIB, MIB,
+};
 
 suite!("freelist_client":
     blocks_are_aligned_and_apart,
-    a_block_is_aligned_as_asked_for_up_to_a_huge_page,
+    a_block_is_aligned_as_asked_for_up_to_a_gibibyte,
     memory_that_was_used_is_zero_where_that_is_asked_for,
     a_resized_block_keeps_its_bytes_and_its_place_while_they_fit,
     a_large_block_grows_and_shrinks_where_it_is,
@@ -45,6 +49,7 @@ suite!("freelist_client":
     the_block_that_was_freed_last_is_not_freed_again,
     a_checked_heap_sees_every_double_free,
     a_thread_uses_many_heaps_and_each_gets_its_memory_back,
+    a_heap_opens_where_addresses_or_promises_are_bounded,
     a_whole_program_has_its_large_blocks_in_an_arena,
     a_program_without_a_device_goes_on_and_says_why,
 );
@@ -128,12 +133,13 @@ fn blocks_are_aligned_and_apart() {
     is_empty(&heap);
 }
 
-fn a_block_is_aligned_as_asked_for_up_to_a_huge_page() {
+fn a_block_is_aligned_as_asked_for_up_to_a_gibibyte() {
     let heap = heap();
-    for align in (0..=21).map(|shift| 1 << shift) {
+    for align in (0..=30).map(|shift| 1 << shift) {
         for size in [1, 100, 5000, 100_000] {
             let block = heap.alloc(layout(size, align)).unwrap();
             assert_eq!(block.addr().get() % align, 0, "{size} bytes");
+            assert!(heap.stat().unwrap().held_bytes <= 4 * MIB, "{align}");
             // SAFETY: It is live, and not used any more.
             unsafe { heap.free(block) };
         }
@@ -741,6 +747,50 @@ fn a_thread_uses_many_heaps_and_each_gets_its_memory_back() {
         let stat = heap.stat().unwrap();
         assert_eq!((stat.live_blocks, stat.held_bytes), (0, 0));
     }
+}
+
+/// Works with a heap as a program does.
+fn use_heap() {
+    let heap = heap();
+    let small: Vec<Filled> = (0..3000).map(|_| Filled::new(&heap, 100, 1)).collect();
+    let large = Filled::new(&heap, 1 << 20, 2);
+    for filled in small.into_iter().chain([large]) {
+        filled.free(&heap);
+    }
+    is_empty(&heap);
+}
+
+/// With fewer addresses, where a process may have no more.
+fn a_heap_opens_where_addresses_or_promises_are_bounded() {
+    let succeeds = |work: fn()| {
+        let status = fork_child(work);
+        assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+    };
+    succeeds(|| {
+        let bytes = 8 << 30;
+        setrlimit(Resource::RLIMIT_AS, bytes, bytes).unwrap();
+        use_heap();
+    });
+    succeeds(|| {
+        setrlimit(Resource::RLIMIT_MEMLOCK, 64 * MIB, 64 * MIB).unwrap();
+        drop_cap_ipc_lock();
+        mlockall(MlockAllFlags::MCL_FUTURE).unwrap();
+        use_heap();
+    });
+    // The system promises no more than it has; heaps that are open take next to nothing of that.
+    let policy = "/proc/sys/vm/overcommit_memory";
+    let before = fs::read_to_string(policy).unwrap();
+    fs::write(policy, "2").unwrap();
+    let promised = || meminfo("Committed_AS");
+    let ends = fork_child(|| {
+        let start = promised();
+        let heaps: Vec<Heap> = (0..8).map(|_| heap()).collect();
+        let more = promised() - start;
+        assert!(more < 8 * MIB, "{more} bytes for {} heaps", heaps.len());
+        use_heap();
+    });
+    fs::write(policy, before).unwrap();
+    assert!(matches!(ends, WaitStatus::Exited(_, 0)), "{ends:?}");
 }
 
 /// The program whose allocator is [`freelist::Global`]; it lies beside this one.
