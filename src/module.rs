@@ -9,7 +9,10 @@ use crate::{
         Arena, //
     },
     debug::files::Files,
-    device::fops::Device,
+    device::fops::{
+        self,
+        Device, //
+    },
     mm::{
         address_space::FileSystem,
         backend::KernelTree,
@@ -30,7 +33,6 @@ fn value<T: Copy>(parameter: impl Borrow<T>) -> T {
 /// nobody can look.
 #[pin_data]
 pub(crate) struct Freelist {
-    #[pin]
     _device: Device,
     _files: Files,
     _shrinker: Shrinker<Arena>,
@@ -58,7 +60,8 @@ impl kernel::InPlaceModule for Freelist {
                 _trees: unsafe { TreeCache::create::<KernelTree>() }?,
                 // SAFETY: As above.
                 _shrinker: unsafe { Shrinker::register() }?,
-                _device <- Device::register(registry, each),
+                // Last: it can be opened before this returns.
+                _device: fops::register(registry, each)?,
             }))
         })
     }

@@ -2,6 +2,7 @@
 /*
  * The inodes of arenas, and those who poll files.
  */
+#include <linux/cdev.h>
 #include <linux/cred.h>
 #include <linux/err.h>
 #include <linux/fcntl.h>
@@ -79,15 +80,43 @@ void freelist_address_space_free(struct inode *inode)
 	iput(inode);
 }
 
-/*
- * Makes @cdev what @number leads to, with these operations of ours. (Not all
- * releases give the type to Rust.)
- */
-int freelist_cdev_add(struct cdev *cdev, const struct file_operations *operations, dev_t number)
+/* A character device, and whose it is. (Not all releases give the type to Rust.) */
+struct freelist_cdev {
+	struct cdev cdev;
+	void *data;
+};
+
+/* Makes a character device that @number leads to. An error as a pointer. */
+struct freelist_cdev *freelist_cdev_add(__u32 number, const struct file_operations *operations,
+					void *data)
 {
-	cdev_init(cdev, operations);
-	cdev->owner = THIS_MODULE;
-	return cdev_add(cdev, number, 1);
+	struct freelist_cdev *new = kzalloc(sizeof(*new), GFP_KERNEL);
+	int error;
+
+	if (!new)
+		return ERR_PTR(-ENOMEM);
+	new->data = data;
+	cdev_init(&new->cdev, operations);
+	new->cdev.owner = THIS_MODULE;
+	error = cdev_add(&new->cdev, number, 1);
+	if (error) {
+		kfree(new);
+		return ERR_PTR(error);
+	}
+	return new;
+}
+
+/* Nobody opens it any more. Files that are open keep the module, so there are none. */
+void freelist_cdev_remove(struct freelist_cdev *cdev)
+{
+	cdev_del(&cdev->cdev);
+	kfree(cdev);
+}
+
+/* Whose the character device is that @inode is. */
+void *freelist_cdev_data(struct inode *inode)
+{
+	return container_of(inode->i_cdev, struct freelist_cdev, cdev)->data;
 }
 
 /*

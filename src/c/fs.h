@@ -5,12 +5,12 @@
 #ifndef _FREELIST_FS_H
 #define _FREELIST_FS_H
 
-#include <linux/cdev.h>
 #include <linux/types.h>
 
 struct address_space_operations;
 struct file;
 struct file_operations;
+struct freelist_cdev;
 struct inode;
 struct poll_table_struct;
 struct wait_queue_head;
@@ -20,12 +20,14 @@ void freelist_fs_unmount(void);
 struct inode *freelist_address_space_new(const struct address_space_operations *operations,
 					 __u64 pages);
 void freelist_address_space_free(struct inode *inode);
-int freelist_cdev_add(struct cdev *cdev, const struct file_operations *operations, dev_t number);
+struct freelist_cdev *freelist_cdev_add(__u32 number, const struct file_operations *operations,
+					void *data);
+void freelist_cdev_remove(struct freelist_cdev *cdev);
+void *freelist_cdev_data(struct inode *inode);
 struct file *freelist_file_reopen(struct file *file);
 struct wait_queue_head *freelist_poll_new(void);
 
 void freelist_address_space_attach(struct inode *inode, struct file *file);
-struct cdev *freelist_cdev_of(struct inode *inode);
 void freelist_poll_free(struct wait_queue_head *queue);
 void freelist_poll_register(struct wait_queue_head *queue, struct file *file,
 			    struct poll_table_struct *table);

@@ -23,12 +23,15 @@ use crate::{
         debugfs::View,
         task, //
     },
-    mm::backend::{
-        make,
-        table,
-        KernelEngine,
-        KernelGarbage,
-        KernelPrealloc, //
+    mm::{
+        backend::{
+            make,
+            table,
+            KernelEngine,
+            KernelGarbage,
+            KernelPrealloc, //
+        },
+        memcg::Memcg, //
     },
 };
 use kernel::{
@@ -362,7 +365,7 @@ impl Table<'_> {
         })?;
         self.time(fmt!("kernel_buddy_page_taken"), taken);
         self.time(fmt!("kernel_buddy_page_given"), given);
-        let arena = registry.open()?;
+        let arena = registry.open(Memcg::of_caller())?;
         for pages in [1, 16, 256] {
             let costs = GrowthCosts::measure(&arena, pages * PAGE_SIZE);
             let Ok(costs) = costs else {

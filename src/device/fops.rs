@@ -38,26 +38,19 @@ use kernel::{
     sync::Arc, //
 };
 
-/// `/dev/freelist`, until it is dropped.
-#[pin_data]
-pub(crate) struct Device {
-    #[pin]
-    device: CharDevice,
+/// What an open of the device needs.
+pub(crate) struct Opened {
     registry: Arc<Registry>,
     dir: Dir,
 }
 
-impl Device {
-    /// Makes the device, for root only. Whoever opens it gets an arena of `registry`, which is
-    /// shown in `dir`.
-    pub(crate) fn register(registry: Arc<Registry>, dir: Dir) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            registry,
-            dir,
-            // Last: the device can be opened before this returns.
-            device <- CharDevice::register(c"freelist", &OPERATIONS),
-        })
-    }
+/// `/dev/freelist`, until it is dropped.
+pub(crate) type Device = CharDevice<Opened>;
+
+/// Makes the device, for root only. Whoever opens it gets an arena of `registry`, which is shown in
+/// `dir`. It can be opened before this returns.
+pub(crate) fn register(registry: Arc<Registry>, dir: Dir) -> Result<Device> {
+    CharDevice::register(c"freelist", &OPERATIONS, Opened { registry, dir })
 }
 
 /// Finds an address that is aligned as its offset is, up to a huge page, so that the core can map
@@ -97,9 +90,9 @@ static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_opera
 ///
 /// Called by the kernel, for a file of the registered device that is being opened.
 unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    // SAFETY: Only `Device` registers one with our operations. It is there while a file of it is being
+    // SAFETY: Only `register` makes one with our operations. It is there while a file of it is being
     // opened: that keeps the module.
-    let device = unsafe { &*kernel::container_of!(CharDevice::of(inode), Device, device) };
+    let device = unsafe { &*Device::of(inode) };
     // SAFETY: The file is not open yet: nobody else sees it.
     from_result(|| unsafe { OpenFile::open(file, &device.registry, &device.dir) }.map(|()| 0))
 }

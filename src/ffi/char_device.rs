@@ -10,57 +10,56 @@ use crate::ffi::{
     operations::Table,
     raw, //
 };
-use core::ptr::null_mut;
+use core::{
+    marker::PhantomData,
+    ptr::{
+        null_mut,
+        NonNull, //
+    }, //
+};
 use kernel::{
     bindings,
     error::{
         from_err_ptr,
         to_result, //
     },
-    prelude::*,
-    types::Opaque, //
+    prelude::*, //
 };
 
 /// A device of one number, for root only, with its node in `/dev`, until it is dropped: then nobody
-/// opens it any more. Fields are dropped in this order.
-#[pin_data]
-pub(crate) struct CharDevice {
+/// opens it any more. Who opens it finds `T`. Fields are dropped in this order.
+pub(crate) struct CharDevice<T> {
     _node: Node,
-    #[pin]
-    entry: Entry,
+    _entry: Entry<T>,
     _number: Number,
+    _data: KBox<T>,
 }
 
-impl CharDevice {
+impl<T: Send + Sync> CharDevice<T> {
     /// Registers a device whose files have `operations`. It can be opened before this returns.
     pub(crate) fn register(
         name: &'static CStr,
         operations: &'static Table<bindings::file_operations>,
-    ) -> impl PinInit<Self, Error> {
-        pin_init::pin_init_scope(move || {
-            let number = Number::new(name)?;
-            let dev = number.0;
-            Ok(try_pin_init!(Self {
-                _number: number,
-                entry <- Entry::new(dev, operations),
-                _node: Node::new(name, dev)?,
-            }))
+        data: T,
+    ) -> Result<Self> {
+        let data = KBox::new(data, GFP_KERNEL)?;
+        let number = Number::new(name)?;
+        Ok(Self {
+            _entry: Entry::new(number.0, operations, &raw const *data)?,
+            _node: Node::new(name, number.0)?,
+            _number: number,
+            _data: data,
         })
     }
 
-    /// The device that is being opened.
+    /// What belongs to the device that is being opened.
     ///
     /// # Safety
     ///
-    /// `inode` is that of a device which [`CharDevice::register`] has made and which is there.
-    pub(crate) unsafe fn of(inode: *mut bindings::inode) -> *const Self {
+    /// `inode` is that of a device which [`CharDevice::register`] has made for a `T` and which is there.
+    pub(crate) unsafe fn of(inode: *mut bindings::inode) -> *const T {
         // SAFETY: By the caller's promise.
-        let cdev: *mut raw::cdev = unsafe { raw::freelist_cdev_of(inode.cast()) };
-        // SAFETY: By the caller's promise it is that of an `Entry`, and this of a `CharDevice`.
-        unsafe {
-            let entry = kernel::container_of!(Opaque::cast_from(cdev), Entry, cdev);
-            kernel::container_of!(entry, Self, entry)
-        }
+        unsafe { raw::freelist_cdev_data(inode.cast()) }.cast()
     }
 }
 
@@ -92,40 +91,36 @@ impl Drop for Number {
 ///
 /// # Invariants
 ///
-/// `cdev` is added.
-#[pin_data(PinnedDrop)]
-struct Entry {
-    #[pin]
-    cdev: Opaque<raw::cdev>,
-}
+/// It is added.
+struct Entry<T>(NonNull<raw::freelist_cdev>, PhantomData<fn(&T)>);
 
 // SAFETY: A character device may be deleted by any thread.
-unsafe impl Send for Entry {}
+unsafe impl<T> Send for Entry<T> {}
 // SAFETY: Nothing can be done through a shared `Entry`.
-unsafe impl Sync for Entry {}
+unsafe impl<T> Sync for Entry<T> {}
 
-impl Entry {
+impl<T> Entry<T> {
     fn new(
         number: bindings::dev_t,
         operations: &'static Table<bindings::file_operations>,
-    ) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            cdev <- Opaque::try_ffi_init(move |slot: *mut raw::cdev| {
-                let operations = (&raw const operations.0).cast();
-                // SAFETY: The slot is ours to write: it is pinned, and deleted before its memory goes. The
-                // operations are there for good.
-                // INVARIANT: If this succeeds it is added.
-                to_result(unsafe { raw::freelist_cdev_add(slot, operations, number) })
-            }),
-        })
+        data: *const T,
+    ) -> Result<Self> {
+        let operations = (&raw const operations.0).cast();
+        // SAFETY: The operations are there for good. May be called where sleeping is allowed.
+        let entry = from_err_ptr(unsafe {
+            raw::freelist_cdev_add(number, operations, data.cast_mut().cast())
+        })?;
+        // INVARIANT: It was just added.
+        NonNull::new(entry)
+            .map(|entry| Self(entry, PhantomData))
+            .ok_or(ENOMEM)
     }
 }
 
-#[pinned_drop]
-impl PinnedDrop for Entry {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the invariant it is added. Files that are open keep the module, so there are none.
-        unsafe { raw::cdev_del(self.cdev.get()) };
+impl<T> Drop for Entry<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant it is added, and nobody has it after this.
+        unsafe { raw::freelist_cdev_remove(self.0.as_ptr()) };
     }
 }
 

@@ -19,12 +19,6 @@ void freelist_address_space_attach(struct inode *inode, struct file *file)
 	file->f_mode |= FMODE_NOCMTIME;
 }
 
-/* The character device that @inode is. */
-struct cdev *freelist_cdev_of(struct inode *inode)
-{
-	return inode->i_cdev;
-}
-
 void freelist_poll_free(struct wait_queue_head *queue)
 {
 	kfree(queue);

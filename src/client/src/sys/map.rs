@@ -60,10 +60,10 @@ impl Map {
     ) -> Result<Self, Errno> {
         let reserved = len.get().checked_add(align).ok_or(Errno::NOMEM)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let (any, none) = (ptr::null_mut(), ProtFlags::empty());
         // SAFETY: Without MAP_FIXED and with no address wished for, the kernel
         // puts the mapping where nothing of this process lies.
-        let around =
-            unsafe { mmap_anonymous(ptr::null_mut(), reserved, ProtFlags::empty(), flags) }?;
+        let around = unsafe { mmap_anonymous(any, reserved, none, flags) }?;
         let before = around.addr().wrapping_neg() & (align - 1);
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let at = around.wrapping_byte_add(before);
