@@ -46,7 +46,7 @@ use std::path::Path;
 use std::process;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Once, Weak};
 
 use crate::arena::{Arena, DEVICE};
 use crate::error::{Call, Error, Result};
@@ -88,6 +88,11 @@ use table::{Table, Unit, GRAIN_BYTES};
 /// are not withheld from the child, as `MADV_DONTFORK` would do: between fork and
 /// exec it reads its arguments from them.)
 ///
+/// # Closed files
+///
+/// Where the program closes all of its files, the heap's too, its blocks stay as they are. What is freed
+/// stays in use until the process ends, which a line on standard error says once; requests fail.
+///
 /// # Double frees
 ///
 /// With `FREELIST_CHECK=1` in the environment when it is opened a heap keeps nothing in threads, and the
@@ -126,6 +131,13 @@ const LEAST_SPAN: u64 = 1 << 20;
 /// aligned by the module.
 fn bytes_for(layout: Layout) -> usize {
     layout.size().max(layout.align().min(SLAB_BYTES))
+}
+
+/// Whether a call failed because the program has closed the arena's file, or has another one of its number
+/// by now.
+fn is_of_closed_file(error: &Error) -> bool {
+    use nix::errno::Errno;
+    matches!(error.errno(), Some(Errno::EBADF | Errno::ENOTTY))
 }
 
 /// Maps `span` bytes of an arena, and the tables that go with them.
@@ -619,10 +631,29 @@ impl Shared {
         }
         let starts = offset % SLAB_BYTES == 0;
         // First, as who gets the place next says what is there.
-        let known = starts && self.table.clear_large(offset).is_some();
-        if !known || self.arena.free(offset as u64).is_err() {
+        if !(starts && self.table.clear_large(offset).is_some()) {
             self.misused(offset);
         }
+        match self.arena.free(offset as u64) {
+            Ok(_) => {}
+            Err(error) if is_of_closed_file(&error) => self.say_file_is_closed(),
+            Err(_) => self.misused(offset),
+        }
+    }
+
+    /// Says once that nothing comes back to the arena any more: it has its memory until the process
+    /// ends.
+    #[cold]
+    fn say_file_is_closed(&self) {
+        static SAID: Once = Once::new();
+        SAID.call_once(|| {
+            // A closed stderr is no reason to end.
+            let _ = writeln!(
+                io::stderr(),
+                "freelist: the file of a heap was closed, as by close_range() or by a daemon: what is \
+                 freed stays in use until the process ends, and no more can be had"
+            );
+        });
     }
 
     /// Ends the program: memory that somebody else may use by now would go on to
@@ -715,7 +746,9 @@ impl Source for Shared {
     }
 
     fn give(&self, slabs: &[u64]) {
-        let given = self.arena.free_bulk(slabs);
-        debug_assert_eq!(given.ok(), Some(slabs.len()), "slabs are live blocks");
+        match self.arena.free_bulk(slabs) {
+            Err(error) if is_of_closed_file(&error) => self.say_file_is_closed(),
+            given => debug_assert_eq!(given.ok(), Some(slabs.len()), "slabs are live blocks"),
+        }
     }
 }

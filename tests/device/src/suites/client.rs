@@ -49,6 +49,7 @@ suite!("freelist_client":
     the_block_that_was_freed_last_is_not_freed_again,
     a_checked_heap_sees_every_double_free,
     a_thread_uses_many_heaps_and_each_gets_its_memory_back,
+    a_heap_whose_file_was_closed_ends_nothing,
     a_heap_opens_where_addresses_or_promises_are_bounded,
     a_whole_program_has_its_large_blocks_in_an_arena,
     a_program_without_a_device_goes_on_and_says_why,
@@ -746,6 +747,33 @@ fn a_thread_uses_many_heaps_and_each_gets_its_memory_back() {
         heap.trim(0).unwrap();
         let stat = heap.stat().unwrap();
         assert_eq!((stat.live_blocks, stat.held_bytes), (0, 0));
+    }
+}
+
+/// A daemon closes whatever is open.
+fn a_heap_whose_file_was_closed_ends_nothing() {
+    for number in [None, Some("/dev/null")] {
+        let status = fork_child(|| {
+            let heap = heap();
+            let small: Vec<Filled> = (0..3000).map(|_| Filled::new(&heap, 100, 1)).collect();
+            let large = Filled::new(&heap, 1 << 20, 2);
+            // SAFETY: None of these is used any more.
+            let closed = unsafe { libc::close_range(3, u32::MAX, 0) };
+            assert_eq!(closed, 0);
+            // It may have another file's number by now.
+            let _other = number.map(|path| fs::File::open(path).unwrap());
+            for filled in small.into_iter().chain([large]) {
+                filled.free(&heap);
+            }
+            let error = heap.alloc(layout(1 << 20, 1)).unwrap_err();
+            let expected = if number.is_some() {
+                Errno::ENOTTY
+            } else {
+                Errno::EBADF
+            };
+            assert_eq!(error.errno(), Some(expected));
+        });
+        assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
     }
 }
 
