@@ -112,7 +112,7 @@ stage_kunit() {
 user_space() {
 	local programs=(build/bin/freelist-device-tests build/header/header-* build/client/client-*) add=() program
 	for program in "${programs[@]}" build/bin/freelist-global build/header/calls-* \
-		build/client/libfreelist_{client,malloc}.so.0 "${@:4}"; do add+=(--add "$program"); done
+		build/client/libfreelist_{client,malloc,plugin}.so.0 "${@:4}"; do add+=(--add "$program"); done
 	# The status of each says no more than its KTAP; one without KTAP fails.
 	# Some minutes as a rule; on a busy machine many more.
 	scripts/vm --kernel "$1" --cpus 2 --memory "$2" --timeout 3600 "${add[@]}" -- sh -c '

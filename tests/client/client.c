@@ -8,6 +8,7 @@
 /* First and alone: the header includes what it needs itself. */
 #include "freelist_client.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -272,12 +273,56 @@ static int what_cannot_be_opened_is_null(void)
 	return good;
 }
 
+#ifdef PLUGIN
+struct plugin {
+	void *(*use_heap)(void *);
+	pthread_barrier_t used, unloaded;
+};
+
+static void *use_plugin(void *argument)
+{
+	struct plugin *plugin = argument;
+	void *wrong = plugin->use_heap(NULL);
+
+	pthread_barrier_wait(&plugin->used);
+	pthread_barrier_wait(&plugin->unloaded);
+	/* What the thread's end would call is not there any more. */
+	return wrong;
+}
+
+static int a_thread_outlives_a_plugin_with_a_heap(void)
+{
+	struct plugin plugin;
+	void *library = dlopen(PLUGIN, RTLD_NOW), *wrong;
+	pthread_t thread;
+	int good;
+
+	if (!library)
+		return 0;
+	*(void **)&plugin.use_heap = dlsym(library, "use_heap");
+	pthread_barrier_init(&plugin.used, NULL, 2);
+	pthread_barrier_init(&plugin.unloaded, NULL, 2);
+	if (pthread_create(&thread, NULL, use_plugin, &plugin))
+		return 0;
+	pthread_barrier_wait(&plugin.used);
+	good = !dlclose(library) && !dlopen(PLUGIN, RTLD_NOW | RTLD_NOLOAD);
+	pthread_barrier_wait(&plugin.unloaded);
+	return good && !pthread_join(thread, &wrong) && !wrong;
+}
+#else
+/* A program that is linked statically loads nothing. */
+static int a_thread_outlives_a_plugin_with_a_heap(void)
+{
+	return 1;
+}
+#endif
+
 int main(int argc, char **argv)
 {
 	struct freelist_heap *heap;
 
 	printf("KTAP version 1\n1..1\n");
-	printf("    KTAP version 1\n    # Subtest: freelist_client_c\n    1..12\n");
+	printf("    KTAP version 1\n    # Subtest: freelist_client_c\n    1..13\n");
 	heap = freelist_heap_open(argc > 1 ? argv[1] : NULL);
 	result(heap != NULL, "a_heap_is_opened");
 	if (!heap)
@@ -293,6 +338,7 @@ int main(int argc, char **argv)
 	result(a_limit_ends_in_null(heap), "a_limit_ends_in_null");
 	result(a_slack_out_of_range_is_refused(heap), "a_slack_out_of_range_is_refused");
 	result(what_cannot_be_opened_is_null(), "what_cannot_be_opened_is_null");
+	result(a_thread_outlives_a_plugin_with_a_heap(), "a_thread_outlives_a_plugin_with_a_heap");
 	freelist_heap_close(heap);
 	printf("%s 1 freelist_client_c\n", failed ? "not ok" : "ok");
 	return failed;

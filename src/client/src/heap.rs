@@ -355,8 +355,9 @@ impl Heap {
     ///
     /// # Errors
     ///
-    /// Those of [`Arena::set_slack_permille`].
+    /// Those of [`Arena::set_slack_permille`]; [`Error::Forked`].
     pub fn set_slack_permille(&self, slack: Option<u32>) -> Result<Limit> {
+        self.0.must_be_here()?;
         self.0.arena.set_slack_permille(slack)
     }
 
@@ -364,8 +365,9 @@ impl Heap {
     ///
     /// # Errors
     ///
-    /// Those of [`Arena::set_limit`].
+    /// Those of [`Arena::set_limit`]; [`Error::Forked`].
     pub fn set_limit(&self, bytes: u64) -> Result<Limit> {
+        self.0.must_be_here()?;
         self.0.arena.set_limit(bytes)
     }
 

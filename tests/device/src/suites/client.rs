@@ -610,6 +610,12 @@ fn a_forked_child_gets_nothing_and_takes_nothing() {
             assert!(matches!(got, Err(Error::Forked)));
         }
         assert!(matches!(heap.trim(0), Err(Error::Forked)));
+        // The bounds are the parent's too.
+        assert!(matches!(heap.set_limit(MIB), Err(Error::Forked)));
+        assert!(matches!(
+            heap.set_slack_permille(Some(1)),
+            Err(Error::Forked)
+        ));
         // What is in the parent's blocks can be read.
         // SAFETY: The parent waits, and nobody writes.
         assert_eq!(unsafe { filled[7].block.read() }, 7);
