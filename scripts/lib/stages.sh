@@ -23,21 +23,21 @@ SCALE=${SCALE:-1}
 #
 STAGES='
 style            usual  module=each                                                -              tests     2    143  format and lints
-host             usual  -                                                          -              tests     446  224  the crates on this machine
-scripts          usual  module=each,init                                           -              tests     47   215  scripts/ themselves
+host             usual  -                                                          -              tests     453  224  the crates on this machine
+scripts          usual  module=each,init                                           -              tests     48   215  scripts/ themselves
 kunit            usual  module=debug,init                                          -              tests     27   34   KUnit on the debug kernel
-stock            usual  module=each,init,programs,header,c-library                 each           tests     646  55   user space on %k
+stock            usual  module=each,init,programs,header,c-library                 each           tests     658  60   user space on %k
 small            usual  module=default,init,programs                               -              tests     9    10   user space on a small machine
 cost             usual  module=default,init,programs                               -              tests     9    21   what calls cost, where the clock counts instructions
-debug            usual  module=debug,init,programs,header,c-library                -              tests     649  437  user space on the debug kernel
+debug            usual  module=debug,init,programs,header,c-library                -              tests     661  437  user space on the debug kernel
 programs         usual  module=default,init,c-library,root=programs                -              tests     11   239  programs of Debian with libfreelist_malloc.so
-planted          usual  -                                                          -              tests     174  420  bugs that this machine'\''s tests see
+planted          usual  -                                                          -              tests     177  420  bugs that this machine'\''s tests see
 enumerate        long   -                                                          -              tests     1    -    every sequence of at most 8 operations
 exhaustive       long   module=default,init,programs                               -              tests     1    -    every order of release, in the kernel
 engine_coverage  long   -                                                          -              tests     1    -    what the engine'\''s tests reach
 mutants          long   -                                                          -              changes   1300 -    changes of the engine that its tests notice
 miri             long   -                                                          -              tests     ?    -    the engine'\''s tests under Miri
-planted_all      long   module=default,module=debug,init,programs,header,c-library -              tests     117  -    bugs that some test sees
+planted_all      long   module=default,module=debug,init,programs,header,c-library -              tests     120  -    bugs that some test sees
 more_programs    long   module=default,init,c-library,root=more_programs           -              tests     6    -    compilers and servers with libfreelist_malloc.so
 fuzz             long   module=debug,init,programs                                 -              programs  2700 -    calls at random
 module_coverage  long   kcov,init,programs                                         -              tests     420  -    what of the module the tests reach
