@@ -3,17 +3,22 @@
 //! Random calls, held to a reference model after every one. FREELIST_SEED
 //! repeats a run.
 
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use freelist::Flags;
 use nix::errno::Errno;
 
-use crate::harness::suite;
+use crate::harness::{skip, suite};
 use crate::kit::{
-    arena, largest_block, random, random_size, refused, scaled, stat, Ledger, DEFAULT, GROW, KIB,
-    LARGER,
+    arena, check, largest_block, random, random_size, refused, scaled, stat, thread, Ledger,
+    DEFAULT, GROW, KIB, LARGER,
 };
 
 suite!("freelist_random":
     random_calls_agree_with_the_model,
+    random_calls_agree_with_the_model_while_processors_come_and_go,
     random_holes_and_mappings_keep_the_bytes,
 );
 
@@ -30,13 +35,41 @@ fn model_of_free(ledger: &Ledger<'_>, offset: u64, arena_bytes: u64) -> Result<(
 
 /// Peer: snmalloc memory; scudo list_test.
 fn random_calls_agree_with_the_model() {
+    calls_agree_with_the_model(scaled(1500));
+}
+
+/// What the kernel keeps for each processor, and counts in batches there, moves to others.
+fn random_calls_agree_with_the_model_while_processors_come_and_go() {
+    let online = "/sys/devices/system/cpu/cpu1/online";
+    if fs::write(online, "1").is_err() {
+        skip("there is one processor, or it stays");
+    }
+    const TURNS: usize = 10;
+    let turns = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while turns.load(Ordering::Relaxed) < TURNS {
+                fs::write(online, "0").expect("another is there");
+                thread::sleep(Duration::from_millis(5));
+                fs::write(online, "1").expect("it was there before");
+                turns.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        while turns.load(Ordering::Relaxed) < TURNS {
+            calls_agree_with_the_model(scaled(300));
+        }
+    });
+    check();
+}
+
+fn calls_agree_with_the_model(count: usize) {
     let mut rng = random();
     let arena = arena();
     let arena_bytes = arena.info().unwrap().arena_bytes;
     let memory = arena.map(arena_bytes).unwrap();
     let mut ledger = Ledger::new(&arena, &memory);
     let (mut allocs, mut frees, mut failures, mut requested) = (0, 0, 0, 0);
-    for _ in 0..scaled(1500) {
+    for _ in 0..count {
         let held = stat(&arena).held_bytes;
         match rng.u8(0..10) {
             0..=3 if ledger.len() < 200 => {
