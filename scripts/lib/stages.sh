@@ -26,10 +26,10 @@ style            usual  module=each                                             
 host             usual  -                                                          -              tests     453  224  the crates on this machine
 scripts          usual  module=each,init                                           -              tests     48   215  scripts/ themselves
 kunit            usual  module=debug,init                                          -              tests     27   34   KUnit on the debug kernel
-stock            usual  module=each,init,programs,header,c-library                 each           tests     658  60   user space on %k
+stock            usual  module=each,init,programs,header,c-library                 each           tests     660  60   user space on %k
 small            usual  module=default,init,programs                               -              tests     9    10   user space on a small machine
-cost             usual  module=default,init,programs                               -              tests     9    21   what calls cost, where the clock counts instructions
-debug            usual  module=debug,init,programs,header,c-library                -              tests     661  437  user space on the debug kernel
+cost             usual  module=default,init,programs                               -              tests     10   25   what calls cost, where the clock counts instructions
+debug            usual  module=debug,init,programs,header,c-library                -              tests     663  437  user space on the debug kernel
 programs         usual  module=default,init,c-library,root=programs                -              tests     11   239  programs of Debian with libfreelist_malloc.so
 planted          usual  -                                                          -              tests     177  420  bugs that this machine'\''s tests see
 enumerate        long   -                                                          -              tests     1    -    every sequence of at most 8 operations

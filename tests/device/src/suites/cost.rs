@@ -13,17 +13,21 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use freelist::{Arena, Flags};
+use nix::errno::Errno;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 
 use crate::harness::{skip, suite};
 use crate::kit::process::fork_child;
-use crate::kit::{alloc, arena, free, page, shrinker, stat, touch_all, View, DEFAULT, KIB, MIB};
+use crate::kit::{
+    alloc, arena, free, page, refused, shrinker, stat, touch_all, View, DEFAULT, KIB, LARGER, MIB,
+};
 use crate::{figure, trust};
 
 suite!("freelist_cost":
     an_allocation_costs_the_same_with_a_thousand_blocks_and_a_million,
     an_allocation_costs_the_same_with_one_arena_and_a_thousand,
     a_batch_costs_less_than_single_calls,
+    a_refusal_makes_no_later_call_dearer,
     pages_are_mapped_and_given_back_at_these_costs,
     lazy_memory_comes_and_goes_at_these_costs,
     a_fork_costs_the_same_with_mapped_memory,
@@ -161,6 +165,17 @@ fn a_batch_costs_less_than_single_calls() {
     trust!("cost_pair", single, "instructions", "-");
     trust!("cost_in_a_batch_of_64", batch, "instructions", "-");
     assert!(batch < single);
+}
+
+/// What was refused is remembered for whoever polls; here nobody does.
+fn a_refusal_makes_no_later_call_dearer() {
+    let arena = arena();
+    let [before, _] = costs(&arena, 64);
+    refused(arena.alloc(1 << 34, DEFAULT), Errno::EDQUOT);
+    refused(arena.alloc(MIB, LARGER), Errno::ENOMEM);
+    let [after, _] = costs(&arena, 64);
+    figure!("64 bytes before and after a refusal: {before:.0} and {after:.0} instructions");
+    assert!(after <= before * 1.01);
 }
 
 fn pages_are_mapped_and_given_back_at_these_costs() {
