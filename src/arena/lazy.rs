@@ -36,7 +36,7 @@ const GIVE_UP_PAGES: u64 = 8192;
 pub(crate) enum Touched {
     /// The page has memory: this folio.
     Present(LockedFolio),
-    /// It has got some: this folio, which nobody has mapped.
+    /// The touch brought memory: this folio, which is mapped nowhere yet.
     New(LockedFolio),
     /// Another thread changes something there: touch the page again.
     Again,

@@ -106,7 +106,7 @@ impl SharedLimit {
         Ok(Arc::new(limit, GFP_KERNEL)?)
     }
 
-    /// Who polls an arena, and who sleeps until there is more of it: a
+    /// Returns the wait queue of pollers of any arena, and of threads that sleep until there is more: a
     /// [`Sleeper`](crate::ffi::poll_queue::Sleeper).
     pub(crate) fn listeners(&self) -> &PollQueue {
         &self.listeners

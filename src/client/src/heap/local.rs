@@ -149,7 +149,7 @@ impl Node {
         });
     }
 
-    /// What it keeps goes back to its heap.
+    /// Returns the blocks that it keeps to their heap.
     fn give_back(self) {
         if let Some(heap) = self.weak.upgrade() {
             heap.empty(&self.cache[0]);

@@ -96,7 +96,7 @@ struct ReplayArgs {
 #[derive(Clone, Copy)]
 struct Slack(Option<u32>);
 
-/// A limit in bytes. The contract's 0 leaves it as it is, which nobody means who writes it.
+/// Parses a limit in bytes, at least 1: in the contract 0 means "unchanged", which `--limit 0` does not say.
 fn limit(text: &str) -> std::result::Result<u64, String> {
     match freelist::size::parse(text) {
         Ok(0) => Err("give at least 1 byte; without --limit it stays as it is".to_owned()),
@@ -119,7 +119,7 @@ const CLOSED_PIPE: u8 = 128 + 13;
 fn main() -> ExitCode {
     match run(&Cli::parse().command) {
         Ok(code) => code,
-        // Nobody reads what it prints: as in `freelistctl stat | head`.
+        // The reader closed the pipe, as in `freelistctl stat | head`.
         Err(error) if is_closed_pipe(&error) => ExitCode::from(CLOSED_PIPE),
         Err(error) => {
             eprintln!("freelistctl: {error:#}");
