@@ -79,6 +79,11 @@ impl Map {
             )
             .inspect_err(|_| _ = munmap(around, reserved))
         }?;
+        // INVARIANT: The kernel mapped `len` bytes at `base`, for us, which is not 0.
+        let map = Self {
+            base: NonNull::new(base.cast()).ok_or(Errno::NOMEM)?,
+            len: len.get(),
+        };
         let end = at.wrapping_byte_add(len.get());
         let behind = around.addr() + reserved - end.addr();
         for (at, bytes) in [(around, before), (end, behind)] {
@@ -87,11 +92,7 @@ impl Map {
                 unsafe { munmap(at, bytes) }?;
             }
         }
-        // INVARIANT: The kernel mapped `len` bytes at `base`, for us, which is not 0.
-        Ok(Self {
-            base: NonNull::new(base.cast()).ok_or(Errno::NOMEM)?,
-            len: len.get(),
-        })
+        Ok(map)
     }
 
     /// Bytes mapped.
