@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One block: reserving it, telling its caller, making it live or undoing it.
+//! Allocates one block: reserves it, reports it to the caller, and commits or cancels it.
 
 use super::{
     reclaim::Room,
@@ -34,39 +34,43 @@ use kernel::{
     prelude::*, //
 };
 
-/// A block that was at hand.
+/// A block that the fast path has found.
 enum Fast {
-    /// Its caller has it: its bytes in the arena.
+    /// It is live and reported: its bytes in the arena.
     Live(Range<u64>),
-    /// Its caller is to be told.
+    /// It is reserved, and not reported yet.
     Reserved(Reservation),
 }
 
 impl Arena {
-    /// Gives one block to a caller as it is wanted, who has it when `answer` (its offset, its bytes)
-    /// has told so. If that fails nothing has happened; where it may not fault it is asked once more.
-    /// May sleep.
+    /// Allocates one block and reports it to the caller.
+    ///
+    /// The block becomes live once `copy_out(may_fault, offset, block_bytes)` has succeeded. If that
+    /// fails, the reservation is cancelled and the arena is unchanged. Under the arena's lock it is
+    /// called with [`MayFault::No`], and if that fails once more with [`MayFault::Yes`].
+    ///
+    /// Context: may sleep.
     ///
     /// | error | when |
     /// | --- | --- |
     /// | `EINVAL` | the size is 0 |
-    /// | `E2BIG` | the size is over the largest block, or more than pages can lie side by side |
-    /// | `ENOMEM` | the request may not do more, or memory is short |
-    /// | `EDQUOT` | it would have to grow, and a limit forbids it |
+    /// | `E2BIG` | the size is over the largest block, or over the largest folio for a contiguous one |
+    /// | `ENOMEM` | no free block serves the request and it may not grow, or memory is short |
+    /// | `EDQUOT` | the arena would have to grow beyond a limit |
     /// | `ENOSPC` | no address space is left |
     /// | `EINTR` | the caller is being killed |
-    /// | `EAGAIN` | it would have to wait, and may not |
-    /// | `ETIMEDOUT` | it has waited for nothing |
-    /// | `ERESTARTSYS` | a signal came |
+    /// | `EAGAIN` | the request would have to wait, on a nonblocking file |
+    /// | `ETIMEDOUT` | the timeout passed |
+    /// | `ERESTARTSYS` | a signal interrupted the wait |
     pub(crate) fn alloc(
         &self,
         options: &AllocOptions,
-        mut answer: impl FnMut(MayFault, u64, u64) -> Result,
+        mut copy_out: impl FnMut(MayFault, u64, u64) -> Result,
     ) -> Result {
-        let extent = match self.alloc_fast(options, &mut answer) {
+        let extent = match self.alloc_fast(options, &mut copy_out) {
             Some(Fast::Live(extent)) => extent,
-            untold => {
-                let pending = match untold {
+            unreported => {
+                let pending = match unreported {
                     Some(Fast::Reserved(pending)) => Some(pending),
                     _ => self.reserve_large(options),
                 };
@@ -74,7 +78,7 @@ impl Arena {
                     Some(pending) => pending,
                     None => self.obtain(options, &mut KernelPrealloc::default())?,
                 };
-                self.give_out(pending, answer)?
+                self.report(pending, copy_out)?
             }
         };
         if options.populate {
@@ -83,15 +87,15 @@ impl Arena {
         Ok(())
     }
 
-    /// Tells a caller of a block that is as it is wanted, and makes it live. Returns its bytes in the
-    /// arena. May sleep.
-    fn give_out(
+    /// Reports a prepared block to the caller and commits it, or cancels it if `copy_out` fails. Returns
+    /// its bytes in the arena. May sleep.
+    fn report(
         &self,
         pending: Reservation,
-        answer: impl FnOnce(MayFault, u64, u64) -> Result,
+        copy_out: impl FnOnce(MayFault, u64, u64) -> Result,
     ) -> Result<Range<u64>> {
         RacePoint::Answer.reach();
-        if let Err(error) = answer(MayFault::Yes, pending.offset(), pending.block_bytes()) {
+        if let Err(error) = copy_out(MayFault::Yes, pending.offset(), pending.block_bytes()) {
             self.cancel(pending);
             return Err(error);
         }
@@ -100,19 +104,19 @@ impl Arena {
         Ok(extent)
     }
 
-    /// Allocates a block that has its memory, where nobody waits for it: under one hold of the lock if
-    /// the caller can be told without a page fault, else it reserves it.
+    /// Takes a free block of a quick list, unless a waiter comes first. One hold of the lock commits it
+    /// too, if `copy_out` succeeds without a page fault; otherwise the block stays reserved.
     #[inline(always)]
     fn alloc_fast(
         &self,
         options: &AllocOptions,
-        answer: impl FnOnce(MayFault, u64, u64) -> Result,
+        copy_out: impl FnOnce(MayFault, u64, u64) -> Result,
     ) -> Option<Fast> {
         self.on_fast_path(options, |engine| {
             let pending = engine.reserve_fast(options.request.size)?;
-            let told = !RacePoint::Answer.is_open()
-                && answer(MayFault::No, pending.offset(), pending.block_bytes()).is_ok();
-            if !told {
+            let reported = !RacePoint::Answer.is_open()
+                && copy_out(MayFault::No, pending.offset(), pending.block_bytes()).is_ok();
+            if !reported {
                 return Some(Fast::Reserved(pending));
             }
             let extent = pending.extent();
@@ -121,14 +125,15 @@ impl Arena {
         })
     }
 
-    /// The same of a large one.
+    /// Reserves a backed run for a block that no quick list has, unless a waiter comes first.
     #[inline(never)]
     fn reserve_large(&self, options: &AllocOptions) -> Option<Reservation> {
         let Request { size, policy, .. } = options.request;
         self.on_fast_path(options, |engine| engine.reserve_large(size, policy))
     }
 
-    /// Lets `reserve` look for what is at hand, if that will do, and nobody waits for it.
+    /// Calls `reserve` under the lock, if a free block as it is serves the request, no thread waits and
+    /// the limit admits it.
     #[inline(always)]
     pub(super) fn on_fast_path<T>(
         &self,
@@ -145,7 +150,8 @@ impl Arena {
         reserve(&mut state.engine)
     }
 
-    /// Reserves a block, for a waiter as far as it is its turn.
+    /// Reserves a block. `ticket` is the caller's place among the waiters, if it has one: the engine
+    /// gives it no more than the waiters before it leave. May sleep.
     pub(super) fn reserve(
         &self,
         options: &AllocOptions,
@@ -169,7 +175,7 @@ impl Arena {
                     self.make(metadata, prealloc)?;
                 }
                 Err(Refusal::Again) => task::resched(),
-                // Free memory keeps address space apart: without it, all of that merges.
+                // Backed free runs lie between unbacked ones: with their memory gone, these join.
                 Err(Refusal::NoSpace)
                     if options.request.policy.may_grow()
                         && admission == Admission::Full
@@ -185,7 +191,7 @@ impl Arena {
         }
     }
 
-    /// Undoes a reservation: what was brought for it leaves. May sleep.
+    /// Cancels a reservation and gives back the memory and the room that it got. May sleep.
     pub(super) fn cancel(&self, pending: Reservation) {
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an arena may have at most: pages held, and offsets.
+//! The bounds of an arena: limit, span and slack.
 
 use super::{
     state::State,
@@ -21,23 +21,23 @@ use kernel::{
     prelude::*, //
 };
 
-/// Bounds of an arena, in bytes.
+/// Bounds of an arena.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
-    /// The most that it may hold in pages.
+    /// The most bytes of pages that it may hold.
     pub(crate) limit: u64,
-    /// Its address space.
+    /// The length of its address space, in bytes.
     pub(crate) span: u64,
-    /// How much more than the most that its blocks ever needed it may hold before it reuses scattered
-    /// free memory, in thousandths; `None` is without a bound.
+    /// How much more than its blocks' highest need so far it may hold before it moves scattered free
+    /// memory instead of growing, in thousandths of that need; `None` for no bound.
     pub(crate) slack_permille: Option<u32>,
 }
 
-/// The largest slack, in thousandths: as much again.
+/// The largest slack, in thousandths: twice the need is held then.
 pub(crate) const MAX_SLACK_PERMILLE: u32 = 1000;
 
-/// Reads a slack as user space and the module's parameter write it: in thousandths, or
-/// `FREELIST_SLACK_NONE` for no bound. `EINVAL` when it is over [`MAX_SLACK_PERMILLE`].
+/// Decodes a slack of the uapi or of the module's parameter: thousandths, or `FREELIST_SLACK_NONE` for no
+/// bound. `EINVAL` when it is over [`MAX_SLACK_PERMILLE`].
 pub(crate) fn slack_of(permille: u32) -> Result<Option<u32>> {
     match permille {
         FREELIST_SLACK_NONE => Ok(None),
@@ -46,7 +46,7 @@ pub(crate) fn slack_of(permille: u32) -> Result<Option<u32>> {
     }
 }
 
-/// What is to be changed.
+/// New bounds; `None` leaves one as it is.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Change {
     pub(crate) limit: Option<u64>,
@@ -56,24 +56,24 @@ pub(crate) struct Change {
 }
 
 impl Arena {
-    /// What is in force.
+    /// Returns the bounds in force.
     pub(crate) fn bounds(&self) -> Bounds {
         self.lock().bounds()
     }
 
-    /// Changes what is given, and tells `answer` what is in force then. All or nothing, also when
-    /// `answer` fails. May sleep.
+    /// Changes bounds, and reports those in force afterwards through `copy_out`. If that fails, the
+    /// bounds are as before. May sleep.
     ///
-    /// A limit below what is held refuses growth from now on, and free pages leave.
+    /// With a limit below the held bytes the arena grows no more, and free pages are given back.
     ///
     /// | error | when |
     /// | --- | --- |
-    /// | `EINVAL` | the slack is over [`MAX_SLACK_PERMILLE`]; `span` is not in whole pages, more than an arena can have, or too late: blocks were asked for before |
-    /// | `EPERM` | `limit` is raised above the default, without `CAP_SYS_RESOURCE` |
+    /// | `EINVAL` | the slack is over [`MAX_SLACK_PERMILLE`]; `span` is not a multiple of the page size, over the largest arena, or given after the first request |
+    /// | `EPERM` | `limit` is raised above the default without `CAP_SYS_RESOURCE` |
     pub(crate) fn set_bounds(
         &self,
         change: Change,
-        answer: impl FnOnce(Bounds) -> Result,
+        copy_out: impl FnOnce(Bounds) -> Result,
     ) -> Result {
         let Change {
             limit,
@@ -89,7 +89,7 @@ impl Arena {
             let most = before.limit.max(self.default_limit);
             if !privileged && limit.is_some_and(|limit| limit > most) {
                 drop(state);
-                // Asked only where it matters: that it was is remembered of the caller.
+                // Checked only where it matters: a check marks the task as having used the capability.
                 privileged = task::may_exceed_defaults();
                 if !privileged {
                     return Err(EPERM);
@@ -105,9 +105,9 @@ impl Arena {
             }
             break (before, state.bounds());
         };
-        let result = answer(now).inspect_err(|_| {
+        let result = copy_out(now).inspect_err(|_| {
             let mut state = self.lock();
-            // What somebody else has set since then stays, and a span that is in use by now.
+            // Bounds that another thread has set since then stay, and so does a span that is in use.
             if state.bounds() == now {
                 state.limit = before.limit;
                 state.engine.set_slack_permille(before.slack_permille);
@@ -119,13 +119,14 @@ impl Arena {
         if result.is_ok() && limit.is_some() {
             self.shrink_to_limit();
             self.wake_hopeless();
-            // There may be room now.
+            // A raised limit may serve a waiter.
             self.wake_unlocked();
         }
         result
     }
 
-    /// Wakes waiters that the limit has made hopeless: they find `EDQUOT`. In steps. May sleep.
+    /// Wakes the waiters whose requests are over the limit, in bounded steps: they fail with `EDQUOT`.
+    /// May sleep.
     fn wake_hopeless(&self) {
         let mut from = Some(0);
         while let Some(next) = from {
@@ -142,7 +143,7 @@ impl Arena {
         }
     }
 
-    /// Gives as many free pages back as are held beyond the limit. May sleep.
+    /// Gives free pages back until the limit is met or none is left. May sleep.
     fn shrink_to_limit(&self) {
         let state = self.lock();
         let held = state.engine.held_bytes();
@@ -164,7 +165,7 @@ impl State {
     }
 }
 
-/// Bytes as pages; `EINVAL` when they are not whole, or too many to be counted.
+/// Converts bytes to pages; `EINVAL` when they are not whole pages, or more pages than a `u32` counts.
 fn pages_of(bytes: u64) -> Result<u32> {
     if bytes % PAGE_SIZE as u64 != 0 {
         return Err(EINVAL);

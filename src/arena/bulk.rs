@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Many blocks of one size: batches of [`BATCH`] a lock hold, in between others run and a caller
-//! that is being killed stops.
+//! Allocates and frees many blocks in one call, at most [`BATCH`] under one hold of the lock.
 //!
-//! What was done stays done, so an error is the answer only when nothing was.
+//! Between batches the thread may be rescheduled, and a caller that is being killed stops. Finished
+//! elements stay finished: a call returns an error only if it has finished none.
 
 use super::{
     free::offset_nospec,
@@ -36,7 +36,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// How much of a call was done, and why not more.
+/// The progress of a call.
 struct Progress {
     done: u32,
     count: u32,
@@ -52,7 +52,7 @@ impl Progress {
         }
     }
 
-    /// Elements of the next batch; `None` at the end. May sleep.
+    /// Returns the number of elements of the next batch; `None` at the end. May sleep.
     fn next(&mut self) -> Option<usize> {
         if self.done > 0 && self.done < self.count && self.stopped.is_none() {
             task::resched();
@@ -64,7 +64,7 @@ impl Progress {
         (left > 0 && self.stopped.is_none()).then_some(left)
     }
 
-    /// Elements done, if any, else why not.
+    /// Returns the number of finished elements, or, if that is 0, the error that stopped the call.
     fn result(self) -> Result<u32> {
         match self.stopped {
             Some(error) if self.done == 0 => Err(error),
@@ -73,16 +73,18 @@ impl Progress {
     }
 }
 
-/// An offset that is refused as one beyond the arena is, and in no table out of range, under speculation
-/// neither: it is not a multiple of 16.
+/// An offset that replaces those beyond the largest arena. It is refused like these, as it is no multiple
+/// of 16, and is within every table, also under speculation.
 const NO_OFFSET: u64 = 1;
 
 impl Arena {
-    /// Gives at most `count` blocks to a caller, who has those whose offsets `store` has stored,
-    /// behind the ones before: it says how many of a batch. The others are undone. Says how many
-    /// blocks the caller has, at least one. May sleep.
+    /// Allocates at most `count` blocks and reports them to the caller. Returns their number, at least
+    /// 1. May sleep.
     ///
-    /// The errors are those of [`Arena::alloc`], and `EFAULT` when not even one could be stored.
+    /// `store` stores the offsets of a batch after those of earlier batches, and returns how many it
+    /// has stored: these blocks become live, the others are cancelled.
+    ///
+    /// Errors are those of [`Arena::alloc`], and `EFAULT` when no offset could be stored.
     pub(crate) fn alloc_bulk(
         &self,
         options: &AllocOptions,
@@ -95,7 +97,7 @@ impl Arena {
         let mut batch = Buffer::new();
         while let Some(most) = progress.next() {
             if self.reserve_batch_fast(options, most, &mut fast) {
-                self.give_out_batch(options, &mut fast, &mut progress, &mut store);
+                self.report_batch(options, &mut fast, &mut progress, &mut store);
                 continue;
             }
             let room = self.memcg.charge(|| batch.reserve(most, GFP_KERNEL));
@@ -134,8 +136,8 @@ impl Arena {
         progress.result()
     }
 
-    /// Reserves at most `most` blocks that are as they are wanted already, and that nobody waits for.
-    /// Says whether there are any.
+    /// Reserves at most `most` free blocks of a quick list, unless a waiter comes first. Returns whether
+    /// it has reserved any.
     fn reserve_batch_fast(&self, options: &AllocOptions, most: usize, batch: &mut Batch) -> bool {
         let found = self.on_fast_path(options, |engine| {
             let found = engine.reserve_batch(options.request.size, most, batch);
@@ -144,8 +146,8 @@ impl Arena {
         found.is_some()
     }
 
-    /// Tells a caller of blocks that are as they are wanted, and makes them live.
-    fn give_out_batch(
+    /// Reports blocks that need no further work and commits those whose offsets were stored.
+    fn report_batch(
         &self,
         options: &AllocOptions,
         batch: &mut Batch,
@@ -174,9 +176,9 @@ impl Arena {
         self.populate(blocks.map(|offset| *offset..offset + bytes));
     }
 
-    /// Fills an empty batch with at most `most` blocks that are ready to be given out; at an error
-    /// those before it are there. Waits only for the first: what there is is given out before
-    /// anybody sleeps.
+    /// Fills an empty batch with at most `most` prepared blocks; after an error it has those prepared
+    /// before. Waits for the first block only: blocks that are ready are reported before the caller
+    /// sleeps. May sleep.
     fn collect(
         &self,
         options: &AllocOptions,
@@ -190,7 +192,7 @@ impl Arena {
             let mut result = self.prepare_from(first, options, prealloc, batch);
             let waits_later = options.wait.is_some() && !batch.is_empty();
             if batch.len() == first {
-                // None in one go: one by itself.
+                // None could be reserved under one hold of the lock: one by the slow path.
                 let one = if waits_later {
                     self.attempt(options, None, prealloc)
                 } else {
@@ -206,8 +208,8 @@ impl Arena {
         Ok(())
     }
 
-    /// Reserves as many blocks for a batch as can be reserved without an unlock, up to `most` in all
-    /// and as long as they do not miss a batch of pages.
+    /// Reserves blocks for a batch under one hold of the lock, until it has `most`, or these miss
+    /// [`BATCH`] pages, or the engine needs metadata.
     fn reserve_some(
         &self,
         options: &AllocOptions,
@@ -230,7 +232,7 @@ impl Arena {
             if !pending.is_lazy() {
                 missing += pending.missing();
             }
-            // One that leaves something of a new page: the next one is to have that.
+            // The rest of its new page becomes free blocks once it has memory: the next one takes these.
             let leaves = pending.missing() > 0 && pending.block_bytes() < PAGE_SIZE as u64;
             Self::push(batch, pending);
             if leaves {
@@ -239,8 +241,8 @@ impl Arena {
         }
     }
 
-    /// Makes the blocks of a batch from `first` on as they are wanted. One that cannot be, and
-    /// those behind it, are undone.
+    /// Prepares the blocks of a batch from index `first` on. After an error the block that caused it and
+    /// all after it are cancelled. May sleep.
     fn prepare_from(
         &self,
         first: usize,
@@ -248,7 +250,7 @@ impl Arena {
         prealloc: &mut KernelPrealloc,
         batch: &mut Buffer<Reservation>,
     ) -> Result {
-        // Those that have to lie side by side are brought for each block, and lazy ones are not.
+        // A contiguous block has a folio of its own, and lazy ones get no memory now.
         let together = !options.request.lazy && options.request.policy != Policy::Contiguous;
         if options.request.policy.may_grow() && together {
             self.fill_together(batch.get_mut(first..).unwrap_or_default(), prealloc);
@@ -273,18 +275,20 @@ impl Arena {
         Ok(())
     }
 
-    /// Adds to a batch, which has room.
+    /// Adds a block to a batch, which must have room.
     fn push(batch: &mut Buffer<Reservation>, pending: Reservation) {
         let result = batch.push_within_capacity(pending);
         debug_assert!(result.is_ok());
     }
 
-    /// Takes at most `count` live blocks back: those whose offsets `load` has loaded, which says
-    /// how many of a batch. Ends at the first that is refused. Says how many were taken back, at
-    /// least one. May sleep.
+    /// Frees at most `count` live blocks, and stops at the first offset that is refused. Returns the
+    /// number of freed blocks, at least 1. May sleep.
     ///
-    /// The errors are those of [`Arena::free`], and `EFAULT` when not even one could be loaded. A
-    /// header that was overwritten is counted, and ends nothing.
+    /// `load` loads the offsets of a batch after those of earlier batches, and returns how many it has
+    /// loaded.
+    ///
+    /// Errors are those of [`Arena::free`], and `EFAULT` when no offset could be loaded. An overwritten
+    /// header is counted as a refused call and does not stop the loop.
     pub(crate) fn free_bulk(
         &self,
         count: u32,
@@ -323,7 +327,7 @@ impl Arena {
                     }
                     Ok(Some(Unfinished::Headed(taken))) => {
                         drop(state);
-                        // It is released, whatever its header says.
+                        // The block is free even if its header was overwritten.
                         if let Err(error) = self.retire(taken) {
                             self.count_failure(error);
                         }

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A copy of an arena: the same live blocks at the same offsets, with what is in them.
+//! `FREELIST_IOC_CLONE`: copies an arena, the same live blocks at the same offsets with their contents.
 //!
-//! The target is new and its file is not open yet, so nobody else allocates there. The source goes on
-//! serving: it is locked for a bounded look at it, and never while anything is allocated or copied.
-//! Batch by batch,
+//! The target is new and its file is not installed yet, so that no other thread allocates there. The
+//! source keeps serving requests: it is locked in bounded steps, and never while memory is allocated or
+//! copied. For each batch,
 //!
-//! 1. the source names some live extents, which are reserved in the target;
-//! 2. they get new folios with a copy of what the source has there, as large as fit into extents
-//!    side by side;
-//! 3. the source is looked at again: what is still live there becomes live in the target, what was
-//!    freed or resized meanwhile is undone.
+//! 1. the live extents of the source are listed, and reserved in the target;
+//! 2. they get new folios, as large as fit into extents side by side, with a copy of the source's
+//!    contents;
+//! 3. an extent that is still live in the source is committed in the target; one that was freed or
+//!    resized meanwhile is cancelled.
 //!
-//! Pages of a live block that have no memory in the source have none in the target: those of a lazy
-//! block get it when they are touched, there as here.
+//! Pages of a live block without memory in the source have none in the target: those of a lazy block get
+//! it when they are touched.
 
 use super::{
     grow::{
@@ -46,7 +46,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// State of a copy between two steps.
+/// The state of a copy between two steps.
 struct Copy<'a> {
     source: &'a Arena,
     target: &'a Arena,
@@ -55,23 +55,22 @@ struct Copy<'a> {
     extents: Buffer<LiveExtent>,
     /// Their reservations in the target, in the same order.
     blocks: Buffer<Reservation>,
-    /// No folio above this order could be had.
+    /// The largest order that the last allocations of folios left possible.
     highest: u32,
-    /// The source has memory up to this page number, and none there.
+    /// The first page number without memory in the source, while the copy is before it.
     hole: Option<u32>,
 }
 
 impl Arena {
-    /// Copies all live blocks of `source`, and its bounds, to this arena, which is empty and known to
-    /// the caller alone. May sleep.
+    /// Copies all live blocks and the bounds of `source` to this arena, which must be empty and unknown
+    /// to other threads. After an error it may have a part of the blocks, and can only be closed. May
+    /// sleep.
     ///
     /// | error | when |
     /// | --- | --- |
     /// | `ENOMEM` | memory is short |
-    /// | `EDQUOT` | a limit forbids the copy |
+    /// | `EDQUOT` | a limit has no room for the copy |
     /// | `EINTR` | the caller is being killed |
-    ///
-    /// Some blocks may have been copied then: the arena is of no use but to be closed.
     pub(crate) fn copy_from(&self, source: &Self) -> Result {
         self.inherit(source);
         let most = BATCH as usize;
@@ -92,13 +91,13 @@ impl Arena {
         Ok(())
     }
 
-    /// Room for so many, charged to this arena's account. `ENOMEM` when memory is short.
+    /// Returns a buffer for `len` elements, charged to the arena's cgroup. `ENOMEM` when memory is short.
     fn buffer<T>(&self, len: usize) -> Result<Buffer<T>> {
         let buffer = || Buffer::with_capacity(len, GFP_KERNEL_ACCOUNT);
         Ok(self.memcg.charge(buffer)?)
     }
 
-    /// Takes over the bounds of another arena, and what its headers are mixed with.
+    /// Takes over the bounds of another arena, and the secret of its headers.
     fn inherit(&self, source: &Self) {
         self.secret.adopt(&source.secret);
         let bounds = source.bounds();
@@ -108,8 +107,8 @@ impl Arena {
         state.engine.set_span((bounds.span >> PAGE_SHIFT) as u32);
     }
 
-    /// Takes room under both limits for `pages` new pages. `EDQUOT` when there is not so much, of the
-    /// limit of all arenas with what others would give up. May sleep.
+    /// Takes room under both limits for `pages` new pages. Other arenas give free memory up if the shared
+    /// limit has too little; `EDQUOT` when that is not enough either. May sleep.
     fn take_room_for_copy(&self, pages: u32) -> Result<Promise> {
         let bytes = u64::from(pages) << PAGE_SHIFT;
         loop {
@@ -134,7 +133,8 @@ impl Arena {
 }
 
 impl Copy<'_> {
-    /// Copies some extents of the source, of those from page number `from` on. Returns where to go on.
+    /// Copies one batch of the source's extents, from page number `from` on. Returns the page number of
+    /// the next batch; `None` at the end. May sleep.
     fn batch(&mut self, from: u32) -> Result<Option<u32>> {
         self.extents.clear();
         let extents = &mut self.extents;
@@ -155,7 +155,7 @@ impl Copy<'_> {
         Ok(next)
     }
 
-    /// Reserves what was found.
+    /// Reserves the listed extents in the target.
     fn reserve(&mut self) -> Result {
         let mut index = 0;
         while let Some(extent) = self.extents.get(index) {
@@ -172,7 +172,7 @@ impl Copy<'_> {
                     let prealloc = &mut self.prealloc;
                     self.target.make(metadata, prealloc)?;
                 }
-                // The source had no block yet when its span was taken over: this one is new.
+                // The source's span was raised since it was taken over, before its first block.
                 Err(Refusal::NoSpace) => drop(self.extents.remove(index)),
                 Err(refusal) => return Err(refusal.into()),
             }
@@ -180,7 +180,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Brings what was reserved its memory, with a copy of the source's.
+    /// Brings memory to the reserved extents, with a copy of the source's contents. May sleep.
     fn fill(&mut self) -> Result {
         let mut promise = self.target.take_room_for_copy(missing(&self.blocks))?;
         let mut result = Ok(());
@@ -199,20 +199,20 @@ impl Copy<'_> {
             }
             task::resched();
         }
-        // What holes did not take, too.
+        // The room of holes goes back as well.
         self.target.forget(promise);
         result
     }
 
-    /// Brings a folio, or leaves a hole, for the next pages that the block of this index misses, and
-    /// for the blocks behind it as far as they follow in the address space.
+    /// Brings a folio for the next missing pages of the block of this index and of the blocks that
+    /// follow it in the address space, or skips these pages if the source has no memory there.
     fn bring_folio(&mut self, index: usize, promise: &mut Promise) -> Result {
         let blocks = self.blocks.get_mut(index..).unwrap_or_default();
         let Some(first) = blocks.first() else {
             return Ok(());
         };
         let page = first.next_page();
-        // What is contiguous is one folio, and no one else's.
+        // A contiguous block is one folio of its own.
         let whole = first.is_contiguous() && self.hole.is_none();
         let others = blocks.iter().skip(1);
         let alone = match whole {
@@ -256,8 +256,8 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Leaves the next pages of a block without memory, up to the first that the source has. Pages of a
-    /// lazy block keep their part of the promise.
+    /// Leaves the next pages of a block without memory, up to the first page that the source has. Pages
+    /// of a lazy block keep their part of the promise.
     fn leave_hole(&mut self, index: usize, promise: &mut Promise) -> Result {
         let Some(block) = self.blocks.get_mut(index) else {
             return Ok(());
@@ -299,8 +299,8 @@ impl Copy<'_> {
                 let is_right = match still {
                     Still::Gone => false,
                     Still::Holed => true,
-                    // A page of it was touched meanwhile, or it is another block: the one that was
-                    // copied had been freed by then.
+                    // A page was touched meanwhile, or the copied block was freed and another one is
+                    // live there.
                     Still::Whole => block.is_lazy() || !state.engine.has_hole(&block),
                 };
                 if is_right {
@@ -315,7 +315,8 @@ impl Copy<'_> {
 }
 
 impl Arena {
-    /// Copies which blocks are live in a divided page of `source`. Returns whether any is.
+    /// Copies the buddy tree of a divided page of `source`. Returns whether a block is live in it. May
+    /// sleep.
     fn copy_tree(
         &self,
         source: &Self,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is counted: refusals by error, and the counters of arenas and size classes, as sums.
+//! Counters of arenas and size classes, and refused calls by error.
 
 use crate::{
     engine::{
@@ -23,19 +23,19 @@ macro_rules! errnos {
 errnos! { EINVAL ENOENT E2BIG ENOMEM EDQUOT ENOSPC EINTR EPERM EFAULT EBADF EOPNOTSUPP EUCLEAN EAGAIN
 ETIMEDOUT }
 
-/// Adds to a total, which wraps: an overflow would be a panic under a lock.
+/// Adds to a running total, which wraps: Rust's overflow check would panic under a lock.
 pub(super) fn add(total: &mut u64, more: u64) {
     *total = total.wrapping_add(more);
 }
 
-/// Calls that were refused, by error; the last is for all others.
+/// Refused calls by error, in the order of [`ERRNOS`]; the last entry counts all other errors.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Failures([u64; ERRNOS.len() + 1]);
 
 impl Failures {
-    /// Counts one.
+    /// Counts one refused call.
     pub(crate) fn count(&mut self, error: Error) {
-        // What a caller sees of it, unless it is made again.
+        // User space sees `EINTR`, unless the kernel restarts the call.
         let error = if error == ERESTARTSYS { EINTR } else { error };
         let errno = error.to_errno().unsigned_abs();
         let index = ERRNOS
@@ -58,16 +58,16 @@ impl Failures {
     }
 }
 
-/// What an arena counts beside its engine.
+/// Counters of an arena that the engine does not have.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Events {
     /// Allocations that slept.
     pub(crate) waits: u64,
-    /// Allocations whose time ran out.
+    /// Allocations whose timeout passed.
     pub(crate) timeouts: u64,
-    /// Pages given back to the system by request.
+    /// Pages given back to the system by TRIM and lowered limits.
     pub(crate) trims: u64,
-    /// Pages given back because memory was short.
+    /// Pages given back to the shrinker and to other arenas.
     pub(crate) shrinks: u64,
     /// Calls that were refused.
     pub(crate) failures: Failures,
@@ -75,7 +75,7 @@ pub(crate) struct Events {
 
 #[cfg(CONFIG_KUNIT = "y")]
 impl Events {
-    /// As if so much had happened already.
+    /// Returns counters that all have the value `total`.
     pub(crate) fn seeded(total: u64) -> Self {
         Self {
             waits: total,
@@ -87,7 +87,7 @@ impl Events {
     }
 }
 
-/// Counters of one arena at one moment, or sums of such.
+/// The counters of one arena at one moment, or the sum of several.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Snapshot {
     stat: freelist_stat,
@@ -95,7 +95,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Adds an arena's counters.
+    /// Adds the counters of an arena.
     pub(crate) fn add(
         &mut self,
         counters: &Counters,
@@ -128,7 +128,7 @@ impl Snapshot {
         self.failures.add(&events.failures);
     }
 
-    /// Adds what an arena that is closing has counted in all, not what it has now.
+    /// Adds the running totals of an arena that is closing, without its current values.
     pub(crate) fn keep_totals(&mut self, last: &Self) {
         let stat = &mut self.stat;
         add(&mut stat.requested_bytes, last.stat.requested_bytes);
@@ -147,23 +147,23 @@ impl Snapshot {
         self.failures.add(&last.failures);
     }
 
-    /// Refusals, by the name of the error.
+    /// Returns the refused calls by the name of the error; the last is `other`.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let names = ERRNOS.iter().map(|(name, _)| *name);
         Iterator::chain(names, ["other"]).zip(self.failures.0)
     }
 
-    /// As the contract has it.
+    /// Returns the counters in the layout of the uapi.
     pub(crate) fn stat(&self) -> freelist_stat {
         self.stat
     }
 }
 
-/// The counters of every size class, too many for the stack.
+/// The counters of every size class, on the heap since they are too large for the stack.
 pub(crate) struct Classes(KVec<ClassCounters>);
 
 impl Classes {
-    /// Zeros. `ENOMEM` when memory is short.
+    /// Returns zeros. `ENOMEM` when memory is short.
     pub(crate) fn new() -> Result<Self> {
         let mut classes = KVec::new();
         for _ in MIN_SHIFT..=KernelEngine::MAX_SHIFT {
@@ -172,7 +172,7 @@ impl Classes {
         Ok(Self(classes))
     }
 
-    /// Adds an arena's: `class` gives those of a shift.
+    /// Adds the counters of an arena, of which `class(shift)` returns those of one class.
     pub(crate) fn add(&mut self, class: impl Fn(u32) -> ClassCounters) {
         for (sum, shift) in self.0.iter_mut().zip(MIN_SHIFT..) {
             let class = class(shift);
@@ -187,7 +187,7 @@ impl Classes {
         }
     }
 
-    /// The sums, with the shift of each class.
+    /// Returns the sums with the shift of each class.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &ClassCounters)> {
         (MIN_SHIFT..).zip(&self.0)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages of live blocks that lose their memory at their owner's wish.
+//! `FREELIST_IOC_DISCARD`: drops the memory of pages inside live blocks.
 
 use super::{
     free::offset_nospec,
@@ -29,13 +29,13 @@ use kernel::{
 
 impl Arena {
     /// Drops the memory of the whole pages inside `bytes` bytes from `offset` on: they read as zero, and
-    /// get memory when they are touched. What is pinned for I/O, and what belongs to a folio that cannot
-    /// be split, stays and is zeroed. May sleep.
+    /// get memory when they are touched. A page that is pinned for I/O, or whose folio cannot be split,
+    /// keeps its memory and is zeroed. May sleep.
     ///
     /// | error | when |
     /// | --- | --- |
-    /// | `EINVAL` | `bytes` is 0; some of the range lies in no live block, or in one that has a header, is contiguous in physical memory, or is below a page |
-    /// | `EINTR` | the caller is being killed: some of it was done |
+    /// | `EINVAL` | `bytes` is 0; a part of the range lies in no live block, or in one that has a header, is contiguous or is below a page |
+    /// | `EINTR` | the caller is being killed: a part of the range was discarded |
     pub(crate) fn discard(&self, offset: u64, bytes: u64) -> Result {
         let last = bytes
             .checked_sub(1)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One block that comes back.
+//! Frees one block.
 
 use super::{
     state::State,
@@ -28,11 +28,13 @@ use kernel::{
 };
 
 impl Arena {
-    /// Takes the live block at `offset` back.
+    /// Frees the live block at `offset`. May sleep.
     ///
-    /// `EINVAL` when the offset cannot be one, is beyond the arena or inside a live block,
-    /// `ENOENT` when nothing live is there, `EUCLEAN` when its header was overwritten: then the block
-    /// is released all the same.
+    /// | error | when |
+    /// | --- | --- |
+    /// | `EINVAL` | the offset is not aligned for a block, beyond the arena, or inside a live block |
+    /// | `ENOENT` | no live block begins there |
+    /// | `EUCLEAN` | its header was overwritten; the block is free all the same |
     pub(crate) fn free(&self, offset: u64) -> Result {
         let mut state = self.lock();
         match state.free(offset)? {
@@ -47,7 +49,7 @@ impl Arena {
         Ok(())
     }
 
-    /// Does what is left of a release.
+    /// Completes a release that takes more than one hold of the lock. May sleep.
     #[inline(never)]
     fn finish_free(&self, rest: Unfinished) -> Result {
         match rest {
@@ -69,8 +71,8 @@ impl Arena {
 }
 
 impl Arena {
-    /// Releases pages some of which have no memory, in steps; their room under the limits is free with
-    /// that. May sleep.
+    /// Frees pages some of which have no memory, in bounded steps, and gives back the room that their
+    /// missing pages had under the limits. May sleep.
     pub(super) fn release_holed(&self, holed: Holed) {
         let mut rest = Some(holed);
         let mut room = 0;
@@ -88,14 +90,16 @@ impl Arena {
 }
 
 impl State {
-    /// Takes the live block at `offset` back, as far as the engine does at once.
+    /// Frees the live block at `offset`. Returns the part of the work that is left to the caller, if
+    /// any.
     #[inline(always)]
     pub(super) fn free(&mut self, offset: u64) -> Result<Option<Unfinished>> {
         Ok(self.engine.free(offset_nospec(offset).ok_or(EINVAL)?)?)
     }
 }
 
-/// `offset` where it is below the end of the largest arena, else `None`; so under speculation too.
+/// Returns `offset` if it is below the end of the largest arena, else `None`. Under speculation, too, the
+/// result is never beyond that end.
 pub(super) fn offset_nospec(offset: u64) -> Option<u64> {
     let page = nospec::index_nospec(offset >> PAGE_SHIFT, MAX_PAGES)?;
     Some((u64::from(page) << PAGE_SHIFT) | (offset & (PAGE_SIZE as u64 - 1)))

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the memory of a reserved block comes from: new folios within the limits. Where these forbid
-//! them, as much free memory elsewhere in the arena leaves before.
+//! Brings memory to reserved blocks: new folios, within the limits.
 //!
-//! To move memory is dearer than new memory, so it is done when the arena holds more than the slack
-//! allows beyond what its blocks ever needed, at the limits, and when the system has no more.
+//! Moving means that free memory elsewhere in the arena is given back first, and makes room for the new
+//! folios. It costs more than growing, so it happens in three cases only: the arena would hold more than
+//! its slack allows beyond its blocks' highest need, a limit is reached, or the system is out of memory.
 
 use super::{
     reclaim::Room,
@@ -37,7 +37,8 @@ use kernel::{
     prelude::*, //
 };
 
-/// Room under the limits for pages that are being brought. To be given to [`Arena::forget`].
+/// Room under both limits for pages that are being allocated. [`Arena::forget`] gives back the unused
+/// rest.
 #[must_use]
 pub(super) struct Promise {
     pub(super) bytes: u64,
@@ -49,14 +50,14 @@ impl Promise {
     }
 }
 
-/// What stops a block from getting its pages.
+/// The reason why a block cannot get its pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Short {
-    /// The request may not grow, and less is free than it seemed.
+    /// The request may not grow, and too little memory is free.
     Memory,
-    /// The arena's own limit.
+    /// The arena's own limit is reached.
     Own,
-    /// The limit of all arenas, beyond which the block would take so many pages.
+    /// The block needs so many pages more than the limit of all arenas has.
     Shared(u64),
 }
 
@@ -69,25 +70,25 @@ impl From<Short> for Error {
     }
 }
 
-/// Ranges from which nothing leaves, at most, until moving gives up.
+/// The number of ranges without a removable page after which `vacate` stops.
 const STUCK: usize = 8;
-/// How often free memory of the arena leaves for a block when the system has no more.
+/// How often a block's pages are moved when the system is out of memory.
 const TRIES: u32 = 4;
-/// Of a limit so much is left for blocks: no surplus is taken beyond that.
+/// One part in so many of a limit is kept free of surplus pages.
 const LIMIT_PART: u64 = 8;
 
-/// Pages that reserved blocks miss.
+/// Returns the number of pages without memory of all `blocks`.
 pub(super) fn missing(blocks: &[Reservation]) -> u32 {
     blocks.iter().map(Reservation::missing).sum()
 }
 
 impl Arena {
-    /// Brings the pages that a reserved block lacks; where it may not `grow`, as many as leave
-    /// elsewhere. What was brought before an error stays with the block: `cancel` takes it back. May
-    /// sleep.
+    /// Brings the missing pages of a reserved block. A request that may not grow gets as many as free
+    /// memory elsewhere in the arena makes room for. After an error the block keeps the pages that it
+    /// has got, and `cancel` gives them back. May sleep.
     ///
-    /// `EDQUOT` when a limit forbids it, `ENOMEM` when memory is short or all that was free is in
-    /// use by now, `EINTR` when the caller is being killed.
+    /// `EDQUOT` when a limit is reached, `ENOMEM` when memory is short, or the free memory has been
+    /// taken by another thread, `EINTR` when the caller is being killed.
     pub(super) fn fill(
         &self,
         pending: &mut Reservation,
@@ -113,7 +114,7 @@ impl Arena {
                 let moved = self.vacate(lacks, &mut promise);
                 if moved != Ok(lacks) {
                     self.forget(promise);
-                    // Less was free than it seemed, or could leave: another look, if that may help.
+                    // Other threads took free pages, or pages stayed: try again without moving.
                     match moved? {
                         0 if grow && reuse => reuse = false,
                         0 if grow => return Err(edquot()),
@@ -124,7 +125,7 @@ impl Arena {
                 }
             }
             match self.bring(from_mut(pending), prealloc, promise) {
-                // The system has no more, but perhaps the arena has.
+                // The system is out of memory, but the arena may have free pages.
                 Err(error) if error == ENOMEM && pending.is_movable() && tries < TRIES => {
                     tries += 1;
                     let mut promise = Promise { bytes: 0 };
@@ -140,10 +141,10 @@ impl Arena {
         Ok(())
     }
 
-    /// Takes the room of the pages that a lazy block misses from both limits; where these have too
-    /// little, free memory elsewhere in the arena leaves for it. May sleep.
+    /// Takes room under both limits for the missing pages of a lazy block. If a limit has too little,
+    /// free memory elsewhere in the arena makes room. May sleep.
     ///
-    /// `EDQUOT` when a limit forbids it, or lazy blocks would be owed too much; `EINTR` when the caller is
+    /// `EDQUOT` when a limit, or the bound of untouched lazy memory, is reached; `EINTR` when the caller is
     /// being killed.
     fn take_room(&self, pending: &mut Reservation, request: &Request) -> Result {
         while pending.missing() > pending.owed() {
@@ -162,7 +163,7 @@ impl Arena {
             };
             if left == Ok(lacks) {
                 let mut state = self.lock();
-                // Another thread may have been owed more meanwhile.
+                // Another thread may have reserved lazy memory meanwhile.
                 if self.may_owe(&state, pending) {
                     state.promised -= promise.bytes;
                     state.engine.owe(pending);
@@ -177,29 +178,28 @@ impl Arena {
         Ok(())
     }
 
-    /// Returns whether lazy blocks may be owed what a reserved one misses, too.
+    /// Returns whether the bound of untouched lazy memory has room for the missing pages of a block.
     fn may_owe(&self, state: &State, pending: &Reservation) -> bool {
         let pages = u64::from(state.engine.owed_pages()) + u64::from(pending.missing());
         pages << PAGE_SHIFT <= self.lazy_limit
     }
 
-    /// Makes free memory elsewhere leave before `pages` come by a touch, as far as the slack wants it
-    /// so. May sleep.
+    /// Gives free memory elsewhere in the arena back before a touch brings `pages` pages, as many as
+    /// would exceed the slack. May sleep.
     pub(super) fn reuse_for_touch(&self, pages: u32) {
         let state = self.lock();
         let target = state.engine.reuse_target(pages, state.promised);
         drop(state);
         if target > 0 {
             let mut promise = Promise { bytes: 0 };
-            // A caller that is being killed takes what there is.
+            // A caller that is being killed goes on with fewer pages moved.
             let _ = self.vacate(target, &mut promise);
             self.forget(promise);
         }
     }
 
-    /// Brings new pages for several reserved blocks at once, if nothing speaks against it: no
-    /// limit, and no free memory that would better be used. What is missing afterwards is left to
-    /// [`Arena::fill`]. May sleep.
+    /// Brings new pages for several reserved blocks at once, if the limits have room and nothing has to
+    /// be moved. Pages that are missing afterwards are left to [`Arena::fill`]. May sleep.
     pub(super) fn fill_together(&self, blocks: &mut [Reservation], prealloc: &mut KernelPrealloc) {
         let missing = missing(blocks);
         if missing < 2 {
@@ -215,12 +215,14 @@ impl Arena {
         }
         state.promised += bytes;
         drop(state);
-        // Why it failed shows where the rest is brought.
+        // `fill` meets the same error if it lasts.
         let _ = self.bring(blocks, prealloc, Promise { bytes });
     }
 
-    /// Makes at most `most` free pages elsewhere leave, and adds their room to a promise. Returns how
-    /// many left. May sleep.
+    /// Gives at most `most` free pages of the arena back and adds their room to a promise. Returns their
+    /// number. May sleep.
+    ///
+    /// `EINTR` when the caller is being killed.
     fn vacate(&self, most: u32, promise: &mut Promise) -> Result<u32> {
         let mut aside = [const { None }; STUCK];
         let mut stuck = 0;
@@ -237,7 +239,7 @@ impl Arena {
             };
             let range = Some(isolated.range());
             if range == last {
-                // Nothing left of it the last time.
+                // No page of it could be removed the last time: set it aside until the end.
                 let Some(place) = aside.get_mut(stuck) else {
                     self.lock().engine.putback(isolated);
                     break;
@@ -258,7 +260,8 @@ impl Arena {
         result.map(|()| done)
     }
 
-    /// Brings new pages, for as much as was promised, in the largest folios that can be had.
+    /// Brings new pages, as many as the promise has room for, in the largest folios that the system has.
+    /// May sleep.
     fn bring(
         &self,
         blocks: &mut [Reservation],
@@ -266,7 +269,7 @@ impl Arena {
         mut promise: Promise,
     ) -> Result {
         let mut result = Ok(());
-        // None above the last one that could be had.
+        // Lowered after each order that the system does not have.
         let mut highest = self.address_space.max_order();
         let mut done = 0;
         while let Some(first) = blocks.get(done) {
@@ -288,8 +291,8 @@ impl Arena {
         result
     }
 
-    /// Brings a folio for the first of some blocks, which misses pages, and for those that follow in
-    /// the address space. Lowers `highest` instead where there is none of that order.
+    /// Brings a folio for the missing pages of the first block and of the blocks that follow it in the
+    /// address space. Lowers `highest` instead if the system has no folio of that order. May sleep.
     fn bring_folio(
         &self,
         blocks: &mut [Reservation],
@@ -334,7 +337,8 @@ impl Arena {
         Ok(())
     }
 
-    /// Makes sure that the engine has room for what is known of the next pages of blocks.
+    /// Allocates the metadata that the engine needs before the next `pages` pages of the blocks can be
+    /// backed. May sleep.
     pub(super) fn ensure_backing(
         &self,
         blocks: &[Reservation],
@@ -357,9 +361,9 @@ impl Arena {
         }
     }
 
-    /// Claims `pages` pages behind blocks that get their memory with that of these, so that they are a
-    /// huge page's; `None` where that would be more than the slack allows, near a limit, while a
-    /// request waits for memory, or where something lies there. Their room is promised.
+    /// Claims `pages` unbacked pages after the blocks, which become free memory of the same huge page.
+    /// Takes room for them. Returns `None` if the slack does not allow them, near a limit, while a
+    /// thread waits, or if these pages are in use. May sleep.
     fn surplus(
         &self,
         blocks: &[Reservation],
@@ -407,7 +411,7 @@ impl Arena {
         }
     }
 
-    /// A surplus gets no memory.
+    /// Gives up a surplus that got no memory, with its room.
     fn release_surplus(&self, surplus: Option<Surplus>) {
         let Some(surplus) = surplus else {
             return;
@@ -422,7 +426,7 @@ impl Arena {
         self.shared_limit.give(bytes);
     }
 
-    /// Brings a block that is one folio.
+    /// Brings the one folio of a contiguous block. `ENOMEM` when the system has none. May sleep.
     fn bring_contiguous(
         &self,
         pending: &mut Reservation,
@@ -446,14 +450,14 @@ impl Arena {
         result
     }
 
-    /// Makes room under the limits where there is free memory that stands in the way: the arena's own,
-    /// for a request that has no use for it, or that of others. Returns whether there is some more. May
-    /// sleep.
+    /// Makes room under the limits: the arena gives free memory back for a contiguous request, which
+    /// cannot use it, and other arenas give free memory back if the shared limit is reached. Returns
+    /// whether any was given back. May sleep.
     fn make_room(&self, short: Short, pending: &Reservation, request: &Request) -> bool {
         if short == Short::Memory || task::fatal_signal() {
             return false;
         }
-        // What somebody waits for is not to be given up.
+        // Free memory that a thread waits for is kept.
         if request.policy == Policy::Contiguous && self.waiters() == 0 {
             let missing = pending.missing().into();
             if self.give_up(missing, 0) > 0 {
@@ -466,18 +470,18 @@ impl Arena {
         self.take_from_others(pages)
     }
 
-    /// Makes other arenas give up `pages` free pages, if they have so many. Returns whether some went.
-    /// May sleep.
+    /// Makes other arenas give `pages` free pages back, if they have so many together. Returns whether
+    /// any was given back. May sleep.
     pub(super) fn take_from_others(&self, pages: u64) -> bool {
-        // Before the look, so that nothing is missed after it.
+        // Noted before the look at the other arenas: memory that is freed after it causes a wake-up.
         self.shared_limit.refuse(self.id);
-        // Nothing is taken in vain.
+        // Other arenas lose nothing unless that is enough.
         shrinker::reclaimable_of_others(self) >= pages
             && shrinker::reclaim_from_others(self, pages) > 0
     }
 
-    /// Decides how many of the pages that a block misses are to be new, and reserves room for them
-    /// under both limits: all, as far as they allow it, unless it is to `reuse` free memory.
+    /// Takes room under both limits for the missing pages of a block. Pages beyond that room have to be
+    /// moved: as many as the limits lack, and with `reuse` as many as would exceed the slack.
     fn promise(&self, pending: &Reservation, grow: bool, reuse: bool) -> Result<Promise, Short> {
         let missing = pending.missing();
         let mut state = self.lock();
@@ -503,7 +507,7 @@ impl Arena {
             true => missing - state.engine.reuse_target(missing, state.promised),
             false => missing,
         };
-        // Nothing is taken in vain, not even for a moment: somebody else might be refused for it.
+        // Room that is taken in vain, even for a moment, could make another arena's request fail.
         for pages in [wanted.clamp(least, headroom), least] {
             let bytes = u64::from(pages) << PAGE_SHIFT;
             if self.shared_limit.take(bytes) {
@@ -515,7 +519,7 @@ impl Arena {
         Err(Short::Shared(beyond.max(1)))
     }
 
-    /// Gives back what is left of a promise.
+    /// Gives back the unused room of a promise.
     pub(super) fn forget(&self, promise: Promise) {
         if promise.bytes > 0 {
             let mut state = self.lock();
@@ -528,8 +532,8 @@ impl Arena {
 }
 
 impl State {
-    /// Notes that the next `pages` that some blocks miss, side by side, have their memory: they take up
-    /// their part of the promise.
+    /// Notes that the next `pages` missing pages of the blocks, which lie side by side, have memory now.
+    /// They use up their part of the promise.
     pub(super) fn back(&mut self, blocks: &mut [Reservation], pages: u32, promise: &mut Promise) {
         let mut left = pages;
         for block in blocks {
@@ -540,7 +544,7 @@ impl State {
         self.take_up(pages, promise);
     }
 
-    /// Takes up the part of a promise that is for so many pages.
+    /// Uses up the room of `pages` pages of a promise.
     pub(super) fn take_up(&mut self, pages: u32, promise: &mut Promise) {
         let bytes = u64::from(pages) << PAGE_SHIFT;
         self.promised -= bytes;
@@ -548,8 +552,8 @@ impl State {
     }
 }
 
-/// How many of some blocks lie side by side with nothing but missing pages from the next one of the
-/// first on, until `most` pages are missing, and how many pages are.
+/// Returns how many of the blocks lie side by side with nothing but missing pages, from the next missing
+/// page of the first block on and until `most` pages are missing; and the number of these pages.
 pub(super) fn span(blocks: &[Reservation], most: u32) -> (usize, u32) {
     let mut count = 0;
     let mut pages = 0;

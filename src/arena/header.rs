@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The classic header in front of a block.
+//! The header in front of a block, `FREELIST_HEADER`, which detects writes before the block.
 //!
-//! That a block has one, its class and its list are known out of band: nothing is ever read from a
-//! header but whether it is still what was written there, so that who writes before the beginning of
-//! a block hears of it at the release. It says where the block lies and how long it is, mixed with a
-//! secret of the arena: zeros, old data and the header of another block do not pass for it.
+//! A header is compared at the release, and never used for anything else: the block's class, its list
+//! and whether it has a header are known out of band. It holds the block's offset and length, mixed with
+//! a secret of the arena, so that zeros, old data or the header of another block do not match.
 
 use super::Arena;
 use crate::{
@@ -31,17 +30,17 @@ use kernel::{
 
 type Header = [[u8; 8]; HEADER_BYTES as usize / 8];
 
-/// Two random words that each header of an arena is mixed with.
+/// Two random words that every header of an arena is mixed with.
 pub(super) struct Secret([Atomic<u64>; 2]);
 
 impl Secret {
-    /// Draws one.
+    /// Draws a new secret.
     pub(super) fn new() -> Self {
         Self([(); 2].map(|()| Atomic::new(random::random())))
     }
 
-    /// Takes over the secret of another arena, whose blocks are copied: their headers are right, or
-    /// overwritten, in the copy as they are there. No block with a header is there yet.
+    /// Takes over the secret of another arena whose blocks are going to be copied here, so that their
+    /// headers match in the copy, too. No block with a header may be here yet.
     pub(super) fn adopt(&self, of: &Self) {
         for (word, of) in self.0.iter().zip(&of.0) {
             word.store(of.load(Relaxed), Relaxed);
@@ -68,9 +67,8 @@ impl Arena {
         }
     }
 
-    /// Ends the release of a block with a header, which the engine has taken.
-    ///
-    /// `EUCLEAN` when its header was overwritten; it is released all the same.
+    /// Completes the release of a block with a header. `EUCLEAN` when the header was overwritten; the
+    /// block is free all the same.
     pub(super) fn retire(&self, taken: Releasing) -> Result {
         let page = taken.first_page();
         let mut found = Header::default();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of lazy blocks, which comes at a page fault.
+//! Brings memory to lazy blocks at a page fault.
 //!
-//! No lock of ours is held while memory is allocated. The range that gets it is in transit meanwhile
-//! ([`engine::Touch`](crate::engine::Touch)): if its block is freed, the memory leaves again before
-//! anybody can have the place.
+//! Memory is allocated without the arena's lock. Its range is in transit meanwhile
+//! ([`engine::Touch`](crate::engine::Touch)): if the block is freed in between, the memory is removed
+//! again before another block can have the range.
 
 use super::Arena;
 use crate::{
@@ -29,23 +29,24 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Pages that an arena gives up at most before the OOM killer may run for one.
+/// The most pages that an arena gives back at a time before a touch may run the OOM killer.
 const GIVE_UP_PAGES: u64 = 8192;
 
 /// The outcome of a touch.
 pub(crate) enum Touched {
     /// The page has memory: this folio.
     Present(LockedFolio),
-    /// The touch brought memory: this folio, which is mapped nowhere yet.
+    /// The touch has brought memory: this folio, which no page table maps yet.
     New(LockedFolio),
-    /// Another thread changes something there: touch the page again.
+    /// Another thread is changing the range: the fault has to be taken again.
     Again,
     /// There is no memory for the page.
     Nothing,
 }
 
 impl Arena {
-    /// Brings memory to page number `index` if it lies in a lazy block and has none. May sleep.
+    /// Brings memory to page number `index` if it lies in a lazy block and has none. When memory is
+    /// short, free memory of the arena is given back first, then the OOM killer runs. May sleep.
     pub(crate) fn touch(&self, index: u64) -> Touched {
         let Some(page) = nospec::index_nospec(index, MAX_PAGES) else {
             return Touched::Nothing;
@@ -75,7 +76,7 @@ impl Arena {
                 Ok(touched) => return touched,
                 Err(_) if task::fatal_signal() => return Touched::Nothing,
                 Err(_) if order > 0 => max_order = order - 1,
-                // The OOM killer does not run while the arena has free memory.
+                // No process is killed while the arena has free memory.
                 Err(_) if self.give_up(GIVE_UP_PAGES, 0) > 0 => {}
                 Err(_) if urge == Urge::Reclaim => urge = Urge::Kill,
                 Err(_) => return Touched::Nothing,
@@ -83,8 +84,8 @@ impl Arena {
         }
     }
 
-    /// Allocates the memory of a touch. `ENOMEM` where there is none, or it cannot be charged: then the
-    /// touch is cancelled.
+    /// Allocates the memory of a touch. After `ENOMEM`, when there is none or the cgroup is full, the
+    /// touch is cancelled. May sleep.
     fn bring_touched(&self, touch: Touch, urge: Urge) -> Result<Touched> {
         let (page, order) = (touch.range().start, touch.order());
         self.reuse_for_touch(1 << order);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory of live blocks, for tests.
+//! Access to the memory of live blocks, for tests.
 
 use super::Arena;
 use crate::{
@@ -16,24 +16,24 @@ pub(crate) struct LivePage {
 }
 
 impl LivePage {
-    /// Where it lies in physical memory, in pages.
+    /// Returns its page frame number.
     pub(crate) fn frame(&self) -> Option<usize> {
         self.folio.frame(self.page)
     }
 
-    /// Copies to `to` what lies `at` bytes behind its beginning.
+    /// Copies from byte `at` of the page to `to`.
     pub(crate) fn read(&self, at: usize, to: &mut [u8]) {
         self.folio.read(self.page, at, to);
     }
 
-    /// Copies `from` to `at` bytes behind its beginning.
+    /// Copies `from` to byte `at` of the page.
     pub(crate) fn write(&self, at: usize, from: &[u8]) {
         self.folio.write(self.page, at, from);
     }
 }
 
 impl Arena {
-    /// Page number `index`, if a live block lies in it.
+    /// Returns page number `index` if a live block lies in it.
     pub(crate) fn live_page(&self, index: u64) -> Option<LivePage> {
         let page = nospec::index_nospec(index, MAX_PAGES)?;
         self.lock().engine.live_extent(page)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that has turned out to be bad: the kernel takes it away by itself.
+//! Pages that a memory failure takes out of the page cache.
 
 use super::Arena;
 use crate::{

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Takes the metadata of an arena from its limits.
+//! Charges the metadata of an arena to its limits.
 //!
-//! Up to [`FREE_BYTES`] and a part of what is held, as much as blocks of any size need, it takes
-//! nothing. What is beyond comes of patterns such as one page kept in each chunk, with which a caller
-//! could make the kernel owe several times what the limits say: it takes room as pages do.
+//! Metadata is free of charge up to [`FREE_BYTES`] and one part in [`FREE_PART`] of the held bytes, which
+//! is enough for blocks of any size. More than that comes from patterns such as one page kept in each
+//! chunk, by which a caller could make the kernel allocate several times its limit: this takes room
+//! under the limits, as pages do.
 //!
-//! Growing fails before metadata is made that has no room. What comes by a touch, or stays when pages
-//! leave, is taken in any case: then the next to grow fails. So is a tree, which is of a page that is
-//! held, and smaller than the free share of that: what is free can always be divided.
+//! An allocation that grows fails before metadata without room is allocated. Metadata for a touch, and
+//! metadata that becomes too much because pages are given back, exceeds the limits if it must: the next
+//! growth fails then. A tree, too: it belongs to a held page and is smaller than that page's share free
+//! of charge, so that a free page can always be divided.
 
 use super::{
     state::{
@@ -32,15 +34,15 @@ use kernel::{
     prelude::*, //
 };
 
-/// Bytes of metadata that take no room.
+/// Bytes of metadata that are free of charge.
 const FREE_BYTES: u64 = 64 << 10;
-/// Of what is held, one part in so many takes none either.
+/// One part in so many of the held bytes is free of charge, too.
 const FREE_PART: u64 = 32;
 
 const _: () = assert!(bytes_of(Metadata::Tree) * FREE_PART <= PAGE_SIZE as u64);
 
 impl Arena {
-    /// Makes metadata that the engine lacks to grow. May sleep.
+    /// Allocates metadata that the engine needs to grow. May sleep.
     ///
     /// `EDQUOT` when a limit has no room for it, `ENOMEM` when memory is short.
     pub(super) fn make(&self, metadata: Metadata, prealloc: &mut KernelPrealloc) -> Result {
@@ -59,7 +61,7 @@ impl Arena {
         self.make_in_any_case(metadata, prealloc)
     }
 
-    /// The same for what may not fail because of a limit.
+    /// Allocates metadata whatever the limits are. `ENOMEM` when memory is short. May sleep.
     pub(super) fn make_in_any_case(
         &self,
         metadata: Metadata,
@@ -70,12 +72,12 @@ impl Arena {
 }
 
 impl State {
-    /// Returns the bytes of all metadata.
+    /// Returns the bytes of all metadata of the arena.
     pub(super) fn metadata_bytes(&self) -> u64 {
         size_of::<Arena>() as u64 + metadata_bytes(self.engine.metadata())
     }
 
-    /// Returns the bytes that metadata has to take of the limits, if there is `more` of it.
+    /// Returns the bytes of metadata that the limits are charged, if there were `more` bytes of it.
     fn metadata_due(&self, more: u64) -> u64 {
         let free = FREE_BYTES + self.engine.held_bytes() / FREE_PART;
         (self.metadata_bytes() + more).saturating_sub(free)
@@ -83,7 +85,7 @@ impl State {
 }
 
 impl StateGuard<'_> {
-    /// Takes for metadata what it has to take of the limits, or gives back what it need not.
+    /// Adjusts the metadata's charge to what it is now, beyond the limits if it must.
     pub(super) fn settle_metadata(&mut self) {
         let Some(taken) = self.metadata_taken else {
             return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One arena: what is behind one open file.
+//! One arena: the address space, blocks and limit of one open file.
 
 #![deny(unsafe_code)]
 
@@ -82,38 +82,38 @@ use state::{
 
 /// Offsets of a new arena, in bytes.
 const SPAN_BYTES: u64 = 64 << 30;
-/// Extents that are copied for a map while the lock is held.
+/// Extents that `map` copies under one hold of the lock.
 const MAP_STEP: u32 = 256;
 
-/// What is behind one open of the device.
+/// An arena, made by an open of the device.
 #[pin_data]
 pub(crate) struct Arena {
     id: u64,
-    /// The limit that everybody may set, in bytes; above it only the administrator.
+    /// The highest limit that any caller may set, in bytes. A higher one takes `CAP_SYS_RESOURCE`.
     default_limit: u64,
-    /// The most bytes that its lazy blocks may be owed: untouched, they keep others from them.
+    /// The most bytes that lazy blocks may have reserved and not touched: other arenas cannot use them.
     lazy_limit: u64,
-    /// That of all arenas together.
+    /// The limit of all arenas together.
     shared_limit: Arc<SharedLimit>,
     opener: Opener,
-    /// The opener's.
+    /// The memory cgroup of the opener, which is charged for the arena.
     memcg: Memcg,
     address_space: AddressSpace,
     poll: PollQueue,
-    /// Where page number 0 was mapped last, in whatever process.
+    /// The address of page number 0 in the newest mapping, of any process.
     base: Atomic<usize>,
     secret: Secret,
-    /// What is told without the lock.
+    /// Counters that are read without the lock.
     published: Published,
-    /// The node of memory that its opener ran on.
+    /// The NUMA node that the opener ran on.
     node: Node,
     #[pin]
     state: SpinLock<State>,
 }
 
 impl Arena {
-    /// Makes an empty arena that `memcg` pays for, with the limit and the slack of `defaults`; of what
-    /// all arenas together may hold it gets what is left. `ENOMEM` when memory is short.
+    /// Returns an empty arena that is charged to `memcg`, with the limit and the slack of `defaults`.
+    /// `shared_limit` bounds all arenas together. `ENOMEM` when memory is short. May sleep.
     pub(crate) fn new(
         id: u64,
         memcg: Memcg,
@@ -161,34 +161,35 @@ impl Arena {
         Ok(place.pin_init_with(arena)?.into())
     }
 
-    /// Its number; no two that ever lived have the same.
+    /// Returns its number, which no other arena of this module ever has.
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
-    /// Who opened it.
+    /// Returns the process that opened it.
     pub(crate) fn opener(&self) -> &Opener {
         &self.opener
     }
 
-    /// Who pays for it.
+    /// Returns the memory cgroup that is charged for it.
     pub(crate) fn memcg(&self) -> &Memcg {
         &self.memcg
     }
 
-    /// Who polls it, and who polls any arena of the limit that they share: memory that another one
-    /// gives up is of use too.
+    /// Returns the two queues that a poller enters: the arena's own, and that of the shared limit,
+    /// which is woken when another arena gives memory up.
     pub(crate) fn polls(&self) -> [&PollQueue; 2] {
         [&self.poll, self.shared_limit.listeners()]
     }
 
-    /// Its memory.
+    /// Returns its page cache.
     pub(crate) fn address_space(&self) -> &AddressSpace {
         &self.address_space
     }
 
-    /// What lies where in it, copied in steps of [`MAP_STEP`] extents; what changes between two of
-    /// them may be missed. `ENOMEM` when memory is short. May sleep.
+    /// Returns all extents in the order of their offsets. The lock is dropped after each
+    /// [`MAP_STEP`] extents: a change between two steps may be missed. `ENOMEM` when memory is short.
+    /// May sleep.
     pub(crate) fn map(&self) -> Result<KVVec<Extent>> {
         let mut map = KVVec::new();
         let mut from = Some(0);
@@ -203,8 +204,8 @@ impl Arena {
         Ok(map)
     }
 
-    /// The least and the largest order of the folios that the pages of an extent lie in; `None` where it
-    /// has no memory. May sleep.
+    /// Returns the smallest and the largest order of the folios that back an extent; `None` if none
+    /// does. May sleep.
     pub(crate) fn orders(&self, extent: &Extent) -> Option<(u32, u32)> {
         let end = extent.page + extent.pages;
         let mut orders: Option<(u32, u32)> = None;
@@ -219,7 +220,7 @@ impl Arena {
         orders
     }
 
-    /// How long that would be. May sleep.
+    /// Returns the number of extents that [`Arena::map`] would have. May sleep.
     pub(crate) fn map_len(&self) -> usize {
         let mut len = 0;
         let mut from = Some(0);
@@ -235,7 +236,7 @@ impl Arena {
         self.lock().events.failures.count(error);
     }
 
-    /// All of its counters, of one moment. Gives how many wait at that.
+    /// Adds its counters, all of one moment, to `snapshot`. Returns the number of waiters.
     pub(crate) fn snapshot(&self, snapshot: &mut Snapshot) -> u32 {
         let state = self.lock();
         let counters = state.engine.counters();
@@ -245,7 +246,7 @@ impl Arena {
         state.waiters.count()
     }
 
-    /// Sets its totals as if so much had happened already.
+    /// Sets all running totals to `total`.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn seed_totals(&self, total: u64) {
         let mut state = self.lock();
@@ -253,13 +254,13 @@ impl Arena {
         state.events = Events::seeded(total);
     }
 
-    /// The same by size class, added to what is in `classes`.
+    /// Adds its counters by size class to `classes`.
     pub(crate) fn add_classes(&self, classes: &mut Classes) {
         let state = self.lock();
         classes.add(|shift| state.engine.class(shift));
     }
 
-    /// Proves the engine's invariants. Slow.
+    /// Checks the engine's invariants. Takes time in proportion to the pages of the arena.
     #[cfg_attr(
         not(any(CONFIG_FAULT_INJECTION, CONFIG_KUNIT = "y")),
         expect(dead_code)
@@ -268,8 +269,8 @@ impl Arena {
         self.lock().engine.check()
     }
 
-    /// Ends the arena: all of its memory leaves, but pages that are pinned, which live on for the pins
-    /// alone. No other call comes after this one. May sleep.
+    /// Frees all memory of the arena and its room under the limits. A pinned page is freed with its last
+    /// pin. No other call may follow. May sleep.
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         let taken = state.taken();

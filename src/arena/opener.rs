@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whose an arena is.
+//! The process that opened an arena.
 
 use crate::ffi::task;
 use kernel::{
@@ -16,7 +16,7 @@ pub(crate) struct Opener {
 }
 
 impl Opener {
-    /// The caller's process.
+    /// Returns the process of the caller.
     pub(crate) fn of_caller() -> Self {
         Self {
             pid: current!().group_leader().pid(),
@@ -24,13 +24,13 @@ impl Opener {
         }
     }
 
-    /// Its number in the first pid namespace.
+    /// Returns its pid in the initial pid namespace.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
 }
 
-/// Its name, on one line whatever it is.
+/// Writes its name on one line, bytes other than printable ASCII as `\xNN`.
 impl fmt::Display for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for byte in self.name.iter().take_while(|byte| **byte != 0) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Blocks that are mapped for their caller before it touches them.
+//! Maps blocks for the caller before it touches them.
 //!
-//! Where the arena is not mapped there is nothing to do, and where there is no memory for page tables
-//! the rest is left to faults: the caller has its block in any case.
+//! Never fails: if the arena is not mapped nothing happens, and if memory for page tables is short the
+//! rest is left to page faults.
 
 use super::Arena;
 use crate::{
@@ -20,13 +20,13 @@ use kernel::{
 };
 
 impl Arena {
-    /// The arena was mapped, with page number 0 at `base`.
+    /// Notes that the arena is mapped, with page number 0 at address `base`.
     pub(crate) fn mapped_at(&self, base: usize) {
         self.base.store(base, Relaxed);
     }
 
-    /// Maps live blocks, given by where they begin and end, into the caller's address space. May
-    /// sleep.
+    /// Maps live blocks, given by their ranges of bytes in the arena, into the caller's address space.
+    /// May sleep.
     pub(super) fn populate(&self, blocks: impl IntoIterator<Item = Range<u64>>) {
         let Some(mmap) = MmapReadGuard::lock() else {
             return;
@@ -38,7 +38,7 @@ impl Arena {
     }
 
     fn populate_block(&self, mmap: &MmapReadGuard, pages: Range<u64>) {
-        // As a rule an arena is mapped once, and as a whole.
+        // Most programs map an arena once, as a whole.
         let base = self.base.load(Relaxed);
         let address = base.wrapping_add((pages.start as usize) << PAGE_SHIFT);
         let vma = mmap.vma_at(&self.address_space, address);
@@ -47,7 +47,7 @@ impl Arena {
                 return self.populate_part(&vma, pages);
             }
         }
-        // Else in every area that has some of it.
+        // Otherwise every VMA that has a part of the block is looked at.
         let mut address = 0;
         while let Some(vma) = mmap.vma_from(&self.address_space, address) {
             let has = vma.pages();
@@ -60,7 +60,8 @@ impl Arena {
         }
     }
 
-    /// Maps some pages of an area. A fault maps the folio that has its page, if it lies in the area.
+    /// Maps some pages of a VMA by faults, each of which maps the whole folio of its page if that lies in
+    /// the VMA.
     fn populate_part(&self, vma: &Vma<'_>, part: Range<u64>) {
         let here = vma.pages();
         let mut next = part.start;

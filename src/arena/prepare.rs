@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a reserved block gets before its caller hears of it.
+//! Prepares a reserved block before it is reported: memory, zeroing, header.
 
 use super::{
     request::AllocOptions,
@@ -14,8 +14,7 @@ use crate::{
 use kernel::prelude::*;
 
 impl Arena {
-    /// A reserved block as it is wanted: with all its pages, zero if so asked, with its header. Where
-    /// that cannot be had it is undone. May sleep.
+    /// Prepares a reserved block, or cancels it if that fails. May sleep.
     ///
     /// `EDQUOT` when a limit forbids its pages, `ENOMEM` when memory is short, `EINTR` when the
     /// caller is being killed.
@@ -34,7 +33,10 @@ impl Arena {
         }
     }
 
-    /// The same, without undoing it.
+    /// Brings the missing pages of a reserved block, zeroes it if the options ask for that, and writes
+    /// its header. Cancels nothing: after an error that is left to the caller. May sleep.
+    ///
+    /// Errors are those of [`Arena::prepared`].
     pub(super) fn prepare(
         &self,
         pending: &mut Reservation,
@@ -51,8 +53,9 @@ impl Arena {
         Ok(())
     }
 
-    /// Zeroes what may have old bytes of a block that has its pages. Others may still write there,
-    /// through a mapping that they had of it before; nobody can lose anything by that.
+    /// Zeroes the stale pages of a block. A program that still writes there, through an older mapping of
+    /// the arena, writes into a block that it has freed: the result is its own fault. `EINTR` when the
+    /// caller is being killed. May sleep.
     fn zero(&self, pending: &Reservation) -> Result {
         let first = pending.first_page();
         let stale = first..first + pending.stale();

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the memory of free pages leaves.
+//! Gives the memory of free pages back to the system.
 //!
-//! A range at a time, in three steps: under the lock it is put out of reach of requests; without it,
-//! its folios leave the page cache; under the lock it becomes address space, but for what stayed
-//! behind, which is free again. A page that is pinned leaves as a rule: it lives on for the pin alone.
-//! What stays is part of a folio that could not be split, or, under reclaim, of one that is locked,
-//! pinned or reaches beyond the range.
+//! A range at a time, in three steps: under the lock the engine isolates it, so that no request gets
+//! it; without the lock its folios are removed from the page cache; under the lock the range becomes
+//! unbacked, except for pages that stayed, which are put back as free.
+//!
+//! A pinned page is removed, too, and freed with its last pin. Pages stay if their folio could not be
+//! split, and under reclaim if it is locked, pinned or reaches beyond the range.
 
 use super::{
     counters::add,
@@ -31,30 +32,31 @@ use kernel::page::{
     PAGE_SIZE, //
 };
 
-/// The most bytes that are put out of reach at a time, if a folio is no larger.
+/// The most bytes that are isolated at a time, unless the largest folio is larger.
 const STEP_BYTES: usize = 16 << 20;
 
-/// The most ranges that one call of the shrinker looks at, and as many steps of the walk to them.
+/// The most ranges that one call of the shrinker isolates.
 const RANGES: u32 = 64;
 
-/// What becomes of the room that pages leave under the limits.
+/// The use of the room under the limits that removed pages had.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
-    /// It stays the arena's, as a promise: the pages are moved.
+    /// The arena keeps it as a [`Promise`](super::grow::Promise): the pages are moved.
     Promised,
-    /// Others may have it.
+    /// It goes back to the limits, for any arena.
     Given,
 }
 
 impl Arena {
     /// Gives free pages back to the system until at most `keep` bytes of them are held. Returns the
-    /// bytes that left. May sleep.
+    /// bytes given back. May sleep.
     pub(crate) fn trim(&self, keep: u64) -> u64 {
         let keep = (keep >> PAGE_SHIFT).min(u64::from(u32::MAX)) as u32;
         self.trim_pages(u64::MAX, keep) << PAGE_SHIFT
     }
 
-    /// Gives at most `most` free pages back, down to `keep` of them. Returns how many left. May sleep.
+    /// Gives at most `most` free pages back, down to `keep` of them, and counts them as trimmed. Returns
+    /// their number. May sleep.
     pub(super) fn trim_pages(&self, most: u64, keep: u32) -> u64 {
         let pages = self.give_up(most, keep);
         add(&mut self.lock().events.trims, pages);
@@ -62,7 +64,7 @@ impl Arena {
     }
 
     /// Gives at most `most` free pages back to the system, down to `keep` of them, those with the
-    /// highest offsets first. Returns how many left. May sleep.
+    /// highest offsets first. Returns their number. May sleep.
     pub(super) fn give_up(&self, most: u64, keep: u32) -> u64 {
         self.drain();
         let (step, align) = self.step();
@@ -79,14 +81,14 @@ impl Arena {
             }
             task::resched();
         }
-        // What left is room under the limits.
+        // The room under the limits may serve a waiter.
         self.wake_unlocked();
         freed
     }
 
-    /// Gives whole folios of free memory on a node back that nobody uses, until `most` pages left, and waits for
-    /// none. Goes on where the last call ended, and looks at a part of the arena, or, if that is said, at
-    /// all of it. Returns how many pages left. May sleep, also under reclaim.
+    /// Gives whole free folios on `node` back, until `most` pages are given back; waits for no folio's
+    /// lock, and leaves pinned folios. Goes on where the last call ended, and looks at [`RANGES`] ranges,
+    /// or at the whole arena if `all` is set. Returns the number of pages. May sleep, also under reclaim.
     fn reclaim(&self, node: Node, most: u64, all: bool) -> u64 {
         self.drain();
         let (step, _) = self.step();
@@ -99,7 +101,7 @@ impl Arena {
             let mut state = self.lock();
             let mut cursor = state.cursor;
             let isolated = self.isolate_folios(&mut state, &mut cursor, some);
-            // From the other end again: at most once around.
+            // At the lower end the walk goes on at the upper one, at most once.
             if cursor == 0 {
                 ends += 1;
                 cursor = u32::MAX;
@@ -121,8 +123,8 @@ impl Arena {
         freed
     }
 
-    /// Isolates at most `most` pages below `cursor`, or a few more, so that the first folio of them lies
-    /// in them if it can.
+    /// Isolates at most `most` free pages below `cursor`, or more if that takes in the whole of the folio
+    /// at their beginning.
     fn isolate_folios(&self, state: &mut State, cursor: &mut u32, most: u32) -> Option<Isolated> {
         let before = *cursor;
         let isolated = state.engine.isolate_below(cursor, most, 1)?;
@@ -139,14 +141,14 @@ impl Arena {
             .isolate_below(cursor, range.len() as u32 + more, 1)
     }
 
-    /// The most pages that are put out of reach at a time, and what their beginning is a multiple of,
-    /// so that no folio is cut where it need not be.
+    /// Returns the most pages that are isolated at a time, and the alignment of their beginning in pages,
+    /// by which no folio is cut without need.
     fn step(&self) -> (u32, u32) {
         let largest = 1 << self.address_space.max_order();
         (largest.max((STEP_BYTES / PAGE_SIZE) as u32), largest)
     }
 
-    /// Empties the quick lists: their blocks join what is free around them.
+    /// Drains the quick lists: their blocks join the free runs beside them.
     pub(super) fn drain(&self) {
         loop {
             // Dropped after the unlock.
@@ -157,14 +159,14 @@ impl Arena {
         }
     }
 
-    /// The memory of an isolated range leaves. Returns how many pages did. May sleep.
+    /// Removes the memory of an isolated range. Returns the number of pages removed. May sleep.
     pub(super) fn drop_isolated(&self, isolated: Isolated, room: Room) -> u32 {
         let stays = self.address_space.remove(isolated.range());
         self.settle(isolated, stays, room)
     }
 
-    /// Returns what tells the engine of the pages before `end` that did not leave, if some `stays`: the
-    /// first that lie side by side at or behind a page number.
+    /// Returns a function that finds the pages that stayed: the first range of the page cache at or
+    /// after a page number, before `end`. It finds none if `stays` is false.
     pub(super) fn stayed(
         &self,
         stays: bool,
@@ -176,8 +178,8 @@ impl Arena {
         }
     }
 
-    /// Tells the engine what has left of an isolated range: all of it, unless something `stays`.
-    /// Returns how many pages left.
+    /// Makes the removed pages of an isolated range unbacked: all of them, unless `stays` is set. Puts
+    /// back those that stayed. Returns the number of pages removed.
     pub(super) fn settle(&self, isolated: Isolated, stays: bool, room: Room) -> u32 {
         let mut stayed = self.stayed(stays, isolated.range().end);
         let mut left = 0;
@@ -218,11 +220,11 @@ impl Shrink for Arena {
         self.reclaim(node, most, true)
     }
 
-    /// None, where somebody waits for them here.
+    /// Returns 0 while a thread waits in this arena.
     fn reclaimable_for_others(&self, node: Node) -> u64 {
         match self.waiters() {
             0 => {
-                // What is on quick lists, too.
+                // Blocks on quick lists count as well.
                 self.drain();
                 self.reclaimable(node)
             }
@@ -231,7 +233,7 @@ impl Shrink for Arena {
     }
 
     fn hand_over(&self, most: u64) -> u64 {
-        // What somebody waits for here stays.
+        // The arena's own waiters come first.
         if self.waiters() > 0 {
             return 0;
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All arenas, and the limit that they share.
+//! The registry of all arenas, and the limit that they share.
 
 use crate::{
     arena::{
@@ -36,15 +36,15 @@ use kernel::{
 /// What the registry's lock protects.
 struct Arenas {
     open: RBTree<u64, Arc<Arena>>,
-    /// What arenas that are closed have counted.
+    /// The running totals of closed arenas.
     closed: Snapshot,
 }
 
-/// Every open arena, by its number.
+/// Every open arena, in the order of their numbers.
 #[pin_data]
 pub(crate) struct Registry {
     limit: Arc<SharedLimit>,
-    /// Those of a new arena.
+    /// The limits of a new arena.
     defaults: Limits,
     next_id: Atomic<u64>,
     #[pin]
@@ -52,7 +52,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Makes an empty one. `ENOMEM` when memory is short.
+    /// Returns an empty registry. `ENOMEM` when memory is short.
     pub(crate) fn new(limits: Limits) -> Result<Arc<Self>> {
         let limit = SharedLimit::new(limits.all)?;
         Arc::pin_init(
@@ -72,23 +72,23 @@ impl Registry {
         )
     }
 
-    /// The limit on the bytes that all arenas hold.
+    /// Returns the limit on the bytes that all arenas hold together.
     pub(crate) fn limit(&self) -> &SharedLimit {
         &self.limit
     }
 
-    /// Opens an arena that `memcg` pays for. `ENOMEM` when memory is short.
+    /// Opens an arena that is charged to `memcg`. `ENOMEM` when memory is short. May sleep.
     pub(crate) fn open(&self, memcg: Memcg) -> Result<Arc<Arena>> {
         let id = self.next_id.fetch_add(1, Relaxed);
         let arena = Arena::new(id, memcg, self.defaults, self.limit.clone())?;
-        // Made before the lock is taken.
+        // Allocated before the lock is taken.
         let entry = || RBTreeNode::new(id, arena.clone(), GFP_KERNEL_ACCOUNT);
         let entry = arena.memcg().charge(entry)?;
         self.arenas.lock().open.insert(entry);
         Ok(arena)
     }
 
-    /// Closes an arena: what it has counted stays, all else goes.
+    /// Closes an arena: keeps its running totals and frees everything else. May sleep.
     pub(crate) fn close(&self, arena: &Arena) {
         let mut arenas = self.arenas.lock();
         let mut last = Snapshot::default();
@@ -100,8 +100,8 @@ impl Registry {
         arena.end();
     }
 
-    /// The number of arenas, and their counters with those of closed ones. Each arena's are of one
-    /// moment.
+    /// Returns the number of open arenas and the sum of all counters, the totals of closed arenas
+    /// included. The counters of each arena are of one moment. May sleep.
     pub(crate) fn snapshot(&self) -> (u64, Snapshot) {
         let arenas = self.arenas.lock();
         let mut sum = arenas.closed;
@@ -113,14 +113,14 @@ impl Registry {
         (count, sum)
     }
 
-    /// Shows every open arena to `see`, in the order in which they were opened.
+    /// Calls `see` on every open arena, in the order of their numbers. May sleep.
     pub(crate) fn for_each(&self, mut see: impl FnMut(&Arena)) {
         for arena in self.arenas.lock().open.values() {
             see(arena);
         }
     }
 
-    /// The counters of open arenas by size class.
+    /// Adds the counters of all open arenas by size class. May sleep.
     pub(crate) fn classes(&self, classes: &mut Classes) {
         for arena in self.arenas.lock().open.values() {
             arena.add_classes(classes);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a caller wants of a block.
+//! Options of an allocation.
 
 use super::wait::Deadline;
 use crate::engine::{
@@ -9,30 +9,30 @@ use crate::engine::{
     Reservation, //
 };
 
-/// A request, with what the engine need not know of it.
+/// A request, with the options that do not concern the engine.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct AllocOptions {
-    /// What the engine looks for.
+    /// Size, alignment and policy.
     pub(crate) request: Request,
     /// The block reads as zero.
     pub(crate) zero: bool,
-    /// The caller waits until it is there, no longer than that.
+    /// How long the caller waits for it; `None` if it does not.
     pub(crate) wait: Option<Deadline>,
-    /// It is mapped into the caller's address space, where the arena is.
+    /// The block is mapped before the call returns, in each mapping of the arena that the caller has.
     pub(crate) populate: bool,
 }
 
-/// Says whether the copy of an answer to a caller may take a page fault.
+/// Whether a copy to the caller's memory may take a page fault.
 #[derive(Clone, Copy)]
 pub(crate) enum MayFault {
-    /// Under the arena's lock: not.
+    /// It may not: the arena's lock is held.
     No,
-    /// Where it may sleep.
+    /// It may: the caller may sleep.
     Yes,
 }
 
 impl AllocOptions {
-    /// Whether a free block that has its memory will do as it is.
+    /// Returns whether any backed free block serves the request without further work.
     pub(super) fn takes_as_it_is(&self) -> bool {
         !(self.zero
             || self.request.policy == Policy::Contiguous
@@ -40,7 +40,7 @@ impl AllocOptions {
             || self.request.align_shift > 0)
     }
 
-    /// Whether a reserved block is as it is wanted already.
+    /// Returns whether a reserved block needs no further work: memory, zeroing or a header.
     pub(super) fn is_met(&self, pending: &Reservation) -> bool {
         pending.missing() == pending.owed()
             && !pending.is_headed()

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A live block becomes longer or shorter where it is.
+//! `FREELIST_IOC_RESIZE`: makes a live block longer or shorter in place.
 //!
-//! What a longer one gets behind it is a reservation of its own until its memory is there: the block
-//! never stops being live, and a release meanwhile is as good as ever.
+//! The pages that a longer block gets after its end are a reservation of their own until they have
+//! memory. The block stays live all the time, and may be freed meanwhile.
 
 use super::{
     free::offset_nospec,
@@ -31,25 +31,25 @@ use kernel::{
 };
 
 impl Arena {
-    /// Makes the live block at `offset` as long as `options` say, in whole pages. `answer` is told the
-    /// bytes that it will have, before anything changes. May sleep.
+    /// Changes the length of the live block at `offset` to the size in `options`, in whole pages. The
+    /// new length in bytes is reported through `copy_out` before anything changes. May sleep.
+    ///
+    /// After an error the block is as it was.
     ///
     /// | error | when |
     /// | --- | --- |
-    /// | `EINVAL` | the size is 0; no block can begin there; the block has a header, or is below a page |
+    /// | `EINVAL` | the size is 0; no block can begin at the offset; the block has a header, is contiguous or is below a page |
     /// | `E2BIG` | the size is over the largest block |
-    /// | `ENOENT` | nothing live is there, or the block went while it was becoming longer |
-    /// | `ENOSPC` | what lies behind the block is in use |
-    /// | `EDQUOT` | it would have to grow, and a limit forbids it |
-    /// | `ENOMEM` | it would have to grow, and may not, or memory is short |
+    /// | `ENOENT` | no live block begins there, or it was freed during the call |
+    /// | `ENOSPC` | the pages after the block are in use |
+    /// | `EDQUOT` | the arena would have to grow beyond a limit |
+    /// | `ENOMEM` | the arena would have to grow and the call may not, or memory is short |
     /// | `EINTR` | the caller is being killed |
-    ///
-    /// Nothing has changed then.
     pub(crate) fn resize(
         &self,
         offset: u64,
         options: &AllocOptions,
-        answer: impl FnOnce(u64) -> Result,
+        copy_out: impl FnOnce(u64) -> Result,
     ) -> Result {
         let request = &options.request;
         let offset = offset_nospec(offset).ok_or(EINVAL)?;
@@ -57,7 +57,7 @@ impl Arena {
             return Err(EINVAL);
         }
         let bytes = request.size.checked_next_multiple_of(PAGE_SIZE as u64);
-        answer(bytes.ok_or(E2BIG)?)?;
+        copy_out(bytes.ok_or(E2BIG)?)?;
         let mut prealloc = KernelPrealloc::default();
         let mut drained = false;
         let mut growth = loop {
@@ -76,12 +76,12 @@ impl Arena {
                     return Ok(());
                 }
                 Ok(Resized::Done) => {
-                    // What was its tail serves others.
+                    // The tail may serve a waiter.
                     self.wake(&mut state);
                     drop(state);
                     return Ok(());
                 }
-                // Its memory is not to be had again by a call that may not grow.
+                // A call that may not grow could not bring the memory back afterwards.
                 Ok(Resized::InTheWay(isolated)) if !request.policy.may_grow() => {
                     state.engine.putback(isolated);
                     return Err(ENOMEM);
@@ -96,7 +96,7 @@ impl Arena {
                     task::resched();
                 }
                 Ok(Resized::Growing(growth)) => break growth,
-                // The other thread comes to an end.
+                // Another thread is changing these pages, in a bounded step.
                 Err(ResizeError::Busy) => {
                     drop(state);
                     task::pause();
@@ -108,7 +108,7 @@ impl Arena {
                     drop(state);
                     self.make(metadata, &mut prealloc)?;
                 }
-                // A block that was freed a moment ago is free memory too.
+                // The pages may belong to a free block on a quick list.
                 Err(ResizeError::InUse) if !drained => {
                     drained = true;
                     drop(state);

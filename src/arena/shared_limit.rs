@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much memory all arenas together may hold.
+//! The limit on the memory that all arenas hold together.
 
 use crate::{
     arena::bounds::{
@@ -25,24 +25,24 @@ use kernel::{
     }, //
 };
 
-/// What the administrator has set.
+/// Limits that the administrator sets, in bytes of pages.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
-    /// For all arenas together, in bytes of pages.
+    /// The limit of all arenas together.
     pub(crate) all: u64,
-    /// For one, until it sets its own, in bytes of pages.
+    /// The limit of a new arena.
     pub(crate) arena: u64,
-    /// The most that the lazy blocks of one arena may be owed, in bytes of pages.
+    /// The most that the lazy blocks of one arena may have reserved and not touched.
     pub(crate) lazy: u64,
-    /// The slack of an arena, until it sets its own, in thousandths; `None` is without a bound.
+    /// The slack of a new arena, in thousandths; `None` for no bound.
     pub(crate) slack_permille: Option<u32>,
 }
 
 impl Limits {
-    /// Reads the module's parameters: limits in MiB, where 0 is four fifths of the machine's memory for
-    /// all arenas, the same for one as for all, and half of that for what lazy blocks may be owed; and a
-    /// slack as in `freelist_limit`, but that 0 is none. `EINVAL`, and a line in the kernel's log, when the
-    /// slack is out of range.
+    /// Decodes the module's parameters: three limits in MiB, and a slack in thousandths or
+    /// `FREELIST_SLACK_NONE`. A limit of 0 is the default: four fifths of the machine's memory for
+    /// `all`, `all` for `arena`, half of `arena` for `lazy`. `EINVAL`, with a line in the kernel's log,
+    /// when the slack is out of range.
     pub(crate) fn from_parameters(
         all: u64,
         arena: u64,
@@ -62,7 +62,7 @@ impl Limits {
             lazy: bytes(lazy, whole_pages(arena / 2)),
             slack_permille: slack_of(slack_permille).inspect_err(|_| {
                 pr_err!(
-                    "slack_permille={} is over {}: give less, or {} for no bound\n",
+                    "slack_permille={} is over {}: set at most that, or {} for no bound\n",
                     slack_permille,
                     MAX_SLACK_PERMILLE,
                     FREELIST_SLACK_NONE
@@ -72,29 +72,29 @@ impl Limits {
     }
 }
 
-/// A bound in bytes, and what of it is taken.
+/// A limit in bytes, and the part of it that is taken.
 ///
-/// Bytes are taken before pages are asked for, so that two that grow at once cannot both use the
-/// last of it.
+/// An arena takes bytes before it allocates pages, so that two arenas that grow at once cannot both use
+/// the last of them.
 pub(crate) struct SharedLimit {
     bytes: u64,
     taken: Taken,
-    /// Who was refused since it was last told that others have free memory: no arena (0), the one of
-    /// this number, or [`SEVERAL`].
+    /// The arenas that were refused since the last [`SharedLimit::wake`]: none (0), the one of this
+    /// number, or [`SEVERAL`].
     refused: Atomic<u64>,
-    /// Who sleeps until there is more of it, and who polls an arena, which may have been refused
-    /// because of this limit.
+    /// Threads that sleep until bytes are given back, and pollers of any arena: each may have been
+    /// refused because of this limit.
     listeners: PollQueue,
 }
 
 /// More than one arena.
 const SEVERAL: u64 = u64::MAX;
 
-/// Bytes that are taken.
+/// The number of bytes that are taken.
 struct Taken(Atomic<u64>);
 
 impl SharedLimit {
-    /// A limit of which nothing is taken yet. `ENOMEM` when memory is short.
+    /// Returns a limit of which nothing is taken. `ENOMEM` when memory is short.
     pub(crate) fn new(bytes: u64) -> Result<Arc<Self>> {
         let listeners = PollQueue::new()?;
         let limit = Self {
@@ -106,23 +106,23 @@ impl SharedLimit {
         Ok(Arc::new(limit, GFP_KERNEL)?)
     }
 
-    /// Returns the wait queue of pollers of any arena, and of threads that sleep until there is more: a
-    /// [`Sleeper`](crate::ffi::poll_queue::Sleeper).
+    /// Returns the wait queue of pollers of any arena and of threads that sleep until bytes are given
+    /// back, each a [`Sleeper`](crate::ffi::poll_queue::Sleeper).
     pub(crate) fn listeners(&self) -> &PollQueue {
         &self.listeners
     }
 
-    /// How many bytes are not taken.
+    /// Returns the bytes that are not taken.
     pub(crate) fn headroom(&self) -> u64 {
         self.bytes.saturating_sub(self.taken.0.load(Relaxed))
     }
 
-    /// The bound itself, in bytes.
+    /// Returns the limit itself, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Takes `bytes`, or nothing when that would be too much.
+    /// Takes `bytes` and returns true; takes nothing and returns false if so many are not left.
     pub(crate) fn take(&self, bytes: u64) -> bool {
         let mut before = self.taken.0.load(Relaxed);
         loop {
@@ -137,21 +137,21 @@ impl SharedLimit {
         }
     }
 
-    /// Takes `bytes`, also when that is too much.
+    /// Takes `bytes`, beyond the limit if so many are not left.
     pub(crate) fn take_in_any_case(&self, bytes: u64) {
         if bytes > 0 {
             self.taken.0.fetch_add(bytes, Relaxed);
         }
     }
 
-    /// Whether all that was taken came back.
+    /// Returns whether nothing is taken.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn is_unused(&self) -> bool {
         self.taken.0.load(Relaxed) == 0
     }
 
-    /// Gives `bytes` back that were taken, and wakes who sleeps until there are some, or polls. Not
-    /// the caller, who may have taken them in vain himself.
+    /// Gives back `bytes` that were taken, and wakes the listeners. The caller itself is not woken: it
+    /// may have taken the bytes in vain.
     pub(crate) fn give(&self, bytes: u64) {
         if bytes == 0 {
             return;
@@ -160,8 +160,8 @@ impl SharedLimit {
         self.wake();
     }
 
-    /// An arena is going to be refused, unless it finds free memory in others: from now on those that
-    /// come to have some say so by [`SharedLimit::wake`].
+    /// Notes that `arena` will be refused unless other arenas have free memory. From now on an arena
+    /// that comes to have some calls [`SharedLimit::wake`].
     pub(crate) fn refuse(&self, arena: u64) {
         match self.refused.cmpxchg(0, arena, Relaxed) {
             Err(other) if other != arena => self.refused.store(SEVERAL, Relaxed),
@@ -169,19 +169,19 @@ impl SharedLimit {
         }
     }
 
-    /// Whether free memory of `arena` would be of use to another one.
+    /// Returns whether another arena than `arena` was refused and could use free memory of `arena`.
     #[inline]
     pub(crate) fn is_wanted_from(&self, arena: u64) -> bool {
         let refused = self.refused.load(Relaxed);
         refused != 0 && refused != arena
     }
 
-    /// Whether somebody sleeps until there is more of it, or polls.
+    /// Returns whether any thread sleeps or polls on this limit.
     pub(crate) fn has_listeners(&self) -> bool {
         !self.listeners.is_idle()
     }
 
-    /// Some arena has free memory: wakes who sleeps or polls, to take it. Not the caller.
+    /// Wakes all listeners but the caller, because an arena has free memory.
     pub(crate) fn wake(&self) {
         self.refused.store(0, Relaxed);
         self.listeners.wake();
@@ -190,8 +190,8 @@ impl SharedLimit {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        // Every path takes and gives the same, also those that fail: whatever a whole run did with
-        // the module is proved when it is unloaded.
+        // Every path gives back exactly the bytes that it took, also after an error. The unload of the
+        // module proves this for everything that was done with it.
         debug_assert_eq!(self.0.load(Relaxed), 0);
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an arena's lock protects.
+//! The state of an arena, and the lock that protects it.
 //!
 //! # Locks
 //!
@@ -8,34 +8,34 @@
 //!
 //! 1. the registry's mutex, around the list of arenas;
 //! 2. `mmap_lock` or a VMA's lock, of the kernel, around a page fault and around POPULATE;
-//! 3. a folio's lock, of the page cache: by a fault, from its lookup until the page is mapped; by the
-//!    core while it moves or splits the folio; by what takes memory away, which waits for it except
-//!    under reclaim; and the core's own below that (`i_mmap_rwsem`, `i_pages`, page tables, LRU lists);
-//! 4. an arena's `state`, a spin lock: its engine and what goes with it. The page cache is looked at
-//!    under it, without its locks;
-//! 5. the locks of two wait queues, each a spin lock: that of who polls an arena, and that of who listens
-//!    to the shared limit (pollers of any arena, and threads that sleep); the scheduler's below that.
+//! 3. the lock of a folio of the page cache: a fault holds it from the lookup until the page is mapped,
+//!    the core while it moves or splits the folio, and a removal of memory, which waits for it except
+//!    under reclaim; below it the core's own locks (`i_mmap_rwsem`, `i_pages`, page tables, LRU lists);
+//! 4. an arena's `state`, a spin lock: its engine, waiters and counters. Lookups in the page cache under
+//!    it take none of the page cache's locks;
+//! 5. the locks of two wait queues, each a spin lock: that of an arena's pollers, and that of the shared
+//!    limit's listeners (pollers of any arena, and sleeping threads); the scheduler's locks below that.
 //!
-//! A cgroup's list of members of the shrinker (`list_lru`) has a spin lock of its own. Under it a reference
-//! to a member is taken, and none of these locks.
+//! A cgroup's list of members of the shrinker (`list_lru`) has a spin lock of its own. Under it the
+//! shrinker takes a reference to a member, and none of these locks.
 //!
-//! Two guards take `state` or use it when they are dropped: `wait::Place` locks it, and is dropped where
-//! nobody holds it; `StateGuard` publishes what is free before it unlocks, which takes no lock.
+//! Two guards use `state` when they are dropped: `wait::Place` locks it, and is dropped without the lock
+//! held; `StateGuard` publishes the number of free pages before it unlocks, which takes no lock.
 //!
-//! Under `state` no user memory is touched but with page faults disabled, nothing is allocated and
-//! nothing sleeps: the engine says what it lacks, the lock is dropped, it is made, the engine is called
-//! again. Nobody takes two of these locks of one kind at once.
+//! Under `state` user memory is touched only with page faults disabled, nothing is allocated and nothing
+//! sleeps: the engine returns the metadata that it needs, the caller drops the lock, allocates it, and
+//! calls the engine again. No thread holds two locks of one of these kinds.
 //!
 //! # States of a block
 //!
-//! | state | comes by | goes by |
+//! | state | entered by | left by |
 //! | --- | --- | --- |
-//! | free | the beginning; `cancel`; `free` | `reserve` |
+//! | free | a new arena; `cancel`; `free` | `reserve` |
 //! | reserved | `reserve` | `prepared`, then `commit`; or `cancel` |
-//! | live | `commit`, when the caller has the answer | `free` |
+//! | live | `commit`, once the block is reported to the caller | `free` |
 //!
-//! Nobody but the call that reserved it can do anything with a reserved block: a release at its offset
-//! finds nothing live there. A page fault finds what is in the page cache, of whatever block.
+//! Only the call that reserved a block can use the reservation: a release at its offset finds no live
+//! block. A page fault maps what the page cache has there, whatever the state of the block.
 
 use super::{
     counters::Events,
@@ -71,37 +71,37 @@ use kernel::{
     }, //
 };
 
-/// Pages that are free, or no longer, before the kernel's statistics hear of it.
+/// The change in free pages, in either direction, after which the kernel's statistics are updated.
 const BATCH: i64 = 256;
 
-/// What others ask of an arena without its lock.
+/// Counters of an arena that are read without its lock.
 pub(super) struct Published {
-    /// Pages that are free.
+    /// The number of free pages.
     free_pages: Atomic<u32>,
 }
 
 impl Published {
-    /// Nothing is free.
+    /// Returns zeros.
     pub(super) fn new() -> Self {
         Self {
             free_pages: Atomic::new(0),
         }
     }
 
-    /// Pages that are free, about.
+    /// Returns the number of free pages at the last unlock.
     pub(super) fn free_pages(&self) -> u32 {
         self.free_pages.load(Relaxed)
     }
 }
 
-/// An arena's state, locked until this is dropped.
+/// The locked state of an arena. Publishes the number of free pages and unlocks when it is dropped.
 pub(super) struct StateGuard<'a> {
     pub(super) arena: &'a Arena,
     state: Guard<'a, State, SpinLockBackend>,
 }
 
 impl Arena {
-    /// Locks the state.
+    /// Locks the state, a spin lock.
     #[inline(always)]
     pub(super) fn lock(&self) -> StateGuard<'_> {
         StateGuard {
@@ -126,7 +126,7 @@ impl DerefMut for StateGuard<'_> {
 }
 
 impl StateGuard<'_> {
-    /// Publishes what is free, and settles with the limits what the metadata takes.
+    /// Publishes the number of free pages, and adjusts the room that the metadata takes of the limits.
     #[inline(never)]
     fn publish(&mut self) {
         let Changes { free, held } = self.state.engine.take_changes();
@@ -144,13 +144,14 @@ impl StateGuard<'_> {
         }
     }
 
-    /// So many more pages are free, for the kernel's statistics: MemAvailable has them.
+    /// Adds `more` free pages to the kernel's statistics, from which MemAvailable is computed.
     fn count(&mut self, more: i64) {
         self.arena.node.add_reclaimable(more);
         self.state.counted_pages += more;
     }
 
-    /// The arena ends: none of its pages is free any more.
+    /// Removes the arena's pages from the kernel's statistics and its metadata from the limits, before
+    /// it ends.
     pub(super) fn end(&mut self) {
         self.count(-self.state.counted_pages);
         self.state.metadata_taken = None;
@@ -166,38 +167,37 @@ impl Drop for StateGuard<'_> {
     }
 }
 
-/// What the arena's lock protects.
+/// The data that the arena's lock protects.
 pub(super) struct State {
     pub(super) engine: KernelEngine,
-    /// Free pages, as the kernel's statistics have them.
+    /// The free pages that are in the kernel's statistics.
     pub(super) counted_pages: i64,
-    /// Where the shrinker goes on, as a page number: downwards.
+    /// The page number below which the shrinker goes on, downwards.
     pub(super) cursor: u32,
-    /// The most bytes of a contiguous block: those of the largest folio.
+    /// The most bytes of a contiguous block: the size of the largest folio.
     pub(super) contiguous_bytes: u64,
     /// The most bytes of pages that it may hold.
     pub(super) limit: u64,
-    /// Bytes of pages that are being brought, beyond those held.
+    /// Bytes of pages that have room under the limits and are being allocated; not in the held bytes.
     pub(super) promised: u64,
-    /// Bytes that metadata has taken of both limits; `None` once the arena has ended.
+    /// Bytes that metadata takes of both limits; `None` once the arena has ended.
     pub(super) metadata_taken: Option<u64>,
     pub(super) waiters: wait::Queue,
-    /// The smallest request that was refused, of those since `poll` last said that one could be
-    /// served.
+    /// The smallest request that was refused since `poll` last reported the arena ready.
     pub(super) refused: Option<Request>,
     pub(super) events: Events,
 }
 
 impl State {
-    /// Returns the bytes of what the arena holds, is being brought, owes to lazy blocks, and has taken
-    /// for metadata: all that it has taken of both limits.
+    /// Returns the bytes that the arena takes of both limits: its pages, those being allocated, the
+    /// untouched pages of lazy blocks, and metadata.
     pub(super) fn taken(&self) -> u64 {
         let owed = u64::from(self.engine.owed_pages()) << PAGE_SHIFT;
         self.engine.held_bytes() + self.promised + owed + self.metadata_taken.unwrap_or_default()
     }
 
-    /// Refuses what can never be had: `E2BIG` when it is more than a folio can have, `EDQUOT` when it is
-    /// more than the arena may hold.
+    /// Refuses a request that no release can ever serve: `E2BIG` when it is contiguous and larger than
+    /// the largest folio, `EDQUOT` when it is larger than the arena's limit.
     #[inline]
     pub(super) fn admit(&self, options: &AllocOptions) -> Result {
         let request = &options.request;
@@ -206,7 +206,7 @@ impl State {
             if bytes > self.contiguous_bytes {
                 return Err(E2BIG);
             }
-            // What is over counts as the block's.
+            // The folio is a power of 2 pages, all of which belong to the block.
             bytes = bytes.next_power_of_two();
         }
         let more = request.policy.may_grow() || options.wait.is_some();

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Waiting for a block: sleeping and waking as `engine::waiters` says.
+//! Waits for a block, in the order that the engine's wait queue keeps.
 //!
-//! Whoever makes memory available looks, under the lock, whose turn it is ([`Arena::wake`]). A
-//! thread is enlisted before its last look, and marks itself asleep before it looks whether it was
-//! called. It is woken by its own arena, or by another one that gave up memory of the limit that
-//! they share; and now and then when it is the system that is short, which tells nobody.
+//! A call that makes memory available wakes, under the lock, the waiters whose turn it is
+//! ([`Arena::wake`]). No wake-up is lost: a waiter is enlisted before it scans for the last time, and
+//! marks itself asleep before it checks whether it was woken. Another arena wakes it, too, by giving up
+//! memory of the shared limit. If the system is short of memory, which causes no wake-up, the waiter
+//! scans again every [`RETRY_NS`].
 
 use super::{
     counters::add,
@@ -45,16 +46,16 @@ use kernel::{
     task::Task, //
 };
 
-/// How long to sleep at most, in nanoseconds, when the system is short of memory.
+/// The longest sleep while the system is short of memory, in nanoseconds.
 const RETRY_NS: i64 = 100_000_000;
 
-type Who = ARef<Task>;
-pub(super) type Queue = WaitQueue<Request, Who, Table<WaiterSlot<Request, Who>>>;
+type WaitingTask = ARef<Task>;
+pub(super) type Queue = WaitQueue<Request, WaitingTask, Table<WaiterSlot<Request, WaitingTask>>>;
 
-/// How long a caller waits.
+/// The end of a wait.
 #[derive(Clone, Copy)]
 pub(crate) enum Deadline {
-    /// Not at all.
+    /// The caller does not wait.
     Passed,
     /// Until this time, in nanoseconds of the monotonic clock.
     At(i64),
@@ -63,7 +64,7 @@ pub(crate) enum Deadline {
 }
 
 impl Deadline {
-    /// So many nanoseconds from now; for ever when negative.
+    /// Returns the time `timeout_ns` nanoseconds from now; [`Deadline::Never`] if that is negative.
     pub(crate) fn after(timeout_ns: i64) -> Self {
         match timeout_ns {
             0 => Self::Passed,
@@ -72,7 +73,7 @@ impl Deadline {
         }
     }
 
-    /// Nanoseconds that are left, at least 0; `forever` when there is no end.
+    /// Returns the nanoseconds that are left, at least 0; `forever` for [`Deadline::Never`].
     pub(crate) fn rest(self, forever: i64) -> i64 {
         match self {
             Self::Passed => 0,
@@ -81,7 +82,7 @@ impl Deadline {
         }
     }
 
-    /// The earlier of this and `end`.
+    /// Returns the earlier of this and `end`, in nanoseconds of the monotonic clock.
     fn or_at(self, end: i64) -> i64 {
         match self {
             Self::Passed => 0,
@@ -91,7 +92,7 @@ impl Deadline {
     }
 }
 
-/// A place among the waiters, until it is dropped: then others are called.
+/// A place among the waiters. When it is dropped, the waiters whose turn it is then are woken.
 struct Place<'a> {
     arena: &'a Arena,
     ticket: Ticket,
@@ -111,20 +112,19 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Whether more memory would help.
+/// Returns whether more free memory could make a request succeed that failed with `error`.
 pub(super) fn is_shortage(error: Error) -> bool {
     error == ENOMEM || error == edquot()
 }
 
 impl State {
-    /// What of the free memory a request may have: waiters are before those that do not wait, and
-    /// the oldest before those that came later.
+    /// Returns which free memory a request may have: waiters come before requests that do not wait, and
+    /// earlier waiters before later ones.
     pub(super) fn admission(&self, options: &AllocOptions, ticket: Option<Ticket>) -> Admission {
         self.waiters.admission(ticket, options.wait.is_some())
     }
 
-    /// Keeps freed blocks for the waiters whose turn it is, if exactly their class is all that these
-    /// take.
+    /// Keeps freed blocks of their class for the waiters whose turn it is and that take no others.
     fn keep_for_waiters(&mut self, garbage: &mut KernelGarbage) {
         let State {
             engine, waiters, ..
@@ -134,11 +134,10 @@ impl State {
 }
 
 impl Arena {
-    /// Reserves a block and makes it as it is wanted; waits for it, if so asked, and remembers for
-    /// `poll` that it could not be had. May sleep.
+    /// Reserves and prepares a block, and waits for it if the options allow that. A refused request is
+    /// noted for `poll`. May sleep.
     ///
-    /// Beside the errors of [`Arena::alloc`]: `EAGAIN` when it would have to wait and may not,
-    /// `ETIMEDOUT` when it has waited in vain, `ERESTARTSYS` when a signal came.
+    /// Errors are those of [`Arena::alloc`].
     pub(super) fn obtain(
         &self,
         options: &AllocOptions,
@@ -158,7 +157,7 @@ impl Arena {
         result
     }
 
-    /// One look.
+    /// Reserves and prepares a block without waiting. May sleep to allocate memory.
     pub(super) fn attempt(
         &self,
         options: &AllocOptions,
@@ -184,12 +183,12 @@ impl Arena {
         if !options.request.policy.may_grow() {
             return self.wait_at(ticket, options, None, deadline, prealloc);
         }
-        // Memory that other arenas give up is of use to who may grow.
+        // A request that may grow can use memory that other arenas give up.
         pin_init::stack_pin_init!(let sleeper = Sleeper::new(self.shared_limit.listeners()));
         self.wait_at(ticket, options, Some(&sleeper), deadline, prealloc)
     }
 
-    /// Waits at a place among the waiters.
+    /// Scans and sleeps, at a place among the waiters, until the request is served or fails.
     fn wait_at(
         &self,
         ticket: Ticket,
@@ -219,7 +218,7 @@ impl Arena {
                 add(&mut state.events.waits, 1);
                 state.engine.count_wait(&options.request);
             }
-            // It could have been served, but for what only the system has.
+            // The arena could serve it, so that only the system's memory is short.
             let headroom = self.headroom(&state);
             let admission = state.admission(options, Some(ticket));
             let mut garbage = KernelGarbage::default();
@@ -234,7 +233,9 @@ impl Arena {
         }
     }
 
-    /// Sleeps until it is this waiter's turn, or worth a look when the system is `short`.
+    /// Sleeps until the waiter is woken, or [`RETRY_NS`] have passed if the system is `short`.
+    ///
+    /// `ERESTARTSYS` when a signal is pending, `ETIMEDOUT` when the deadline has passed.
     fn sleep(
         &self,
         ticket: Ticket,
@@ -244,7 +245,7 @@ impl Arena {
     ) -> Result {
         let retry = task::now_ns().saturating_add(RETRY_NS);
         loop {
-            // From here on a wake-up ends the sleep, also one before it.
+            // From here on a wake-up ends the sleep, even one that comes before it begins.
             let sleep = task::Sleep::prepare();
             if self.lock().waiters.is_woken(ticket) || sleeper.is_some_and(Sleeper::is_woken) {
                 return Ok(());
@@ -264,16 +265,18 @@ impl Arena {
         }
     }
 
-    /// Takes the last place.
+    /// Takes the last place among the waiters. `ENOMEM` when memory is short. May sleep.
     fn enlist(&self, request: &Request) -> Result<Place<'_>> {
         let mut new_table = None;
-        let mut who = (*request, ARef::from(&**current!()));
+        let mut waiter = (*request, ARef::from(&**current!()));
         loop {
             // Dropped after the unlock.
             let mut garbage = KernelGarbage::default();
             let mut state = self.lock();
             let small = state.engine.is_subpage(request);
-            let result = state.waiters.enlist(who.0, small, who.1, &mut new_table);
+            let result = state
+                .waiters
+                .enlist(waiter.0, small, waiter.1, &mut new_table);
             if result.is_ok() {
                 state.engine.close_quick(true);
                 state.keep_for_waiters(&mut garbage);
@@ -282,7 +285,7 @@ impl Arena {
             drop(garbage);
             match result {
                 Ok(ticket) => {
-                    // Whole pages that are free must be seen as such.
+                    // Free pages on quick lists must be seen as free runs.
                     self.drain();
                     return Ok(Place {
                         arena: self,
@@ -290,19 +293,19 @@ impl Arena {
                     });
                 }
                 Err((request, task, len)) => {
-                    who = (request, task);
+                    waiter = (request, task);
                     new_table = Some(self.memcg.charge(|| table(len))?);
                 }
             }
         }
     }
 
-    /// Memory may be available that was not before: wakes whose turn it is, and who polls, but never
-    /// the caller himself.
+    /// Wakes waiters and pollers that could be served now, after memory has become available. Never
+    /// wakes the caller itself.
     #[inline(always)]
     pub(super) fn wake(&self, state: &mut State) {
         let wanted = self.shared_limit.is_wanted_from(self.id);
-        // Who begins to poll is in the queue before it takes the lock for its own look.
+        // A poller enters the queue before it takes the lock for its own look: none is missed here.
         let polled = state.refused.is_some() && !self.poll.is_idle();
         if state.waiters.count() > 0 || polled || wanted {
             self.wake_some(state, polled);
@@ -323,7 +326,7 @@ impl Arena {
             engine, waiters, ..
         } = state;
         let caller = current!().as_ptr();
-        let is_caller = |task: &Who| task.as_ptr() == caller;
+        let is_caller = |task: &WaitingTask| task.as_ptr() == caller;
         let woken = waiters.wake(is_caller, |request, admission| {
             engine.could_serve(request, admission, headroom, &mut garbage)
         });
@@ -335,8 +338,8 @@ impl Arena {
         }
     }
 
-    /// Another arena was refused by the limit that they share: tells it if there is free memory here,
-    /// that nobody waits for.
+    /// Wakes the listeners of the shared limit, which has refused another arena, if this one has free
+    /// memory that no thread waits for.
     #[cold]
     fn offer(&self, state: &mut State) {
         let drained = state.engine.drain(&mut KernelGarbage::default());
@@ -347,17 +350,17 @@ impl Arena {
         }
     }
 
-    /// The same, for whoever does not hold the lock.
+    /// Calls [`Arena::wake`] under the lock, for a caller that does not hold it.
     pub(super) fn wake_unlocked(&self) {
         self.wake(&mut self.lock());
     }
 
-    /// Bytes of new pages that the limits allow.
+    /// Returns the bytes of new pages that both limits have room for.
     fn headroom(&self, state: &State) -> u64 {
         self.headroom_with(state, 0)
     }
 
-    /// The same with what other arenas would hand over.
+    /// Returns the headroom if other arenas gave `elsewhere` bytes back.
     fn headroom_with(&self, state: &State, elsewhere: u64) -> u64 {
         let held = state.taken();
         state
@@ -374,8 +377,8 @@ impl Arena {
         }
     }
 
-    /// Whether what was refused could be served now, with free memory `elsewhere`, in bytes, that other
-    /// arenas would hand over.
+    /// Returns whether the smallest refused request could be served now, if other arenas gave `elsewhere`
+    /// bytes back.
     fn could_serve_refused(&self, state: &mut State, elsewhere: u64) -> bool {
         let Some(refused) = state.refused else {
             return false;
@@ -387,14 +390,15 @@ impl Arena {
             .could_serve(&refused, admission, headroom, &mut KernelGarbage::default())
     }
 
-    /// Whether the smallest request that was refused since this was last true could be served; so it
-    /// is as long as none was.
+    /// Returns whether the smallest request that was refused since the last `true` could be served now;
+    /// `true`, too, if none was refused. May sleep.
     pub(crate) fn is_ready(&self) -> bool {
         self.drain();
         let mut state = self.lock();
         let mut ready = state.refused.is_none() || self.could_serve_refused(&mut state, 0);
         if !ready && self.could_serve_refused(&mut state, u64::MAX) {
-            // Only other arenas have room for it. Before the look, so that nothing is missed after it.
+            // Only other arenas have room for it. Noted before the look at them: memory that is freed
+            // after it causes a wake-up.
             self.shared_limit.refuse(self.id);
             drop(state);
             let elsewhere = shrinker::reclaimable_of_others(self) << PAGE_SHIFT;
@@ -407,7 +411,7 @@ impl Arena {
         ready
     }
 
-    /// How many wait.
+    /// Returns the number of waiters.
     pub(crate) fn waiters(&self) -> u32 {
         self.lock().waiters.count()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A new open file for a copy of an arena.
+//! The new open file of `FREELIST_IOC_CLONE`.
 
 use crate::{
     arena::Arena,
@@ -19,41 +19,42 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// A file that no program has yet, and the number that it gets. Dropped, both are given up: the
-/// arena is closed before the call returns to user space.
+/// An open file that is not installed yet, and its file descriptor. When it is dropped both are given up,
+/// and the arena is closed before the call returns to user space.
 pub(super) struct NewFile {
     number: FileDescriptorReservation,
     file: ARef<File>,
 }
 
 impl NewFile {
-    /// Opens the device that `file` is of once more, as the caller and in the same mode, with an
+    /// Opens the device of `file` again, with the caller's credentials and in the same mode: a new,
     /// empty arena. May sleep.
     ///
-    /// `EMFILE` or `ENFILE` when too many files are open, `ENOMEM` when memory is short, and what the
-    /// security module of the system says.
+    /// `EMFILE` or `ENFILE` when too many files are open, `ENOMEM` when memory is short, and the error of
+    /// the system's security module if it refuses the open.
     pub(super) fn like(file: &File) -> Result<Self> {
         let number = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
         // SAFETY: The file is open as long as the reference.
         let new = from_err_ptr(unsafe { raw::freelist_file_reopen(file.as_ptr().cast()) })?;
         let new = NonNull::new(new.cast::<File>()).ok_or(ENOMEM)?;
-        // SAFETY: It was just opened, and the reference is the new object's. Nobody seeks in it.
+        // SAFETY: It was just opened, and its reference passes to the new object. No other thread has it,
+        // so that its position is not in use.
         let file = unsafe { ARef::from_raw(new) };
         Ok(Self { number, file })
     }
 
-    /// Its arena.
+    /// Returns its arena.
     pub(super) fn arena(&self) -> &Arena {
         // SAFETY: The device is ours, so `OpenFile::open` has opened the file.
         unsafe { OpenFile::of(&self.file) }
     }
 
-    /// The number that the caller will have it by.
+    /// Returns the file descriptor that it will have.
     pub(super) fn number(&self) -> i32 {
         self.number.reserved_fd() as i32
     }
 
-    /// Gives it to the caller's process.
+    /// Installs it in the caller's file descriptor table.
     pub(super) fn install(self) {
         self.number.fd_install(self.file);
     }

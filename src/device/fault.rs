@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page faults in mappings of an arena: what is in its page cache is mapped; memory is made for lazy
-//! blocks alone.
+//! Page faults in mappings of an arena. A fault maps folios of the page cache, and allocates memory for
+//! lazy blocks only.
 
 use crate::{
     arena::lazy::Touched,
@@ -17,27 +17,27 @@ use kernel::{
     fs::File, //
 };
 
-/// Pages that a write maps at most: a window of so many, aligned. (The core has 16 for reads. Where a
-/// part of a huge page leaves, the rest is unmapped with it, and is mapped again by as many faults.)
+/// The pages of the aligned window that a write fault maps. The core's is 16, for reads. A removal of a
+/// part of a huge page unmaps the rest, and a larger window maps that again with fewer faults.
 const AROUND: c_ulong = 128;
 
-/// A page of the mapping is touched: maps what the arena has there and around it, a huge page as one. A
-/// page of a lazy block that has no memory gets some. `SIGBUS` where there is nothing, and where memory
-/// is short and nobody can be killed for it.
+/// Handles a page fault: maps the folio of the page and those around it, a huge page as one entry. A
+/// page of a lazy block without memory gets some. `SIGBUS` if no block has memory there, or if memory is
+/// short and the OOM killer finds no process to kill. May sleep.
 ///
 /// # Safety
 ///
-/// Called by the kernel, for a fault in an area that [`map`](super::mmap::map) has set up.
+/// The caller is the kernel, for a fault in a VMA that [`map`](super::mmap::map) has set up.
 pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
     if !RacePoint::Fault.is_open() {
-        // SAFETY: The fault is the caller's, in an area of an arena.
+        // SAFETY: The caller's fault is in a VMA of an arena.
         let mapped = unsafe { raw::freelist_fault_around(fault.cast(), AROUND) };
         if mapped != 0 {
             return mapped;
         }
     }
-    // SAFETY: The kernel gives a fault of an area that `mmap::map` has set up and that is locked; it holds
-    // a reference to the file.
+    // SAFETY: By the caller's promise `mmap::map` has set the VMA up. The kernel has locked it, and it
+    // holds a reference to the file.
     let (arena, index) = unsafe {
         let known = &(*fault).__bindgen_anon_1;
         let file = File::from_raw_file((*known.vma).vm_file);

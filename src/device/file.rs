@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is behind an open file.
+//! The open file: an arena, its debugfs files and its member of the shrinker.
 
 use crate::{
     arena::{
@@ -25,7 +25,7 @@ use kernel::{
     types::ForeignOwnable, //
 };
 
-/// An arena of its own, on the list of all of them until the file is closed.
+/// The private data of an open file: an arena that is in the registry until the file is closed.
 pub(crate) struct OpenFile {
     files: ArenaFiles,
     arena: Arc<Arena>,
@@ -34,18 +34,18 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Opens an arena that `memcg` pays for.
+    /// Opens an arena that is charged to `memcg`. `ENOMEM` when memory is short. May sleep.
     fn new(memcg: Memcg, registry: &Arc<Registry>, dir: &Dir) -> Result<Self> {
         let arena = registry.open(memcg)?;
         RacePoint::Open.reach();
         let around = || -> Result<_> {
             let files = ArenaFiles::new(dir, &arena)?;
             let memcg = arena.memcg().as_ptr();
-            // SAFETY: The shrinker is there as long as the device, and that as long as a file of it. The
-            // cgroup is the arena's.
+            // SAFETY: The shrinker outlives the device, and the device its open files. The cgroup is the
+            // arena's, which holds a reference to it.
             Ok((files, unsafe { Member::new(arena.clone(), memcg) }?))
         };
-        // An arena that is listed has to be closed: nothing else may fail from here on.
+        // An arena in the registry has to be closed there: nothing after this line may fail.
         let around = arena.memcg().charge(around);
         let (files, member) = around.inspect_err(|_| registry.close(&arena))?;
         Ok(Self {
@@ -56,37 +56,38 @@ impl OpenFile {
         })
     }
 
-    /// Opens an arena and puts it into a file. `ENOMEM` when memory is short.
+    /// Opens an arena and makes it the private data of a file. `ENOMEM` when memory is short. May sleep.
     ///
     /// # Safety
     ///
-    /// `file` is being opened: nobody else sees it.
+    /// `file` is being opened, and no other thread has it.
     pub(crate) unsafe fn open(
         file: *mut bindings::file,
         registry: &Arc<Registry>,
         dir: &Dir,
     ) -> Result {
-        // All of it is one account's, also where a thread is in another cgroup than its process.
+        // One cgroup is charged for everything, even if the thread is in another one than its process.
         let memcg = Memcg::of_caller();
         let place = memcg.charge(|| KBox::<Self>::new_uninit(GFP_KERNEL_ACCOUNT))?;
         let this = place.write(Self::new(memcg, registry, dir)?);
-        // SAFETY: It is empty, and of arenas. All memory has left when `Registry::close` returns, and the
-        // arena is dropped after that.
+        // SAFETY: It is empty, and its owner is an arena as `AddressSpace::new` was told. It is empty again
+        // when `Registry::close` returns, and the arena is dropped after that.
         unsafe { this.arena.address_space().set_owner(&raw const *this.arena) };
-        // SAFETY: By the caller's promise. A file outlives what is behind it only as far as `close`.
+        // SAFETY: By the caller's promise. The arena lives until `close`, which is the end of the file.
         unsafe { this.arena.address_space().attach(file) };
         // SAFETY: By the caller's promise.
         unsafe { (*file).private_data = this.into_foreign().cast() };
         Ok(())
     }
 
-    /// What is behind `file`.
+    /// Returns the arena of `file`.
     ///
     /// # Safety
     ///
-    /// [`OpenFile::open`] has opened it.
+    /// [`OpenFile::open`] has opened the file.
     pub(crate) unsafe fn of(file: &File) -> &Arena {
-        // SAFETY: By the caller's promise it is there; `close` comes when nobody has the file any more.
+        // SAFETY: By the caller's promise the private data is ours; `close` comes after the last reference
+        // to the file is gone.
         unsafe { &KBox::<Self>::borrow((*file.as_ptr()).private_data.cast()).arena }
     }
 
@@ -94,9 +95,9 @@ impl OpenFile {
     ///
     /// # Safety
     ///
-    /// [`OpenFile::open`] has opened it, and this is the last that is heard of it.
+    /// [`OpenFile::open`] has opened the file, and the last reference to it is gone.
     pub(crate) unsafe fn close(file: *mut bindings::file) {
-        // SAFETY: By the caller's promise it is there, and nobody else has it.
+        // SAFETY: By the caller's promise the private data is ours, and no other thread has the file.
         let this = unsafe { KBox::<Self>::from_foreign((*file).private_data.cast()) };
         let Self {
             files,
@@ -104,7 +105,7 @@ impl OpenFile {
             member,
             registry,
         } = KBox::into_inner(this);
-        // Nobody looks at what ends, nor shrinks it.
+        // Readers of debugfs and the shrinker are done with the arena before it ends.
         drop(files);
         drop(member);
         registry.close(&arena);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device and its file operations: what the kernel calls, made safe for the rest.
+//! The device and its file operations: the kernel's entry points, with a safe interface to the rest.
 //!
-//! The kernel crate has no character device but the misc device (see [`CharDevice`]), whose table has
-//! neither `get_unmapped_area` nor `poll`, so the table is our own, as in binder.
+//! The kernel crate abstracts only misc devices (see [`CharDevice`]), without `get_unmapped_area` and
+//! `poll`. So the table of operations is our own, as in binder.
 
 use crate::{
     arena::registry::Registry,
@@ -38,7 +38,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// What an open of the device needs.
+/// The data of the device, which an open needs.
 pub(crate) struct Opened {
     registry: Arc<Registry>,
     dir: Dir,
@@ -47,14 +47,14 @@ pub(crate) struct Opened {
 /// `/dev/freelist`, until it is dropped.
 pub(crate) type Device = CharDevice<Opened>;
 
-/// Makes the device, for root only. Whoever opens it gets an arena of `registry`, which is shown in
-/// `dir`. It can be opened before this returns.
+/// Registers the device, with mode 0600. Each open makes an arena of `registry`, with debugfs files in
+/// `dir`. The device can be opened before this returns. `ENOMEM` when memory is short.
 pub(crate) fn register(registry: Arc<Registry>, dir: Dir) -> Result<Device> {
     CharDevice::register(c"freelist", &OPERATIONS, Opened { registry, dir })
 }
 
-/// Finds an address that is aligned as its offset is, up to a huge page, so that the core can map
-/// these: where there are none, any will do.
+/// Chooses an address that is congruent to its offset modulo the huge page size, so that the core can map
+/// huge pages; `None` on a kernel without them.
 #[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
 const ALIGNED: Option<GetUnmappedArea> = Some(bindings::thp_get_unmapped_area);
 #[cfg(not(CONFIG_TRANSPARENT_HUGEPAGE))]
@@ -74,7 +74,7 @@ static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_opera
     open: Some(open),
     release: Some(release),
     unlocked_ioctl: Some(ioctl),
-    // The structures have one layout, and an address is an address.
+    // The uapi structures have the same layout for 32-bit programs, and pointers in them are `__u64`.
     compat_ioctl: Some(ioctl),
     mmap: Some(mmap),
     poll: Some(poll),
@@ -84,41 +84,42 @@ static OPERATIONS: Table<bindings::file_operations> = Table(bindings::file_opera
     ..pin_init::zeroed()
 });
 
-/// A new arena for a new open file.
+/// Opens a file with a new arena. `ENOMEM` when memory is short. May sleep.
 ///
 /// # Safety
 ///
-/// Called by the kernel, for a file of the registered device that is being opened.
+/// The caller is the kernel, for a file of the registered device that is being opened.
 unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    // SAFETY: Only `register` makes one with our operations. It is there while a file of it is being
-    // opened: that keeps the module.
+    // SAFETY: Only `register` makes a device with these operations. The open holds a reference to the
+    // module, and the device lives as long as that.
     let device = unsafe { &*Device::of(inode) };
-    // SAFETY: The file is not open yet: nobody else sees it.
+    // SAFETY: The file is being opened: no other thread has it.
     from_result(|| unsafe { OpenFile::open(file, &device.registry, &device.dir) }.map(|()| 0))
 }
 
-/// The last reference to an open file goes.
+/// Closes the arena of a file after its last reference is gone. May sleep.
 ///
 /// # Safety
 ///
-/// Called by the kernel, once, for a file that [`open`] has opened.
+/// The caller is the kernel, once, for a file that [`open`] has opened.
 unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    // SAFETY: `open` has opened it, and this is the last that is heard of the file.
+    // SAFETY: `open` has opened the file, and its last reference is gone.
     unsafe { OpenFile::close(file) };
     0
 }
 
-/// A call, also one of a 32-bit program.
+/// Serves an ioctl of a 64-bit or a 32-bit program. May sleep.
 ///
 /// # Safety
 ///
-/// Called by the kernel, for a file that [`open`] has opened.
+/// The caller is the kernel, for a file that [`open`] has opened.
 unsafe extern "C" fn ioctl(
     file: *mut bindings::file,
     command: c_uint,
     argument: c_ulong,
 ) -> c_long {
-    // SAFETY: The file is open for as long as the call takes, and nobody seeks in it.
+    // SAFETY: The file is open for as long as the call takes. `fdget_pos` leaves out the lock of the
+    // position only if no other thread has the file.
     let file = unsafe { File::from_raw_file(file) };
     // SAFETY: `open` has opened it.
     let arena = unsafe { OpenFile::of(file) };
@@ -128,21 +129,22 @@ unsafe extern "C" fn ioctl(
     })
 }
 
-/// Somebody wants to know whether a request could be served, or to be told when.
+/// Returns whether a request could be served (`POLLOUT`), and enters the caller into the queues that are
+/// woken when one can. May sleep.
 ///
 /// # Safety
 ///
-/// Called by the kernel, for a file that [`open`] has opened.
+/// The caller is the kernel, for a file that [`open`] has opened.
 unsafe extern "C" fn poll(
     file: *mut bindings::file,
     table: *mut bindings::poll_table_struct,
 ) -> bindings::__poll_t {
     // SAFETY: `open` has opened it, and it is open for as long as the call takes.
     let arena = unsafe { OpenFile::of(File::from_raw_file(file)) };
-    // Before the look, so that nothing is missed after it.
+    // Entered before the look: memory that is freed after it causes a wake-up.
     for queue in arena.polls() {
-        // SAFETY: The table is the kernel's for this call. The queue lives as long as the arena,
-        // which ends when the file is closed, and who polls it is removed before that.
+        // SAFETY: The table is the kernel's for this call. The queue lives as long as the arena, which
+        // ends when the file is closed, and the kernel removes pollers before that.
         unsafe { queue.register(file, table) };
     }
     if arena.is_ready() {
@@ -152,28 +154,29 @@ unsafe extern "C" fn poll(
     }
 }
 
-/// Shows an open file in `/proc`.
+/// Writes the lines of `/proc/PID/fdinfo/FD`.
 ///
 /// # Safety
 ///
-/// Called by the kernel, for a file that [`open`] has opened.
+/// The caller is the kernel, for a file that [`open`] has opened.
 unsafe extern "C" fn show_fdinfo(out: *mut bindings::seq_file, file: *mut bindings::file) {
     // SAFETY: `open` has opened it, and it is open for as long as the call takes.
     let arena = unsafe { OpenFile::of(File::from_raw_file(file)) };
-    // SAFETY: The caller's for as long as the call takes.
+    // SAFETY: The file is the kernel's for as long as the call takes.
     let out = unsafe { SeqFile::from_raw(out) };
     show::show_fdinfo(arena, out);
 }
 
-/// A new mapping.
+/// Sets up a new mapping.
 ///
 /// # Safety
 ///
-/// Called by the kernel, for an area of a file that [`open`] has opened, with its lock held.
+/// The caller is the kernel, for a VMA of a file that [`open`] has opened, with `mmap_lock` held for
+/// writing.
 unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
     // SAFETY: `open` has opened it, and it is open for as long as the call takes.
     let arena = unsafe { OpenFile::of(File::from_raw_file(file)) };
-    // SAFETY: The area is being made: it is ours to set up.
+    // SAFETY: The VMA is being set up, and no other thread has it.
     let vma = unsafe { VmaNew::from_raw(vma) };
     from_result(|| mmap::map(arena, vma).map(|()| 0))
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The calls: decodes a request, checks it, lets the arena do it, copies the answer out.
+//! The ioctls: decodes and checks a request, calls the arena, copies the answer out.
 //!
-//! Checks come in this order, and the first that fails is the answer: the call is known (`ENOTTY`);
-//! the file is open for writing (`EBADF`); the structure can be read (`EFAULT`) and has nothing
-//! unknown at its end (`E2BIG`); its fields make sense (`EINVAL`); then what the arena says.
+//! The first of these checks that fails is the error: the call is known (`ENOTTY`); the file is open for
+//! writing (`EBADF`); the structure can be read (`EFAULT`) and ends in zeros beyond the known fields
+//! (`E2BIG`); its fields are valid (`EINVAL`); then the arena's own checks.
 
 use crate::{
     arena::{
@@ -47,7 +47,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// What else this version offers.
+/// The features of this version beside the flags.
 const FEATURES: u64 = FREELIST_OFFERS_ALIGN
     | FREELIST_OFFERS_RESIZE
     | FREELIST_OFFERS_SLACK
@@ -56,7 +56,7 @@ const FEATURES: u64 = FREELIST_OFFERS_ALIGN
     | FREELIST_OFFERS_DISCARD
     | FREELIST_OFFERS_CLONE;
 
-/// The request flags that this version serves: all that the contract knows.
+/// The request flags that this version serves.
 const FLAGS: u32 = FREELIST_LARGER
     | FREELIST_GROW
     | FREELIST_WAIT
@@ -75,7 +75,7 @@ fn is_writable(file: &File) -> bool {
     )
 }
 
-/// Returns whether the calls of a file wait for nothing.
+/// Returns whether a file is nonblocking: its calls fail instead of waiting.
 #[inline]
 fn is_nonblocking(file: &File) -> bool {
     file.flags() & flags::O_NONBLOCK != 0
@@ -155,7 +155,7 @@ fn alloc(arena: &Arena, file: &File, argument: Argument) -> Result {
         }
     });
     if result == Err(ERESTARTSYS) {
-        // Where the call is made again it waits on, for something at least.
+        // A restarted call waits for the rest of the time. At least 1 ns, since 0 would not wait.
         argument.write(&freelist_alloc {
             timeout_ns: rest(if asked.timeout_ns < 0 { i64::MIN } else { 1 }),
             ..asked
@@ -164,12 +164,12 @@ fn alloc(arena: &Arena, file: &File, argument: Argument) -> Result {
     result
 }
 
-/// What is left of a timeout.
+/// Returns what is left of a timeout, in nanoseconds; 0 without WAIT.
 fn rest(options: &AllocOptions, timeout_ns: i64) -> i64 {
     options.wait.map_or(0, |deadline| deadline.rest(timeout_ns))
 }
 
-/// What a caller asks for, if it makes sense (`EINVAL`).
+/// Decodes the options of a request. `EINVAL` when a field is invalid, or flags exclude each other.
 #[inline]
 fn options(file: &File, asked: &freelist_alloc) -> Result<AllocOptions> {
     let freelist_alloc {
@@ -187,11 +187,11 @@ fn options(file: &File, asked: &freelist_alloc) -> Result<AllocOptions> {
     {
         return Err(EINVAL);
     }
-    // What comes later is new memory, one page as good as another.
+    // A lazy block gets its memory later, page by page, as new memory.
     if has(FREELIST_LAZY) && (!has(FREELIST_GROW) || has(FREELIST_CONTIG) || has(FREELIST_HEADER)) {
         return Err(EINVAL);
     }
-    // What has to be new comes from no list, and no release helps it.
+    // A contiguous block is always new memory: no free block serves it, so that waiting cannot help.
     if has(FREELIST_CONTIG) && (!has(FREELIST_GROW) || has(FREELIST_WAIT)) {
         return Err(EINVAL);
     }
@@ -249,20 +249,20 @@ fn alloc_bulk(arena: &Arena, file: &File, argument: Argument) -> Result {
     };
     let rest = |least| rest(&options, asked.timeout_ns).max(least);
     let array = Array(asked.offsets);
-    let mut told = 0;
+    let mut reported = 0;
     let result = arena.alloc_bulk(&options, asked.count, |offsets| {
-        let stored = array.store(told, offsets);
-        // Told before they are live: nothing can be undone afterwards.
-        if stored == 0 || answer(told + stored as u32, rest(i64::MIN)).is_err() {
+        let stored = array.store(reported, offsets);
+        // The count is written before the blocks are live: a live block cannot be taken back.
+        if stored == 0 || answer(reported + stored as u32, rest(i64::MIN)).is_err() {
             return 0;
         }
-        told += stored as u32;
+        reported += stored as u32;
         stored
     });
     match result {
-        // Where the call is made again it waits on, for something at least.
+        // A restarted call waits for the rest of the time. At least 1 ns, since 0 would not wait.
         Err(ERESTARTSYS) => answer(0, rest(if asked.timeout_ns < 0 { i64::MIN } else { 1 }))?,
-        // It has waited since it told what there is. That is told, whatever becomes of this.
+        // The call has waited after its last report: the rest of the timeout is updated if it can be.
         Ok(done) if done < asked.count && options.wait.is_some() => {
             let _ = answer(done, rest(i64::MIN));
         }
@@ -280,7 +280,7 @@ fn free_bulk(arena: &Arena, argument: Argument) -> Result {
         return Err(EINVAL);
     }
     let answer = |done| argument.write(&freelist_bulk { done, ..asked });
-    // What is freed stays freed: the answer has to be possible before.
+    // Checked before anything is freed, which cannot be taken back.
     answer(0)?;
     let array = Array(asked.offsets);
     let mut loaded = 0;
@@ -324,12 +324,12 @@ fn trim(arena: &Arena, argument: Argument) -> Result {
             ..asked
         })
     };
-    // What is gone is gone: the answer has to be possible before.
+    // Checked before memory is given back, which cannot be undone.
     answer(0)?;
     answer(arena.trim(asked.keep_bytes))
 }
 
-/// The flags of a resize: what may be done for what is added to the block, and how it comes.
+/// The flags that a resize takes, for the pages that are added to the block.
 const RESIZE_FLAGS: u32 =
     FREELIST_LARGER | FREELIST_GROW | FREELIST_ZERO | FREELIST_POPULATE | FREELIST_LAZY;
 
@@ -356,7 +356,7 @@ fn resize(arena: &Arena, argument: Argument) -> Result {
         populate: has(FREELIST_POPULATE),
         ..AllocOptions::default()
     };
-    // What is gone is gone: the answer has to be possible before.
+    // The answer is copied out before the block changes, which cannot be undone.
     arena.resize(asked.offset, &options, |block_bytes| {
         argument.write(&freelist_resize {
             block_bytes,

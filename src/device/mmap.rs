@@ -2,9 +2,9 @@
 
 //! Mappings of an arena.
 //!
-//! They are of a file's page cache like any other, so that the core maps huge pages, and ptrace, pipes,
-//! direct I/O, futexes and migration work. A page cannot reach another arena or the system while it is
-//! mapped or pinned.
+//! They map the page cache of a file as any other mapping does, so that the core maps huge pages, and
+//! ptrace, pipes, direct I/O, futexes and migration work. A page is not freed to the system, and does not
+//! become another arena's, while it is mapped or pinned.
 
 use crate::{
     arena::Arena,
@@ -23,14 +23,14 @@ use kernel::{
 
 /// Sets up a new mapping.
 ///
-/// `EINVAL` when it is private, executable, or ends beyond the arena.
+/// `EINVAL` when it is private, executable, or ends beyond the arena's span.
 pub(crate) fn map(arena: &Arena, vma: &VmaNew) -> Result {
-    // SAFETY: The area is there for as long as `vma` is.
+    // SAFETY: The VMA lives as long as `vma`.
     if !unsafe { raw::freelist_vma_is_shared(vma.as_ptr().cast()) } {
         return Err(EINVAL);
     }
     let pages = ((vma.end() - vma.start()) >> PAGE_SHIFT) as u64;
-    // SAFETY: The area is there for as long as `vma` is.
+    // SAFETY: The VMA lives as long as `vma`.
     let first = unsafe { (*vma.as_ptr()).vm_pgoff } as u64;
     let last = first.checked_add(pages).ok_or(EINVAL)?;
     if last > arena.bounds().span >> PAGE_SHIFT {
@@ -40,7 +40,7 @@ pub(crate) fn map(arena: &Arena, vma: &VmaNew) -> Result {
     vma.set_dontexpand();
     vma.set_dontdump();
     arena.mapped_at(vma.start().wrapping_sub((first as usize) << PAGE_SHIFT));
-    // SAFETY: The area is being made, and nobody else sees it yet.
+    // SAFETY: The VMA is being set up, and no other thread has it.
     unsafe { (*vma.as_ptr()).vm_ops = &raw const OPERATIONS.0 };
     Ok(())
 }
