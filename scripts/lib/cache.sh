@@ -4,13 +4,13 @@
 #
 #	$CACHE/NAME-KEY		an entry, whole; KEY tells what it was made from
 #	$CACHE/NAME-KEY.tmp.*	one that is being made, or what a dead run left
-#	$CACHE/lock/NAME-KEY	held by whoever makes the entry
+#	$CACHE/lock/NAME-KEY	held by the process that makes the entry
 #	$CACHE/log/NAME-KEY	what its making printed
 #
 # Sourced after common.sh.
 # shellcheck shell=bash
 
-# Entries that nobody used for so long are removed when another is made.
+# An entry that was not used for so long is removed when another one is made.
 UNUSED_DAYS=21
 
 # Removes a tree, with directories that their owner may not write (a tree of
@@ -57,7 +57,7 @@ cache_make() (
 	sync -f "$tmp" && mv -T "$tmp" "$final"
 )
 
-# Removes what killed runs left half-made, and NAME's entries that nobody uses.
+# Removes half-made entries of killed runs, and NAME's entries that are not used.
 cache_sweep() {
 	local tmp id lock
 	for tmp in "$CACHE"/*.tmp.*; do

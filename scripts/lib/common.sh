@@ -60,7 +60,7 @@ show_every=15
 # step TEXT UNIT TOTAL COUNTER LOG COMMAND...
 #
 # Runs COMMAND with its output in LOG, and shows the number that the command
-# COUNTER prints, of about TOTAL UNITs (`?`: nobody knows): in place on a
+# COUNTER prints, of about TOTAL UNITs (`?`: unknown): in place on a
 # terminal, else a line every $show_every seconds. At the end one line with the time it
 # took; if COMMAND fails, the end of LOG.
 #

@@ -18,7 +18,7 @@ SCALE=${SCALE:-1}
 #	UNIT	what is counted while it runs: see count_UNIT
 #	COUNT	how many of them a run has, and
 #	SECONDS	how long it takes: what is shown until this clone has a run of its
-#		own. ? and - where nobody has looked
+#		own. ? and - where that is unknown
 #	TEXT	what is tested, %k being the kernel
 #
 STAGES='

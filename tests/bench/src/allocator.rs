@@ -105,7 +105,7 @@ pub struct WholeProgram;
 impl WholeProgram {
     #[inline(never)]
     fn alloc_by_call(&self, size: usize) -> *mut u8 {
-        // SAFETY: As in `Client`; types that have no bytes ask nobody.
+        // SAFETY: As in `Client`; types without bytes allocate nothing.
         unsafe { Global.alloc(Layout::from_size_align_unchecked(size.max(1), 16)) }
     }
 

@@ -3,7 +3,7 @@
 //! What freelist costs beside what programs would use instead, in one VM.
 //!
 //! `freelist-bench run CLOCK` prints figures (see `print`), which `scripts/bench` and the crate
-//! `freelist-report` make tables and plots of. Nobody fails here for being slow.
+//! `freelist-report` make tables and plots of. A slow row is no failure here.
 //!
 //! Same work on each side: the same sizes, every page written to in the same way, and used as
 //! often before. Those that are compared take turns, round by round.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Measurements in a process of their own: with another malloc(), or with memory that
-//! nobody has used yet.
+//! has never been used.
 //!
 //! This program starts itself with `probe NAME ARGS...`, and that one prints what it has
 //! measured, `KEY VALUE` a line.

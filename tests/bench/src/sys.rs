@@ -28,7 +28,7 @@ pub const PAGE: usize = 4096;
 ///
 /// # Safety
 ///
-/// The bytes are writable, and nobody else's.
+/// The bytes are writable, and no other code uses them.
 #[inline(never)]
 pub unsafe fn touch(base: *mut u8, len: usize) {
     let mut at = 0;
@@ -182,7 +182,7 @@ fn done(result: libc::c_int) {
 
 /// An ioctl that no file knows.
 pub fn empty(fd: BorrowedFd<'_>) {
-    // SAFETY: A type that nobody has; the argument is not a pointer.
+    // SAFETY: No driver has an ioctl of this type; the argument is not a pointer.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), nix::request_code_none!(0xee, 0x7f), 0) };
     assert_eq!(result, -1);
 }

@@ -659,7 +659,7 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// Closes or opens the quick lists, as the module does while somebody waits.
+    /// Closes or opens the quick lists, as the module does while a thread waits.
     pub fn close_quick(&mut self, closed: bool) {
         self.engine.close_quick(closed);
         if closed {

@@ -100,7 +100,7 @@ impl World {
         used.len() as u64 + self.isolated.as_ref().map_or(0, |some| some.pages().into())
     }
 
-    /// Somebody has got a block.
+    /// Checks that a new block is aligned and overlaps no other.
     fn is_new(&self, extent: &Range<u64>) {
         let length = extent.end - extent.start;
         assert_eq!(extent.start % length.next_power_of_two(), 0, "misaligned");

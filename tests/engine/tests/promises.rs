@@ -511,7 +511,7 @@ mod generic {
             let taken = arena.take(offset).unwrap().unwrap();
             assert_eq!(taken.extent(), offset - 16..offset + bytes);
             assert!(arena.engine.is_backed((taken.extent().start / page) as u32));
-            // It is nobody else's until it is given back.
+            // No other block has it until it is given back.
             assert_eq!(arena.take(offset).err(), Some(FreeError::NotLive));
             let (other, _) = arena.alloc(headed(size, DEFAULT)).unwrap();
             assert_ne!(other, offset);
@@ -1336,7 +1336,7 @@ mod generic {
         assert_eq!(arena.resize(block, 65 * page), Err(ResizeError::InUse));
         assert_eq!(arena.counters().held_bytes, before.held_bytes);
         assert_eq!(arena.resize(block, 64 * page), Ok(64 * page));
-        // While it is becoming longer, what is behind it is nobody else's.
+        // While it is becoming longer, no other block has the pages after it.
         arena.resize(block, page).unwrap();
         let Ok(Resized::Growing(growth)) = arena.start_resize(block, 9 * page) else {
             panic!("it does not grow");

@@ -10,7 +10,7 @@ use freelist_engine::engine::{Admission, Ticket, WaitQueue, WaiterSlot};
 use loom::sync::{Arc, Mutex};
 use loom::thread::{self, Thread};
 
-/// What somebody waits for.
+/// The request of a waiter.
 #[derive(Clone, Copy)]
 enum Want {
     /// So many whole pages.
@@ -156,7 +156,7 @@ impl Arena {
                     self.leave(id, ticket, !want.is_part());
                     return true;
                 }
-                // What it holds is nobody's meanwhile, and comes back after all.
+                // Its block belongs to no thread meanwhile, and is given back in the end.
                 drop(state);
                 state = self.0.lock().unwrap();
                 match want {
@@ -197,7 +197,7 @@ impl Arena {
         }
     }
 
-    /// Who came first was served first, and nobody is left.
+    /// Checks the free memory and that no waiter is left; the last to come were served in their order.
     fn end(&self, pages: u32, parts: u32) {
         let state = self.0.lock().unwrap();
         assert_eq!((state.pages, state.parts), (pages, parts));

@@ -34,7 +34,7 @@ const BLOCKS: usize = 256;
 const WORDS: usize = 2048;
 /// Bytes that a program's arenas may hold, unless it says otherwise.
 const LIMIT: u64 = 32 << 20;
-/// Nobody waits longer, in ns.
+/// The longest wait, in ns.
 const LONGEST: u64 = 2_000_000;
 /// The signal that ends waits; its handler does nothing.
 pub const SIGNAL: i32 = libc::SIGUSR1;
@@ -47,7 +47,7 @@ struct Room(UnsafeCell<[u64; WORDS]>);
 ///
 /// # Invariants
 ///
-/// `base` begins [`PLACES`] times [`PLACE_LEN`] bytes of address space that nobody else uses.
+/// `base` begins [`PLACES`] times [`PLACE_LEN`] bytes of address space that no other code uses.
 pub struct Machine {
     /// Descriptors, or -1.
     files: [AtomicI32; FILES],

@@ -149,7 +149,7 @@ pub struct Heap {
     central: Central,
     table: Table,
     arena: Arena,
-    /// Of each [`GRAIN`] of the arena who uses it; 0 is nobody. Relaxed, so that it is only seen
+    /// The user of each [`GRAIN`] of the arena; 0 is none. Relaxed, so that it is only seen
     /// in order where the heap makes one.
     users: Vec<AtomicU32>,
 }
@@ -238,7 +238,7 @@ impl Heap {
         assert!(self.arena.live.lock().unwrap().is_empty());
     }
 
-    /// Somebody begins to use a block: nobody else does.
+    /// Notes the only user of a block.
     fn begin(&self, block: &Block, user: u32) {
         assert_eq!(block.offset % MIN_BYTES, 0);
         self.users_become(block, 0, user);
@@ -246,7 +246,7 @@ impl Heap {
         thread::yield_now();
     }
 
-    /// They end to use it, and were the only ones.
+    /// Notes that the user of a block is done with it, and checks that there was no other.
     pub fn end(&self, block: &Block, user: u32) {
         self.users_become(block, user, 0);
     }

@@ -3,8 +3,8 @@
 //! Two threads of a heap, and two that want one value, in every order in which they can run, as far as loom finds one that
 //! differs (Norris and Demsky, 2013), with what relaxed atomics may show in each.
 //!
-//! Whoever has a block writes its number to it, and finds it there when it gives the block back:
-//! nobody else has it meanwhile, and what they wrote before is seen.
+//! A thread writes its number to its block, and finds it there when it gives the block back:
+//! no other thread has it meanwhile, and earlier writes are seen.
 
 use freelist_heap_tests::{Heap, Pair};
 use loom::sync::Arc;

@@ -56,12 +56,18 @@ impl State {
     }
 
     pub fn get(&self, mutant: &Mutant) -> Option<Outcome> {
-        let inner = self.0.lock().expect("nobody panics with it");
+        let inner = self
+            .0
+            .lock()
+            .expect("no thread panics while it holds the lock");
         inner.0.get(&mutant.full_name()).copied()
     }
 
     pub fn set(&self, mutant: &Mutant, outcome: Outcome) -> Result<()> {
-        let mut inner = self.0.lock().expect("nobody panics with it");
+        let mut inner = self
+            .0
+            .lock()
+            .expect("no thread panics while it holds the lock");
         let (_, word) = Outcome::ALL[outcome as usize];
         writeln!(inner.1, "{word} {}", mutant.full_name())?;
         inner.0.insert(mutant.full_name(), outcome);

@@ -109,7 +109,10 @@ pub fn run_all(
     let next = Mutex::new(ids.iter());
     let work = || -> Result<()> {
         loop {
-            let id = next.lock().expect("nobody panics with it").next();
+            let id = next
+                .lock()
+                .expect("no thread panics while it holds the lock")
+                .next();
             let Some(id) = id else { return Ok(()) };
             state.set(&mutants[*id], run(program, Some(*id), limits)?)?;
         }

@@ -4,7 +4,7 @@
 //!
 //! The compiler puts a call at the begin of basic blocks; a task that has a [`Buffer`] notes there
 //! where it was called from. Of our debug kernel only this module has such calls (`KCOV_INSTRUMENT`
-//! in its Kbuild). A buffer serves one task at a time, which is not inherited, and whoever has it
+//! in its Kbuild). A buffer serves one task at a time, which is not inherited, and any process that has it
 //! open may read it meanwhile.
 //!
 //! Many tasks, started anywhere: one process opens [`Buffers`] and drains them; its children

@@ -224,7 +224,7 @@ fn places(module: &Path, section: &str, points: impl Iterator<Item = u64>) -> Re
         .collect())
 }
 
-/// The functions of source files that are for tests alone, as far as somebody asked.
+/// The functions of source files that only tests call, by file, as far as they were looked up.
 #[derive(Default)]
 struct Functions(BTreeMap<String, Vec<RangeInclusive<usize>>>);
 

@@ -113,7 +113,7 @@ impl Line {
         }
     }
 
-    /// Whether it misses its aim, and nobody knows why.
+    /// Whether it misses its aim without an explanation.
     fn is_unexplained(&self) -> bool {
         !self.met && self.explained.is_none()
     }

@@ -121,7 +121,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
         "processes",
         "=0",
     );
-    // As they come the others get somebody killed.
+    // By default the other allocators get a process killed.
     for (at, who) in whos.iter().enumerate().skip(whos.len() - LEAVING.len()) {
         if !times[at].is_empty() && !times[ours].is_empty() {
             let name = format!("pressure_over_{}", who.name());

@@ -59,7 +59,7 @@ impl<W: Write> Writer<W> {
         self.line(&format!("{INDENT}1..{tests}"));
     }
 
-    /// A test that begins, for whoever wants to know what ran when the machine went down.
+    /// Prints the name of a test that begins: the last one shows what ran when a VM went down.
     pub(super) fn running(&mut self, name: &str) {
         self.line(&format!("{INDENT}# running: {name}"));
     }

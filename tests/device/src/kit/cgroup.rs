@@ -79,10 +79,10 @@ impl Cgroup {
         Room(file.expect("root may set it"))
     }
 
-    /// Removes it: nobody is in it any more.
+    /// Removes it, after its last process has ended.
     #[track_caller]
     pub fn remove(self) {
-        // Whoever was in it may have ended a moment ago.
+        // Its last process may have ended a moment ago, and be counted still.
         let deadline = Instant::now() + Duration::from_secs(10);
         while let Err(error) = fs::remove_dir(&self.0) {
             assert!(Instant::now() < deadline, "the cgroup stays: {error}");

@@ -21,7 +21,7 @@ struct Live {
     key: u64,
 }
 
-/// The live blocks of one user of an arena, whose bytes nobody else writes.
+/// The live blocks of one user of an arena, whose bytes no other user writes.
 pub struct Ledger<'a> {
     arena: &'a Arena,
     memory: &'a Mapping,

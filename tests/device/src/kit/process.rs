@@ -164,7 +164,7 @@ pub fn signal_of(work: impl FnOnce()) -> Option<Signal> {
 pub fn userfaultfd() -> Option<OwnedFd> {
     // SAFETY: Gives a new descriptor.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
-    // SAFETY: The descriptor is new, and nobody else's.
+    // SAFETY: The descriptor is new, and no other object owns it.
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 

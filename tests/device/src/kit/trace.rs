@@ -54,9 +54,9 @@ impl PageAlloc {
         self.flags.contains("__GFP_RECLAIMABLE")
     }
 
-    /// Whether it is for what a debug kernel writes down of another one: a pool of
-    /// stacks now and then, which is charged to nobody and has that one's leave to
-    /// reclaim (`gfp_nested_mask()`).
+    /// Returns whether a debug kernel made it for a record of another allocation: a pool of
+    /// stacks now and then, which is charged to no cgroup and may reclaim as that one may
+    /// (`gfp_nested_mask()`).
     pub fn is_record(&self) -> bool {
         const ITS_OWN: [&str; 3] = ["__GFP_NOWARN", "__GFP_NORETRY", "__GFP_NOMEMALLOC"];
         let has = |flag: &str| self.flags.split('|').any(|known| known == flag);

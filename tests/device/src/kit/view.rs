@@ -27,7 +27,7 @@ pub struct Address(usize);
 impl Address {
     /// The null pointer.
     pub const NULL: Self = Self(0);
-    /// In the first page, which nobody may map.
+    /// In the first page, which no process may map.
     pub const FIRST_PAGE: Self = Self(0x10);
     /// The upper half of the address space is the kernel's.
     pub const KERNEL: Self = Self((1 << (usize::BITS - 1)) | 0x1000);
@@ -283,7 +283,7 @@ impl View {
         let target = there.base as *mut libc::c_void;
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         // SAFETY: The range is this mapping's. It replaces one that is ours
-        // too, and that nobody accesses any more.
+        // too, and that no code accesses any more.
         let moved = unsafe { libc::mremap(self.base as *mut _, len, len, flags, target) };
         if moved == libc::MAP_FAILED {
             return Err(Errno::last());
@@ -305,7 +305,7 @@ impl View {
             flags |= libc::MREMAP_FIXED;
             target.base as *mut libc::c_void
         });
-        // SAFETY: Both ranges are ours. Nobody accesses the target any more.
+        // SAFETY: Both ranges are ours. No code accesses the target any more.
         let moved = unsafe { libc::mremap(address, len, len, flags, to) };
         assert_eq!(moved, libc::MAP_FAILED, "{range:?} is there twice");
         Errno::last()
@@ -341,7 +341,7 @@ impl View {
             let (vectors, count) = (vectors.as_ptr(), vectors.len());
             libc::syscall(libc::SYS_process_madvise, own, vectors, count, advice, 0)
         });
-        // SAFETY: The descriptor is from above, and nobody else's.
+        // SAFETY: The descriptor is from above, and no other object owns it.
         unsafe { libc::close(own as i32) };
         advised.map(|advised| advised as usize)
     }

@@ -63,7 +63,7 @@ impl Waiter {
             let start = Instant::now();
             let result = raw::alloc_in(arena, &mut request);
             let took = start.elapsed();
-            // Nobody may be interested.
+            // The receiver may be gone.
             let _ = end.send(Ended {
                 request,
                 result,

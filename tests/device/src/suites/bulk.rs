@@ -543,7 +543,7 @@ fn arrays_and_requests_that_change_under_the_call_lose_nothing() {
         scope.spawn(|| {
             let mut flip = 0;
             while !stop.load(Ordering::Relaxed) {
-                // 1 or 201 elements; an offset that is somebody else's.
+                // 1 or 201 elements; an offset that another thread's block has.
                 flip ^= 200;
                 view.store(count_at, 1 + flip);
                 store(&array, 8 * 100, &[fixed + u64::from(flip)]);

@@ -305,14 +305,14 @@ fn a_large_block_holds_what_was_touched() {
     }
     // Where old bytes lie what was not touched is zero all the same.
     for block in [behind, moved] {
-        // SAFETY: Nobody uses it any more.
+        // SAFETY: No thread uses it any more.
         unsafe { heap.free(block) };
     }
     let used = heap.alloc(layout(4 << 20, 1)).unwrap();
     // SAFETY: It is live and has as many bytes.
     unsafe { used.write_bytes(7, 4 << 20) };
     let source = heap.alloc(layout(2 << 20, 1)).unwrap();
-    // SAFETY: As above; nobody uses the other one any more.
+    // SAFETY: As above; no thread uses the other one any more.
     unsafe {
         source.write(9);
         heap.free(used);
@@ -325,7 +325,7 @@ fn a_large_block_holds_what_was_touched() {
         assert_eq!(unsafe { moved.add(at).read() }, 0, "byte {at}");
     }
     for block in [behind, moved] {
-        // SAFETY: Nobody uses it any more.
+        // SAFETY: No thread uses it any more.
         unsafe { heap.free(block) };
     }
 }
@@ -617,7 +617,7 @@ fn a_forked_child_gets_nothing_and_takes_nothing() {
             Err(Error::Forked)
         ));
         // What is in the parent's blocks can be read.
-        // SAFETY: The parent waits, and nobody writes.
+        // SAFETY: The parent waits, and no thread writes.
         assert_eq!(unsafe { filled[7].block.read() }, 7);
     });
     assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
@@ -721,7 +721,7 @@ fn a_checked_heap_sees_every_double_free() {
         blocks.dedup();
         assert_eq!(blocks.len(), 5000);
         for block in blocks {
-            // SAFETY: It is live, and nobody has it any more.
+            // SAFETY: It is live, and no other code has its address any more.
             unsafe { heap.free(block) };
         }
     });
@@ -737,7 +737,7 @@ fn a_thread_uses_many_heaps_and_each_gets_its_memory_back() {
                 .map(|_| heap.alloc(layout(100, 1)).unwrap())
                 .collect();
             for block in blocks {
-                // SAFETY: It is live, and nobody has it any more.
+                // SAFETY: It is live, and no other code has its address any more.
                 unsafe { heap.free(block) };
             }
             // It is cached: the same block again.

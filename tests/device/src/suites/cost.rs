@@ -167,7 +167,7 @@ fn a_batch_costs_less_than_single_calls() {
     assert!(batch < single);
 }
 
-/// What was refused is remembered for whoever polls; here nobody does.
+/// The module notes a refused request for pollers; here there are none.
 fn a_refusal_makes_no_later_call_dearer() {
     let arena = arena();
     let [before, _] = costs(&arena, 64);

@@ -593,7 +593,7 @@ fn waiting_fails_cleanly() {
             let errno = result.expect_err("there is no such block");
             let expected = [Errno::ETIMEDOUT, Errno::ENOMEM, Errno::EFAULT];
             assert!(expected.contains(&errno), "{errno}");
-            // Nobody is left in the line: the next goes first.
+            // No waiter is left: the next one is served at once.
             alloc(arena, page() / 4);
             let live = stat(arena).live_blocks;
             assert_eq!(live, 4);

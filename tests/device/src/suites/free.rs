@@ -64,8 +64,8 @@ fn a_second_free_is_rejected_later_too() {
     }
 }
 
-/// An offset is all that names a block, so a stale one names whoever has the place now. It can be
-/// given back once, whoever does it.
+/// Only the offset names a block, so a stale offset names the block that is there now. This one can be
+/// freed once, by either owner.
 ///
 /// Peer: mimalloc_security double_free_reuse, double_free_single_reuse.
 fn a_second_free_hits_who_took_the_place_and_that_ones_own_is_rejected() {

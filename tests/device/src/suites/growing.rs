@@ -129,7 +129,7 @@ const SMALL_MACHINE: u64 = 400 * MIB;
 /// Takes nearly all memory, and gives every page with an even number back: no
 /// two free pages are side by side.
 fn fragment() -> View {
-    // Nobody joins what is broken up in the background.
+    // Nothing joins divided folios in the background.
     let _ = std::fs::write("/proc/sys/vm/compaction_proactiveness", "0");
     let bytes = meminfo("MemAvailable") / 100 * 85;
     let view = View::anonymous(bytes as usize);

@@ -142,7 +142,7 @@ fn an_overrun_into_the_next_block_is_told_when_that_is_released() {
             blocks.sort_by_key(|block| block.offset);
             let [low, high] = blocks;
             let end = (low.offset + low.bytes) as usize;
-            // Larger blocks are aligned, and may have pages between them that nobody has.
+            // Larger blocks are aligned, and may have unused pages between them.
             let from = end.max((high.offset - HEADER) as usize);
             for at in from..from + overrun {
                 view.store(at, !view.load(at));

@@ -112,7 +112,7 @@ fn what_is_0_stays_as_it_is() {
     assert_eq!(arena.info().unwrap(), before);
 }
 
-/// What is on its way counts: nobody is told of room that another thread is about to use.
+/// Pages that are being allocated count: no caller is told of room that another thread is about to use.
 fn threads_that_grow_at_once_stay_within_the_limit() {
     const THREADS: u64 = 4;
     let shared = arena();

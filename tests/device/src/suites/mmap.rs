@@ -249,7 +249,7 @@ fn nothing_is_left_behind_by_mremap() {
             }
         }
     }
-    // It leaves as ever: there is no mapping that nobody knows of.
+    // Its memory is given back as ever: no mapping was left unknown to the kernel.
     arena.free(block.offset).unwrap();
     arena.trim(0).unwrap();
     for i in 0..4 {

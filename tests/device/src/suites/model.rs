@@ -115,7 +115,7 @@ fn work(shared: &Arena, mut main: UnixStream, number: u64, rounds: usize, rng: &
                             operate(&own, &mut own_blocks, &mut rng);
                         }
                     }
-                    // Somebody may be trimming it: not all that is held is live or free.
+                    // Another thread may be trimming: not all held pages are live or free then.
                     let stat = own.stat().unwrap();
                     assert_eq!(
                         [stat.live_blocks, stat.live_bytes],
@@ -156,7 +156,7 @@ fn be_a_victim(shared: &Arena, rng: &mut fastrand::Rng) -> ! {
     }
 }
 
-/// Something that ought to disturb nobody.
+/// A disturbance that must change no result.
 fn disturb(shared: &Arena, rng: &mut fastrand::Rng) {
     match rng.u8(0..12) {
         0..=3 => {

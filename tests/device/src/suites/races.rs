@@ -54,7 +54,7 @@ impl Window {
         window
     }
 
-    /// It ends for whoever has been in it for as long.
+    /// A thread leaves it after that time in any case.
     fn set(&self, most: Duration) {
         fs::write(&self.0, most.as_micros().to_string()).expect("root may set it");
     }
@@ -306,7 +306,7 @@ fn a_killed_thread_in_a_window_loses_nothing() {
         drop(window);
         child.wait();
     }
-    // Each is live, with nobody who knows it, or was undone.
+    // Each is live, unknown to any thread, or was cancelled.
     let stat = stat(&shared);
     assert!(stat.live_blocks <= 2, "{stat:?}");
     check();

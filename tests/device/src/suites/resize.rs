@@ -56,7 +56,7 @@ fn the_tail_of_a_shorter_block_is_free_at_once() {
         assert_eq!(now.free_bytes, (64 - pages) * page());
         assert!(has_only(&view, block.offset, bytes, 7));
     }
-    // Nobody has it any more, whoever had it mapped.
+    // No mapping reaches it any more.
     let tail = (block.offset + page()) as usize;
     arena.trim(0).unwrap();
     assert_eq!(signal_of(|| view.touch(tail)), Some(Signal::SIGBUS));

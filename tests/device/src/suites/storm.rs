@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Storms: the same rough thing again and again, and at the end nothing is held that nobody has.
+//! Storms: the same disturbance again and again; at the end no memory is held without an owner.
 //! `--scale 100` is what the report on trust counts.
 
 use std::fs;
@@ -36,7 +36,7 @@ fn total(name: &str) -> u64 {
     value.trim().parse().expect("a number")
 }
 
-/// Nobody has an arena, and no arena has anything.
+/// No arena is open, and no memory is held.
 #[track_caller]
 fn nothing_is_held() {
     let held = ["arenas", "held_bytes", "live_blocks", "metadata_bytes"];
@@ -85,7 +85,7 @@ fn be_a_victim(shared: &Arena, seed: u64) -> ! {
                 free(&own, block);
                 own.trim(0).unwrap();
             }
-            // In a sleep that only a signal ends, or a release of a block that nobody has any more.
+            // In a sleep that only a signal ends, or a release of a block that is not live any more.
             _ => {
                 let request = waiting(7 * MIB, DEFAULT | Flags::ZERO, None);
                 let _ = raw::alloc(shared, request);

@@ -86,7 +86,7 @@ fn every_byte_is_its_owners_whatever_happens() {
             }
         }
     }));
-    // The kernel moves them, and drops what nobody maps.
+    // The kernel moves them, and drops those that are not mapped.
     children.push(spawn_child(|| {
         while goes_on() {
             let _ = fs::write("/proc/sys/vm/compact_memory", "1");

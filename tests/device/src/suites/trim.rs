@@ -208,8 +208,8 @@ fn a_page_that_is_pinned_lives_on_for_its_holder_alone() {
     free(&arena, again);
 }
 
-/// At the limit a request gets the pages of free blocks elsewhere: not one that
-/// somebody else can still read or write.
+/// At the limit a request gets the pages of free blocks elsewhere, but no page that
+/// another process can still read or write.
 fn a_pinned_page_is_not_moved_to_another_block() {
     let arena = arena();
     arena.set_limit(32 * page()).unwrap();

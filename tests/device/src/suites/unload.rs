@@ -94,7 +94,7 @@ fn the_module_stays_while_somebody_waits() {
         let _ = crate::kit::raw::alloc(&shared, request);
     });
     sleeps_in_ioctl(&format!("/proc/{}", child.pid()));
-    // Nobody else has the arena.
+    // No other process has the arena.
     drop(shared);
     unloading_is_refused();
     nix::sys::signal::kill(child.pid(), nix::sys::signal::Signal::SIGKILL).unwrap();
