@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! freelist: page-backed power-of-2 freelists behind `/dev/freelist`.
 //!

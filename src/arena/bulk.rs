@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Allocates and frees many blocks in one call, at most [`BATCH`] under one hold of the lock.
 //!

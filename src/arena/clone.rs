@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! `FREELIST_IOC_CLONE`: copies an arena, the same live blocks at the same offsets with their contents.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! `FREELIST_IOC_DISCARD`: drops the memory of pages inside live blocks.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The header in front of a block, `FREELIST_HEADER`, which detects writes before the block.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! `FREELIST_IOC_RESIZE`: makes a live block longer or shorter in place.
 //!

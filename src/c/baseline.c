@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * What the module's own costs are compared with: loops over what the kernel
  * offers instead. In the build for benchmarks only.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What the module needs of the kernel and Rust cannot reach: macros, inline
  * functions, and allocation flags. Read by bindgen, with the contract.

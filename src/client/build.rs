@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Makes the Rust side of the contract from its C header, so that no structure
 //! and no number is written twice.

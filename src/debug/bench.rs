@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! debugfs `bench`: what the module costs in the kernel, and what the kernel has for the same
 //! purpose, measured one after the other when the file is read. In the build for benchmarks only.

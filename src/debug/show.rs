@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! What is shown of the arenas: in debugfs, and in `/proc/PID/fdinfo`. Sizes are in bytes.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Page faults in mappings of an arena. A fault maps folios of the page cache, and allocates memory for
 //! lazy blocks only.

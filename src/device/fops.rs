@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The device and its file operations: the kernel's entry points, with a safe interface to the rest.
 //!

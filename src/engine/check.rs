@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The engine's invariants, as a program that proves them. Slow: for tests and debug builds.
 //!

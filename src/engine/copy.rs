@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Copies of an arena: the live blocks of a source become live in a target, at the same offsets.
 //!

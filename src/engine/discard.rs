@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Pages of live blocks that lose their memory at their owner's wish: they read as zero, and get
 //! memory when they are touched, as those of a lazy block.

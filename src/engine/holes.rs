@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Blocks some of whose pages have no memory: not touched yet, discarded, or lost.
 //!

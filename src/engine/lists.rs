@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The freelists: doubly linked through the heads of what is on them, last in first out, with bit
 //! maps of those that are not empty.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Quick lists (Quick Fit, Weinstock and Wulf, 1988): blocks that were freed a moment ago, as they
 //! were, newest first.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! What the engine counts. Totals (of what has happened so far) wrap by intention; what is there now
 //! is exact all the same.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Address space behind a reserved block that gets memory together with its last pages: one large
 //! piece is cheaper than several small ones. What the block does not need of it is free at once.

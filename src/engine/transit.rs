@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Ranges of live blocks whose memory comes or goes at this moment, without the lock.
 //!

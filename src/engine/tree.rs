@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! A divided page: a binary buddy tree over its granules of 32 bytes, in two bitmaps.
 //!

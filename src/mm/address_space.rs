@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The memory of an arena: the page cache of an inode of its own, in a file system that nobody sees.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Who pays for an arena: the memory cgroup of its opener, whoever makes it grow.
 //!

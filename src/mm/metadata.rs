@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Memory for metadata, charged like everything else: a slab cache for trees, whole pages for tables; and
 //! buffers of calls.

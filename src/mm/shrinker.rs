@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The shrinker: when the system or a memory cgroup is short, free pages are given back.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What threads share state through. `tests/heap` has the files that use it take loom's
 //! instead, to look at every order of threads.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # A C program of 300 functions, with and without optimisation, and what it prints.
 {
 	echo '#include <stdio.h>'

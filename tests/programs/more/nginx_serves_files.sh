@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # Two workers, compressed and plain, ranges of a large file, a reload while it serves.
 mkdir -p www logs body
 seq 1 300000 >www/numbers.txt

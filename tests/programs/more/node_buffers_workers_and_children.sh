@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # Buffers that are compressed, handed to threads and to a child process, and collected.
 cat >program.js <<'JS'
 const { Worker, isMainThread, parentPort, workerData } = require('worker_threads');

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # 300 values of 100 KB; while a child saves them all are overwritten: the file has the old ones.
 server() {
 	redis-server --port 0 --unixsocket "$PWD/$1.sock" --dir "$PWD" --dbfilename "$2" --save '' --daemonize no \

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # A Rust program with generics and a sort, optimised, and what it prints.
 cat >program.rs <<'RUST'
 use std::collections::{BTreeMap, HashSet};

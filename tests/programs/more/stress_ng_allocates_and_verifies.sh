@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # stress-ng's malloc stressors, which verify what they wrote.
 # alone
 stress-ng --temp-path . --malloc 2 --malloc-bytes 16M --malloc-max 100 --malloc-ops 2000 --malloc-touch --verify &&

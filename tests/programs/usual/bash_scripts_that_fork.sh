@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # Subshells, pipes, command substitution, here documents, background jobs.
 count=0
 for number in $(seq 1 12); do

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # Commits, branches, a merge, a clone, packing, a look through history.
 git init -q -b main repository && cd repository
 git config user.name somebody && git config user.email somebody@example.org

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # Strings that grow, hashes, sorting, children by fork that read what their parent made.
 exec perl -e '
 	use strict; use warnings;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # Arrays of megabytes that children get by fork (their own copy) and by spawn (sent to them).
 cat >children.py <<'PYTHON'
 import array

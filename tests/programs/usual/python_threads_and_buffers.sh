@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # Threads that make, resize and hand on large buffers; what is compressed comes back as it was.
 exec python3 - <<'PYTHON'
 import queue, threading, zlib, hashlib, mmap, bz2, lzma

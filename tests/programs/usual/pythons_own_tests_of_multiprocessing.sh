@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # A part of Python's own tests of multiprocessing, by fork and by spawn.
 # alone
 exec python3 -m test --timeout 300 -q -m 'WithProcessesTestArray' -m 'WithProcessesTestValue' \

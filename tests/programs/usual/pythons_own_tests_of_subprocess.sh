@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # A part of Python's own tests of subprocess.
 # alone
 # One lowers the limit of open files and counts what is left open: the arena's file is, as Valgrind's

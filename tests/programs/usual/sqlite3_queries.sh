@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # A table of 60,000 rows, an index, sorting, text functions, a large blob, in memory and in a file.
 for file in :memory: data.db; do
 	sqlite3 "$file" <<-'SQL'

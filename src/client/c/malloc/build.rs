@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Links the library so that loading it costs little, as every program that is started with it does:
 //! each mapping, each page that is touched and each function that is looked up counts.

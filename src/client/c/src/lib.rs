@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The heap of the crate `freelist` for C: what `freelist_client.h` declares, and
 //! documents.

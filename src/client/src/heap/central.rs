@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What all threads share of small blocks: the slabs with free blocks, by
 //! class, and slabs that are wholly free.

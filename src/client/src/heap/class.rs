@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Size classes of small blocks: the powers of 2 from 16 B to 32 KiB.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Which caches a thread has: one for each heap that it used last, in memory from
 //! the system, which a forked child finds empty.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Small blocks that were freed and are not handed out again soon, so that one that is freed twice is
 //! seen: it is here still.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What begins at which 64 KiB of the arena: blocks have no header, so this
 //! tells how large a block is whose address is all that is known.

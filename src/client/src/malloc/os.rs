@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Address space: the system calls that put mappings at chosen addresses. And what the kernel told
 //! the process when it began.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Ranges of addresses with large blocks: the arena that serves, and what is left of earlier ones.
 

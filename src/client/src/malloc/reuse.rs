@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! How much free memory an arena keeps: as much as was wanted again after it had been given back.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What the environment says: `FREELIST_THRESHOLD`, `FREELIST_LIMIT`, `FREELIST_STRICT`,
 //! `FREELIST_FORK`, `FREELIST_QUIET` and `FREELIST_REPORT`.

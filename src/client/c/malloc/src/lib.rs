@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! `libfreelist_malloc.so`: the malloc family for programs as they are, by `LD_PRELOAD` or linked.
 //!

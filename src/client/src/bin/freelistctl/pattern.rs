@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What is written into a block: its first byte, one byte of every page, and
 //! its last byte, each a function of the block and of the place. Blocks that
