@@ -23,8 +23,8 @@ SCALE=${SCALE:-1}
 #
 STAGES='
 style            usual  module=each                                                -              tests     2    143  format and lints
-host             usual  -                                                          -              tests     453  224  the crates on this machine
-scripts          usual  module=each,init                                           -              tests     48   215  scripts/ themselves
+host             usual  -                                                          -              tests     455  224  the crates on this machine
+scripts          usual  module=each,init                                           -              tests     52   215  scripts/ themselves
 kunit            usual  module=debug,init                                          -              tests     27   34   KUnit on the debug kernel
 stock            usual  module=each,init,programs,header,c-library                 each           tests     660  60   user space on %k
 small            usual  module=default,init,programs                               -              tests     9    10   user space on a small machine
@@ -93,7 +93,7 @@ stage_host() {
 
 stage_scripts() {
 	local suite
-	for suite in options progress make cache vm; do "tests/scripts/$suite"; done
+	for suite in licences options progress make cache vm; do "tests/scripts/$suite"; done
 }
 
 # A suite that is in the sources must be in the results: KUnit is silent about
