@@ -22,7 +22,7 @@ SCALE=${SCALE:-1}
 #	TEXT	what is tested, %k being the kernel
 #
 STAGES='
-style            usual  module=each                                                -              tests     2    143  format and lints
+style            usual  module=each                                                -              tests     3    143  format and lints
 host             usual  -                                                          -              tests     455  224  the crates on this machine
 scripts          usual  module=each,init                                           -              tests     52   215  scripts/ themselves
 kunit            usual  module=debug,init                                          -              tests     27   34   KUnit on the debug kernel
@@ -73,8 +73,8 @@ report() {
 
 stage_style() {
 	local number=0 check
-	printf 'KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: freelist_style\n    1..2\n'
-	for check in "fmt --check" lint; do
+	printf 'KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: freelist_style\n    1..3\n'
+	for check in "fmt --check" "bindings --check" lint; do
 		number=$((number + 1))
 		# shellcheck disable=SC2086 # two words
 		if scripts/$check >&2; then echo -n '    '; else echo -n '    not '; fi

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The contract's structures and numbers, made from `src/uapi/freelist.h`.
+//! The contract's structures and numbers, made from the header `freelist.h`.
 //!
-//! What they mean is said in that header. [`crate::Arena`] is the way to use
+//! What they mean is said in that header, and here. [`crate::Arena`] is the way to use
 //! them; tests and tools that need the bare calls find them here.
 
-#![expect(missing_docs, reason = "the header documents every field")]
+#![expect(missing_docs, reason = "each structure documents its fields")]
 #![expect(
     non_camel_case_types,
     reason = "the names of the contract are those of C"
 )]
 
-include!(concat!(env!("OUT_DIR"), "/uapi.rs"));
+include!("uapi_generated.rs");
