@@ -374,7 +374,7 @@ impl Arena {
         sys::trim(self.as_fd(), keep_bytes).map_err(Error::refused(Call::Trim { keep_bytes }))
     }
 
-    /// The arena's counters, of one moment.
+    /// Returns the arena's counters, of one moment.
     ///
     /// # Errors
     ///

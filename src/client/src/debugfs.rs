@@ -54,7 +54,7 @@ impl Stats {
             .map(Self)
     }
 
-    /// The value of `name`.
+    /// Returns the value of `name`.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
     }
@@ -103,13 +103,13 @@ impl Classes {
         Ok(Self { columns, rows })
     }
 
-    /// All values of the column `name`, by size class.
+    /// Returns all values of the column `name`, by size class.
     pub fn column(&self, name: &str) -> Option<impl Iterator<Item = u64> + '_> {
         let column = self.columns.iter().position(|column| column == name)?;
         Some(self.rows.iter().map(move |row| row[column]))
     }
 
-    /// The value in column `name` of the size class of `size` bytes.
+    /// Returns the value in column `name` of the size class of `size` bytes.
     pub fn get(&self, size: u64, name: &str) -> Option<u64> {
         let row = self.column("size")?.position(|row| row == size)?;
         self.column(name)?.nth(row)
@@ -195,8 +195,7 @@ impl Arenas {
     }
 }
 
-/// The file `arenas.d/ID/map`, as it is: a header, and a row for all that lies
-/// side by side and is the same.
+/// Returns the text of the file `arenas.d/ID/map`: a header, and a row for each extent of one kind.
 ///
 /// # Errors
 ///

@@ -177,7 +177,7 @@ impl Error {
         }
     }
 
-    /// The kernel's number, where the kernel refused.
+    /// Returns the kernel's number, where the kernel refused.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Error::Open { errno, .. } | Error::Refused { errno, .. } => Some(*errno),

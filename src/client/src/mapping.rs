@@ -53,7 +53,7 @@ impl Mapping {
         Ok(Self { map, start: 0 })
     }
 
-    /// The first offset of the arena that is mapped.
+    /// Returns the first offset of the arena that is mapped.
     pub fn start(&self) -> u64 {
         self.start
     }
@@ -64,8 +64,8 @@ impl Mapping {
         self.map.len()
     }
 
-    /// The address of offset [`Mapping::start`], valid until the mapping is
-    /// dropped, of [`Mapping::len`] bytes.
+    /// Returns the address of offset [`Mapping::start`], valid until the mapping is dropped, of
+    /// [`Mapping::len`] bytes.
     #[inline]
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.map.base()
@@ -116,7 +116,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Where `len` bytes from `offset` begin in the mapping.
+    /// Returns where `len` bytes from `offset` begin in the mapping.
     fn place(&self, offset: u64, len: usize) -> Result<usize> {
         offset
             .checked_sub(self.start)

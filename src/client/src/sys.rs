@@ -162,7 +162,7 @@ pub(crate) fn clone(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
             Updater::<{ uapi::FREELIST_IOC_CLONE }, _>::new(&mut request),
         )
     }?;
-    // SAFETY: The call succeeded, so the number is a new file's, and nobody else has it.
+    // SAFETY: The call succeeded, so the number is a new file's, and no other object owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(request.fd) })
 }
 

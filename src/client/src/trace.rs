@@ -114,7 +114,7 @@ impl Trace {
         Ok(parser.trace)
     }
 
-    /// The value of a header line.
+    /// Returns the value of a header line.
     pub fn header(&self, key: &str) -> Option<&str> {
         let pair = self.header.iter().find(|(k, _)| k == key);
         pair.map(|(_, value)| value.as_str())
@@ -134,7 +134,7 @@ impl Trace {
         }
     }
 
-    /// The first point with the most bytes live.
+    /// Returns the first point with the most bytes live.
     pub fn peak(&self) -> Peak {
         let mut peak = Peak::default();
         let (mut bytes, mut blocks) = (0, 0);

@@ -17,7 +17,7 @@ pub struct Malloc {
 }
 
 impl Malloc {
-    /// The environment of a process that has it.
+    /// Returns the environment of a process that has it.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let preload = self.library.map(|name| format!("{LIBRARIES}/{name}"));
         let settings = self.settings.iter();
@@ -101,7 +101,7 @@ pub const LEAVING: [Malloc; 2] = [
     },
 ];
 
-/// The one of them with that name, as it comes.
+/// Returns the one of them with that name, as it comes.
 pub fn named(name: &str) -> Malloc {
     let peer = AS_THEY_COME.iter().find(|peer| peer.name == name);
     *peer.expect("one of the peers")

@@ -17,7 +17,7 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// The unit of what is measured.
+    /// Returns the unit of what is measured.
     pub fn unit(self) -> &'static str {
         match self {
             Self::Instructions => "instructions",
@@ -33,8 +33,8 @@ impl Clock {
         }
     }
 
-    /// How often something is measured: instructions are the same each time but for
-    /// what the kernel does in between.
+    /// Returns how often something is measured: instructions are the same each time but for what
+    /// the kernel does in between.
     pub fn rounds(self) -> usize {
         match self {
             Self::Instructions => 3,
@@ -43,14 +43,14 @@ impl Clock {
     }
 }
 
-/// How long `work` takes.
+/// Returns how long `work` takes.
 pub fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
     start.elapsed()
 }
 
-/// How long one of `count` times `work` takes, in nanoseconds.
+/// Returns how long one of `count` times `work` takes, in nanoseconds.
 pub fn each(count: usize, mut work: impl FnMut()) -> f64 {
     let all = timed(|| {
         for _ in 0..count {

@@ -53,7 +53,7 @@ impl Who {
         }
     }
 
-    /// The client, and all of `peers`.
+    /// Returns the client, and all of `peers`.
     pub fn and(peers: &[Malloc]) -> Vec<Self> {
         let mut all = vec![Self::Client];
         all.extend(peers.iter().copied().map(Self::Malloc));
@@ -66,7 +66,7 @@ impl Who {
 pub struct Values(BTreeMap<String, f64>);
 
 impl Values {
-    /// The value of that name.
+    /// Returns the value of that name.
     pub fn get(&self, key: &str) -> Result<f64> {
         let value = self.0.get(key).copied();
         value.with_context(|| format!("the probe has not measured {key}"))

@@ -14,7 +14,7 @@ impl Samples {
         self.0.push(sample);
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -37,8 +37,8 @@ impl Samples {
         (self.quantile(0.75) - self.quantile(0.25)) / 2.0 / median.abs()
     }
 
-    /// How many times that of `other` it is, round by round: what disturbs a whole
-    /// round disturbs both.
+    /// Returns how many times that of `other` it is, round by round: what disturbs a whole round
+    /// disturbs both.
     pub fn over(&self, other: &Self, clock: Clock) -> Self {
         match clock {
             Clock::Instructions => Self(vec![self.value(clock) / other.value(clock)]),

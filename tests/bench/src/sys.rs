@@ -68,7 +68,7 @@ impl Pages {
         Self::of(base, len)
     }
 
-    /// The begin of a file.
+    /// Returns the begin of a file.
     pub fn shared(file: impl AsFd, len: usize) -> Self {
         // SAFETY: As above.
         let base = unsafe {
@@ -117,7 +117,7 @@ impl Pages {
         unsafe { touch(self.base.as_ptr().add(at), len) };
     }
 
-    /// The first byte's address.
+    /// Returns the first byte's address.
     pub fn as_ptr(&self) -> *mut u8 {
         self.base.as_ptr()
     }
@@ -265,7 +265,7 @@ impl Raw {
         done(unsafe { libc::ioctl(self.fd(), FREELIST_IOC_TRIM.into(), &mut request) });
     }
 
-    /// The counters.
+    /// Returns the counters.
     pub fn stat(&self) -> freelist_stat {
         let mut answer = freelist_stat::default();
         // SAFETY: The structure is what the call gives, and writable.
@@ -273,7 +273,7 @@ impl Raw {
         answer
     }
 
-    /// Its first `len` bytes of memory.
+    /// Returns its first `len` bytes of memory.
     pub fn map(&self, len: usize) -> Pages {
         Pages::shared(&self.0, len)
     }

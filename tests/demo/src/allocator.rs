@@ -125,7 +125,7 @@ pub const ALLOCATORS: &[Allocator] = &[
     },
 ];
 
-/// The allocator with that name.
+/// Returns the allocator with that name.
 pub fn named(name: &str) -> Option<Allocator> {
     ALLOCATORS
         .iter()

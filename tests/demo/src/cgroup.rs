@@ -37,7 +37,7 @@ impl Cgroup {
         Ok(Self(path))
     }
 
-    /// Its directory.
+    /// Returns its directory.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -54,7 +54,7 @@ impl Cgroup {
             .with_context(|| format!("{file}: {text}"))
     }
 
-    /// The value of a key in a file of keys and values.
+    /// Returns the value of a key in a file of keys and values.
     fn value(&self, file: &str, key: &str) -> Result<u64> {
         let text = self.read(file)?;
         let mut lines = text.lines().filter_map(|line| line.split_once(' '));
@@ -69,7 +69,7 @@ impl Cgroup {
         self.bytes("memory.current")
     }
 
-    /// The most that was charged to it, in bytes.
+    /// Returns the most that was charged to it, in bytes.
     pub fn peak(&self) -> Result<u64> {
         self.bytes("memory.peak")
     }

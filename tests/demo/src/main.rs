@@ -91,7 +91,7 @@ impl Selection {
     }
 }
 
-/// The allocators that were named, or the default ones.
+/// Returns the allocators that were named, or the default ones.
 fn chosen(named: &[Allocator]) -> Vec<Allocator> {
     if !named.is_empty() {
         return named.to_vec();

@@ -77,25 +77,25 @@ pub struct Run {
 }
 
 impl Run {
-    /// The mark with that name.
+    /// Returns the mark with that name.
     pub fn mark(&self, name: &str) -> Option<&Mark> {
         self.marks.iter().find(|mark| mark.name == name)
     }
 
-    /// The mark before that one, where the work up to it began.
+    /// Returns the mark before that one, where the work up to it began.
     pub fn before(&self, name: &str) -> Option<&Mark> {
         let at = self.marks.iter().position(|mark| mark.name == name)?;
         self.marks.get(at.checked_sub(1)?)
     }
 
-    /// The results, those of the marks too: equal for all allocators.
+    /// Returns the results, those of the marks too: equal for all allocators.
     pub fn results(&self) -> String {
         let marks = self.marks.iter().map(|mark| mark.result.as_str());
         let all: Vec<_> = marks.chain([self.result.as_str()]).collect();
         all.join(" ").trim().to_owned()
     }
 
-    /// The sample with the most that was charged.
+    /// Returns the sample with the most that was charged.
     pub fn fullest(&self) -> Option<&Sample> {
         self.samples.iter().max_by_key(|sample| sample.current)
     }

@@ -53,7 +53,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether it ended as it should, with the results of `other`.
+    /// Returns whether it ended as it should, with the results of `other`.
     pub fn is_as_good_as(&self, other: &Self) -> bool {
         let results = |seen: &Self| -> Vec<String> {
             let marks = seen.marks.iter().map(|mark| mark.result.clone());
@@ -218,7 +218,7 @@ pub fn warm_up(workload: &Workload, allocators: &[Allocator]) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's release.
+/// Returns the kernel's release.
 pub fn kernel() -> Result<String> {
     let mut text = String::new();
     File::open("/proc/sys/kernel/osrelease")?.read_to_string(&mut text)?;

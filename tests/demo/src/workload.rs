@@ -103,7 +103,7 @@ const FFMPEG: [&str; 17] = [
     "-",
 ];
 
-/// The pipeline on an image of that size. The checksum of the pixels is the result.
+/// Returns the pipeline on an image of that size. The checksum of the pixels is the result.
 const fn magick(size: &'static str) -> [&'static str; 15] {
     [
         "magick", "-size", size, "-seed", "1", "plasma:", "-blur", "0x3", "-resize", "125%",
@@ -111,7 +111,7 @@ const fn magick(size: &'static str) -> [&'static str; 15] {
     ]
 }
 
-/// The workload with that name.
+/// Returns the workload with that name.
 pub fn named(name: &str) -> Option<Workload> {
     WORKLOADS
         .iter()

@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-/// The output for one test of the hidden suite, and whether the run passed.
+/// Returns the output for one test of the hidden suite, and whether the run passed.
 fn run(test: &str) -> (Vec<String>, bool) {
     let output = Command::new(env!("CARGO_BIN_EXE_freelist-device-tests"))
         .args(["--timeout", "2", &format!("freelist_selftest/{test}")])

@@ -60,7 +60,7 @@ fn stayed(end: u32, stays: impl Fn(u32) -> bool) -> impl FnMut(u32) -> Option<Ra
     }
 }
 
-/// The policy of a request that reuses memory.
+/// Returns the policy of a request that reuses memory.
 pub fn reuse(split: bool, grow: bool) -> Policy {
     Policy::Reuse { split, grow }
 }
@@ -118,7 +118,7 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// The engine's counters.
+    /// Returns the engine's counters.
     pub fn counters(&self) -> Counters {
         self.engine.counters()
     }
@@ -274,7 +274,8 @@ impl<const KIB: usize> Arena<KIB> {
         Some(isolated)
     }
 
-    /// The memory of an isolated range leaves, but for the pages that stay. Returns how many left.
+    /// Removes the memory of an isolated range, except for pages that stay. Returns the number of pages
+    /// removed.
     pub fn remove_but(&mut self, isolated: Isolated, stays: impl Fn(u32) -> bool) -> u32 {
         let range = isolated.range();
         for page in range.clone().filter(|page| !stays(*page)) {
@@ -298,7 +299,7 @@ impl<const KIB: usize> Arena<KIB> {
         left
     }
 
-    /// The memory of an isolated range leaves. Returns how many pages that is.
+    /// Removes the memory of an isolated range. Returns the number of pages removed.
     pub fn remove(&mut self, isolated: Isolated) -> u32 {
         self.remove_but(isolated, |_| false)
     }
@@ -416,7 +417,7 @@ impl<const KIB: usize> Arena<KIB> {
         Ok(block)
     }
 
-    /// Whether a request could be served now.
+    /// Returns whether a request could be served now.
     pub fn could_serve(&mut self, request: &Request, admission: Admission, room: u64) -> bool {
         self.drain_if_larger(request);
         let mut garbage = Garbage::default();
@@ -484,7 +485,8 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// The memory of a touch is there. `false`: its block went meanwhile, and so does the memory.
+    /// Completes a touch whose memory is allocated. Returns `false` if its block was freed meanwhile:
+    /// then the memory is freed too.
     pub fn finish_touch(&mut self, touch: Touch) -> bool {
         let range = touch.range();
         match self.engine.finish_touch(touch) {
@@ -504,7 +506,7 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
-    /// The memory of a discarded range leaves, but for the pages that stay.
+    /// Removes the memory of a discarded range, except for pages that stay.
     pub fn finish_discard(&mut self, discard: Discard, stays: impl Fn(u32) -> bool) {
         let range = discard.range();
         let keeps = discard.keeps_memory();
@@ -640,7 +642,7 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// The page behind page number `page`, if a live block lies in it.
+    /// Returns the page behind page number `page`, if a live block lies in it.
     pub fn live_page(&self, page: u32) -> Option<&Page> {
         let extent = self.engine.live_extent(page)?;
         assert!(extent.contains(&page));
@@ -667,7 +669,7 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// The whole map.
+    /// Returns the whole map.
     pub fn map(&self) -> Vec<crate::engine::Extent> {
         let mut map = Vec::new();
         let mut from = Some(0);

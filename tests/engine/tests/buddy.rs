@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 const SMALLEST: u64 = 1 << MIN_SHIFT;
 
-/// The offset of a new block that there must be room for.
+/// Returns the offset of a new block that there must be room for.
 #[track_caller]
 fn alloc<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) -> u64 {
     let (offset, bytes) = arena.alloc(request(size)).unwrap();
@@ -192,8 +192,8 @@ mod generic {
         }
     }
 
-    /// How many blocks of so many pages there is address space for: each begins at a multiple of its
-    /// class, or of 64 KiB.
+    /// Returns how many blocks of so many pages there is address space for: each begins at a
+    /// multiple of its class, or of 64 KiB.
     fn most<const KIB: usize>(span: u64, pages: u64) -> u64 {
         let align = pages
             .next_power_of_two()

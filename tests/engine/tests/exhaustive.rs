@@ -247,7 +247,7 @@ fn run(sequence: &[Op]) -> bool {
     true
 }
 
-/// All sequences that begin with `sequence` and are at most `depth` long. Gives how many.
+/// Tries all sequences that begin with `sequence` and are at most `depth` long. Returns their number.
 fn extend(sequence: &mut Vec<Op>, depth: usize) -> u64 {
     let mut count = 0;
     for op in ALL {

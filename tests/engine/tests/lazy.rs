@@ -462,7 +462,7 @@ impl<const KIB: usize> Model<KIB> {
         (page < first + block.pages).then_some(block)
     }
 
-    /// The pages of a block that have memory by what the engine says.
+    /// Returns the pages of a block that have memory by what the engine says.
     fn backed(&self, first: u32, pages: u32) -> BTreeSet<u32> {
         let all = first..first + pages;
         all.filter(|page| self.arena.engine.is_backed(*page))

@@ -6,7 +6,7 @@ use freelist_engine::engine::{Content, Extent};
 use freelist_engine::host::{request, Arena};
 use proptest::prelude::*;
 
-/// The map, which has no gaps and no overlaps and adds up.
+/// Returns the map, which has no gaps and no overlaps and adds up.
 fn map<const KIB: usize>(arena: &Arena<KIB>) -> Vec<Extent> {
     let map = arena.map();
     let mut end = 0;

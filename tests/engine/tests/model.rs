@@ -214,7 +214,7 @@ impl<const KIB: usize> Model<KIB> {
             .chain(growing)
     }
 
-    /// Whether a live or open block, or isolated pages, lie in `offset..offset + bytes`.
+    /// Returns whether a live or open block, or isolated pages, lie in `offset..offset + bytes`.
     fn is_taken(&self, offset: u64, bytes: u64) -> bool {
         let end = offset + bytes;
         let live = self.live.range(..end).next_back();
@@ -246,7 +246,7 @@ impl<const KIB: usize> Model<KIB> {
         self.live.iter().map(|(start, (end, _))| end - start).sum()
     }
 
-    /// Whether free memory for an aligned block lies side by side.
+    /// Returns whether free memory for an aligned block lies side by side.
     fn has_free(&self, bytes: u64, align: u64) -> bool {
         let page = Self::PAGE;
         let held = |at: u64| self.arena.backed.contains_key(&((at / page) as u32));
@@ -370,7 +370,7 @@ impl<const KIB: usize> Model<KIB> {
         }
     }
 
-    /// Whether all that lies behind a block up to `end` is free.
+    /// Returns whether all that lies behind a block up to `end` is free.
     fn is_free(&self, from: u64, end: u64) -> bool {
         end <= u64::from(SPAN) * Self::PAGE && !self.is_taken(from, end - from)
     }

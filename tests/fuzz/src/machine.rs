@@ -478,7 +478,7 @@ impl Machine {
     }
 }
 
-/// The directories of the arenas.
+/// Returns the directories of the arenas.
 fn arenas() -> impl Iterator<Item = String> {
     let dir = format!("{}/arenas.d", freelist::debugfs::DIR);
     let entries = fs::read_dir(&dir).into_iter().flatten().flatten();

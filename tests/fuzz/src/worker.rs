@@ -138,7 +138,7 @@ fn taint() -> io::Result<String> {
         .to_owned())
 }
 
-/// Where the threads of a process are in the kernel.
+/// Returns where the threads of a process are in the kernel.
 fn stacks(pid: Pid) -> String {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()

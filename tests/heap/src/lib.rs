@@ -91,12 +91,13 @@ impl Pair {
         })
     }
 
-    /// The pair that is stored, if one is.
+    /// Returns the pair that is stored, if one is.
     pub fn get(&self) -> Option<(u32, u32)> {
         self.0.get()
     }
 
-    /// The pair that is stored, or this one, which is stored then if no other one is being stored.
+    /// Returns the pair that is stored, or this one, which is stored then if no other one is being
+    /// stored.
     pub fn get_or_store(&self, pair: (u32, u32)) -> (u32, u32) {
         self.0.get_or_compute(|_| pair)
     }

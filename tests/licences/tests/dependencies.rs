@@ -45,7 +45,7 @@ struct Package {
 }
 
 impl Package {
-    /// Whether one of the licences that it offers is in `allowed`.
+    /// Returns whether one of the licences that it offers is in `allowed`.
     fn is_allowed(&self, allowed: &BTreeSet<String>) -> bool {
         let Some(license) = &self.license else {
             return false;
@@ -56,7 +56,7 @@ impl Package {
     }
 }
 
-/// The folder of the workspace.
+/// Returns the folder of the workspace.
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src")
 }
@@ -66,7 +66,7 @@ fn deny() -> Deny {
     toml::from_str(&text).expect("src/deny.toml is TOML, with graph and licenses")
 }
 
-/// The crates of the workspace and of all that it depends on for `target`.
+/// Returns the crates of the workspace and of all that it depends on for `target`.
 fn packages(target: &str) -> Vec<Package> {
     let output = Command::new(env::var_os("CARGO").expect("set by cargo"))
         .args(["metadata", "--locked", "--format-version", "1"])
@@ -95,7 +95,12 @@ fn each_dependency_has_a_licence_that_is_allowed() {
         let refused: Vec<_> = others
             .iter()
             .filter(|package| !package.is_allowed(&allowed))
-            .map(|package| format!("{} {}: {:?}", package.name, package.version, package.license))
+            .map(|package| {
+                format!(
+                    "{} {}: {:?}",
+                    package.name, package.version, package.license
+                )
+            })
             .collect();
         assert!(
             refused.is_empty(),
@@ -117,7 +122,12 @@ fn an_expression_is_allowed_by_any_of_its_alternatives_and_all_of_its_parts() {
         }
         .is_allowed(&allowed)
     };
-    for license in ["MIT", "MIT OR GPL-3.0-only", "Apache-2.0/MIT", "MIT AND Zlib"] {
+    for license in [
+        "MIT",
+        "MIT OR GPL-3.0-only",
+        "Apache-2.0/MIT",
+        "MIT AND Zlib",
+    ] {
         assert!(is_allowed(Some(license)), "{license}");
     }
     for license in ["GPL-3.0-only", "MIT AND GPL-3.0-only", "not a licence", ""] {

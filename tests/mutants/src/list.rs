@@ -62,7 +62,7 @@ impl Mutant {
         };
     }
 
-    /// Its name and its place: no two have the same.
+    /// Returns its name and its place: no two have the same.
     pub fn full_name(&self) -> String {
         let Position { line, column } = self.span.start;
         format!("{line}:{column}: {}", self.name)

@@ -47,7 +47,7 @@ impl Source {
         Ok(self.offset(span.start)?..self.offset(span.end)?)
     }
 
-    /// Where a function's signature and its body are.
+    /// Returns where a function's signature and its body are.
     fn parts(&self, span: Span) -> Result<(Range<usize>, Range<usize>)> {
         let whole = self.range(span)?;
         let mut at = whole.start;
@@ -68,8 +68,8 @@ impl Source {
         Ok((at..at + open, at + open + 1..whole.end - 1))
     }
 
-    /// Whether a change can be in a program beside others: it is one of a function's body, and the
-    /// function is no constant one, and gives a type that has a name.
+    /// Returns whether a change can be in a program beside others: it is one of a function's body,
+    /// and the function is no constant one, and gives a type that has a name.
     pub fn can_be_chosen(&self, mutant: &Mutant) -> Result<bool> {
         let Some(function) = &mutant.function else {
             return Ok(false);
@@ -84,7 +84,7 @@ impl Source {
             && !self.text[body].contains(" fn "))
     }
 
-    /// The piece that a change replaces.
+    /// Returns the piece that a change replaces.
     pub fn piece(&self, mutant: &Mutant) -> Result<&str> {
         Ok(&self.text[self.range(mutant.span)?])
     }
@@ -101,12 +101,12 @@ impl Source {
         Ok([&self.text[before], &mutant.replacement, &self.text[after]].concat())
     }
 
-    /// The source with one change.
+    /// Returns the source with one change.
     pub fn with(&self, mutant: &Mutant) -> Result<String> {
         self.changed(mutant, 0..self.text.len())
     }
 
-    /// The source with all of `ids`: a function asks which of its changes it is to have.
+    /// Returns the source with all of `ids`: a function asks which of its changes it is to have.
     pub fn with_all(&self, mutants: &[Mutant], ids: &[usize]) -> Result<Woven> {
         let mut functions: Vec<Function> = Vec::new();
         for id in ids {

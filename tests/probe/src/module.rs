@@ -25,7 +25,7 @@ pub struct Module {
 const MOST: u64 = 1 << 24;
 
 impl Module {
-    /// The module as it is loaded now, if it is: its addresses are for root to see.
+    /// Returns the module as it is loaded now, if it is: its addresses are for root to see.
     pub fn loaded() -> Option<Self> {
         Self::read(Path::new("/sys/module/freelist/sections"))
     }
@@ -42,7 +42,7 @@ impl Module {
         (!sections.is_empty()).then_some(Self { sections })
     }
 
-    /// Where in the file the code at an address is.
+    /// Returns where in the file the code at an address is.
     pub fn place(&self, address: u64) -> Option<Place<'_>> {
         let after = self
             .sections

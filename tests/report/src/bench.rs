@@ -40,12 +40,12 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// The names of the rows, in the order in which they were printed.
+    /// Returns the names of the rows, in the order in which they were printed.
     pub fn rows(&self) -> IndexSet<&str> {
         self.cells.keys().map(|(row, _)| row.as_str()).collect()
     }
 
-    /// The names of the columns, in the order in which they were printed.
+    /// Returns the names of the columns, in the order in which they were printed.
     pub fn columns(&self) -> IndexSet<&str> {
         self.cells
             .keys()
@@ -53,7 +53,7 @@ impl Cells {
             .collect()
     }
 
-    /// The value of a cell, if it was measured.
+    /// Returns the value of a cell, if it was measured.
     pub fn value(&self, row: &str, column: &str) -> Option<f64> {
         let key = (row.to_owned(), column.to_owned());
         self.cells.get(&key).map(|figure| figure.value)
@@ -154,7 +154,7 @@ impl Bench {
         })
     }
 
-    /// All figures, those in tables too, as an array of objects.
+    /// Returns all figures, those in tables too, as an array of objects.
     pub fn json(&self) -> Result<String> {
         let cells: Vec<_> = self.tables.iter().flat_map(Cells::lines).collect();
         json(self.report.lines.iter().chain(&cells))

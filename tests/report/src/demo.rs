@@ -58,7 +58,7 @@ impl Demo {
         Ok(demo)
     }
 
-    /// The workloads that were run, in the order in which the demo has them.
+    /// Returns the workloads that were run, in the order in which the demo has them.
     fn workloads(&self) -> Vec<&'static str> {
         let names = WORKLOADS.iter().map(|workload| workload.name);
         names
@@ -66,7 +66,8 @@ impl Demo {
             .collect()
     }
 
-    /// The allocators that a workload was run under, in the order in which the demo has them.
+    /// Returns the allocators that a workload was run under, in the order in which the demo has
+    /// them.
     fn allocators(&self, workload: &str) -> Vec<&'static str> {
         let names = ALLOCATORS.iter().map(|allocator| allocator.name);
         names
@@ -90,7 +91,7 @@ impl Demo {
             .filter(move |run| run.allocator == allocator)
     }
 
-    /// The median of a figure over the rounds; `None` if no round has it.
+    /// Returns the median of a figure over the rounds; `None` if no round has it.
     fn median(
         &self,
         workload: &str,

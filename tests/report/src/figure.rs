@@ -19,7 +19,7 @@ pub enum Aim {
 }
 
 impl Aim {
-    /// Whether a figure of that value meets it.
+    /// Returns whether a figure of that value meets it.
     pub fn is_met_by(self, value: f64) -> bool {
         match self {
             Self::AtMost(most) => value <= most,
@@ -29,7 +29,8 @@ impl Aim {
         }
     }
 
-    /// Whether `one` is farther from it than `other`. Of what is only shown the most counts.
+    /// Returns whether `one` is farther from it than `other`. Of what is only shown the most
+    /// counts.
     pub fn is_worse(self, one: f64, other: f64) -> bool {
         match self {
             Self::AtMost(_) | Self::Shown => one > other,
@@ -101,7 +102,7 @@ impl FromStr for Figure {
     }
 }
 
-/// The figures in what was printed, with this tag.
+/// Returns the figures in what was printed, with this tag.
 pub fn figures<'a>(text: &'a str, tag: &'a str) -> impl Iterator<Item = Result<Figure>> + 'a {
     let lines = text.lines().filter_map(move |line| {
         let line = line.trim_start().strip_prefix('#')?.trim_start();

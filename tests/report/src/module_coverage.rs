@@ -124,7 +124,7 @@ fn parse(text: &str) -> Result<BTreeSet<Point>> {
     Ok(reached)
 }
 
-/// The points of each section, and whether each is of a check.
+/// Returns the points of each section, and whether each is of a check.
 fn points(file: &[u8]) -> Result<BTreeMap<String, BTreeMap<u64, bool>>> {
     let file = object::File::parse(file)?;
     let mut all = BTreeMap::new();
@@ -154,7 +154,7 @@ fn points(file: &[u8]) -> Result<BTreeMap<String, BTreeMap<u64, bool>>> {
     Ok(all)
 }
 
-/// Whether every way on from here ends in a panic.
+/// Returns whether every way on from here ends in a panic.
 fn panics(code: &[u8], calls: &BTreeMap<u64, &str>, from: u64) -> bool {
     let panics = |name: &&str| PANICS.iter().any(|part| name.contains(part));
     let (mut ways, mut seen) = (vec![from], BTreeSet::new());
@@ -186,7 +186,7 @@ fn panics(code: &[u8], calls: &BTreeMap<u64, &str>, from: u64) -> bool {
     true
 }
 
-/// The places of addresses in a section.
+/// Returns the places of addresses in a section.
 fn places(module: &Path, section: &str, points: impl Iterator<Item = u64>) -> Result<Vec<Place>> {
     let mut child = Command::new("addr2line")
         .args(["--inlines", "--addresses", "--section", section, "--exe"])
@@ -229,7 +229,7 @@ fn places(module: &Path, section: &str, points: impl Iterator<Item = u64>) -> Re
 struct Functions(BTreeMap<String, Vec<RangeInclusive<usize>>>);
 
 impl Functions {
-    /// Whether a line of a file is one of theirs; not where the file cannot be read.
+    /// Returns whether a line of a file is one of theirs; not where the file cannot be read.
     fn are_for_tests(&mut self, path: &str, line: u32) -> bool {
         let lines = self.0.entry(path.to_owned()).or_insert_with(|| {
             let text = fs::read_to_string(path).unwrap_or_default();
@@ -239,7 +239,7 @@ impl Functions {
     }
 }
 
-/// The lines of the functions in a source file that are for tests alone.
+/// Returns the lines of the functions in a source file that are for tests alone.
 fn for_tests(text: &str) -> syn::Result<Vec<RangeInclusive<usize>>> {
     #[derive(Default)]
     struct Lines(Vec<RangeInclusive<usize>>);
@@ -272,8 +272,8 @@ fn for_tests(text: &str) -> syn::Result<Vec<RangeInclusive<usize>>> {
     Ok(lines.0)
 }
 
-/// The place of a point by its frames, `FILE:LINE`, from the function that was inlined to the one
-/// that the code is in now.
+/// Returns the place of a point by its frames, `FILE:LINE`, from the function that was inlined to
+/// the one that the code is in now.
 fn place(frames: &[&str], mut is_for_tests: impl FnMut(&str, u32) -> bool) -> Place {
     let ours = |frame: &&str| {
         let (path, line) = frame.split(" (").next()?.rsplit_once(':')?;
@@ -384,7 +384,7 @@ mod tests {
 impl A {
     fn used() {}
 
-    /// Whether it is.
+    /// Returns whether it is.
     #[cfg(CONFIG_KUNIT = \"y\")]
     fn is_it() -> bool {
         true

@@ -101,12 +101,12 @@ impl PriorArt {
         }
     }
 
-    /// Whether every case has its test or its reason.
+    /// Returns whether every case has its test or its reason.
     pub fn holds(&self) -> bool {
         self.wrong.is_empty()
     }
 
-    /// How many there are, as lines of KTAP for the report on trust.
+    /// Returns how many there are, as lines of KTAP for the report on trust.
     pub fn figures(&self) -> String {
         let (held, all) = self.counts();
         let wrong = self.wrong.len();
@@ -117,7 +117,7 @@ impl PriorArt {
         )
     }
 
-    /// How many cases of a peer have a test, and how many there are.
+    /// Returns how many cases of a peer have a test, and how many there are.
     fn count(cases: &[Case]) -> (usize, usize) {
         let held = cases.iter().filter(|case| !case.tests.is_empty());
         (held.count(), cases.len())
@@ -171,7 +171,7 @@ struct Claim {
     said: Vec<(String, String)>,
 }
 
-/// The cases of a list.
+/// Returns the cases of a list.
 fn list(text: &str) -> Result<Vec<Case>> {
     let mut cases: Vec<Case> = Vec::new();
     for line in text.lines().map(str::trim) {
@@ -194,7 +194,7 @@ fn list(text: &str) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// The cases that a doc comment names, `PEER CASE, CASE; PEER CASE.` after each mark.
+/// Returns the cases that a doc comment names, `PEER CASE, CASE; PEER CASE.` after each mark.
 fn said(doc: &str) -> Result<Vec<(String, String)>> {
     let mut all = Vec::new();
     for sentence in doc.split(MARK).skip(1) {
@@ -219,7 +219,7 @@ fn said(doc: &str) -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-/// The claims of a source file.
+/// Returns the claims of a source file.
 fn claims(path: &str, text: &str) -> Result<Vec<Claim>> {
     let name = path
         .rsplit_once('.')
@@ -357,7 +357,7 @@ impl Visit<'_> for Reader<'_> {
     }
 }
 
-/// The attribute whose part in brackets is `group`, if it can be one.
+/// Returns the attribute whose part in brackets is `group`, if it can be one.
 fn attr(group: Group) -> Option<Attribute> {
     let text = format!("#{group}");
     Attribute::parse_outer.parse_str(&text).ok()?.pop()
@@ -386,7 +386,7 @@ fn is_source(path: &Path) -> bool {
         .is_some_and(|extension| extension == "rs" || extension == "c")
 }
 
-/// The files below `dir` that are wanted: their paths in it, and their text.
+/// Returns the files below `dir` that are wanted: their paths in it, and their text.
 fn files(dir: &Path, wanted: fn(&Path) -> bool) -> Result<Vec<(String, String)>> {
     let mut all = Vec::new();
     for entry in WalkDir::new(dir).sort_by_file_name() {

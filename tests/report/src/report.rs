@@ -113,7 +113,7 @@ impl Line {
         }
     }
 
-    /// Whether it misses its aim without an explanation.
+    /// Returns whether it misses its aim without an explanation.
     fn is_unexplained(&self) -> bool {
         !self.met && self.explained.is_none()
     }
@@ -175,8 +175,8 @@ impl Report {
         })
     }
 
-    /// Whether all figures are there, and meet their aims or say why not, and nothing else is
-    /// wrong.
+    /// Returns whether all figures are there, and meet their aims or say why not, and nothing else
+    /// is wrong.
     pub fn holds(&self) -> bool {
         self.wrong.is_empty()
             && self.missing.is_empty()

@@ -14,7 +14,8 @@ use anyhow::{bail, Context, Result};
 use crate::figure::{figures, Aim, Figure};
 use crate::report::{Catalogue, Report};
 
-/// All figures of the last runs: reads what the stages have left in `build/test` under `top`.
+/// Returns all figures of the last runs: reads what the stages have left in `build/test` under
+/// `top`.
 pub fn read(top: &Path) -> Result<Report> {
     let catalogue = Catalogue::read(&top.join("tests/report/figures.toml"))?;
     let dir = top.join("build/test");
@@ -82,7 +83,8 @@ fn report(catalogue: &Catalogue, stages: &BTreeMap<String, String>) -> Result<Re
     Report::new(catalogue, measured)
 }
 
-/// How many tests have the result `result`: those that stand below a suite, and were not skipped.
+/// Returns how many tests have the result `result`: those that stand below a suite, and were not
+/// skipped.
 fn results(ktap: &str, result: &str) -> usize {
     let is_one = |line: &&str| {
         let test = line.trim_start();

@@ -27,7 +27,7 @@ fn number(error: &Error) -> Errno {
     }
 }
 
-/// The result, or `failed` with `errno` set.
+/// Returns the result, or `failed` with `errno` set.
 #[inline]
 fn or<T>(result: Result<T, Error>, failed: T) -> T {
     result.unwrap_or_else(|error| {
@@ -59,7 +59,7 @@ fn address(block: Result<NonNull<u8>, Error>) -> *mut c_void {
     block.map_or_else(refused, NonNull::as_ptr).cast()
 }
 
-/// The layout of an object, or null's errno.
+/// Returns the layout of an object, or null's errno.
 #[inline]
 fn layout(size: usize, align: usize) -> Option<Layout> {
     let layout = Layout::from_size_align(size, align).ok();

@@ -82,7 +82,7 @@ pub(super) fn counters() -> &'static Counters {
     unsafe { CURRENT.load(Relaxed).as_ref() }.unwrap_or(&OWN)
 }
 
-/// Whether anybody reads the counters while or after the process runs.
+/// Returns whether the counters are in a report file, which `freelistctl run` reads.
 pub(super) fn are_reported() -> bool {
     !CURRENT.load(Relaxed).is_null()
 }

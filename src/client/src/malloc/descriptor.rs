@@ -63,7 +63,7 @@ fn duplicate(file: &OwnedFd, at_least: u64) -> Option<OwnedFd> {
     fcntl_dupfd_cloexec(file, RawFd::try_from(at_least).ok()?).ok()
 }
 
-/// The limits of open files; no limit is the largest number.
+/// Returns the limits of open files; no limit is the largest number.
 fn soft_and_hard_limit() -> (u64, u64) {
     let limit = getrlimit(Resource::Nofile);
     let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a forked child gets of its parent's large blocks.
+//! Forks: the child gets a copy of its parent's large blocks.
 //!
 //! The arena is shared memory, which a fork does not copy; so the mapping is withheld from children
 //! (`MADV_DONTFORK`). In the last handler before the fork the module makes a copy of the arena
@@ -38,11 +38,11 @@ use crate::sync::atomic::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU8, AtomicUsize, Ordering::*,
 };
 
-/// What a fork does, as the handler before it decided: a [`Plan`] as a number. Only the forking
-/// thread looks at it, alone in the gate.
+/// The [`Plan`] of a fork, as a number, which the handler before the fork has chosen. Only the forking
+/// thread reads it, with the gate held exclusively.
 static PLAN: AtomicU32 = AtomicU32::new(Plan::Nothing as u32);
 
-/// What a child does.
+/// The action of a forked child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 enum Plan {
@@ -56,7 +56,7 @@ enum Plan {
     Share,
 }
 
-/// Whether the parent had other threads at that time: 1 if so.
+/// 1 if the parent had other threads at the fork.
 static THREADS: AtomicU32 = AtomicU32::new(0);
 
 /// Threads that can be in [`LargeBlocks::fork`] at a time and still fail without a copy.
@@ -67,7 +67,7 @@ static IN_FORK: [AtomicUsize; CALLERS] = [const { AtomicUsize::new(0) }; CALLERS
 /// No thread's name has this bit.
 const REFUSED: usize = 1;
 
-/// The entry of the calling thread, if it is in [`LargeBlocks::fork`].
+/// Returns the entry of the calling thread, if it is in [`LargeBlocks::fork`].
 fn caller() -> Option<&'static AtomicUsize> {
     let this = this_thread();
     IN_FORK.iter().find(|entry| entry.load(Relaxed) == this)
@@ -118,8 +118,8 @@ pub(super) fn register() {
     }
 }
 
-/// Whether a fork needs nothing, not even the gate: no arena was ever opened, and no other thread is
-/// there to open one meanwhile.
+/// Returns whether a fork needs nothing, not even the gate: no arena was ever opened, and no other
+/// thread is there to open one meanwhile.
 ///
 /// Such a process is about to start another program, as a rule. What is written for a fork is copied
 /// by it, a page each in parent and child.
@@ -127,7 +127,7 @@ fn is_idle() -> bool {
     LARGE.highest.load(Relaxed) == 0 && is_single_threaded()
 }
 
-/// Whether this process has one thread, as far as the C library says.
+/// Returns whether this process has one thread, as far as the C library says.
 fn is_single_threaded() -> bool {
     #[cfg(target_env = "gnu")]
     {
@@ -185,7 +185,7 @@ fn plan() -> Plan {
 /// Takes the shared word, and calls what it is given with it, if there is one.
 fn with_word(work: impl FnOnce(&AtomicU32)) {
     let word = LET_GO.swap(ptr::null_mut(), Relaxed);
-    // SAFETY: It is null, or a mapping of this process that `plan()` made, and nobody else's.
+    // SAFETY: It is null, or a mapping that `plan()` made and that only the forking thread uses.
     if let Some(shared) = unsafe { word.as_ref() } {
         work(shared);
         // SAFETY: As above; the reference is gone.

@@ -71,7 +71,7 @@ impl Gate {
         }
     }
 
-    /// Whether the calling thread holds it exclusively.
+    /// Returns whether the calling thread holds it exclusively.
     pub(super) fn is_mine(&self) -> bool {
         // Only this thread stores its own name, so that no ordering is needed.
         self.owner.load(Ordering::Relaxed) == this_thread()

@@ -34,7 +34,7 @@ impl<const MAX: usize> Text<MAX> {
         let _ = self.write_str("\n");
     }
 
-    /// Its bytes.
+    /// Returns its bytes.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }

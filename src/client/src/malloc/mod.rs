@@ -82,7 +82,7 @@ pub use settings::MIN_THRESHOLD;
 /// Ranges of addresses: one serves, the others are what forks and lost files left.
 const RANGES: usize = 16;
 
-/// What is in a new block.
+/// The contents of a new block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// Anything: zeros, or what earlier blocks of this process left.
@@ -91,10 +91,10 @@ pub enum Content {
     Zeros,
 }
 
-/// What a process has in large blocks, in bytes.
+/// The large blocks of a process, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Live blocks.
+    /// The number of live blocks.
     pub live_blocks: usize,
     /// Bytes of live blocks.
     pub live_bytes: usize,
@@ -142,7 +142,7 @@ pub static LARGE: LargeBlocks = LargeBlocks {
     here: Lazy::new(),
 };
 
-/// Ends the program: memory is not as it has to be.
+/// Ends the program after a wrong release or corruption was found.
 fn abort() -> ! {
     // SAFETY: It takes nothing and does not return.
     unsafe { libc::abort() }
@@ -161,41 +161,42 @@ impl LargeBlocks {
         }
     }
 
-    /// Whether a block of `size` bytes is the arena's to serve.
+    /// Returns whether a block of `size` bytes is the arena's to serve.
     #[inline]
     pub fn serves(&self, size: usize) -> bool {
         size >= MIN_THRESHOLD + self.threshold_above.load(Relaxed)
     }
 
-    /// Whether an address may be a large block's. Where this is false it is none.
+    /// Returns whether an address may be a large block's; `false` means that it is none.
     #[inline]
     pub fn may_have(&self, address: *const u8) -> bool {
         let address = address as usize;
-        // Whoever has a block's address got it after these were stored.
+        // A thread that has a block's address got it after these were stored.
         !address <= self.lowest_inverted.load(Relaxed) && address < self.highest.load(Relaxed)
     }
 
-    /// The range that an address lies in.
+    /// Returns the range that an address lies in.
     fn range(&self, address: *const u8) -> Option<&Range> {
         let address = address as usize;
         self.ranges.iter().find(|range| range.has(address))
     }
 
-    /// Whether this process is the one that opened the arena, or a child that the C library made.
+    /// Returns whether this process is the one that opened the arena, or a child that the C library
+    /// made.
     fn is_here(&self) -> bool {
         let here = self.here.get();
         here.is_none_or(|[here]| here.load(Relaxed) != 0)
     }
 
-    /// Notes that this process is such a one.
+    /// Notes that this process has the arena, or a copy of it.
     fn set_here(&self) {
         if let Some([here]) = self.here.get() {
             here.store(1, Relaxed);
         }
     }
 
-    /// Whether a request that the arena refuses fails, with `ENOMEM`, instead of being the next
-    /// allocator's (`FREELIST_STRICT=1`).
+    /// Returns whether a request that the arena refuses fails, with `ENOMEM`, instead of being the
+    /// next allocator's (`FREELIST_STRICT=1`).
     pub fn is_strict(&self) -> bool {
         Settings::get().is_some_and(|settings| settings.strict && !settings.privileged)
     }
@@ -212,7 +213,7 @@ impl LargeBlocks {
         }
     }
 
-    /// What is live, in all ranges.
+    /// Returns the live blocks and bytes of all ranges.
     fn live(&self) -> Usage {
         let used = self
             .ranges

@@ -56,7 +56,7 @@ impl<T: Copy> Once<T> {
         let value = compute(first);
         if first {
             self.value.with_mut(|place| {
-                // SAFETY: This is the caller that changed the state, and nobody reads it before it
+                // SAFETY: This is the caller that changed the state, and no thread reads it before it
                 // is `STORED`.
                 unsafe { (*place).write(value) };
             });

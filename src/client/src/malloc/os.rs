@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Address space: the system calls that put mappings at chosen addresses. And what the kernel told
-//! the process when it began.
+//! System calls that place mappings at chosen addresses, and values of the auxiliary vector.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -23,7 +22,7 @@ const ADDRESSES: usize = 32 << 40;
 /// Chosen addresses are multiples of this: blocks are aligned as their offsets are.
 const ALIGN: usize = 1 << 30;
 
-/// What mappings here are for.
+/// The access that all mappings here allow.
 const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
 /// Returns whether the process has more rights than its caller.
@@ -68,7 +67,7 @@ pub(super) fn map_file(fd: RawFd, offset: usize, len: usize, at: usize) -> Resul
     }? as usize;
     if at != 0 && mapped != at {
         // A kernel before 4.17 takes the address for a hint.
-        // SAFETY: It was mapped just now, and nobody knows of it.
+        // SAFETY: It was mapped just now, and no other code knows of it.
         unsafe { unmap(mapped, len) };
         return Err(Errno::EXIST);
     }

@@ -116,12 +116,13 @@ impl Range {
         self.base.load(Relaxed)
     }
 
-    /// The address after the last that it may ever have.
+    /// Returns the address after the last that it may ever have.
     pub(super) fn end(&self) -> usize {
         self.base() + self.span.load(Relaxed)
     }
 
-    /// Whether an address lies where blocks may be: beyond what is mapped anything else may be.
+    /// Returns whether an address lies where blocks may be: beyond what is mapped anything else may
+    /// be.
     pub(super) fn has(&self, address: usize) -> bool {
         let mapped = self.mapped.load(Relaxed);
         self.kind() != Kind::Unused && address.wrapping_sub(self.base()) < mapped
@@ -137,16 +138,16 @@ impl Range {
         self.blocks.load(Relaxed)
     }
 
-    /// The file, for calls. If the program closed it they say so.
+    /// Returns the file for system calls, which fail if the program has closed it.
     pub(super) fn file(&self) -> BorrowedFd<'static> {
         let fd: RawFd = self.fd.load(Relaxed);
-        // SAFETY: The number was opened for this range and is not closed by it while it serves. If
-        // the program closed it behind our back, the kernel refuses the calls, or whatever file is
-        // there now does: they have numbers of their own.
+        // SAFETY: The number was opened for this range and is not closed by it while it serves. If the
+        // program has closed it, the kernel refuses the calls, or another file with that number does:
+        // it has no calls with the device's numbers.
         unsafe { BorrowedFd::borrow_raw(fd) }
     }
 
-    /// The offset of an address of this range.
+    /// Returns the offset of an address of this range.
     fn offset(&self, address: usize) -> usize {
         address.wrapping_sub(self.base())
     }
@@ -246,8 +247,8 @@ impl Range {
         self.features.load(Relaxed) & feature != 0
     }
 
-    /// The flags of a request. Memory comes when it is touched, where the module can do that: programs
-    /// ask for more than they touch.
+    /// Returns the flags of a request. Memory comes when it is touched, where the module can do
+    /// that: programs ask for more than they touch.
     fn flags(&self, flags: u32) -> u32 {
         let lazy = match self.is_lazy() {
             true => uapi::FREELIST_LAZY,
@@ -261,8 +262,8 @@ impl Range {
         self.kind() == Kind::Arena && self.has_feature(uapi::FREELIST_LAZY.into())
     }
 
-    /// The alignment to ask for, for a block of `size` bytes at a multiple of `align`: 0 where
-    /// it comes by itself. `None` where the module cannot align it.
+    /// Returns the alignment to ask for, for a block of `size` bytes at a multiple of `align`: 0
+    /// where it comes by itself. `None` where the module cannot align it.
     fn align_shift(&self, size: usize, align: usize) -> Option<u32> {
         if align <= UNIT {
             return Some(0);
@@ -277,7 +278,7 @@ impl Range {
         (class >= align).then_some(0)
     }
 
-    /// Whether all offsets below `end` are mapped already.
+    /// Returns whether all offsets below `end` are mapped already.
     fn is_mapped(&self, end: usize) -> bool {
         end <= self.mapped.load(Acquire)
     }

@@ -13,7 +13,7 @@ use super::{abort, Content, LargeBlocks};
 /// `realloc()` of a block that grows in small steps leaves a quarter more room ahead.
 const ROOM_SHIFT: u32 = 2;
 
-/// What `realloc()` has to do.
+/// The action of a `realloc()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resize {
     /// Nothing: the block stays where it is, and holds what is asked for.
@@ -94,7 +94,7 @@ impl LargeBlocks {
     ///
     /// # Safety
     ///
-    /// The block is live, used by nobody meanwhile, and not afterwards if another address is
+    /// The block is live, no thread uses it meanwhile, and none afterwards if another address is
     /// returned. What `next` returns is null or a new block of as many bytes as it is given.
     pub unsafe fn realloc(
         &'static self,

@@ -35,7 +35,7 @@ impl Refusal {
     /// How many there are.
     pub(super) const COUNT: usize = 11;
 
-    /// All of them, in order.
+    /// Returns all of them, in order.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         use Refusal::*;
         let all: [Self; Self::COUNT] = [
@@ -54,7 +54,7 @@ impl Refusal {
         all.into_iter()
     }
 
-    /// The reason in words.
+    /// Returns the reason in words.
     pub fn reason(self) -> &'static str {
         match self {
             Self::NoDevice => "no device (the module is not loaded)",
@@ -71,7 +71,7 @@ impl Refusal {
         }
     }
 
-    /// Whether it is the same for all blocks of this process, and worth a line.
+    /// Returns whether it is the same for all blocks of this process, and worth a line.
     pub(super) fn is_lasting(self) -> bool {
         matches!(
             self,

@@ -22,7 +22,7 @@ const MAX_REOPENED: usize = 8;
 const SLACK_PERMILLE: u32 = 10;
 
 impl LargeBlocks {
-    /// The range that serves, opened if it is not.
+    /// Returns the range that serves, opened if it is not.
     #[inline]
     pub(super) fn serving(&'static self) -> Result<&'static Range, Refusal> {
         match self.serving.load(Acquire) {
@@ -117,7 +117,7 @@ impl LargeBlocks {
         true
     }
 
-    /// The range that serves, if one does.
+    /// Returns the range that serves, if one does.
     pub(super) fn serving_now(&self) -> Option<&Range> {
         let number = self.serving.load(Acquire).checked_sub(1)?;
         self.ranges.get(number)

@@ -139,8 +139,8 @@ impl Settings {
         settings
     }
 
-    /// The settings of this process, read once; `None` before the C library has its environment,
-    /// which is when the program's libraries are being linked.
+    /// Returns the settings of this process, read once; `None` before the C library has its
+    /// environment, which is when the program's libraries are being linked.
     pub(super) fn get() -> Option<Self> {
         static SETTINGS: Once<Settings> = Once {
             state: AtomicU32::new(once::EMPTY),
@@ -224,7 +224,7 @@ trait Shown {
 }
 
 impl Shown for CStr {
-    /// Its text, as far as it is UTF-8.
+    /// Returns its text, as far as it is UTF-8.
     fn to_string_lossy_or_cut(&self) -> &str {
         let bytes = self.to_bytes();
         match core::str::from_utf8(bytes) {

@@ -34,7 +34,7 @@ impl Entry {
         })
     }
 
-    /// The entry as a word; `None` for a size that a table cannot hold.
+    /// Returns the entry as a word; `None` for a size that a table cannot hold.
     fn word(self) -> Option<u32> {
         let grains = u32::try_from(self.bytes >> GRAIN_SHIFT).ok()?;
         let fits = grains != 0 && grains & GROWN == 0 && self.bytes % (1 << GRAIN_SHIFT) == 0;

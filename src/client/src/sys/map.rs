@@ -67,7 +67,7 @@ impl Map {
         let before = around.addr().wrapping_neg() & (align - 1);
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let at = around.wrapping_byte_add(before);
-        // SAFETY: The range lies in the one that was just reserved, which nobody else has.
+        // SAFETY: The range lies in the one that was just reserved, which no other code knows.
         let base = unsafe {
             mmap(
                 at,
@@ -88,7 +88,7 @@ impl Map {
         let behind = around.addr() + reserved - end.addr();
         for (at, bytes) in [(around, before), (end, behind)] {
             if bytes > 0 {
-                // SAFETY: It is what is left of the reserved range, which nobody has used.
+                // SAFETY: It is the rest of the reserved range, which no code has used.
                 unsafe { munmap(at, bytes) }?;
             }
         }
@@ -100,7 +100,7 @@ impl Map {
         self.len
     }
 
-    /// The first byte's address.
+    /// Returns the first byte's address.
     #[inline]
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base

@@ -28,7 +28,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Whether they can be measured by this clock.
+    /// Returns whether they can be measured by this clock.
     pub fn is_for(&self, clock: Clock) -> bool {
         self.only.is_none_or(|only| only == clock)
     }

@@ -16,7 +16,7 @@ const SIZES: [usize; 6] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 <<
 /// From here on ten times fewer instructions are aimed at; six times below.
 const LARGE: usize = 64 << 10;
 
-/// How often: as many as take some hundred thousand instructions.
+/// Returns how often: as many as take some hundred thousand instructions.
 fn count(bytes: usize) -> usize {
     ((4 << 20) / bytes).clamp(4, 100)
 }

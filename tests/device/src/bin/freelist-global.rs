@@ -20,7 +20,7 @@ fn large() -> usize {
     Global::usage().live_bytes
 }
 
-/// Whether large blocks are the arena's: this program is told when there is none to be had.
+/// Returns whether large blocks are the arena's: this program is told when there is none to be had.
 fn has_arena() -> bool {
     std::env::args().nth(1).is_none_or(|word| word != "without")
 }

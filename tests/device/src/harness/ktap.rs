@@ -102,7 +102,7 @@ impl<W: Write> Writer<W> {
         self.line(&format!("{result} {} {name}", self.suites));
     }
 
-    /// The totals; whether no test failed.
+    /// Returns the totals; whether no test failed.
     pub(super) fn finish(&mut self) -> bool {
         let Self {
             passed,

@@ -62,7 +62,7 @@ pub fn skip(reason: &str) -> ! {
     std::process::exit(SKIPPED.into())
 }
 
-/// The tests that `names` select; all that are not hidden when it is empty.
+/// Returns the tests that `names` select; all that are not hidden when it is empty.
 pub fn selected<'a>(
     suites: &'a [Suite],
     names: &'a [String],

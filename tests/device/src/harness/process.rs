@@ -106,7 +106,8 @@ fn verdict(status: ExitStatus, said: &mut Vec<String>) -> Verdict {
     )
 }
 
-/// The status, or [`None`] when there is none in time. Does something else often, meanwhile.
+/// Returns the status, or [`None`] when there is none in time. Does something else often,
+/// meanwhile.
 fn wait(child: &mut Child, timeout: Duration, mut meanwhile: impl FnMut()) -> Option<ExitStatus> {
     let end = Instant::now() + timeout;
     let mut pause = Duration::from_millis(1);
@@ -123,7 +124,7 @@ fn wait(child: &mut Child, timeout: Duration, mut meanwhile: impl FnMut()) -> Op
     }
 }
 
-/// The lines of both outputs, as they come; the end when both are closed.
+/// Returns the lines of both outputs, as they come; the end when both are closed.
 fn collect(child: &mut Child) -> mpsc::Receiver<String> {
     let (send, receive) = mpsc::channel();
     let outputs: [Option<Box<dyn Read + Send>>; 2] = [

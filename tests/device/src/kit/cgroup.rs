@@ -41,7 +41,7 @@ impl Cgroup {
         self.read("memory.current").trim().parse().expect("bytes")
     }
 
-    /// How often this has happened in it (memory.events).
+    /// Returns how often this has happened in it (memory.events).
     pub fn event(&self, name: &str) -> u64 {
         let text = self.read("memory.events");
         let mut lines = text.lines().filter_map(|line| line.split_once(' '));
@@ -49,12 +49,12 @@ impl Cgroup {
         count.parse().expect("a count")
     }
 
-    /// Whether all of its processes are frozen (cgroup.freeze).
+    /// Returns whether all of its processes are frozen (cgroup.freeze).
     pub fn is_frozen(&self) -> bool {
         self.read("cgroup.events").contains("frozen 1")
     }
 
-    /// Its number, by which the kernel's shrinkers name it.
+    /// Returns its number, by which the kernel's shrinkers name it.
     pub fn inode(&self) -> u64 {
         use std::os::unix::fs::MetadataExt;
         fs::metadata(&self.0).expect("it is there").ino()

@@ -131,12 +131,12 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// The live blocks' offsets, ascending.
+    /// Returns the live blocks' offsets, ascending.
     pub fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
         self.live.keys().copied()
     }
 
-    /// The offset of the live block number `nth`, counted by offset.
+    /// Returns the offset of the live block number `nth`, counted by offset.
     pub fn nth(&self, nth: usize) -> u64 {
         self.offsets().nth(nth).expect("so many blocks are live")
     }
@@ -156,20 +156,20 @@ impl<'a> Ledger<'a> {
         self.live.values().map(|live| live.size).sum()
     }
 
-    /// Whether `offset` lies in a live block, its first byte included.
+    /// Returns whether `offset` lies in a live block, its first byte included.
     pub fn covers(&self, offset: u64) -> bool {
         let before = self.live.range(..=offset).next_back();
         before.is_some_and(|(start, live)| offset - start < live.bytes)
     }
 
-    /// Whether a live block begins at `offset`.
+    /// Returns whether a live block begins at `offset`.
     pub fn starts(&self, offset: u64) -> bool {
         self.live.contains_key(&offset)
     }
 }
 
-/// The places and bytes of a block's pattern: its first and its last byte, and
-/// one of every page, or of every [`STRIDE`] where there are many.
+/// Returns the places and bytes of a block's pattern: its first and its last byte, and one of every
+/// page, or of every [`STRIDE`] where there are many.
 fn touches(live: &Live, page: u64) -> impl Iterator<Item = (u64, u8)> {
     let step = if live.bytes <= TOUCH_ALL {
         page

@@ -54,7 +54,7 @@ pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;
 /// The smallest size class, in bytes.
 pub const SMALLEST: u64 = 32;
-/// The largest size class, in bytes.
+/// Returns the largest size class, in bytes.
 pub fn largest_block() -> u64 {
     page() << 23
 }
@@ -87,7 +87,7 @@ pub fn random_size(rng: &mut fastrand::Rng, most: u64) -> u64 {
     rng.u64(1..=(2u64 << shift).min(most))
 }
 
-/// The system's page size, in bytes.
+/// Returns the system's page size, in bytes.
 pub fn system_page() -> usize {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     page.ok().flatten().expect("the page size is known") as usize
@@ -105,7 +105,7 @@ pub fn info() -> Info {
     arena().info().expect("INFO")
 }
 
-/// The arena's page size, in bytes: the system's, as the suite of INFO holds.
+/// Returns the arena's page size, in bytes: the system's, as the suite of INFO holds.
 pub fn page() -> u64 {
     system_page() as u64
 }
@@ -117,7 +117,7 @@ pub fn touch_all(view: &View, offset: u64, bytes: u64) {
     }
 }
 
-/// The counters, which add up, of an arena that was always within its limit.
+/// Returns the counters, which add up, of an arena that was always within its limit.
 #[track_caller]
 pub fn stat(arena: &Arena) -> Stat {
     let stat = counters(arena);
@@ -128,7 +128,7 @@ pub fn stat(arena: &Arena) -> Stat {
     stat
 }
 
-/// The counters, which add up, also where the limit is below what is live.
+/// Returns the counters, which add up, also where the limit is below what is live.
 #[track_caller]
 pub fn counters(arena: &Arena) -> Stat {
     let stat = arena.stat().expect("STAT");
@@ -179,13 +179,12 @@ pub fn refused<T: Debug>(result: freelist::Result<T>, errno: Errno) {
     }
 }
 
-/// The size class of a request, in bytes.
+/// Returns the size class of a request, in bytes.
 pub fn class_of(size: u64) -> u64 {
     size.next_power_of_two().max(SMALLEST)
 }
 
-/// The bytes that belong to a block: its size class up to half a page, whole
-/// pages above.
+/// Returns the bytes that belong to a block: its size class up to half a page, whole pages above.
 pub fn block_bytes_of(size: u64, page: u64) -> u64 {
     if size <= page / 2 {
         class_of(size)

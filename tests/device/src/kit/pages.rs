@@ -13,8 +13,8 @@ use super::view::View;
 const PRESENT: u64 = 1 << 63;
 const NUMBER: u64 = (1 << 55) - 1;
 
-/// The numbers of the pages that are mapped at `pages` pages of `view`, from
-/// byte `at` on; [`None`] where no page is mapped.
+/// Returns the numbers of the pages that are mapped at `pages` pages of `view`, from byte `at` on;
+/// [`None`] where no page is mapped.
 pub fn frames(view: &View, at: usize, pages: usize) -> Vec<Option<u64>> {
     let file = File::open("/proc/self/pagemap").expect("/proc is mounted");
     let first = view.address(at).get() / system_page();

@@ -21,7 +21,7 @@ use super::View;
 pub struct Child(Pid);
 
 impl Child {
-    /// Its process ID.
+    /// Returns its process ID.
     pub fn pid(&self) -> Pid {
         self.0
     }
@@ -150,7 +150,7 @@ pub fn fork_child(work: impl FnOnce()) -> WaitStatus {
     spawn_child(work).wait()
 }
 
-/// The signal that `work` dies of, tried in a forked child.
+/// Returns the signal that `work` dies of, tried in a forked child.
 #[track_caller]
 pub fn signal_of(work: impl FnOnce()) -> Option<Signal> {
     match fork_child(work) {

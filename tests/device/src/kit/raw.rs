@@ -26,7 +26,7 @@ const TYPE_SHIFT: u32 = 8;
 /// The largest size that a request's number can encode, in bytes.
 pub const LARGEST_SIZE: u32 = SIZE_MASK;
 
-/// The size that `request` encodes, in bytes.
+/// Returns the size that `request` encodes, in bytes.
 pub fn size(request: u32) -> u32 {
     (request >> SIZE_SHIFT) & SIZE_MASK
 }

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The module's shrinker, on kernels that show theirs (CONFIG_SHRINKER_DEBUG).
+/// Returns the module's shrinker, on kernels that show theirs (CONFIG_SHRINKER_DEBUG).
 pub fn of_module() -> Option<PathBuf> {
     let entries = fs::read_dir("/sys/kernel/debug/shrinker").ok()?;
     let mut ours = entries.flatten().map(|entry| entry.path()).filter(|path| {

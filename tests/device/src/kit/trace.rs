@@ -25,8 +25,8 @@ pub struct PageAlloc {
 }
 
 impl PageAlloc {
-    /// Whether it may reclaim memory by itself, or wake who does. Flags that
-    /// are not known to say neither are taken for ones that do.
+    /// Returns whether it may reclaim memory by itself, or wake who does. Flags that are not known
+    /// to say neither are taken for ones that do.
     pub fn may_reclaim(&self) -> bool {
         const NEITHER: [&str; 14] = [
             "__GFP_HIGHMEM",
@@ -48,8 +48,8 @@ impl PageAlloc {
         !flags.all(|flag| NEITHER.contains(&flag))
     }
 
-    /// Whether it is for objects of the kernel's own that can be reclaimed: nodes of the page cache's
-    /// tree, in slabs whose orders and flags are the kernel's.
+    /// Returns whether it is for objects of the kernel's own that can be reclaimed: nodes of the
+    /// page cache's tree, in slabs whose orders and flags are the kernel's.
     pub fn is_of_a_slab(&self) -> bool {
         self.flags.contains("__GFP_RECLAIMABLE")
     }
@@ -113,7 +113,7 @@ impl PageAllocs {
         (result, text.lines().filter_map(parse).collect())
     }
 
-    /// All that was recorded since the last time.
+    /// Returns all that was recorded since the last time.
     fn read(&self) -> String {
         let mut text = Vec::new();
         let mut part = [0; 4096];

@@ -131,13 +131,13 @@ impl View {
         self.len
     }
 
-    /// The address of byte `at`.
+    /// Returns the address of byte `at`.
     pub fn address(&self, at: usize) -> Address {
         assert!(at <= self.len, "byte {at} of {}", self.len);
         Address(self.base + at)
     }
 
-    /// The address of the last `bytes` before what cannot be accessed.
+    /// Returns the address of the last `bytes` before what cannot be accessed.
     pub fn tail(&self, bytes: usize) -> Address {
         self.address(self.len - bytes)
     }
@@ -189,7 +189,7 @@ impl View {
         Ok(byte[0])
     }
 
-    /// Whether the page of byte `at` belongs to any mapping, without a touch.
+    /// Returns whether the page of byte `at` belongs to any mapping, without a touch.
     pub fn is_mapped(&self, at: usize) -> bool {
         let page = super::system_page();
         let address = (self.base + at) / page * page;
@@ -421,7 +421,7 @@ pub fn ioctl_at(fd: impl AsFd, request: u32, at: Address) -> Result<i32, Errno> 
 /// A structure of the contract: plain numbers without padding (the C header
 /// test holds their layout).
 pub trait Plain: Copy {
-    /// Its bytes.
+    /// Returns its bytes.
     fn to_bytes(&self) -> Vec<u8>;
     /// From the first bytes of `bytes`.
     fn from_bytes(bytes: &[u8]) -> Self;

@@ -93,7 +93,7 @@ impl Waiter {
         ended.unwrap_or_else(|_| panic!("the call goes on for {PATIENCE:?}"))
     }
 
-    /// The block that the call got, in time.
+    /// Returns the block that the call got, in time.
     #[track_caller]
     pub fn served(&self) -> u64 {
         let ended = self.end();

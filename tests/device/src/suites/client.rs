@@ -827,7 +827,7 @@ fn a_heap_opens_where_addresses_or_promises_are_bounded() {
     assert!(matches!(ends, WaitStatus::Exited(_, 0)), "{ends:?}");
 }
 
-/// The program whose allocator is [`freelist::Global`]; it lies beside this one.
+/// Returns the program whose allocator is [`freelist::Global`]; it lies beside this one.
 fn program() -> Command {
     let this = env::current_exe().expect("/proc is mounted");
     Command::new(this.with_file_name("freelist-global"))

@@ -28,7 +28,7 @@ suite!("freelist_contig":
 
 const FLAGS: Flags = DEFAULT.union(Flags::CONTIG);
 
-/// Whether the pages of a block, as they are mapped, are consecutive.
+/// Returns whether the pages of a block, as they are mapped, are consecutive.
 #[track_caller]
 fn is_contiguous(arena: &Arena, offset: u64, bytes: u64) -> bool {
     let count = bytes.div_ceil(page()) as usize;
@@ -48,7 +48,7 @@ fn is_contiguous(arena: &Arena, offset: u64, bytes: u64) -> bool {
     frames.windows(2).all(|pair| pair[0] + 1 == pair[1])
 }
 
-/// The largest block that can be had, in bytes: the buddy allocator's.
+/// Returns the largest block that can be had, in bytes: the buddy allocator's.
 fn largest() -> u64 {
     let mut size = page();
     let arena = arena();

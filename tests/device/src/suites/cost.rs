@@ -43,7 +43,7 @@ const ROUNDS: usize = 7;
 /// How much more something may cost that ought to cost the same.
 const SAME: f64 = 1.10;
 
-/// How long `work` takes.
+/// Returns how long `work` takes.
 fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();

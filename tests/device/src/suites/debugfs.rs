@@ -28,7 +28,7 @@ suite!("freelist_debugfs":
     reading_in_small_pieces_gives_whole_lines,
 );
 
-/// The fields of STAT as names and values, in the contract's order.
+/// Returns the fields of STAT as names and values, in the contract's order.
 fn fields(stat: &Stat) -> [(&'static str, u64); 20] {
     [
         ("live_blocks", stat.live_blocks),

@@ -44,7 +44,7 @@ fn orders() -> Vec<[usize; BLOCKS]> {
     all
 }
 
-/// The sizes of a layout.
+/// Returns the sizes of a layout.
 fn layout(number: usize) -> [u64; BLOCKS] {
     let sizes = sizes();
     let mut rest = number / 2;

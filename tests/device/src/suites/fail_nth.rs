@@ -57,7 +57,7 @@ suite!("freelist_fail_nth":
 /// More failure points than any call has.
 const MOST: usize = 3000;
 
-/// The switch of this thread.
+/// Returns the switch of this thread.
 fn switch() -> FailNth {
     let switch = FailNth::new().expect("root may set its options");
     switch.unwrap_or_else(|| skip("this kernel has no fault injection"))
@@ -294,7 +294,7 @@ fn a_touch_fails_cleanly() {
     }
 }
 
-/// The counters, where live blocks hold less than they have.
+/// Returns the counters, where live blocks hold less than they have.
 fn stat_of_lazy(arena: &Arena) -> freelist::Stat {
     arena.stat().expect("STAT")
 }

@@ -35,7 +35,8 @@ suite!("freelist_freed":
 /// A part of a page, a page, and several.
 const SIZES: [u64; 3] = [64, 4 * KIB, 64 * KIB];
 
-/// The pages of a block that begins with `mine`, mapped; the block is given back after `meanwhile`.
+/// Returns the pages of a block that begins with `mine`, mapped; the block is given back after
+/// `meanwhile`.
 fn freed<T>(size: u64, meanwhile: impl FnOnce(&View) -> T) -> (Arena, View, T) {
     let arena = arena();
     let block = alloc(&arena, size);
@@ -50,7 +51,7 @@ fn freed<T>(size: u64, meanwhile: impl FnOnce(&View) -> T) -> (Arena, View, T) {
     (arena, view, result)
 }
 
-/// The first bytes that a pipe, or another file, has.
+/// Returns the first bytes that a pipe, or another file, has.
 fn got(from: &impl std::os::fd::AsFd) -> [u8; 4] {
     let mut bytes = [0; 4];
     assert_eq!(read(from, &mut bytes), Ok(4));

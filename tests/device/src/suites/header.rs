@@ -39,7 +39,7 @@ fn headed(arena: &Arena, size: u64) -> Block {
     arena.alloc(size, FLAGS).unwrap()
 }
 
-/// The first bytes of an arena.
+/// Returns the first bytes of an arena.
 fn view(arena: &Arena) -> View {
     View::shared(arena, 0, 4 * MIB as usize)
 }

@@ -66,7 +66,7 @@ fn features_are_exactly_the_flags_that_are_served() {
     assert_eq!(features & 3, Flags::DEFAULT.bits().into());
 }
 
-/// The answer to a call over memory of all `fill`.
+/// Returns the answer to a call over memory of all `fill`.
 fn answer<T: Plain>(request: u32, fill: u8) -> Vec<u8> {
     let arena = arena();
     let view = View::anonymous(size_of::<T>());

@@ -47,7 +47,7 @@ suite!("freelist_lazy":
 
 const LAZY: Flags = Flags::from_bits_retain(Flags::DEFAULT.bits() | Flags::LAZY.bits());
 
-/// The counters. Of live blocks not all bytes are held.
+/// Returns the counters. Of live blocks not all bytes are held.
 #[track_caller]
 fn stat(arena: &Arena) -> Stat {
     let stat = arena.stat().expect("STAT");

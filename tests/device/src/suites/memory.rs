@@ -311,7 +311,7 @@ fn a_page_that_is_taken_offline_keeps_its_bytes() {
     check();
 }
 
-/// The sum of the low watermarks, which the kernel takes off what it says to be available.
+/// Returns the sum of the low watermarks, which the kernel takes off what it says to be available.
 fn low_watermarks() -> u64 {
     let zones = fs::read_to_string("/proc/zoneinfo").unwrap();
     let low = zones

@@ -32,12 +32,12 @@ suite!("freelist_populate":
 const FLAGS: Flags = DEFAULT.union(Flags::POPULATE);
 const SIZES: [u64; 7] = [1, 100, 4 * KIB, 20_000, 64 * KIB, 300 * KIB, 3 * MIB];
 
-/// All of the arena's first bytes.
+/// Returns all of the arena's first bytes.
 fn view(arena: &Arena) -> View {
     View::shared(arena, 0, 64 * MIB as usize)
 }
 
-/// The pages that a block lies in, of a view of the whole arena.
+/// Returns the pages that a block lies in, of a view of the whole arena.
 fn pages_of(block: Block) -> Range<usize> {
     let end = (block.offset + block.bytes).div_ceil(page());
     (block.offset / page()) as usize..end as usize

@@ -215,7 +215,7 @@ fn a_page_that_leaves_is_out_of_reach_of_requests_meanwhile() {
     check();
 }
 
-/// The counters while pages are neither live nor free.
+/// Returns the counters while pages are neither live nor free.
 #[track_caller]
 fn counters_loosely(arena: &Arena) -> freelist::Stat {
     let stat = arena.stat().expect("STAT");

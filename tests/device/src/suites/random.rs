@@ -22,7 +22,7 @@ suite!("freelist_random":
     random_holes_and_mappings_keep_the_bytes,
 );
 
-/// The errno that the contract gives for a free of `offset`.
+/// Returns the errno that the contract gives for a free of `offset`.
 fn model_of_free(ledger: &Ledger<'_>, offset: u64, arena_bytes: u64) -> Result<(), Errno> {
     if ledger.starts(offset) {
         Ok(())

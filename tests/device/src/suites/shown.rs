@@ -30,7 +30,7 @@ fn arenas() -> Vec<ArenaRow> {
     Arenas::read().expect("debugfs is mounted").0
 }
 
-/// The row of an arena that was just opened: the last.
+/// Returns the row of an arena that was just opened: the last.
 #[track_caller]
 fn row() -> ArenaRow {
     let own = |row: &ArenaRow| row.pid == u64::from(std::process::id());
@@ -86,7 +86,7 @@ struct Extent {
     content: String,
 }
 
-/// The map of an arena, which has no gaps.
+/// Returns the map of an arena, which has no gaps.
 #[track_caller]
 fn map(id: u64) -> Vec<Extent> {
     let text = debugfs::map(id).expect("an open arena has a map");

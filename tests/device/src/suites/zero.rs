@@ -20,7 +20,7 @@ suite!("freelist_zero":
 
 const SIZES: [u64; 8] = [1, 32, 100, 2 * KIB, 4 * KIB, 20_000, 64 * KIB, MIB + 1];
 
-/// All of the arena's first bytes, with room for any of [`SIZES`] a few times.
+/// Returns all of the arena's first bytes, with room for any of [`SIZES`] a few times.
 fn view(arena: &Arena) -> View {
     View::shared(arena, 0, 16 * MIB as usize)
 }

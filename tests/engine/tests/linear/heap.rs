@@ -136,7 +136,7 @@ impl Lists {
         }
     }
 
-    /// The list of runs of `len` pages. The powers of 2 have lists of their own.
+    /// Returns the list of runs of `len` pages. The powers of 2 have lists of their own.
     fn index(&self, len: u32) -> usize {
         let order = len.ilog2();
         let rest = u64::from(len) - (1 << order);
@@ -199,7 +199,7 @@ pub struct Heap {
     pub counts: Counts,
 }
 
-/// The smallest `k` with `n <= 1 << k`.
+/// Returns the smallest `k` with `n <= 1 << k`.
 fn ceil_log2(n: u64) -> u32 {
     n.next_power_of_two().ilog2()
 }

@@ -117,7 +117,7 @@ fn print(name: &str, what: &str, outcome: &Outcome) {
     );
 }
 
-/// The settings that are compared, one changed at a time.
+/// Returns the settings that are compared, one changed at a time.
 fn settings() -> Vec<(String, Settings)> {
     let usual = Settings::default();
     let mut all = vec![("as settled".into(), usual)];

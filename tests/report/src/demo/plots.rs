@@ -63,7 +63,7 @@ fn plotted(demo: &Demo) -> Vec<&'static str> {
     demo.workloads().into_iter().filter(is_plotted).collect()
 }
 
-/// All allocators of all workloads that are plotted.
+/// Returns all allocators of all workloads that are plotted.
 fn names(demo: &Demo) -> Vec<&'static str> {
     let mut names = Vec::new();
     for workload in plotted(demo) {

@@ -25,7 +25,7 @@ pub enum Format {
 type Column = (String, Box<dyn Fn(&Run) -> Option<f64>>, usize);
 
 impl Demo {
-    /// The table of all workloads.
+    /// Returns the table of all workloads.
     pub fn table(&self, format: Format) -> String {
         let mut text = format!("Linux {}\n", self.kernel);
         for name in self.workloads() {
@@ -86,7 +86,7 @@ impl Demo {
         table
     }
 
-    /// The columns beyond the peak. Only programs with marks have an import and steps.
+    /// Returns the columns beyond the peak. Only programs with marks have an import and steps.
     fn columns(&self, workload: &str) -> Vec<Column> {
         let unit = self.time_unit();
         let mut columns: Vec<Column> = vec![(
@@ -143,7 +143,7 @@ impl Demo {
         columns
     }
 
-    /// The smallest limit under which it ended, in MiB.
+    /// Returns the smallest limit under which it ended, in MiB.
     fn limit(&self, workload: &str, allocator: &str) -> Option<f64> {
         self.records.iter().find_map(|record| match record {
             Record::Limit {

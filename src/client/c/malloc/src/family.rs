@@ -212,7 +212,7 @@ pub unsafe extern "C" fn reallocarray(
     }
 }
 
-/// Whether the arena may serve an alignment: others are the next allocator's to judge.
+/// Returns whether the arena may serve an alignment: others are the next allocator's to judge.
 fn is_alignment(align: usize) -> bool {
     align.is_power_of_two()
 }
@@ -266,7 +266,7 @@ pub unsafe extern "C" fn posix_memalign(
     unsafe { next::posix_memalign(block, align, size) }
 }
 
-/// The system's page size.
+/// Returns the system's page size.
 fn page() -> usize {
     // SAFETY: It takes a number and has no effect.
     match unsafe { libc::getauxval(libc::AT_PAGESZ) } {

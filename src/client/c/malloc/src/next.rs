@@ -36,8 +36,8 @@ const LOOKING_THREADS: usize = 8;
 static LOOKING: [AtomicI32; LOOKING_THREADS] = [const { AtomicI32::new(0) }; LOOKING_THREADS];
 
 impl Next {
-    /// The address of the function of this name; `None` where this very look-up asks for it, or
-    /// nobody has it.
+    /// Returns the address of the function of this name; `None` if this thread is looking it up, or no
+    /// library has it.
     #[inline]
     fn address(&self, name: &'static CStr) -> Option<*mut c_void> {
         let function = self.0.load(Relaxed);
@@ -75,7 +75,7 @@ impl Next {
 /// being looked up, the result is `$otherwise`.
 macro_rules! next {
     ($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?, $otherwise:expr) => {
-        /// The next allocator's function of this name.
+        /// Returns the next allocator's function of this name.
         ///
         /// # Safety
         ///
@@ -159,7 +159,7 @@ fn early_memory() -> Option<usize> {
     match EARLY.compare_exchange(base, new, Relaxed, Relaxed) {
         Ok(_) => Some(new as usize),
         Err(other) => {
-            // SAFETY: Another thread was faster, and nobody knows of this mapping.
+            // SAFETY: Another thread was faster, and no other code knows of this mapping.
             let _ = unsafe { munmap(new, EARLY_BYTES) };
             Some(other as usize)
         }
@@ -189,8 +189,8 @@ fn early(size: usize, align: usize) -> *mut c_void {
     at as *mut c_void
 }
 
-/// The bytes of a block that was allocated while the next allocator was looked up; `None` for all
-/// others.
+/// Returns the bytes of a block that was allocated while the next allocator was looked up; `None`
+/// for all others.
 #[inline]
 pub(crate) fn early_bytes(block: *mut c_void) -> Option<usize> {
     let base = EARLY.load(Relaxed);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a forked child gets of a range. The forking thread calls this alone.
+//! The copy of a range for a forked child. Only the forking thread calls these functions.
 
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -22,7 +22,7 @@ impl Range {
         }
     }
 
-    /// Whether blocks lie in shared memory, which a fork does not copy.
+    /// Returns whether blocks lie in shared memory, which a fork does not copy.
     pub(in crate::malloc) fn is_shared(&self) -> bool {
         matches!(self.kind(), Kind::Arena | Kind::Orphan)
     }
@@ -54,7 +54,7 @@ impl Range {
                     self.clone.store(clone.into_raw_fd() + 1, Relaxed);
                     return Ok(());
                 }
-                // The program closed it, and nobody has noticed yet: the blocks are there.
+                // The program has closed the file, which no call has noticed yet. The blocks are there.
                 Err(errno) if Refusal::of_alloc(errno) == Refusal::FileLost => {}
                 Err(errno) => return Err(errno),
             }
@@ -64,15 +64,15 @@ impl Range {
         self.table.for_each(mapped, |offset, entry| {
             // A block that another thread allocates now is not in it.
             if offset + entry.bytes <= extent {
-                // SAFETY: A live block is mapped and has memory until it is freed, which nobody
-                // does now, says the caller; the copy has as many bytes, and is all zero there.
+                // SAFETY: A live block is mapped and has memory until it is freed, which by the caller's
+                // promise does not happen now; the copy has as many bytes, and is all zero there.
                 unsafe { os::copy_pages(self.base() + offset, copy + offset, entry.bytes, page) };
             }
         });
         Ok(())
     }
 
-    /// Whether there is a copy in private memory for a child.
+    /// Returns whether there is a copy in private memory for a child.
     pub(in crate::malloc) fn has_private_copy(&self) -> bool {
         self.copy.load(Relaxed) != 0
     }
@@ -80,8 +80,8 @@ impl Range {
     /// Takes the file of the module's copy, if there is one.
     fn take_clone(&self) -> Option<OwnedFd> {
         let fd = self.clone.swap(0, Relaxed).checked_sub(1)?;
-        // SAFETY: `make_copy()` got it and stored it, for whoever takes it first: in the parent, and in
-        // the child, which has a number of its own for it.
+        // SAFETY: `make_copy()` opened it and stored it here, and only the first call takes it: one in
+        // the parent, and one in the child, which has a descriptor of its own.
         (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
@@ -143,7 +143,7 @@ impl Range {
     }
 
     /// Forgets blocks that the copy does not have: other threads of the parent allocated them when it
-    /// was made, and nobody uses them here. (One that it has, and the table did not yet, stays live
+    /// was made, and no thread of this process uses them. (One that it has, and the table did not yet, stays live
     /// until this process ends.)
     fn forget_absent(&self) {
         let (mut blocks, mut bytes) = (0, 0);
