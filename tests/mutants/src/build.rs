@@ -17,13 +17,9 @@ use crate::weave::Source;
 /// The tests of the engine and itself, as one crate: one program, and the compiler sees the engine's
 /// generic code once only. The first failure ends it: that is all that is asked.
 const CRATE: &str = "tests/engine/src/lib.rs";
-const ROOT: &str = r#"
+const ADDED: &str = r#"
 #[cfg(test)]
 extern crate self as freelist_engine;
-
-#[path = "../../../src/engine/mod.rs"]
-pub mod engine;
-pub mod host;
 
 mod changed {
     use std::sync::LazyLock;
@@ -77,7 +73,7 @@ struct Place {
 type Lines = BTreeMap<String, Vec<(Range<usize>, usize)>>;
 
 impl Tree {
-    /// The sources at `top`, which are as they should be; the changes get their names.
+    /// Returns the sources at `top`, which are as they should be; the changes get their names.
     pub fn new(top: PathBuf, mutants: &mut [Mutant]) -> Result<Self> {
         let mut sources = BTreeMap::new();
         for mutant in mutants {
@@ -88,19 +84,20 @@ impl Tree {
             }
             mutant.set_name(sources[&mutant.file].piece(mutant)?);
         }
-        let mut root = ROOT.to_owned();
+        let mut root = fs::read_to_string(top.join(CRATE))? + ADDED;
         for entry in fs::read_dir(top.join(TESTS))? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy();
-                root += &format!("#[cfg(test)]\n#[path = \"../tests/{name}.rs\"]\nmod {name};\n");
+                let module = format!("mod test_{name};");
+                root += &format!("#[cfg(test)]\n#[path = \"../tests/{name}.rs\"]\n{module}\n");
             }
         }
         fs::write(top.join(CRATE), root)?;
         Ok(Self { top, sources })
     }
 
-    /// The changes that can be in one program, if they compile.
+    /// Returns the changes that can be in one program, if they compile.
     pub fn together(&self, mutants: &[Mutant]) -> Result<Vec<usize>> {
         let mut ids = Vec::new();
         for (id, mutant) in mutants.iter().enumerate() {
