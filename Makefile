@@ -134,7 +134,7 @@ clippy:
 doc:
 	@$(in-root) 'mkdir -p build/doc build/doc-tree && make -C /kernel/build \
 		M=/freelist MO=/freelist/build/doc-tree $$KERNEL_ARGS FREELIST_DOC=/freelist/build/doc'
-	@scripts/in-root sh -c 'cd src && cargo doc --locked --quiet --no-deps --target-dir ../build/cargo \
+	@scripts/in-root sh -c 'cd src && cargo doc --locked --quiet --no-deps --features freelist/ctl --target-dir ../build/cargo \
 		&& cp -r ../build/cargo/doc/freelist* ../build/doc/'
 	@echo 'freelist: build/doc/freelist_main/index.html is the module, build/doc/freelist/index.html the client'
 

@@ -85,7 +85,7 @@ stage_style() {
 
 stage_host() {
 	local status=0
-	scripts/in-root sh -c 'cd src && cargo test --locked --workspace --no-fail-fast 2>&1' |
+	scripts/in-root sh -c 'cd src && cargo test --locked --workspace --features freelist/ctl --no-fail-fast 2>&1' |
 		awk -f scripts/lib/cargo-to-ktap.awk || status=$?
 	report prior-art --figures || status=$?
 	return "$status"
@@ -111,7 +111,7 @@ stage_kunit() {
 # user_space KERNEL MIB [COMMAND OTHERS...]
 user_space() {
 	local programs=(build/bin/freelist-device-tests build/header/header-* build/client/client-*) add=() program
-	for program in "${programs[@]}" build/bin/freelist-global build/header/calls-* \
+	for program in "${programs[@]}" build/bin/{freelist-global,example-*} build/header/calls-* \
 		build/client/libfreelist_{client,malloc,plugin}.so.0 "${@:4}"; do add+=(--add "$program"); done
 	# The status of each says no more than its KTAP; one without KTAP fails.
 	# Some minutes as a rule; on a busy machine many more.
@@ -154,7 +154,8 @@ stage_module_coverage() {
 		--add build/bin/freelist-device-tests -- sh -c \
 		"echo '# suite little'; $tests freelist_pressure freelist_growing; true"
 	scripts/vm --kernel debug --module "$module" --cpus 2 --memory 1024 --timeout 3600 \
-		--add build/bin/freelist-device-tests --add build/bin/freelist-global --add build/bin/freelist-fuzz \
+		--add build/bin/freelist-device-tests --add build/bin/freelist-global --add build/bin/example-arena \
+		--add build/bin/example-global --add build/bin/example-heap --add build/bin/freelist-fuzz \
 		--add tests/fuzz/corpus -- sh -c \
 		"echo '# suite all'; $tests; echo '# suite fuzz'; ./freelist-fuzz --coverage --corpus corpus --seconds 60; true"
 	report module-coverage "$module" build/test/module_coverage.ktap || status=$?

@@ -34,8 +34,18 @@
 //! | `trace` | recorded allocation traces, parsed (feature `trace`) |
 //! | `size` | sizes as people write them |
 //!
-//! Without the feature `std`, which is on unless it is switched off, there are `malloc`, `size` and
-//! `uapi` alone, over Rust's core library: what a library that every program loads can be made of.
+//! # Features
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `std` | yes | all but `malloc`, `size` and `uapi`, which need Rust's core library alone: what a library that every program loads can be made of |
+//! | `trace` | no | the module `trace`; with `std`, and a decompressor |
+//! | `ctl` | no | the command `freelistctl`; with `trace`, and what a command line needs |
+//!
+//! # Examples
+//!
+//! In `examples/`: `arena`, `heap` and `global`, each a program for `cargo run --example NAME`. They need the
+//! module and permission to open the device.
 //!
 //! `unsafe` is in `sys`, `heap` and `malloc` alone.
 
@@ -78,3 +88,8 @@ pub use mapping::Mapping;
 #[cfg(feature = "std")]
 pub use timeout::Timeout;
 pub use uapi::{freelist_info as Info, freelist_limit as Limit, freelist_stat as Stat};
+
+/// What README shows compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

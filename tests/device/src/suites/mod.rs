@@ -13,6 +13,7 @@ mod contig;
 mod cost;
 mod debugfs;
 mod errors;
+mod examples;
 mod exhaustive;
 mod extension;
 mod fail_nth;
@@ -82,6 +83,7 @@ pub const ALL: &[Suite] = &[
     metadata::SUITE,
     concurrency::SUITE,
     client::SUITE,
+    examples::SUITE,
     cost::SUITE,
     races::SUITE,
     random::SUITE,

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The allocator of a whole program: no other line of it changes.
+//!
+//! Blocks of 64 KiB and more are an arena's, smaller ones the system allocator's. Without a device
+//! all are, and one line on standard error says so.
+
+use freelist::Global;
+
+#[global_allocator]
+static ALLOCATOR: Global = Global;
+
+fn main() {
+    let numbers: Vec<u64> = (0..1_000_000).collect();
+    let sum: u64 = numbers.iter().sum();
+    println!("the sum of {} numbers is {sum}", numbers.len());
+    let usage = Global::usage();
+    println!(
+        "{} bytes in {} blocks of the arena",
+        usage.live_bytes, usage.live_blocks
+    );
+    drop(numbers);
+    println!(
+        "{} bytes after they were dropped",
+        Global::usage().live_bytes
+    );
+    // The kernel takes free memory when it is short of it; a program that idles may give it back.
+    Global::trim(0);
+    println!("{} bytes are kept", Global::usage().free_bytes);
+}
