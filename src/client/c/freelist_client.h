@@ -30,8 +30,61 @@
 extern "C" {
 #endif
 
+/*
+ * The version of this header. It is a number that grows, so that
+ *
+ *	#if FREELIST_CLIENT_VERSION >= FREELIST_CLIENT_VERSION_OF(0, 2, 0)
+ *
+ * asks for what came with 0.2.0; freelist_client_version() is that of the library.
+ */
+#define FREELIST_CLIENT_VERSION_MAJOR	0
+#define FREELIST_CLIENT_VERSION_MINOR	1
+#define FREELIST_CLIENT_VERSION_PATCH	0
+#define FREELIST_CLIENT_VERSION_OF(major, minor, patch) \
+	(((major) << 16) | ((minor) << 8) | (patch))
+#define FREELIST_CLIENT_VERSION \
+	FREELIST_CLIENT_VERSION_OF(FREELIST_CLIENT_VERSION_MAJOR, \
+				   FREELIST_CLIENT_VERSION_MINOR, \
+				   FREELIST_CLIENT_VERSION_PATCH)
+
+/*
+ * What compilers may know, and warn of: a result that is ignored, a block that is
+ * given to another function than freelist_free() (GCC 11), bytes beyond a block.
+ * Nothing for other compilers. FREELIST_OWNED is without what GCC's plain `malloc`
+ * promises, that nothing else points there: a resized block may be where it was.
+ */
+#if defined(__GNUC__) && __GNUC__ >= 11 && !defined(__clang__)
+#define FREELIST_OWNED(release, argument) \
+	__attribute__((__warn_unused_result__, __malloc__(release, argument)))
+#define FREELIST_NEW __attribute__((__malloc__)) FREELIST_OWNED(freelist_free, 2)
+#elif defined(__GNUC__)
+#define FREELIST_OWNED(release, argument) __attribute__((__warn_unused_result__))
+#define FREELIST_NEW __attribute__((__malloc__, __warn_unused_result__))
+#else
+#define FREELIST_OWNED(release, argument)
+#define FREELIST_NEW
+#endif
+#ifdef __GNUC__
+#define FREELIST_ATTRIBUTES(list) __attribute__(list)
+#else
+#define FREELIST_ATTRIBUTES(list)
+#endif
+
 /** A heap: an arena, mapped, and what is known of its blocks. */
 struct freelist_heap;
+
+/**
+ * freelist_client_version() - the version of the library that is linked, or loaded
+ *
+ * Return: its number, as FREELIST_CLIENT_VERSION is the header's.
+ */
+uint32_t freelist_client_version(void);
+
+/**
+ * freelist_heap_close() - ends a heap and all of its blocks
+ * @heap: the heap, that no thread uses meanwhile or afterwards; NULL does nothing
+ */
+void freelist_heap_close(struct freelist_heap *heap);
 
 /**
  * freelist_heap_open() - a heap over a new arena
@@ -40,13 +93,22 @@ struct freelist_heap;
  * Return: the heap, or NULL with errno set: that of open() (ENOENT: the module is
  * not loaded), ENOTTY for another device, ENOMEM.
  */
-struct freelist_heap *freelist_heap_open(const char *device);
+struct freelist_heap *freelist_heap_open(const char *device)
+	FREELIST_OWNED(freelist_heap_close, 1);
 
 /**
- * freelist_heap_close() - ends a heap and all of its blocks
- * @heap: the heap, that no thread uses meanwhile or afterwards; NULL does nothing
+ * freelist_free() - gives a block back
+ * @heap: the heap
+ * @block: one of its blocks; NULL does nothing
+ *
+ * Ends the program by abort() where @block is seen not to be one: an address that
+ * is no block's start, a block above 32 KiB that was freed before. A smaller one
+ * that was freed before is seen at once if it is the last of its size that this
+ * thread freed; else when the thread's cache is emptied, unless it was handed out
+ * again by then. With FREELIST_CHECK=1 see above.
  */
-void freelist_heap_close(struct freelist_heap *heap);
+void freelist_free(struct freelist_heap *heap, void *block)
+	FREELIST_ATTRIBUTES((__nonnull__(1)));
 
 /**
  * freelist_malloc() - a block of at least @size bytes, and at least one
@@ -59,7 +121,8 @@ void freelist_heap_close(struct freelist_heap *heap);
  * Return: the block, or NULL with errno set to ENOMEM, as malloc() sets it;
  * freelist_heap_refused() says why.
  */
-void *freelist_malloc(struct freelist_heap *heap, size_t size);
+void *freelist_malloc(struct freelist_heap *heap, size_t size)
+	FREELIST_NEW FREELIST_ATTRIBUTES((__nonnull__(1), __alloc_size__(2)));
 
 /**
  * freelist_heap_refused() - why the last allocation of this thread failed that did
@@ -78,7 +141,8 @@ int freelist_heap_refused(void);
  *
  * Return: as freelist_malloc().
  */
-void *freelist_calloc(struct freelist_heap *heap, size_t count, size_t size);
+void *freelist_calloc(struct freelist_heap *heap, size_t count, size_t size)
+	FREELIST_NEW FREELIST_ATTRIBUTES((__nonnull__(1), __alloc_size__(2, 3)));
 
 /**
  * freelist_aligned_alloc() - a block at a multiple of @align
@@ -88,7 +152,8 @@ void *freelist_calloc(struct freelist_heap *heap, size_t count, size_t size);
  *
  * Return: as freelist_malloc(); EINVAL for another @align.
  */
-void *freelist_aligned_alloc(struct freelist_heap *heap, size_t align, size_t size);
+void *freelist_aligned_alloc(struct freelist_heap *heap, size_t align, size_t size)
+	FREELIST_NEW FREELIST_ATTRIBUTES((__nonnull__(1), __alloc_align__(2), __alloc_size__(3)));
 
 /**
  * freelist_realloc() - makes a block one of @size bytes
@@ -102,20 +167,8 @@ void *freelist_aligned_alloc(struct freelist_heap *heap, size_t align, size_t si
  * Return: the block, or NULL with errno set as by freelist_malloc(): @block is as
  * it was then.
  */
-void *freelist_realloc(struct freelist_heap *heap, void *block, size_t size);
-
-/**
- * freelist_free() - gives a block back
- * @heap: the heap
- * @block: one of its blocks; NULL does nothing
- *
- * Ends the program by abort() where @block is seen not to be one: an address that
- * is no block's start, a block above 32 KiB that was freed before. A smaller one
- * that was freed before is seen at once if it is the last of its size that this
- * thread freed; else when the thread's cache is emptied, unless it was handed out
- * again by then. With FREELIST_CHECK=1 see above.
- */
-void freelist_free(struct freelist_heap *heap, void *block);
+void *freelist_realloc(struct freelist_heap *heap, void *block, size_t size)
+	FREELIST_OWNED(freelist_free, 2) FREELIST_ATTRIBUTES((__nonnull__(1), __alloc_size__(3)));
 
 /**
  * freelist_usable_size() - bytes that belong to a block
@@ -125,7 +178,8 @@ void freelist_free(struct freelist_heap *heap, void *block);
  * Return: at least as many as were asked for; 0 for NULL, and where no block of
  * this heap can begin.
  */
-size_t freelist_usable_size(struct freelist_heap *heap, const void *block);
+size_t freelist_usable_size(struct freelist_heap *heap, const void *block)
+	FREELIST_ATTRIBUTES((__nonnull__(1)));
 
 /**
  * freelist_heap_set_limit() - bounds the bytes of pages that the heap may hold
@@ -135,7 +189,8 @@ size_t freelist_usable_size(struct freelist_heap *heap, const void *block);
  * Return: 0, or -1 with errno set: EPERM when it is above the administrator's
  * default, without CAP_SYS_RESOURCE.
  */
-int freelist_heap_set_limit(struct freelist_heap *heap, uint64_t bytes);
+int freelist_heap_set_limit(struct freelist_heap *heap, uint64_t bytes)
+	FREELIST_ATTRIBUTES((__nonnull__(1)));
 
 /**
  * freelist_heap_set_slack() - bounds what the heap may hold beyond its need
@@ -146,7 +201,8 @@ int freelist_heap_set_limit(struct freelist_heap *heap, uint64_t bytes);
  *
  * Return: 0, or -1 with errno set: EINVAL when @permille is out of range.
  */
-int freelist_heap_set_slack(struct freelist_heap *heap, uint32_t permille);
+int freelist_heap_set_slack(struct freelist_heap *heap, uint32_t permille)
+	FREELIST_ATTRIBUTES((__nonnull__(1)));
 
 /**
  * freelist_heap_trim() - gives free memory back to the system
@@ -159,7 +215,7 @@ int freelist_heap_set_slack(struct freelist_heap *heap, uint32_t permille);
  * Return: 0, or -1 with errno set: EPERM in a forked child.
  */
 int freelist_heap_trim(struct freelist_heap *heap, uint64_t keep_bytes,
-		       uint64_t *freed_bytes);
+		       uint64_t *freed_bytes) FREELIST_ATTRIBUTES((__nonnull__(1)));
 
 /**
  * freelist_heap_stat() - the arena's counters
@@ -168,7 +224,12 @@ int freelist_heap_trim(struct freelist_heap *heap, uint64_t keep_bytes,
  *
  * Return: 0, or -1 with errno set.
  */
-int freelist_heap_stat(struct freelist_heap *heap, struct freelist_stat *stat);
+int freelist_heap_stat(struct freelist_heap *heap, struct freelist_stat *stat)
+	FREELIST_ATTRIBUTES((__nonnull__(1, 2), __warn_unused_result__));
+
+#undef FREELIST_OWNED
+#undef FREELIST_NEW
+#undef FREELIST_ATTRIBUTES
 
 #ifdef __cplusplus
 }

@@ -19,6 +19,19 @@ use nix::errno::Errno;
 /// `alignof(max_align_t)`, of which the alignment of `malloc()` is a multiple.
 const ALIGN: usize = 16;
 
+/// A part of this crate's version.
+const fn part(digits: &str) -> u32 {
+    match u32::from_str_radix(digits, 10) {
+        Ok(part) => part,
+        Err(_) => panic!("cargo gives numbers"),
+    }
+}
+
+/// The version of this library, as `FREELIST_CLIENT_VERSION` is that of its header.
+const VERSION: u32 = (part(env!("CARGO_PKG_VERSION_MAJOR")) << 16)
+    | (part(env!("CARGO_PKG_VERSION_MINOR")) << 8)
+    | part(env!("CARGO_PKG_VERSION_PATCH"));
+
 /// What `errno` is when `error` was met.
 fn number(error: &Error) -> Errno {
     match error {
@@ -72,6 +85,12 @@ fn layout(size: usize, align: usize) -> Option<Layout> {
         errno.set();
     }
     layout
+}
+
+/// Returns the version of this library.
+#[no_mangle]
+pub extern "C" fn freelist_client_version() -> u32 {
+    VERSION
 }
 
 /// Returns why the last allocation of this thread failed that did, as an errno; 0 if none did.
