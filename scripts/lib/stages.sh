@@ -30,7 +30,7 @@ stock            usual  module=each,init,programs,header,c-library              
 small            usual  module=default,init,programs                               -              tests     9    10   user space on a small machine
 cost             usual  module=default,init,programs                               -              tests     10   25   what calls cost, where the clock counts instructions
 debug            usual  module=debug,init,programs,header,c-library                -              tests     663  437  user space on the debug kernel
-programs         usual  module=default,init,c-library,root=programs                -              tests     11   239  programs of Debian with libfreelist_malloc.so
+programs         usual  module=default,init,c-library,root=programs                -              tests     12   239  programs of Debian with libfreelist_malloc.so
 planted          usual  -                                                          -              tests     177  420  bugs that this machine'\''s tests see
 enumerate        long   -                                                          -              tests     1    -    every sequence of at most 8 operations
 exhaustive       long   module=default,init,programs                               -              tests     1    -    every order of release, in the kernel
@@ -132,7 +132,7 @@ stage_cost() {
 # programs ROOT CASES: the programs of tests/programs/CASES in the root ROOT.
 programs() {
 	scripts/vm --root "$1" --cpus 2 --memory 2048 --timeout 6000 \
-		--add tests/programs --add build/client/libfreelist_malloc.so -- \
+		--add tests/programs --add src/client/python --add build/client/libfreelist_malloc.so -- \
 		programs/run /work/libfreelist_malloc.so "/work/programs/$2"
 }
 stage_programs() { programs programs usual; }

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0
+# The Python package: runs a program with its large blocks in an arena, says what it holds, gives it back.
+# alone
+set -e
+export FREELIST_LIBRARY=$LD_PRELOAD PYTHONPATH=/work/python
+unset LD_PRELOAD
+cat >train.py <<'PYTHON'
+import os
+import subprocess
+import sys
+
+import freelist
+
+MIB = 1 << 20
+assert freelist.is_active() and sys.argv[1:] == ["--limit", "1"], sys.argv
+before = sum(arena["live_bytes"] for arena in freelist.stats())
+blocks = [bytearray(b"x") * (5 * MIB) for _ in range(4)]
+(arena,) = freelist.stats()
+assert arena["live_bytes"] - before >= 20 * MIB and arena["held_bytes"] >= 20 * MIB, arena
+assert arena["limit_bytes"] == 64 * MIB, arena
+# Another process sees the same.
+shown = subprocess.run([sys.executable, "-m", "freelist", "stat", str(os.getpid())], capture_output=True, text=True)
+assert f"arena {arena['arena']}\n" in shown.stdout and f"{64 * MIB:,}" in shown.stdout, shown
+# What a program asks for again and again stays with it, until it is given back.
+for _ in range(4):
+    del blocks
+    (arena,) = freelist.stats()
+    blocks = [bytearray(b"x") * (5 * MIB) for _ in range(4)]
+assert arena["live_bytes"] - before < 5 * MIB and arena["free_bytes"] > 15 * MIB, arena
+del blocks
+assert freelist.trim()
+(arena,) = freelist.stats()
+assert arena["free_bytes"] < MIB, arena
+# What the arena cannot serve is the C library's.
+bytearray(80 * MIB)
+sys.exit(7)
+PYTHON
+status=0
+python3 -m freelist run --limit 64M train.py --limit 1 || status=$?
+[ "$status" = 7 ]
+# Or it fails.
+if python3 -m freelist run --limit 64M --strict -c 'bytearray(80 << 20)' 2>said; then exit 1; fi
+grep -q '^MemoryError' said
+# It is the program, by its process.
+[ "$(python3 -m freelist run -c 'import os; print(os.getpid())' & echo $! >pid; wait)" = "$(cat pid)" ]
+# Without the library.
+status=0
+FREELIST_LIBRARY=/nonexistent.so python3 -m freelist run train.py 2>said || status=$?
+[ "$status" = 1 ] && grep -q '^freelist: .* is not there: looked for /nonexistent.so; install it' said
