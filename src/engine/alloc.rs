@@ -10,7 +10,7 @@
 //! | [`Engine::cancel`], in place of commit | free again; what was brought for it leaves |
 
 use super::class::{Class, Shape};
-use super::directory::{Head, Memory};
+use super::head::{Head, Memory};
 use super::quick::Drained;
 use super::request::{Admission, Policy, Refusal, Request, Reservation};
 use super::runs::Reserved;

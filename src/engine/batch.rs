@@ -4,7 +4,7 @@
 
 use super::alloc::Live;
 use super::class::{Class, MIN_SHIFT};
-use super::directory::Head;
+use super::head::Head;
 use super::request::{Admission, Request, Reservation};
 use super::{Backend, Engine, BATCH};
 

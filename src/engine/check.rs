@@ -18,7 +18,7 @@
 //!    records.
 
 use super::class::{Class, CLASSES};
-use super::directory::{Head, Links, Memory};
+use super::head::{Head, Links, Memory};
 use super::lists::{Kind, ListId};
 use super::stats::{ClassCounters, Counters};
 use super::tree::{self, Tree};

@@ -14,7 +14,7 @@
 //! resized in between may be, or not. Blocks that are pending are in no copy.
 
 use super::class::Class;
-use super::directory::Head;
+use super::head::Head;
 use super::request::{header_bytes, Reservation};
 use super::{Backend, Engine, Metadata, Prealloc, Refusal};
 

@@ -3,7 +3,7 @@
 //! Pages of live blocks that lose their memory at their owner's wish: they read as zero, and get
 //! memory when they are touched, as those of a lazy block.
 
-use super::directory::{Head, Memory};
+use super::head::{Head, Memory};
 use super::transit::Kind;
 use super::{Backend, Engine, Garbage, Isolated, CHUNK_PAGES};
 use core::ops::Range;

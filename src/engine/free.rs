@@ -7,7 +7,7 @@
 //! then releases the block. So of calls that free it at the same time exactly one gets it.
 
 use super::class::Class;
-use super::directory::{Head, Memory};
+use super::head::{Head, Memory};
 use super::holes::Holed;
 use super::request::{header_bytes, FreeError, Releasing};
 use super::{Backend, Engine, Garbage};

@@ -5,7 +5,7 @@
 //! The bits of [`directory`](super::directory) say which pages have some. A block with holes is freed
 //! run by run, in bounded steps ([`Engine::release_holed`]); what has no memory becomes address space.
 
-use super::directory::Memory;
+use super::head::Memory;
 use super::transit::{Kind, Transit};
 use super::{Backend, Engine, Garbage};
 use core::ops::Range;

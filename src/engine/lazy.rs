@@ -6,7 +6,7 @@
 //! touch. [`Engine::touch`] says how much comes with it: a page at first, then, for a block that is
 //! touched in order, a part of what lies before.
 
-use super::directory::{Head, Memory};
+use super::head::{Head, Memory};
 use super::request::Reservation;
 use super::transit::Kind;
 use super::{Backend, Engine, Garbage, Metadata, Prealloc, CHUNK_PAGES};

@@ -14,7 +14,8 @@
 //! of an order has the runs of exactly `1 << order` pages; the others a sixteenth of the order each.
 
 use super::class::{ceil_log2, page_shift, MIN_SHIFT};
-use super::directory::{Directory, Head, Links};
+use super::directory::Directory;
+use super::head::{Head, Links};
 use super::{Backend, MAX_PAGES};
 
 /// Orders of runs: one may span an arena.

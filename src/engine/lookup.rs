@@ -2,7 +2,7 @@
 
 //! What lies at a page number, for tests.
 
-use super::directory::Head;
+use super::head::Head;
 use super::{Backend, Engine};
 use core::ops::Range;
 

@@ -4,7 +4,7 @@
 //!
 //! A free page that is lost becomes address space. A block keeps the hole until it is freed.
 
-use super::directory::{Head, Memory};
+use super::head::{Head, Memory};
 use super::{Backend, Engine};
 
 /// What came of a loss.

@@ -3,7 +3,7 @@
 //! What lies where in an arena, for people.
 
 use super::class::Class;
-use super::directory::Head;
+use super::head::Head;
 use super::{Backend, Engine};
 
 /// What a stretch of pages is.

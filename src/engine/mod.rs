@@ -2,48 +2,53 @@
 
 //! The engine: which range of an arena's address space a request gets.
 //!
-//! It decides and does nothing else: it holds no page, allocates no metadata, takes no lock and knows
-//! nothing of the kernel. Its caller brings and drops the memory of the ranges that it names, and tells
-//! it of that; lends it metadata ([`Backend`], [`Prealloc`]) and drops what it has no more use for
-//! ([`Garbage`]), so the same files compile into the module and into the host's tests.
+//! The engine only decides. It holds no page, allocates no metadata, takes no lock and imports nothing
+//! of the kernel, so the same files compile into the module and into the host's tests. Its caller
+//! allocates and drops the memory of the ranges that the engine names, and reports both to the engine.
+//! The caller also allocates metadata ([`Prealloc`]) and drops unused metadata ([`Garbage`]).
 //!
 //! # Words
 //!
 //! | word | meaning |
 //! | --- | --- |
-//! | page | the unit in which memory comes and goes; `PAGE_KIB` KiB |
-//! | backed | with memory behind it; the rest is address space |
-//! | run | free pages side by side, all backed or all unbacked, as many as there are |
-//! | block | what a request gets: part of a page, or whole pages |
-//! | divided | a page that has blocks smaller than itself ([`Tree`]) |
+//! | page | the unit of memory: `PAGE_KIB` KiB |
+//! | backed, unbacked | a page with memory; a page of address space alone |
+//! | run | adjacent free pages, all backed or all unbacked, as many as there are |
+//! | block | what a request gets: a subpage block, or whole pages |
+//! | divided page | a page that is split into subpage blocks ([`Tree`]) |
 //! | extent | a run, a block of whole pages, a divided page, or a range that is isolated |
-//! | frontier | page numbers from there on are not in use, and have no record |
+//! | frontier | the page number from which on no page belongs to an extent |
+//! | reserved | of a block: no request gets it, and no caller can free it yet |
+//! | stale | a page that may have old bytes of this arena; other new memory is zero |
+//! | hole | a page of a block without memory: lost, discarded or not touched yet |
+//! | owed | a hole that counts against the limits, as its block is lazy |
+//! | in transit | a range of a live block that gets or loses memory at this moment, without the lock |
 //!
 //! # How it works
 //!
-//! Free pages that lie side by side are one run, whatever blocks they were (boundary tags, Knuth,
-//! 1973; here out of band, [`directory`]). Runs are found by good fit through two-level lists (TLSF,
-//! Masmano et al., 2004; [`lists`]). A request takes, in this order:
+//! Adjacent free pages are one run, whatever blocks they were (boundary tags, Knuth, 1973; here out of
+//! band, [`directory`]). A request finds runs by good fit in two-level lists (TLSF, Masmano et al.,
+//! 2004; [`lists`]). A request takes, in this order:
 //!
 //! 1. the block of its class that was freed last (Quick Fit, Weinstock and Wulf, 1988; [`quick`]);
 //! 2. a backed run that fits;
-//! 3. a backed run whose end borders on unbacked space, and memory for the rest;
-//! 4. unbacked space, and memory for all of it.
+//! 3. a backed run that ends at unbacked pages, and memory for these;
+//! 4. unbacked pages, and memory for all of them.
 //!
-//! That memory is new as long as the arena does not hold more than the slack allows beyond the most
-//! that its blocks ever needed ([`Engine::reuse_target`]); beyond that, and wherever there is none to
-//! be had, it is that of free runs elsewhere ([`reclaim`]). So a request fails only when memory is
-//! really used up.
+//! The memory for unbacked pages is new while the arena holds no more than its peak need plus the
+//! slack ([`Engine::reuse_target`]). Beyond that, or where no new memory can be had, the memory of
+//! free runs elsewhere is dropped and allocated anew here ([`reclaim`]). So a request fails only when
+//! memory is really used up.
 //!
-//! Blocks are aligned to their size class, but to no more than 64 KiB unless a request asks for it.
-//! Below a page every divided page is a small buddy tree of its own (Knowlton, 1965; [`tree`]). It
-//! is on one list, that of its largest free block; within it the smallest block that fits is taken.
+//! Blocks are aligned to their size class, but to no more than 64 KiB unless the request asks for
+//! more. Every divided page is a buddy tree (Knowlton, 1965; [`tree`]), on the list of its largest free
+//! block. A request takes the smallest free block that fits of the page that it finds.
 //!
 //! # Invariants
 //!
-//! `held == live + free + pending` in bytes; from page 0 to the frontier each page is in exactly one
-//! extent; two neighbouring runs are never of one backing. [`Engine::check`] states them all, and
-//! proves them.
+//! `held + holes == live + free + pending` in bytes. Each page below the frontier belongs to exactly one
+//! extent. Two neighbouring runs are never both backed or both unbacked. [`Engine::check`] lists all
+//! invariants and proves them.
 
 mod alloc;
 mod batch;
@@ -53,14 +58,17 @@ mod copy;
 mod directory;
 mod discard;
 mod free;
+mod head;
 mod holes;
 mod lazy;
 mod lists;
 mod lookup;
 mod lose;
 mod map;
+mod metadata;
 mod quick;
 mod reclaim;
+mod records;
 mod request;
 mod resize;
 mod runs;
@@ -71,7 +79,7 @@ mod transit;
 mod tree;
 mod wait_queue;
 
-// Some of these only the tests on the host name.
+// Some of these names are used by the host's tests only.
 #[allow(unused_imports)]
 pub use self::{
     class::{max_shift, ALIGN_SHIFT, MAX_ALIGN_SHIFT, MIN_SHIFT},
@@ -81,15 +89,13 @@ pub use self::{
 pub use batch::Batch;
 pub use check::Violation;
 pub use copy::{LiveExtent, LiveShape, Still};
-pub use directory::{
-    Backend, Changes, Entry, Garbage, Metadata, MetadataCounts, Part, Prealloc, Record,
-    CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN,
-};
+pub use directory::{Changes, Entry, Part, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN};
 pub use discard::{Discard, DiscardError, Discarding};
 pub use holes::Holed;
 pub use lazy::{Touch, Untouchable};
 pub use lose::Loss;
 pub use map::{Content, Extent};
+pub use metadata::{Backend, Garbage, Metadata, MetadataCounts, Prealloc};
 pub use quick::{Drained, Stack, QUICK_LISTS};
 pub use reclaim::Isolated;
 pub use request::{
@@ -106,7 +112,7 @@ use quick::Quick;
 use stats::ClassStats;
 use transit::Transits;
 
-/// The most blocks that are dealt with in one call.
+/// The most blocks that one call allocates or frees.
 pub const BATCH: u32 = 64;
 
 /// The default slack, in thousandths.
@@ -120,30 +126,28 @@ pub struct Engine<B: Backend, const PAGE_KIB: usize> {
     /// Page numbers from here on are in no extent.
     frontier: u32,
     span: u32,
-    /// The address space has been used: it is not changed any more.
+    /// A page was used: the span no longer changes.
     is_used: bool,
     /// Pages in backed runs.
     free_pages: u32,
-    /// How much more than the most that was needed may be held, in thousandths; without a bound if
-    /// `None`.
+    /// How much more than `peak_bytes` may be held, in thousandths of it; `None` is no bound.
     slack_permille: Option<u32>,
-    /// Bytes of all pages.
+    /// Bytes of all backed pages.
     held_bytes: u64,
-    /// Pages of blocks that have no memory: lost, or not touched yet.
+    /// Pages of blocks without memory: lost, discarded, or not touched yet.
     holes: u32,
-    /// Of these, pages of lazy blocks, live or reserved, which have their room under the limits.
+    /// Pages of lazy blocks, live or reserved, that have no memory but count against the limits.
     owed: u32,
     transits: Transits,
-    /// Bytes of all blocks that are live or reserved, with the pages that these still miss, but
-    /// for pages of live blocks that are owed.
+    /// Bytes of all blocks that are live or reserved, the missing pages included, the owed ones not.
     claimed: u64,
-    /// The most that this has been when a block became live.
+    /// The largest `claimed` at a moment when a block became live.
     peak_bytes: u64,
     requested_bytes: u64,
     moved_bytes: u64,
     faulted_bytes: u64,
     stats: [ClassStats; class::CLASSES],
-    /// Chunks before this page have been dismantled.
+    /// The chunks below this page number were dismantled.
     dismantled: u32,
 }
 
@@ -153,9 +157,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// The largest block is `1 << MAX_SHIFT` bytes.
     pub const MAX_SHIFT: u32 = class::max_shift(PAGE_KIB);
 
-    /// An empty arena of `span` pages of address space, at most [`MAX_PAGES`].
+    /// Makes an empty arena of `span` pages of address space, at most [`MAX_PAGES`].
     ///
-    /// `quick` has [`QUICK_LISTS`] stacks, all default.
+    /// `quick` has [`QUICK_LISTS`] default stacks.
     pub fn new(span: u32, quick: B::Slice<Stack>) -> Self {
         Self {
             directory: Directory::new(),
@@ -180,8 +184,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Changes the address space to `pages` pages. Returns whether it did: not when that is none or
-    /// more than [`MAX_PAGES`], nor once some of it was used.
+    /// Sets the address space to `pages` pages. Returns whether it did: not for 0 or more than
+    /// [`MAX_PAGES`] pages, nor after a page was used.
     pub fn set_span(&mut self, pages: u32) -> bool {
         let may = !self.is_used && (1..=MAX_PAGES).contains(&pages);
         if may {
@@ -190,23 +194,24 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         may
     }
 
-    /// Bytes of address space.
+    /// Returns the bytes of address space.
     pub fn span_bytes(&self) -> u64 {
         u64::from(self.span) << Self::PAGE_SHIFT
     }
 
-    /// How much more than the most that its blocks ever needed the arena may hold before it reuses
-    /// scattered free memory instead of growing, in thousandths; `None` is without a bound.
+    /// Returns the slack in thousandths: how much more than its blocks ever needed the arena may hold
+    /// before it reuses scattered free memory instead of growing. `None` is no bound.
     pub fn slack_permille(&self) -> Option<u32> {
         self.slack_permille
     }
 
-    /// Sets that.
+    /// Sets the slack, in thousandths; `None` is no bound.
     pub fn set_slack_permille(&mut self, slack: Option<u32>) {
         self.slack_permille = slack;
     }
 
-    /// Ends the arena piece by piece: hands out one chunk of metadata, to be dropped outside the lock; `None` when none is left. Nothing else may be called afterwards.
+    /// Ends the arena in steps: returns one chunk of records, to be dropped without the lock; `None`
+    /// when none is left. No other method may be called afterwards.
     pub fn dismantle(&mut self) -> Option<B::Slice<Record<B, PAGE_KIB>>> {
         let (next, chunk) = self.directory.dismantle(self.dismantled)?;
         self.dismantled = next;

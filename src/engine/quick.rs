@@ -17,8 +17,9 @@
 //! other request can take it, no one can free it.
 
 use super::class::{page_shift, Class, Shape, MIN_SHIFT};
-use super::directory::{Head, MAX_PAGES};
+use super::directory::MAX_PAGES;
 use super::free::Loose;
+use super::head::Head;
 use super::request::{Admission, Policy, Request, Reservation};
 use super::{Backend, Engine, Garbage, BATCH};
 use core::ops::DerefMut;

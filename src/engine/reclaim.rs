@@ -11,7 +11,7 @@
 //!
 //! None of them needs metadata.
 
-use super::directory::Head;
+use super::head::Head;
 use super::runs::Run;
 use super::{Backend, Engine, Garbage, CHUNK_PAGES};
 use core::ops::Range;

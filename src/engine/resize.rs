@@ -6,7 +6,7 @@
 //! its own until it is joined, so that the block never stops being live.
 
 use super::class::Class;
-use super::directory::{Head, Memory};
+use super::head::{Head, Memory};
 use super::holes::Holed;
 use super::request::{Admission, FreeError, Refusal, Request, Reservation};
 use super::{Backend, Engine, Garbage, Isolated, Metadata, Prealloc, CHUNK_PAGES};

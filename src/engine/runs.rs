@@ -13,7 +13,7 @@
 //! frontier: that moves back instead.
 
 use super::class::{ceil_log2, Class};
-use super::directory::{Head, Links};
+use super::head::{Head, Links};
 use super::lists::{Fit, Kind};
 use super::stats::ClassStats;
 use super::{Backend, Engine, Prealloc, Refusal, MIN_SHIFT};

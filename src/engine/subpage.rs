@@ -3,7 +3,7 @@
 //! Divided pages: dividing one, taking and giving its nodes, making it whole again.
 
 use super::class::{page_shift, Class};
-use super::directory::Head;
+use super::head::Head;
 use super::lists::Kind;
 use super::request::{header_bytes, Admission, Refusal, Request, Reservation};
 use super::runs::Reserved;

@@ -3,7 +3,7 @@
 //! Address space behind a reserved block that gets memory together with its last pages: one large
 //! piece is cheaper than several small ones. What the block does not need of it is free at once.
 
-use super::directory::Head;
+use super::head::Head;
 use super::request::{Refusal, Reservation};
 use super::{Backend, Engine, Garbage, Metadata, Prealloc};
 

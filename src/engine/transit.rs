@@ -4,7 +4,7 @@
 //!
 //! A range in transit lies in one live block and one chunk, and overlaps no other. When its block is
 //! freed, or loses the range to a resize, the range becomes an extent of its own
-//! ([`Head::Reserved`](super::directory::Head)), an orphan, which no request gets until the thread that
+//! ([`Head::Reserved`](super::head::Head)), an orphan, which no request gets until the thread that
 //! works on it has finished: so nothing that comes late finds its place in other hands.
 
 use core::ops::Range;

@@ -16,7 +16,7 @@
 //! A node is *free* (on offer as a whole), *live* (a block), or neither: divided into smaller
 //! nodes, part of a larger one, or pending.
 
-use super::directory::Links;
+use super::head::Links;
 use super::request::header_bytes;
 use super::{FreeError, MIN_SHIFT};
 

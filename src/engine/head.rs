@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Heads: what is known of an extent, kept at its first page.
+
+use super::{Backend, Tree};
+
+/// The previous and the next element of a list, as page numbers; [`Links::END`] where there is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Links {
+    pub(super) prev: u32,
+    pub(super) next: u32,
+}
+
+impl Links {
+    pub(super) const END: u32 = u32::MAX;
+    pub(super) const NONE: Self = Self {
+        prev: Self::END,
+        next: Self::END,
+    };
+}
+
+/// Which pages of a live block have memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// All pages, except those whose memory was lost ([`Engine::lose`](super::Engine::lose)).
+    Whole,
+    /// The pages that were touched. The other pages are owed: they count against the limits.
+    Lazy,
+    /// As [`Memory::Lazy`], but a page was lost: no page gets memory any more, or the lost page
+    /// would read as zeros.
+    Damaged,
+}
+
+/// What begins at a page.
+pub(super) enum Head<B: Backend, const PAGE_KIB: usize> {
+    /// Nothing: the page lies inside an extent, or was never used.
+    None,
+    /// A run of free pages with memory. It is on a list.
+    Backed { pages: u32, links: Links },
+    /// A run of free pages without memory. It is on a list.
+    Unbacked { pages: u32, links: Links },
+    /// Pages that no request can get: a block that is being allocated or freed, a block on a quick
+    /// list, or a range that is isolated.
+    Reserved {
+        pages: u32,
+        /// How many leading pages have memory.
+        backed: u32,
+        /// The caller is about to back the other pages, without the lock.
+        awaits_memory: bool,
+    },
+    /// A live block.
+    Live {
+        pages: u32,
+        memory: Memory,
+        headed: bool,
+        /// Pages after it are reserved for it.
+        growing: bool,
+        /// Its pages are contiguous in physical memory.
+        contiguous: bool,
+    },
+    /// A page that is divided into blocks smaller than a page.
+    Subpage(B::Box<Tree<PAGE_KIB>>),
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Head<B, PAGE_KIB> {
+    /// Returns the pages of the extent; 0 where nothing begins.
+    pub(super) fn pages(&self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Backed { pages, .. }
+            | Self::Unbacked { pages, .. }
+            | Self::Reserved { pages, .. }
+            | Self::Live { pages, .. } => *pages,
+            Self::Subpage(_) => 1,
+        }
+    }
+}
