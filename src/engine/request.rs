@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What is asked of the engine, and what it answers.
+//! The requests to the engine, and its answers.
 
 use super::class::Class;
 use super::Metadata;
 use core::ops::Range;
 
-/// Bytes of the header of a block that has one.
+/// Bytes of a block's header.
 pub const HEADER_BYTES: u64 = 16;
 
-/// Bytes of a block's header, if it is `headed`.
+/// Returns the bytes of the header of a block: 0 if it is not `headed`.
 pub(super) fn header_bytes(headed: bool) -> u64 {
     u64::from(headed) * HEADER_BYTES
 }
@@ -17,14 +17,14 @@ pub(super) fn header_bytes(headed: bool) -> u64 {
 /// Where the memory of a block may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// A free block of the request's own list will do.
+    /// From a free block of the request's own list, and from what else is allowed here.
     Reuse {
-        /// A larger free run may be split, and free memory elsewhere be moved here.
+        /// A larger free run may be split, and the memory of free runs elsewhere reused.
         split: bool,
-        /// New pages may be asked for.
+        /// New pages may be allocated.
         grow: bool,
     },
-    /// All of its pages are new, side by side: no free block will do.
+    /// From new pages alone, contiguous in physical memory. No free block serves.
     Contiguous,
 }
 
@@ -38,35 +38,35 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Whether a larger run may be split.
+    /// Returns whether a larger run may be split.
     pub(super) fn may_split(self) -> bool {
         matches!(self, Self::Reuse { split: true, .. })
     }
 
-    /// Whether new pages may be asked for.
+    /// Returns whether new pages may be allocated.
     pub fn may_grow(self) -> bool {
         matches!(self, Self::Reuse { grow: true, .. } | Self::Contiguous)
     }
 
-    /// Whether the request's own list is all that there is for it.
+    /// Returns whether only the request's own list serves it.
     pub fn is_exact(self) -> bool {
         self == Self::default()
     }
 }
 
-/// What of the free memory a request is let have, while others may be waiting for it.
+/// Which memory a request may take while other requests wait: the verdict of the wait queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Admission {
-    /// All of it.
+    /// All free memory, and new pages.
     #[default]
     Full,
-    /// Whole free pages are set aside for a waiter: parts of divided pages, and new pages.
+    /// Free subpage blocks and new pages: free whole pages are set aside for a waiter.
     SubpageOrGrow,
-    /// Parts of divided pages alone: the request waits, and is not the oldest that does.
+    /// Free subpage blocks alone: the request waits, and is not the oldest waiter.
     SubpageOnly,
 }
 
-/// What a caller asks for.
+/// A request for one block.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request {
     /// Bytes, at least 1.
@@ -76,20 +76,20 @@ pub struct Request {
     pub align_shift: u32,
     /// Where its memory may come from.
     pub policy: Policy,
-    /// The block begins with [`HEADER_BYTES`] that are not the caller's.
+    /// The block begins with [`HEADER_BYTES`] bytes of header, beside the caller's bytes.
     pub headed: bool,
-    /// Pages that have no memory yet get it when they are touched. Not with `headed` or
+    /// Its pages without memory get memory when they are touched. Not allowed with `headed` or
     /// [`Policy::Contiguous`].
     pub lazy: bool,
 }
 
 impl Request {
-    /// Bytes that it takes, with the header.
+    /// Returns the bytes to be allocated, the header included.
     pub fn bytes(&self) -> u64 {
         self.size.saturating_add(header_bytes(self.headed))
     }
 
-    /// Whether the memory of free runs elsewhere may be moved to the block.
+    /// Returns whether the memory of free runs elsewhere may be reused for the block.
     pub(super) fn may_move(&self, admission: Admission) -> bool {
         let may = matches!(
             self.policy,
@@ -98,7 +98,7 @@ impl Request {
         may && admission == Admission::Full
     }
 
-    /// Whether new pages may be asked for, as it is admitted.
+    /// Returns whether new pages may be allocated under this admission.
     pub(super) fn may_grow(&self, admission: Admission) -> bool {
         self.policy.may_grow() && admission != Admission::SubpageOnly
     }
@@ -107,18 +107,18 @@ impl Request {
 /// Why a block could not be reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Allocate one of these, add it to the prealloc, call again. Nothing has changed.
+    /// Metadata is lacked: allocate one of these, add it to the prealloc, call again. Nothing has
+    /// changed.
     Need(Metadata),
-    /// Drop the garbage after an unlock, call again: there was more to do than one hold of the lock
-    /// is long.
+    /// The bounded work of one call is done: unlock, drop the garbage, call again.
     Again,
     /// The size is 0.
     Zero,
-    /// The size, with the header, is over the largest block.
+    /// The size, with the header, exceeds the largest block.
     TooBig,
-    /// The alignment is over the largest.
+    /// The alignment exceeds the largest.
     Alignment,
-    /// There is no free block that the request may take.
+    /// No free block serves the request, and it may not grow.
     Empty,
     /// No address space is left for a block of this size.
     NoSpace,
@@ -135,41 +135,44 @@ impl From<Metadata> for Refusal {
 pub enum FreeError {
     /// The offset is not a multiple of 16.
     Misaligned,
-    /// The offset is not below the end of the arena.
+    /// The offset is at or beyond the end of the arena.
     Beyond,
     /// The offset is inside a live block, not at its beginning.
     Inside,
-    /// Nothing live is there.
+    /// No live block has the offset.
     NotLive,
 }
 
-/// A block that is being allocated: no other request can get it, no one can free it.
+/// A block that is being allocated: no other request can get it, and no caller can free it.
 ///
-/// It has to be given to `commit` or `cancel`; dropped, its block is lost until the arena ends.
+/// It has to be passed to `commit` or `cancel`. The block of a dropped reservation is lost until the
+/// arena ends.
 #[must_use = "a reservation that is neither committed nor cancelled is lost"]
 #[derive(Debug)]
 pub struct Reservation {
-    /// Bytes from the beginning of the arena, of the header if there is one.
+    /// Where the block begins, with its header, in bytes from the beginning of the arena.
     pub(super) start: u64,
     pub(super) class: Class,
     pub(super) headed: bool,
     pub(super) requested: u64,
-    /// Leading pages that the block had when it was reserved.
+    /// Leading pages that had memory when the block was reserved.
     pub(super) had: u32,
     /// Leading pages that may have old bytes.
     pub(super) stale: u32,
+    /// Trailing pages that have no memory yet.
     pub(super) missing: u32,
-    /// Its missing pages come when they are touched.
+    /// Its missing pages get memory when they are touched.
     pub(super) lazy: bool,
-    /// Pages without memory that have their room under the limits.
+    /// Pages without memory that count against the limits.
     pub(super) owed: u32,
+    /// The memory of free runs elsewhere may be reused for it.
     pub(super) movable: bool,
-    /// Its pages lie side by side in physical memory.
+    /// Its pages are contiguous in physical memory.
     pub(super) contiguous: bool,
 }
 
 impl Reservation {
-    /// A block that has all its memory, of old bytes, and no header.
+    /// Makes a reservation of a block that has all its memory, with old bytes, and no header.
     #[inline(always)]
     pub(super) fn ready(start: u64, class: Class, requested: u64) -> Self {
         let pages = class.pages();
@@ -188,79 +191,81 @@ impl Reservation {
         }
     }
 
-    /// Where the caller's part of it begins, in bytes from the beginning of the arena.
+    /// Returns where the caller's bytes begin, after the header, in bytes from the beginning of the
+    /// arena.
     pub fn offset(&self) -> u64 {
         self.start + header_bytes(self.headed)
     }
 
-    /// Bytes that are the caller's.
+    /// Returns how many bytes are the caller's.
     pub fn block_bytes(&self) -> u64 {
         self.class.block_bytes() - header_bytes(self.headed)
     }
 
-    /// All its bytes in the arena, those of its header too.
+    /// Returns its bytes in the arena, the header included.
     pub fn extent(&self) -> Range<u64> {
         self.start..self.start + self.class.block_bytes()
     }
 
-    /// Whether it has a header, at the beginning of its extent.
+    /// Returns whether the block begins with a header.
     pub fn is_headed(&self) -> bool {
         self.headed
     }
 
-    /// Whether its pages lie side by side in physical memory.
+    /// Returns whether its pages are to be contiguous in physical memory.
     pub fn is_contiguous(&self) -> bool {
         self.contiguous
     }
 
-    /// Pages that have no memory yet: the last ones of the block.
+    /// Returns how many pages have no memory yet: the last ones of the block.
     pub fn missing(&self) -> u32 {
         self.missing
     }
 
-    /// Whether the pages that it misses come when they are touched: it is to have their room
-    /// ([`Engine::owe`](super::Engine::owe)), not their memory.
+    /// Returns whether its missing pages get memory when they are touched. The caller counts them
+    /// against the limits ([`Engine::owe`](super::Engine::owe)) instead of backing them.
     pub fn is_lazy(&self) -> bool {
         self.lazy
     }
 
-    /// Returns how many of its pages have no memory, but their room under the limits.
+    /// Returns how many pages without memory count against the limits.
     pub fn owed(&self) -> u32 {
         self.owed
     }
 
-    /// Whether free pages may be moved here from elsewhere.
+    /// Returns whether the memory of free runs elsewhere may be reused for it.
     pub fn is_movable(&self) -> bool {
         self.movable
     }
 
-    /// Leading pages of the block that may have old bytes; those after them are known to be zero.
+    /// Returns how many leading pages may have old bytes. The pages after them are known to be zero.
     pub fn stale(&self) -> u32 {
         self.stale
     }
 
-    /// The page number of its first page.
+    /// Returns the page number of its first page.
     pub fn first_page(&self) -> u32 {
         self.class.page_of(self.start)
     }
 
-    /// The page number of the next page that has no memory yet.
+    /// Returns the page number of the first page that has no memory yet.
     pub fn next_page(&self) -> u32 {
         self.end_page() - self.missing
     }
 
-    /// The page number behind its last page.
+    /// Returns the page number after its last page.
     pub fn end_page(&self) -> u32 {
         self.first_page() + self.class.pages()
     }
 
-    /// The bytes of each of its pages that are the block's.
+    /// Returns which bytes of each of its pages belong to the block.
     pub fn within(&self) -> Range<usize> {
         self.class.within(self.start)
     }
 }
 
-/// A block with a header that is being freed: its header is looked at, then it goes to `release`.
+/// A block with a header that is being freed. Once its header was checked it has to be passed to
+/// `release`.
 #[must_use = "a block that is not released is lost"]
 #[derive(Debug)]
 pub struct Releasing {
@@ -269,17 +274,17 @@ pub struct Releasing {
 }
 
 impl Releasing {
-    /// The page number of its first page.
+    /// Returns the page number of its first page.
     pub fn first_page(&self) -> u32 {
         self.class.page_of(self.start)
     }
 
-    /// All its bytes in the arena, those of its header too.
+    /// Returns its bytes in the arena, the header included.
     pub fn extent(&self) -> Range<u64> {
         self.start..self.start + self.class.block_bytes()
     }
 
-    /// The bytes of each of its pages that are the block's.
+    /// Returns which bytes of each of its pages belong to the block.
     pub fn within(&self) -> Range<usize> {
         self.class.within(self.start)
     }
