@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Blocks of one size on the fast path, many at a time: what they have in common is done once.
+//! Bulk calls on the fast path: many blocks of one size class, for which shared work is done once.
 
 use super::alloc::Live;
 use super::class::{Class, MIN_SHIFT};
@@ -8,10 +8,10 @@ use super::head::Head;
 use super::request::{Admission, Request, Reservation};
 use super::{Backend, Engine, BATCH};
 
-/// Blocks of one class that were on its quick list, without headers: reserved, and as they will be.
+/// Reserved blocks of one class, without headers and with all their memory, from the quick list.
 ///
-/// They have to be given to [`Engine::commit_batch`], or one by one ([`Batch::pop`]) to
-/// [`Engine::cancel`]; dropped, they are lost until the arena ends.
+/// It has to be passed to [`Engine::commit_batch`], or its blocks ([`Batch::pop`]) to
+/// [`Engine::cancel`]. The blocks of a dropped batch are lost until the arena ends.
 pub struct Batch {
     class: Class,
     requested: u64,
@@ -20,17 +20,17 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Where they begin, in bytes from the beginning of the arena.
+    /// Returns the offsets of the blocks, in bytes from the beginning of the arena.
     pub fn offsets(&self) -> &[u64] {
         self.starts.get(..self.len).unwrap_or_default()
     }
 
-    /// Bytes of each.
+    /// Returns the bytes of each block.
     pub fn block_bytes(&self) -> u64 {
         self.class.block_bytes()
     }
 
-    /// Takes the last one away, to be cancelled.
+    /// Removes and returns the last block, to be cancelled.
     pub fn pop(&mut self) -> Option<Reservation> {
         self.len = self.len.checked_sub(1)?;
         let start = *self.starts.get(self.len)?;
@@ -39,7 +39,7 @@ impl Batch {
 }
 
 impl Default for Batch {
-    /// None at all.
+    /// Makes an empty batch.
     fn default() -> Self {
         Self {
             class: Class::of_subpage(MIN_SHIFT, MIN_SHIFT + 1),
@@ -51,10 +51,11 @@ impl Default for Batch {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Fills an empty batch with at most `most`, and at most [`BATCH`], blocks of `size` bytes that
-    /// are on a quick list, for requests that reuse memory, admitted in full, without headers. Returns
-    /// whether there are any.
-    pub fn reserve_batch(&mut self, size: u64, most: usize, batch: &mut Batch) -> bool {
+    /// Reserves blocks of `size` bytes from their quick list into an empty batch: at most
+    /// `max_blocks`, and at most [`BATCH`]. Returns whether it reserved any.
+    ///
+    /// For requests that reuse memory, are admitted in full and ask for no header.
+    pub fn reserve_batch(&mut self, size: u64, max_blocks: usize, batch: &mut Batch) -> bool {
         let request = Request {
             size,
             ..Request::default()
@@ -64,7 +65,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         };
         batch.class = class;
         batch.requested = size;
-        for place in batch.starts.iter_mut().take(most) {
+        for place in batch.starts.iter_mut().take(max_blocks) {
             let Some(start) = self.pop_quick(Admission::Full, class) else {
                 break;
             };
@@ -75,7 +76,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         batch.len > 0
     }
 
-    /// The answer is out: all of them are live, and the batch is empty.
+    /// Makes all blocks of a batch live, after their offsets were copied to the caller. Leaves the
+    /// batch empty.
     pub fn commit_batch(&mut self, batch: &mut Batch) {
         let count = batch.len as u64;
         let class = batch.class;
@@ -88,7 +90,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 starts = rest;
                 continue;
             };
-            // The page is looked up once for all that lie in it.
+            // One look-up serves all blocks of a page.
             while let [start, rest @ ..] = starts {
                 if (start >> Self::PAGE_SHIFT) as u32 != page {
                     break;
@@ -100,9 +102,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         batch.len = 0;
     }
 
-    /// Frees as many blocks as can be freed together with the first of `offsets`, in their order:
-    /// those of its class in its page, without headers, as long as there is room on the quick list.
-    /// Returns how many; the next one is for [`Engine::free`].
+    /// Frees the leading blocks of `offsets` that can be freed together: those in the page of the
+    /// first block and of its class, without headers, as long as their quick list has room.
+    ///
+    /// Returns how many it freed. The next one is for [`Engine::free`], which also finds what is
+    /// wrong with it.
     pub fn free_alike(&mut self, offsets: &[u64]) -> usize {
         let Some(first) = offsets.first().filter(|first| **first < self.span_bytes()) else {
             return 0;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What lies at a page number, for tests.
+//! Look-ups by page number, for tests.
 
 use super::head::Head;
 use super::{Backend, Engine};
 use core::ops::Range;
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// The page numbers of the live block in which page number `page` lies, or `page` alone if
-    /// live subpage blocks lie in it.
+    /// Returns the page numbers of the live block in which `page` lies, or `page` alone if live
+    /// subpage blocks lie in it.
     #[allow(dead_code)]
     pub fn live_extent(&self, page: u32) -> Option<Range<u32>> {
         match self.directory.extent_of(page)? {
@@ -18,7 +18,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Whether page number `page` has memory.
+    /// Returns whether page number `page` has memory.
     #[allow(dead_code)]
     pub fn is_backed(&self, page: u32) -> bool {
         self.directory.is_backed(page)

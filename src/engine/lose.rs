@@ -1,30 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Memory that is lost where it lies: a page that has turned out to be bad.
+//! Memory failure: the memory of one page is lost.
 //!
-//! A free page that is lost becomes address space. A block keeps the hole until it is freed.
+//! A free page whose memory is lost becomes unbacked. A block keeps the page as a hole until the block
+//! is freed.
 
 use super::head::{Head, Memory};
 use super::{Backend, Engine};
 
-/// What came of a loss.
+/// Where the lost page was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// There was no memory.
+    /// Nowhere: the page had no memory.
     Nothing,
-    /// The page was free: it is address space now.
+    /// In a free run. The page is unbacked now.
     Free,
-    /// The page is a block's, or of a range that is isolated.
+    /// In a block, a divided page or an isolated range.
     Block,
-    /// The page is a lazy block's, which keeps its room under the limits.
+    /// In a lazy block. The page still counts against the limits.
     LazyBlock,
-    /// It is that of a block on a quick list: [`Engine::drain`] them, and call again.
+    /// In a block on a quick list: call [`Engine::drain`], then call again.
     Quick,
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// The memory of a page is lost. Needs no metadata. `drained`: the quick lists were, and what is
-    /// taken for a block of theirs is kept for a waiter.
+    /// Notes that the memory of a page is lost. Needs no metadata.
+    ///
+    /// `drained`: the quick lists were drained. A free block of theirs that is found all the same is
+    /// kept for a waiter, and keeps the hole.
     pub fn lose(&mut self, page: u32, drained: bool) -> Loss {
         if !self.directory.is_backed(page) {
             return Loss::Nothing;
@@ -60,7 +63,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Loss::Block
     }
 
-    /// A lazy block loses a page: its other holes stay holes.
+    /// Notes the loss of a page of a lazy block, whose other holes stay holes from now on.
     fn lose_owed(&mut self, start: u32, page: u32) -> Loss {
         if let Some(Head::Live { memory, .. }) = self.directory.head_mut(start) {
             *memory = Memory::Damaged;
