@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Copies of an arena: the live blocks of a source become live in a target, at the same offsets.
+//! Clones of an arena: the live blocks of a source become live in a target, at the same offsets.
 //!
-//! | step | of | the block is |
+//! | step | arena | what it does |
 //! | --- | --- | --- |
-//! | [`Engine::live_from`] | the source | found, and stays what it is |
-//! | [`Engine::reserve_at`] | the target | reserved at its offset; it gets its memory as every reserved block |
-//! | [`Engine::still_has`], [`Engine::copy_tree`] | the source | looked at again: it may have gone meanwhile |
-//! | [`Engine::commit`], [`Engine::commit_divided`] | the target | live; or [`Engine::cancel`] undoes it |
+//! | [`Engine::live_from`] | source | finds live blocks; changes nothing |
+//! | [`Engine::reserve_at`] | target | reserves the block at its offset; it is backed as any reserved block |
+//! | [`Engine::still_has`], [`Engine::copy_tree`] | source | checks that the block is still live |
+//! | [`Engine::commit`], [`Engine::commit_divided`] | target | makes it live; [`Engine::cancel`] undoes it |
 //!
-//! Each step looks at a bounded number of extents, and nothing in the source waits for the target. A
-//! block that is live from the first step to the last is copied; one that was allocated, freed or
-//! resized in between may be, or not. Blocks that are pending are in no copy.
+//! Each step visits a bounded number of extents, and no call on the source waits for the target. A
+//! block that is live from the first step to the last is copied. A block that was allocated, freed or
+//! resized in between may be copied or not. Pending blocks are not copied.
 
 use super::class::Class;
 use super::head::Head;
 use super::request::{header_bytes, Reservation};
 use super::{Backend, Engine, Metadata, Prealloc, Refusal};
 
-/// Pages of live blocks, side by side.
+/// Adjacent pages of one live block, or a divided page with live blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveExtent {
-    /// The first page.
+    /// The page number of the first page.
     pub page: u32,
-    /// How many.
+    /// How many pages it has.
     pub pages: u32,
-    /// What they are.
+    /// What lies in it.
     pub shape: LiveShape,
 }
 
@@ -36,31 +36,37 @@ pub enum LiveShape {
     Block {
         /// It begins with a header.
         headed: bool,
-        /// Its pages lie side by side in physical memory.
+        /// Its pages are contiguous in physical memory.
         contiguous: bool,
     },
-    /// One page that is divided into smaller blocks, some of which are live.
+    /// One divided page, with at least one live block.
     Divided,
 }
 
-/// How a block of a source is found again.
+/// The state in which a block of a source is found again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Still {
-    /// It is there, with all its memory.
+    /// Live, with memory in all pages.
     Whole,
-    /// It is there, and some of its pages have no memory.
+    /// Live, with pages that have no memory or are in transit.
     Holed,
-    /// It was freed or resized.
+    /// Freed or resized.
     Gone,
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Calls `see` with extents of live blocks from page number `from` on, which is 0 or what an
-    /// earlier call returned. Looks at no more than `most` extents of any kind. Returns the page
-    /// number after them, `None` at the end.
-    pub fn live_from(&self, from: u32, most: u32, mut see: impl FnMut(LiveExtent)) -> Option<u32> {
+    /// Calls `see` with each extent of live blocks from page number `from` on, which is 0 or the
+    /// result of an earlier call. Visits at most `max_extents` extents, live or not.
+    ///
+    /// Returns the page number at which the next call goes on; `None` at the end.
+    pub fn live_from(
+        &self,
+        from: u32,
+        max_extents: u32,
+        mut see: impl FnMut(LiveExtent),
+    ) -> Option<u32> {
         let mut page = self.resume(from)?;
-        for _ in 0..most {
+        for _ in 0..max_extents {
             if page >= self.frontier {
                 return None;
             }
@@ -77,7 +83,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         (page < self.frontier).then_some(page)
     }
 
-    /// What a head says of live blocks; `None` where there are none.
+    /// Returns the shape of the live blocks of an extent; `None` where no block is live.
     fn live_shape(head: &Head<B, PAGE_KIB>) -> Option<LiveShape> {
         match head {
             Head::Live {
@@ -91,11 +97,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Reserves the pages of an extent of a source where they lie there. A divided page is reserved
-    /// as a whole, for [`Engine::commit_divided`].
+    /// Reserves the pages of an extent of a source in the target, at the same page numbers. A divided
+    /// page is reserved as a whole, for [`Engine::commit_divided`].
     ///
-    /// [`Refusal::Need`]: the call is to be made again with that in `prealloc`. [`Refusal::NoSpace`]:
-    /// something is there, or the address space ends before.
+    /// Fails with [`Refusal::Need`] where metadata is lacked, and with [`Refusal::NoSpace`] where the
+    /// pages are in use or lie beyond the address space. Nothing has changed then.
     pub fn reserve_at(
         &mut self,
         extent: LiveExtent,
@@ -115,7 +121,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             start: u64::from(page) << Self::PAGE_SHIFT,
             class,
             headed,
-            // How much of it was asked for is not known.
+            // The source does not keep the requested size.
             requested: bytes - header_bytes(headed),
             had: 0,
             stale: 0,
@@ -127,9 +133,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         })
     }
 
-    /// Notes that the next `pages` that a reserved block of a target misses have no memory in the source,
-    /// and get none. Where they are `lazy` they get it when they are touched: their room under the
-    /// limits is the block's from now on. Needs no metadata.
+    /// Makes the next `pages` missing pages of a reserved block of a target holes, as they have no
+    /// memory in the source. Needs no metadata.
+    ///
+    /// `lazy`: the pages get memory when they are touched, and are owed from now on.
     pub fn leave_hole(&mut self, reservation: &mut Reservation, pages: u32, lazy: bool) {
         let pages = pages.min(reservation.missing);
         if let Some(Head::Reserved { backed, .. }) =
@@ -147,12 +154,12 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Whether some pages of a reserved block of a target are holes.
+    /// Returns whether a reserved block of a target has holes.
     pub fn has_hole(&self, reservation: &Reservation) -> bool {
         self.has_holes(reservation.first_page(), reservation.class.pages())
     }
 
-    /// How the block of an extent of a source is found after it was copied.
+    /// Returns the state of a block of a source after its bytes were copied.
     pub fn still_has(&self, extent: LiveExtent) -> Still {
         let head = self.directory.head(extent.page);
         let same = head.is_some_and(|head| {
@@ -165,8 +172,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Copies which blocks are live in a divided page of a source to a tree in `prealloc`, for
-    /// [`Engine::commit_divided`]. Returns whether any is.
+    /// Copies the live nodes of a divided page of a source to the tree in `prealloc`, for
+    /// [`Engine::commit_divided`]. Returns whether any block is live.
     pub fn copy_tree(
         &self,
         page: u32,
@@ -182,8 +189,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Makes the blocks live that [`Engine::copy_tree`] has found, in a page that was reserved for
-    /// them. The rest of it is free.
+    /// Makes the blocks live that [`Engine::copy_tree`] has copied, in the page that was reserved for
+    /// them. The rest of the page becomes free.
     pub fn commit_divided(
         &mut self,
         reservation: Reservation,
