@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Blocks that come back.
+//! Freeing.
 //!
-//! One without a header is free at once, on its quick list as a rule. One with a header is taken
-//! first: it is reserved for the call that frees it, which looks at the header without the lock and
-//! then releases the block. So of calls that free it at the same time exactly one gets it.
+//! A block without a header is free at once, on its quick list as a rule. A block with a header becomes
+//! reserved for the call that frees it, which checks the header without the lock and then releases the
+//! block. So exactly one of several calls that free it at the same time succeeds.
 
 use super::class::Class;
 use super::head::{Head, Memory};
@@ -12,19 +12,20 @@ use super::holes::Holed;
 use super::request::{header_bytes, FreeError, Releasing};
 use super::{Backend, Engine, Garbage};
 
-/// What is left to do of a release. The block is reserved until then.
+/// The rest of a release that [`Engine::free`] leaves to the caller. The block stays reserved until
+/// that is done.
 #[must_use = "a block that is not released to its end is lost"]
 #[derive(Debug)]
 pub enum Unfinished {
-    /// It has a header to look at: then it goes to [`Engine::release`].
+    /// The block has a header: check it, then call [`Engine::release`].
     Headed(Releasing),
-    /// There is no room on its quick list: some block goes to [`Engine::merge`].
+    /// The quick list is full: pass this block, the freed one or the oldest, to [`Engine::merge`].
     Loose(Loose),
-    /// Some of its pages have no memory: it goes to [`Engine::release_holed`].
+    /// The block has pages without memory: pass it to [`Engine::release_holed`].
     Holed(Holed),
 }
 
-/// What a block that was taken is, beside its class.
+/// How a taken block is to be released.
 enum Kind {
     Headed,
     Plain(Memory),
@@ -38,16 +39,16 @@ pub struct Loose {
 }
 
 impl Loose {
-    /// Whether it is whole pages: then it may go to [`Engine::merge_whole`].
+    /// Returns whether it has whole pages, so that [`Engine::merge_whole`] takes it.
     pub fn is_pages(&self) -> bool {
         !self.class.is_subpage()
     }
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Frees the live block that the caller knows by `offset`. Needs no metadata.
+    /// Frees the live block at `offset`. Needs no metadata.
     ///
-    /// As a rule that is all. `Some`: no other request can get the block until the rest is done.
+    /// Returns `None` as a rule: the block is free. `Some` is the rest of the release.
     #[inline(always)]
     pub fn free(&mut self, offset: u64) -> Result<Option<Unfinished>, FreeError> {
         let (start, class, kind) = self.take(offset)?;
@@ -57,7 +58,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Makes a live block a reserved one: where it begins, its class, what else it is.
+    /// Makes a live block reserved. Returns where it begins, with its header, and its class.
     #[inline(always)]
     fn take(&mut self, offset: u64) -> Result<(u64, Class, Kind), FreeError> {
         if offset % 16 != 0 {
@@ -105,7 +106,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok((offset - header_bytes(headed), class, kind))
     }
 
-    /// Why nothing that begins at page number `page` can be freed.
+    /// Returns why no block at page number `page` can be freed, where no extent begins.
     #[cold]
     pub(super) fn why_not(&self, page: u32) -> FreeError {
         match self.directory.extent_of(page) {
@@ -114,12 +115,12 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Ends the release of a block with a header.
+    /// Releases a block whose header was checked.
     pub fn release(&mut self, releasing: Releasing, garbage: &mut Garbage<B, PAGE_KIB>) {
         match self.put(releasing.start, releasing.class, Memory::Whole) {
             None | Some(Unfinished::Headed(_)) => {}
             Some(Unfinished::Loose(loose)) => self.merge(loose, garbage),
-            // Pages that were lost: they are few.
+            // Lost pages are few, so the loop is short.
             Some(Unfinished::Holed(holed)) => {
                 let mut rest = Some(holed);
                 while let Some(holed) = rest {
@@ -129,7 +130,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Frees a block that was taken. Returns what is left to do.
+    /// Frees a taken block. Returns the rest of the release.
     #[inline(always)]
     fn put(&mut self, start: u64, class: Class, memory: Memory) -> Option<Unfinished> {
         if self.may_have_holes() {
@@ -143,7 +144,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         loose.map(Unfinished::Loose)
     }
 
-    /// Takes the claim of a block that may have holes. Returns it if it has some.
+    /// Gives up the claim of a taken block in an arena with holes. Returns the block if it has some.
     #[cold]
     #[inline(never)]
     fn put_holed(&mut self, start: u64, class: Class, memory: Memory) -> Option<Unfinished> {

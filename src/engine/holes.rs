@@ -1,44 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Blocks some of whose pages have no memory: not touched yet, discarded, or lost.
+//! Blocks with holes: pages without memory, as they were not touched yet, discarded, or lost.
 //!
-//! The bits of [`directory`](super::directory) say which pages have some. A block with holes is freed
-//! run by run, in bounded steps ([`Engine::release_holed`]); what has no memory becomes address space.
+//! The bits of [`directory`](super::directory) say which pages have memory. A block with holes is freed
+//! in bounded steps ([`Engine::release_holed`]); its holes become unbacked free pages.
 
 use super::head::Memory;
 use super::transit::{Kind, Transit};
 use super::{Backend, Engine, Garbage};
 use core::ops::Range;
 
-/// The most runs that one step of a release looks at.
+/// The most stretches of alike pages that one step of a release visits.
 const RUNS: u32 = 64;
 
-/// Pages of a block that was freed, or of its tail, some without memory. Reserved until they are
-/// released: they go to [`Engine::release_holed`].
+/// Pages of a block that was freed, or of its tail, with holes. They stay reserved until they are
+/// passed to [`Engine::release_holed`].
 #[must_use = "pages that are not released are lost until the arena ends"]
 #[derive(Debug)]
 pub struct Holed {
     page: u32,
     pages: u32,
-    /// Those without memory have their room under the limits.
+    /// The holes count against the limits.
     owed: bool,
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Returns whether any block may have holes, or memory in transit.
+    /// Returns whether any block may have holes or a range in transit.
     #[inline(always)]
     pub(super) fn may_have_holes(&self) -> bool {
         self.holes > 0 || !self.transits.is_empty()
     }
 
-    /// Returns whether some pages of a block have no memory, or are in transit.
+    /// Returns whether some pages of a block are holes or in transit.
     pub(super) fn has_holes(&self, first: u32, pages: u32) -> bool {
         let range = first..first + pages;
         self.holes > 0 && self.directory.count_backed(range.clone()) < pages
             || self.transits.first_in(range).is_some()
     }
 
-    /// Takes pages of a live block, which claims them no longer. Returns them if they have holes.
+    /// Gives up the claim of a block on pages. Returns the pages if they have holes.
     pub(super) fn take_holed(&mut self, page: u32, pages: u32, memory: Memory) -> Option<Holed> {
         let owed = memory != Memory::Whole;
         let has_holes = self.may_have_holes() && self.has_holes(page, pages);
@@ -50,9 +50,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         has_holes.then_some(Holed { page, pages, owed })
     }
 
-    /// Releases pages that [`Engine::free`] or [`Engine::resize`] returned, as far as one hold of the
-    /// lock goes. Returns how many pages of room under the limits are free with that, and the rest,
-    /// to be given to the next call. Needs no metadata.
+    /// Releases the leading pages of what [`Engine::free`] or [`Engine::resize`] returned, in one
+    /// bounded step. Needs no metadata.
+    ///
+    /// Returns how many pages no longer count against the limits, and the rest for the next call.
     pub fn release_holed(
         &mut self,
         Holed { page, pages, owed }: Holed,
@@ -97,13 +98,15 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         (room, (pages > 0).then_some(Holed { page, pages, owed }))
     }
 
-    /// Returns whether what is in transit is all that keeps a part of a range from being free.
+    /// Returns whether the first range in transit that overlaps `range` is an orphan: its pages become
+    /// free soon.
     pub(super) fn has_orphan(&self, range: Range<u32>) -> bool {
         let transit = self.transits.first_in(range);
         transit.is_some_and(|(_, transit)| transit.is_orphan)
     }
 
-    /// The block of a range in transit is gone. Returns how many pages of the range have no memory.
+    /// Makes a range in transit, whose block is gone, an extent of its own. Returns how many of its
+    /// pages have no memory.
     fn orphan(&mut self, slot: usize, transit: Transit) -> u32 {
         self.transits.orphan(slot);
         let (page, pages) = (transit.page, transit.pages);
@@ -113,7 +116,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 self.holes -= pages;
                 pages
             }
-            // Pages that were lost of it meanwhile are holes of the extent that it is now.
+            // Pages that were lost meanwhile stay holes, of the new extent.
             Kind::Goes => {
                 self.put_reserved(page, pages, pages);
                 pages - self.directory.count_backed(page..page + pages)
@@ -121,8 +124,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Frees the pages of what had memory: those that were lost become address space. For ranges that
-    /// have few holes, and nothing in transit.
+    /// Frees pages of a block that had memory; lost pages become unbacked. Takes a step for each hole:
+    /// for ranges with few holes and no range in transit.
     pub(super) fn release_block(&mut self, first: u32, pages: u32) {
         let end = first + pages;
         let mut page = first;
