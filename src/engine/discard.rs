@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Pages of live blocks that lose their memory at their owner's wish: they read as zero, and get
-//! memory when they are touched, as those of a lazy block.
+//! Discards: the caller drops the memory of pages of its live blocks. The pages read as zero and get
+//! memory when they are touched, as pages of a lazy block do.
 
 use super::head::{Head, Memory};
 use super::transit::Kind;
 use super::{Backend, Engine, Garbage, Isolated, CHUNK_PAGES};
 use core::ops::Range;
 
-/// The most blocks that one call looks at.
+/// The most blocks that one call visits.
 const BLOCKS: u32 = 64;
 
-/// A range of a live block whose memory leaves, or is zeroed.
+/// A range of a live block whose memory is to be dropped, or zeroed.
 ///
-/// It has to be given to [`Engine::finish_discard`]; dropped, it stays in transit until the arena ends.
+/// It has to be passed to [`Engine::finish_discard`]. A dropped one stays in transit until the arena
+/// ends.
 #[must_use = "a discard that is not finished stays in transit"]
 #[derive(Debug)]
 pub struct Discard {
@@ -29,37 +30,36 @@ impl Discard {
         self.page..self.page + self.pages
     }
 
-    /// Returns whether the memory is to be zeroed, and stays: its block has lost pages, and would get
-    /// none again.
+    /// Returns whether the memory is to be zeroed instead of dropped: the block has lost a page, so
+    /// that none of its pages would get memory again.
     pub fn keeps_memory(&self) -> bool {
         self.keeps
     }
 }
 
-/// What is to be done next.
+/// The next step of a discard.
 #[derive(Debug)]
 pub enum Discarding {
-    /// The memory of this range leaves; call again from its end on.
+    /// Drop or zero the memory of this range, then call again from its end on.
     Range(Discard),
-    /// There is nothing to do before this page number; call again from there on.
+    /// No page before this page number has memory to be discarded: call again from there on.
     Next(u32),
-    /// Another thread brings or drops memory there, or too many do elsewhere: call again later.
+    /// Another range in transit overlaps, or all slots are in use: call again later.
     Busy,
 }
 
 /// Why a range cannot be discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiscardError {
-    /// Some of it lies in no live block.
+    /// A page of it lies in no live block.
     NotLive,
-    /// Some of it lies in a block with a header, one that is contiguous in physical memory, or one
-    /// below a page.
+    /// A page of it lies in a block with a header, in a contiguous block, or in a divided page.
     Unsuited,
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Checks that the pages `page..end` lie in live blocks that can be discarded, as far as one hold of
-    /// the lock goes. Returns the page number up to which they do.
+    /// Checks that the pages `page..end` lie in live blocks that can be discarded. Visits a bounded
+    /// number of blocks. Returns the page number up to which it has checked.
     pub fn check_discard(&self, page: u32, end: u32) -> Result<u32, DiscardError> {
         let mut next = page;
         for _ in 0..BLOCKS {
@@ -71,7 +71,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(next.min(end))
     }
 
-    /// Returns the page numbers and the memory of the block in which a page lies.
+    /// Returns the page numbers and the memory of the block in which a page lies, if its memory can be
+    /// discarded.
     fn discardable(&self, page: u32) -> Result<(Range<u32>, Memory), DiscardError> {
         match self.directory.extent_of(page) {
             Some((
@@ -90,8 +91,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Takes the first pages of `page..end` that have memory, to be discarded: at most those of one
-    /// block and one chunk. What was freed since [`Engine::check_discard`] looked is left alone.
+    /// Begins to discard the first pages of `page..end` that have memory, within one block and one
+    /// chunk. Skips blocks that were freed since [`Engine::check_discard`].
     pub fn discard(&mut self, page: u32, end: u32) -> Discarding {
         let Ok((block, memory)) = self.discardable(page) else {
             return match self.directory.extent_of(page) {
@@ -129,12 +130,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         })
     }
 
-    /// Notes that the memory of a range has left, but for the pages that stayed: `stayed` is asked for
-    /// the first of these at or behind a page number, as many as lie side by side. The room of what
-    /// left is owed to the block.
+    /// Ends a discard after the memory was dropped. The pages that lost it are owed from now on.
     ///
-    /// Returns the range where its block went meanwhile: it is isolated, and goes to
-    /// [`Engine::remove_isolated`].
+    /// `stayed(page)` returns the first adjacent pages at or after `page` that kept their memory.
+    /// Returns the range if its block was freed or shortened meanwhile: the range is isolated then,
+    /// and has to be passed to [`Engine::remove_isolated`].
     pub fn finish_discard(
         &mut self,
         discard: Discard,
@@ -155,13 +155,13 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             let stays = stayed(page).filter(|range| range.start < end);
             let stays = stays.unwrap_or(end..end);
             let gone = page..stays.start.clamp(page, end);
-            // What was lost meanwhile is a hole already.
+            // A page that was lost meanwhile is a hole already.
             let left = self.directory.set_backed(gone, false);
             let bytes = u64::from(left) << Self::PAGE_SHIFT;
             self.holes += left;
             self.owed += left;
             self.held_bytes -= bytes;
-            // A block that is being released claims nothing any more.
+            // A block that is being released has given up its claim already.
             if self.is_live(start) {
                 self.claimed -= bytes;
             }
