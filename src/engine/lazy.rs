@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Memory that comes when it is touched.
+//! Lazy blocks: a page gets memory when it is first touched.
 //!
-//! A lazy block has its room under the limits from the beginning; a page of it gets memory at the first
-//! touch. [`Engine::touch`] says how much comes with it: a page at first, then, for a block that is
-//! touched in order, a part of what lies before.
+//! All pages of a lazy block count against the limits from the beginning. [`Engine::touch`] decides how
+//! many pages a touch backs: one at first, more in a block that is touched in order.
 
 use super::head::{Head, Memory};
 use super::request::Reservation;
@@ -12,16 +11,18 @@ use super::transit::Kind;
 use super::{Backend, Engine, Garbage, Metadata, Prealloc, CHUNK_PAGES};
 use core::ops::Range;
 
-/// Of what comes with a touch, so many times as much has to lie right before it. (Settled by
-/// measurement: of blocks of 200 KiB to 8 MiB, two thirds touched in order, an arena holds 1.109 of what
-/// is touched with 3, and 1.149 with 2; an MiB of 2 and of 16 MiB costs 301 k and 217 k instructions
-/// with 3. Smaller folios at the beginning of a block make no program hold less: ffmpeg was measured
-/// eight times with at most 32 KiB in the first 2 MiB, and without that.)
+/// A touch backs `n` pages, more than one, only where the `BEFORE * n` pages right before them have memory.
+///
+/// Chosen by measurement. With blocks of 200 KiB to 8 MiB, two thirds of each touched in order, an
+/// arena holds 1.109 times the touched bytes with 3, and 1.149 times with 2. With 3, a MiB costs 301 k
+/// instructions in a block of 2 MiB and 217 k in one of 16 MiB. Smaller folios at the beginning of a
+/// block make no program hold less: ffmpeg was measured eight times with at most 32 KiB in the first
+/// 2 MiB, and without that limit.
 const BEFORE: u32 = 3;
 
 /// A range of a lazy block that is about to get memory.
 ///
-/// It has to be given to [`Engine::finish_touch`] or [`Engine::cancel_touch`]; dropped, it stays in
+/// It has to be passed to [`Engine::finish_touch`] or [`Engine::cancel_touch`]. A dropped one stays in
 /// transit until the arena ends.
 #[must_use = "a touch that is neither finished nor cancelled stays in transit"]
 #[derive(Debug)]
@@ -43,16 +44,17 @@ impl Touch {
     }
 }
 
-/// Why a page gets no memory by a touch.
+/// Why a touch gives a page no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untouchable {
-    /// Allocate one of these, add it to the prealloc, call again. Nothing has changed.
+    /// Metadata is lacked: allocate one of these, add it to the prealloc, call again. Nothing has
+    /// changed.
     Need(Metadata),
-    /// It has memory: another thread was faster.
+    /// The page has memory: another thread has backed it.
     Present,
-    /// Another thread brings or drops memory there, or too many do elsewhere: call again later.
+    /// The page is in transit, or all slots are in use: call again later.
     Busy,
-    /// It lies in no lazy block, or in one that has lost a page.
+    /// The page lies in no lazy block, or in one that has lost a page.
     Nothing,
 }
 
@@ -63,13 +65,13 @@ impl From<Metadata> for Untouchable {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Returns the pages of lazy blocks that have no memory, but their room under the limits.
+    /// Returns how many pages of lazy blocks have no memory but count against the limits.
     pub fn owed_pages(&self) -> u32 {
         self.owed
     }
 
-    /// Notes that a lazy reservation has room under the limits for all pages that it misses: they are
-    /// owed to it from now on.
+    /// Notes that the caller has counted all missing pages of a lazy reservation against the limits:
+    /// they are owed from now on.
     pub fn owe(&mut self, reservation: &mut Reservation) {
         debug_assert!(reservation.lazy && reservation.owed == 0);
         reservation.owed = reservation.missing;
@@ -77,11 +79,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.claimed -= u64::from(reservation.missing) << Self::PAGE_SHIFT;
     }
 
-    /// Reserves the page number `page` of a lazy block for memory that its caller brings, with as many
-    /// pages after it as are worth it, at most `1 << max_order` in all.
+    /// Puts the page number `page` of a lazy block in transit, to be backed by the caller, with pages
+    /// after it: at most `1 << max_order` in all.
     ///
-    /// More than one page is asked for only where the page is naturally aligned to them, none of them
-    /// has memory, and [`BEFORE`] times as many right before it do, all in the same block.
+    /// It is more than one page only where `page` is naturally aligned to them, none of them has
+    /// memory, and [`BEFORE`] times as many right before `page` do, all in the same block.
     pub fn touch(
         &mut self,
         page: u32,
@@ -103,7 +105,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(Touch { slot, page, pages })
     }
 
-    /// Returns whether a page gets memory when it is touched, if it has none.
+    /// Returns whether a page without memory would get memory when it is touched.
     pub fn is_lazy(&self, page: u32) -> bool {
         self.lazy_block(page).is_some()
     }
@@ -123,7 +125,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Returns the order of what comes with a touch of `page` in a block.
+    /// Returns the order of the folio for a touch of `page` in a block.
     fn order_at(&self, page: u32, max_order: u32, block: Range<u32>) -> u32 {
         let natural = page.trailing_zeros().min(CHUNK_PAGES.trailing_zeros());
         let suits = |order: &u32| {
@@ -141,8 +143,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         (1..=natural.min(max_order)).rev().find(suits).unwrap_or(0)
     }
 
-    /// Notes that a range has its memory. Returns it where its block went meanwhile: the memory is to
-    /// leave again, then [`Engine::cancel_touch`].
+    /// Ends a touch: the caller has backed the range.
+    ///
+    /// Returns the touch if its block was freed or shortened meanwhile. The caller drops the memory
+    /// again, then calls [`Engine::cancel_touch`].
     pub fn finish_touch(&mut self, touch: Touch) -> Result<(), Touch> {
         if self.transits.is_orphan(touch.slot) {
             return Err(touch);
@@ -154,7 +158,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.owed -= touch.pages;
         let bytes = u64::from(touch.pages) << Self::PAGE_SHIFT;
         self.held_bytes += bytes;
-        // A block that is being released claims nothing any more.
+        // A block that is being released has given up its claim already.
         if self.is_live(touch.page) {
             self.claimed += bytes;
             self.peak_bytes = self.peak_bytes.max(self.claimed);
@@ -169,7 +173,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         matches!(extent, Some((_, Head::Live { .. })))
     }
 
-    /// Notes that a range gets no memory.
+    /// Ends a touch whose range has no memory.
     pub fn cancel_touch(&mut self, touch: Touch, garbage: &mut Garbage<B, PAGE_KIB>) {
         if self.transits.is_orphan(touch.slot) {
             self.directory.take_head(touch.page);
@@ -181,7 +185,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Ends what is in transit in a slot.
+    /// Removes the range in transit of a slot.
     pub(super) fn end_transit(&mut self, slot: usize) {
         if let Some(transit) = self.transits.remove(slot) {
             self.directory.count_transit(transit.page, -1);
