@@ -1,51 +1,53 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What lies where in an arena, for people.
+//! The map of an arena, as debugfs shows it.
 
 use super::class::Class;
 use super::head::Head;
 use super::{Backend, Engine};
 
-/// What a stretch of pages is.
+/// What an extent of the map is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// A block of whole pages.
+    /// A live block of whole pages.
     Live,
-    /// Memory that any request may have.
+    /// Free memory: a backed run, or a block on a quick list.
     Free,
-    /// Address space.
+    /// Address space without memory.
     Unbacked,
-    /// A block that is being allocated or freed, or memory that is about to leave.
+    /// A block that is being allocated or freed, an isolated range, or a divided page without memory.
     Pending,
-    /// A page that is divided into smaller blocks.
+    /// A divided page.
     Subpage,
 }
 
-/// Pages side by side that are alike.
+/// Adjacent pages with one content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// The first page.
+    /// The page number of the first page.
     pub page: u32,
-    /// How many.
+    /// How many pages it has.
     pub pages: u32,
-    /// The size class of a block of that length; of a divided page that of its largest free block,
-    /// 0 if it has none.
+    /// The shift of the size class of a block of that length. Of a divided page: the shift of its
+    /// largest free block, 0 if it has none.
     pub shift: u8,
-    /// What they are.
+    /// What it is.
     pub content: Content,
-    /// Bytes of live blocks in them.
+    /// Bytes of its live blocks.
     pub live_bytes: u64,
-    /// Bytes of free blocks in them.
+    /// Bytes of its free blocks.
     pub free_bytes: u64,
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Calls `see` with what lies in the arena from page number `from` on, which is 0 or what an
-    /// earlier call returned, up to the frontier, without gaps: at most `most` extents. Returns
-    /// the page number behind them, `None` at the end. What changes between two calls may be missed.
-    pub fn map(&self, from: u32, most: u32, mut see: impl FnMut(Extent)) -> Option<u32> {
+    /// Calls `see` with the extents of the arena from page number `from` on, which is 0 or the result
+    /// of an earlier call, without gaps, up to the frontier: at most `max_extents`.
+    ///
+    /// Returns the page number at which the next call goes on; `None` at the end. Changes between two
+    /// calls may be missed.
+    pub fn map(&self, from: u32, max_extents: u32, mut see: impl FnMut(Extent)) -> Option<u32> {
         let mut page = self.resume(from)?;
-        for _ in 0..most {
+        for _ in 0..max_extents {
             if page >= self.frontier {
                 return None;
             }
@@ -54,8 +56,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         (page < self.frontier).then_some(page)
     }
 
-    /// Returns where a walk in steps goes on that had come to page number `from`, at which an extent
-    /// began then: where the next one begins now, or `None` at the end.
+    /// Returns the page number at which a walk goes on after a step that ended at `from`: the first
+    /// page at or after `from` at which an extent begins now. `None` at the end.
     pub(super) fn resume(&self, from: u32) -> Option<u32> {
         if from == 0 {
             return Some(0);
@@ -67,10 +69,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         })
     }
 
-    /// Shows what begins at `page`. Returns the page number behind it.
+    /// Calls `see` with the extent that begins at `page`. Returns the page number after it.
     fn map_head(&self, page: u32, see: &mut impl FnMut(Extent)) -> u32 {
         let Some(head) = self.directory.head(page) else {
-            debug_assert!(false, "every page belongs to something");
+            debug_assert!(false, "every page belongs to an extent");
             return self.frontier;
         };
         let content = match head {
