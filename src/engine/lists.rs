@@ -1,49 +1,50 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The freelists: doubly linked through the heads of what is on them, last in first out, with bit
-//! maps of those that are not empty.
+//! The freelists: doubly linked through the heads of their elements, last in first out, with bitmaps of
+//! the lists that are not empty.
 //!
-//! | list | has |
+//! | list | elements |
 //! | --- | --- |
 //! | `subpage[shift]` | divided pages whose largest free block is `1 << shift` bytes |
-//! | `backed[order][bin]` | runs with memory, by order and by the leading bits of their length |
-//! | `unbacked[order][bin]` | runs without memory, likewise |
+//! | `backed[order][bin]` | backed runs, by order and by the leading bits of their length |
+//! | `unbacked[order][bin]` | unbacked runs, by the same keys |
 //!
-//! The two levels are those of TLSF (Masmano et al., 2004). A run of `pages` pages is of the smallest
-//! order with `pages <= 1 << order`, which is the size class of a block of that length. The last bin
-//! of an order has the runs of exactly `1 << order` pages; the others a sixteenth of the order each.
+//! The two levels are those of TLSF (Masmano et al., 2004). The order of a run of `pages` pages is the
+//! smallest with `pages <= 1 << order`: the size class of a block of that length. The last bin of an
+//! order has the runs of exactly `1 << order` pages. Each other bin has a sixteenth of the lengths of
+//! the order.
 
 use super::class::{ceil_log2, page_shift, MIN_SHIFT};
 use super::directory::Directory;
 use super::head::{Head, Links};
 use super::{Backend, MAX_PAGES};
 
-/// Orders of runs: one may span an arena.
+/// Orders of runs: the longest run spans an arena.
 const ORDERS: usize = MAX_PAGES.ilog2() as usize + 1;
-/// Sub-lists of an order, but for the full runs.
+/// Sub-lists of an order, beside that of the full runs.
 const SUB_LISTS: u32 = 16;
 /// The bin of runs of exactly `1 << order` pages.
 const FULL: u32 = SUB_LISTS;
-/// Size classes below the largest page.
+/// Size classes below a page of 64 KiB.
 const SUBPAGE_LISTS: usize = (page_shift(64) - MIN_SHIFT) as usize;
-/// How many runs of one list are looked at for the lowest that fits.
-const LOOK: u32 = 8;
-/// Memory leaves from runs of this order and above first: single pages are what small blocks need,
-/// and to move one costs a call as to move many does.
-const PIECE_ORDER: u32 = 1;
+/// How many runs of a list one search visits.
+const VISITED_RUNS: u32 = 8;
+/// Reclaim takes runs of this order and above first: small blocks need single pages, and dropping one
+/// page costs a call as dropping many does.
+const RECLAIM_ORDER: u32 = 1;
 
-/// The order and the bin of runs of so many pages.
+/// Returns the order and the bin of runs of `pages` pages.
 fn bin_of(pages: u32) -> (u32, u32) {
     let order = ceil_log2(pages.into());
     if pages == 1 << order {
         return (order, FULL);
     }
-    // The leading one is the same for the whole order: the next four bits tell.
+    // The leading 1 is common to the order: the next four bits are the bin.
     let rest = u64::from(pages - (1 << (order - 1)));
     (order, ((rest * u64::from(SUB_LISTS)) >> (order - 1)) as u32)
 }
 
-/// The head of one list.
+/// One list: the page number of its first element.
 #[derive(Clone, Copy)]
 struct List(u32);
 
@@ -71,7 +72,7 @@ impl List {
 
     fn relocate<B: Backend, const K: usize>(&mut self, pages: &mut Directory<B, K>, page: u32) {
         let Some(&mut Links { prev, next }) = pages.links_mut(page) else {
-            debug_assert!(false, "only what is on a list is relocated");
+            debug_assert!(false, "only an element of a list is relocated");
             return;
         };
         if prev == Links::END {
@@ -88,7 +89,7 @@ impl List {
 
     fn remove<B: Backend, const K: usize>(&mut self, pages: &mut Directory<B, K>, page: u32) {
         let Some(links) = pages.links_mut(page) else {
-            debug_assert!(false, "only what is on a list is removed");
+            debug_assert!(false, "only an element of a list is removed");
             return;
         };
         let Links { prev, next } = core::mem::replace(links, Links::NONE);
@@ -106,15 +107,16 @@ impl List {
     }
 }
 
-/// The lists of runs of one backing.
+/// The lists of the backed runs, or of the unbacked ones.
 struct RunLists {
     lists: [[List; FULL as usize + 1]; ORDERS],
-    /// The bins of each order that are not empty, and the orders with such a bin.
+    /// A bit for each bin of an order that is not empty.
     bins: [u32; ORDERS],
+    /// A bit for each order with such a bin.
     orders: u32,
 }
 
-/// The lowest set bit of `map` from `from` on.
+/// Returns the index of the lowest set bit of `map` at or above `from`.
 fn lowest(map: u32, from: u32) -> Option<u32> {
     let map = map & u32::MAX.checked_shl(from)?;
     (map != 0).then(|| map.trailing_zeros())
@@ -127,7 +129,7 @@ impl RunLists {
         orders: 0,
     };
 
-    /// The first list from `order` and `bin` on that is not empty.
+    /// Returns the order and bin of the first list, from `order` and `bin` on, that is not empty.
     fn next(&self, (order, bin): (u32, u32)) -> Option<(u32, u32)> {
         let bins = *self.bins.get(order as usize)?;
         if let Some(bin) = lowest(bins, bin) {
@@ -137,6 +139,7 @@ impl RunLists {
         Some((order, self.bins[order as usize].trailing_zeros()))
     }
 
+    /// Returns the first run of a list.
     fn first(&self, (order, bin): (u32, u32)) -> u32 {
         let lists = self.lists.get(order as usize);
         let list = lists.and_then(|lists| lists.get(bin as usize));
@@ -144,21 +147,21 @@ impl RunLists {
     }
 }
 
-/// Which run a request may take.
+/// Which pages of which run a request may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fit {
-    /// Pages that it has to have.
+    /// How many pages it takes.
     pub(super) pages: u32,
-    /// Where these begin is a multiple of so many pages, a power of 2.
+    /// Their alignment in pages, a power of 2.
     pub(super) align: u32,
-    /// It may be of a larger class.
+    /// The run may be of a larger class.
     pub(super) split: bool,
     /// They are taken from the end of the run.
     pub(super) at_end: bool,
 }
 
 impl Fit {
-    /// Where the wanted pages begin in a run, if it has them.
+    /// Returns where the pages begin in a run; `None` if the run does not fit.
     pub(super) fn in_run(&self, start: u32, pages: u32) -> Option<u32> {
         let first = if self.at_end {
             let last = (start + pages).checked_sub(self.pages)?;
@@ -170,7 +173,7 @@ impl Fit {
         (first >= start && end <= start + pages).then_some(first)
     }
 
-    /// The first page number from `page` on that the wanted pages may begin at.
+    /// Returns the first page number at or after `page` that is aligned.
     pub(super) fn aligned(&self, page: u32) -> Option<u32> {
         Some(page.checked_add(self.align - 1)? & !(self.align - 1))
     }
@@ -201,7 +204,7 @@ impl Lists {
         }
     }
 
-    /// Puts a run or a divided page, whose head is in place, on a list.
+    /// Adds a run or a divided page, whose head is in place, to its list.
     pub(super) fn push<B: Backend, const K: usize>(
         &mut self,
         pages: &mut Directory<B, K>,
@@ -226,7 +229,7 @@ impl Lists {
         runs.orders |= 1 << order;
     }
 
-    /// Takes a run or a divided page, whose head is still in place, off its list.
+    /// Removes a run or a divided page, whose head is still in place, from its list.
     pub(super) fn remove<B: Backend, const K: usize>(
         &mut self,
         pages: &mut Directory<B, K>,
@@ -258,7 +261,8 @@ impl Lists {
         }
     }
 
-    /// Tells a list where a run begins now that is on it, and whose head, with its links, is in place.
+    /// Updates the links to a run that begins at `page` now. Its head, with its links, was moved there,
+    /// and it stays on its list.
     pub(super) fn relocate<B: Backend, const K: usize>(
         &mut self,
         pages: &mut Directory<B, K>,
@@ -274,15 +278,16 @@ impl Lists {
         runs.lists[order as usize][bin as usize].relocate(pages, page);
     }
 
-    /// A divided page with a free block of `1 << shift` bytes as its largest; with `split`, one that
-    /// has at least that.
+    /// Returns a divided page whose largest free block is `1 << shift` bytes; with `split`, at least
+    /// `1 << shift` bytes.
     pub(super) fn find_subpage(&self, shift: u32, split: bool) -> Option<u32> {
         let index = lowest(self.subpage_map, shift - MIN_SHIFT)?;
         let found = self.subpage.get(index as usize)?.0;
         (split || index == shift - MIN_SHIFT).then_some(found)
     }
 
-    /// A run that fits: of the first list that has one the lowest, of [`LOOK`] that are looked at.
+    /// Returns a run that fits: the lowest among the first [`VISITED_RUNS`] of the first list with one
+    /// that fits.
     pub(super) fn find_fit<B: Backend, const K: usize>(
         &self,
         directory: &Directory<B, K>,
@@ -299,7 +304,7 @@ impl Lists {
             }
             let mut lowest = None;
             let mut next = runs.first(at);
-            for _ in 0..LOOK {
+            for _ in 0..VISITED_RUNS {
                 let (pages, links) = match directory.head(next) {
                     Some(Head::Backed { pages, links } | Head::Unbacked { pages, links }) => {
                         (*pages, *links)
@@ -319,23 +324,23 @@ impl Lists {
         }
     }
 
-    /// The run with memory that is missed least when its memory leaves: the smallest of
-    /// [`PIECE_ORDER`] and above, else any.
-    pub(super) fn find_dispensable(&self) -> Option<u32> {
+    /// Returns the backed run whose memory reclaim takes first: one of the smallest of order
+    /// [`RECLAIM_ORDER`] and above, else a single page.
+    pub(super) fn find_reclaimable(&self) -> Option<u32> {
         let runs = &self.backed;
-        let at = runs.next((PIECE_ORDER, 0)).or_else(|| runs.next((0, 0)))?;
+        let at = runs.next((RECLAIM_ORDER, 0)).or_else(|| runs.next((0, 0)))?;
         Some(runs.first(at))
     }
 
-    /// Of the longest runs with memory that are no longer than `pages` pages, or hardly, calls `see`
-    /// with [`LOOK`] at most: where each begins.
+    /// Calls `see` with the first page of the longest backed runs of at most about `pages` pages, at
+    /// most [`VISITED_RUNS`] runs. A run of the same bin may be longer than `pages`.
     pub(super) fn for_longest<B: Backend, const K: usize>(
         &self,
         directory: &Directory<B, K>,
         pages: u32,
         mut see: impl FnMut(u32),
     ) {
-        let mut left = LOOK;
+        let mut left = VISITED_RUNS;
         let (mut order, bin) = bin_of(pages);
         let mut bins = self.backed.bins[order as usize] & ((2 << bin) - 1);
         loop {
@@ -360,14 +365,14 @@ impl Lists {
         }
     }
 
-    /// A run with memory of an order, of its list of the longest.
+    /// Returns a backed run of an order, from the list of the longest.
     pub(super) fn largest_of(&self, order: u32) -> Option<u32> {
         let bins = self.backed.bins.get(order as usize)?;
         Some(self.backed.first((order, bins.checked_ilog2()?)))
     }
 
-    /// Every list, with what it ought to have, for `check`: what it has, where it begins, whether
-    /// the maps say that it has something.
+    /// Calls `see` with each list: its identity, its first element, and whether the bitmaps say that it
+    /// is not empty. For `check`.
     pub(super) fn for_each(&self, mut see: impl FnMut(ListId, u32, bool)) {
         for (index, list) in self.subpage.iter().enumerate() {
             let mapped = self.subpage_map & (1 << index) != 0;
@@ -387,7 +392,7 @@ impl Lists {
     }
 }
 
-/// What is on a list: a divided page, by the shift of its largest free block, or a run, by its
+/// An element of a list: a divided page, by the shift of its largest free block, or a run, by its
 /// pages.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
@@ -405,7 +410,7 @@ impl Kind {
         }
     }
 
-    /// The list that it belongs on.
+    /// Returns the list that it belongs on.
     pub(super) fn list(self) -> ListId {
         match self {
             Self::Subpage(shift) => ListId::Subpage(shift),
@@ -415,7 +420,8 @@ impl Kind {
     }
 }
 
-/// Which list.
+/// The identity of a list: the shift of divided pages, or whether the runs are backed, their order and
+/// their bin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ListId {
     Subpage(u32),

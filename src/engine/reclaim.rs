@@ -63,7 +63,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if most == 0 {
             return None;
         }
-        let run = self.run_at(self.lists.find_dispensable()?)?;
+        let run = self.run_at(self.lists.find_reclaimable()?)?;
         let pages = run.pages.min(most);
         Some(self.isolate_part(run, run.end() - pages, run.end()))
     }
