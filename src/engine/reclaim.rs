@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Reclaim: the memory of free pages leaves.
+//! Reclaim: the caller drops the memory of free pages.
 //!
-//! | step | with the lock | the range is |
+//! | step | lock | the range is |
 //! | --- | --- | --- |
-//! | [`Engine::isolate`] | held | reserved: no request gets it |
-//! | its memory is dropped, as far as it can be | not held | the same |
-//! | [`Engine::remove_isolated`] | held | address space, but for what stayed behind: that is free again |
-//! | [`Engine::putback`], in place of the two | held | free again |
+//! | [`Engine::isolate`] | held | isolated: no request gets it |
+//! | the caller drops its memory, as far as it can | not held | isolated |
+//! | [`Engine::remove_isolated`] | held | unbacked; pages that kept their memory are free again |
+//! | [`Engine::putback`], instead of the last two | held | free again |
 //!
-//! None of them needs metadata.
+//! No step needs metadata.
 
 use super::head::Head;
 use super::runs::Run;
 use super::{Backend, Engine, Garbage, CHUNK_PAGES};
 use core::ops::Range;
 
-/// The most extents that one call looks at.
+/// The most extents that one call visits.
 const EXTENTS: u32 = 256;
 
-/// Free pages that are about to leave: no request can get them.
+/// Free pages whose memory is about to be dropped: no request can get them.
 ///
-/// It has to be given to [`Engine::remove_isolated`] or [`Engine::putback`]; dropped, they are lost
-/// until the arena ends.
+/// It has to be passed to [`Engine::remove_isolated`] or [`Engine::putback`]. The pages of a dropped
+/// one are lost until the arena ends.
 #[must_use = "a range that is neither removed nor put back is lost"]
 #[derive(Debug)]
 pub struct Isolated {
@@ -31,51 +31,56 @@ pub struct Isolated {
 }
 
 impl Isolated {
-    /// A range that was just reserved.
+    /// Wraps a range that was just reserved.
     pub(super) fn new(page: u32, pages: u32) -> Self {
         Self { page, pages }
     }
 
-    /// The first page.
+    /// Returns the page number of the first page.
     #[allow(dead_code)]
     pub fn page(&self) -> u32 {
         self.page
     }
 
-    /// How many pages it has.
+    /// Returns how many pages it has.
     #[allow(dead_code)]
     pub fn pages(&self) -> u32 {
         self.pages
     }
 
-    /// Its page numbers.
+    /// Returns its page numbers.
     pub fn range(&self) -> Range<u32> {
         self.page..self.page + self.pages
     }
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Isolates at most `most` free pages with memory, side by side: the last of the run that is missed
-    /// least. `None` when there is none, or `most` is 0.
+    /// Isolates at most `max_pages` adjacent backed free pages: the last pages of one of the smallest
+    /// runs. Returns `None` when there is no such run or `max_pages` is 0.
     ///
-    /// What is on quick lists is in no run: [`Engine::drain`] them first.
-    pub fn isolate(&mut self, most: u32) -> Option<Isolated> {
-        if most == 0 {
+    /// Blocks on quick lists are in no run: call [`Engine::drain`] first.
+    pub fn isolate(&mut self, max_pages: u32) -> Option<Isolated> {
+        if max_pages == 0 {
             return None;
         }
         let run = self.run_at(self.lists.find_reclaimable()?)?;
-        let pages = run.pages.min(most);
+        let pages = run.pages.min(max_pages);
         Some(self.isolate_part(run, run.end() - pages, run.end()))
     }
 
-    /// Isolates at most `most` free pages with memory that lie side by side below page number
-    /// `cursor`, the last there are, and moves `cursor` to where they begin. Where that is not the
-    /// beginning of their run it is a multiple of `align`, a power of 2, if one is among them.
+    /// Isolates at most `max_pages` adjacent backed free pages below page number `cursor`, the highest
+    /// there are, and moves `cursor` to their first page. Unless they begin where their run begins,
+    /// they begin at a multiple of `align`, a power of 2, if one is among them.
     ///
-    /// `None`: of [`EXTENTS`] extents none was such a run; unless `cursor` is 0 now, the call is to be
-    /// made again. What is on quick lists is in no run.
-    pub fn isolate_below(&mut self, cursor: &mut u32, most: u32, align: u32) -> Option<Isolated> {
-        if most == 0 {
+    /// Returns `None` when none of the [`EXTENTS`] extents below `cursor` is such a run. Unless
+    /// `cursor` is 0 then, call again. Blocks on quick lists are in no run.
+    pub fn isolate_below(
+        &mut self,
+        cursor: &mut u32,
+        max_pages: u32,
+        align: u32,
+    ) -> Option<Isolated> {
+        if max_pages == 0 {
             *cursor = 0;
             return None;
         }
@@ -90,7 +95,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             };
             if let Some(run) = self.run_at(start).filter(|run| run.is_backed) {
                 let last = run.end().min(end);
-                let lowest = last.saturating_sub(most).max(start);
+                let lowest = last.saturating_sub(max_pages).max(start);
                 let aligned = lowest.checked_next_multiple_of(align);
                 let first = match aligned.filter(|aligned| lowest > start && *aligned < last) {
                     Some(aligned) => aligned,
@@ -108,7 +113,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Isolates the pages `first..end` of a run.
     fn isolate_part(&mut self, run: Run, first: u32, end: u32) -> Isolated {
         self.remove(run);
-        // No longer a neighbour of what is beside it, so that nothing joins.
+        // Reserved first, so that the rest on its two sides does not join over it.
         self.put_reserved(first, end - first, end - first);
         if first > run.page {
             self.release_pages(run.page, first - run.page, true);
@@ -119,16 +124,17 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Isolated::new(first, end - first)
     }
 
-    /// Isolates at most `most` pages of a run, from its beginning.
-    pub(super) fn isolate_start(&mut self, run: Run, most: u32) -> Isolated {
-        self.isolate_part(run, run.page, run.page + run.pages.min(most))
+    /// Isolates at most `max_pages` pages of a run, from its beginning.
+    pub(super) fn isolate_start(&mut self, run: Run, max_pages: u32) -> Isolated {
+        self.isolate_part(run, run.page, run.page + run.pages.min(max_pages))
     }
 
-    /// The memory of an isolated range has left, but for the pages that stayed: `stayed` is asked for
-    /// the first of these at or behind a page number, as many as lie side by side, and they are free
-    /// again, with old bytes. Returns how many left. Some of the range at a time, from its end, at most
-    /// [`CHUNK_PAGES`]: until what is returned beside that is `None`, the call is to be made again with
-    /// it.
+    /// Makes the pages of an isolated range, whose memory was dropped, unbacked. Pages that kept their
+    /// memory become free again, with old bytes.
+    ///
+    /// `stayed(page)` returns the first adjacent pages at or after `page` that kept their memory. One
+    /// call processes the last pages of the range, at most [`CHUNK_PAGES`]. Returns how many pages lost
+    /// their memory, and the rest of the range for the next call.
     pub fn remove_isolated(
         &mut self,
         isolated: Isolated,
@@ -163,7 +169,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             page = to;
         }
         self.held_bytes -= u64::from(left) << Self::PAGE_SHIFT;
-        // What joined it may begin there no more.
+        // Runs that joined it no longer begin there.
         for page in [first, end - 1, end] {
             self.directory.give_chunk(page, garbage);
         }
@@ -171,7 +177,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         (left, rest)
     }
 
-    /// The memory of an isolated range stays: it is free again.
+    /// Makes an isolated range free again, with its memory.
     pub fn putback(&mut self, isolated: Isolated) {
         self.release_reserved(isolated.page, isolated.pages);
     }
