@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the engine counts. Totals (of what has happened so far) wrap by intention; what is there now
-//! is exact all the same.
+//! Counters. Totals of events so far wrap by intention; the counters of what is there now are exact even
+//! then.
 
 use super::class::CLASSES;
 use super::{Backend, Changes, Engine, MetadataCounts, MIN_SHIFT};
 
-/// What is kept of one size class. What readers see of it is derived ([`Engine::class`]): an
-/// allocation has better things to do.
+/// The counters of one size class that the fast path updates. [`Engine::class`] derives the others when
+/// they are read.
 #[derive(Clone, Copy, Default)]
 pub(super) struct ClassStats {
     /// Blocks that became live so far.
     pub(super) allocs: u64,
     /// Blocks that were freed so far.
     pub(super) frees: u64,
-    /// Live blocks that became of this class so far, less those that were of it.
+    /// Resizes of live blocks into this class so far, less those out of it.
     pub(super) resized: u64,
     /// Pages of live blocks; of subpage blocks 0.
     pub(super) live_pages: u64,
-    /// Free blocks and runs with memory, but those on the quick list.
+    /// Free blocks and backed runs, those on quick lists not included.
     pub(super) listed: u64,
     /// Pages of these; of subpage blocks 0.
     pub(super) listed_pages: u64,
@@ -29,33 +29,33 @@ pub(super) struct ClassStats {
 }
 
 impl ClassStats {
-    /// Blocks that are live now.
+    /// Returns how many blocks are live now.
     fn live(&self) -> u64 {
         let live = self.allocs.wrapping_sub(self.frees);
         live.wrapping_add(self.resized)
     }
 }
 
-/// What an arena counts. Bytes unless said otherwise.
+/// The counters of an arena. Those named `_bytes` are in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Blocks that are live now.
     pub live_blocks: u64,
-    /// In live blocks.
+    /// Bytes of live blocks.
     pub live_bytes: u64,
-    /// Held, and neither live nor pending.
+    /// Held bytes that are neither live nor pending.
     pub free_bytes: u64,
-    /// Held in blocks that are being allocated or freed, and in isolated ranges.
+    /// Held bytes of blocks that are being allocated or freed, and of isolated ranges.
     pub pending_bytes: u64,
-    /// In all pages that the arena has.
+    /// Bytes of all backed pages.
     pub held_bytes: u64,
-    /// The most that were live or reserved at a time so far.
+    /// The most bytes that were live or reserved at a time so far.
     pub peak_bytes: u64,
-    /// Asked for by all allocations so far.
+    /// Bytes requested by all allocations so far.
     pub requested_bytes: u64,
-    /// Moved from free runs to other blocks so far.
+    /// Bytes of free runs that were dropped so far to back blocks elsewhere.
     pub moved_bytes: u64,
-    /// Bytes that touches of lazy blocks brought so far.
+    /// Bytes that touches of lazy blocks have backed so far.
     pub faulted_bytes: u64,
     /// Blocks that became live so far.
     pub allocs: u64,
@@ -63,64 +63,64 @@ pub struct Counters {
     pub frees: u64,
     /// Allocations so far that took new pages.
     pub grows: u64,
-    /// Free blocks and runs with memory that were divided so far.
+    /// Free blocks and backed runs that were split so far.
     pub splits: u64,
-    /// Pairs of neighbouring free blocks or runs with memory that were joined so far.
+    /// Pairs of neighbouring free blocks or backed runs that were merged so far.
     pub merges: u64,
-    /// How much metadata there is.
+    /// The metadata there is now.
     pub metadata: MetadataCounts,
 }
 
-/// What is counted for one size class.
+/// The counters of one size class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassCounters {
     /// Blocks that are live now.
     pub live: u64,
-    /// Free blocks or runs with memory now.
+    /// Free blocks and backed runs now.
     pub free: u64,
-    /// Bytes held in both.
+    /// Bytes of both.
     pub held: u64,
-    /// Blocks or runs of this class that were divided so far.
+    /// Blocks or runs of this class that were split so far.
     pub splits: u64,
-    /// Blocks or runs of this class that were made by joining two so far.
+    /// Blocks or runs of this class that two others were merged into so far.
     pub merges: u64,
     /// Allocations of this class so far that took new pages.
     pub grows: u64,
     /// Allocations of this class so far that slept.
     pub waits: u64,
-    /// Bytes of the largest request that this class's freelist can serve as it is.
+    /// Bytes of the largest request that this class's freelist serves without a merge.
     pub largest: u64,
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Bytes of all pages that the arena has.
+    /// Returns the bytes of all backed pages.
     pub fn held_bytes(&self) -> u64 {
         self.held_bytes
     }
 
-    /// Pages with memory in free runs. Those on quick lists are not counted.
+    /// Returns how many pages are in backed runs. Blocks on quick lists are not counted.
     pub fn free_pages(&self) -> u32 {
         self.free_pages
     }
 
-    /// How much metadata there is.
+    /// Returns how much metadata there is.
     pub fn metadata(&self) -> MetadataCounts {
         self.directory.counts()
     }
 
-    /// Returns whether [`Engine::take_changes`] has something to say.
+    /// Returns whether [`Engine::take_changes`] would return a change.
     #[inline(always)]
     pub fn has_changes(&self) -> bool {
         let Changes { free, held } = self.directory.changes;
         free | held
     }
 
-    /// Returns what may have changed since this was last called.
+    /// Returns what may have changed since the last call.
     pub fn take_changes(&mut self) -> Changes {
         core::mem::take(&mut self.directory.changes)
     }
 
-    /// Sets all totals as if so much had happened already: for tests of how they wrap.
+    /// Sets all totals to `total`, for tests of how they wrap.
     #[doc(hidden)]
     #[allow(dead_code)]
     pub fn seed_totals(&mut self, total: u64) {
@@ -143,7 +143,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// The arena's counters.
+    /// Returns the counters of the arena.
     pub fn counters(&self) -> Counters {
         let mut counters = Counters {
             held_bytes: self.held_bytes,
@@ -170,7 +170,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         counters
     }
 
-    /// Bytes of the blocks of the size class `index` that are live, and of those that are free.
+    /// Returns the bytes of the live blocks of the size class `index`, and of the free ones.
     fn bytes_of(&self, index: usize) -> (u64, u64) {
         let Some(stats) = self.stats.get(index) else {
             return (0, 0);
@@ -187,7 +187,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// The counters of the size class `1 << shift` bytes; zeros outside
+    /// Returns the counters of the size class of `1 << shift` bytes; zeros outside
     /// [`MIN_SHIFT`]`..=`[`Engine::MAX_SHIFT`].
     pub fn class(&self, shift: u32) -> ClassCounters {
         if !(MIN_SHIFT..=Self::MAX_SHIFT).contains(&shift) {
