@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Divided pages: dividing one, taking and giving its nodes, making it whole again.
+//! Divided pages: how a page is divided, how its nodes are taken and freed, how it becomes whole again.
 
 use super::class::{page_shift, Class};
 use super::head::Head;
@@ -11,16 +11,16 @@ use super::stats::ClassStats;
 use super::tree;
 use super::{Backend, Engine, Garbage, Metadata, Prealloc, Tree, MIN_SHIFT};
 
-/// Depths of the nodes of the largest page.
+/// Depths of the nodes of a page of 64 KiB.
 const MAX_DEPTH: usize = (page_shift(64) - MIN_SHIFT + 1) as usize;
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Makes sure that a page can be divided.
+    /// Ensures that `prealloc` has a tree, so that a page can be divided.
     pub(super) fn ensure_tree(prealloc: &Prealloc<B, PAGE_KIB>) -> Result<(), Metadata> {
         prealloc.tree.as_ref().map(|_| ()).ok_or(Metadata::Tree)
     }
 
-    /// Divides a page that was reserved, for a subpage block.
+    /// Divides a reserved page for a subpage block, and reserves the block.
     pub(super) fn divide_page(
         &mut self,
         reserved: Reserved,
@@ -40,18 +40,19 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(reservation)
     }
 
-    /// Where the node of a divided page lies in the arena, in bytes.
+    /// Returns where a node of a divided page begins, in bytes from the beginning of the arena.
     pub(super) fn node_offset(&self, page: u32, node: u32) -> u64 {
         (u64::from(page) << Self::PAGE_SHIFT) + tree::start::<PAGE_KIB>(node)
     }
 
-    /// The node of size class `shift` that begins at `offset`.
+    /// Returns the node of `1 << shift` bytes that begins at `offset`.
     pub(super) fn node(offset: u64, shift: u32) -> u32 {
         let within = offset & (Self::PAGE_BYTES - 1);
         ((Self::PAGE_BYTES + within) >> shift) as u32
     }
 
-    /// Takes a node of `depth` out of a divided page that has one, or a larger one.
+    /// Takes a node of `depth` from a divided page, splitting a larger free one if need be. Returns
+    /// `None` where the page has neither.
     pub(super) fn take_node(&mut self, page: u32, depth: u32) -> Option<u32> {
         let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
             debug_assert!(false, "a page on a list of divided pages is divided");
@@ -66,8 +67,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Some(node)
     }
 
-    /// A node of a divided page is free: joins it with its free buddies, and the page with its
-    /// neighbours when it is whole again.
+    /// Frees a node of a divided page: merges it with its free buddies, and the page with its
+    /// neighbours when the whole page is free.
     pub(super) fn give_node(&mut self, page: u32, node: u32, garbage: &mut Garbage<B, PAGE_KIB>) {
         let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
             debug_assert!(false, "the node lies in a divided page");
@@ -77,7 +78,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let joined = tree.give(node);
         let (after, lost) = (tree.largest(), tree.is_lost());
         if lost {
-            // It is on no list, and what is free of it cannot be had.
+            // It is on no list: its free nodes have no memory.
             if joined == 0 {
                 if let Some(Head::Subpage(tree)) = self.directory.take_head(page) {
                     garbage.add_tree(tree);
@@ -98,8 +99,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.release_pages(page, 1, true);
     }
 
-    /// A page was divided for one block of `shift` and has its memory now: its free parts can be
-    /// had, the block itself is pending.
+    /// Puts a page on its list that was divided for one block of `1 << shift` bytes and has its memory
+    /// now. The block itself is still pending.
     pub(super) fn open_divided(&mut self, page: u32, shift: u32) {
         let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
             debug_assert!(false, "the page was just divided");
@@ -110,7 +111,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.relist_divided(page, None, largest);
     }
 
-    /// The memory of a divided page is lost: what is free of it cannot be had any more.
+    /// Takes a divided page, whose memory is lost, off its list, so that no request gets its free nodes.
     pub(super) fn close_divided(&mut self, page: u32) {
         let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
             return;
@@ -130,8 +131,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.relist_divided(page, largest, None);
     }
 
-    /// A page at which nothing begins is divided, with live blocks of which nothing was counted yet.
-    /// Without memory what is free of it cannot be had.
+    /// Begins a divided page with a copied tree, and counts its live blocks. A page without memory goes
+    /// on no list, so that no request gets its free nodes.
     pub(super) fn open_copied(&mut self, page: u32, mut tree: B::Box<Tree<PAGE_KIB>>) {
         let lost = !self.directory.is_backed(page);
         let largest = tree.largest().filter(|_| !lost);
@@ -169,8 +170,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// A free node of depth `from` (0: the page itself, which is on no list any more) was halved
-    /// down to `to`, and the node of that depth taken.
+    /// Counts that a free node of depth `from` (0: the page itself, already off its list) was halved
+    /// down to depth `to`, and a node of that depth taken.
     fn count_split(&mut self, from: u32, to: u32) {
         if from > 0 {
             self.count_free(from, false);
@@ -182,7 +183,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// A node of depth `from` became free and joined its buddies up to depth `to`.
+    /// Counts that a node of depth `from` became free and merged with its buddies up to depth `to`.
     fn count_joins(&mut self, from: u32, to: u32) {
         for depth in (to..from).rev() {
             let merges = &mut self.stats_at(depth).merges;
@@ -203,7 +204,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// What is counted for the class of nodes of `depth` in a divided page.
+    /// Returns the counters of the class of nodes of `depth`.
     fn stats_at(&mut self, depth: u32) -> &mut ClassStats {
         &mut self.stats[(Self::PAGE_SHIFT - MIN_SHIFT - depth) as usize]
     }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Address space behind a reserved block that gets memory together with its last pages: one large
-//! piece is cheaper than several small ones. What the block does not need of it is free at once.
+//! Surplus: unbacked pages after a reserved block that get memory together with its last pages, as one
+//! large folio is cheaper than several small ones. They are free at once.
 
 use super::head::Head;
 use super::request::{Refusal, Reservation};
 use super::{Backend, Engine, Garbage, Metadata, Prealloc};
 
-/// Pages behind a reserved block that are about to get memory.
+/// Pages after a reserved block that are about to get memory.
 ///
-/// It has to be given to [`Engine::back_surplus`] or [`Engine::release_surplus`]; dropped, its pages
-/// are lost until the arena ends.
+/// It has to be passed to [`Engine::back_surplus`] or [`Engine::release_surplus`]. The pages of a
+/// dropped one are lost until the arena ends.
 #[must_use = "a surplus that is neither backed nor released is lost"]
 #[derive(Debug)]
 pub struct Surplus {
@@ -19,15 +19,17 @@ pub struct Surplus {
 }
 
 impl Surplus {
-    /// How many pages it has.
+    /// Returns how many pages it has.
     pub fn pages(&self) -> u32 {
         self.pages
     }
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Claims `pages` pages behind a reserved block, if so many are address space there. Changes
-    /// nothing where metadata is lacked: the call is to be made again with more in `prealloc`.
+    /// Reserves the `pages` pages after a reserved block. Returns `None` if they are not all unbacked
+    /// and free.
+    ///
+    /// Fails with the metadata that is lacked. No page is reserved then.
     pub fn claim_surplus(
         &mut self,
         reservation: &Reservation,
@@ -48,7 +50,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(Some(Surplus { page, pages }))
     }
 
-    /// The pages of a surplus have their memory: they are free.
+    /// Makes a surplus free, after the caller has backed it.
     pub fn back_surplus(&mut self, Surplus { page, pages }: Surplus) {
         let came = self.directory.set_backed(page..page + pages, true);
         debug_assert_eq!(came, pages, "a page gets memory that has some");
@@ -57,7 +59,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.release_pages(page, pages, true);
     }
 
-    /// They get none: they are address space again.
+    /// Makes a surplus without memory unbacked free pages again.
     pub fn release_surplus(
         &mut self,
         Surplus { page, pages }: Surplus,
