@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Ranges of live blocks whose memory comes or goes at this moment, without the lock.
+//! Ranges in transit: parts of live blocks that get or lose memory at this moment, without the lock.
 //!
 //! A range in transit lies in one live block and one chunk, and overlaps no other. When its block is
-//! freed, or loses the range to a resize, the range becomes an extent of its own
-//! ([`Head::Reserved`](super::head::Head)), an orphan, which no request gets until the thread that
-//! works on it has finished: so nothing that comes late finds its place in other hands.
+//! freed, or loses the range to a resize, the range becomes an orphan: an extent of its own
+//! ([`Head::Reserved`](super::head::Head)) that no request gets until the thread that backs or drops
+//! its memory has finished. So that thread never touches pages of another block.
 
 use core::ops::Range;
 
-/// The most ranges that are in transit at once; one more is asked to wait.
+/// The most ranges that are in transit at once. A call that needs one more is refused as busy.
 const SLOTS: usize = 32;
 
-/// What happens to a range.
+/// The direction of a range in transit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// It has no memory, and gets some ([`Engine::touch`](super::Engine::touch)).
+    /// It gets memory ([`Engine::touch`](super::Engine::touch)).
     Comes,
-    /// It has memory, which leaves or is zeroed ([`Engine::discard`](super::Engine::discard)).
+    /// Its memory is dropped or zeroed ([`Engine::discard`](super::Engine::discard)).
     Goes,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Transit {
     pub(super) page: u32,
     pub(super) pages: u32,
     pub(super) kind: Kind,
-    /// Its block is gone.
+    /// Its block was freed, or lost the range.
     pub(super) is_orphan: bool,
 }
 
@@ -37,7 +37,7 @@ impl Transit {
     }
 }
 
-/// All of them.
+/// All ranges in transit of an arena.
 #[derive(Default)]
 pub(super) struct Transits {
     slots: [Option<Transit>; SLOTS],
@@ -45,13 +45,13 @@ pub(super) struct Transits {
 }
 
 impl Transits {
-    /// Returns whether there are none.
+    /// Returns whether no range is in transit.
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Adds a range that overlaps none. Returns its slot, or `None` where all are taken.
+    /// Adds a range that overlaps no other. Returns its slot, or `None` when all slots are in use.
     pub(super) fn add(&mut self, page: u32, pages: u32, kind: Kind) -> Option<usize> {
         let slot = self.slots.iter().position(Option::is_none)?;
         *self.slots.get_mut(slot)? = Some(Transit {
@@ -71,13 +71,13 @@ impl Transits {
         Some(transit)
     }
 
-    /// Returns whether the block of a slot's range is gone.
+    /// Returns whether the range of a slot is an orphan.
     pub(super) fn is_orphan(&self, slot: usize) -> bool {
         let transit = self.slots.get(slot).and_then(Option::as_ref);
         transit.is_some_and(|transit| transit.is_orphan)
     }
 
-    /// Returns the first range that has some of `range`.
+    /// Returns the first range in transit that overlaps `range`, with its slot.
     pub(super) fn first_in(&self, range: Range<u32>) -> Option<(usize, Transit)> {
         if self.count == 0 {
             return None;
@@ -90,14 +90,14 @@ impl Transits {
         inside.min_by_key(|(_, transit)| transit.page)
     }
 
-    /// Notes that the block of a slot's range is gone.
+    /// Makes the range of a slot an orphan.
     pub(super) fn orphan(&mut self, slot: usize) {
         if let Some(Some(transit)) = self.slots.get_mut(slot) {
             transit.is_orphan = true;
         }
     }
 
-    /// Returns all of them, in no order.
+    /// Returns all ranges in transit, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Transit> {
         self.slots.iter().flatten()
     }
