@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A live block of whole pages becomes longer or shorter where it is.
+//! Resize in place: a live block of whole pages becomes longer or shorter at its offset.
 //!
-//! The tail of a shorter block is free at once. What a longer one gets behind it is a reservation of
-//! its own until it is joined, so that the block never stops being live.
+//! The tail of a shortened block is free at once. The pages after a growing block are a reservation of
+//! their own until they join the block, which stays live all the time.
 
 use super::class::Class;
 use super::head::{Head, Memory};
@@ -12,26 +12,25 @@ use super::request::{Admission, FreeError, Refusal, Request, Reservation};
 use super::{Backend, Engine, Garbage, Isolated, Metadata, Prealloc, CHUNK_PAGES};
 use core::ops::Range;
 
-/// The most runs behind a block that one call looks at.
+/// The most runs after a block that one call visits.
 const MAX_RUNS: u32 = 256;
 
 /// Why a block was not resized. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResizeError {
-    /// Allocate one of these, add it to the prealloc, call again.
+    /// Metadata is lacked: allocate one of these, add it to the prealloc, call again.
     Need(Metadata),
     /// No live block begins there.
     Offset(FreeError),
     /// The size is 0.
     Zero,
-    /// The size is over the largest block.
+    /// The size exceeds the largest block.
     TooBig,
     /// The block has a header, is contiguous in physical memory, or lies in a divided page.
     Unsuited,
-    /// What lies behind the block is in use, or the address space ends.
+    /// The pages after the block are in use, or beyond the address space.
     InUse,
-    /// Another thread brings or drops memory across the new end, or behind it where no block is any
-    /// more: call again later.
+    /// A range in transit crosses the new end, or an orphan lies after the block: call again later.
     Busy,
 }
 
@@ -41,53 +40,54 @@ impl From<Metadata> for ResizeError {
     }
 }
 
-/// The pages behind a block that is to become longer.
+/// The reserved pages after a block that is to become longer.
 ///
-/// It has to be given to [`Engine::commit_growth`] or, its reservation, to [`Engine::cancel`].
+/// It has to be passed to [`Engine::commit_growth`], or its reservation to [`Engine::cancel`].
 #[must_use = "a growth that is neither committed nor cancelled is lost"]
 #[derive(Debug)]
 pub struct Growth {
-    /// The block's first page, and its pages before.
+    /// The page number of the block's first page, and how many pages it had.
     page: u32,
     pages: u32,
     reservation: Reservation,
 }
 
 impl Growth {
-    /// The pages behind the block, in bytes from the beginning of the arena.
+    /// Returns the reserved pages, in bytes from the beginning of the arena.
     pub fn extent(&self) -> Range<u64> {
         self.reservation.extent()
     }
 
-    /// The pages behind the block, to be backed.
+    /// Returns the reservation, to be backed.
     pub fn reservation(&mut self) -> &mut Reservation {
         &mut self.reservation
     }
 
-    /// The same, to be cancelled.
+    /// Returns the reservation, to be cancelled.
     pub fn into_reservation(self) -> Reservation {
         self.reservation
     }
 }
 
-/// What came of a call.
+/// The result of [`Engine::resize`].
 #[derive(Debug)]
 pub enum Resized {
-    /// The block is as long as was asked for.
+    /// The block has the requested length.
     Done,
-    /// It is, and its tail goes to [`Engine::release_holed`].
+    /// The block has the requested length. Pass its tail to [`Engine::release_holed`].
     Shrunk(Holed),
-    /// Free memory lies behind it, after address space that is free: this part of it has to leave
-    /// ([`Engine::remove_isolated`]), then call again.
+    /// A backed run lies after unbacked free pages that the block needs. Drop the memory of this part
+    /// of the run ([`Engine::remove_isolated`]), then call again.
     InTheWay(Isolated),
-    /// It is to have more pages: when these have their memory, [`Engine::commit_growth`].
+    /// The pages after the block are reserved. Back them, then call [`Engine::commit_growth`].
     Growing(Growth),
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Makes the live block at `offset` `size` bytes long, in whole pages; if it becomes longer and
-    /// `lazy`, its new pages without memory get it when they are touched. Free memory behind it that
-    /// is set aside for a waiter counts as in use.
+    /// Resizes the live block at `offset` to `size` bytes, rounded up to whole pages.
+    ///
+    /// `lazy`: new pages without memory get it when they are touched. Backed free pages that are set
+    /// aside for a waiter count as in use.
     pub fn resize(
         &mut self,
         offset: u64,
@@ -108,7 +108,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let (page, had, memory) = self.resizable(offset)?;
         let pages = class.pages();
         if pages > had {
-            // What a block has lost is not to pass for what it was never given.
+            // A lost page must not pass for one that was never touched.
             let lazy = lazy && (memory != Memory::Whole || !self.has_holes(page, had));
             let behind = page + had..page + pages;
             return match self.reserve_growth(page, had, pages - had, admission, prealloc) {
@@ -116,7 +116,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                     growth.reservation.lazy = lazy;
                     Ok(Resized::Growing(growth))
                 }
-                // What another thread is about to leave is free in a moment.
+                // The pages of an orphan become free soon.
                 Err(ResizeError::InUse) if self.has_orphan(behind) => Err(ResizeError::Busy),
                 result => result,
             };
@@ -128,7 +128,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 return Err(ResizeError::Busy);
             }
             if memory != Memory::Whole {
-                // Where there is no memory there may be no records either.
+                // Without memory there may be no records either.
                 self.directory.ensure_places([Some(tail), None], prealloc)?;
             }
             self.set_live_pages(page, had, pages, memory);
@@ -138,7 +138,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(Resized::Done)
     }
 
-    /// The first page, the pages and the memory of the block at `offset`, if it can be resized.
+    /// Returns the first page, the pages and the memory of the block at `offset`, if it can be resized.
     fn resizable(&self, offset: u64) -> Result<(u32, u32, Memory), ResizeError> {
         if offset % 16 != 0 {
             return Err(ResizeError::Offset(FreeError::Misaligned));
@@ -163,7 +163,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// The tail of a block that became shorter is free, unless it has holes: then it is returned.
+    /// Frees the tail of a block that became shorter. Returns it instead if it has holes.
     fn take_tail(&mut self, page: u32, pages: u32, memory: Memory) -> Option<Holed> {
         let holed = self.take_holed(page, pages, memory);
         if holed.is_some() {
@@ -174,7 +174,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         holed
     }
 
-    /// A live block has other pages from now on: it may be of another class.
+    /// Sets the length of a live block to `has` pages, and moves it to another class if need be.
     fn set_live_pages(&mut self, page: u32, had: u32, has: u32, memory: Memory) {
         for (pages, sign) in [(had, u64::MAX), (has, 1)] {
             let class = Class::of_pages(pages, Self::PAGE_SHIFT);
@@ -194,7 +194,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Reserves `more` pages behind a block: of a run with memory, and of address space behind that.
+    /// Reserves `more` pages after a block: of a backed run, and of unbacked pages after that.
     fn reserve_growth(
         &mut self,
         page: u32,
@@ -213,7 +213,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             return Err(ResizeError::InUse);
         }
         if missing > unbacked {
-            // Memory comes to the end of a block, so none may be there.
+            // A reservation is backed from its front, so its last pages may not have memory.
             let run = self.run_at(behind + backed + unbacked);
             return match run.filter(|_| admission == Admission::Full) {
                 Some(run) => Ok(Resized::InTheWay(
@@ -257,7 +257,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }))
     }
 
-    /// Returns whether `page..end` is free, as far as [`MAX_RUNS`] show.
+    /// Returns whether `page..end` is free. Visits at most [`MAX_RUNS`] runs and takes the rest for
+    /// free.
     fn is_free(&self, mut page: u32, end: u32) -> bool {
         for _ in 0..MAX_RUNS {
             if page >= end || page == self.frontier {
@@ -271,8 +272,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         true
     }
 
-    /// The pages behind a block have their memory: they join it. Returns the block's bytes, or the
-    /// growth where the block went meanwhile, to be cancelled.
+    /// Joins the backed or owed pages of a growth to their block. Returns the new length of the block
+    /// in bytes. If the block was freed or resized meanwhile, returns the growth, to be cancelled.
     pub fn commit_growth(
         &mut self,
         growth: Growth,
@@ -298,7 +299,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.directory.take_head(growth.page + growth.pages);
         let pages = growth.pages + more;
         self.set_live_pages(growth.page, growth.pages, pages, memory);
-        // Nothing begins there any more, and lazy pages have no memory yet.
+        // Nothing begins there now, and lazy pages have no memory yet: the records may go.
         self.directory
             .give_chunk(growth.page + growth.pages, garbage);
         self.peak_bytes = self.peak_bytes.max(self.claimed);
