@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Runs of free pages: finding one, taking pages of it, joining neighbours.
+//! Runs of free pages: how one is found, how pages are taken from it, how neighbours are joined.
 //!
 //! ```text
 //!             run        block     run       unbacked run      frontier
@@ -9,8 +9,8 @@
 //!            its first page has its length; a bit says that something begins there
 //! ```
 //!
-//! Two neighbouring runs are never of the same backing, and an unbacked run never ends at the
-//! frontier: that moves back instead.
+//! Two neighbouring runs are never both backed or both unbacked. No unbacked run ends at the frontier:
+//! the frontier moves back instead.
 
 use super::class::{ceil_log2, Class};
 use super::head::{Head, Links};
@@ -19,12 +19,12 @@ use super::stats::ClassStats;
 use super::{Backend, Engine, Prealloc, Refusal, MIN_SHIFT};
 use core::ops::Range;
 
-/// Blocks of at most so many bytes are taken from the end of a run, larger ones from its beginning:
-/// so the small ones do not stand in the middle of what the large ones leave. (Settled, as the number
-/// of sub-lists, by replaying traces: `tests/engine/tests/linear`.)
+/// The largest block, in bytes, that is taken from the end of a run. Larger blocks are taken from the
+/// beginning, so that small blocks do not split the space that large ones leave. (Chosen, as the number
+/// of sub-lists was, by replaying traces: `tests/engine/tests/linear`.)
 const FROM_END_BYTES: u64 = 256 << 10;
 
-/// Pages that a request has got: the first, and how many of them have memory.
+/// The reserved pages of a request: the first one, and how many leading pages have memory.
 #[derive(Clone, Copy)]
 pub(super) struct Reserved {
     pub(super) page: u32,
@@ -40,14 +40,14 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// The page number behind it.
+    /// Returns the page number after its last page.
     pub(super) fn end(&self) -> u32 {
         self.page + self.pages
     }
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// The run that begins at `page`.
+    /// Returns the run that begins at `page`.
     pub(super) fn run_at(&self, page: u32) -> Option<Run> {
         let (pages, is_backed) = match self.directory.head(page)? {
             Head::Backed { pages, .. } => (*pages, true),
@@ -61,14 +61,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         })
     }
 
-    /// The run that ends at `page`, which is not part of it.
+    /// Returns the run whose last page is before `page`.
     fn run_before(&self, page: u32) -> Option<Run> {
         let run = self.run_at(self.directory.start_of(page.checked_sub(1)?)?);
-        // Where an extent is just being taken apart, there may be something in between.
+        // While an extent is taken apart, pages without a head may lie in between.
         run.filter(|run| run.end() == page)
     }
 
-    /// Pages without memory that are free from `page` on.
+    /// Returns how many unbacked free pages begin at `page`.
     pub(super) fn unbacked_from(&self, page: u32) -> u32 {
         if page == self.frontier {
             return self.span - self.frontier;
@@ -79,7 +79,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// What a block of a class needs of a run.
+    /// Returns which pages of a run a block of a class takes.
     pub(super) fn fit_of(class: Class, split: bool) -> Fit {
         Fit {
             pages: class.pages(),
@@ -89,8 +89,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Reserves the pages of a block from a run that has memory for all of them. Takes no metadata:
-    /// where memory is there are records.
+    /// Reserves the pages of a block in a backed run that has all of them. Needs no metadata: backed
+    /// pages have records.
     pub(super) fn reserve_backed(&mut self, fit: Fit) -> Result<Reserved, Refusal> {
         let found = self.lists.find_fit(&self.directory, true, fit);
         let run = found.and_then(|page| self.run_at(page));
@@ -113,7 +113,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(Reserved { page, backed })
     }
 
-    /// Takes pages out of a run: what is left on both sides stays free.
+    /// Removes pages from a run. The rest on both sides stays free.
     pub(super) fn carve(&mut self, run: Run, taken: Range<u32>) {
         let (before, behind) = (taken.start - run.page, run.end() - taken.end);
         match (before, behind) {
@@ -131,7 +131,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// A run was removed that loses a page: what is beside that stays free.
+    /// Inserts the two parts of a removed run that loses `page`.
     pub(super) fn insert_parts(&mut self, run: Run, page: u32) {
         if page > run.page {
             self.insert(run.page, page - run.page, run.is_backed);
@@ -150,9 +150,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.directory.put_head(page, head);
     }
 
-    /// Reserves pages where some or all have no memory yet. With `extend`, behind a run with memory
-    /// whose end borders on enough address space, of a few such runs the longest; else in address
-    /// space alone.
+    /// Reserves pages of which some or all are unbacked.
+    ///
+    /// `extend`: takes a backed run that ends at enough unbacked pages, and these; of a few such runs
+    /// the longest. Otherwise, or without such a run, takes unbacked pages alone.
     pub(super) fn reserve_space(
         &mut self,
         fit: Fit,
@@ -201,8 +202,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(Reserved { page, backed: 0 })
     }
 
-    /// What a block would get of a run with memory and of the address space behind it. A run that
-    /// has room for all of it is left alone where it may not be split.
+    /// Returns the pages that a block would take of a backed run and of the unbacked pages after it.
+    /// Returns `None` if they do not suffice, or if the run has all of them but may not be split.
     fn extended(&self, run: Run, fit: Fit) -> Option<Reserved> {
         let page = fit.aligned(run.page)?;
         let backed = run.end().checked_sub(page).filter(|backed| *backed > 0)?;
@@ -215,8 +216,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             .then_some(Reserved { page, backed })
     }
 
-    /// Takes pages without memory that begin at `page`, in an unbacked run or behind the frontier.
-    /// Nothing begins there yet, but there is a place for it.
+    /// Takes the unbacked free pages `page..page + pages`, in an unbacked run or beyond the frontier.
+    /// No extent begins at `page` yet, but a head can be put there.
     pub(super) fn claim_space(
         &mut self,
         page: u32,
@@ -250,8 +251,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(())
     }
 
-    /// Frees pages that are on no list and at which nothing begins any more: they join what is free
-    /// around them. Needs no metadata: where they begin there is a place.
+    /// Frees pages of a removed extent and joins them with the neighbouring runs. Needs no metadata: a
+    /// head can be put at their first page.
     pub(super) fn release_pages(&mut self, page: u32, pages: u32, is_backed: bool) {
         let (before, behind) = self.neighbours(page, pages, is_backed);
         if !is_backed && page + pages == self.frontier {
@@ -264,8 +265,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.join(before, page, pages, behind, is_backed);
     }
 
-    /// Frees the pages of a reserved extent that had memory for all of them, as
-    /// [`Engine::release_pages`] does. Pages whose memory was lost become address space.
+    /// Frees a reserved extent of backed pages, as [`Engine::release_pages`] does. Pages whose memory
+    /// was lost become unbacked.
     pub(super) fn release_reserved(&mut self, page: u32, pages: u32) {
         if self.holes > 0 && self.has_holes(page, pages) {
             self.directory.take_head(page);
@@ -286,7 +287,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.enlist(page, pages, true);
     }
 
-    /// The runs of one backing before and behind some pages.
+    /// Returns the runs of the given backing right before and right after some pages.
     fn neighbours(&self, page: u32, pages: u32, is_backed: bool) -> (Option<Run>, Option<Run>) {
         let alike = |run: &Run| run.is_backed == is_backed;
         let before = self.run_before(page).filter(alike);
@@ -294,7 +295,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         (before, behind)
     }
 
-    /// Makes one run of pages at which nothing begins and of their neighbours.
+    /// Makes one run of the pages of a removed extent and their neighbours.
     fn join(
         &mut self,
         before: Option<Run>,
@@ -322,7 +323,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Counts that two neighbours became one run of so many pages.
+    /// Counts that two neighbours were merged into a run of `pages` pages.
     fn count_merge(&mut self, pages: u32, is_backed: bool) {
         if is_backed {
             let merges = &mut self.stats_of_pages(pages).merges;
@@ -330,8 +331,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Makes a run one of `pages` pages that begins at `page`, where there is a place. It keeps its
-    /// place on the list if it stays on that list.
+    /// Changes a run to the `pages` pages from `page` on, where a head can be put. It keeps its place on
+    /// its list if its new length belongs on that list.
     fn reshape(&mut self, run: Run, page: u32, pages: u32) {
         let kind = Kind::of_run(pages, run.is_backed);
         if kind.list() != Kind::of_run(run.pages, run.is_backed).list() {
@@ -368,7 +369,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.enlist(page, pages, is_backed);
     }
 
-    /// Puts a run whose head is in place on its list.
+    /// Adds a run whose head is in place to its list.
     fn enlist(&mut self, page: u32, pages: u32, is_backed: bool) {
         let kind = Kind::of_run(pages, is_backed);
         self.lists.push(&mut self.directory, kind, page);
@@ -386,7 +387,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.directory.take_head(run.page);
     }
 
-    /// Takes a run off its list. Its head stays.
+    /// Removes a run from its list. Its head stays.
     fn unlist(&mut self, run: Run) {
         let kind = Kind::of_run(run.pages, run.is_backed);
         self.lists.remove(&mut self.directory, kind, run.page);
@@ -399,15 +400,15 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Pages of the largest request that the freelist of `order` can serve as it is.
+    /// Returns the pages of the largest request that the freelist of `order` serves without a merge.
     pub(super) fn largest_run(&self, order: u32) -> u32 {
         let largest = self.lists.largest_of(order);
         let run = largest.and_then(|page| self.run_at(page));
         run.map_or(0, |run| run.pages)
     }
 
-    /// What is counted for the class of a block of so many pages. A run may be longer than the
-    /// largest block: it counts with that.
+    /// Returns the counters of the class of `pages` pages. A run that is longer than the largest block
+    /// counts in the class of that block.
     fn stats_of_pages(&mut self, pages: u32) -> &mut ClassStats {
         let shift = (Self::PAGE_SHIFT + ceil_log2(pages.into())).min(Self::MAX_SHIFT);
         &mut self.stats[(shift - MIN_SHIFT) as usize]
