@@ -13,27 +13,27 @@
 //!  32*KIB ........................ 64*KIB-1  the granules
 //! ```
 //!
-//! A node is *free* (on offer as a whole), *live* (a block), or neither: divided into smaller
-//! nodes, part of a larger one, or pending.
+//! A node is *free*, *live* (a block), or neither: split into smaller nodes, part of a larger node, or
+//! pending.
 
 use super::head::Links;
 use super::request::header_bytes;
 use super::{FreeError, MIN_SHIFT};
 
-/// The depth of a node; its size is the page's, halved so many times.
+/// Returns the depth of a node: its size is that of the page, halved as often.
 pub(super) const fn depth(node: u32) -> u32 {
     // Not `ilog2`, which panics for a node that does not exist.
     (u32::BITS - 1).saturating_sub(node.leading_zeros())
 }
 
-/// Where a node begins, in bytes from the beginning of its page.
+/// Returns where a node begins, in bytes from the beginning of its page.
 pub(super) const fn start<const KIB: usize>(node: u32) -> u64 {
     let depth = depth(node);
     let index = (node - (1 << depth)) as u64;
     index << (super::class::page_shift(KIB) - depth)
 }
 
-/// The root is node 1: the bit before it says of a page that it is lost.
+/// The unused bit before the root, node 1: in `live` it says that the memory of the page is lost.
 const NO_NODE: u32 = 0;
 
 /// The blocks of one divided page.
@@ -59,7 +59,7 @@ impl<const KIB: usize> Default for Tree<KIB> {
 impl<const KIB: usize> Tree<KIB> {
     const LEAVES: u32 = 32 * KIB as u32;
 
-    /// A page that was whole: takes its first node of `depth`, the rest is free.
+    /// Becomes the tree of a page that was whole: takes its first node of `depth`; the rest is free.
     pub(super) fn reset(&mut self, depth: u32) -> u32 {
         *self = Self::default();
         for depth in 1..=depth {
@@ -68,8 +68,8 @@ impl<const KIB: usize> Tree<KIB> {
         1 << depth
     }
 
-    /// Takes the smallest free node that holds one of `depth`, halving it down to that. Returns the
-    /// node and the depth that it was taken from.
+    /// Takes a node of `depth` from the smallest free node that holds one, which is halved as often as
+    /// needed. Returns the node, and the depth of the free node.
     pub(super) fn take(&mut self, depth: u32) -> Option<(u32, u32)> {
         let (mut node, from) = (1..=depth)
             .rev()
@@ -82,8 +82,8 @@ impl<const KIB: usize> Tree<KIB> {
         Some((node, from))
     }
 
-    /// A node that is no longer in use: joins it with its buddy as long as that is free. Returns the
-    /// depth of what came of it; 0: the whole page is free, and this tree is done.
+    /// Frees a node and merges it with its buddy as long as that is free. Returns the depth of the free
+    /// node; 0 when the whole page is free, and the tree no longer used.
     pub(super) fn give(&mut self, mut node: u32) -> u32 {
         while node > 1 {
             if !get(&self.free, node ^ 1) {
@@ -96,17 +96,17 @@ impl<const KIB: usize> Tree<KIB> {
         depth(node)
     }
 
-    /// The depth of the largest free node.
+    /// Returns the depth of the largest free node.
     pub(super) fn largest(&self) -> Option<u32> {
         let (index, word) = self.free.iter().enumerate().find(|(_, word)| **word != 0)?;
         Some(depth(index as u32 * 64 + word.trailing_zeros()))
     }
 
-    /// The first free node of a depth.
+    /// Returns the first free node of a depth.
     fn first_free(&self, depth: u32) -> Option<u32> {
         let (first, end) = (1usize << depth, 2usize << depth);
         if depth < 6 {
-            // All of them lie in the first word.
+            // All nodes of these depths are in the first word.
             let word = self.free.first()? & depth_mask(depth);
             return (word != 0).then(|| word.trailing_zeros());
         }
@@ -115,6 +115,7 @@ impl<const KIB: usize> Tree<KIB> {
         Some(first as u32 + index as u32 * 64 + word.trailing_zeros())
     }
 
+    /// Makes a taken node live.
     #[inline(always)]
     pub(super) fn set_live(&mut self, node: u32, headed: bool) {
         set(&mut self.live, node);
@@ -123,25 +124,25 @@ impl<const KIB: usize> Tree<KIB> {
         }
     }
 
-    /// Whether a live node has a header.
+    /// Returns whether a live node has a header.
     pub(super) fn is_headed(&self, node: u32) -> bool {
         self.has_mark((start::<KIB>(node) >> MIN_SHIFT) as u32)
     }
 
-    /// How many granules are marked as the beginning of a live node with a header.
+    /// Returns how many granules are marked as the beginning of a live node with a header.
     pub(super) fn marks(&self) -> u32 {
         self.headed.iter().map(|word| word.count_ones()).sum()
     }
 
-    /// Whether a block is live in it.
+    /// Returns whether a node is live.
     pub(super) fn has_live(&self) -> bool {
         let mut words = self.live.iter();
         let first = words.next().is_some_and(|word| word >> 1 != 0);
         first || words.any(|word| *word != 0)
     }
 
-    /// Becomes a tree with the live nodes of another one. Nothing is free in it, until
-    /// [`Tree::free_rest`] is called.
+    /// Becomes a tree with the live nodes of another one. No node is free until [`Tree::free_rest`] is
+    /// called.
     pub(super) fn copy_live(&mut self, of: &Self) {
         *self = Self {
             live: of.live,
@@ -151,7 +152,7 @@ impl<const KIB: usize> Tree<KIB> {
         clear(&mut self.live, NO_NODE);
     }
 
-    /// Frees what is not live, in nodes as large as can be.
+    /// Frees all that is not live, in the largest possible nodes.
     pub(super) fn free_rest(&mut self) {
         // Nodes that are live, or have a live one in them.
         let mut used = self.live;
@@ -168,17 +169,17 @@ impl<const KIB: usize> Tree<KIB> {
         }
     }
 
-    /// The page has lost its memory.
+    /// Notes that the memory of the page is lost.
     pub(super) fn set_lost(&mut self) {
         set(&mut self.live, NO_NODE);
     }
 
-    /// Whether it has.
+    /// Returns whether the memory of the page is lost.
     pub(super) fn is_lost(&self) -> bool {
         get(&self.live, NO_NODE)
     }
 
-    /// Ends the live node whose caller knows it by `within` bytes into the page. Returns the shift of
+    /// Ends the live node whose caller's bytes begin `within` bytes into the page. Returns the shift of
     /// its size, and whether it had a header.
     #[inline(always)]
     pub(super) fn end_live(&mut self, within: u64) -> Result<(u32, bool), FreeError> {
@@ -202,15 +203,15 @@ impl<const KIB: usize> Tree<KIB> {
         Err(FreeError::NotLive)
     }
 
-    /// The shift of the size of the live node in which the byte `within` lies.
+    /// Returns the shift of the size of the live node in which the byte `within` lies.
     pub(super) fn live_shift(&self, within: u64) -> Option<u32> {
         let page_shift = super::class::page_shift(KIB);
         (MIN_SHIFT..page_shift)
             .find(|shift| get(&self.live, (((1 << page_shift) + within) >> shift) as u32))
     }
 
-    /// Ends the live node of `1 << shift` bytes, without a header, that begins `within` bytes into
-    /// the page. Returns whether there was one.
+    /// Ends the live node of `1 << shift` bytes without a header that begins `within` bytes into the
+    /// page. Returns whether there was one.
     #[inline]
     pub(super) fn end_plain(&mut self, within: u64, shift: u32) -> bool {
         let node = (((1 << super::class::page_shift(KIB)) + within) >> shift) as u32;
@@ -223,7 +224,7 @@ impl<const KIB: usize> Tree<KIB> {
         is_plain
     }
 
-    /// Whether a live block with a header begins at a granule.
+    /// Returns whether a live block with a header begins at a granule.
     fn has_mark(&self, granule: u32) -> bool {
         let word = self.headed.get(granule as usize / 32);
         word.is_some_and(|word| word & (1 << (granule % 32)) != 0)
@@ -241,21 +242,21 @@ impl<const KIB: usize> Tree<KIB> {
         }
     }
 
-    /// Whether the node is free or live as a whole.
+    /// Returns whether a node is free or live as a whole.
     pub(super) fn is_used(&self, node: u32) -> bool {
         get(&self.free, node) || get(&self.live, node)
     }
 
-    /// Bytes of the nodes that are free, and of those that are live.
+    /// Returns the bytes of the free nodes, and of the live ones.
     pub(super) fn bytes(&self) -> (u64, u64) {
         (Self::sum(&self.free), Self::sum(&self.live))
     }
 
-    /// Bytes of the nodes in a bitmap.
+    /// Returns the bytes of the nodes in a bitmap.
     fn sum(bits: &[u64; KIB]) -> u64 {
         let page_shift = super::class::page_shift(KIB);
         let bytes = |word: u64, depth| u64::from(word.count_ones()) << (page_shift - depth);
-        // Six depths are in the first word, each other word is in one.
+        // The first word has the nodes of depths 0 to 5, each other word those of one depth.
         let first = (1..6).map(|depth| bytes(bits[0] & depth_mask(depth), depth));
         let rest = bits.iter().enumerate().skip(1);
         let rest = rest.map(|(index, word)| bytes(*word, 6 + index.ilog2()));
@@ -275,7 +276,7 @@ impl<const KIB: usize> Tree<KIB> {
     }
 }
 
-/// The nodes of a depth below 6, in the first word of a bitmap.
+/// Returns the bits of the nodes of a depth below 6 in the first word of a bitmap.
 fn depth_mask(depth: u32) -> u64 {
     (u64::MAX << (1 << depth)) & (u64::MAX >> (64 - (2 << depth)))
 }
