@@ -1,39 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Waiters for a block, and whose turn it is: first come, first served.
+//! The queue of waiters for a block: first come, first served.
 //!
-//! This decides and does not sleep: its caller does all that under one lock, wakes the waiters that
-//! are named, and sleeps without the lock. The same file is checked on the host in every order in
-//! which threads can run.
+//! The queue only decides. Its caller makes all calls under one lock, wakes the waiters that the queue
+//! names, and sleeps without the lock. Tests on the host run this file in every order in which threads
+//! can run.
 //!
 //! # Rules
 //!
-//! - What comes back goes to the oldest waiter first. Free whole pages are set aside for it until it
-//!   is served, however long that takes: a big request is not starved by small ones. All others are
-//!   admitted to less meanwhile ([`Admission`](super::Admission)).
-//! - A request below a page can be served from divided pages, which are of no use to bigger ones: so
-//!   the oldest of these has its turn too.
-//! - A waiter does not overtake: as long as it is not the oldest, divided pages are all that it may
-//!   have.
-//! - A waiter that is woken scans once more; if that leads nowhere it keeps its place.
+//! - Freed memory goes to the oldest waiter first. Free whole pages are set aside for it until it is
+//!   served, however long that takes, so that small requests do not starve a large one. All other
+//!   requests are admitted to less meanwhile ([`Admission`](super::Admission)).
+//! - A subpage request can be served from divided pages, which are of no use to larger requests. So the
+//!   oldest waiter for a subpage block is woken too.
+//! - A waiter that is not the oldest takes free subpage blocks alone, so that it overtakes no other.
+//! - A woken waiter scans once more. If the scan fails, the waiter keeps its place.
 //!
-//! No wake-up is lost: a waiter is in the queue before its last scan, and sleeps only when nothing
-//! has happened since that began. And none comes too early: a sleeping waiter is woken only when it
-//! could be served, or never can be.
+//! No wake-up is lost: a waiter is in the queue before its last scan, and sleeps only when no wake-up
+//! came since that scan began. No waiter is woken in vain: a sleeping waiter is woken only when its
+//! request could be served, or never can be.
 
 use super::request::Admission;
 use core::ops::DerefMut;
 
-/// No slot.
+/// The index of no slot.
 const NONE: u32 = u32::MAX;
 /// Slots of the first table.
 const FIRST: usize = 32;
 
-/// A waiter's place, which stays the same until it leaves.
+/// The index of a waiter's slot, valid until [`WaitQueue::leave`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u32);
 
-/// Neighbours in a queue.
+/// The previous and the next waiter of a queue, as indices of slots.
 #[derive(Clone, Copy, Debug)]
 struct Links {
     prev: u32,
@@ -43,31 +42,32 @@ struct Links {
 /// What a waiter is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WaiterState {
-    /// Looks for a block. [`WaitQueue::scan`] makes it so; [`WaitQueue::sleep`] makes it
-    /// `Sleeping`, [`WaitQueue::wake`] makes it `ScanStale`.
+    /// Scans the free memory. [`WaitQueue::sleep`] makes it `Sleeping`, [`WaitQueue::wake`] makes it
+    /// `ScanStale`.
     Scanning,
-    /// The same, but something has happened since: it may have come too late for this scan, so
-    /// [`WaitQueue::sleep`] refuses, and it scans again.
+    /// Scans, but memory may have been freed too late for this scan: [`WaitQueue::sleep`] refuses, and
+    /// [`WaitQueue::scan`] makes it `Scanning`.
     ScanStale,
-    /// Sleeps. [`WaitQueue::wake`] makes it `Woken` when it could be served,
-    /// [`WaitQueue::scan`] makes it `Scanning` when it has a reason of its own.
+    /// Sleeps. [`WaitQueue::wake`] makes it `Woken` when its request could be served;
+    /// [`WaitQueue::scan`] makes it `Scanning` when a timeout or a signal ended the sleep.
     Sleeping,
-    /// Is to scan again: [`WaitQueue::scan`].
+    /// Was woken. [`WaitQueue::scan`] makes it `Scanning`.
     Woken,
 }
 
-/// A place for a waiter; without one it is on the list of those that are free.
+/// A slot for a waiter. A slot without one is on the list of free slots.
 pub struct WaiterSlot<R, W> {
     waiter: Option<Waiter<R, W>>,
     next_free: u32,
 }
 
-/// A thread that waits for what `request` describes, and is woken through `wake`.
+/// A thread that waits until `request` is served, and is woken through `wake`.
 struct Waiter<R, W> {
     request: R,
     wake: W,
-    /// Counts up: which came first.
+    /// The order of arrival: a later waiter has a larger number.
     number: u64,
+    /// The request is for a subpage block.
     subpage: bool,
     links: Links,
     state: WaiterState,
@@ -82,18 +82,18 @@ impl<R, W> Default for WaiterSlot<R, W> {
     }
 }
 
-/// A queue, oldest first.
+/// The first and the last waiter of a queue, oldest first.
 #[derive(Clone, Copy)]
 struct Queue {
     first: u32,
     last: u32,
 }
 
-/// All waiters. `R` describes what they want, `W` is how one is woken, `S` a table of slots.
+/// All waiters of an arena. `R` is a request, `W` the handle that wakes a thread, `S` a table of slots.
 pub struct WaitQueue<R, W, S> {
     slots: Option<S>,
     free: u32,
-    /// Those that want whole pages, and those that want less.
+    /// The waiters for whole pages, and those for subpage blocks.
     queues: [Queue; 2],
     count: u32,
     number: u64,
@@ -101,7 +101,7 @@ pub struct WaitQueue<R, W, S> {
 }
 
 impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
-    /// An empty queue.
+    /// Makes an empty queue.
     pub const fn new() -> Self {
         const EMPTY: Queue = Queue {
             first: NONE,
@@ -117,15 +117,15 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
         }
     }
 
-    /// How many wait.
+    /// Returns the number of waiters.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// Adds a waiter, which is scanning. `subpage`: it wants less than a page.
+    /// Adds a waiter, in the state `Scanning`. `subpage`: its request is for a subpage block.
     ///
-    /// When there is no slot it is returned with the length of the table that is wanted in
-    /// `new_table`, all default. A table that is of no more use is left there.
+    /// Without a free slot, fails with the request, the handle, and the length that `new_table` has to
+    /// have, in default slots. Leaves a table that it no longer uses in `new_table`.
     pub fn enlist(
         &mut self,
         request: R,
@@ -169,7 +169,7 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
         Ok(Ticket(ticket))
     }
 
-    /// Moves to a larger table. Returns the old one.
+    /// Moves all waiters to a larger table. Returns the old table.
     fn move_to(&mut self, mut table: S) -> Option<S> {
         let old = self
             .slots
@@ -191,15 +191,15 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
         self.slots.replace(table)
     }
 
-    /// Begins a scan: whatever happens from here on makes it stale.
+    /// Begins a scan: a wake-up from here on makes it stale.
     pub fn scan(&mut self, ticket: Ticket) {
         if let Some(waiter) = self.waiter_mut(ticket.0) {
             waiter.state = WaiterState::Scanning;
         }
     }
 
-    /// Ends a scan that led nowhere. Returns whether to sleep: not if something has happened since
-    /// it began.
+    /// Ends a scan that failed. Returns whether the waiter is to sleep: not if a wake-up came since the
+    /// scan began.
     #[must_use]
     pub fn sleep(&mut self, ticket: Ticket) -> bool {
         match self.waiter_mut(ticket.0) {
@@ -211,15 +211,15 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
         }
     }
 
-    /// Whether a waiter is to scan again.
+    /// Returns whether a waiter is to scan again.
     pub fn is_woken(&self, ticket: Ticket) -> bool {
         self.waiter(ticket.0).is_some_and(|waiter| {
             matches!(waiter.state, WaiterState::Woken | WaiterState::ScanStale)
         })
     }
 
-    /// Removes a waiter, for whatever reason. Others are to be woken after that: it may have been
-    /// woken, or been before them.
+    /// Removes a waiter, served or not. The caller then calls [`WaitQueue::wake`]: the removed waiter
+    /// may have been woken in place of another one, or been the oldest.
     pub fn leave(&mut self, ticket: Ticket) {
         let Some(waiter) = self.slot_mut(ticket.0).and_then(|slot| slot.waiter.take()) else {
             debug_assert!(false, "a ticket is that of a waiter");
@@ -241,8 +241,8 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
         self.count -= 1;
     }
 
-    /// What a request is admitted to: of a waiter by its ticket; of one that `waits` but is not in
-    /// the queue yet, it is behind all that are.
+    /// Returns the admission of a request: of a waiter by its ticket. A request without a ticket comes
+    /// after all waiters; `waits` says whether it is going to wait.
     pub fn admission(&self, ticket: Option<Ticket>, waits: bool) -> Admission {
         if self.oldest() == ticket.map_or(NONE, |ticket| ticket.0) {
             Admission::Full
@@ -253,8 +253,8 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
         }
     }
 
-    /// What those want whose turn it is: the oldest, and, where it is another one, the oldest that
-    /// wants less than a page.
+    /// Returns the requests to be served next: that of the oldest waiter, and that of the oldest waiter
+    /// for a subpage block, if that is another one.
     pub fn next_requests(&self) -> [Option<&R>; 2] {
         self.next_tickets()
             .map(|ticket| Some(&self.waiter(ticket)?.request))
@@ -266,12 +266,12 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
         [oldest, if small == oldest { NONE } else { small }]
     }
 
-    /// Something has come back, or a waiter has left: wakes those whose turn it is and that `could`
-    /// be served, given the request and what it is admitted to. Returns those whose threads are to
-    /// be woken.
+    /// Wakes the waiters that are next ([`WaitQueue::next_requests`]) and `could` be served, after
+    /// memory was freed or a waiter has left. `could` gets the request and its admission. Returns the
+    /// handles of the threads that the caller has to wake.
     ///
-    /// The caller itself is left out: what a waiter puts back after a scan that led nowhere would
-    /// lead it nowhere again.
+    /// Leaves the calling waiter out: memory that it returns after a failed scan would make it fail
+    /// again.
     pub fn wake(
         &mut self,
         is_caller: impl Fn(&W) -> bool,
@@ -285,7 +285,7 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
                     return None;
                 }
                 match waiter.state {
-                    // Its scan has perhaps seen what was there before.
+                    // Its scan may have missed the freed memory.
                     WaiterState::Scanning => {
                         waiter.state = WaiterState::ScanStale;
                         None
@@ -301,13 +301,15 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
         woken.map(|ticket| Some(&self.waiter(ticket?)?.wake))
     }
 
-    /// Wakes waiters whose requests have become hopeless, so that they see it: of at most `most`
-    /// slots from the one on that `from` says. Calls `wake` for each whose thread is to be woken.
-    /// Returns where to go on, `None` at the end.
+    /// Wakes the waiters whose requests can no longer be served at all, so that they fail. Visits at
+    /// most `max_slots` slots, from the index `from` on. Calls `wake` with the handle of each thread
+    /// that the caller has to wake.
+    ///
+    /// Returns the index at which the next call goes on; `None` at the end.
     pub fn wake_hopeless(
         &mut self,
         from: usize,
-        most: usize,
+        max_slots: usize,
         is_hopeless: impl Fn(&R) -> bool,
         mut wake: impl FnMut(&W),
     ) -> Option<usize> {
@@ -316,7 +318,7 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
         for waiter in slots
             .iter_mut()
             .skip(from)
-            .take(most)
+            .take(max_slots)
             .filter_map(|slot| slot.waiter.as_mut())
         {
             if !is_hopeless(&waiter.request) {
@@ -331,11 +333,11 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
                 WaiterState::ScanStale | WaiterState::Woken => {}
             }
         }
-        let next = from.saturating_add(most);
+        let next = from.saturating_add(max_slots);
         (next < end).then_some(next)
     }
 
-    /// The waiter that came first.
+    /// Returns the slot of the oldest waiter.
     fn oldest(&self) -> u32 {
         let number = |queue: &Queue| {
             self.waiter(queue.first)
