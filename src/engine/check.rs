@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The engine's invariants, as a program that proves them. Slow: for tests and debug builds.
+//! The invariants of the engine, and the validator that proves them. Slow: for tests and debug builds.
 //!
-//! 1. From page 0 to the frontier, extents follow one another without a gap or an overlap; nothing
-//!    begins inside one, or behind the frontier.
-//! 2. Exactly the pages that a head says are backed have memory; bits and counts of a chunk are
-//!    those of its records.
-//! 3. `run.backing != neighbour.backing` for two neighbouring runs; no unbacked run ends at the
-//!    frontier; each run is on exactly the list of its length.
-//! 4. The nodes of a divided page cover each granule at most once; no two free halves lie side by
-//!    side; the page is on the list of its largest free node. No granule but the first of a live
-//!    block is marked as headed.
-//! 5. What is on a quick list, or kept, is free, and nothing else's.
-//! 6. `held + holes == live + free + pending`; `claimed + owed == live + reserved`; every counter is what
-//!    the walk counts.
-//! 7. A range in transit lies in one live block or is an orphan extent of its own; its chunk has
+//! 1. From page 0 to the frontier, extents follow one another without a gap or an overlap. No extent
+//!    begins inside another one, or beyond the frontier.
+//! 2. Exactly the pages that are backed by their head have memory, holes excepted. The bits and counts
+//!    of a chunk agree with its records.
+//! 3. `run.backing != neighbour.backing` for two neighbouring runs. No unbacked run ends at the
+//!    frontier. Each run is on exactly one list, that of its length.
+//! 4. The nodes of a divided page cover each granule at most once. No two buddies are both free. The
+//!    page is on the list of its largest free node. Only the first granule of a live block with a
+//!    header is marked as headed.
+//! 5. A block on a quick list, or kept for a waiter, is in no free run and no free node.
+//! 6. `held + holes == live + free + pending` and `claimed + owed == live + reserved`, in bytes. Every
+//!    counter is what the walk counts.
+//! 7. A range in transit lies in one live block, or is an orphan extent of its own. Its chunk has
 //!    records.
 
 use super::class::{Class, CLASSES};
@@ -25,12 +25,13 @@ use super::tree::{self, Tree};
 use super::{Backend, Engine, CHUNK_PAGES, MIN_SHIFT};
 use core::fmt;
 
-/// An invariant that does not hold, and where.
+/// A violated invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The page number at which it was seen.
+    /// The page number at which the check failed; 0 where it concerns the whole arena, and a shift
+    /// where it concerns the counters of a size class.
     pub page: u32,
-    /// What is wrong there.
+    /// What is wrong.
     pub what: &'static str,
 }
 
@@ -40,7 +41,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What a walk over the arena counts.
+/// The counts of a walk over the arena.
 struct Tally {
     counters: Counters,
     classes: [ClassCounters; CLASSES],
@@ -48,13 +49,13 @@ struct Tally {
     listed: u64,
     trees: u64,
     free_pages: u32,
-    /// Pages of blocks that have no memory.
+    /// Pages of blocks without memory.
     holes: u32,
-    /// Of these, those of live lazy blocks.
+    /// Holes of live lazy blocks.
     owed: u32,
-    /// Bytes of what is neither live nor free, with the pages that it misses.
+    /// Bytes that are neither live nor free, missing pages included.
     reserved_bytes: u64,
-    /// The backing of the run that was walked over last, if nothing was behind it.
+    /// Whether the run right before the current page is backed; `None` after another extent.
     run_before: Option<bool>,
 }
 
@@ -86,7 +87,8 @@ impl Tally {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Proves the invariants of the arena. Takes time in proportion to its pages.
+    /// Checks all invariants of the arena, in time proportional to its pages. Returns the first
+    /// violation.
     pub fn check(&self) -> Result<(), Violation> {
         let mut tally = Tally {
             counters: Counters::default(),
@@ -121,17 +123,17 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.check_counters(&tally)
     }
 
-    /// Checks what begins at `page`; returns the pages that it spans.
+    /// Checks the extent that begins at `page`. Returns how many pages it has.
     fn check_extent(&self, page: u32, tally: &mut Tally) -> Result<u32, Violation> {
         let Some(head) = self.directory.head(page) else {
-            return fail(page, "the page belongs to nothing");
+            return fail(page, "the page belongs to no extent");
         };
         let pages = head.pages();
         expect(pages > 0, page, "an extent has no page")?;
         let bytes = |pages| u64::from(pages) << Self::PAGE_SHIFT;
         let before = tally.run_before.take();
         let backed = match head {
-            Head::None => return fail(page, "nothing was found as a head"),
+            Head::None => return fail(page, "an empty head passes for an extent"),
             Head::Backed { pages, .. } => {
                 tally.run_before = before;
                 tally.run(page, true)?;
@@ -145,7 +147,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 0
             }
             Head::Reserved { pages, backed, .. } => {
-                expect(backed <= pages, page, "a block has pages beyond its end")?;
+                expect(
+                    backed <= pages,
+                    page,
+                    "a block has more backed pages than pages",
+                )?;
                 tally.counters.pending_bytes += bytes(*backed);
                 tally.reserved_bytes += bytes(*pages);
                 *backed
@@ -161,7 +167,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 tally.trees += 1;
                 let has = self.directory.is_backed(page);
                 let lost = tree.is_lost();
-                expect(!(has && lost), page, "memory where it was lost")?;
+                expect(!(has && lost), page, "a lost page has memory")?;
                 self.check_tree(page, tree, has, lost, tally)?;
                 u32::from(has || lost)
             }
@@ -173,20 +179,20 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             expect(
                 has == should || hole,
                 at,
-                "memory where there should be none, or none where there should be",
+                "the page's memory differs from its head",
             )?;
             expect(
                 at == page || self.directory.head(at).is_none(),
                 at,
-                "something begins inside an extent",
+                "an extent begins inside another",
             )?;
             let next = match self.directory.has_records(at) {
                 true => at + 1,
-                // Nor has any other page of its chunk.
+                // No other page of its chunk has records either.
                 false => (at / CHUNK_PAGES as u32 + 1) * CHUNK_PAGES as u32,
             };
             if hole {
-                // Of a chunk without records, as many as should have memory.
+                // In a chunk without records: all pages up to `next` that should have memory.
                 tally.holes += next.min(page + backed) - at;
             }
             at = next;
@@ -219,7 +225,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             if depth == 0 {
                 wrong = Some("a divided page is free or live as a whole");
             }
-            // Nodes come by depth, and from left to right: a node may not lie in one above it.
+            // Nodes are visited by depth, and from left to right: none may lie in a used one above it.
             let mut above = node / 2;
             while above > 0 {
                 if tree.is_used(above) {
@@ -252,8 +258,12 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if let Some(what) = wrong {
             return fail(page, what);
         }
-        expect(used <= Self::PAGE_BYTES, page, "more blocks than page")?;
-        expect(headed == tree.marks(), page, "a mark of no live block")?;
+        expect(used <= Self::PAGE_BYTES, page, "the nodes exceed the page")?;
+        expect(
+            headed == tree.marks(),
+            page,
+            "a header mark without a live block",
+        )?;
         tally.reserved_bytes += Self::PAGE_BYTES - used;
         if has {
             tally.counters.pending_bytes += Self::PAGE_BYTES - used;
@@ -264,8 +274,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(())
     }
 
-    /// As many bits are set as there are extents, each of which has its own, and as many pages are
-    /// counted as are there.
+    /// Checks that as many bits are set as there are extents (each was found by its own bit), and that
+    /// as many pages are counted as have memory.
     fn check_chunks(&self, extents: u32, held: u64) -> Result<(), Violation> {
         let (mut starts, mut backed) = (0, 0);
         for page in (0..self.frontier).step_by(CHUNK_PAGES) {
@@ -275,42 +285,46 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             starts += more_starts;
             backed += u64::from(more_backed);
         }
-        expect(starts == extents, 0, "a bit where nothing begins")?;
-        expect(backed == held, 0, "pages are counted that are not there")?;
+        expect(starts == extents, 0, "a start bit without an extent")?;
+        expect(
+            backed == held,
+            0,
+            "the count of backed pages differs from their bits",
+        )?;
         let end = self.frontier.next_multiple_of(CHUNK_PAGES as u32);
         for page in self.frontier..end {
             let none = self.directory.head(page).is_none() && !self.directory.is_backed(page);
-            expect(none, page, "something behind the frontier")?;
+            expect(none, page, "an extent or memory beyond the frontier")?;
         }
         Ok(())
     }
 
-    /// What is in transit lies in one extent, which it is itself if that is no live block.
+    /// Checks that each range in transit lies in one live block, or is an extent of its own.
     fn check_transits(&self) -> Result<(), Violation> {
         for transit in self.transits.iter() {
             let (page, pages) = (transit.page, transit.pages);
             expect(
                 self.directory.has_records(page),
                 page,
-                "no records in transit",
+                "a range in transit has no records",
             )?;
             let inside = match self.directory.extent_of(page) {
                 Some((first, head @ Head::Live { .. })) => {
                     !transit.is_orphan && page + pages <= first + head.pages()
                 }
-                // A block that is being released may have it yet.
+                // A block that is being released may still contain it.
                 Some((first, Head::Reserved { pages: has, .. })) => {
                     let whole = first == page && *has == pages;
                     whole || !transit.is_orphan && page + pages <= first + has
                 }
                 _ => false,
             };
-            expect(inside, page, "in transit, and in no block")?;
+            expect(inside, page, "a range in transit lies in no block")?;
         }
         Ok(())
     }
 
-    /// A block on a quick list was walked over as one that is reserved: it is free.
+    /// Checks the blocks on quick lists. The walk has counted them as reserved: counts them as free.
     fn check_quick(&self, tally: &mut Tally) -> Result<(), Violation> {
         for (index, row) in tally.classes.iter_mut().enumerate() {
             for (start, class) in self.quick_blocks(index).chain(self.kept_blocks(index)) {
@@ -343,7 +357,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(())
     }
 
-    /// Everything on a list belongs there, and as much is on lists as should be.
+    /// Checks that all elements of the lists belong there, and that no run or divided page is missing.
     fn check_lists(&self, tally: &Tally) -> Result<(), Violation> {
         let mut listed = 0;
         let mut result = Ok(());
@@ -353,7 +367,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             }
         });
         result?;
-        expect(listed == tally.listed, 0, "something free is on no list")
+        expect(listed == tally.listed, 0, "a free extent is on no list")
     }
 
     fn check_list(
@@ -361,7 +375,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         id: ListId,
         first: u32,
         mapped: bool,
-        most: u64,
+        max_listed: u64,
         listed: &mut u64,
     ) -> Result<(), Violation> {
         let mapped_right = mapped == (first != Links::END);
@@ -370,9 +384,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         while page != Links::END {
             *listed += 1;
             expect(
-                *listed <= most,
+                *listed <= max_listed,
                 page,
-                "a list has a loop, or too much on it",
+                "a list has a loop or too many elements",
             )?;
             let (belongs, links) = match self.directory.head(page) {
                 Some(Head::Backed { pages, links }) => (Kind::Backed(*pages), *links),
@@ -381,9 +395,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                     let depth = tree.largest().unwrap_or(0);
                     (Kind::Subpage(Self::PAGE_SHIFT - depth), tree.links)
                 }
-                _ => return fail(page, "something on a list is not free"),
+                _ => return fail(page, "an element of a list is not free"),
             };
-            expect(belongs.list() == id, page, "on the list of another length")?;
+            expect(belongs.list() == id, page, "on the list of another size")?;
             expect(links.prev == prev, page, "a list's links do not match")?;
             (prev, page) = (page, links.next);
         }

@@ -328,7 +328,9 @@ impl Lists {
     /// [`RECLAIM_ORDER`] and above, else a single page.
     pub(super) fn find_reclaimable(&self) -> Option<u32> {
         let runs = &self.backed;
-        let at = runs.next((RECLAIM_ORDER, 0)).or_else(|| runs.next((0, 0)))?;
+        let at = runs
+            .next((RECLAIM_ORDER, 0))
+            .or_else(|| runs.next((0, 0)))?;
         Some(runs.first(at))
     }
 
