@@ -130,9 +130,27 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         };
         let pages = head.pages();
         expect(pages > 0, page, "an extent has no page")?;
+        let backed = self.check_head(page, head, tally)?;
+        self.check_pages(page, head, backed, tally)?;
+        for at in [page, page + pages / 2, page + pages - 1] {
+            let found = self.directory.start_of(at) == Some(page);
+            expect(found, at, "the extent of a page is not found")?;
+        }
+        tally.counters.held_bytes += u64::from(backed) << Self::PAGE_SHIFT;
+        Ok(pages)
+    }
+
+    /// Checks and counts an extent by its head. Returns how many of its leading pages should have
+    /// memory, holes included.
+    fn check_head(
+        &self,
+        page: u32,
+        head: &Head<B, PAGE_KIB>,
+        tally: &mut Tally,
+    ) -> Result<u32, Violation> {
         let bytes = |pages| u64::from(pages) << Self::PAGE_SHIFT;
         let before = tally.run_before.take();
-        let backed = match head {
+        Ok(match head {
             Head::None => return fail(page, "an empty head passes for an extent"),
             Head::Backed { pages, .. } => {
                 tally.run_before = before;
@@ -147,11 +165,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 0
             }
             Head::Reserved { pages, backed, .. } => {
-                expect(
-                    backed <= pages,
-                    page,
-                    "a block has more backed pages than pages",
-                )?;
+                expect(backed <= pages, page, "more backed pages than pages")?;
                 tally.counters.pending_bytes += bytes(*backed);
                 tally.reserved_bytes += bytes(*pages);
                 *backed
@@ -171,9 +185,20 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 self.check_tree(page, tree, has, lost, tally)?;
                 u32::from(has || lost)
             }
-        };
+        })
+    }
+
+    /// Checks which pages of an extent have memory, and counts its holes. `backed` is the result of
+    /// [`Engine::check_head`].
+    fn check_pages(
+        &self,
+        page: u32,
+        head: &Head<B, PAGE_KIB>,
+        backed: u32,
+        tally: &mut Tally,
+    ) -> Result<(), Violation> {
         let mut at = page;
-        while at < page + pages {
+        while at < page + head.pages() {
             let (has, should) = (self.directory.is_backed(at), at - page < backed);
             let hole = self.holes > 0 && should && !has && !matches!(head, Head::Backed { .. });
             expect(
@@ -197,14 +222,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             }
             at = next;
         }
-        for at in [page, page + pages / 2, page + pages - 1] {
-            let found = self.directory.start_of(at) == Some(page);
-            expect(found, at, "the extent of a page is not found")?;
-        }
-        tally.counters.held_bytes += bytes(backed);
-        Ok(pages)
+        Ok(())
     }
 
+    /// Checks the nodes of a divided page, and counts its blocks.
     fn check_tree(
         &self,
         page: u32,
@@ -213,11 +234,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         lost: bool,
         tally: &mut Tally,
     ) -> Result<(), Violation> {
-        let (mut used, mut live_bytes) = (0, 0);
+        let (mut used, mut live_bytes, mut headed) = (0, 0, 0);
         let mut covered_to = [0u64; 32];
         let mut wrong = None;
         let mut free_before = 0;
-        let mut headed = 0;
         tree.for_each(|node, live| {
             let depth = tree::depth(node);
             let bytes = Self::PAGE_BYTES >> depth;
@@ -225,21 +245,17 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             if depth == 0 {
                 wrong = Some("a divided page is free or live as a whole");
             }
-            // Nodes are visited by depth, and from left to right: none may lie in a used one above it.
-            let mut above = node / 2;
-            while above > 0 {
-                if tree.is_used(above) {
-                    wrong = Some("a node lies in a free or live one");
-                }
-                above /= 2;
+            if lies_in_used(tree, node) {
+                wrong = Some("a node lies in a free or live one");
             }
+            // Nodes are visited by depth, and from left to right.
             if start < covered_to[depth as usize % 32] {
                 wrong = Some("a node is both free and live");
             }
             covered_to[depth as usize % 32] = start + bytes;
             if !live {
                 if node % 2 == 1 && free_before == node - 1 {
-                    wrong = Some("two free halves side by side");
+                    wrong = Some("two free buddies");
                 }
                 free_before = node;
             }
@@ -251,19 +267,13 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             } else if live {
                 wrong = Some("a live block without memory");
             }
-            if live {
-                live_bytes += bytes;
-            }
+            live_bytes += u64::from(live) * bytes;
         });
         if let Some(what) = wrong {
             return fail(page, what);
         }
         expect(used <= Self::PAGE_BYTES, page, "the nodes exceed the page")?;
-        expect(
-            headed == tree.marks(),
-            page,
-            "a header mark without a live block",
-        )?;
+        expect(headed == tree.marks(), page, "a mark without a block")?;
         tally.reserved_bytes += Self::PAGE_BYTES - used;
         if has {
             tally.counters.pending_bytes += Self::PAGE_BYTES - used;
@@ -427,6 +437,18 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
         Ok(())
     }
+}
+
+/// Returns whether a larger node that contains `node` is free or live.
+fn lies_in_used<const KIB: usize>(tree: &Tree<KIB>, node: u32) -> bool {
+    let mut above = node / 2;
+    while above > 0 {
+        if tree.is_used(above) {
+            return true;
+        }
+        above /= 2;
+    }
+    false
 }
 
 fn fail<T>(page: u32, what: &'static str) -> Result<T, Violation> {

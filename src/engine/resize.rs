@@ -242,17 +242,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             page,
             pages,
             reservation: Reservation {
-                start: u64::from(behind) << Self::PAGE_SHIFT,
-                class,
-                headed: false,
-                requested: 0,
                 had: backed,
                 stale: backed,
                 missing,
-                lazy: false,
-                owed: 0,
                 movable: admission == Admission::Full,
-                contiguous: false,
+                ..Reservation::ready(u64::from(behind) << Self::PAGE_SHIFT, class, 0)
             },
         }))
     }
