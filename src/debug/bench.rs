@@ -388,7 +388,7 @@ pub(crate) struct Costs;
 impl View for Costs {
     type Of = Registry;
 
-    fn room(_: &Registry) -> usize {
+    fn size_hint(_: &Registry) -> usize {
         // All of it at once: it is measured once.
         4 * PAGE_SIZE
     }

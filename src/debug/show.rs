@@ -190,7 +190,7 @@ impl Display for Orders {
 impl View for Map {
     type Of = Arena;
 
-    fn room(arena: &Arena) -> usize {
+    fn size_hint(arena: &Arena) -> usize {
         // Beside the header, some more may have come when it is shown.
         let rows = arena.map_len();
         (rows + rows / 8 + 8) * Self::ROW

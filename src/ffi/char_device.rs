@@ -2,8 +2,8 @@
 
 //! A character device with a number and a node of its own.
 //!
-//! A misc device is opened under a mutex that all misc devices share, and an arena that is made in a full
-//! cgroup reclaims memory meanwhile: whoever opens `/dev/kvm` or `/dev/fuse` would wait for it. A
+//! A misc device is opened under a mutex that all misc devices share. An open of `/dev/freelist` in a
+//! full cgroup reclaims memory, and an open of `/dev/kvm` or `/dev/fuse` would wait for that. A
 //! character device is opened under no lock.
 
 use crate::ffi::{
@@ -26,8 +26,9 @@ use kernel::{
     prelude::*, //
 };
 
-/// A device of one number, for root only, with its node in `/dev`, until it is dropped: then nobody
-/// opens it any more. Who opens it finds `T`. Fields are dropped in this order.
+/// A registered character device with its node in `/dev`, for root only, and its data.
+///
+/// No new open finds the device after the drop. Fields are dropped in this order.
 pub(crate) struct CharDevice<T> {
     _node: Node,
     _entry: Entry<T>,
@@ -36,7 +37,8 @@ pub(crate) struct CharDevice<T> {
 }
 
 impl<T: Send + Sync> CharDevice<T> {
-    /// Registers a device whose files have `operations`. It can be opened before this returns.
+    /// Registers a device whose files have `operations`. The device can be opened before this returns.
+    /// May sleep.
     pub(crate) fn register(
         name: &'static CStr,
         operations: &'static Table<bindings::file_operations>,
@@ -52,28 +54,29 @@ impl<T: Send + Sync> CharDevice<T> {
         })
     }
 
-    /// What belongs to the device that is being opened.
+    /// Returns the data of the device that is being opened.
     ///
     /// # Safety
     ///
-    /// `inode` is that of a device which [`CharDevice::register`] has made for a `T` and which is there.
+    /// `inode` is that of a device which [`CharDevice::register`] has registered with a `T`, and the
+    /// device was not dropped.
     pub(crate) unsafe fn of(inode: *mut bindings::inode) -> *const T {
         // SAFETY: By the caller's promise.
         unsafe { raw::freelist_cdev_data(inode.cast()) }.cast()
     }
 }
 
-/// A number that is no other device's.
+/// A device number.
 ///
 /// # Invariants
 ///
-/// It is reserved.
+/// The number is reserved.
 struct Number(bindings::dev_t);
 
 impl Number {
     fn new(name: &'static CStr) -> Result<Self> {
         let mut number = 0;
-        // SAFETY: The name is there for good. May be called where sleeping is allowed.
+        // SAFETY: The name is static. May be called where sleeping is allowed.
         to_result(unsafe { bindings::alloc_chrdev_region(&mut number, 0, 1, name.as_char_ptr()) })?;
         // INVARIANT: It was just reserved.
         Ok(Self(number))
@@ -87,11 +90,11 @@ impl Drop for Number {
     }
 }
 
-/// What the number leads to.
+/// A character device that is added to its number.
 ///
 /// # Invariants
 ///
-/// It is added.
+/// The device is added.
 struct Entry<T>(NonNull<raw::freelist_cdev>, PhantomData<fn(&T)>);
 
 // SAFETY: A character device may be deleted by any thread.
@@ -106,7 +109,7 @@ impl<T> Entry<T> {
         data: *const T,
     ) -> Result<Self> {
         let operations = (&raw const operations.0).cast();
-        // SAFETY: The operations are there for good. May be called where sleeping is allowed.
+        // SAFETY: The operations are static. May be called where sleeping is allowed.
         let entry = from_err_ptr(unsafe {
             raw::freelist_cdev_add(number, operations, data.cast_mut().cast())
         })?;
@@ -119,12 +122,12 @@ impl<T> Entry<T> {
 
 impl<T> Drop for Entry<T> {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it is added, and nobody has it after this.
+        // SAFETY: By the invariant it is added, and it is not used after this.
         unsafe { raw::freelist_cdev_remove(self.0.as_ptr()) };
     }
 }
 
-/// What sysfs and `/dev` show.
+/// The device's entries in sysfs and `/dev`.
 ///
 /// # Invariants
 ///
@@ -141,7 +144,7 @@ unsafe impl Sync for Node {}
 
 impl Node {
     fn new(name: &'static CStr, number: bindings::dev_t) -> Result<Self> {
-        // SAFETY: The name is there for good. May be called where sleeping is allowed.
+        // SAFETY: The name is static. May be called where sleeping is allowed.
         let class = from_err_ptr(unsafe { bindings::class_create(name.as_char_ptr()) })?;
         // SAFETY: The class is registered. The name is a format without arguments.
         let device = from_err_ptr(unsafe {
@@ -159,7 +162,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // SAFETY: By the invariant both are there.
+        // SAFETY: By the invariant both are registered.
         unsafe {
             bindings::device_destroy(self.class, self.number);
             bindings::class_destroy(self.class);

@@ -2,8 +2,8 @@
 
 //! Files in debugfs.
 //!
-//! Those of the kernel crate (7.3) have no owner: one that is open when its module is unloaded ends
-//! in freed memory when it is closed (tried). Ours keep the module loaded.
+//! The files of the kernel crate (7.3) have no owner: closing one after its module was unloaded uses
+//! freed memory (tried). An open file of this module keeps the module loaded.
 
 use crate::ffi::{
     operations,
@@ -29,13 +29,13 @@ use kernel::{
     sync::Arc, //
 };
 
-/// A directory or a file, until it is dropped. One that debugfs could not make is none: nobody
-/// depends on it.
+/// A directory or a file of debugfs, removed on drop. A failure of debugfs to create one is ignored,
+/// as debugfs recommends.
 ///
 /// # Invariants
 ///
-/// `dentry` is one that debugfs has made for us and that is there until it is removed, or a null
-/// or error pointer, which debugfs takes for none. Its parent is there as long.
+/// `dentry` was created by debugfs for this object and exists until it is removed, or it is a null or
+/// error pointer, which debugfs ignores. Its parent exists as long.
 struct Entry {
     dentry: *mut raw::dentry,
     _parent: Option<Dir>,
@@ -48,23 +48,24 @@ unsafe impl Sync for Entry {}
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        // SAFETY: By the invariant, and nobody has it any more. Whoever is in a file of it has
-        // left when this returns.
+        // SAFETY: By the invariant, and it is not used after this. debugfs waits for running calls on
+        // its files.
         unsafe { raw::freelist_debugfs_remove(self.dentry) };
     }
 }
 
-/// A directory, there as long as a copy of this or something in it is.
+/// A directory, which exists as long as a clone of this or an entry in it.
 #[derive(Clone)]
 pub(crate) struct Dir(Arc<Entry>);
 
 impl Dir {
-    /// Makes a directory in `parent`, or in the root of debugfs. `ENOMEM` when memory is short.
+    /// Creates a directory in `parent`, or in the root of debugfs. Fails with `ENOMEM` when memory is
+    /// short. May sleep.
     pub(crate) fn new(name: &CStr, parent: Option<&Dir>) -> Result<Self> {
         let above = parent.map_or(core::ptr::null_mut(), |parent| parent.0.dentry);
-        // SAFETY: The parent is there, or null, which is the root; the name is copied.
+        // SAFETY: The parent exists, or is null, which is the root; the name is copied.
         let dentry = unsafe { raw::freelist_debugfs_dir(name.as_char_ptr(), above) };
-        // INVARIANT: It was just made, and holds its parent. It is removed if this fails.
+        // INVARIANT: It was just created, and holds its parent. It is removed if this fails.
         let entry = Entry {
             dentry,
             _parent: parent.cloned(),
@@ -72,11 +73,11 @@ impl Dir {
         Ok(Self(Arc::new(entry, GFP_KERNEL_ACCOUNT)?))
     }
 
-    /// Makes a file in it for a number that is read and written as it is, and goes with it.
+    /// Creates a file that reads and writes `number`. It is removed with the directory.
     #[cfg(CONFIG_FAULT_INJECTION)]
     pub(crate) fn number(&self, name: &CStr, number: &'static Atomic<u32>) {
-        // SAFETY: The directory is there, or none; the name is copied; the number is always there,
-        // and debugfs reads and writes it in one piece, as everybody does.
+        // SAFETY: The directory exists, or debugfs ignores it; the name is copied; the number is
+        // static, and debugfs reads and writes it as one word, as all other code does.
         unsafe {
             raw::freelist_debugfs_number(name.as_char_ptr(), self.0.dentry, number.as_ptr());
         }
@@ -88,43 +89,43 @@ pub(crate) type ReadFile<V> = File<Read<V>>;
 /// A file that is written.
 pub(crate) type WriteFile<C> = File<Write<C>>;
 
-/// What is behind a file.
+/// The contents of a file.
 pub(crate) trait Contents: 'static {
-    /// What it shows or changes.
+    /// The object that the file shows or changes.
     type Of: Send + Sync;
-    /// Its permissions.
+    /// The permissions of the file.
     const MODE: u16;
-    /// What is called for it.
+    /// The functions of the file.
     const OPERATIONS: &'static bindings::file_operations;
 }
 
-/// Something to be read.
+/// The text of a file that is read.
 pub(crate) trait View: 'static {
-    /// What it is about.
+    /// The object that the text describes.
     type Of: Send + Sync;
 
-    /// Bytes that it takes, as far as that is known: more than a page is worth knowing.
-    fn room(_of: &Self::Of) -> usize {
+    /// Returns the expected length of the text in bytes, which matters above a page.
+    fn size_hint(_of: &Self::Of) -> usize {
         PAGE_SIZE
     }
 
-    /// Shows it; called again, from the beginning, where there was too little room.
+    /// Writes the text to `out`. Called again from the beginning if the buffer was too small.
     fn show(of: &Self::Of, out: &SeqFile) -> Result;
 }
 
-/// Something to be done when a number is written.
+/// The effect of a number that is written to a file.
 pub(crate) trait Command: 'static {
-    /// What it is done to.
+    /// The object that the command changes.
     type Of: Send + Sync;
 
-    /// Does it.
+    /// Runs the command with the number.
     fn run(of: &Self::Of, number: u64) -> Result;
 }
 
-/// A [`View`], as a file has it.
+/// The [`Contents`] of a file with a [`View`].
 pub(crate) struct Read<V>(PhantomData<V>);
 
-/// A [`Command`], as a file has it.
+/// The [`Contents`] of a file with a [`Command`].
 pub(crate) struct Write<C>(PhantomData<C>);
 
 impl<V: View> Contents for Read<V> {
@@ -152,19 +153,19 @@ impl<C: Command> Contents for Write<C> {
     };
 }
 
-/// A file about `of`. Dropped in this order: nobody is in the file any more when `of` goes.
+/// A file about `of`. Fields are dropped in this order: no call on the file runs any more when `of` is
+/// dropped.
 pub(crate) struct File<C: Contents> {
     _entry: Entry,
     _of: Arc<C::Of>,
 }
 
 impl<C: Contents> File<C> {
-    /// Makes a file in `parent`.
+    /// Creates a file in `parent`. May sleep.
     pub(crate) fn new(name: &CStr, parent: &Dir, of: Arc<C::Of>) -> Self {
         let data: *const C::Of = &*of;
-        // SAFETY: The parent is there; the name is copied; the table lives as long as the module.
-        // `data` is what the functions in the table take it for, and stays until the file is
-        // removed, as `of` does.
+        // SAFETY: The parent exists; the name is copied; the table is static. The functions in the
+        // table take `data` for a `C::Of`, which `of` keeps until the file is removed.
         let dentry = unsafe {
             raw::freelist_debugfs_file(
                 name.as_char_ptr(),
@@ -174,7 +175,7 @@ impl<C: Contents> File<C> {
                 core::ptr::from_ref(C::OPERATIONS).cast(),
             )
         };
-        // INVARIANT: It was just made, and holds its parent.
+        // INVARIANT: It was just created, and holds its parent.
         let entry = Entry {
             dentry,
             _parent: Some(parent.clone()),
@@ -186,7 +187,7 @@ impl<C: Contents> File<C> {
     }
 }
 
-/// Opens a file that shows something.
+/// Opens a file with a [`View`].
 ///
 /// # Safety
 ///
@@ -195,15 +196,15 @@ unsafe extern "C" fn open_view<V: View>(
     inode: *mut bindings::inode,
     file: *mut bindings::file,
 ) -> c_int {
-    // SAFETY: debugfs keeps the inode, and what `File::new` put there, for as long as this takes.
+    // SAFETY: debugfs keeps the inode, and the data of `File::new` in it, until this returns.
     let data = unsafe { (*inode).i_private };
     // SAFETY: As above.
-    let room = V::room(unsafe { &*data.cast::<V::Of>() });
-    // SAFETY: The data is as `show_view` takes it.
-    unsafe { bindings::single_open_size(file, Some(show_view::<V>), data, room) }
+    let size = V::size_hint(unsafe { &*data.cast::<V::Of>() });
+    // SAFETY: `show_view` takes the data for a `V::Of`.
+    unsafe { bindings::single_open_size(file, Some(show_view::<V>), data, size) }
 }
 
-/// Shows it.
+/// Writes the text of a [`View`].
 ///
 /// # Safety
 ///
@@ -211,12 +212,12 @@ unsafe extern "C" fn open_view<V: View>(
 unsafe extern "C" fn show_view<V: View>(out: *mut bindings::seq_file, _: *mut c_void) -> c_int {
     // SAFETY: By the caller's promise: `open_view` put it there.
     let of = unsafe { &*(*out).private.cast::<V::Of>() };
-    // SAFETY: The caller's for as long as this takes.
+    // SAFETY: The caller owns it until this returns.
     let out = unsafe { SeqFile::from_raw(out) };
     from_result(|| V::show(of, out).map(|()| 0))
 }
 
-/// Takes a number.
+/// Runs a [`Command`] with the number that the caller writes.
 ///
 /// # Safety
 ///
@@ -227,7 +228,7 @@ unsafe extern "C" fn write_command<C: Command>(
     len: usize,
     _position: *mut bindings::loff_t,
 ) -> isize {
-    // SAFETY: `simple_open` put it there from the inode, `File::new` into that.
+    // SAFETY: `File::new` put it into the inode, and `simple_open` into the file.
     let of = unsafe { &*(*file).private_data.cast::<C::Of>() };
     from_result(|| {
         C::run(of, number(from, len)?)?;
@@ -235,10 +236,11 @@ unsafe extern "C" fn write_command<C: Command>(
     })
 }
 
-/// A number in a caller's text: decimal, or as C writes others.
+/// Reads a number from the caller's text: decimal, or hexadecimal or octal with C's prefixes. Fails with
+/// `EINVAL` or `ERANGE` where it is none, and with `EFAULT`. May sleep.
 fn number(from: *const c_char, len: usize) -> Result<u64> {
     let mut number = 0;
-    // SAFETY: `number` is ours to write; the text is the caller's, and is checked as such.
+    // SAFETY: `number` is valid for writes; the address of the text is checked as one of user space.
     to_result(unsafe { raw::freelist_number_from_user(from.cast(), len, &mut number) })?;
     Ok(number)
 }
