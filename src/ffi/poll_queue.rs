@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Wait queues: whoever polls open files, and threads that sleep beside them.
+//! Wait queues of the kernel: pollers of open files, and sleeping threads.
 
 use crate::ffi::raw;
 use core::{
@@ -23,11 +23,11 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Those who poll an open file, or one of many, and [`Sleeper`]s.
+/// A wait queue of the pollers of one or more open files, and of [`Sleeper`]s.
 ///
 /// # Invariants
 ///
-/// `0` is a wait queue that was made for this object and is freed when it is dropped.
+/// `0` is a wait queue that was made for this object and is freed when the object is dropped.
 pub(crate) struct PollQueue(NonNull<raw::wait_queue_head>);
 
 // SAFETY: A wait queue belongs to no thread.
@@ -36,7 +36,7 @@ unsafe impl Send for PollQueue {}
 unsafe impl Sync for PollQueue {}
 
 impl PollQueue {
-    /// Nobody. `ENOMEM` when memory is short.
+    /// Makes an empty queue. Fails with `ENOMEM` when memory is short. May sleep.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: May be called where sleeping is allowed.
         let queue = unsafe { raw::freelist_poll_new() };
@@ -44,12 +44,12 @@ impl PollQueue {
         NonNull::new(queue).map(Self).ok_or(ENOMEM)
     }
 
-    /// Adds whoever polls a file now: `table` is what the kernel has given for that.
+    /// Adds the poller of a file.
     ///
     /// # Safety
     ///
-    /// `file` and `table` are those that the file's `poll` was called with, and the file is closed
-    /// before this is dropped.
+    /// `file` and `table` are the arguments of the file's `poll`, and the file is closed before the
+    /// queue is dropped.
     pub(crate) unsafe fn register(
         &self,
         file: *mut bindings::file,
@@ -59,29 +59,30 @@ impl PollQueue {
         unsafe { raw::freelist_poll_register(self.0.as_ptr(), file.cast(), table.cast()) };
     }
 
-    /// Whether there is nobody. Who comes at this moment looks after that.
+    /// Returns whether the queue is empty. A poller that registers concurrently checks its condition
+    /// after that.
     pub(crate) fn is_idle(&self) -> bool {
-        // SAFETY: By the invariant the queue is there.
+        // SAFETY: By the invariant the queue exists.
         unsafe { raw::freelist_poll_is_idle(self.0.as_ptr()) }
     }
 
-    /// Wakes all of them: they poll again.
+    /// Wakes all pollers, which poll again, and all sleepers.
     pub(crate) fn wake(&self) {
-        // SAFETY: By the invariant the queue is there.
+        // SAFETY: By the invariant the queue exists.
         unsafe { raw::freelist_poll_wake(self.0.as_ptr()) };
     }
 }
 
 impl Drop for PollQueue {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it is ours. Whoever polled the file was removed when that was
-        // closed.
+        // SAFETY: By the invariant this object owns it. The kernel removed all pollers when their
+        // files were closed.
         unsafe { raw::freelist_poll_free(self.0.as_ptr()) };
     }
 }
 
-/// The calling thread, on its stack, as one that is woken with those who poll. Nothing is allocated for
-/// it: it may be memory that it waits for.
+/// The calling thread in a wait queue, woken together with the pollers. It lives on the thread's stack:
+/// a thread that waits for memory must not allocate any.
 ///
 /// # Invariants
 ///
@@ -89,7 +90,7 @@ impl Drop for PollQueue {
 #[pin_data(PinnedDrop)]
 pub(crate) struct Sleeper<'a> {
     queue: &'a PollQueue,
-    /// Whether it was woken since [`Sleeper::scan`].
+    /// 1 if the thread was woken since [`Sleeper::scan`].
     woken: Atomic<u32>,
     #[pin]
     entry: Opaque<bindings::wait_queue_entry>,
@@ -98,7 +99,7 @@ pub(crate) struct Sleeper<'a> {
 }
 
 impl<'a> Sleeper<'a> {
-    /// From now on it is woken.
+    /// Adds the calling thread to the queue.
     pub(crate) fn new(queue: &'a PollQueue) -> impl PinInit<Self> + use<'a> {
         pin_init!(Self {
             queue,
@@ -111,10 +112,10 @@ impl<'a> Sleeper<'a> {
                     func: Some(wake_sleeper),
                     ..pin_init::zeroed()
                 };
-                // SAFETY: The slot is ours to write.
+                // SAFETY: The slot is valid for writes.
                 unsafe { slot.write(entry) };
-                // SAFETY: The queue is there as long as this, and the entry is pinned and leaves it
-                // before its memory goes.
+                // SAFETY: The queue outlives this object. The entry is pinned, and removed from the
+                // queue before its memory is freed.
                 // INVARIANT: It is in the queue after this.
                 unsafe { bindings::add_wait_queue(queue.0.as_ptr().cast(), slot) };
             }),
@@ -122,12 +123,12 @@ impl<'a> Sleeper<'a> {
         })
     }
 
-    /// Forgets that it was woken up to now: who calls this looks for himself after that.
+    /// Forgets earlier wake-ups. The caller checks its condition after this.
     pub(crate) fn scan(&self) {
         self.woken.xchg(0, Full);
     }
 
-    /// Whether it was woken, by another thread, since it looked. Asked after
+    /// Returns whether another thread has woken this one since [`Sleeper::scan`]. To be called after
     /// [`Sleep::prepare`](super::task::Sleep::prepare), which has a barrier.
     pub(crate) fn is_woken(&self) -> bool {
         self.woken.load(Relaxed) != 0
@@ -137,12 +138,13 @@ impl<'a> Sleeper<'a> {
 #[pinned_drop]
 impl PinnedDrop for Sleeper<'_> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the invariant it is in the queue, which is there.
+        // SAFETY: By the invariant it is in the queue, which exists.
         unsafe { bindings::remove_wait_queue(self.queue.0.as_ptr().cast(), self.entry.get()) };
     }
 }
 
-/// Wakes a thread, unless it is the caller: who gives what it has taken in vain looks again itself.
+/// Wakes the thread of a [`Sleeper`], unless that is the calling thread: a waiter that returns memory
+/// after a failed scan must not wake itself.
 ///
 /// # Safety
 ///
@@ -153,7 +155,7 @@ unsafe extern "C" fn wake_sleeper(
     flags: c_int,
     key: *mut c_void,
 ) -> c_int {
-    // SAFETY: It is in the queue, so it is there.
+    // SAFETY: It is in the queue, so it exists.
     if unsafe { (*entry).private } == current!().as_ptr().cast() {
         return 0;
     }
@@ -162,8 +164,8 @@ unsafe extern "C" fn wake_sleeper(
         let sleeper = kernel::container_of!(Opaque::cast_from(entry), Sleeper<'_>, entry);
         &(*sleeper).woken
     };
-    // What the caller gave is seen by who sees this.
+    // A thread that sees this also sees what the caller did before.
     woken.xchg(1, Full);
-    // SAFETY: The arguments are the kernel's.
+    // SAFETY: The arguments are those of the kernel's call.
     unsafe { bindings::default_wake_function(entry, mode, flags, key) }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The calling thread: who it is, its signals, its sleep.
+//! The calling thread: its name and capabilities, its signals, its sleep.
 
 use crate::ffi::raw;
 use kernel::{
@@ -11,36 +11,36 @@ use kernel::{
     types::NotThreadSafe, //
 };
 
-/// Whether the calling thread may go beyond what the administrator has set (`CAP_SYS_RESOURCE`).
+/// Returns whether the calling thread may exceed the administrator's defaults (`CAP_SYS_RESOURCE`).
 pub(crate) fn may_exceed_defaults() -> bool {
     // SAFETY: May be called in the context of a task.
     unsafe { raw::freelist_may_exceed_defaults() }
 }
 
-/// The name of a process, as long as the kernel lets it be, with zeros behind it.
+/// The name of a process, padded with zeros.
 pub(crate) type ProcessName = [u8; raw::FREELIST_NAME_LEN as usize];
 
-/// The name of the caller's process.
+/// Returns the name of the caller's process.
 pub(crate) fn process_name() -> ProcessName {
     let mut name = [0; raw::FREELIST_NAME_LEN as usize];
-    // SAFETY: `name` is as long as is written.
+    // SAFETY: `name` has the `FREELIST_NAME_LEN` bytes that are written.
     unsafe { raw::freelist_process_name(name.as_mut_ptr().cast()) };
     name
 }
 
-/// Whether the calling thread is being killed.
+/// Returns whether the calling thread is being killed.
 pub(crate) fn fatal_signal() -> bool {
     // SAFETY: May be called in the context of a task.
     unsafe { raw::freelist_fatal_signal() }
 }
 
-/// Whether the calling thread has a signal to handle.
+/// Returns whether the calling thread has a signal to handle.
 pub(crate) fn signal_pending() -> bool {
     // SAFETY: May be called in the context of a task.
     unsafe { raw::freelist_signal_pending() }
 }
 
-/// Nanoseconds of the monotonic clock.
+/// Returns the time of the monotonic clock, in nanoseconds.
 pub(crate) fn now_ns() -> i64 {
     // SAFETY: May be called at any time.
     unsafe { raw::freelist_now() }
@@ -50,16 +50,16 @@ pub(crate) fn now_ns() -> i64 {
 pub(crate) struct Sleep(NotThreadSafe);
 
 impl Sleep {
-    /// From here on a wake-up ends the sleep, also one that comes before it. Nothing that could
-    /// sleep may be done until then.
+    /// Prepares to sleep: from here on a wake-up ends the sleep, even one before the sleep begins. The
+    /// caller may not sleep in any other way until then.
     pub(crate) fn prepare() -> Self {
         // SAFETY: May be called in the context of a task. `drop` ends it.
         unsafe { raw::freelist_sleep_prepare() };
         Self(NotThreadSafe)
     }
 
-    /// Sleeps until a time in nanoseconds of the monotonic clock, for ever if that is `i64::MAX`.
-    /// Says whether a wake-up or a signal came before.
+    /// Sleeps until `end`, in nanoseconds of the monotonic clock; `i64::MAX` is for ever. Returns
+    /// whether a wake-up or a signal came before that.
     pub(crate) fn until(self, end: i64) -> bool {
         // SAFETY: Called where sleeping is allowed.
         unsafe { raw::freelist_sleep(end) }
@@ -68,17 +68,17 @@ impl Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        // SAFETY: May be called in the context of a task, of which this is a part.
+        // SAFETY: Called in the context of the task that has prepared to sleep.
         unsafe { raw::freelist_sleep_finish() };
     }
 }
 
-/// Sleeps for about 100 microseconds, while another thread finishes something.
+/// Sleeps for about 100 microseconds.
 pub(crate) fn pause() {
     fsleep(Delta::from_micros(100));
 }
 
-/// Lets others run. May sleep.
+/// Lets another thread run if the scheduler asks for it. May sleep.
 pub(crate) fn resched() {
     // SAFETY: Called where sleeping is allowed.
     unsafe { raw::freelist_resched() }
