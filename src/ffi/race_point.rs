@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Race windows that tests hold open.
+//! Race points: places at which tests delay a thread, to widen a race.
 //!
-//! Some races are too narrow to be met by chance. On kernels for fault injection debugfs has a file
-//! for each such window, `delay_us/NAME`: whoever is in it sleeps for that many microseconds, or until
-//! the file says less. On all other kernels nothing of this is there.
+//! Some races are too narrow to be hit by chance. On kernels with fault injection, debugfs has a file
+//! `delay_us/NAME` for each race point. A thread that reaches the point sleeps for that many
+//! microseconds, or until a lower number is written. On other kernels a race point does nothing.
 
-/// A place where two threads can meet, and be held.
+/// A place at which a thread can be delayed.
 #[derive(Clone, Copy)]
 pub(crate) enum RacePoint {
-    /// A page fault has found its folio, locked it, and has not mapped it yet.
+    /// A page fault has locked its folio, but not mapped it yet.
     Fault,
-    /// Memory that leaves is unmapped, and still in its place.
+    /// Memory to be dropped is unmapped, but still in the page cache.
     Leave,
-    /// Memory was allocated for a touched page, and is not the block's yet.
+    /// Memory was allocated for a touched page, but is not in the block yet.
     Touch,
-    /// A block is complete, and its answer not out yet.
+    /// A block is complete, but its offset not copied to the caller yet.
     Answer,
-    /// An arena is made for a file that is being opened.
+    /// An open makes its arena.
     Open,
 }
 
 #[cfg(not(CONFIG_FAULT_INJECTION))]
 impl RacePoint {
-    /// Nothing.
+    /// Does nothing.
     pub(crate) fn reach(self) {}
 
-    /// No.
+    /// Returns false.
     pub(crate) fn is_open(self) -> bool {
         false
     }
@@ -50,14 +50,14 @@ mod forced {
         },
     };
 
-    /// The longest that a window stays open after its file says so, in microseconds.
+    /// The longest sleep, in microseconds, before the file is read again.
     const LATEST: i64 = 1000;
 
-    /// How long each window is held open, in microseconds.
+    /// The delay at each race point, in microseconds.
     static DELAYS: [Atomic<u32>; 5] = [const { Atomic::new(0) }; 5];
 
     impl RacePoint {
-        /// Makes the files in debugfs `delay_us`.
+        /// Creates the directory `delay_us` in debugfs, with its files.
         pub(crate) fn files(parent: &Dir) -> Result<Dir> {
             let dir = Dir::new(c"delay_us", Some(parent))?;
             let names = [c"fault", c"leave", c"touch", c"answer", c"open"];
@@ -67,12 +67,12 @@ mod forced {
             Ok(dir)
         }
 
-        /// Whether a thread that reaches it would sleep.
+        /// Returns whether a thread that reaches it would sleep.
         pub(crate) fn is_open(self) -> bool {
             DELAYS[self as usize].load(Relaxed) > 0
         }
 
-        /// Sleeps as long as the window is to be held open.
+        /// Sleeps for the delay of the race point.
         pub(crate) fn reach(self) {
             let start = Instant::<Monotonic>::now();
             loop {
