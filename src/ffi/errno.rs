@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Errors that the kernel crate has names for from Linux 7.3 on only.
+//! Errors that the kernel crate names from Linux 7.3 on only.
 
 use kernel::{
     bindings,
@@ -17,8 +17,8 @@ macro_rules! errors {
 }
 
 errors! {
-    /// `EDQUOT`: a limit forbids it.
+    /// Returns `EDQUOT`: a limit would be exceeded.
     edquot = EDQUOT;
-    /// `EUCLEAN`: a header was overwritten.
+    /// Returns `EUCLEAN`: a header was overwritten.
     euclean = EUCLEAN;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the module needs of C, made safe: knows no pages.
+//! Safe wrappers of the kernel's C that the kernel crate lacks. They know no pages.
 
 #![deny(unsafe_code)]
 

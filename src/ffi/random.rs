@@ -4,7 +4,7 @@
 
 use crate::ffi::raw;
 
-/// A random number.
+/// Returns a random number from the kernel's generator.
 pub(crate) fn random() -> u64 {
     // SAFETY: May be called at any time.
     unsafe { raw::freelist_random() }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The C that the module uses: the contract's structures, and the helpers of `c/`.
+//! The bindings to C: the structures of the contract, and the helpers of `c/`.
 
 #![allow(
     clippy::all,

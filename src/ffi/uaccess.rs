@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The caller's memory: the structures of the contract, and arrays.
+//! Copies from and to user space: the structures of the contract, and arrays.
 
 use crate::ffi::raw;
 use kernel::{
@@ -11,7 +11,7 @@ use kernel::{
     }, //
 };
 
-/// A structure of the contract: plain integers without padding.
+/// A structure of the contract: integers without padding.
 pub(crate) trait Contract: Default + FromBytes + AsBytes {}
 
 macro_rules! contract {
@@ -29,7 +29,7 @@ macro_rules! contract {
 contract! { freelist_info freelist_alloc freelist_free freelist_bulk freelist_limit freelist_trim freelist_discard freelist_stat
 freelist_resize freelist_clone }
 
-/// The argument of a call: where the caller's structure is, and how long the caller thinks it is.
+/// The argument of an ioctl: the address of the caller's structure, and its size by the ioctl's number.
 #[derive(Clone, Copy)]
 pub(crate) struct Argument {
     pub(crate) address: usize,
@@ -37,13 +37,14 @@ pub(crate) struct Argument {
 }
 
 impl Argument {
-    /// Copies the caller's structure, once: a shorter one is extended with zeros.
+    /// Copies the caller's structure, once. A shorter one is extended with zeros. May sleep.
     ///
-    /// `E2BIG` when a longer one does not end in zeros, `EFAULT` when it cannot be read.
+    /// Fails with `E2BIG` if a longer one does not end in zeros, and with `EFAULT` if it cannot be
+    /// read.
     pub(crate) fn read<T: Contract>(self) -> Result<T> {
         let mut value = T::default();
         // SAFETY: `value` is valid for writes of its size and every bit pattern is a value of it
-        // (`FromBytes`). The address is the caller's, and is checked as such.
+        // (`FromBytes`). The address is checked as one of user space.
         let status = unsafe {
             raw::freelist_copy_in(
                 (&raw mut value).cast(),
@@ -58,12 +59,13 @@ impl Argument {
         Ok(value)
     }
 
-    /// Copies an answer to the caller: as much as there is room for, zeros beyond.
+    /// Copies an answer to the caller's structure. A shorter one gets the first bytes, a longer one ends
+    /// in zeros. May sleep.
     ///
-    /// `EFAULT` when it cannot be written; part of it may have been.
+    /// Fails with `EFAULT` if it cannot be written; a part may have been written then.
     pub(crate) fn write<T: Contract>(self, value: &T) -> Result {
         // SAFETY: `value` is valid for reads of its size and has no unset bytes (`AsBytes`). The
-        // address is the caller's, and is checked as such.
+        // address is checked as one of user space.
         let status = unsafe {
             raw::freelist_copy_out(
                 self.address,
@@ -78,13 +80,14 @@ impl Argument {
         Ok(())
     }
 
-    /// Copies an answer to the caller without a page fault, so under a spin lock too.
+    /// Copies an answer to the caller without a page fault. Does not sleep: may be called under a spin
+    /// lock.
     ///
-    /// `EFAULT` when it cannot be written in this way: [`Argument::write`] may be able to.
+    /// Fails with `EFAULT` if that needs a page fault: [`Argument::write`] may succeed.
     #[inline]
     pub(crate) fn write_nofault(self, value: &raw::freelist_alloc) -> Result {
         // SAFETY: `value` is valid for reads of its size and has no unset bytes (`AsBytes`). The
-        // address is the caller's, and is checked as such.
+        // address is checked as one of user space.
         let status = unsafe { raw::freelist_copy_out_nofault(self.address, self.size, value) };
         if status != 0 {
             return Err(EFAULT);
@@ -93,14 +96,14 @@ impl Argument {
     }
 }
 
-/// An array of a caller's, of numbers of 8 bytes: its address, as the contract has it.
+/// An array of `u64` in user space, by its address.
 ///
-/// Other threads may change it at any time: each element is copied once.
+/// Other threads may change it at any time, so each element is copied once.
 #[derive(Clone, Copy)]
 pub(crate) struct Array(pub(crate) u64);
 
 impl Array {
-    /// The address of element `index`, if the array is where a caller's memory can be.
+    /// Returns the address of element `index`; `None` if that is no address of this machine.
     fn at(self, index: u32) -> Option<usize> {
         let address = self
             .0
@@ -108,27 +111,27 @@ impl Array {
         usize::try_from(address).ok()
     }
 
-    /// Copies the elements from `index` on into `to`. Says how many: all before the first that
-    /// cannot be read.
+    /// Copies the elements from `index` on into `to`. Returns how many: all before the first that
+    /// cannot be read. May sleep.
     pub(crate) fn load(self, index: u32, to: &mut [u64]) -> usize {
         let Some(address) = self.at(index) else {
             return 0;
         };
         // SAFETY: `to` is valid for writes of its size, and any bytes are numbers. The address is
-        // the caller's, and is checked as such.
+        // checked as one of user space.
         let left =
             unsafe { raw::freelist_array_in(to.as_mut_ptr().cast(), address, size_of_val(to)) };
         (size_of_val(to) - left) / size_of::<u64>()
     }
 
-    /// Copies `from` to the elements from `index` on. Says how many: all before the first that
-    /// cannot be written.
+    /// Copies `from` to the elements from `index` on. Returns how many: all before the first that
+    /// cannot be written. May sleep.
     pub(crate) fn store(self, index: u32, from: &[u64]) -> usize {
         let Some(address) = self.at(index) else {
             return 0;
         };
-        // SAFETY: `from` is valid for reads of its size. The address is the caller's, and is
-        // checked as such.
+        // SAFETY: `from` is valid for reads of its size. The address is
+        // checked as one of user space.
         let left =
             unsafe { raw::freelist_array_out(address, from.as_ptr().cast(), size_of_val(from)) };
         (size_of_val(from) - left) / size_of::<u64>()
