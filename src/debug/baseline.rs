@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the kernel has for the same purpose, to be compared with: slab caches and the buddy
-//! allocator. In the build for benchmarks only.
+//! The kernel's own allocators, for comparison: slab caches and the buddy allocator. In the build for
+//! benchmarks only.
 
 use crate::ffi::raw;
 use core::ptr::{
@@ -10,19 +10,19 @@ use core::ptr::{
 };
 use kernel::prelude::*;
 
-/// `ENOMEM` for what found no memory.
+/// Returns `ENOMEM` if a benchmark found no memory.
 fn served(served: bool) -> Result {
     served.then_some(()).ok_or(ENOMEM)
 }
 
-/// Takes a spin lock that nobody else takes, and releases it, `count` times.
+/// Takes and releases an uncontended spin lock `count` times.
 pub(crate) fn lock_pairs(count: u32) -> Result {
     // SAFETY: May be called at any time.
     unsafe { raw::freelist_bench_lock(count) };
     Ok(())
 }
 
-/// Allocates and frees `size` bytes of the common caches `count` times. May sleep.
+/// Allocates and frees `size` bytes of kmalloc() `count` times. May sleep.
 pub(crate) fn kmalloc_pairs(size: usize, count: u32) -> Result {
     // SAFETY: Called where sleeping is allowed.
     served(unsafe { raw::freelist_bench_kmalloc_pairs(size, count) })
@@ -38,11 +38,11 @@ pub(crate) fn page_pairs(count: u32) -> Result {
 ///
 /// # Invariants
 ///
-/// It is there, and all of its objects are free.
+/// The cache exists, and all of its objects are free.
 pub(crate) struct Cache(NonNull<raw::kmem_cache>);
 
 impl Cache {
-    /// One for objects of `size` bytes. `ENOMEM` when memory is short. May sleep.
+    /// Creates a cache for objects of `size` bytes. Fails with `ENOMEM` when memory is short. May sleep.
     pub(crate) fn new(size: u32) -> Result<Self> {
         // SAFETY: Called where sleeping is allowed.
         let cache = unsafe { raw::freelist_bench_cache_create(size) };
@@ -52,14 +52,14 @@ impl Cache {
 
     /// Allocates and frees an object `count` times. May sleep.
     pub(crate) fn pairs(&self, count: u32) -> Result {
-        // SAFETY: By the invariant it is there; called where sleeping is allowed.
+        // SAFETY: By the invariant it exists; called where sleeping is allowed.
         served(unsafe { raw::freelist_bench_cache_pairs(self.0.as_ptr(), count) })
     }
 
-    /// The same with `N` objects at a time. May sleep.
+    /// Allocates and frees `N` objects at a time, `count` times. May sleep.
     pub(crate) fn batches<const N: usize>(&self, count: u32) -> Result {
         let mut objects = [null_mut(); N];
-        // SAFETY: By the invariant it is there, and the array has room for as many; called where
+        // SAFETY: By the invariant it exists, and the array has room for as many; called where
         // sleeping is allowed.
         served(unsafe {
             raw::freelist_bench_cache_bulk(self.0.as_ptr(), objects.as_mut_ptr(), N as u32, count)
@@ -69,7 +69,7 @@ impl Cache {
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it is there, and nobody has an object of it.
+        // SAFETY: By the invariant it exists, and all of its objects are free.
         unsafe { raw::freelist_bench_cache_destroy(self.0.as_ptr()) };
     }
 }
@@ -78,14 +78,14 @@ impl Drop for Cache {
 ///
 /// # Invariants
 ///
-/// The first `len` of `pages` are there, each ours to give back.
+/// The first `len` of `pages` are allocated, and owned by this object.
 pub(crate) struct Pages<const N: usize> {
     pages: [*mut raw::page; N],
     len: u32,
 }
 
 impl<const N: usize> Pages<N> {
-    /// None yet.
+    /// Makes an object without pages.
     pub(crate) fn new() -> Self {
         // INVARIANT: There is none.
         Self {
@@ -94,7 +94,8 @@ impl<const N: usize> Pages<N> {
         }
     }
 
-    /// Allocates all of them, zeroed, where there are none. May sleep.
+    /// Allocates all `N` pages, zeroed, if it has none. Fails with `ENOMEM` when memory is short. May
+    /// sleep.
     pub(crate) fn take(&mut self) -> Result {
         if self.len == 0 {
             // SAFETY: There is room for as many; called where sleeping is allowed.
@@ -104,9 +105,9 @@ impl<const N: usize> Pages<N> {
         served(self.len as usize == N)
     }
 
-    /// Gives them back.
+    /// Frees all pages.
     pub(crate) fn give(&mut self) {
-        // SAFETY: By the invariant they are ours to give back.
+        // SAFETY: By the invariant this object owns them.
         unsafe { raw::freelist_bench_pages_give(self.pages.as_mut_ptr(), self.len) };
         // INVARIANT: There is none any more.
         self.len = 0;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! debugfs `bench`: what the module costs in the kernel, and what the kernel has for the same
-//! purpose, measured one after the other when the file is read. In the build for benchmarks only.
+//! debugfs `bench`: the costs of the module in the kernel, beside those of the slab and the buddy
+//! allocator, measured when the file is read. In the build for benchmarks only.
 //!
-//! A line a figure: `# bench: NAME VALUE UNIT AIM`. Times are nanoseconds of one operation, the least
-//! of several rounds; in a VM whose clock counts instructions (`scripts/vm --icount`) that is how
-//! many these are.
+//! Each line is `# bench: NAME VALUE UNIT AIM`. A time is in nanoseconds for one operation, the least of
+//! several rounds. In a VM whose clock counts instructions (`scripts/vm --icount`) it is a number of
+//! instructions.
 
 use crate::{
     arena::{
@@ -50,11 +50,11 @@ use kernel::{
     sync::SpinLock, //
 };
 
-/// Rounds of a measurement, of which the least counts: what is more is the kernel's own business.
+/// Rounds of a measurement. The fastest one counts: the others include interrupts.
 const ROUNDS: u32 = 15;
 /// Operations of a round: short enough that most rounds see no interrupt.
 const COUNT: u32 = 512;
-/// Blocks of a batch, as the calls have it.
+/// Blocks of a batch, as in the bulk calls.
 const BATCH: usize = 64;
 /// Pages by which an arena grows in a round.
 const GROWTH: usize = 256;
@@ -68,7 +68,7 @@ impl Hundredths {
         Self((value * 100).checked_div(by).unwrap_or_default())
     }
 
-    /// How many times `other` this is.
+    /// Returns the ratio of this value to `other`.
     fn over(self, other: Self) -> Self {
         Self::of(self.0, other.0)
     }
@@ -80,8 +80,8 @@ impl Display for Hundredths {
     }
 }
 
-/// Nanoseconds of each of the parts that a round has and times, of `count` operations: the least of
-/// all rounds.
+/// Runs all rounds, each of which times `N` parts of `count` operations. Returns the nanoseconds of one
+/// operation of each part, the least of all rounds.
 fn least_of_parts<const N: usize>(
     count: u32,
     mut round: impl FnMut() -> Result<[i64; N]>,
@@ -96,20 +96,20 @@ fn least_of_parts<const N: usize>(
     Ok(least.map(|ns| Hundredths::of(ns.max(0) as u64, count.into())))
 }
 
-/// Nanoseconds that `work` takes.
+/// Returns the nanoseconds that `work` takes.
 fn timed(work: impl FnOnce() -> Result) -> Result<i64> {
     let start = task::now_ns();
     work()?;
     Ok(task::now_ns() - start)
 }
 
-/// The same of one of `count` operations that `work` does.
+/// Returns the nanoseconds of one of the `count` operations of `work`, the least of all rounds.
 fn least(count: u32, mut work: impl FnMut() -> Result) -> Result<Hundredths> {
     let [least] = least_of_parts(count, || Ok([timed(&mut work)?]))?;
     Ok(least)
 }
 
-/// A request for `size` bytes with `FREELIST_DEFAULT`.
+/// Returns a request for `size` bytes with `FREELIST_DEFAULT`.
 fn request(size: u64) -> Request {
     Request {
         size,
@@ -121,9 +121,9 @@ fn request(size: u64) -> Request {
     }
 }
 
-/// Takes a block off the engine as a call does: as a rule it is at hand.
+/// Allocates a block from the engine as ALLOC does: as a rule on the fast path.
 #[inline(always)]
-fn take(
+fn alloc(
     engine: &mut KernelEngine,
     size: u64,
     prealloc: &mut KernelPrealloc,
@@ -142,22 +142,22 @@ fn take(
     Ok(offset)
 }
 
-/// Gives it back.
+/// Frees a block.
 #[inline(always)]
-fn give(engine: &mut KernelEngine, offset: u64) -> Result {
+fn free(engine: &mut KernelEngine, offset: u64) -> Result {
     match engine.free(offset)? {
         None => {}
         Some(Unfinished::Headed(taken)) => engine.release(taken, &mut KernelGarbage::default()),
         Some(Unfinished::Loose(loose)) => engine.merge(loose, &mut KernelGarbage::default()),
-        // No page of the blocks here is ever without memory.
+        // No block here has a page without memory.
         Some(Unfinished::Holed(_)) => return Err(EIO),
     }
     Ok(())
 }
 
-/// Takes as many blocks as there is room for in `offsets`, those together that are at hand, under the
-/// lock but where metadata is made.
-fn take_batch(
+/// Allocates a block for each of `offsets`, the first ones on the fast path of a bulk call. Unlocks only
+/// to allocate metadata.
+fn alloc_batch(
     engine: &SpinLock<KernelEngine>,
     size: u64,
     prealloc: &mut KernelPrealloc,
@@ -175,7 +175,7 @@ fn take_batch(
     }
     for place in offsets.iter_mut().skip(done) {
         *place = loop {
-            match take(&mut locked, size, prealloc) {
+            match alloc(&mut locked, size, prealloc) {
                 Err(Refusal::Need(metadata)) => {
                     drop(locked);
                     make(metadata, prealloc)?;
@@ -188,13 +188,13 @@ fn take_batch(
     Ok(())
 }
 
-/// Gives them back, those together that are alike.
-fn give_batch(engine: &SpinLock<KernelEngine>, mut offsets: &[u64]) -> Result {
+/// Frees blocks as FREE_BULK does.
+fn free_batch(engine: &SpinLock<KernelEngine>, mut offsets: &[u64]) -> Result {
     let mut locked = engine.lock();
     while let [first, others @ ..] = offsets {
         offsets = match locked.free_alike(offsets) {
             0 => {
-                give(&mut locked, *first)?;
+                free(&mut locked, *first)?;
                 others
             }
             count => offsets.get(count..).unwrap_or_default(),
@@ -203,7 +203,7 @@ fn give_batch(engine: &SpinLock<KernelEngine>, mut offsets: &[u64]) -> Result {
     Ok(())
 }
 
-/// Takes a block, as if its pages were new: the engine knows no memory.
+/// Allocates a block and reports its pages as backed: the engine itself touches no memory.
 fn grow(engine: &mut KernelEngine, size: u64, prealloc: &mut KernelPrealloc) -> Result<u64> {
     let mut pending = loop {
         let mut garbage = KernelGarbage::default();
@@ -223,13 +223,13 @@ fn grow(engine: &mut KernelEngine, size: u64, prealloc: &mut KernelPrealloc) -> 
     Ok(offset)
 }
 
-/// What an engine costs for blocks of one size, when there is a free one.
+/// The costs of an engine for blocks of one size that are on its quick list or in its runs.
 struct EngineCosts {
-    /// Taken and given back, without a lock.
+    /// An allocation and a free, without a lock.
     bare: Hundredths,
-    /// With the lock held for each, as in an arena.
+    /// An allocation and a free, each under the lock, as in an arena.
     pair: Hundredths,
-    /// The same with the lock held for a batch of each.
+    /// An allocation and a free, with one lock for each batch.
     batch: Hundredths,
 }
 
@@ -238,18 +238,18 @@ impl EngineCosts {
         let span = (1 << 30) / PAGE_SIZE as u32;
         let mut engine = Engine::new(span, table(QUICK_LISTS)?);
         let mut prealloc = KernelPrealloc::default();
-        // There are so many from here on.
+        // From here on the engine has enough free blocks.
         let mut offsets = [0; BATCH];
         for offset in &mut offsets {
             *offset = grow(&mut engine, size, &mut prealloc)?;
         }
         for offset in offsets {
-            give(&mut engine, offset)?;
+            free(&mut engine, offset)?;
         }
         let bare = least(COUNT, || {
             for _ in 0..COUNT {
-                let offset = take(&mut engine, size, &mut prealloc)?;
-                give(&mut engine, offset)?;
+                let offset = alloc(&mut engine, size, &mut prealloc)?;
+                free(&mut engine, offset)?;
             }
             Ok(())
         })?;
@@ -257,15 +257,15 @@ impl EngineCosts {
         let engine: &SpinLock<KernelEngine> = &engine;
         let pair = least(COUNT, || {
             for _ in 0..COUNT {
-                let offset = take(&mut engine.lock(), size, &mut prealloc)?;
-                give(&mut engine.lock(), offset)?;
+                let offset = alloc(&mut engine.lock(), size, &mut prealloc)?;
+                free(&mut engine.lock(), offset)?;
             }
             Ok(())
         })?;
         let batch = least(COUNT, || {
             for _ in 0..COUNT as usize / BATCH {
-                take_batch(engine, size, &mut prealloc, &mut offsets)?;
-                give_batch(engine, &offsets)?;
+                alloc_batch(engine, size, &mut prealloc, &mut offsets)?;
+                free_batch(engine, &offsets)?;
             }
             Ok(())
         })?;
@@ -273,14 +273,14 @@ impl EngineCosts {
     }
 }
 
-/// What it costs an arena to grow, and to become empty again, for each page.
+/// The costs of an arena for each page that it grows by and is trimmed by.
 struct GrowthCosts {
     grow: Hundredths,
     trim: Hundredths,
 }
 
 impl GrowthCosts {
-    /// By blocks of `size` bytes.
+    /// Measures growth by blocks of `size` bytes.
     fn measure(arena: &Arena, size: usize) -> Result<Self> {
         let options = AllocOptions {
             request: request(size as u64),
@@ -309,7 +309,7 @@ impl GrowthCosts {
     }
 }
 
-/// The lines.
+/// The output, a line a figure.
 struct Table<'a>(&'a SeqFile);
 
 impl Table<'_> {
@@ -321,8 +321,8 @@ impl Table<'_> {
         seq_print!(self.0, "# bench: {name} {value} ratio <={aim}\n");
     }
 
-    /// A slab cache for objects of `size` bytes, which Debian's kernels zero. Gives a pair, and one of a
-    /// batch.
+    /// Measures a slab cache for objects of `size` bytes, which Debian's kernels zero. Returns the cost of
+    /// a pair alone, and of one in a batch.
     fn slab(&self, size: u32) -> Result<[Hundredths; 2]> {
         let cache = Cache::new(size)?;
         let pair = least(COUNT, || cache.pairs(COUNT))?;
@@ -332,7 +332,7 @@ impl Table<'_> {
         Ok([pair, batch])
     }
 
-    /// The engine, for blocks of `size` bytes, beside what a slab cache costs at least.
+    /// Measures the engine for blocks of `size` bytes, beside the costs of a slab cache.
     fn blocks(&self, size: u32, slab: [Hundredths; 2]) -> Result {
         let engine = EngineCosts::measure(size.into())?;
         self.time(fmt!("kernel_engine_bare_pair_{size}"), engine.bare);
@@ -350,7 +350,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// Growing beside the buddy allocator's zeroed pages, of which there are as many at a time.
+    /// Measures growth, beside as many zeroed pages of the buddy allocator.
     fn growth(&self, registry: &Registry) -> Result {
         let pair = least(COUNT, || baseline::page_pairs(COUNT))?;
         self.time(fmt!("kernel_buddy_page_pair"), pair);
@@ -382,14 +382,14 @@ impl Table<'_> {
     }
 }
 
-/// `bench`.
+/// The file `bench`.
 pub(crate) struct Costs;
 
 impl View for Costs {
     type Of = Registry;
 
     fn size_hint(_: &Registry) -> usize {
-        // All of it at once: it is measured once.
+        // Large enough for all lines, so that `show` measures once.
         4 * PAGE_SIZE
     }
 

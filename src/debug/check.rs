@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Whether the invariants of all arenas hold. In kernels for tests only.
+//! debugfs `check`: the invariants of all arenas, checked when the file is read. In kernels for tests
+//! only.
 
 use crate::{
     arena::registry::Registry,
@@ -14,7 +15,7 @@ use kernel::{
     }, //
 };
 
-/// `check`: a row an arena, and whether its invariants hold. Slow.
+/// The file `check`: a row an arena, with `ok` or its first violation. Slow.
 pub(super) struct Check;
 
 impl View for Check {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The files in debugfs.
+//! The module's files in debugfs.
 
 use super::show;
 use crate::{
@@ -36,7 +36,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Makes them. `ENOMEM` when memory is short.
+    /// Creates the directory and its files. Fails with `ENOMEM` when memory is short. May sleep.
     pub(crate) fn new(registry: &Arc<Registry>) -> Result<Self> {
         let dir = Dir::new(c"freelist", None)?;
         Ok(Self {
@@ -53,7 +53,7 @@ impl Files {
         })
     }
 
-    /// The directory that has one of each arena.
+    /// Returns the directory `arenas.d`, which has a directory for each arena.
     pub(crate) fn each(&self) -> &Dir {
         &self.each
     }
@@ -66,7 +66,8 @@ pub(crate) struct ArenaFiles {
 }
 
 impl ArenaFiles {
-    /// Makes them in `each`. `ENOMEM` when memory is short.
+    /// Creates the directory of an arena in `each`, with its files. Fails with `ENOMEM` when memory is
+    /// short. May sleep.
     pub(crate) fn new(each: &Dir, arena: &Arc<Arena>) -> Result<Self> {
         let name = CString::try_from_fmt(fmt!("{}", arena.id()))?;
         let dir = Dir::new(&name, Some(each))?;
@@ -77,7 +78,8 @@ impl ArenaFiles {
     }
 }
 
-/// `arenas.d/ID/trim`: free pages leave, until at most as many bytes as are written are left.
+/// The file `arenas.d/ID/trim`: trims the arena until at most the written number of bytes is held in
+/// wholly free pages.
 struct Trim;
 
 impl Command for Trim {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What is shown and measured of the arenas.
+//! debugfs: the state of all arenas, and measurements of the module.
 
 #![deny(unsafe_code)]
 

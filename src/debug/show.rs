@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What is shown of the arenas: in debugfs, and in `/proc/PID/fdinfo`. Sizes are in bytes.
+//! The texts of debugfs and of `/proc/PID/fdinfo`. Sizes are in bytes.
 
 use crate::{
     arena::{
@@ -42,7 +42,7 @@ macro_rules! with_fields {
     };
 }
 
-/// `stats`: a name and a value a line.
+/// The file `stats`: the sums over all arenas, a name and a value a line.
 pub(super) struct Stats;
 
 impl View for Stats {
@@ -68,7 +68,7 @@ impl View for Stats {
     }
 }
 
-/// `/proc/PID/fdinfo/FD`: the same of one arena.
+/// Writes the lines of an arena in `/proc/PID/fdinfo/FD`.
 pub(crate) fn show_fdinfo(arena: &Arena, out: &SeqFile) {
     let mut snapshot = Snapshot::default();
     arena.snapshot(&mut snapshot);
@@ -83,7 +83,7 @@ pub(crate) fn show_fdinfo(arena: &Arena, out: &SeqFile) {
     with_fields!(lines);
 }
 
-/// `classes`: a row a size class.
+/// The file `classes`: a row a size class, summed over all arenas.
 pub(super) struct ByClass;
 
 impl View for ByClass {
@@ -126,7 +126,7 @@ impl View for ByClass {
     }
 }
 
-/// `arenas`: a row an arena.
+/// The file `arenas`: a row an arena.
 pub(super) struct Arenas;
 
 impl View for Arenas {
@@ -166,15 +166,15 @@ impl View for Arenas {
     }
 }
 
-/// `arenas.d/ID/map`: a row for all that lies side by side and is the same.
+/// The file `arenas.d/ID/map`: a row an extent of the arena.
 pub(super) struct Map;
 
 impl Map {
-    /// Bytes of a row: numbers as wide as those of the largest arena, the longest word.
+    /// The most bytes of a row: the numbers of the largest arena, and the longest word.
     const ROW: usize = 77;
 }
 
-/// The orders of folios, as `LEAST-LARGEST`.
+/// The least and the largest order of an extent's folios, shown as `LEAST-LARGEST`.
 struct Orders(Option<(u32, u32)>);
 
 impl Display for Orders {
@@ -191,7 +191,7 @@ impl View for Map {
     type Of = Arena;
 
     fn size_hint(arena: &Arena) -> usize {
-        // Beside the header, some more may have come when it is shown.
+        // With room for the header, and for extents that appear before the text is written.
         let rows = arena.map_len();
         (rows + rows / 8 + 8) * Self::ROW
     }
