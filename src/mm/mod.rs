@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The memory of an address space, who is charged for it, and where it is mapped: knows no arena.
+//! The memory of an address space, the cgroup that it is charged to, and its mappings. Knows no arena.
 
 #![deny(unsafe_code)]
 
@@ -15,6 +15,8 @@ pub(crate) mod folio;
 pub(crate) mod memcg;
 #[expect(unsafe_code)]
 pub(crate) mod metadata;
+#[expect(unsafe_code)]
+mod removal;
 #[expect(unsafe_code)]
 pub(crate) mod shrinker;
 #[expect(unsafe_code)]
