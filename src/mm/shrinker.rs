@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The shrinker: when the system or a memory cgroup is short, free pages are given back.
+//! The shrinker: returns free pages when the system or a memory cgroup is short.
 //!
-//! Whatever has free pages ([`Shrink`]) has a member object for each node of memory, on a list that the
-//! kernel keeps per node and memory cgroup: so a cgroup at its limit meets its own members. Whoever reclaims takes hold of a member while the list is locked; one that ends leaves the
-//! list and waits for him.
+//! Each object with free pages ([`Shrink`]) has a member for each NUMA node, on a list that the kernel
+//! keeps per node and memory cgroup. So a cgroup at its limit reclaims from its own members. A reclaiming
+//! thread marks a member busy while the list is locked; a member that ends leaves the list and waits until
+//! it is not busy.
 //!
-//! The same way members are asked for free pages that another one has no room for, as all of them share
-//! a limit.
+//! All members share one limit. A member that needs pages under it makes the others hand over free
+//! pages, by the same lists.
 //!
-//! Under reclaim nothing here waits for a lock that a thread which wants memory could hold.
+//! Under reclaim nothing here waits for a lock whose holder may wait for memory.
 
 use crate::{
     ffi::raw,
@@ -30,35 +31,37 @@ use kernel::{
     sync::Arc, //
 };
 
-/// What has free pages that it can give back.
+/// An object with free pages that it can return to the system.
 pub(crate) trait Shrink: Send + Sync + 'static {
-    /// Pages of a node that [`Shrink::shrink`] could give back, about. Called with a spin lock held; takes
-    /// none.
+    /// Returns about how many pages of a node [`Shrink::shrink`] could return. Called with a spin lock
+    /// held; takes no lock.
     fn reclaimable(&self, node: Node) -> u64;
 
-    /// Gives some free pages of a node back to a system that is short of them, about `most`, and waits
-    /// for no folio. Looks at a part of what there is. Returns how many left. May sleep.
-    fn shrink(&self, node: Node, most: u64) -> u64;
+    /// Returns about `max_pages` free pages of a node to the system, out of a bounded part of its free
+    /// pages, without waiting for a folio's lock. Returns how many. May sleep.
+    fn shrink(&self, node: Node, max_pages: u64) -> u64;
 
-    /// The same, but looks at all there is.
-    fn shrink_all(&self, node: Node, most: u64) -> u64;
+    /// Returns about `max_pages` free pages of a node to the system, out of all its free pages, without
+    /// waiting for a folio's lock. Returns how many. May sleep.
+    fn shrink_all(&self, node: Node, max_pages: u64) -> u64;
 
-    /// Pages of a node that [`Shrink::hand_over`] could give up. May sleep.
+    /// Returns how many pages of a node [`Shrink::hand_over`] could return. May sleep.
     fn reclaimable_for_others(&self, node: Node) -> u64;
 
-    /// Gives at most `most` free pages up for another one. Returns how many left. May sleep.
-    fn hand_over(&self, most: u64) -> u64;
+    /// Returns at most `max_pages` free pages to the system, so that another member can grow under the
+    /// shared limit. Returns how many. May sleep, and waits for folio locks.
+    fn hand_over(&self, max_pages: u64) -> u64;
 }
 
-/// The registered shrinker of all `T`, until it is dropped.
+/// The registered shrinker of all `T`, unregistered on drop.
 ///
 /// # Invariants
 ///
-/// It is registered, and the only one.
+/// The shrinker is registered, and the only one.
 pub(crate) struct Shrinker<T>(PhantomData<fn(&T)>);
 
 impl<T: Shrink> Shrinker<T> {
-    /// What the kernel's side calls.
+    /// The functions that `c/shrinker.c` calls.
     const FUNCTIONS: &'static raw::freelist_shrinking = &raw::freelist_shrinking {
         count: Some(count::<T>),
         shrink: Some(shrink::<T>),
@@ -67,13 +70,13 @@ impl<T: Shrink> Shrinker<T> {
         hand_over: Some(hand_over::<T>),
     };
 
-    /// Registers it. `ENOMEM` when memory is short.
+    /// Registers the shrinker. Fails with `ENOMEM` when memory is short. May sleep.
     ///
     /// # Safety
     ///
-    /// There is none yet, of whatever type.
+    /// No shrinker of any type is registered.
     pub(crate) unsafe fn register() -> Result<Self> {
-        // SAFETY: By the caller's promise. The table and its functions are there as long as the module.
+        // SAFETY: By the caller's promise. The table is static.
         to_result(unsafe { raw::freelist_shrinker_register(Self::FUNCTIONS) })?;
         // INVARIANT: It was just registered.
         Ok(Self(PhantomData))
@@ -87,11 +90,11 @@ impl<T> Drop for Shrinker<T> {
     }
 }
 
-/// Something that can be shrunk, until this is dropped: nobody shrinks it after that.
+/// An object on the shrinker's lists, removed on drop. No call shrinks the object after that.
 ///
 /// # Invariants
 ///
-/// `members` are on the lists, and point to `of`, which holds a reference to their cgroup.
+/// `members` are on the lists, and point to `_of`, which holds a reference to their cgroup.
 pub(crate) struct Member<T> {
     members: NonNull<raw::freelist_members>,
     _of: Arc<T>,
@@ -103,12 +106,13 @@ unsafe impl<T: Shrink> Send for Member<T> {}
 unsafe impl<T: Shrink> Sync for Member<T> {}
 
 impl<T: Shrink> Member<T> {
-    /// Lets something be shrunk, by reclaim of its cgroup, which is the caller's, and of all above it.
-    /// `ENOMEM` when memory is short.
+    /// Adds `of` to the lists of `memcg`, which is the caller's: reclaim of that cgroup and of all above it
+    /// shrinks `of` from now on. Fails with `ENOMEM` when memory is short. May sleep.
     ///
     /// # Safety
     ///
-    /// A [`Shrinker<T>`] is registered, and stays so as long as this lives. `of` has the cgroup.
+    /// A [`Shrinker<T>`] is registered until the returned object is dropped. `of` holds a reference to
+    /// the cgroup.
     pub(crate) unsafe fn new(of: Arc<T>, memcg: *mut raw::mem_cgroup) -> Result<Self> {
         let pointer: *const T = &*of;
         // SAFETY: By the caller's promise.
@@ -123,51 +127,50 @@ impl<T: Shrink> Member<T> {
 
 impl<T> Drop for Member<T> {
     fn drop(&mut self) {
-        // SAFETY: By the invariant they are on the lists. What they point to is there until this returns.
+        // SAFETY: By the invariant they are on the lists. The object that they point to outlives this call.
         unsafe { raw::freelist_members_free(self.members.as_ptr()) };
     }
 }
 
-/// How many free pages other members would hand over to `to`, which is there as long as a registered
-/// [`Shrinker`].
+/// Returns how many free pages the members other than `to` could hand over. May sleep.
 pub(crate) fn reclaimable_of_others<T: Shrink>(to: &T) -> u64 {
     let to: *const T = to;
-    // SAFETY: The shrinker is there as long as what it shrinks. The pointer is only compared.
+    // SAFETY: A registered shrinker outlives the objects that it shrinks. The pointer is only compared.
     unsafe { raw::freelist_reclaimable_of_others(to.cast_mut().cast()) as u64 }
 }
 
-/// Makes other members hand over at most `pages` free pages to `to`: they go back to the system. Gives
-/// how many went. May sleep, but waits for nobody.
+/// Makes the members other than `to` return at most `pages` free pages to the system, so that `to` can
+/// grow under the shared limit. Returns how many. May sleep.
 pub(crate) fn reclaim_from_others<T: Shrink>(to: &T, pages: u64) -> u64 {
     let to: *const T = to;
     let pages = usize::try_from(pages).unwrap_or(usize::MAX);
-    // SAFETY: The shrinker is there as long as what it shrinks. The pointer is only compared.
+    // SAFETY: A registered shrinker outlives the objects that it shrinks. The pointer is only compared.
     unsafe { raw::freelist_reclaim_from_others(to.cast_mut().cast(), pages) as u64 }
 }
 
-/// How many pages a member could give back. Called with a spin lock held.
+/// Calls [`Shrink::reclaimable`]. Called with a spin lock held.
 ///
 /// # Safety
 ///
 /// `of` is the `T` of a member that is on the list.
 unsafe extern "C" fn count<T: Shrink>(of: *mut c_void, node: c_int) -> c_ulong {
-    // SAFETY: By the caller's promise: the member keeps it.
+    // SAFETY: By the caller's promise: the member keeps a reference.
     let (of, node) = unsafe { (&*of.cast::<T>(), Node::from_raw(node)) };
     of.reclaimable(node) as c_ulong
 }
 
-/// Makes a member give at most `pages` pages back. May sleep.
+/// Calls [`Shrink::shrink`]. May sleep.
 ///
 /// # Safety
 ///
 /// `of` is the `T` of a member that cannot be freed now.
 unsafe extern "C" fn shrink<T: Shrink>(of: *mut c_void, node: c_int, pages: c_ulong) -> c_ulong {
-    // SAFETY: By the caller's promise: the member keeps it.
+    // SAFETY: By the caller's promise: the member keeps a reference.
     let (of, node) = unsafe { (&*of.cast::<T>(), Node::from_raw(node)) };
     of.shrink(node, pages as u64) as c_ulong
 }
 
-/// The same, of all there is.
+/// Calls [`Shrink::shrink_all`]. May sleep.
 ///
 /// # Safety
 ///
@@ -177,12 +180,12 @@ unsafe extern "C" fn shrink_all<T: Shrink>(
     node: c_int,
     pages: c_ulong,
 ) -> c_ulong {
-    // SAFETY: By the caller's promise: the member keeps it.
+    // SAFETY: By the caller's promise: the member keeps a reference.
     let (of, node) = unsafe { (&*of.cast::<T>(), Node::from_raw(node)) };
     of.shrink_all(node, pages as u64) as c_ulong
 }
 
-/// How many pages a member would hand over to another one. May sleep.
+/// Calls [`Shrink::reclaimable_for_others`]. May sleep.
 ///
 /// # Safety
 ///
@@ -190,14 +193,14 @@ unsafe extern "C" fn shrink_all<T: Shrink>(
 unsafe extern "C" fn count_for_others<T: Shrink>(
     of: *mut c_void,
     node: c_int,
-    _most: c_ulong,
+    _pages: c_ulong,
 ) -> c_ulong {
-    // SAFETY: By the caller's promise: the member keeps it.
+    // SAFETY: By the caller's promise: the member keeps a reference.
     let (of, node) = unsafe { (&*of.cast::<T>(), Node::from_raw(node)) };
     of.reclaimable_for_others(node) as c_ulong
 }
 
-/// Makes it hand over at most `pages`. May sleep.
+/// Calls [`Shrink::hand_over`]. May sleep.
 ///
 /// # Safety
 ///
@@ -207,7 +210,7 @@ unsafe extern "C" fn hand_over<T: Shrink>(
     _node: c_int,
     pages: c_ulong,
 ) -> c_ulong {
-    // SAFETY: By the caller's promise: the member keeps it.
+    // SAFETY: By the caller's promise: the member keeps a reference.
     let of = unsafe { &*of.cast::<T>() };
     of.hand_over(pages as u64) as c_ulong
 }
