@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Folios: pieces of memory that the page cache has as one.
+//! Folios of the page cache.
 
 use crate::{
     ffi::raw,
@@ -16,8 +16,8 @@ use core::{
 };
 use kernel::page::PAGE_SIZE;
 
-/// A reference to a folio that was in the page cache of an arena when it was looked up. It may have
-/// left since.
+/// A reference to a folio that was in the page cache of an arena when it was looked up. It may have been
+/// removed since.
 ///
 /// # Invariants
 ///
@@ -25,20 +25,19 @@ use kernel::page::PAGE_SIZE;
 pub(crate) struct Folio(NonNull<raw::folio>);
 
 impl Folio {
-    /// A folio that was looked up, if it was found.
+    /// Wraps the result of a look-up.
     ///
     /// # Safety
     ///
-    /// `folio` is null, or the caller holds a reference to it, and gives it up.
+    /// `folio` is null, or the caller passes on a reference to it.
     pub(super) unsafe fn from_raw(folio: *mut raw::folio) -> Option<Self> {
         // INVARIANT: By the caller's promise.
         NonNull::new(folio).map(Self)
     }
 
-    /// Its page numbers in the arena. While it is in the page cache they stay as they are, unless it
-    /// is split.
+    /// Returns its page numbers in the arena. They change only by a split while it is in the page cache.
     pub(crate) fn range(&self) -> Range<u32> {
-        // SAFETY: By the invariant the folio is there. An arena has at most 2^24 pages.
+        // SAFETY: By the invariant the folio exists. An arena has at most 2^24 pages.
         let (first, order) = unsafe {
             let folio = self.0.as_ptr();
             (
@@ -49,20 +48,20 @@ impl Folio {
         first..first.saturating_add(1 << order)
     }
 
-    /// It has `1 << order` pages.
+    /// Returns its order: it has `1 << order` pages.
     pub(crate) fn order(&self) -> u32 {
-        // SAFETY: By the invariant the folio is there.
+        // SAFETY: By the invariant the folio exists.
         unsafe { raw::freelist_folio_order(self.0.as_ptr()) }
     }
 
-    /// The node of memory that it lies on.
+    /// Returns the NUMA node that it lies on.
     pub(super) fn node(&self) -> Node {
-        // SAFETY: By the invariant the folio is there, on a node that there is.
+        // SAFETY: By the invariant the folio exists, on a valid node.
         unsafe { Node::from_raw(raw::freelist_folio_node(self.0.as_ptr())) }
     }
 
-    /// The address of a page of it that has these bytes, and their number as far as they lie in a
-    /// page.
+    /// Returns how many of the `len` bytes from offset `at` on lie in page number `page`; `None` if the
+    /// folio does not have the page.
     fn within(&self, page: u32, at: usize, len: usize) -> Option<usize> {
         let inside = self.range().contains(&page);
         inside.then(|| len.min(PAGE_SIZE.saturating_sub(at)))
@@ -72,20 +71,22 @@ impl Folio {
         self.0.as_ptr()
     }
 
-    /// Zeroes these bytes of page number `page`, as far as it has them.
+    /// Zeroes these bytes of page number `page`, up to the end of the page. Does nothing if the folio
+    /// does not have the page.
     pub(crate) fn zero(&self, page: u32, bytes: Range<usize>) {
         let len = bytes.end.saturating_sub(bytes.start);
         if let Some(len) = self.within(page, bytes.start, len) {
-            // SAFETY: By the invariant the folio is there, and the bytes lie in a page of it. Other
+            // SAFETY: By the invariant the folio exists, and the bytes lie in a page of it. Other
             // users of them are user space, which may find any bytes there.
             unsafe { raw::freelist_folio_zero(self.0.as_ptr(), page.into(), bytes.start, len) };
         }
     }
 
-    /// Copies `from` to `at` bytes behind the beginning of page number `page`, as far as it has room.
+    /// Copies `from` to page number `page`, from offset `at` on, up to the end of the page. Does nothing
+    /// if the folio does not have the page.
     pub(crate) fn write(&self, page: u32, at: usize, from: &[u8]) {
         if let Some(len) = self.within(page, at, from.len()) {
-            // SAFETY: By the invariant the folio is there; the bytes lie in a page of it, and in
+            // SAFETY: By the invariant the folio exists; the bytes lie in a page of it, and in
             // `from`. Other users of them are user space, which may find any bytes there.
             unsafe {
                 raw::freelist_folio_write(
@@ -99,12 +100,12 @@ impl Folio {
         }
     }
 
-    /// Copies to `to` what lies `at` bytes behind the beginning of page number `page`, as far as it
-    /// goes.
+    /// Copies the bytes of page number `page`, from offset `at` on, to `to`, up to the end of the page.
+    /// Does nothing if the folio does not have the page.
     pub(crate) fn read(&self, page: u32, at: usize, to: &mut [u8]) {
         if let Some(len) = self.within(page, at, to.len()) {
-            // SAFETY: By the invariant the folio is there; the bytes lie in a page of it, and in
-            // `to`. User space may change them meanwhile: any bytes will do.
+            // SAFETY: By the invariant the folio exists; the bytes lie in a page of it, and in
+            // `to`. User space may change them meanwhile: any bytes are valid.
             unsafe {
                 raw::freelist_folio_read(
                     self.0.as_ptr(),
@@ -117,17 +118,17 @@ impl Folio {
         }
     }
 
-    /// Where page number `page` of it lies in physical memory, in pages.
+    /// Returns the page frame number of page number `page`; `None` if the folio does not have the page.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn frame(&self, page: u32) -> Option<usize> {
         self.within(page, 0, 0)?;
-        // SAFETY: By the invariant the folio is there, and it has the page.
+        // SAFETY: By the invariant the folio exists, and it has the page.
         Some(unsafe { raw::freelist_folio_frame(self.0.as_ptr(), page.into()) })
     }
 
-    /// Locks it, unless another thread has.
+    /// Locks the folio. Returns `None` if another thread holds the lock.
     pub(super) fn try_lock(self) -> Option<LockedFolio> {
-        // SAFETY: By the invariant the folio is there.
+        // SAFETY: By the invariant the folio exists.
         let locked = unsafe { raw::freelist_folio_trylock(self.0.as_ptr()) };
         // INVARIANT: It was just locked.
         locked.then(|| LockedFolio(self))
@@ -136,52 +137,52 @@ impl Folio {
 
 impl Drop for Folio {
     fn drop(&mut self) {
-        // SAFETY: By the invariant the reference is ours to give back.
+        // SAFETY: By the invariant this object owns the reference.
         unsafe { raw::freelist_folio_put(self.0.as_ptr()) };
     }
 }
 
-/// A folio that is locked until this is dropped: it neither leaves the page cache nor comes there, nor
-/// is it mapped or split by others.
+/// A locked folio, unlocked on drop. No other thread adds it to the page cache, removes, maps or splits
+/// it meanwhile.
 ///
 /// # Invariants
 ///
-/// The folio is locked, and to be unlocked by the owner of this object.
+/// The folio is locked, and this object owns the lock.
 pub(crate) struct LockedFolio(Folio);
 
 impl LockedFolio {
-    /// A folio that was looked up and locked, if it was found.
+    /// Wraps the result of a look-up that locks.
     ///
     /// # Safety
     ///
-    /// `folio` is null, or the caller holds a reference to it and its lock, and gives both up.
+    /// `folio` is null, or the caller passes on a reference to it and its lock.
     pub(super) unsafe fn from_raw(folio: *mut raw::folio) -> Option<Self> {
         // SAFETY: By the caller's promise.
         // INVARIANT: By the caller's promise.
         unsafe { Folio::from_raw(folio) }.map(Self)
     }
 
-    /// The folio, with its reference and its lock, which the caller has from now on.
+    /// Returns the folio. The caller owns its reference and its lock from now on.
     pub(crate) fn into_raw(self) -> *mut raw::folio {
         ManuallyDrop::new(self).0 .0.as_ptr()
     }
 
-    /// Whether it is mapped anywhere.
+    /// Returns whether any process maps it.
     pub(super) fn is_mapped(&self) -> bool {
-        // SAFETY: By the invariant the folio is there.
+        // SAFETY: By the invariant the folio exists.
         unsafe { raw::freelist_folio_is_mapped(self.as_ptr()) }
     }
 
-    /// Whether a folio that is mapped nowhere is referred to all the same: by a pipe, by I/O, by a
-    /// system call that is looking at it.
+    /// Returns whether a folio that is mapped nowhere has references beside those of the page cache and
+    /// of this object: of a pipe, of I/O, or of a system call.
     pub(super) fn is_pinned(&self) -> bool {
-        // SAFETY: By the invariant the folio is there.
+        // SAFETY: By the invariant the folio exists.
         unsafe { raw::freelist_folio_is_pinned(self.as_ptr()) }
     }
 
-    /// Whether it is pinned for I/O: what a device or another thread writes there must not go astray.
+    /// Returns whether it is pinned for I/O, so that a device or another thread may write to it.
     pub(super) fn is_dma_pinned(&self) -> bool {
-        // SAFETY: By the invariant the folio is there.
+        // SAFETY: By the invariant the folio exists.
         unsafe { raw::freelist_folio_is_dma_pinned(self.as_ptr()) }
     }
 }
@@ -196,7 +197,7 @@ impl Deref for LockedFolio {
 
 impl Drop for LockedFolio {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it is locked, and ours to unlock.
+        // SAFETY: By the invariant it is locked, and this object owns the lock.
         unsafe { raw::freelist_folio_unlock(self.as_ptr()) };
     }
 }
