@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the engine is lent: metadata in charged memory.
+//! The engine's backend in the kernel: metadata in charged memory.
 
 use crate::{
     engine::{
@@ -37,7 +37,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// Metadata of the kernel.
+/// The [`Backend`] of the kernel.
 pub(crate) struct KernelBackend;
 
 impl Backend for KernelBackend {
@@ -48,7 +48,7 @@ impl Backend for KernelBackend {
 /// A table of fixed length.
 pub(crate) type Table<T> = Vec<T, Tables>;
 
-/// The size of a page, as the engine takes it.
+/// The size of a page in KiB, the engine's parameter.
 pub(crate) const PAGE_KIB: usize = PAGE_SIZE / 1024;
 
 pub(crate) type KernelEngine = Engine<KernelBackend, PAGE_KIB>;
@@ -58,12 +58,12 @@ pub(crate) type KernelGarbage = Garbage<KernelBackend, PAGE_KIB>;
 pub(crate) type KernelPart = Part<KernelBackend, PAGE_KIB>;
 pub(crate) type KernelChunk = Table<Record<KernelBackend, PAGE_KIB>>;
 
-/// A table of `len` default values. May sleep.
+/// Allocates a table of `len` default values. Fails with `ENOMEM` when memory is short. May sleep.
 pub(crate) fn table<T: Default>(len: usize) -> Result<Table<T>> {
     Tables::table(len)
 }
 
-/// Allocates what the engine lacks. May sleep.
+/// Allocates the metadata that the engine lacks. Fails with `ENOMEM` when memory is short. May sleep.
 pub(crate) fn make(metadata: Metadata, prealloc: &mut KernelPrealloc) -> Result {
     match metadata {
         Metadata::Root => prealloc.add_root(table::<KernelPart>(ROOT_LEN)?),
@@ -76,7 +76,7 @@ pub(crate) fn make(metadata: Metadata, prealloc: &mut KernelPrealloc) -> Result 
     Ok(())
 }
 
-/// Bytes of a table of `len` values of `T`: whole pages.
+/// Returns the bytes of a table of `len` values of `T`: whole pages.
 const fn table_bytes<T>(len: usize) -> u64 {
     match page_align(len * size_of::<T>()) {
         Some(bytes) => bytes as u64,
@@ -84,7 +84,7 @@ const fn table_bytes<T>(len: usize) -> u64 {
     }
 }
 
-/// Bytes of all the metadata of an engine with these counts.
+/// Returns the bytes of all the metadata of an engine with these counts.
 pub(crate) fn metadata_bytes(counts: MetadataCounts) -> u64 {
     table_bytes::<Stack>(QUICK_LISTS)
         + counts.roots * bytes_of(Metadata::Root)
@@ -93,7 +93,7 @@ pub(crate) fn metadata_bytes(counts: MetadataCounts) -> u64 {
         + counts.trees * bytes_of(Metadata::Tree)
 }
 
-/// Bytes of what the engine lacks.
+/// Returns the bytes of one piece of metadata.
 pub(crate) const fn bytes_of(metadata: Metadata) -> u64 {
     match metadata {
         Metadata::Root => table_bytes::<KernelPart>(ROOT_LEN),

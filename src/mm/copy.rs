@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Folios with a copy of what another address space has.
+//! Copies of folios from one address space to another.
 //!
-//! A new folio gets its bytes before it is in an address space: where that fails nobody has seen it.
+//! A new folio gets its bytes before it is added to an address space, so that no thread sees a folio
+//! whose copy failed.
 
 use crate::{
     ffi::raw,
@@ -18,7 +19,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// A new folio that is in no address space.
+/// A new folio that is in no address space yet.
 ///
 /// # Invariants
 ///
@@ -26,24 +27,26 @@ use kernel::{
 struct NewFolio(NonNull<raw::folio>);
 
 impl NewFolio {
-    /// Allocates one, whose bytes are not set. `ENOMEM` when there is none: beyond a single page
-    /// little is reclaimed for it, and no OOM killer is called for any. May sleep.
+    /// Allocates a folio, whose bytes are not set. May sleep.
+    ///
+    /// Fails with `ENOMEM` when memory is short: a folio of more than one page reclaims little, and none
+    /// calls the OOM killer.
     fn alloc(order: u32) -> Result<Self> {
         // SAFETY: Called where sleeping is allowed.
         let folio = unsafe { raw::freelist_folio_new(order) };
-        // INVARIANT: The reference is the new object's.
+        // INVARIANT: The new object owns the reference.
         Ok(Self(NonNull::new(folio).ok_or(ENOMEM)?))
     }
 
-    /// Copies pages that `from` has, from page number `page` on, to those from its page `at` on.
-    /// Returns how many were copied, fewer than all where one is bad. May sleep.
+    /// Copies `pages` pages of `from`, from page number `page` on, to the pages of this folio from index
+    /// `at` on. Returns how many were copied: fewer than all where a page is bad. May sleep.
     ///
     /// # Safety
     ///
-    /// Both folios have as many pages there.
+    /// Both folios have all these pages.
     unsafe fn copy(&self, at: u32, from: &Folio, page: u32, pages: u32) -> u32 {
-        // SAFETY: By the invariant the folio is there, and so is `from`; both have the pages, says
-        // the caller. User space may write to those of `from` meanwhile: any bytes will do.
+        // SAFETY: By their invariants both folios exist; by the caller's promise both have the pages.
+        // User space may write to the pages of `from` meanwhile: any bytes are valid.
         let copied = unsafe {
             raw::freelist_folio_copy(
                 self.0.as_ptr(),
@@ -59,15 +62,17 @@ impl NewFolio {
 
 impl Drop for NewFolio {
     fn drop(&mut self) {
-        // SAFETY: By the invariant the reference is ours to give back.
+        // SAFETY: By the invariant this object owns the reference.
         unsafe { raw::freelist_folio_put(self.0.as_ptr()) };
     }
 }
 
 impl AddressSpace {
-    /// Adds a folio as [`AddressSpace::add`] does, with a copy of what `from` has at the same page
-    /// numbers. Returns how many pages were copied: if these are fewer than `1 << order`, `from` has
-    /// no memory for the page after them, and nothing was added. May sleep.
+    /// Adds a folio as [`AddressSpace::add`] does, with a copy of the pages of `from` at the same page
+    /// numbers. May sleep.
+    ///
+    /// Returns how many pages were copied. If these are fewer than `1 << order`, the next page of `from`
+    /// has no memory or is bad, and no folio was added.
     pub(crate) fn add_copy(&self, page: u32, order: u32, from: &Self) -> Result<u32> {
         let pages = 1 << order;
         let new = NewFolio::alloc(order)?;
@@ -88,15 +93,15 @@ impl AddressSpace {
                 return Ok(copied);
             }
         }
-        // SAFETY: By the invariant the folio is there, on a node that there is.
+        // SAFETY: By the invariant the folio exists, on a valid node.
         let node = unsafe { Node::from_raw(raw::freelist_folio_node(new.0.as_ptr())) };
         let urge = raw::freelist_urge_FREELIST_URGE_RECLAIM;
-        // SAFETY: By the invariants both are there; called where sleeping is allowed. All bytes of the
+        // SAFETY: By the invariants both exist; called where sleeping is allowed. All bytes of the
         // folio were set.
         to_result(unsafe {
             raw::freelist_folio_insert(self.as_ptr(), new.0.as_ptr(), page.into(), urge)
         })?;
-        // SAFETY: It was added, and is locked with that for us.
+        // SAFETY: It was added, which has locked it for this thread.
         unsafe { raw::freelist_folio_unlock(new.0.as_ptr()) };
         self.count_added(node, order);
         Ok(copied)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Who pays for an arena: the memory cgroup of its opener, whoever makes it grow.
+//! The memory cgroup that an arena is charged to: that of its opener, whichever task makes it grow.
 //!
-//! Where that cgroup is full a request fails; nothing here calls the OOM killer, as
-//! `GFP_KERNEL_ACCOUNT` would.
+//! A request fails where that cgroup is full. No allocation calls the OOM killer, as
+//! `GFP_KERNEL_ACCOUNT` alone would.
 
 use crate::ffi::raw;
 
@@ -11,7 +11,7 @@ use crate::ffi::raw;
 ///
 /// # Invariants
 ///
-/// `0` is null, where there are no memory cgroups, or one on which this object holds a reference.
+/// `0` is null, without memory cgroups, or points to a cgroup on which this object holds a reference.
 pub(crate) struct Memcg(*mut raw::mem_cgroup);
 
 // SAFETY: A reference to a cgroup belongs to no thread.
@@ -20,24 +20,24 @@ unsafe impl Send for Memcg {}
 unsafe impl Sync for Memcg {}
 
 impl Memcg {
-    /// The memory cgroup of the caller.
+    /// Returns the memory cgroup of the caller.
     pub(crate) fn of_caller() -> Self {
         // SAFETY: Called in the context of a task.
         // INVARIANT: The reference was just taken.
         Self(unsafe { raw::freelist_memcg_get() })
     }
 
-    /// The cgroup, which is there as long as this.
+    /// Returns the cgroup, which is valid as long as `self`.
     pub(crate) fn as_ptr(&self) -> *mut raw::mem_cgroup {
         self.0
     }
 
-    /// Charges all that `work` allocates to this account, as far as it is to be charged.
+    /// Runs `work` with its accounted allocations charged to this cgroup.
     pub(crate) fn charge<T>(&self, work: impl FnOnce() -> T) -> T {
-        // SAFETY: By the invariant the cgroup is there, until the next call replaces it.
+        // SAFETY: By the invariant the cgroup is valid until the next call replaces it.
         let before = unsafe { raw::freelist_memcg_enter(self.0) };
         let result = work();
-        // SAFETY: Whoever set `before` keeps it: this call nests in theirs.
+        // SAFETY: The caller that set `before` keeps it valid: this call is nested in that one.
         unsafe { raw::freelist_memcg_enter(before) };
         result
     }
@@ -45,7 +45,7 @@ impl Memcg {
 
 impl Drop for Memcg {
     fn drop(&mut self) {
-        // SAFETY: By the invariant the reference is ours to give back, or there is none.
+        // SAFETY: By the invariant this object owns the reference, or there is none.
         unsafe { raw::freelist_memcg_put(self.0) };
     }
 }

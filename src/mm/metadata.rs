@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Memory for metadata, charged like everything else: a slab cache for trees, whole pages for tables; and
-//! buffers of calls.
+//! Charged memory for metadata: a slab cache for trees, whole pages for tables, and buffers that live as
+//! long as a call.
 
 use crate::ffi::raw;
 use core::{
@@ -25,20 +25,21 @@ use kernel::{
     prelude::*, //
 };
 
-/// The cache that trees of divided pages are in, until it is dropped: slab objects of their own, so
-/// that whatever goes wrong with one (a use after it was freed, a leak) is seen, and by its name.
+/// The slab cache of the trees of divided pages, destroyed on drop. It is never merged with another
+/// cache, so that a leak or a use after free is reported, with the name of the cache.
 ///
 /// # Invariants
 ///
-/// It is there, and the only one.
+/// The cache exists, and is the only one.
 pub(crate) struct TreeCache(());
 
 impl TreeCache {
-    /// Makes the cache. `ENOMEM` when memory is short.
+    /// Creates the cache. Fails with `ENOMEM` when memory is short. May sleep.
     ///
     /// # Safety
     ///
-    /// There is none yet. Trees are made and freed only as long as this lives.
+    /// The cache does not exist yet. Trees are allocated and freed only during the life of the returned
+    /// object.
     pub(crate) unsafe fn create<T>() -> Result<Self> {
         const { assert!(align_of::<T>() <= Trees::MIN_ALIGN) };
         // SAFETY: By the caller's promise.
@@ -50,18 +51,16 @@ impl TreeCache {
 
 impl Drop for TreeCache {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it is there, and by `create`'s condition nobody uses it after this.
+        // SAFETY: By the invariant it exists, and by the promise of `create`'s caller no tree is left.
         unsafe { raw::freelist_trees_destroy() };
     }
 }
 
-/// Charged memory for trees, from their cache. Allocated without a call of the OOM killer and without
-/// a warning where there is none.
+/// The allocator of trees, from [`TreeCache`]. A failed allocation neither calls the OOM killer nor warns.
 pub(crate) struct Trees;
 
-// SAFETY: Memory comes from the cache, which answers null or a valid object of the size that it was
-// asked for, aligned to `MIN_ALIGN`, which is there until it is given back. Nothing is ever made
-// larger or smaller.
+// SAFETY: The cache returns null or a valid object of the requested size, aligned to `MIN_ALIGN`, which
+// is valid until it is freed. No object is ever resized.
 unsafe impl Allocator for Trees {
     const MIN_ALIGN: usize = align_of::<u64>();
 
@@ -72,14 +71,14 @@ unsafe impl Allocator for Trees {
         _flags: Flags,
         _nid: NumaNode,
     ) -> Result<NonNull<[u8]>, AllocError> {
-        // Where the old one is of no size the pointer is to nothing.
+        // With an old size of 0 the pointer is dangling.
         let old = ptr.filter(|_| old_layout.size() > 0);
         if layout.align() > Self::MIN_ALIGN || (old.is_some() && layout.size() > 0) {
             return Err(AllocError);
         }
         let new = if layout.size() > 0 {
-            // SAFETY: May be called where sleeping is allowed; `TreeCache::create` has it that the
-            // cache is there.
+            // SAFETY: May be called where sleeping is allowed; by the promise of `TreeCache::create`'s
+            // caller the cache exists.
             NonNull::new(unsafe { raw::freelist_tree_alloc(layout.size()) }.cast())
         } else {
             if let Some(old) = old {
@@ -94,15 +93,14 @@ unsafe impl Allocator for Trees {
     }
 }
 
-/// An allocator of the kernel crate, asked for memory in a way that calls no OOM killer and warns of
-/// nothing.
+/// An allocator of the kernel crate with an allocation that neither calls the OOM killer nor warns.
 ///
 /// # Safety
 ///
-/// [`Source::provide`] answers null, or a pointer as [`Allocator::realloc`] of `Self` answers for as many
+/// [`Source::provide`] returns null, or a pointer as [`Allocator::realloc`] of `Self` returns for as many
 /// bytes, aligned to its `MIN_ALIGN`.
 pub(crate) unsafe trait Source: Allocator {
-    /// Returns so many bytes, or null. May sleep.
+    /// Allocates `bytes` bytes. Returns null when memory is short. May sleep.
     fn provide(bytes: usize) -> *mut u8;
 }
 
@@ -122,30 +120,31 @@ unsafe impl Source for Kmalloc {
     }
 }
 
-/// Charged memory of a [`Source`]: no OOM killer is called for it. What is made with it stays of the size
-/// that it is made with.
+/// The allocator of charged memory of a [`Source`], without a call of the OOM killer. Its callers never
+/// grow an allocation.
 pub(crate) struct Quiet<S>(PhantomData<fn(&S)>);
 
-/// Tables, in whole pages, behind which nothing is mapped: whatever goes wrong with one is seen there too.
+/// The allocator of tables: whole pages, with an unmapped page after them, so that an overrun faults.
 pub(crate) type Tables = Quiet<Vmalloc>;
 /// Buffers that live as long as a call.
 pub(crate) type Buffer<T> = Vec<T, Quiet<Kmalloc>>;
 
 impl Tables {
-    /// A table of `len` default values, built in place: it may be larger than the stack. May sleep.
+    /// Allocates a table of `len` default values, built in place, as it may be larger than the stack.
+    /// Fails with `ENOMEM` when memory is short. May sleep.
     pub(crate) fn table<T: Default>(len: usize) -> Result<Vec<T, Self>> {
         let mut table = Vec::with_capacity(len, GFP_KERNEL_ACCOUNT)?;
         for place in table.spare_capacity_mut().iter_mut().take(len) {
             place.write(T::default());
         }
-        // SAFETY: There is room for so many, and they were just written.
+        // SAFETY: The capacity is `len`, and the values were just written.
         unsafe { table.inc_len(len) };
         Ok(table)
     }
 }
 
-// SAFETY: Memory comes from the source, which has it that it is as that of its allocator, which also frees
-// and reallocates it, by the same rules.
+// SAFETY: By the promise of `Source` its memory is as that of its allocator, which also frees and
+// reallocates it, by the same rules.
 unsafe impl<S: Source> Allocator for Quiet<S> {
     const MIN_ALIGN: usize = S::MIN_ALIGN;
 
@@ -156,17 +155,17 @@ unsafe impl<S: Source> Allocator for Quiet<S> {
         flags: Flags,
         nid: NumaNode,
     ) -> Result<NonNull<[u8]>, AllocError> {
-        // A vector that is empty gives a pointer too, to nothing.
+        // An empty vector passes a dangling pointer.
         let has = ptr.is_some() && old_layout.size() > 0;
         if !has && layout.size() == 0 {
-            // Nothing leaves: that may happen under a spin lock.
+            // There is nothing to free: this may be called under a spin lock.
             return Ok(NonNull::slice_from_raw_parts(
                 NonNull::<u64>::dangling().cast(),
                 0,
             ));
         }
         if has || layout.align() > Self::MIN_ALIGN {
-            // SAFETY: The caller's promises are those that are wanted here.
+            // SAFETY: By the caller's promises, which are the same for `S`.
             return unsafe { S::realloc(ptr, layout, old_layout, flags, nid) };
         }
         let memory = NonNull::new(S::provide(layout.size())).ok_or(AllocError)?;

@@ -1,56 +1,56 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the kernel's statistics of memory say of us.
+//! The kernel's memory statistics, as far as the module reads or changes them.
 
 use crate::ffi::raw;
 
-/// The machine's memory, in bytes.
+/// Returns the bytes of the machine's memory.
 pub(crate) fn ram_bytes() -> u64 {
     // SAFETY: May be called at any time.
     unsafe { raw::freelist_ram_bytes() }
 }
 
-/// A node of memory.
+/// A NUMA node.
 ///
 /// # Invariants
 ///
-/// There is a node of that number.
+/// The kernel has a node of that number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Node(i32);
 
 impl Node {
-    /// A node of the kernel.
+    /// Wraps the number of a node.
     ///
     /// # Safety
     ///
-    /// There is a node of that number.
+    /// The kernel has a node of that number.
     pub(super) unsafe fn from_raw(node: i32) -> Self {
         // INVARIANT: By the caller's promise.
         Self(node)
     }
 
-    /// Numbers of nodes are below that.
+    /// Returns the upper bound of node numbers: all are below it.
     pub(super) fn count() -> usize {
         // SAFETY: May be called at any time.
         unsafe { raw::freelist_nodes() as usize }
     }
 
-    /// Its number.
+    /// Returns the number of the node.
     pub(super) fn index(self) -> usize {
         self.0 as usize
     }
 
-    /// The node that the caller runs on.
+    /// Returns the node that the caller runs on.
     pub(crate) fn of_caller() -> Self {
         // SAFETY: May be called at any time.
         // INVARIANT: The kernel has the node.
         Self(unsafe { raw::freelist_node() })
     }
 
-    /// So many pages more, or less, can be had back at any time (`KReclaimable` in `/proc/meminfo`, a
-    /// part of `MemAvailable`).
+    /// Adds `pages`, which may be negative, to the node's reclaimable pages (`KReclaimable` in
+    /// `/proc/meminfo`, a part of `MemAvailable`). May be called in any context.
     pub(crate) fn add_reclaimable(self, pages: i64) {
-        // SAFETY: By the invariant the node is there. May be called in any context.
+        // SAFETY: By the invariant the node exists. May be called in any context.
         unsafe { raw::freelist_add_reclaimable(self.0, pages) };
     }
 }
