@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the module's own costs are compared with: loops over what the kernel
- * offers instead. In the build for benchmarks only.
+ * Benchmarks of the kernel's own allocators, to which the module's costs are
+ * compared. In the build for benchmarks only.
  */
 #include <linux/gfp.h>
 #include <linux/mm.h>
@@ -10,10 +10,10 @@
 
 #include "baseline.h"
 
-/* Nobody else takes it. */
+/* Taken by freelist_bench_lock() alone. */
 static DEFINE_SPINLOCK(lock);
 
-/* Locks and unlocks @count times. */
+/* Takes and releases an uncontended spin lock @count times. */
 void freelist_bench_lock(unsigned int count)
 {
 	while (count--) {
@@ -22,7 +22,7 @@ void freelist_bench_lock(unsigned int count)
 	}
 }
 
-/* A cache of its own for objects of @size bytes; NULL when memory is short. */
+/* Creates a slab cache for objects of @size bytes. Returns NULL when memory is short. */
 struct kmem_cache *freelist_bench_cache_create(unsigned int size)
 {
 	return kmem_cache_create("freelist_bench", size, 0, SLAB_NO_MERGE, NULL);
@@ -33,7 +33,7 @@ void freelist_bench_cache_destroy(struct kmem_cache *cache)
 	kmem_cache_destroy(cache);
 }
 
-/* Allocates and frees an object @count times. Answers whether there was memory. */
+/* Allocates and frees an object @count times. Returns whether there was memory. */
 bool freelist_bench_cache_pairs(struct kmem_cache *cache, unsigned int count)
 {
 	while (count--) {
@@ -46,7 +46,7 @@ bool freelist_bench_cache_pairs(struct kmem_cache *cache, unsigned int count)
 	return true;
 }
 
-/* The same with @objects at a time, in an array that has room for them. */
+/* Allocates and frees @number objects at a time, @count times. @objects has room for them. */
 bool freelist_bench_cache_bulk(struct kmem_cache *cache, void **objects, unsigned int number,
 			       unsigned int count)
 {
@@ -58,6 +58,7 @@ bool freelist_bench_cache_bulk(struct kmem_cache *cache, void **objects, unsigne
 	return true;
 }
 
+/* Allocates and frees @size bytes @count times. Returns whether there was memory. */
 bool freelist_bench_kmalloc_pairs(unsigned long size, unsigned int count)
 {
 	while (count--) {
@@ -70,7 +71,7 @@ bool freelist_bench_kmalloc_pairs(unsigned long size, unsigned int count)
 	return true;
 }
 
-/* Allocates and frees a zeroed page @count times. */
+/* Allocates and frees a zeroed page @count times. Returns whether there was memory. */
 bool freelist_bench_page_pairs(unsigned int count)
 {
 	while (count--) {
@@ -83,7 +84,7 @@ bool freelist_bench_page_pairs(unsigned int count)
 	return true;
 }
 
-/* Allocates @number zeroed pages. Answers how many there were memory for. */
+/* Allocates @number zeroed pages. Returns how many it got. */
 unsigned int freelist_bench_pages_take(struct page **pages, unsigned int number)
 {
 	unsigned int taken;
@@ -96,6 +97,7 @@ unsigned int freelist_bench_pages_take(struct page **pages, unsigned int number)
 	return taken;
 }
 
+/* Frees @number pages. */
 void freelist_bench_pages_give(struct page **pages, unsigned int number)
 {
 	while (number--)

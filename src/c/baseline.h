@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the kernel has for the same purpose, to be compared with.
+ * Benchmarks of the kernel's own allocators, for comparison.
  */
 #ifndef _FREELIST_BASELINE_H
 #define _FREELIST_BASELINE_H

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * New folios for an arena.
+ * New folios of an arena.
  */
 #include <linux/gfp.h>
 #include <linux/mm.h>
@@ -9,11 +9,10 @@
 #include "folio.h"
 
 /*
- * A new folio, with a reference; NULL when there is none. @urge says what may be
- * done for a single page.
+ * Allocates a folio, with a reference. Returns NULL when memory is short. @urge
+ * says how hard the allocation of a single page tries.
  *
- * A high order is for speed only: it is taken when it is there, without any
- * reclaim of pages, and charged with little.
+ * A high order only makes things faster, so its allocation never reclaims.
  */
 static struct folio *new_folio(unsigned int order, enum freelist_urge urge, gfp_t gfp)
 {
@@ -25,7 +24,7 @@ static struct folio *new_folio(unsigned int order, enum freelist_urge urge, gfp_
 	return folio_alloc(gfp, order);
 }
 
-/* A new folio whose bytes are not set yet. */
+/* Allocates a folio whose bytes are not set. Returns NULL when memory is short. May sleep. */
 struct folio *freelist_folio_new(unsigned int order)
 {
 	return new_folio(order, FREELIST_URGE_RECLAIM, 0);
@@ -33,8 +32,8 @@ struct folio *freelist_folio_new(unsigned int order)
 
 /*
  * Adds a new folio, whose bytes are set, at @index, which is a multiple of its
- * pages: dirty, charged to the memory cgroup, and locked. -ENOMEM when it cannot
- * be charged; -EEXIST when something is there.
+ * pages: dirty, charged to the memory cgroup, and locked. Returns -ENOMEM when
+ * it cannot be charged, -EEXIST when a folio is there. May sleep.
  */
 int freelist_folio_insert(struct inode *inode, struct folio *folio, __u64 index,
 			  enum freelist_urge urge)
@@ -46,14 +45,14 @@ int freelist_folio_insert(struct inode *inode, struct folio *folio, __u64 index,
 	else if (urge == FREELIST_URGE_RECLAIM)
 		charge |= __GFP_RETRY_MAYFAIL;
 	__folio_mark_uptodate(folio);
-	/* A clean one that is pinned would be dropped as a whole where a part of it leaves. */
+	/* A clean folio that is pinned would be dropped as a whole where a part of it is removed. */
 	folio_set_dirty(folio);
 	return filemap_add_folio(inode->i_mapping, folio, index, charge);
 }
 
 /*
- * Adds a folio of zeros as freelist_folio_insert() does. -ENOMEM also when there
- * is none. @added gets it, with a reference.
+ * Adds a zeroed folio as freelist_folio_insert() does, and stores it, with a
+ * reference, in @added. Returns -ENOMEM also when memory is short. May sleep.
  */
 int freelist_folio_add(struct inode *inode, __u64 index, unsigned int order,
 		       enum freelist_urge urge, struct folio **added)

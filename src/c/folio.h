@@ -11,10 +11,10 @@ struct folio;
 struct inode;
 struct vm_fault;
 
-/* How much a single page is worth. */
+/* How hard the allocation of a single page tries. */
 enum freelist_urge {
-	FREELIST_URGE_RECLAIM,	/* reclaim, but no OOM killer */
-	FREELIST_URGE_KILL,	/* both, as for anonymous memory */
+	FREELIST_URGE_RECLAIM,	/* reclaims, but never calls the OOM killer */
+	FREELIST_URGE_KILL,	/* calls the OOM killer too, as for anonymous memory */
 };
 
 struct folio *freelist_folio_new(unsigned int order);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The inodes of arenas, and those who poll files.
+ * The inodes of arenas, the character device, and wait queues of pollers.
  */
 #include <linux/cdev.h>
 #include <linux/cred.h>
@@ -19,13 +19,13 @@
 #include "fs.h"
 #include "memcg.h"
 
-/* The file system that the inodes of arenas are in. */
+/* Sets up the file system of the inodes of arenas. */
 static int freelist_fs_context(struct fs_context *fc)
 {
 	return init_pseudo(fc, FREELIST_IOC_MAGIC) ? 0 : -ENOMEM;
 }
 
-/* Mounted as long as the module is loaded: an owner would keep it loaded for good. */
+/* Has no .owner: it is mounted as long as the module is loaded, and would keep it loaded for good. */
 static struct file_system_type freelist_fs = {
 	.name = "freelist",
 	.init_fs_context = freelist_fs_context,
@@ -34,7 +34,7 @@ static struct file_system_type freelist_fs = {
 
 static struct vfsmount *freelist_mount;
 
-/* Mounts the file system. */
+/* Mounts the file system. Returns an error when memory is short. May sleep. */
 int freelist_fs_mount(void)
 {
 	struct vfsmount *mount = kern_mount(&freelist_fs);
@@ -45,7 +45,7 @@ int freelist_fs_mount(void)
 	return 0;
 }
 
-/* There is no inode any more. */
+/* Unmounts the file system. No inode of it is left. */
 void freelist_fs_unmount(void)
 {
 	kern_unmount(freelist_mount);
@@ -53,9 +53,9 @@ void freelist_fs_unmount(void)
 }
 
 /*
- * An inode for one arena, of @pages pages at most, whose page cache is the
- * arena's memory: never written anywhere, movable, in folios of any order. NULL
- * when memory is short.
+ * Allocates an inode for one arena, of @pages pages at most, whose page cache is
+ * the arena's memory: never written back, movable, in folios of any order.
+ * Returns NULL when memory is short. May sleep.
  */
 struct inode *freelist_address_space_new(const struct address_space_operations *operations,
 					 __u64 pages)
@@ -64,7 +64,7 @@ struct inode *freelist_address_space_new(const struct address_space_operations *
 
 	if (IS_ERR(inode))
 		return NULL;
-	/* Memory failure takes pages of regular files alone. */
+	/* Memory failure removes pages of regular files alone. */
 	inode->i_mode |= S_IFREG;
 	inode->i_size = (loff_t)pages << PAGE_SHIFT;
 	inode->i_mapping->a_ops = operations;
@@ -74,19 +74,19 @@ struct inode *freelist_address_space_new(const struct address_space_operations *
 	return inode;
 }
 
-/* All of its folios go. What is pinned stays the pin's. */
+/* Frees the inode with its folios. A pinned folio lives until it is unpinned. */
 void freelist_address_space_free(struct inode *inode)
 {
 	iput(inode);
 }
 
-/* A character device, and whose it is. (Not all releases give the type to Rust.) */
+/* A character device with its data. (Not all releases have bindings of struct cdev for Rust.) */
 struct freelist_cdev {
 	struct cdev cdev;
 	void *data;
 };
 
-/* Makes a character device that @number leads to. An error as a pointer. */
+/* Adds a character device of @number. Returns an ERR_PTR() on failure. May sleep. */
 struct freelist_cdev *freelist_cdev_add(__u32 number, const struct file_operations *operations,
 					void *data)
 {
@@ -106,22 +106,22 @@ struct freelist_cdev *freelist_cdev_add(__u32 number, const struct file_operatio
 	return new;
 }
 
-/* Nobody opens it any more. Files that are open keep the module, so there are none. */
+/* Removes a character device. No file of it is open: an open file keeps the module loaded. */
 void freelist_cdev_remove(struct freelist_cdev *cdev)
 {
 	cdev_del(&cdev->cdev);
 	kfree(cdev);
 }
 
-/* Whose the character device is that @inode is. */
+/* Returns the data of the character device of @inode. */
 void *freelist_cdev_data(struct inode *inode)
 {
 	return container_of(inode->i_cdev, struct freelist_cdev, cdev)->data;
 }
 
 /*
- * Opens what @file is of once more, as the caller, in the mode of @file. An
- * error as a pointer.
+ * Opens the path of @file again, as the caller, in the mode of @file. Returns an
+ * ERR_PTR() on failure. May sleep.
  */
 struct file *freelist_file_reopen(struct file *file)
 {
@@ -130,7 +130,7 @@ struct file *freelist_file_reopen(struct file *file)
 	return dentry_open(&file->f_path, flags, current_cred());
 }
 
-/* Those who poll a file; NULL when memory is short. */
+/* Allocates an empty wait queue. Returns NULL when memory is short. May sleep. */
 struct wait_queue_head *freelist_poll_new(void)
 {
 	struct wait_queue_head *queue = kmalloc(sizeof(*queue), METADATA_GFP);

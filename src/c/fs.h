@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Files, the inodes of arenas, and those who poll.
+ * Files, the inodes of arenas, and wait queues of pollers.
  */
 #ifndef _FREELIST_FS_H
 #define _FREELIST_FS_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the module needs of the kernel and Rust cannot reach: macros, inline
- * functions, and allocation flags. Read by bindgen, with the contract.
+ * The kernel's macros, inline functions and allocation flags that Rust cannot
+ * use directly. bindgen reads this file, with the contract.
  */
 #ifndef _FREELIST_HELPERS_H
 #define _FREELIST_HELPERS_H
@@ -24,9 +24,9 @@ struct module;
 /* This module; the kernel crate's name for it differs between releases. */
 extern struct module __this_module;
 
-/* Macros of the kernel that bindgen cannot read as they are. */
+/* Macros that bindgen cannot evaluate. */
 enum {
-	/* The numbers of the calls: direction and size do not tell them apart. */
+	/* The numbers of the ioctls, without direction and size, which do not identify an ioctl. */
 	FREELIST_NR_INFO = _IOC_NR(FREELIST_IOC_INFO),
 	FREELIST_NR_ALLOC = _IOC_NR(FREELIST_IOC_ALLOC),
 	FREELIST_NR_FREE = _IOC_NR(FREELIST_IOC_FREE),

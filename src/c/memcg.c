@@ -7,9 +7,10 @@
 
 #include "memcg.h"
 
-/* The trees of divided pages: objects of one size, in a cache of their own that slabinfo names. */
+/* The trees of divided pages: objects of one size, in a cache that slabinfo shows by name. */
 static struct kmem_cache *trees;
 
+/* Creates the cache of trees of @size bytes. Returns -ENOMEM when memory is short. May sleep. */
 int freelist_trees_create(unsigned int size)
 {
 	trees = kmem_cache_create("freelist_tree", size, __alignof__(u64),
@@ -17,13 +18,13 @@ int freelist_trees_create(unsigned int size)
 	return trees ? 0 : -ENOMEM;
 }
 
-/* None of them is left. The kernel warns of those that are. */
+/* Destroys the cache. The kernel warns of trees that are left. */
 void freelist_trees_destroy(void)
 {
 	kmem_cache_destroy(trees);
 }
 
-/* NULL when memory is short, or @size is not that of the cache. */
+/* Returns NULL when memory is short, or @size is not that of the cache. May sleep. */
 void *freelist_tree_alloc(unsigned long size)
 {
 	return size == kmem_cache_size(trees) ? kmem_cache_alloc(trees, METADATA_GFP) : NULL;
@@ -34,12 +35,14 @@ void freelist_tree_free(void *tree)
 	kmem_cache_free(trees, tree);
 }
 
+/* Allocates whole pages for a table. Returns NULL when memory is short. May sleep. */
 void *freelist_table_alloc(unsigned long size)
 {
-	/* It tries high orders, without reclaim but for this. */
+	/* vmalloc tries high orders first, which may not reclaim: neither may they wake kswapd. */
 	return __vmalloc(size, METADATA_GFP & ~__GFP_KSWAPD_RECLAIM);
 }
 
+/* Allocates a buffer. Returns NULL when memory is short. May sleep. */
 void *freelist_buffer_alloc(unsigned long size)
 {
 	return kmalloc(size, METADATA_GFP);

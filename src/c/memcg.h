@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Memory cgroups, and what is charged to them.
+ * Memory cgroups, and allocations that are charged to them.
  */
 #ifndef _FREELIST_MEMCG_H
 #define _FREELIST_MEMCG_H
@@ -9,7 +9,7 @@
 
 struct mem_cgroup;
 
-/* Worth reclaiming for, but never the OOM killer, and no news if there is none. */
+/* Charged; reclaims, but neither calls the OOM killer nor warns of a failure. */
 #define METADATA_GFP (GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
 struct mem_cgroup *freelist_memcg_get(void);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The areas where an arena is mapped.
+ * The VMAs that map an arena.
  */
 #include <linux/mm.h>
 #include <linux/pgtable.h>
@@ -13,8 +13,8 @@
 #include "mm.h"
 
 /*
- * The caller's address space, locked for reading; NULL when it has none or is
- * being killed.
+ * Locks the caller's address space for reading. Returns NULL when it has none or
+ * is being killed. May sleep.
  */
 struct mm_struct *freelist_mmap_read_lock(void)
 {
@@ -29,7 +29,7 @@ static bool freelist_vma_maps(struct vm_area_struct *vma, struct inode *inode)
 	       vma_is_accessible(vma);
 }
 
-/* The area at @address, if it maps @inode and is not PROT_NONE. */
+/* Returns the VMA at @address, if it maps @inode and is not PROT_NONE. */
 struct vm_area_struct *freelist_vma_at(struct mm_struct *mm, struct inode *inode,
 				       unsigned long address)
 {
@@ -38,7 +38,10 @@ struct vm_area_struct *freelist_vma_at(struct mm_struct *mm, struct inode *inode
 	return vma && freelist_vma_maps(vma, inode) ? vma : NULL;
 }
 
-/* The first such area that ends behind @address. */
+/*
+ * Returns the first VMA that ends after @address, maps @inode and is not
+ * PROT_NONE; NULL also when the caller is being killed. May sleep.
+ */
 struct vm_area_struct *freelist_vma_from(struct mm_struct *mm, struct inode *inode,
 					 unsigned long address)
 {
@@ -53,7 +56,7 @@ struct vm_area_struct *freelist_vma_from(struct mm_struct *mm, struct inode *ino
 	return vma;
 }
 
-/* The entry that a huge page at @address has, or a table of pages; NULL where there is none. */
+/* Returns the PMD of @address; NULL where there is none. */
 static pmd_t *freelist_pmd(struct vm_area_struct *vma, unsigned long address)
 {
 	pgd_t *pgd = pgd_offset(vma->vm_mm, address);
@@ -71,7 +74,7 @@ static pmd_t *freelist_pmd(struct vm_area_struct *vma, unsigned long address)
 	return pmd_offset(pud, address);
 }
 
-/* Pages from @address on that one entry maps as a huge page, as @vma allows it. */
+/* Returns how many pages from @address on a huge page maps with the access that @vma allows. */
 static unsigned long freelist_huge_mapped(struct vm_area_struct *vma, unsigned long address)
 {
 	pmd_t *entry = freelist_pmd(vma, address);
@@ -86,9 +89,9 @@ static unsigned long freelist_huge_mapped(struct vm_area_struct *vma, unsigned l
 }
 
 /*
- * How many pages from @address on are mapped, of @pages, up to one that is not.
- * To ask is cheaper than a fault. While the address space is locked no table of
- * a higher level than that of pages goes.
+ * Returns how many of the @pages pages from @address on are mapped, up to the
+ * first that is not: cheaper than a fault. The lock of the address space keeps
+ * all page tables above the last level. May sleep.
  */
 unsigned long freelist_vma_mapped(struct vm_area_struct *vma, unsigned long address,
 				  unsigned long pages)
@@ -117,9 +120,9 @@ unsigned long freelist_vma_mapped(struct vm_area_struct *vma, unsigned long addr
 }
 
 /*
- * Whether there is memory for the page tables that @address may lack. The kernel
- * calls the OOM killer for these, whatever they are for: they are charged in
- * advance, and given up again, without it.
+ * Returns whether there is memory for the page tables that @address may lack.
+ * The kernel always calls the OOM killer for page tables. So this allocates and
+ * frees as much before, without the OOM killer.
  */
 static bool freelist_has_tables(struct vm_area_struct *vma, unsigned long address)
 {
@@ -134,8 +137,8 @@ static bool freelist_has_tables(struct vm_area_struct *vma, unsigned long addres
 }
 
 /*
- * Maps the page at @address as if it had been touched, by a write where that is
- * allowed. -ENOMEM where there is no memory for page tables.
+ * Maps the page at @address as a touch would: a write where @vma allows it.
+ * Returns -ENOMEM when there is no memory for page tables. May sleep.
  */
 int freelist_vma_fault(struct vm_area_struct *vma, unsigned long address)
 {

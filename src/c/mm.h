@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Where an arena is mapped.
+ * Mappings of an arena, and the machine's memory.
  */
 #ifndef _FREELIST_MM_H
 #define _FREELIST_MM_H

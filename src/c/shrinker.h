@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Giving free pages back.
+ * The shrinker: returns free pages to the system.
  */
 #ifndef _FREELIST_SHRINKER_H
 #define _FREELIST_SHRINKER_H
@@ -11,18 +11,21 @@ struct freelist_members;
 struct mem_cgroup;
 
 /*
- * What members are asked for. Each but the first may sleep, and none waits for a
- * folio unless it says so.
+ * The functions of a member. All but @count may sleep, and only @hand_over waits
+ * for folio locks.
  */
 struct freelist_shrinking {
-	/* How many free pages it has on a node, about; under a spin lock. */
+	/* Returns about how many pages of a node @shrink could return. Under a spin lock. */
 	unsigned long (*count)(void *of, int node);
-	/* To give about so many back to a system, or a cgroup, that is short; of a part, or of all it has. */
+	/*
+	 * Return about @pages free pages of a node to the system: out of a part of
+	 * the member's free pages, or out of all. Return how many.
+	 */
 	unsigned long (*shrink)(void *of, int node, unsigned long pages);
 	unsigned long (*shrink_all)(void *of, int node, unsigned long pages);
-	/* How many it would hand over to another one: not what somebody waits for there. */
-	unsigned long (*count_for_others)(void *of, int node, unsigned long most);
-	/* To hand over at most so many, of whatever node. Waits for folios. */
+	/* Returns how many @hand_over would return: 0 while the member has waiters. */
+	unsigned long (*count_for_others)(void *of, int node, unsigned long pages);
+	/* Returns at most @pages free pages of any node to the system, for another member. */
 	unsigned long (*hand_over)(void *of, int node, unsigned long pages);
 };
 
