@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Free pages are given back when memory is short, and handed over.
+ * The shrinker: members return free pages when memory is short, or to another
+ * member.
  */
 #include <linux/list_lru.h>
 #include <linux/memcontrol.h>
@@ -19,18 +20,21 @@
 #include "memcg.h"
 #include "shrinker.h"
 
-/* What the shrinker asks for the memory of one node of one of those that it shrinks. */
+/* The member of an object for one NUMA node. */
 struct freelist_member {
 	struct list_head list;
 	int node;
-	/* Those who ask it at this moment: it is not freed as long. */
+	/* Threads that call its functions at this moment. It is not freed while there are any. */
 	atomic_t busy;
-	/* The last sweep over all members that asked it, or a later one. */
+	/* The last sweep over all members that called it. */
 	unsigned long sweep;
 	void *of;
 };
 
-/* All of one, in the lists of a memory cgroup, on which their owner holds a reference. */
+/*
+ * All members of an object, in the lists of a memory cgroup on which the object
+ * holds a reference.
+ */
 struct freelist_members {
 	struct mem_cgroup *memcg;
 	unsigned int number;
@@ -42,7 +46,7 @@ static struct {
 	struct kmem_cache *cache;
 	struct shrinker *shrinker;
 	const struct freelist_shrinking *ask;
-	/* Sweeps so far. */
+	/* The number of the last sweep. */
 	atomic_long_t sweeps;
 } shrinking;
 
@@ -54,7 +58,10 @@ static enum lru_status add_count(struct list_head *item, struct list_lru_one *li
 	return LRU_SKIP;
 }
 
-/* Never SHRINK_EMPTY while there is a member: nothing would have the kernel ask again. */
+/*
+ * Returns SHRINK_EMPTY without members only: the kernel would not call the
+ * shrinker again after that.
+ */
 static unsigned long shrink_count(struct shrinker *shrinker, struct shrink_control *sc)
 {
 	unsigned long members = list_lru_shrink_count(&shrinking.members, sc);
@@ -66,12 +73,13 @@ static unsigned long shrink_count(struct shrinker *shrinker, struct shrink_contr
 	return sum;
 }
 
-/* Members that are asked, and cannot be freed as long as they are here. */
+/* Members that are busy: their functions are called next. */
 struct held {
 	struct freelist_member *members[8];
 	unsigned int number;
-	/* Not those that this sweep has asked, nor the one that it is for. 0: whoever has something. */
+	/* The sweep that takes members, each once. 0: takes members that have reclaimable pages. */
 	unsigned long sweep;
+	/* The object whose members are not taken. */
 	void *except;
 };
 
@@ -88,14 +96,17 @@ static enum lru_status hold_member(struct list_head *item, struct list_lru_one *
 		member->sweep = held->sweep;
 	atomic_inc(&member->busy);
 	held->members[held->number++] = member;
-	/* The next one's turn, the next time. */
+	/* The next walk begins with other members. */
 	return LRU_ROTATE;
 }
 
-/* Asks members that are held for @most pages in all, and lets them go. Answers the sum of what they say. */
+/*
+ * Calls @ask for the members of @held until it has @max_pages pages, and ends
+ * their busy state. Returns the sum.
+ */
 static unsigned long ask_held(struct held *held,
 			      unsigned long (*ask)(void *of, int node, unsigned long pages),
-			      unsigned long most)
+			      unsigned long max_pages)
 {
 	unsigned long sum = 0;
 	unsigned int i;
@@ -103,54 +114,57 @@ static unsigned long ask_held(struct held *held,
 	for (i = 0; i < held->number; i++) {
 		struct freelist_member *member = held->members[i];
 
-		if (sum < most)
-			sum += ask(member->of, member->node, most - sum);
+		if (sum < max_pages)
+			sum += ask(member->of, member->node, max_pages - sum);
 		if (atomic_dec_and_test(&member->busy))
 			wake_up_var(&member->busy);
 	}
 	return sum;
 }
 
-/* Asks each member but that of @except once, until they have said @most pages. Answers how many. */
+/*
+ * Calls @ask once for each member but those of @except, until it has @max_pages
+ * pages. Returns the sum.
+ */
 static unsigned long ask_each(unsigned long (*ask)(void *of, int node, unsigned long pages),
-			      void *except, unsigned long most)
+			      void *except, unsigned long max_pages)
 {
 	unsigned long sweep = atomic_long_inc_return(&shrinking.sweeps);
 	unsigned long sum = 0;
 
-	while (sum < most) {
+	while (sum < max_pages) {
 		struct held held = { .sweep = sweep, .except = except };
 
 		list_lru_walk(&shrinking.members, hold_member, &held, ULONG_MAX);
 		if (!held.number)
 			break;
-		sum += ask_held(&held, ask, most - sum);
+		sum += ask_held(&held, ask, max_pages - sum);
 	}
 	return sum;
 }
 
-/* A cgroup that has so much room is not short. */
-#define ROOM_PAGES (SZ_2M >> PAGE_SHIFT)
+/* A cgroup with so much headroom below its limits is not short of memory. */
+#define HEADROOM_PAGES (SZ_2M >> PAGE_SHIFT)
 
-/* Whether a cgroup has a limit, or one above it has, and all that there are leave it room. */
-static bool memcg_has_room(struct mem_cgroup *memcg)
+/* Returns whether limits apply to a cgroup, its own or those above it, and all leave headroom. */
+static bool memcg_has_headroom(struct mem_cgroup *memcg)
 {
 	bool limited = false;
 #ifdef CONFIG_MEMCG
 	struct page_counter *counter;
 
 	for (counter = &memcg->memory; counter; counter = counter->parent) {
-		unsigned long most = min(READ_ONCE(counter->max), READ_ONCE(counter->high));
+		unsigned long limit = min(READ_ONCE(counter->max), READ_ONCE(counter->high));
 
-		if (page_counter_read(counter) + ROOM_PAGES > most)
+		if (page_counter_read(counter) + HEADROOM_PAGES > limit)
 			return false;
-		limited |= most < PAGE_COUNTER_MAX;
+		limited |= limit < PAGE_COUNTER_MAX;
 	}
 #endif
 	return limited;
 }
 
-/* Whether reclaim may be of the machine: a zone of the node is near its high watermark. */
+/* Returns whether the node is short of memory: a zone is near its high watermark. */
 static bool node_is_short(int nid)
 {
 	int i;
@@ -158,9 +172,9 @@ static bool node_is_short(int nid)
 	for (i = 0; i < MAX_NR_ZONES; i++) {
 		struct zone *zone = &NODE_DATA(nid)->node_zones[i];
 
-		/* A small one says nothing. */
+		/* Small zones do not count. */
 		if (zone_managed_pages(zone) > NODE_DATA(nid)->node_present_pages / 16 &&
-		    zone_page_state(zone, NR_FREE_PAGES) < high_wmark_pages(zone) + 4 * ROOM_PAGES)
+		    zone_page_state(zone, NR_FREE_PAGES) < high_wmark_pages(zone) + 4 * HEADROOM_PAGES)
 			return true;
 	}
 	return false;
@@ -172,30 +186,30 @@ static unsigned long shrink_scan(struct shrinker *shrinker, struct shrink_contro
 	struct held held = {};
 	unsigned long freed;
 
-	/* Whoever may not enter file systems may hold what unmapping takes. */
+	/* A caller that may not enter file systems may hold a lock that unmapping takes. */
 	if (!(sc->gfp_mask & __GFP_FS))
 		return SHRINK_STOP;
-	/* Else one charge beyond the limit would cost the cgroup all that is free. */
-	if (sc->memcg && memcg_has_room(sc->memcg) && !node_is_short(sc->nid))
+	/* Otherwise one charge over the limit would reclaim all free pages of the cgroup. */
+	if (sc->memcg && memcg_has_headroom(sc->memcg) && !node_is_short(sc->nid))
 		return SHRINK_STOP;
 	list_lru_walk_one(&shrinking.members, sc->nid, sc->memcg, hold_member, &held, &members);
 	freed = ask_held(&held, shrinking.ask->shrink, sc->nr_to_scan);
 	if (!freed)
 		return SHRINK_STOP;
-	/* Folios are larger than what was asked for. */
+	/* Folios may be larger than the requested number of pages. */
 	sc->nr_scanned = freed;
-	/* So that nobody thinks that reclaim leads nowhere. */
+	/* Counts as progress of reclaim. */
 	mm_account_reclaimed_pages(freed);
 	return freed;
 }
 
-/* What is given at most before a process is killed: well above the watermarks. */
+/* The most pages that are returned before the OOM killer runs: well above the watermarks. */
 #define OOM_PAGES (SZ_32M >> PAGE_SHIFT)
 
 /*
- * The system is about to kill. Its reclaim counts what could still be got from
- * the page cache and from swap, but not what shrinkers have: so it can give up
- * while free pages are held here.
+ * Returns free pages right before the OOM killer runs. Reclaim decides that it
+ * makes no progress by the page cache and by swap, not by shrinkers: it can give
+ * up while members have free pages.
  */
 static int shrink_before_kill(struct notifier_block *block, unsigned long event, void *arg)
 {
@@ -203,13 +217,16 @@ static int shrink_before_kill(struct notifier_block *block, unsigned long event,
 	return NOTIFY_OK;
 }
 
-/* How many pages members other than that of @of would hand over. */
+/* Returns how many pages the members of other objects than @of would hand over. May sleep. */
 unsigned long freelist_reclaimable_of_others(void *of)
 {
 	return ask_each(shrinking.ask->count_for_others, of, ULONG_MAX);
 }
 
-/* Makes them hand over at most @pages. Answers how many came. */
+/*
+ * Makes the members of other objects than @of hand over at most @pages. Returns
+ * how many. May sleep.
+ */
 unsigned long freelist_reclaim_from_others(void *of, unsigned long pages)
 {
 	return ask_each(shrinking.ask->hand_over, of, pages);
@@ -219,6 +236,7 @@ static struct notifier_block oom_block = {
 	.notifier_call = shrink_before_kill,
 };
 
+/* Registers the shrinker and the OOM notifier. Returns -ENOMEM when memory is short. May sleep. */
 int freelist_shrinker_register(const struct freelist_shrinking *functions)
 {
 	shrinking.ask = functions;
@@ -232,10 +250,13 @@ int freelist_shrinker_register(const struct freelist_shrinking *functions)
 		goto err_shrinker;
 	shrinking.shrinker->count_objects = shrink_count;
 	shrinking.shrinker->scan_objects = shrink_scan;
-	/* A free page is dearer to fetch again than to keep, but cheaper than one read from disk. */
+	/*
+	 * Allocating a free page again costs less than reading a page from disk
+	 * (DEFAULT_SEEKS, 2).
+	 */
 	shrinking.shrinker->seeks = 1;
 	/* A huge page at a time. */
-	shrinking.shrinker->batch = ROOM_PAGES;
+	shrinking.shrinker->batch = HEADROOM_PAGES;
 	if (register_oom_notifier(&oom_block))
 		goto err_members;
 	shrinker_register(shrinking.shrinker);
@@ -265,7 +286,10 @@ static void remove_member(struct freelist_members *members, struct freelist_memb
 	kmem_cache_free(shrinking.cache, member);
 }
 
-/* Nobody shrinks what they are of any more when this returns. */
+/*
+ * Removes all members of an object. No call on the object runs any more when
+ * this returns. May sleep.
+ */
 void freelist_members_free(struct freelist_members *members)
 {
 	while (members->number > 0)
@@ -274,24 +298,24 @@ void freelist_members_free(struct freelist_members *members)
 }
 
 /*
- * Lets the shrinker know @of, in the lists of @memcg, the caller's, for each
- * node that has memory; NULL if memory is short.
+ * Adds a member of @of to the lists of @memcg, the caller's, for each node that
+ * has memory. Returns NULL when memory is short. May sleep.
  */
 struct freelist_members *freelist_members_new(void *of, struct mem_cgroup *memcg)
 {
-	unsigned int most = num_node_state(N_MEMORY);
+	unsigned int max_members = num_node_state(N_MEMORY);
 	struct freelist_members *members;
 	int node;
 
-	members = kzalloc(struct_size(members, each, most), METADATA_GFP);
+	members = kzalloc(struct_size(members, each, max_members), METADATA_GFP);
 	if (!members)
 		return NULL;
 	members->memcg = memcg;
 	for_each_node_state(node, N_MEMORY) {
 		struct freelist_member *member;
 
-		/* One that came a moment ago has nothing of ours. */
-		if (members->number == most)
+		/* A node that was added a moment ago has no pages of ours. */
+		if (members->number == max_members)
 			break;
 		member = kmem_cache_alloc_lru(shrinking.cache, &shrinking.members, METADATA_GFP);
 		if (!member) {
