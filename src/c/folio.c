@@ -45,7 +45,10 @@ int freelist_folio_insert(struct inode *inode, struct folio *folio, __u64 index,
 	else if (urge == FREELIST_URGE_RECLAIM)
 		charge |= __GFP_RETRY_MAYFAIL;
 	__folio_mark_uptodate(folio);
-	/* A clean folio that is pinned would be dropped as a whole where a part of it is removed. */
+	/*
+	 * A clean folio that is pinned would be dropped as a whole where a part
+	 * of it is removed.
+	 */
 	folio_set_dirty(folio);
 	return filemap_add_folio(inode->i_mapping, folio, index, charge);
 }

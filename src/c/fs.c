@@ -25,7 +25,10 @@ static int freelist_fs_context(struct fs_context *fc)
 	return init_pseudo(fc, FREELIST_IOC_MAGIC) ? 0 : -ENOMEM;
 }
 
-/* Has no .owner: it is mounted as long as the module is loaded, and would keep it loaded for good. */
+/*
+ * Has no .owner: it is mounted as long as the module is loaded, and would keep
+ * it loaded for good.
+ */
 static struct file_system_type freelist_fs = {
 	.name = "freelist",
 	.init_fs_context = freelist_fs_context,

@@ -23,6 +23,7 @@ struct mm_struct *freelist_mmap_read_lock(void)
 	return mm && !mmap_read_lock_killable(mm) ? mm : NULL;
 }
 
+/* Returns whether a VMA maps @inode and is not PROT_NONE. */
 static bool freelist_vma_maps(struct vm_area_struct *vma, struct inode *inode)
 {
 	return vma->vm_file && vma->vm_file->f_mapping == inode->i_mapping &&
@@ -102,15 +103,15 @@ unsigned long freelist_vma_mapped(struct vm_area_struct *vma, unsigned long addr
 
 	while (count < pages) {
 		unsigned long at = address + (count << PAGE_SHIFT);
-		int most = min(pages - count, ARRAY_SIZE(found));
+		int wanted = min(pages - count, ARRAY_SIZE(found));
 		int number = freelist_huge_mapped(vma, at);
 
 		if (!number) {
-			number = get_user_pages_fast_only(at, most, flags, found);
+			number = get_user_pages_fast_only(at, wanted, flags, found);
 			if (number <= 0)
 				break;
 			release_pages(found, number);
-			if (number < most)
+			if (number < wanted)
 				return count + number;
 		}
 		count += number;

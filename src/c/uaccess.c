@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Structures of user space.
+ * Copies of the contract's structures from and to user space.
  */
 #include <linux/uaccess.h>
 
@@ -8,9 +8,10 @@
 #include "uaccess.h"
 
 /*
- * A structure of user space, extended with zeros or ending in zeros. Nearly all have our size, and
- * every size is one of whole words: a few moves, where a copy of any size, to any place, would be
- * looked at byte by byte. For the two calls that are made most there is not even a loop.
+ * Copies @words words from user space. Nearly all structures have our size,
+ * which is one of whole words: a few moves, instead of a copy of any size and
+ * alignment. For the two most frequent ioctls the size is a constant, and the
+ * loop is unrolled.
  */
 static __always_inline int freelist_words_in(u64 *ours, const u64 __user *theirs,
 					     unsigned long words)
@@ -46,6 +47,11 @@ fault:
 	return -EFAULT;
 }
 
+/*
+ * Copies a structure from user space. One that is shorter there is extended
+ * with zeros. Returns -E2BIG when a longer one does not end in zeros, -EFAULT
+ * when it cannot be read. May sleep.
+ */
 int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size)
 {
 	const u64 __user *theirs = (const u64 __user *)from;
@@ -62,7 +68,11 @@ int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned 
 	}
 }
 
-/* Its answer: as much as user space has room for, and zeros beyond. */
+/*
+ * Copies a structure to user space. One that is shorter there gets the first
+ * bytes, a longer one ends in zeros. Returns -EFAULT when it cannot be written.
+ * May sleep.
+ */
 int freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
 		      unsigned long size)
 {
@@ -79,8 +89,9 @@ int freelist_copy_out(unsigned long to, unsigned long user_size, const void *fro
 }
 
 /*
- * The same of the call that is made most, without a page fault and so under a spin lock. -EFAULT: user
- * space may have it by freelist_copy_out().
+ * Copies the answer of ALLOC without a page fault. May be called under a spin
+ * lock. Returns -EFAULT when that needs a page fault: freelist_copy_out() may
+ * succeed.
  */
 int freelist_copy_out_nofault(unsigned long to, unsigned long user_size,
 			      const struct freelist_alloc *from)

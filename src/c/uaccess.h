@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The caller's memory.
+ * Copies from and to user space.
  */
 #ifndef _FREELIST_UACCESS_H
 #define _FREELIST_UACCESS_H

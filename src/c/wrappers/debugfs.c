@@ -7,7 +7,7 @@
 
 #include "../debugfs.h"
 
-/* debugfs, also where there is none: then these do nothing. */
+/* Without debugfs these functions do nothing. */
 struct dentry *freelist_debugfs_dir(const char *name, struct dentry *parent)
 {
 	return debugfs_create_dir(name, parent);
@@ -29,7 +29,10 @@ void freelist_debugfs_remove(struct dentry *dentry)
 	debugfs_remove(dentry);
 }
 
-/* A number that user space has written as text. */
+/*
+ * Reads a number that user space has written as text. Returns -EINVAL, -ERANGE
+ * or -EFAULT. May sleep.
+ */
 int freelist_number_from_user(const char *from, unsigned long len, __u64 *number)
 {
 	return kstrtou64_from_user((const char __user *)from, len, 0, number);

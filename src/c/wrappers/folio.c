@@ -12,13 +12,13 @@
 
 #include "../folio.h"
 
-/* The largest order that the page cache takes; 0 without large folios. */
+/* Returns the largest order that the page cache takes; 0 without large folios. */
 unsigned int freelist_folio_max_order(struct inode *inode)
 {
 	return mapping_max_folio_order(inode->i_mapping);
 }
 
-/* The folio that has page @index, with a reference; NULL if there is none. */
+/* Returns the folio that has page @index, with a reference; NULL if there is none. */
 struct folio *freelist_folio_get(struct inode *inode, __u64 index)
 {
 	struct folio *folio = filemap_get_folio(inode->i_mapping, index);
@@ -26,7 +26,10 @@ struct folio *freelist_folio_get(struct inode *inode, __u64 index)
 	return IS_ERR(folio) ? NULL : folio;
 }
 
-/* The same, of the first page from @index on, before @end. Does not sleep. */
+/*
+ * Returns the first folio that has a page in @index..@end, with a reference;
+ * NULL if there is none. Does not sleep.
+ */
 struct folio *freelist_folio_get_first(struct inode *inode, __u64 index, __u64 end)
 {
 	struct folio *first = index < end ? freelist_folio_get(inode, index) : NULL;
@@ -44,7 +47,10 @@ struct folio *freelist_folio_get_first(struct inode *inode, __u64 index, __u64 e
 	return first;
 }
 
-/* The same as freelist_folio_get(), locked. */
+/*
+ * Returns the folio that has page @index, with a reference and locked; NULL if
+ * there is none. May sleep.
+ */
 struct folio *freelist_folio_lock(struct inode *inode, __u64 index)
 {
 	struct folio *folio = filemap_lock_folio(inode->i_mapping, index);
@@ -87,13 +93,16 @@ bool freelist_folio_is_of(const struct folio *folio, const struct inode *inode)
 	return folio->mapping == inode->i_mapping;
 }
 
-/* Whether somebody else than the page cache and the caller refers to a folio that is mapped nowhere. */
+/*
+ * Returns whether an unmapped folio has references beside those of the page
+ * cache and the caller.
+ */
 bool freelist_folio_is_pinned(const struct folio *folio)
 {
 	return folio_ref_count(folio) > folio_nr_pages(folio) + 1;
 }
 
-/* Whether it is pinned for I/O (pin_user_pages). */
+/* Returns whether a folio may be pinned for I/O (pin_user_pages). */
 bool freelist_folio_is_dma_pinned(struct folio *folio)
 {
 	return folio_maybe_dma_pinned(folio);
@@ -104,7 +113,7 @@ bool freelist_folio_is_mapped(const struct folio *folio)
 	return folio_mapped(folio);
 }
 
-/* Takes a locked folio out of the page cache. */
+/* Removes a locked folio from the page cache. Returns 0 if it did. */
 int freelist_folio_remove(struct inode *inode, struct folio *folio)
 {
 	return generic_error_remove_folio(inode->i_mapping, folio);
@@ -128,9 +137,9 @@ void freelist_folio_read(struct folio *folio, __u64 index, unsigned long at, voi
 }
 
 /*
- * Copies @pages pages from page @index on, which @from has, to those of @to from
- * its page @at on. Returns how many were copied: a bad one cannot be read. May
- * sleep.
+ * Copies @pages pages of @from, from page @index on, to the pages of @to from
+ * index @at on. Returns how many were copied: fewer than all where a page is
+ * bad. May sleep.
  */
 unsigned long freelist_folio_copy(struct folio *to, unsigned long at, struct folio *from, __u64 index,
 				  unsigned long pages)
@@ -162,7 +171,7 @@ void freelist_pages_truncate(struct inode *inode, __u64 first, __u64 pages)
 	truncate_inode_pages_range(inode->i_mapping, start, start + ((loff_t)pages << PAGE_SHIFT) - 1);
 }
 
-/* Whether one of the pages has memory. */
+/* Returns whether one of the pages has memory. */
 bool freelist_pages_any(struct inode *inode, __u64 first, __u64 pages)
 {
 	loff_t start = (loff_t)first << PAGE_SHIFT;
@@ -171,12 +180,12 @@ bool freelist_pages_any(struct inode *inode, __u64 first, __u64 pages)
 				      start + ((loff_t)pages << PAGE_SHIFT) - 1);
 }
 
-/* Pages that are mapped around one that the program itself has not touched. */
+/* The most pages that are mapped around a fault of POPULATE or of a call. */
 #define AROUND_UNTOUCHED 16UL
 
 /*
- * Maps what is there of the pages @first to @last, as far as they lie in the area
- * and in the page table of what faulted. 0: not what faulted.
+ * Maps the pages @first to @last that have memory and lie in the VMA and the page
+ * table of the fault. Returns 0 if the faulting page is not mapped by that.
  */
 static unsigned int freelist_map_pages(struct vm_fault *vmf, pgoff_t first, pgoff_t last)
 {
@@ -190,9 +199,9 @@ static unsigned int freelist_map_pages(struct vm_fault *vmf, pgoff_t first, pgof
 }
 
 /*
- * Maps what is there around a write that faulted, at most @around pages, a power
- * of 2, as the core does for reads alone; fewer where it is not the program that
- * writes, but POPULATE or another call. 0: not what faulted.
+ * Maps the pages with memory around a write fault, at most @around pages, a power
+ * of 2; fewer for a fault of POPULATE or of a call. (The core maps around read
+ * faults alone.) Returns 0 if the faulting page is not mapped by that.
  */
 unsigned int freelist_fault_around(struct vm_fault *vmf, unsigned long around)
 {
@@ -201,7 +210,10 @@ unsigned int freelist_fault_around(struct vm_fault *vmf, unsigned long around)
 
 	if (!(vmf->flags & FAULT_FLAG_WRITE))
 		return 0;
-	/* Where what faulted has no memory, what is around it was mapped when it came. */
+	/*
+	 * Where the faulting page has no memory, the pages around it were
+	 * mapped when they got theirs.
+	 */
 	if (!xa_load(&mapping->i_pages, vmf->pgoff))
 		return 0;
 	if (!(vmf->flags & FAULT_FLAG_USER))
@@ -210,7 +222,10 @@ unsigned int freelist_fault_around(struct vm_fault *vmf, unsigned long around)
 	return freelist_map_pages(vmf, first, first + around - 1);
 }
 
-/* What faulted is in @folio, which is locked and new: maps all of it, and unlocks. */
+/*
+ * Maps all pages of @folio, which is new, locked, and has the faulting page.
+ * Unlocks it and puts it.
+ */
 unsigned int freelist_fault_new(struct vm_fault *vmf, struct folio *folio)
 {
 	pgoff_t first = folio->index, last = first + folio_nr_pages(folio) - 1;
@@ -221,18 +236,21 @@ unsigned int freelist_fault_new(struct vm_fault *vmf, struct folio *folio)
 	folio_unlock(folio);
 	mapped = freelist_map_pages(vmf, first, last);
 	folio_put(folio);
-	/* Somebody has locked it, or it has left: what faulted is touched again. */
+	/* Another thread has locked it, or it was removed: the access is retried. */
 	return mapped ? mapped : freelist_fault_again();
 }
 
-/* What faulted is in @folio, which is locked: the core maps it, and unlocks. */
+/*
+ * Returns to the core with @folio, which is locked and has the faulting page:
+ * the core maps it and unlocks.
+ */
 unsigned int freelist_fault_found(struct vm_fault *vmf, struct folio *folio)
 {
 	vmf->page = folio_file_page(folio, vmf->pgoff);
 	return (__force unsigned int)VM_FAULT_LOCKED;
 }
 
-/* What faulted is to be touched again. */
+/* Returns the code with which the core retries the access. */
 unsigned int freelist_fault_again(void)
 {
 	return (__force unsigned int)VM_FAULT_NOPAGE;

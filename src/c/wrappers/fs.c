@@ -11,7 +11,7 @@
 
 #include "../fs.h"
 
-/* From now on mappings of @file are of @inode, and writes to them touch no time stamps. */
+/* Makes mappings of @file map the pages of @inode, and writes to them update no time stamps. */
 void freelist_address_space_attach(struct inode *inode, struct file *file)
 {
 	file->f_mapping = inode->i_mapping;

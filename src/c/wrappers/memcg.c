@@ -7,7 +7,7 @@
 
 #include "../memcg.h"
 
-/* The memory cgroup of the caller, with a reference; NULL without cgroups. */
+/* Returns the memory cgroup of the caller, with a reference; NULL without cgroups. */
 struct mem_cgroup *freelist_memcg_get(void)
 {
 	return get_mem_cgroup_from_mm(current->mm);
@@ -18,7 +18,10 @@ void freelist_memcg_put(struct mem_cgroup *memcg)
 	mem_cgroup_put(memcg);
 }
 
-/* From now on @memcg is charged for the caller; answers what was before. */
+/*
+ * Charges the caller's allocations to @memcg from now on. Returns the cgroup
+ * that was set before.
+ */
 struct mem_cgroup *freelist_memcg_enter(struct mem_cgroup *memcg)
 {
 	return set_active_memcg(memcg);

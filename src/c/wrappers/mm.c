@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Macros and inline functions of areas, as functions for Rust.
+ * Macros and inline functions of VMAs and nodes, as functions for Rust.
  */
 #include <linux/mm.h>
 #include <linux/mmzone.h>
@@ -16,33 +16,33 @@ void freelist_mmap_read_unlock(struct mm_struct *mm)
 }
 
 /*
- * Also of a file that is open for reading only, where it has this flag alone.
- * The kernel crate's constant has another flag's value in 7.2.
+ * Returns whether a mapping is shared. VM_SHARED is clear for a file that is open
+ * for reading only. (The kernel crate's constant has another flag's value in 7.2.)
  */
 bool freelist_vma_is_shared(const struct vm_area_struct *vma)
 {
 	return vma->vm_flags & VM_MAYSHARE;
 }
 
-/* The order of what one entry of a page middle directory maps. */
+/* Returns the order of a huge page: what one PMD maps. */
 unsigned int freelist_huge_page_order(void)
 {
 	return PMD_SHIFT - PAGE_SHIFT;
 }
 
-/* The machine's memory, in bytes. */
+/* Returns the bytes of the machine's memory. */
 __u64 freelist_ram_bytes(void)
 {
 	return (__u64)totalram_pages() << PAGE_SHIFT;
 }
 
-/* The node of memory that the caller runs on. */
+/* Returns the nearest node with memory of the CPU that the caller runs on. */
 int freelist_node(void)
 {
 	return numa_mem_id();
 }
 
-/* Numbers of nodes are below that. */
+/* Returns the upper bound of node numbers: all are below it. */
 unsigned int freelist_nodes(void)
 {
 	return nr_node_ids;

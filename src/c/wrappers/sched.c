@@ -11,7 +11,7 @@
 
 #include "../sched.h"
 
-/* The name of the caller's process, in FREELIST_NAME_LEN bytes. */
+/* Copies the name of the caller's process, padded with zeros to FREELIST_NAME_LEN bytes. */
 void freelist_process_name(char *name)
 {
 	BUILD_BUG_ON((int)FREELIST_NAME_LEN != (int)TASK_COMM_LEN);
@@ -38,13 +38,13 @@ bool freelist_signal_pending(void)
 	return signal_pending(current);
 }
 
-/* Nanoseconds of the monotonic clock. */
+/* Returns the time of the monotonic clock, in nanoseconds. */
 __s64 freelist_now(void)
 {
 	return ktime_get();
 }
 
-/* From here on a wake-up ends the sleep that follows, or this state. */
+/* Prepares to sleep: a wake-up from here on ends the sleep that follows, or this state. */
 void freelist_sleep_prepare(void)
 {
 	set_current_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE);
@@ -56,8 +56,8 @@ void freelist_sleep_finish(void)
 }
 
 /*
- * Sleeps until @until, for ever if that is KTIME_MAX. Answers whether a wake-up
- * or a signal came before.
+ * Sleeps until @until, in nanoseconds of the monotonic clock; KTIME_MAX is for
+ * ever. Returns whether a wake-up or a signal came before.
  */
 bool freelist_sleep(__s64 until)
 {

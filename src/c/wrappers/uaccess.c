@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Macros and inline functions for what user space says, as functions for Rust.
+ * Macros and inline functions for the arguments of user space, as functions for Rust.
  */
 #include <linux/nospec.h>
 #include <linux/uaccess.h>
 
 #include "../uaccess.h"
 
-/* @index where it is below @size, else 0, also under speculation. */
+/* Returns @index if it is below @size, else 0, also under speculation. */
 unsigned long freelist_index_nospec(unsigned long index, unsigned long size)
 {
 	return array_index_nospec(index, size);
 }
 
-/* Parts of an array of user space; both answer the bytes that could not be copied. */
+/* Copy a part of an array from and to user space. Both return how many bytes were not copied. */
 unsigned long freelist_array_in(void *to, unsigned long from, unsigned long size)
 {
 	return copy_from_user(to, (const void __user *)from, size);
