@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! One open file, without the file.
+//! An arena without its open file.
 
 use kernel::macros::kunit_tests;
 
@@ -25,7 +25,7 @@ mod tests {
     use kernel::prelude::*;
 
     #[test]
-    fn an_answer_that_cannot_be_given_undoes_the_block() -> Result {
+    fn a_failed_answer_cancels_the_block() -> Result {
         let registry = registry()?;
         let arena = registry.open(Memcg::of_caller())?;
         for size in [32, PAGE / 2, PAGE, 3 * PAGE, 200 * PAGE] {
@@ -38,7 +38,7 @@ mod tests {
             let stat = now.stat();
             assert_eq!(stat.live_blocks, 0);
             assert_eq!(stat.allocs, 0);
-            // At most the page that was divided for a small block stays.
+            // At most the page that was divided for a subpage block is still held.
             assert!(stat.held_bytes <= PAGE);
             assert_eq!(arena.check(), Ok(()));
         }
@@ -47,7 +47,7 @@ mod tests {
         Ok(())
     }
 
-    /// Blocks of one page each, of which every second is freed again.
+    /// Allocates `pages` blocks of one page each, and frees every second one.
     fn comb(arena: &Arena, pages: u64) -> Result {
         let mut blocks: KVec<u64> = KVec::new();
         for _ in 0..pages {
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(arena.check(), Ok(()));
         assert_eq!(arena.alloc(&request(150 * PAGE), done), Ok(()));
         assert_eq!(arena.check(), Ok(()));
-        // As an answer that fails gives back what was moved.
+        // A failed answer also returns memory that was dropped elsewhere for the block.
         let other = registry.open(Memcg::of_caller())?;
         comb(&other, 100)?;
         let failed = other.alloc(&request(50 * PAGE), |_, _, _| Err(EFAULT));
@@ -103,7 +103,7 @@ mod tests {
         for block in blocks {
             arena.free(block)?;
         }
-        // Behind the three pages there is a gap, so they and the two cannot join.
+        // A gap follows the three pages, so they cannot merge with the two.
         assert_eq!(arena.alloc(&request(8 * PAGE), |_, _, _| Ok(())), Ok(()));
         assert_eq!(arena.check(), Ok(()));
         assert_eq!(arena.alloc(&request(1), |_, _, _| Ok(())), Err(ENOSPC));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_trimmed_can_be_had_by_another_arena() -> Result {
+    fn trimmed_pages_can_be_allocated_by_another_arena() -> Result {
         let registry = registry_with(300 * PAGE, 300 * PAGE)?;
         let (one, two) = (
             registry.open(Memcg::of_caller())?,
@@ -141,11 +141,11 @@ mod tests {
     }
 
     #[test]
-    fn the_map_has_room_for_all_of_an_arena() -> Result {
+    fn the_map_shows_all_extents_of_a_large_arena() -> Result {
         let registry = registry()?;
         let arena = registry.open(Memcg::of_caller())?;
         assert!(arena.map()?.is_empty());
-        // In many steps: blocks with address space behind each but the last.
+        // Enough extents for many steps: a page of address space follows each block but the last.
         assert_eq!(
             arena.alloc_bulk(&request(3 * PAGE), 1000, |batch| batch.len()),
             Ok(1000)
@@ -175,7 +175,7 @@ mod tests {
         assert!(arena.live_page(0).is_none());
         arena.alloc(&request(3 * PAGE), |_, at, _| {
             offset = at;
-            // It is not live before the caller has the answer.
+            // The block is not live before its caller has the answer.
             assert!(arena.live_page(at / PAGE).is_none());
             assert_eq!(arena.free(at), Err(ENOENT));
             Ok(())
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_closed_arena_has_counted_stays() -> Result {
+    fn totals_of_a_closed_arena_are_kept() -> Result {
         let registry = registry()?;
         let arena = registry.open(Memcg::of_caller())?;
         arena.alloc(&request(PAGE), |_, _, _| Ok(()))?;

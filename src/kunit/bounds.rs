@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What an arena may have at most, and what all of them may.
+//! The limits of an arena and of all arenas, and the address space of an arena.
 
 use kernel::macros::kunit_tests;
 
@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(one.alloc(&request(101 * PAGE), done), Err(edquot()));
         assert_eq!(one.alloc(&request(60 * PAGE), done), Ok(()));
         assert_eq!(one.alloc(&request(41 * PAGE), done), Err(edquot()));
-        // The limit of all of them together.
+        // The limit of all arenas together.
         assert_eq!(two.alloc(&request(41 * PAGE), done), Err(edquot()));
         assert_eq!(two.alloc(&request(40 * PAGE), done), Ok(()));
         assert_eq!(two.alloc(&request(32), done), Err(edquot()));
@@ -113,13 +113,13 @@ mod tests {
         assert_eq!(arena.bounds().limit, 20 * PAGE);
         assert_eq!(arena.alloc(&request(PAGE), done), Err(edquot()));
         assert!(arena.live_page(29).is_some());
-        // What is free beyond it leaves, and no more than that.
+        // A lower limit reclaims free pages beyond it, and no more.
         assert_eq!(arena.free(0), Ok(()));
         assert_eq!(held_bytes(&arena), 30 * PAGE);
         assert_eq!(arena.set_bounds(limit(20 * PAGE), |_| Ok(())), Ok(()));
         assert_eq!(held_bytes(&arena), 20 * PAGE);
         assert_eq!(arena.alloc(&request(20 * PAGE), done), Ok(()));
-        // Up to the default for everybody.
+        // Any caller may raise the limit up to the default.
         assert_eq!(arena.set_bounds(limit(50 * PAGE), |_| Ok(())), Ok(()));
         assert_eq!(arena.alloc(&request(30 * PAGE), done), Ok(()));
         assert_eq!(arena.alloc(&request(PAGE), done), Err(edquot()));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_that_cannot_be_told_are_not_set() -> Result {
+    fn bounds_are_not_set_when_the_answer_fails() -> Result {
         let registry = registry_with(100 * PAGE, 50 * PAGE)?;
         let arena = registry.open(Memcg::of_caller())?;
         let before = arena.bounds();
@@ -174,7 +174,7 @@ mod tests {
         assert!(arena.bounds() == before);
         assert_eq!(both(Ok(())), Ok(()));
         assert!(arena.bounds() == bounds(20, 30));
-        // Neither is set when one is wrong.
+        // Neither bound is set when one is invalid.
         let wrong = arena.set_bounds(limit_and_span(10 * PAGE, 1), |_| Ok(()));
         assert_eq!(wrong, Err(EINVAL));
         assert!(arena.bounds() == bounds(20, 30));

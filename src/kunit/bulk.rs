@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Many blocks in one call.
+//! Bulk calls.
 
 use kernel::macros::kunit_tests;
 
@@ -24,14 +24,14 @@ mod tests {
     };
 
     #[test]
-    fn a_bulk_gives_and_takes_blocks_in_batches() -> Result {
+    fn a_bulk_allocates_and_frees_in_batches() -> Result {
         let registry = registry()?;
         let arena = registry.open(Memcg::of_caller())?;
         for size in [32, PAGE, 3 * PAGE] {
             let mut offsets: KVec<u64> = KVec::with_capacity(150, GFP_KERNEL)?;
             let done = arena.alloc_bulk(&request(size), 150, |batch| {
                 assert!(batch.len() <= 64);
-                // They are not live before the caller has them.
+                // The blocks are not live before the caller has their offsets.
                 assert_eq!(live_blocks(&arena), offsets.len() as u64);
                 for offset in batch {
                     assert!(!offsets.contains(offset));
@@ -62,23 +62,23 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bulk_cannot_store_is_undone() -> Result {
+    fn blocks_whose_offsets_cannot_be_stored_are_cancelled() -> Result {
         let registry = registry()?;
         let arena = registry.open(Memcg::of_caller())?;
         for size in [32, PAGE, 3 * PAGE] {
             let none = arena.alloc_bulk(&request(size), 100, |_| 0);
             assert_eq!(none, Err(EFAULT));
             assert_eq!(live_blocks(&arena), 0);
-            let mut room = 70;
+            let mut left = 70;
             let some = arena.alloc_bulk(&request(size), 200, |batch| {
-                let stored = batch.len().min(room);
-                room -= stored;
+                let stored = batch.len().min(left);
+                left -= stored;
                 stored
             });
             assert_eq!(some, Ok(70));
             assert_eq!(live_blocks(&arena), 70);
             assert_eq!(arena.check(), Ok(()));
-            // All of them, wherever they are.
+            // Frees all blocks, at any offset.
             for granule in 0..100 * PAGE / 16 {
                 let _ = arena.free(granule * 16);
             }
@@ -94,14 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bulk_that_is_refused_says_how_far_it_came() -> Result {
+    fn a_refused_bulk_returns_how_many_blocks_were_done() -> Result {
         let registry = registry_with(100 * PAGE, 100 * PAGE)?;
         let arena = registry.open(Memcg::of_caller())?;
         let all = |batch: &[u64]| batch.len();
         assert_eq!(arena.alloc_bulk(&request(PAGE), 150, all), Ok(100));
         assert_eq!(arena.alloc_bulk(&request(PAGE), 50, all), Err(edquot()));
         assert_eq!(live_blocks(&arena), 100);
-        // Page 50 twice: the second time it is refused.
+        // Page 50 comes twice: the second free is refused.
         let mut pages = Iterator::chain(0..=50, 50..99);
         let mut load = |batch: &mut [u64]| {
             let pages = batch.iter_mut().zip(&mut pages);
@@ -133,7 +133,7 @@ mod tests {
             batch.len()
         });
         assert_eq!(pairs, Ok(50));
-        // Every second one: no run is longer than two pages, and each of the next has three.
+        // Frees every second block: no run is longer than two pages, and the next blocks have three.
         let mut some = offsets.iter().step_by(2);
         let freed = arena.free_bulk(25, |batch| {
             let places = batch.iter_mut().zip(&mut some);

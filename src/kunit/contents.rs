@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What is in a block when its caller gets it: zeros, a header, contiguous pages.
+//! The contents of a block that its caller gets: zeros, a header, contiguous pages.
 
 use kernel::macros::kunit_tests;
 
@@ -9,11 +9,13 @@ mod tests {
     use crate::{
         arena::{
             counters::Snapshot,
-            request::AllocOptions, //
+            request::AllocOptions,
+            Arena, //
         },
         engine::Policy,
         ffi::errno::edquot,
         kunit::{
+            held_bytes,
             registry,
             registry_with,
             request,
@@ -26,26 +28,29 @@ mod tests {
         prelude::*, //
     };
 
-    /// Nothing old is read.
+    /// Allocates a block. Returns its offset and its bytes.
+    fn alloc(arena: &Arena, options: &AllocOptions) -> Result<(u64, u64)> {
+        let mut block = (0, 0);
+        arena.alloc(options, |_, at, bytes| {
+            block = (at, bytes);
+            Ok(())
+        })?;
+        Ok(block)
+    }
+
+    /// No byte of an earlier block can be read.
+    ///
     /// Peer: kasan kmalloc_oob_in_memset, kmalloc_oob_memset_2, kmalloc_oob_memset_4,
     /// kmalloc_oob_memset_8, kmalloc_oob_memset_16.
     #[test]
-    fn a_block_that_shall_be_zero_is_and_nothing_beside_it() -> Result {
+    fn zeroing_clears_the_block_and_no_byte_beside_it() -> Result {
         let registry = registry()?;
         let arena = registry.open(Memcg::of_caller())?;
         let mut bytes = KVec::from_elem(0, PAGE_SIZE, GFP_KERNEL)?;
-        let alloc = |options: &AllocOptions| {
-            let mut block = (0, 0);
-            arena.alloc(options, |_, at, bytes| {
-                block = (at, bytes);
-                Ok(())
-            })?;
-            Ok::<_, Error>(block)
-        };
         for size in [32, 100, PAGE / 2, PAGE, 3 * PAGE, 200 * PAGE] {
-            let (first, len) = alloc(&request(size))?;
-            // Keeps the page of a small block, and is not to be touched.
-            let (beside, beside_len) = alloc(&request(size))?;
+            let (first, len) = alloc(&arena, &request(size))?;
+            // Keeps the page of a subpage block divided, and must not be zeroed.
+            let (beside, beside_len) = alloc(&arena, &request(size))?;
             for (offset, len) in [(first, len), (beside, beside_len)] {
                 for at in (offset..offset + len).step_by(16) {
                     let page = arena.live_page(at / PAGE).ok_or(EFAULT)?;
@@ -55,7 +60,7 @@ mod tests {
             arena.free(first)?;
             let mut options = request(size);
             options.zero = true;
-            assert_eq!(alloc(&options)?, (first, len));
+            assert_eq!(alloc(&arena, &options)?, (first, len));
             for (offset, len, byte) in [(first, len, 0), (beside, beside_len, 0xa5)] {
                 for index in offset / PAGE..(offset + len).div_ceil(PAGE) {
                     let page = arena.live_page(index).ok_or(EFAULT)?;
@@ -72,33 +77,26 @@ mod tests {
         Ok(())
     }
 
-    /// What was overwritten is found, and harms nothing.
+    /// A release with an overwritten header fails once, and harms no other block.
+    ///
     /// Peer: slub_kunit test_next_pointer, test_first_word.
     #[test]
-    fn a_header_that_was_overwritten_is_found_and_the_block_released() -> Result {
+    fn an_overwritten_header_is_found_and_the_block_released() -> Result {
         let registry = registry()?;
         let arena = registry.open(Memcg::of_caller())?;
         let overwritten = Err(Error::from_errno(-117));
         for size in [1, 29, 1000, PAGE, 3 * PAGE] {
             let mut options = request(size);
             options.request.headed = true;
-            let alloc = || {
-                let mut block = (0, 0);
-                arena.alloc(&options, |_, at, bytes| {
-                    block = (at, bytes);
-                    Ok(())
-                })?;
-                Ok::<_, Error>(block)
-            };
-            // The block is the caller's from its first byte to its last.
-            let (offset, bytes) = alloc()?;
+            // The caller may write all bytes of the block.
+            let (offset, bytes) = alloc(&arena, &options)?;
             for at in [offset, offset + bytes - 16] {
                 let page = arena.live_page(at / PAGE).ok_or(EFAULT)?;
                 page.write((at % PAGE) as usize, &[0xa5; 16]);
             }
             assert_eq!(arena.free(offset), Ok(()));
             for byte in 0..16 {
-                let (offset, _) = alloc()?;
+                let (offset, _) = alloc(&arena, &options)?;
                 let page = arena.live_page(offset / PAGE).ok_or(EFAULT)?;
                 let at = (offset % PAGE) as usize - 16 + byte;
                 let mut old = [0];
@@ -107,8 +105,9 @@ mod tests {
                 assert_eq!(arena.free(offset), overwritten);
                 assert_eq!(arena.free(offset), Err(ENOENT));
             }
-            // That of another block will not do, nor what an earlier one left.
-            let ((one, _), (two, _)) = (alloc()?, alloc()?);
+            // The header of another block is wrong too.
+            let (one, _) = alloc(&arena, &options)?;
+            let (two, _) = alloc(&arena, &options)?;
             let mut header = [0; 16];
             let page = |offset: u64| arena.live_page(offset / PAGE).ok_or(EFAULT);
             page(one)?.read((one % PAGE) as usize - 16, &mut header);
@@ -117,7 +116,14 @@ mod tests {
             assert_eq!(arena.free(one), Ok(()));
             assert_eq!(arena.check(), Ok(()));
         }
-        // With a batch it is counted, and the rest goes on.
+        registry.close(&arena);
+        Ok(())
+    }
+
+    #[test]
+    fn an_overwritten_header_in_a_bulk_is_counted_and_the_rest_freed() -> Result {
+        let registry = registry()?;
+        let arena = registry.open(Memcg::of_caller())?;
         let mut options = request(100);
         options.request.headed = true;
         let mut blocks = [0; 10];
@@ -147,36 +153,23 @@ mod tests {
 
     /// Peer: gpu_buddy gpu_test_buddy_alloc_contiguous.
     #[test]
-    fn a_contiguous_block_is_new_and_lies_side_by_side() -> Result {
+    fn a_contiguous_block_is_new_and_physically_contiguous() -> Result {
         let registry = registry_with(100 * PAGE, 100 * PAGE)?;
         let arena = registry.open(Memcg::of_caller())?;
-        let most = 1 << arena.address_space().max_order();
-        let held = || {
-            let mut now = Snapshot::default();
-            arena.snapshot(&mut now);
-            now.stat().held_bytes
-        };
+        let max_pages = 1 << arena.address_space().max_order();
+        let held = || held_bytes(&arena);
         let contiguous = |size| {
             let mut options = request(size);
             options.request.policy = Policy::Contiguous;
             options
         };
-        let mut first = 0;
         for size in [1, 3000, PAGE, 3 * PAGE - 5, 33 * PAGE] {
-            // What the folio has beyond the block is the block's.
+            // The pages of the folio beyond the size belong to the block.
             let pages = size.div_ceil(PAGE).next_power_of_two();
-            // What is free will not do, be it of the very size.
-            arena.alloc(&request(size), |_, at, _| {
-                first = at;
-                Ok(())
-            })?;
-            arena.free(first)?;
+            // A free block does not serve, even of the same size.
+            arena.free(alloc(&arena, &request(size))?.0)?;
             let before = held();
-            let mut block = (0, 0);
-            arena.alloc(&contiguous(size), |_, at, bytes| {
-                block = (at, bytes);
-                Ok(())
-            })?;
+            let block = alloc(&arena, &contiguous(size))?;
             assert_eq!(held() - before, pages * PAGE);
             assert_eq!(block.0 % block.1, 0);
             let frame = |index: u64| {
@@ -190,11 +183,8 @@ mod tests {
             arena.free(block.0)?;
             assert_eq!(arena.check(), Ok(()));
         }
-        // Free memory makes room under the limit for it.
-        arena.alloc(&request(36 * PAGE), |_, at, _| {
-            first = at;
-            Ok(())
-        })?;
+        // Free memory is dropped where the limit forbids to grow.
+        alloc(&arena, &request(36 * PAGE))?;
         assert_eq!(
             arena.alloc(&contiguous(65 * PAGE), |_, _, _| Ok(())),
             Err(edquot())
@@ -205,7 +195,11 @@ mod tests {
         );
         assert_eq!(held(), 100 * PAGE);
         assert_eq!(arena.alloc(&contiguous(1), |_, _, _| Ok(())), Err(edquot()));
-        for (pages, error) in [(101, edquot()), (most, edquot()), (most + 1, E2BIG)] {
+        for (pages, error) in [
+            (101, edquot()),
+            (max_pages, edquot()),
+            (max_pages + 1, E2BIG),
+        ] {
             assert_eq!(
                 arena.alloc(&contiguous(pages * PAGE), |_, _, _| Ok(())),
                 Err(error)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The engine with the kernel's pages and metadata, in random order.
+//! The engine with the kernel's pages and metadata, in random order of calls.
 
 use kernel::macros::kunit_tests;
 
@@ -21,7 +21,7 @@ mod tests {
     };
     use kernel::prelude::*;
 
-    /// Numbers that are always the same (xorshift64, Marsaglia, 2003).
+    /// Pseudo-random numbers from a fixed seed (xorshift64, Marsaglia, 2003).
     struct Random(u64);
 
     impl Random {
@@ -33,7 +33,7 @@ mod tests {
         }
     }
 
-    /// A size in bytes: small ones often, up to 1 MiB.
+    /// Returns a size of up to 1 MiB, in bytes. Small sizes are frequent.
     fn size(random: &mut Random) -> u64 {
         let shift = random.below(21);
         1 + random.below(1 << shift)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! KUnit suites: the arena and what is below it, in the kernel, where memory is real. The engine by
-//! itself is tested on the host, with a model.
+//! KUnit suites: the arena and the layers below it, in the kernel, with real memory. The engine alone is
+//! tested on the host, with a model.
 
 #![deny(unsafe_code)]
 
@@ -51,7 +51,7 @@ fn registry_with(all: u64, arena: u64) -> Result<Arc<Registry>> {
     })
 }
 
-/// A request for `size` bytes with `FREELIST_DEFAULT`.
+/// Returns a request for `size` bytes with `FREELIST_DEFAULT`.
 fn request(size: u64) -> AllocOptions {
     AllocOptions {
         request: Request {
@@ -66,14 +66,14 @@ fn request(size: u64) -> AllocOptions {
     }
 }
 
-/// Bytes of all pages that an arena has.
+/// Returns the bytes of all pages that an arena holds.
 fn held_bytes(arena: &Arena) -> u64 {
     let mut now = Snapshot::default();
     arena.snapshot(&mut now);
     now.stat().held_bytes
 }
 
-/// Blocks that are live in an arena.
+/// Returns how many blocks are live in an arena.
 fn live_blocks(arena: &Arena) -> u64 {
     let mut now = Snapshot::default();
     arena.snapshot(&mut now);

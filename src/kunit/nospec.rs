@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What user space says, before anything is looked up by it.
+//! Bounds checks of indices from user space, under speculation too.
 
 use kernel::macros::kunit_tests;
 
@@ -11,7 +11,7 @@ mod tests {
         index_nospec, //
     };
 
-    /// A processor that runs ahead of the comparison has the clamp's result to go on with.
+    /// A processor that speculates past the comparison uses the clamped index.
     ///
     /// Peer: vulnerabilities speculative_indexing.
     #[test]

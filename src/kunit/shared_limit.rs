@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The bound that all arenas share.
+//! The limit that all arenas share, and the parameters that set it.
 
 use kernel::macros::kunit_tests;
 
@@ -26,13 +26,13 @@ mod tests {
             let limits = Limits::from_parameters(all, arena, lazy, 50);
             limits.map(|limits| (limits.all, limits.arena, limits.lazy))
         };
-        let most = statistics::ram_bytes() / 5 * 4 / PAGE * PAGE;
-        let part = most / 2 / PAGE * PAGE;
-        assert_eq!(of(0, 0, 0)?, (most, most, part));
+        let default = statistics::ram_bytes() / 5 * 4 / PAGE * PAGE;
+        let half = default / 2 / PAGE * PAGE;
+        assert_eq!(of(0, 0, 0)?, (default, default, half));
         assert_eq!(of(4, 0, 0)?, (4 * MIB, 4 * MIB, 2 * MIB));
         assert_eq!(of(4, 2, 0)?, (4 * MIB, 2 * MIB, MIB));
         assert_eq!(of(4, 2, 9)?, (4 * MIB, 2 * MIB, 9 * MIB));
-        assert_eq!(of(0, 2, 0)?, (most, 2 * MIB, MIB));
+        assert_eq!(of(0, 2, 0)?, (default, 2 * MIB, MIB));
         let max = u64::MAX;
         assert_eq!(of(max, max, max)?, (max, max, max));
         Ok(())
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn it_gives_exactly_what_it_has() -> Result {
+    fn a_limit_grants_exactly_its_bytes() -> Result {
         let limit = SharedLimit::new(100)?;
         assert!(limit.take(60));
         assert!(!limit.take(41));
