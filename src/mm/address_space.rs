@@ -33,10 +33,7 @@ use kernel::{
     bindings,
     error::to_result,
     ffi::c_int,
-    page::{
-        PAGE_SHIFT,
-        PAGE_SIZE, //
-    },
+    page::PAGE_SHIFT,
     prelude::*,
     sync::atomic::{
         Atomic,
