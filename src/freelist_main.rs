@@ -2,21 +2,20 @@
 
 //! freelist: page-backed power-of-2 freelists behind `/dev/freelist`.
 //!
-//! Each folder uses only those above it (`tests/layers` holds it against the sources); tests may use
-//! all of them.
+//! Each folder uses only those above it (`tests/layers` checks that); tests may use all of them.
 //!
 //! | folder | what it does |
 //! | --- | --- |
-//! | `engine` | which block a request gets: no kernel, no lock, no allocation, no `unsafe` |
-//! | `ffi` | the C that Rust cannot reach, made safe: the calling thread, its memory, debugfs; knows no pages |
-//! | `mm` | pages, who is charged for them, where they are mapped, giving them back when memory is short; knows no arenas |
-//! | `arena` | one open file: the lock, allocating and freeing, growing, waiting, limits; all of them together |
-//! | `debug` | what is shown of them and measured |
-//! | `device` | `/dev/freelist`: open files, calls, mappings, page faults |
+//! | `engine` | decides which block a request gets: no kernel, no lock, no allocation, no `unsafe` |
+//! | `ffi` | wraps the C that the kernel crate lacks: the calling thread, user space, debugfs; knows no pages |
+//! | `mm` | allocates, charges, maps and reclaims pages; knows no arenas |
+//! | `arena` | one open file: the lock, allocation, free, growth, waiting, limits; and the registry of all |
+//! | `debug` | shows and measures the arenas in debugfs |
+//! | `device` | `/dev/freelist`: open files, ioctls, mappings, page faults |
 //! | `kunit` | tests that need the kernel |
 //!
-//! `c` has the helpers in C by subject, and `uapi` the contract with user space. A call's way is from
-//! `device::fops` by `device::ioctl` to `arena`, a page fault's from `device::fault` there. Each
+//! `c` has the helpers in C by subject, and `uapi` the contract with user space. An ioctl goes from
+//! `device::fops` through `device::ioctl` to `arena`, a page fault from `device::fault` to `arena`. Each
 //! `mod.rs` names the files that may be `unsafe`.
 
 mod arena;
@@ -52,7 +51,7 @@ module! {
         },
         lazy_limit_mb: u64 {
             default: 0,
-            description: "MiB of pages that untouched lazy blocks of one arena may be promised (default: half of arena_limit_mb)",
+            description: "MiB of untouched pages that lazy blocks of one arena may reserve (default: half of arena_limit_mb)",
         },
         slack_permille: u32 {
             default: 50,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The loaded module: its parameters, what it is made of, and in which order that goes.
+//! The loaded module: its parameters, its parts, and the order of their teardown.
 
 use crate::{
     arena::{
@@ -24,13 +24,13 @@ use crate::{
 use core::borrow::Borrow;
 use kernel::prelude::*;
 
-/// The value of a parameter: Linux 7.2 gives a reference to it.
+/// Returns the value of a parameter. (Linux 7.2 returns a reference to it, later ones the value.)
 fn value<T: Copy>(parameter: impl Borrow<T>) -> T {
     *parameter.borrow()
 }
 
-/// The loaded module. Fields are dropped in this order: nobody can open the device any more, then
-/// nobody can look.
+/// The loaded module. Fields are dropped in this order: first the device, so that no file can be opened,
+/// then the files of debugfs, so that no reader is left.
 #[pin_data]
 pub(crate) struct Freelist {
     _device: Device,
@@ -54,13 +54,13 @@ impl kernel::InPlaceModule for Freelist {
             let each = files.each().clone();
             Ok(try_pin_init!(Self {
                 _files: files,
-                // SAFETY: A module is loaded once at a time, and no arena is there before the device.
+                // SAFETY: A module is loaded once at a time, and no arena exists before the device.
                 _file_system: unsafe { FileSystem::mount() }?,
                 // SAFETY: As above.
                 _trees: unsafe { TreeCache::create::<KernelTree>() }?,
                 // SAFETY: As above.
                 _shrinker: unsafe { Shrinker::register() }?,
-                // Last: it can be opened before this returns.
+                // Last: the device can be opened before this returns.
                 _device: fops::register(registry, each)?,
             }))
         })

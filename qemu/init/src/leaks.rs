@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_taken_from_a_bare_address_is_the_modules() {
+    fn a_page_with_a_bare_address_in_its_stack_is_the_modules() {
         let module = " __alloc_pages+0x1/0x2\n 0xffffffffc0000123\nnr_base_pages: 8";
         assert!(is_of_module(module));
         let kernel = " __alloc_pages+0x1/0x2\n do_one_initcall+0x1/0x2\nnr_base_pages: 8";
@@ -110,13 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_says_how_many_pages_it_stands_for() {
+    fn the_page_count_of_a_stack_is_read() {
         assert_eq!(pages_of(" 0xffffffffc0000123\nnr_base_pages: 8"), 8);
         assert_eq!(pages_of(" 0xffffffffc0000123"), 1);
     }
 
     #[test]
-    fn a_slab_that_it_caused_is_not() {
+    fn a_slab_that_the_module_caused_is_not_the_modules() {
         let slab = " allocate_slab+0x1/0x2\n 0xffffffffc0000123\nnr_base_pages: 8";
         assert!(!is_of_module(slab));
     }
