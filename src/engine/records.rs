@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Records: made where an extent is about to begin or pages are about to get memory, given back where
 //! the [`Entry`] says all there is to say.

@@ -3,13 +3,13 @@
  * freelist: page-backed power-of-2 freelists behind /dev/freelist.
  *
  * Every open() of the device makes a private *arena*: an address space of
- * offsets from which blocks are handed out. One mmap() of the file maps the
+ * offsets from which blocks are allocated. One mmap() of the file maps the
  * arena; a block lies at `base + offset`. All sizes and offsets are in bytes.
  *
- * Type and number decide which call is meant, direction and size do not: a
- * structure shorter than this version's is extended with zeros, a longer one
- * has to end in zeros (E2BIG) and its answer ends in zeros. Calls that are
- * unknown to the module answer ENOTTY.
+ * Type and number identify an ioctl, direction and size do not. A structure
+ * shorter than the module's is extended with zeros. A longer one has to end in
+ * zeros (E2BIG otherwise), and its answer ends in zeros. An ioctl that the
+ * module does not know fails with ENOTTY.
  *
  * Usable from C and C++; the layout is the same for 32-bit callers.
  */
@@ -23,30 +23,30 @@
 #define FREELIST_ABI 2
 
 /*
- * Flags of a request. LARGER, GROW and WAIT say what may be done, in this
+ * Flags of a request. LARGER, GROW and WAIT say which steps are allowed, in this
  * order, when the request's own list is empty. A flag that the running module
- * does not have yet is EOPNOTSUPP, and its bit in freelist_info.features is
- * clear.
+ * does not support fails with EOPNOTSUPP, and its bit in freelist_info.features
+ * is clear.
  */
 #define FREELIST_LARGER		1	/* split a larger free block */
-#define FREELIST_GROW		2	/* take new pages from the system */
-#define FREELIST_WAIT		4	/* sleep until a block comes back */
+#define FREELIST_GROW		2	/* allocate new pages from the system */
+#define FREELIST_WAIT		4	/* sleep until memory is freed */
 #define FREELIST_ZERO		8	/* the block reads as zero */
-#define FREELIST_CONTIG		16	/* one new piece of a power of 2 pages: with GROW, without WAIT */
-#define FREELIST_HEADER		32	/* the classic 16-byte header before the block */
-#define FREELIST_POPULATE	64	/* mapped for the caller before the call returns */
-#define FREELIST_LAZY		128	/* pages get their memory when they are touched: with GROW, without
+#define FREELIST_CONTIG		16	/* one new folio of a power of 2 pages: with GROW, without WAIT */
+#define FREELIST_HEADER		32	/* a 16-byte header before the block, checked by FREE */
+#define FREELIST_POPULATE	64	/* map the block before the call returns */
+#define FREELIST_LAZY		128	/* pages get memory when they are touched: with GROW, without
 					   CONTIG and HEADER */
 
 #define FREELIST_DEFAULT	(FREELIST_LARGER | FREELIST_GROW)
 
 /*
- * What else a module may offer, in freelist_info.features above the request
- * flags: freelist_alloc.align_shift, the call FREELIST_IOC_RESIZE,
+ * Further features of a module, in freelist_info.features above the request
+ * flags: freelist_alloc.align_shift, FREELIST_IOC_RESIZE,
  * freelist_limit.slack_permille, freelist_stat.moved_bytes,
- * freelist_stat.huge_bytes, the calls FREELIST_IOC_DISCARD and
- * FREELIST_IOC_CLONE. A module whose bit is clear refuses an alignment (EINVAL)
- * and the calls (ENOTTY), and knows nothing of the other fields.
+ * freelist_stat.huge_bytes, FREELIST_IOC_DISCARD and FREELIST_IOC_CLONE. A module
+ * whose bit is clear refuses an alignment (EINVAL) and the ioctls (ENOTTY), and
+ * ignores the other fields.
  */
 #define FREELIST_FEATURE_ALIGN	((__u64)1 << 32)
 #define FREELIST_FEATURE_RESIZE	((__u64)1 << 33)
@@ -56,19 +56,19 @@
 #define FREELIST_FEATURE_DISCARD	((__u64)1 << 37)
 #define FREELIST_FEATURE_CLONE	((__u64)1 << 38)
 
-/* freelist_limit.slack_permille: without a bound. */
+/* The value of freelist_limit.slack_permille for no bound. */
 #define FREELIST_SLACK_NONE	0xffffffffU
 
 /**
- * struct freelist_info - what this module offers (FREELIST_IOC_INFO)
+ * struct freelist_info - the properties of the module and the arena (FREELIST_IOC_INFO)
  * @abi: version of the contract, %FREELIST_ABI.
  * @page_size: bytes of a page; larger blocks are whole pages.
  * @min_shift: the smallest size class is 1 << @min_shift bytes.
  * @max_shift: the largest size class is 1 << @max_shift bytes.
  * @arena_bytes: span of the arena's offsets, the largest useful mmap() length.
  * @limit_bytes: the most bytes of pages that the arena may hold.
- * @features: the FREELIST_* request flags that this module serves, and the
- *	FREELIST_FEATURE_* that it has.
+ * @features: the FREELIST_* request flags and the FREELIST_FEATURE_* that the
+ *	module supports.
  */
 struct freelist_info {
 	__u32 abi;
@@ -81,18 +81,18 @@ struct freelist_info {
 };
 
 /**
- * struct freelist_alloc - ask for one block (FREELIST_IOC_ALLOC)
- * @size: in: bytes wanted, at least 1.
+ * struct freelist_alloc - allocate one block (FREELIST_IOC_ALLOC)
+ * @size: in: requested bytes, at least 1.
  * @flags: in: FREELIST_* request flags.
- * @align_shift: in: the block is aligned to at least 1 << @align_shift bytes,
- *	at most 30. Without it (0) to its size class, at most 64 KiB.
- * @timeout_ns: in: nanoseconds to wait at most, negative for ever; 0 without
- *	%FREELIST_WAIT. Out: what is left of it.
- * @offset: out: where the block lies in the arena, aligned as said; with
- *	%FREELIST_HEADER 16 bytes behind that.
- * @block_bytes: out: bytes that belong to the block: its size class up to half
- *	a page, whole pages above, a power of 2 of them with %FREELIST_CONTIG;
- *	less those of its header.
+ * @align_shift: in: the block is aligned to at least 1 << @align_shift bytes;
+ *	at most 30. With 0 it is aligned to its size class, at most 64 KiB.
+ * @timeout_ns: in: the longest wait in nanoseconds, negative for ever; 0
+ *	without %FREELIST_WAIT. Out: the rest of it.
+ * @offset: out: the offset of the block in the arena, aligned as described
+ *	under @align_shift; with %FREELIST_HEADER 16 bytes after such an offset.
+ * @block_bytes: out: bytes of the block: its size class up to half a page,
+ *	whole pages above, a power of 2 of pages with %FREELIST_CONTIG. The
+ *	header is not included.
  */
 struct freelist_alloc {
 	__u64 size;
@@ -104,30 +104,30 @@ struct freelist_alloc {
 };
 
 /**
- * struct freelist_free - give one block back (FREELIST_IOC_FREE)
- * @offset: in: the offset that FREELIST_IOC_ALLOC gave. If the block has a
- *	header and that was overwritten the answer is EUCLEAN, and the block is
- *	released all the same.
+ * struct freelist_free - free one block (FREELIST_IOC_FREE)
+ * @offset: in: the offset that FREELIST_IOC_ALLOC returned. If the block has a
+ *	header that was overwritten, the call fails with EUCLEAN, and the block
+ *	is freed all the same.
  */
 struct freelist_free {
 	__u64 offset;
 };
 
 /**
- * struct freelist_bulk - get or give back many blocks of one size
+ * struct freelist_bulk - allocate or free many blocks of one size
  *	(FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE_BULK)
- * @size: in: bytes wanted of each block, at least 1. FREE_BULK: 0.
+ * @size: in: requested bytes of each block, at least 1. FREE_BULK: 0.
  * @offsets: in: address of an array of @count __u64. ALLOC_BULK writes the
  *	offsets of the blocks there, FREE_BULK reads them.
  * @count: in: elements of the array, at least 1.
  * @flags: in: FREELIST_* request flags, for every block. FREE_BULK: 0.
- * @timeout_ns: in: nanoseconds to wait at most for all blocks together,
+ * @timeout_ns: in: the longest wait in nanoseconds for all blocks together,
  *	negative for ever; 0 without %FREELIST_WAIT, and for FREE_BULK. Out:
- *	what is left of it.
- * @done: out: elements done, from the first; in FREE_BULK also those whose
- *	header was overwritten. Fewer than @count is a success all the same:
- *	ask for the rest to learn why. The call is refused, and this untouched,
- *	only when not one was done.
+ *	the rest of it.
+ * @done: out: how many elements are done, from the first one on; in FREE_BULK
+ *	also those whose header was overwritten. A call that did fewer than
+ *	@count succeeds: call again for the rest to learn why. The call fails,
+ *	and leaves this field as it was, only when no element is done.
  * @align_shift: in: as in &struct freelist_alloc. FREE_BULK: 0.
  */
 struct freelist_bulk {
@@ -142,17 +142,17 @@ struct freelist_bulk {
 
 /**
  * struct freelist_limit - set and get the arena's bounds (FREELIST_IOC_LIMIT)
- * @bytes: in: the most bytes of pages that the arena may hold from now on, 0 to
- *	leave it as it is. More than the administrator's default needs
- *	CAP_SYS_RESOURCE. What is held beyond it is given back as far as it is
- *	free. Out: what is in force.
- * @span: in: bytes of the arena's offsets, in whole pages, before the first
- *	block was asked for only; 0 to leave it as it is. Out: what is in force.
+ * @bytes: in: the most bytes of pages that the arena may hold from now on; 0
+ *	leaves it as it is. More than the administrator's default needs
+ *	CAP_SYS_RESOURCE. Free pages beyond it are returned to the system. Out:
+ *	the value in force.
+ * @span: in: bytes of the arena's offsets, a multiple of the page size; 0 leaves
+ *	it as it is. Only before the first allocation. Out: the value in force.
  * @slack_permille: in: how much more than the most that its blocks ever needed
  *	the arena may hold before it reuses scattered free memory instead of
- *	growing, in thousandths, at most 1000; %FREELIST_SLACK_NONE is without a
- *	bound, 0 leaves it as it is. Out: what is in force. A bound for blocks of
- *	whole pages that nobody pins.
+ *	growing, in thousandths, at most 1000; %FREELIST_SLACK_NONE is no bound,
+ *	0 leaves it as it is. It holds for blocks of whole pages that are not
+ *	pinned. Out: the value in force.
  * @reserved: in: must be 0.
  */
 struct freelist_limit {
@@ -163,9 +163,9 @@ struct freelist_limit {
 };
 
 /**
- * struct freelist_trim - give free pages back (FREELIST_IOC_TRIM)
- * @keep_bytes: in: bytes of wholly free pages that may stay.
- * @freed_bytes: out: bytes of the pages that were given back to the system.
+ * struct freelist_trim - return free pages to the system (FREELIST_IOC_TRIM)
+ * @keep_bytes: in: the most bytes of wholly free pages that the arena keeps.
+ * @freed_bytes: out: bytes of the pages that were returned to the system.
  */
 struct freelist_trim {
 	__u64 keep_bytes;
@@ -173,20 +173,19 @@ struct freelist_trim {
 };
 
 /**
- * struct freelist_resize - make a block longer or shorter where it is
+ * struct freelist_resize - make a block longer or shorter at its offset
  *	(FREELIST_IOC_RESIZE)
- * @offset: in: the offset that FREELIST_IOC_ALLOC gave, of a block of whole
+ * @offset: in: the offset that FREELIST_IOC_ALLOC returned, of a block of whole
  *	pages without a header that is not CONTIG.
- * @size: in: bytes wanted, at least 1.
+ * @size: in: requested bytes, at least 1.
  * @flags: in: %FREELIST_LARGER, %FREELIST_GROW, %FREELIST_ZERO,
- *	%FREELIST_POPULATE, %FREELIST_LAZY: of what is added to the block.
+ *	%FREELIST_POPULATE, %FREELIST_LAZY: for the pages that are added.
  * @reserved: in: must be 0.
- * @block_bytes: out: bytes that belong to the block now: whole pages, at least
- *	one.
+ * @block_bytes: out: bytes of the block now: whole pages, at least one.
  *
- * The tail of a block that becomes shorter is free at once. One that becomes
- * longer takes the free pages behind it; where these are in use (ENOSPC), or the
- * block went meanwhile (ENOENT), nothing has changed.
+ * The tail of a shortened block is free at once. A block that becomes longer
+ * takes the free pages after it. If these are in use (ENOSPC), or the block was
+ * freed meanwhile (ENOENT), nothing has changed.
  */
 struct freelist_resize {
 	__u64 offset;
@@ -197,15 +196,15 @@ struct freelist_resize {
 };
 
 /**
- * struct freelist_discard - let pages of live blocks lose their memory
+ * struct freelist_discard - drop the memory of pages of live blocks
  *	(FREELIST_IOC_DISCARD)
- * @offset: in: where the range begins in the arena.
- * @bytes: in: its length, at least 1. All of it has to lie inside live blocks of
- *	whole pages without headers that are not CONTIG (EINVAL).
+ * @offset: in: the offset of the range in the arena.
+ * @bytes: in: bytes of the range, at least 1. All of it has to lie in live blocks
+ *	of whole pages without headers that are not CONTIG (EINVAL).
  *
  * The whole pages inside the range read as zero afterwards and get new memory
- * when they are touched, as those of a %FREELIST_LAZY block; their room under the
- * limits stays the block's. A page that is pinned for I/O keeps its memory, and is
+ * when they are touched, as those of a %FREELIST_LAZY block. They still count
+ * against the limits. A page that is pinned for I/O keeps its memory, and is
  * zeroed.
  */
 struct freelist_discard {
@@ -222,11 +221,11 @@ struct freelist_discard {
  * @reserved2: in: must be 0.
  *
  * The new arena has the same live blocks at the same offsets, with a copy of
- * what is in them, and the limit, the span and the slack of this one. It is
- * the caller's, who is charged for it. A block that another thread allocates,
- * frees or resizes during the call is in the copy, or not; of what is written
- * meanwhile each byte is the old one or the new one. ENOMEM, EDQUOT or EMFILE:
- * nothing is left of the copy.
+ * their bytes, and the limit, the span and the slack of this one. It is charged
+ * to the caller. A block that another thread allocates, frees or resizes during
+ * the call may be in the copy or not; of a byte that is written meanwhile the
+ * copy has the old or the new value. A call that fails with ENOMEM, EDQUOT or
+ * EMFILE leaves nothing of the copy.
  */
 struct freelist_clone {
 	__u32 flags;
@@ -237,27 +236,28 @@ struct freelist_clone {
 
 /**
  * struct freelist_stat - the arena's counters (FREELIST_IOC_STAT)
- * @live_blocks: blocks handed out now.
- * @live_bytes: bytes of those blocks (their block_bytes, and their headers).
- * @free_bytes: bytes of pages held that no block occupies.
- * @held_bytes: bytes of all pages that the arena has now.
- * @metadata_bytes: kernel memory behind the arena beside its pages.
+ * @live_blocks: blocks that are live now.
+ * @live_bytes: bytes of these blocks, their headers included.
+ * @free_bytes: bytes of held pages that are in no block.
+ * @held_bytes: bytes of all pages that the arena holds now.
+ * @metadata_bytes: bytes of kernel memory for the arena's metadata.
  * @limit_bytes: the most that @held_bytes may become.
- * @requested_bytes: bytes asked for by all allocations so far.
- * @allocs: blocks handed out so far.
- * @frees: blocks given back so far.
+ * @requested_bytes: bytes requested by all allocations so far.
+ * @allocs: blocks allocated so far.
+ * @frees: blocks freed so far.
  * @grows: allocations so far that took new pages.
- * @splits: free blocks and runs divided so far.
- * @merges: pairs of free neighbours joined so far.
+ * @splits: free blocks and runs split so far.
+ * @merges: pairs of free neighbours merged so far.
  * @waits: allocations so far that slept.
- * @timeouts: allocations so far whose time ran out.
- * @trims: pages given back to the system by request so far.
- * @shrinks: pages given back under memory pressure so far.
+ * @timeouts: allocations so far that timed out.
+ * @trims: pages returned to the system by request so far.
+ * @shrinks: pages returned to the system under memory pressure so far.
  * @failures: allocations and frees refused so far.
- * @moved_bytes: moved from free memory elsewhere to other blocks so far.
- * @faulted_bytes: memory that touches of lazy blocks brought so far; 0 from a
- *	module without such blocks.
- * @huge_bytes: of @held_bytes, in folios of the size of a huge page.
+ * @moved_bytes: bytes of free memory that was dropped so far to back blocks
+ *	elsewhere.
+ * @faulted_bytes: bytes that touches of lazy blocks have backed so far; 0 from
+ *	a module without such blocks.
+ * @huge_bytes: bytes of @held_bytes in folios of the size of a huge page.
  * @reserved: 0.
  */
 struct freelist_stat {

@@ -18,7 +18,7 @@ pub type __s32 = ::core::ffi::c_int;
 pub type __u32 = ::core::ffi::c_uint;
 pub type __s64 = ::core::ffi::c_longlong;
 pub type __u64 = ::core::ffi::c_ulonglong;
-#[doc = " `struct freelist_info`: what this module offers (FREELIST_IOC_INFO)\n\n - `abi`: version of the contract, `FREELIST_ABI`.\n\n - `page_size`: bytes of a page; larger blocks are whole pages.\n\n - `min_shift`: the smallest size class is 1 << `min_shift` bytes.\n\n - `max_shift`: the largest size class is 1 << `max_shift` bytes.\n\n - `arena_bytes`: span of the arena's offsets, the largest useful mmap() length.\n\n - `limit_bytes`: the most bytes of pages that the arena may hold.\n\n - `features`: the FREELIST_* request flags that this module serves, and the FREELIST_FEATURE_* that it has."]
+#[doc = " `struct freelist_info`: the properties of the module and the arena (FREELIST_IOC_INFO)\n\n - `abi`: version of the contract, `FREELIST_ABI`.\n\n - `page_size`: bytes of a page; larger blocks are whole pages.\n\n - `min_shift`: the smallest size class is 1 << `min_shift` bytes.\n\n - `max_shift`: the largest size class is 1 << `max_shift` bytes.\n\n - `arena_bytes`: span of the arena's offsets, the largest useful mmap() length.\n\n - `limit_bytes`: the most bytes of pages that the arena may hold.\n\n - `features`: the FREELIST_* request flags and the FREELIST_FEATURE_* that the module supports."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct freelist_info {
@@ -47,7 +47,7 @@ const _: () = {
     ["Offset of field: freelist_info::features"]
         [::core::mem::offset_of!(freelist_info, features) - 32usize];
 };
-#[doc = " `struct freelist_alloc`: ask for one block (FREELIST_IOC_ALLOC)\n\n - `size`: in: bytes wanted, at least 1.\n\n - `flags`: in: FREELIST_* request flags.\n\n - `align_shift`: in: the block is aligned to at least 1 << `align_shift` bytes, at most 30. Without it (0) to its size class, at most 64 KiB.\n\n - `timeout_ns`: in: nanoseconds to wait at most, negative for ever; 0 without `FREELIST_WAIT`. Out: what is left of it.\n\n - `offset`: out: where the block lies in the arena, aligned as said; with `FREELIST_HEADER` 16 bytes behind that.\n\n - `block_bytes`: out: bytes that belong to the block: its size class up to half a page, whole pages above, a power of 2 of them with `FREELIST_CONTIG`; less those of its header."]
+#[doc = " `struct freelist_alloc`: allocate one block (FREELIST_IOC_ALLOC)\n\n - `size`: in: requested bytes, at least 1.\n\n - `flags`: in: FREELIST_* request flags.\n\n - `align_shift`: in: the block is aligned to at least 1 << `align_shift` bytes; at most 30. With 0 it is aligned to its size class, at most 64 KiB.\n\n - `timeout_ns`: in: the longest wait in nanoseconds, negative for ever; 0 without `FREELIST_WAIT`. Out: the rest of it.\n\n - `offset`: out: the offset of the block in the arena, aligned as described under `align_shift`; with `FREELIST_HEADER` 16 bytes after such an offset.\n\n - `block_bytes`: out: bytes of the block: its size class up to half a page, whole pages above, a power of 2 of pages with `FREELIST_CONTIG`. The header is not included."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct freelist_alloc {
@@ -74,7 +74,7 @@ const _: () = {
     ["Offset of field: freelist_alloc::block_bytes"]
         [::core::mem::offset_of!(freelist_alloc, block_bytes) - 32usize];
 };
-#[doc = " `struct freelist_free`: give one block back (FREELIST_IOC_FREE)\n\n - `offset`: in: the offset that FREELIST_IOC_ALLOC gave. If the block has a header and that was overwritten the answer is EUCLEAN, and the block is released all the same."]
+#[doc = " `struct freelist_free`: free one block (FREELIST_IOC_FREE)\n\n - `offset`: in: the offset that FREELIST_IOC_ALLOC returned. If the block has a header that was overwritten, the call fails with EUCLEAN, and the block is freed all the same."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct freelist_free {
@@ -86,7 +86,7 @@ const _: () = {
     ["Offset of field: freelist_free::offset"]
         [::core::mem::offset_of!(freelist_free, offset) - 0usize];
 };
-#[doc = " `struct freelist_bulk`: get or give back many blocks of one size (FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE_BULK)\n\n - `size`: in: bytes wanted of each block, at least 1. FREE_BULK: 0.\n\n - `offsets`: in: address of an array of `count` __u64. ALLOC_BULK writes the offsets of the blocks there, FREE_BULK reads them.\n\n - `count`: in: elements of the array, at least 1.\n\n - `flags`: in: FREELIST_* request flags, for every block. FREE_BULK: 0.\n\n - `timeout_ns`: in: nanoseconds to wait at most for all blocks together, negative for ever; 0 without `FREELIST_WAIT`, and for FREE_BULK. Out: what is left of it.\n\n - `done`: out: elements done, from the first; in FREE_BULK also those whose header was overwritten. Fewer than `count` is a success all the same: ask for the rest to learn why. The call is refused, and this untouched, only when not one was done.\n\n - `align_shift`: in: as in [`freelist_alloc`]. FREE_BULK: 0."]
+#[doc = " `struct freelist_bulk`: allocate or free many blocks of one size (FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE_BULK)\n\n - `size`: in: requested bytes of each block, at least 1. FREE_BULK: 0.\n\n - `offsets`: in: address of an array of `count` __u64. ALLOC_BULK writes the offsets of the blocks there, FREE_BULK reads them.\n\n - `count`: in: elements of the array, at least 1.\n\n - `flags`: in: FREELIST_* request flags, for every block. FREE_BULK: 0.\n\n - `timeout_ns`: in: the longest wait in nanoseconds for all blocks together, negative for ever; 0 without `FREELIST_WAIT`, and for FREE_BULK. Out: the rest of it.\n\n - `done`: out: how many elements are done, from the first one on; in FREE_BULK also those whose header was overwritten. A call that did fewer than `count` succeeds: call again for the rest to learn why. The call fails, and leaves this field as it was, only when no element is done.\n\n - `align_shift`: in: as in [`freelist_alloc`]. FREE_BULK: 0."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct freelist_bulk {
@@ -115,7 +115,7 @@ const _: () = {
     ["Offset of field: freelist_bulk::align_shift"]
         [::core::mem::offset_of!(freelist_bulk, align_shift) - 36usize];
 };
-#[doc = " `struct freelist_limit`: set and get the arena's bounds (FREELIST_IOC_LIMIT)\n\n - `bytes`: in: the most bytes of pages that the arena may hold from now on, 0 to leave it as it is. More than the administrator's default needs CAP_SYS_RESOURCE. What is held beyond it is given back as far as it is free. Out: what is in force.\n\n - `span`: in: bytes of the arena's offsets, in whole pages, before the first block was asked for only; 0 to leave it as it is. Out: what is in force.\n\n - `slack_permille`: in: how much more than the most that its blocks ever needed the arena may hold before it reuses scattered free memory instead of growing, in thousandths, at most 1000; `FREELIST_SLACK_NONE` is without a bound, 0 leaves it as it is. Out: what is in force. A bound for blocks of whole pages that nobody pins.\n\n - `reserved`: in: must be 0."]
+#[doc = " `struct freelist_limit`: set and get the arena's bounds (FREELIST_IOC_LIMIT)\n\n - `bytes`: in: the most bytes of pages that the arena may hold from now on; 0 leaves it as it is. More than the administrator's default needs CAP_SYS_RESOURCE. Free pages beyond it are returned to the system. Out: the value in force.\n\n - `span`: in: bytes of the arena's offsets, a multiple of the page size; 0 leaves it as it is. Only before the first allocation. Out: the value in force.\n\n - `slack_permille`: in: how much more than the most that its blocks ever needed the arena may hold before it reuses scattered free memory instead of growing, in thousandths, at most 1000; `FREELIST_SLACK_NONE` is no bound, 0 leaves it as it is. It holds for blocks of whole pages that are not pinned. Out: the value in force.\n\n - `reserved`: in: must be 0."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct freelist_limit {
@@ -136,7 +136,7 @@ const _: () = {
     ["Offset of field: freelist_limit::reserved"]
         [::core::mem::offset_of!(freelist_limit, reserved) - 20usize];
 };
-#[doc = " `struct freelist_trim`: give free pages back (FREELIST_IOC_TRIM)\n\n - `keep_bytes`: in: bytes of wholly free pages that may stay.\n\n - `freed_bytes`: out: bytes of the pages that were given back to the system."]
+#[doc = " `struct freelist_trim`: return free pages to the system (FREELIST_IOC_TRIM)\n\n - `keep_bytes`: in: the most bytes of wholly free pages that the arena keeps.\n\n - `freed_bytes`: out: bytes of the pages that were returned to the system."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct freelist_trim {
@@ -151,7 +151,7 @@ const _: () = {
     ["Offset of field: freelist_trim::freed_bytes"]
         [::core::mem::offset_of!(freelist_trim, freed_bytes) - 8usize];
 };
-#[doc = " `struct freelist_resize`: make a block longer or shorter where it is (FREELIST_IOC_RESIZE)\n\n - `offset`: in: the offset that FREELIST_IOC_ALLOC gave, of a block of whole pages without a header that is not CONTIG.\n\n - `size`: in: bytes wanted, at least 1.\n\n - `flags`: in: `FREELIST_LARGER`, `FREELIST_GROW`, `FREELIST_ZERO`, `FREELIST_POPULATE`, `FREELIST_LAZY`: of what is added to the block.\n\n - `reserved`: in: must be 0.\n\n - `block_bytes`: out: bytes that belong to the block now: whole pages, at least one.\n\n The tail of a block that becomes shorter is free at once. One that becomes\n longer takes the free pages behind it; where these are in use (ENOSPC), or the\n block went meanwhile (ENOENT), nothing has changed."]
+#[doc = " `struct freelist_resize`: make a block longer or shorter at its offset (FREELIST_IOC_RESIZE)\n\n - `offset`: in: the offset that FREELIST_IOC_ALLOC returned, of a block of whole pages without a header that is not CONTIG.\n\n - `size`: in: requested bytes, at least 1.\n\n - `flags`: in: `FREELIST_LARGER`, `FREELIST_GROW`, `FREELIST_ZERO`, `FREELIST_POPULATE`, `FREELIST_LAZY`: for the pages that are added.\n\n - `reserved`: in: must be 0.\n\n - `block_bytes`: out: bytes of the block now: whole pages, at least one.\n\n The tail of a shortened block is free at once. A block that becomes longer\n takes the free pages after it. If these are in use (ENOSPC), or the block was\n freed meanwhile (ENOENT), nothing has changed."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct freelist_resize {
@@ -175,7 +175,7 @@ const _: () = {
     ["Offset of field: freelist_resize::block_bytes"]
         [::core::mem::offset_of!(freelist_resize, block_bytes) - 24usize];
 };
-#[doc = " `struct freelist_discard`: let pages of live blocks lose their memory (FREELIST_IOC_DISCARD)\n\n - `offset`: in: where the range begins in the arena.\n\n - `bytes`: in: its length, at least 1. All of it has to lie inside live blocks of whole pages without headers that are not CONTIG (EINVAL).\n\n The whole pages inside the range read as zero afterwards and get new memory\n when they are touched, as those of a `FREELIST_LAZY` block; their room under the\n limits stays the block's. A page that is pinned for I/O keeps its memory, and is\n zeroed."]
+#[doc = " `struct freelist_discard`: drop the memory of pages of live blocks (FREELIST_IOC_DISCARD)\n\n - `offset`: in: the offset of the range in the arena.\n\n - `bytes`: in: bytes of the range, at least 1. All of it has to lie in live blocks of whole pages without headers that are not CONTIG (EINVAL).\n\n The whole pages inside the range read as zero afterwards and get new memory\n when they are touched, as those of a `FREELIST_LAZY` block. They still count\n against the limits. A page that is pinned for I/O keeps its memory, and is\n zeroed."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct freelist_discard {
@@ -190,7 +190,7 @@ const _: () = {
     ["Offset of field: freelist_discard::bytes"]
         [::core::mem::offset_of!(freelist_discard, bytes) - 8usize];
 };
-#[doc = " `struct freelist_clone`: copy an arena (FREELIST_IOC_CLONE)\n\n - `flags`: in: must be 0.\n\n - `reserved`: in: must be 0.\n\n - `fd`: out: an open file of a new arena, in the mode of this one, closed when another program is executed.\n\n - `reserved2`: in: must be 0.\n\n The new arena has the same live blocks at the same offsets, with a copy of\n what is in them, and the limit, the span and the slack of this one. It is\n the caller's, who is charged for it. A block that another thread allocates,\n frees or resizes during the call is in the copy, or not; of what is written\n meanwhile each byte is the old one or the new one. ENOMEM, EDQUOT or EMFILE:\n nothing is left of the copy."]
+#[doc = " `struct freelist_clone`: copy an arena (FREELIST_IOC_CLONE)\n\n - `flags`: in: must be 0.\n\n - `reserved`: in: must be 0.\n\n - `fd`: out: an open file of a new arena, in the mode of this one, closed when another program is executed.\n\n - `reserved2`: in: must be 0.\n\n The new arena has the same live blocks at the same offsets, with a copy of\n their bytes, and the limit, the span and the slack of this one. It is charged\n to the caller. A block that another thread allocates, frees or resizes during\n the call may be in the copy or not; of a byte that is written meanwhile the\n copy has the old or the new value. A call that fails with ENOMEM, EDQUOT or\n EMFILE leaves nothing of the copy."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct freelist_clone {
@@ -210,7 +210,7 @@ const _: () = {
     ["Offset of field: freelist_clone::reserved2"]
         [::core::mem::offset_of!(freelist_clone, reserved2) - 12usize];
 };
-#[doc = " `struct freelist_stat`: the arena's counters (FREELIST_IOC_STAT)\n\n - `live_blocks`: blocks handed out now.\n\n - `live_bytes`: bytes of those blocks (their block_bytes, and their headers).\n\n - `free_bytes`: bytes of pages held that no block occupies.\n\n - `held_bytes`: bytes of all pages that the arena has now.\n\n - `metadata_bytes`: kernel memory behind the arena beside its pages.\n\n - `limit_bytes`: the most that `held_bytes` may become.\n\n - `requested_bytes`: bytes asked for by all allocations so far.\n\n - `allocs`: blocks handed out so far.\n\n - `frees`: blocks given back so far.\n\n - `grows`: allocations so far that took new pages.\n\n - `splits`: free blocks and runs divided so far.\n\n - `merges`: pairs of free neighbours joined so far.\n\n - `waits`: allocations so far that slept.\n\n - `timeouts`: allocations so far whose time ran out.\n\n - `trims`: pages given back to the system by request so far.\n\n - `shrinks`: pages given back under memory pressure so far.\n\n - `failures`: allocations and frees refused so far.\n\n - `moved_bytes`: moved from free memory elsewhere to other blocks so far.\n\n - `faulted_bytes`: memory that touches of lazy blocks brought so far; 0 from a module without such blocks.\n\n - `huge_bytes`: of `held_bytes`, in folios of the size of a huge page.\n\n - `reserved`: 0."]
+#[doc = " `struct freelist_stat`: the arena's counters (FREELIST_IOC_STAT)\n\n - `live_blocks`: blocks that are live now.\n\n - `live_bytes`: bytes of these blocks, their headers included.\n\n - `free_bytes`: bytes of held pages that are in no block.\n\n - `held_bytes`: bytes of all pages that the arena holds now.\n\n - `metadata_bytes`: bytes of kernel memory for the arena's metadata.\n\n - `limit_bytes`: the most that `held_bytes` may become.\n\n - `requested_bytes`: bytes requested by all allocations so far.\n\n - `allocs`: blocks allocated so far.\n\n - `frees`: blocks freed so far.\n\n - `grows`: allocations so far that took new pages.\n\n - `splits`: free blocks and runs split so far.\n\n - `merges`: pairs of free neighbours merged so far.\n\n - `waits`: allocations so far that slept.\n\n - `timeouts`: allocations so far that timed out.\n\n - `trims`: pages returned to the system by request so far.\n\n - `shrinks`: pages returned to the system under memory pressure so far.\n\n - `failures`: allocations and frees refused so far.\n\n - `moved_bytes`: bytes of free memory that was dropped so far to back blocks elsewhere.\n\n - `faulted_bytes`: bytes that touches of lazy blocks have backed so far; 0 from a module without such blocks.\n\n - `huge_bytes`: bytes of `held_bytes` in folios of the size of a huge page.\n\n - `reserved`: 0."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct freelist_stat {
