@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Quick lists (Quick Fit, Weinstock and Wulf, 1988): blocks that were freed a moment ago, as they
-//! were, newest first.
+//! Quick lists (Quick Fit, Weinstock and Wulf, 1988): recently freed blocks, not merged, newest first.
 //!
-//! The same size again costs neither a split nor a merge. They are bounded in number and bytes, and
-//! no block on them is above [`MAX_BYTES`]; what overflows joins what is free around it, the oldest
-//! first. All of them do so when a request finds nothing else, and for every request above
-//! [`MAX_BYTES`]: what small blocks keep apart is what a large one needs. (Magazines: Bonwick and
-//! Adams, 2001.) As many as go in one batch have room, so that a batch that was freed is the next
-//! one.
+//! The next allocation of the same size costs neither a split nor a merge. The lists are bounded in
+//! number and bytes, and have no block above [`MAX_BYTES`]. The oldest block of a full list is merged
+//! with its free neighbours. All blocks are merged when a request finds nothing else, and before every
+//! request above [`MAX_BYTES`], as large blocks need the space that small ones keep apart. A list has
+//! room for a batch, so that the next batch gets the blocks of the last one (magazines, Bonwick and
+//! Adams, 2001).
 //!
-//! While somebody waits they are closed: free pages must be seen as such. Then a block of exactly
-//! the class that a waiter will take no other of is *kept* for it, before it joins a neighbour.
+//! While a waiter sleeps the lists are closed, so that all free pages are in runs. A freed block of
+//! exactly the class of a waiter that takes no other class is *kept* for it, and not merged.
 //!
-//! A block here is neither free nor live in its page's record or tree, like one that is reserved: no
-//! other request can take it, no one can free it.
+//! In its page's record or tree a block here is neither free nor live, as a reserved block: no other
+//! request can take it, and no caller can free it.
 
 use super::class::{page_shift, Class, Shape, MIN_SHIFT};
 use super::directory::MAX_PAGES;
@@ -26,28 +25,28 @@ use core::ops::DerefMut;
 
 /// The largest block on a quick list, in bytes.
 const MAX_BYTES: u64 = 1 << 16;
-/// The most bytes on one list of blocks of whole pages, but for one block.
+/// The most bytes on one list of blocks of whole pages; one block is always allowed.
 const LIST_BYTES: u64 = 1 << 18;
-/// The same of subpage blocks, at pages of 1 KiB: what is kept from joining keeps more of a larger
-/// page.
+/// The most bytes on one list of subpage blocks with pages of 1 KiB, less in proportion with larger
+/// pages: an unmerged block keeps its whole page from becoming free.
 const SUBPAGE_BYTES: u64 = 1 << 19;
 /// The most blocks on one list; a power of 2.
 const LEN: u32 = BATCH;
 /// Size classes with a list.
 pub const QUICK_LISTS: usize = (MAX_BYTES.ilog2() - MIN_SHIFT + 1) as usize;
-/// Waiters that a block may be kept for: the oldest, and the oldest that wants less than a page.
+/// Waiters that a block may be kept for: the oldest, and the oldest for a subpage block.
 const KEEPERS: usize = 2;
 
 /// A block on a quick list.
 ///
-/// Of a subpage block: where it begins, in granules of 32 bytes. Of whole pages: the first one and,
-/// in the low 8 bits, how many there are, less one.
+/// For a subpage block: where it begins, in granules of 32 bytes. For whole pages: the first page
+/// number, and in the low 8 bits the number of pages less one.
 #[derive(Clone, Copy, Default)]
 struct Entry(u32);
 
 impl Entry {
-    /// `None` where a subpage block begins too far away: with pages above 8 KiB an arena may be so
-    /// large.
+    /// Returns `None` for a subpage block whose granule number exceeds 32 bits: with pages above 8 KiB
+    /// an arena may be so large.
     #[inline]
     fn new<const PAGE_KIB: usize>(start: u64, class: Class) -> Option<Self> {
         if class.is_subpage() {
@@ -57,20 +56,20 @@ impl Entry {
         Some(Self((page << 8) + class.pages() - 1))
     }
 
-    /// Where the block of whole pages begins, and its pages.
+    /// Returns where a block of whole pages begins, in bytes, and how many pages it has.
     #[inline]
     fn pages<const PAGE_KIB: usize>(self) -> (u64, u32) {
         let start = u64::from(self.0 >> 8) << page_shift(PAGE_KIB);
         (start, (self.0 & 0xff) + 1)
     }
 
-    /// Where the subpage block begins.
+    /// Returns where a subpage block begins, in bytes.
     #[inline]
     fn subpage(self) -> u64 {
         u64::from(self.0) << MIN_SHIFT
     }
 
-    /// The block, which was on the list of the size class `1 << shift`.
+    /// Returns the block, which was on the list of the size class of `1 << shift` bytes.
     fn loose<const PAGE_KIB: usize>(self, shift: u32) -> Loose {
         let page_shift = page_shift(PAGE_KIB);
         if shift < page_shift {
@@ -86,10 +85,10 @@ impl Entry {
 
 const _: () = assert!(MAX_PAGES <= 1 << 24 && MAX_BYTES >> 12 <= 1 << 8);
 
-/// The quick list of one size class: the last [`LEN`] that were put on it go round in a ring.
+/// The quick list of one size class: a stack in a ring of [`LEN`] entries.
 #[derive(Clone, Copy)]
 pub struct Stack {
-    /// One behind the newest.
+    /// The index after the newest entry, before the ring wraps.
     top: u32,
     len: u32,
     ring: [Entry; LEN as usize],
@@ -106,19 +105,19 @@ impl Default for Stack {
 }
 
 impl Stack {
-    /// The one that was put there `back` before the newest.
+    /// Returns the entry that was pushed `back` entries before the newest.
     #[inline]
     fn nth(&self, back: u32) -> Entry {
         self.ring[(self.top.wrapping_sub(back + 1) % LEN) as usize]
     }
 
-    /// The newest.
+    /// Returns the newest entry.
     #[inline]
     fn newest(&self) -> Option<Entry> {
         (self.len > 0).then(|| self.nth(0))
     }
 
-    /// Takes the newest away.
+    /// Removes and returns the newest entry.
     #[inline]
     fn pop(&mut self) -> Option<Entry> {
         let newest = self.newest()?;
@@ -127,12 +126,12 @@ impl Stack {
         Some(newest)
     }
 
-    /// Adds one. Returns the oldest, if there are `most` of them already.
+    /// Adds an entry. Removes and returns the oldest if there are `max_len` entries already.
     #[inline(always)]
-    fn push(&mut self, entry: Entry, most: u32) -> Option<Entry> {
+    fn push(&mut self, entry: Entry, max_len: u32) -> Option<Entry> {
         let mut oldest = None;
-        if self.len == most {
-            oldest = Some(self.nth(most - 1));
+        if self.len == max_len {
+            oldest = Some(self.nth(max_len - 1));
         } else {
             self.len += 1;
         }
@@ -142,7 +141,7 @@ impl Stack {
     }
 }
 
-/// What a waiter for exactly one class wants, and the block that is kept for it.
+/// The class of a waiter that takes no other class, and the block that is kept for it.
 #[derive(Clone, Copy)]
 struct Keeper {
     class: Class,
@@ -150,40 +149,40 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Whether a freed block is what the waiter wants.
-    fn wants(&self, start: u64, class: Class) -> bool {
+    /// Returns whether a freed block is to be kept for the waiter.
+    fn takes(&self, start: u64, class: Class) -> bool {
         self.kept.is_none() && serves(start, class, self.class)
     }
 }
 
-/// Whether a block that has the class `has` serves a request for exactly `class`.
+/// Returns whether a block of the class `has` serves a request for exactly `class`.
 fn serves(start: u64, has: Class, class: Class) -> bool {
     has.index() == class.index() && has.pages() >= class.pages() && class.is_aligned(start)
 }
 
-/// How far the quick lists were emptied.
+/// How far a call has drained the quick lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
-    /// There was nothing on them.
+    /// They were empty.
     Nothing,
-    /// All that was on them has joined what is free around it.
+    /// All their blocks were merged.
     All,
-    /// Some has. To go on, drop the garbage after an unlock and call again.
+    /// A part of their blocks was merged: unlock, drop the garbage, call again.
     Part,
 }
 
 /// The quick lists of an arena, by size class.
 pub(super) struct Quick<S> {
     stacks: S,
-    /// Lists with a block, by index.
+    /// A bit for each list that is not empty.
     occupied: u32,
-    /// Nothing is put on them.
+    /// No block is put on the lists.
     closed: bool,
     keepers: [Option<Keeper>; KEEPERS],
 }
 
 impl<S: DerefMut<Target = [Stack]>> Quick<S> {
-    /// `stacks` are [`QUICK_LISTS`], all default.
+    /// Makes empty lists. `stacks` has [`QUICK_LISTS`] default stacks.
     pub(super) fn new(stacks: S) -> Self {
         Self {
             stacks,
@@ -193,26 +192,26 @@ impl<S: DerefMut<Target = [Stack]>> Quick<S> {
         }
     }
 
-    /// The most blocks on the list of a class.
+    /// Returns the most blocks on the list of a class.
     #[inline(always)]
-    fn most<const PAGE_KIB: usize>(class: Class) -> u32 {
-        let most = if class.is_subpage() {
+    fn max_len<const PAGE_KIB: usize>(class: Class) -> u32 {
+        let blocks = if class.is_subpage() {
             (SUBPAGE_BYTES / PAGE_KIB as u64) >> class.shift()
         } else {
             LIST_BYTES >> class.shift()
         };
-        most.clamp(1, LEN.into()) as u32
+        blocks.clamp(1, LEN.into()) as u32
     }
 
-    /// Whether a block of a class would have room that no other has to make.
+    /// Returns whether the list of a class has room for one more block.
     #[inline(always)]
     pub(super) fn has_room<const PAGE_KIB: usize>(&self, class: Class) -> bool {
         let stack = self.stacks.get(class.index());
-        !self.closed && stack.is_some_and(|stack| stack.len < Self::most::<PAGE_KIB>(class))
+        !self.closed && stack.is_some_and(|stack| stack.len < Self::max_len::<PAGE_KIB>(class))
     }
 
-    /// Puts a block that was freed on the list of its class. Returns what has no room: the block
-    /// itself, or the oldest.
+    /// Puts a freed block on the list of its class, or keeps it for a waiter. Returns the block that is
+    /// to be merged, if any: the oldest of a full list, or the freed block itself.
     #[inline(always)]
     pub(super) fn put<const PAGE_KIB: usize>(&mut self, start: u64, class: Class) -> Option<Loose> {
         let index = class.index();
@@ -220,17 +219,17 @@ impl<S: DerefMut<Target = [Stack]>> Quick<S> {
         match (stack, Entry::new::<PAGE_KIB>(start, class)) {
             (Some(stack), Some(entry)) if !self.closed => {
                 self.occupied |= 1 << index;
-                let oldest = stack.push(entry, Self::most::<PAGE_KIB>(class))?;
+                let oldest = stack.push(entry, Self::max_len::<PAGE_KIB>(class))?;
                 Some(oldest.loose::<PAGE_KIB>(class.shift()))
             }
             _ => self.keep(start, class),
         }
     }
 
-    /// Keeps a block for a waiter that wants exactly its class. Returns it where there is none.
+    /// Keeps a block for a waiter for exactly its class. Returns the block if there is no such waiter.
     fn keep(&mut self, start: u64, class: Class) -> Option<Loose> {
         let mut keepers = self.keepers.iter_mut().flatten();
-        match keepers.find(|keeper| keeper.wants(start, class)) {
+        match keepers.find(|keeper| keeper.takes(start, class)) {
             Some(keeper) => {
                 keeper.kept = Some((start, class));
                 None
@@ -250,10 +249,11 @@ impl<S: DerefMut<Target = [Stack]>> Quick<S> {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Reserves a block of `size` bytes that is on a quick list: what [`Engine::reserve`] does first
-    /// for a request that reuses memory, admitted in full. `None` where that says more.
+    /// Reserves a block of `size` bytes from its quick list: the first step of [`Engine::reserve`], for a
+    /// request that reuses memory and is admitted in full. Returns `None` where the other steps or an
+    /// error follow.
     ///
-    /// Inlined with [`Engine::commit`], so that nothing is asked of the block that is known of it.
+    /// Inlined together with [`Engine::commit`], so that the compiler drops tests whose result it knows.
     #[inline(always)]
     pub fn reserve_fast(&mut self, size: u64) -> Option<Reservation> {
         let request = Request {
@@ -264,9 +264,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.reserve_quick(&request, Admission::Full, class)
     }
 
-    /// Reserves a block above those on quick lists, where these are empty, of a run with memory that
-    /// fits: what [`Engine::reserve`] does first then for a request of that policy, admitted in full.
-    /// `None` where that says more. Needs no metadata.
+    /// Reserves a block too large for the quick lists from a backed run, if the quick lists are empty: the
+    /// first step of [`Engine::reserve`] then, for a request of that policy that is admitted in full.
+    /// Returns `None` where the other steps or an error follow. Needs no metadata.
     #[inline(never)]
     pub fn reserve_large(&mut self, size: u64, policy: Policy) -> Option<Reservation> {
         let request = Request {
@@ -284,30 +284,30 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Some(Reservation::ready(start, class, size))
     }
 
-    /// Whether blocks of a class may be on a quick list.
+    /// Returns whether there is a quick list for blocks of a class.
     pub(super) fn has_quick_list(class: Class) -> bool {
         class.index() < QUICK_LISTS
     }
 
-    /// Whether the block of a class that was freed last is there, and a request may have it.
+    /// Returns whether the newest block on the quick list of a class serves a request.
     pub(super) fn has_quick(&self, admission: Admission, class: Class) -> bool {
         let newest = self.quick.stacks.get(class.index()).and_then(Stack::newest);
         newest.is_some_and(|entry| Self::quick_start(entry, admission, class).is_some())
     }
 
-    /// Where a block on the quick list of a class begins, if a request may have it.
+    /// Returns where a block on the quick list of a class begins, if it serves a request.
     #[inline(always)]
     fn quick_start(entry: Entry, admission: Admission, class: Class) -> Option<u64> {
         if class.is_subpage() {
             return Some(entry.subpage());
         }
-        // The blocks of such a class differ in length.
+        // The blocks of a class of whole pages differ in length.
         let (start, pages) = entry.pages::<PAGE_KIB>();
         let fits = pages == class.pages() && class.is_aligned(start);
         (admission == Admission::Full && fits).then_some(start)
     }
 
-    /// Reserves the block of a class that was freed last, as it is.
+    /// Reserves the newest block on the quick list of a class, if it serves the request.
     #[inline(always)]
     pub(super) fn reserve_quick(
         &mut self,
@@ -323,8 +323,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         })
     }
 
-    /// Takes the block of a class that was freed last off its quick list, where a request may have
-    /// it.
+    /// Removes and returns the newest block on the quick list of a class, if it serves a request.
     #[inline(always)]
     pub(super) fn pop_quick(&mut self, admission: Admission, class: Class) -> Option<u64> {
         let index = class.index();
@@ -337,14 +336,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Some(start)
     }
 
-    /// From now on freed blocks join what is free around them at once, or after a while. To close
-    /// the lists, [`Engine::drain`] them too.
+    /// Closes or opens the quick lists: freed blocks are merged at once while the lists are closed. The
+    /// caller drains closed lists ([`Engine::drain`]).
     pub fn close_quick(&mut self, closed: bool) {
         self.quick.closed = closed;
     }
 
-    /// While the quick lists are closed: keeps freed blocks for waiters that take exactly one class,
-    /// one block for each. What was kept before and is wanted no more joins what is free around it.
+    /// Sets the waiters for which freed blocks are kept, one block each: those of `waiters` that take
+    /// exactly one class. Merges kept blocks that none of them takes. For closed quick lists.
     pub fn keep_for(
         &mut self,
         waiters: [Option<&Request>; KEEPERS],
@@ -363,14 +362,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Whether a block of a class is kept.
+    /// Returns whether a kept block serves a request for exactly `class`.
     pub(super) fn has_kept(&self, class: Class) -> bool {
         let keepers = self.quick.keepers.iter().flatten();
         let mut kept = keepers.filter_map(|keeper| keeper.kept);
         kept.any(|(start, has)| serves(start, has, class))
     }
 
-    /// Takes a block that is kept for a waiter for exactly that class. What it has more is free.
+    /// Takes a kept block for a request for exactly `class`. Frees its pages beyond the class.
     pub(super) fn take_kept(&mut self, class: Class) -> Option<u64> {
         let mut keepers = self.quick.keepers.iter_mut().flatten();
         let (start, has) = keepers.find_map(|keeper| {
@@ -389,8 +388,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Some(start)
     }
 
-    /// Empties the quick lists as far as one hold of the lock goes: their blocks join what is free
-    /// around them.
+    /// Merges the blocks on the quick lists with their free neighbours, a bounded number in one call.
     pub fn drain(&mut self, garbage: &mut Garbage<B, PAGE_KIB>) -> Drained {
         if self.quick.occupied == 0 {
             return Drained::Nothing;
@@ -412,7 +410,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Drained::All
     }
 
-    /// A block that was freed, and is on no list, joins what is free around it.
+    /// Merges a freed block that is on no list with its free neighbours.
     #[inline(never)]
     pub fn merge(&mut self, Loose { start, class }: Loose, garbage: &mut Garbage<B, PAGE_KIB>) {
         let page = (start >> Self::PAGE_SHIFT) as u32;
@@ -422,7 +420,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// The same of a block that [is whole pages](Loose::is_pages): it leaves nothing behind.
+    /// Merges a block [of whole pages](Loose::is_pages) with its free neighbours. Leaves no garbage.
     pub fn merge_whole(&mut self, Loose { start, class }: Loose) {
         self.merge_pages(start, class);
     }
@@ -433,7 +431,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.release_reserved(page, class.pages());
     }
 
-    /// The blocks on the quick list of the size class `index`, the newest first: where each begins,
+    /// Returns the blocks on the quick list of the size class `index`, newest first: where each begins,
     /// and its class.
     pub(super) fn quick_blocks(&self, index: usize) -> impl Iterator<Item = (u64, Class)> + '_ {
         let stack = self.quick.stacks.get(index);
@@ -444,14 +442,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         })
     }
 
-    /// The blocks of the size class `index` that are kept for waiters.
+    /// Returns the blocks of the size class `index` that are kept for waiters.
     pub(super) fn kept_blocks(&self, index: usize) -> impl Iterator<Item = (u64, Class)> + '_ {
         let keepers = self.quick.keepers.iter().flatten();
         let kept = keepers.filter_map(|keeper| keeper.kept);
         kept.filter(move |(_, class)| class.index() == index)
     }
 
-    /// Bytes of subpage blocks on quick lists, or kept, that lie in a page.
+    /// Returns the bytes of the subpage blocks in a page that are on quick lists or kept.
     pub(super) fn quick_bytes_in(&self, page: u32) -> u64 {
         let mut bytes = 0;
         for index in 0..QUICK_LISTS.min((Self::PAGE_SHIFT - MIN_SHIFT) as usize) {
@@ -464,7 +462,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         bytes
     }
 
-    /// Whether the block of so many pages that begins at a page is on a quick list, or kept.
+    /// Returns whether the block of `pages` pages that begins at `page` is on a quick list or kept.
     pub(super) fn is_quick(&self, page: u32, pages: u32) -> bool {
         let index = Class::of_pages(pages, Self::PAGE_SHIFT).index();
         let start = u64::from(page) << Self::PAGE_SHIFT;
@@ -472,7 +470,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         blocks.any(|(other, _)| other == start)
     }
 
-    /// Pages of the newest block on the quick list of a class of whole pages.
+    /// Returns the pages of the newest block on the quick list of a class of whole pages.
     pub(super) fn newest_pages(&self, shift: u32) -> u32 {
         let newest = self.quick_blocks((shift - MIN_SHIFT) as usize).next();
         newest.map_or(0, |(_, class)| class.pages())
