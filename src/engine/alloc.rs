@@ -5,9 +5,9 @@
 //! | step | the block is |
 //! | --- | --- |
 //! | [`Engine::reserve`] | reserved: no other request can get it |
-//! | [`Engine::back`] | the same, with more of its memory |
+//! | [`Engine::back`] | reserved, with more pages backed |
 //! | [`Engine::commit`] | live |
-//! | [`Engine::cancel`], in place of commit | free again; what was brought for it leaves |
+//! | [`Engine::cancel`], instead of commit | free again; the memory that was allocated for it is isolated |
 
 use super::class::{Class, Shape};
 use super::head::{Head, Memory};
@@ -17,7 +17,7 @@ use super::runs::Reserved;
 use super::{Backend, Engine, Garbage, Isolated, Metadata, Prealloc, CHUNK_PAGES, SLACK_PERMILLE};
 use core::ops::Range;
 
-/// What a block is from the moment on in which it becomes live.
+/// The properties of a block that becomes live.
 pub(super) struct Live {
     pub(super) memory: Memory,
     pub(super) headed: bool,
@@ -25,7 +25,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// A block that has all its memory, and nothing else to say.
+    /// A block with all its memory, without a header.
     pub(super) const PLAIN: Self = Self {
         memory: Memory::Whole,
         headed: false,
@@ -34,14 +34,14 @@ impl Live {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Reserves a block: of the quick list of its class, of a run with memory that fits, behind a run
-    /// that borders on address space, in address space; the latter two only as far as memory may be
-    /// brought or moved.
+    /// Reserves a block: from the quick list of its class, from a backed run that fits, from a backed run
+    /// and the unbacked pages after it, or from unbacked pages. The last two only where the request may
+    /// grow or reuse memory of free runs elsewhere.
     ///
-    /// While [`Reservation::missing`] is not 0 the block has too few pages: they get new memory, which
-    /// is told by [`Engine::back`], within the limits; where these forbid it, that of free runs
-    /// elsewhere leaves first ([`Engine::isolate`]). Of a request that may not grow, as many are free
-    /// there.
+    /// While [`Reservation::missing`] is not 0 the caller backs the missing pages with new memory, within
+    /// the limits, and reports that by [`Engine::back`]. Where the limits forbid it, the caller drops
+    /// memory of free runs elsewhere first ([`Engine::isolate`]); for a request that may not grow, these
+    /// have enough pages.
     pub fn reserve(
         &mut self,
         request: &Request,
@@ -75,7 +75,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             }
             return self.reserve_listed(request, admission, class, prealloc);
         }
-        // What small blocks keep apart is what a large one needs: it looks after the drain alone.
+        // A large block needs the space that small ones keep apart: it searches after the drain only.
         let is_small = Self::has_quick_list(class);
         if is_small {
             match self.reserve_listed(request, admission, class, prealloc) {
@@ -99,12 +99,12 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.reserve_new(request, admission, class, prealloc)
     }
 
-    /// Whether a block can be made of free memory that lies elsewhere.
+    /// Returns whether free runs have enough pages to back a block elsewhere.
     fn could_move(&self, request: &Request, admission: Admission, class: Class) -> bool {
         request.may_move(admission) && class.pages() <= self.free_pages
     }
 
-    /// Reserves a block from what has memory: of the request's own list, or a larger run.
+    /// Reserves a block from backed free memory: from the request's own list, or a larger run.
     fn reserve_listed(
         &mut self,
         request: &Request,
@@ -131,13 +131,13 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if !split || !full {
             return Err(Refusal::Empty);
         }
-        // A whole page is a larger block, even the smallest.
+        // To divide a whole page counts as a split.
         Self::ensure_tree(prealloc)?;
         let reserved = self.reserve_backed(Self::fit_of(Self::one_page(), true))?;
         self.divide_page(reserved, request, admission, class, prealloc)
     }
 
-    /// Reserves a block in address space, or behind memory that borders on it.
+    /// Reserves a block from unbacked pages, and from a backed run before them.
     fn reserve_new(
         &mut self,
         request: &Request,
@@ -162,12 +162,12 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(self.reservation(reserved, request, admission, class))
     }
 
-    /// The class of the page that is divided for a subpage block.
+    /// Returns the class of the page that is divided for a subpage block.
     fn one_page() -> Class {
         Class::of_pages(1, Self::PAGE_SHIFT)
     }
 
-    /// A reservation that has its memory.
+    /// Makes a reservation of a block that has all its memory.
     fn ready(start: u64, class: Class, request: &Request) -> Reservation {
         Reservation {
             headed: request.headed,
@@ -175,7 +175,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// A reservation of whole pages, or of the page that a subpage block will lie in.
+    /// Makes a reservation of whole pages, or of the page that is divided for a subpage block.
     pub(super) fn reservation(
         &self,
         reserved: Reserved,
@@ -198,14 +198,15 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Whether a request could be served now, if it were allowed `room` bytes of new pages and the
-    /// system had them. Where quick lists hold more than one hold of the lock can sort out the answer
-    /// is yes, and a later one may be no.
+    /// Returns whether a request could be served now, with `headroom` bytes of new pages.
+    ///
+    /// It is true also if the quick lists have more blocks than one call drains: a later call may return
+    /// false.
     pub fn could_serve(
         &mut self,
         request: &Request,
         admission: Admission,
-        room: u64,
+        headroom: u64,
         garbage: &mut Garbage<B, PAGE_KIB>,
     ) -> bool {
         let Ok(class) = Class::of(request, Self::PAGE_SHIFT) else {
@@ -229,20 +230,21 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 }
             }
         }
-        let moved = if request.may_move(admission) {
+        let reusable = if request.may_move(admission) {
             self.free_pages.into()
         } else {
             0
         };
-        let room = if request.may_grow(admission) {
-            room >> Self::PAGE_SHIFT
+        let new = if request.may_grow(admission) {
+            headroom >> Self::PAGE_SHIFT
         } else {
             0
         };
-        (may_use_larger || request.may_grow(admission)) && u64::from(class.pages()) <= moved + room
+        (may_use_larger || request.may_grow(admission))
+            && u64::from(class.pages()) <= reusable + new
     }
 
-    /// Whether [`Engine::reserve_listed`] would find something.
+    /// Returns whether [`Engine::reserve_listed`] would find a block.
     fn has_listed(&self, request: &Request, admission: Admission, class: Class) -> bool {
         let split = request.policy.may_split();
         let full = admission == Admission::Full;
@@ -259,7 +261,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Whether a request is for a block below a page.
+    /// Returns whether a request is for a subpage block.
     pub fn is_subpage(&self, request: &Request) -> bool {
         Class::of(request, Self::PAGE_SHIFT).is_ok_and(|class| class.is_subpage())
     }
@@ -272,16 +274,15 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Counts pages that were moved from free runs to a reserved block.
+    /// Counts pages of free runs whose memory was dropped to back a reserved block.
     pub fn count_moved(&mut self, pages: u32) {
         let bytes = u64::from(pages) << Self::PAGE_SHIFT;
         self.moved_bytes = self.moved_bytes.wrapping_add(bytes);
     }
 
-    /// Of the `missing` pages of reserved blocks, returns how many should come from free runs
-    /// elsewhere so that the arena does not hold more than the slack allows: growing would take what
-    /// it holds, with `promised` bytes that are on their way, above so much more than the most that
-    /// its blocks ever needed.
+    /// Returns how many of the `missing` pages of reserved blocks should reuse the memory of free runs, so
+    /// that the arena holds no more than its peak need plus the slack. `promised` bytes are being
+    /// allocated, and count as held.
     pub fn reuse_target(&self, missing: u32, promised: u64) -> u32 {
         let Some(slack) = self.slack_permille else {
             return 0;
@@ -290,24 +291,26 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.free_pages.min(over.min(missing.into()) as u32)
     }
 
-    /// Returns whether the arena may hold `pages` more pages than its blocks ask for, with `promised`
-    /// bytes that are on their way: at most half of the slack, so that growing has the other half.
+    /// Returns whether the arena may hold `pages` more pages than its blocks need: within half of the
+    /// slack, which leaves the other half for growth. `promised` bytes are being allocated, and count as
+    /// held.
     pub fn admits_surplus(&self, pages: u32, promised: u64) -> bool {
         let slack = self.slack_permille.unwrap_or(SLACK_PERMILLE) / 2;
         self.beyond(slack, pages, promised) == 0
     }
 
-    /// By how many pages the arena would be beyond a slack, in thousandths, with so many more.
+    /// Returns by how many pages the arena would exceed its peak need plus a slack, in thousandths, if it
+    /// held `pages` more.
     fn beyond(&self, slack: u32, pages: u32, promised: u64) -> u64 {
         let peak = self.peak_bytes.max(self.claimed);
-        let most = peak + peak / 1000 * u64::from(slack) + peak % 1000 * u64::from(slack) / 1000;
+        let allowed = peak + peak / 1000 * u64::from(slack) + peak % 1000 * u64::from(slack) / 1000;
         let more = u64::from(pages) << Self::PAGE_SHIFT;
         let after = self.held_bytes + promised + more;
-        after.saturating_sub(most).div_ceil(Self::PAGE_BYTES)
+        after.saturating_sub(allowed).div_ceil(Self::PAGE_BYTES)
     }
 
-    /// Makes sure that there are records for the next `pages` that a reserved block misses. Changes
-    /// nothing where it cannot: the call is to be made again with more in `prealloc`.
+    /// Ensures that the next `pages` missing pages of a reserved block have records, so that they can be
+    /// backed. Fails with the metadata that is lacked: call again with that in `prealloc`.
     pub fn ensure_backing(
         &mut self,
         reservation: &Reservation,
@@ -323,7 +326,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(())
     }
 
-    /// Makes sure that the pages of `range` have records.
+    /// Ensures that the pages of `range` have records.
     pub(super) fn ensure_records(
         &mut self,
         range: Range<u32>,
@@ -337,8 +340,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(())
     }
 
-    /// The next `pages` that a reserved block misses have their memory. [`Engine::ensure_backing`] has
-    /// made room for what is known of them.
+    /// Notes that the caller has backed the next `pages` missing pages of a reserved block, after
+    /// [`Engine::ensure_backing`] has made their records.
     pub fn back(&mut self, reservation: &mut Reservation, pages: u32) {
         let pages = pages.min(reservation.missing);
         if pages == 0 {
@@ -360,7 +363,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// The answer is out: the block is live.
+    /// Makes a reserved block live, after its offset was copied to the caller. All pages have memory by
+    /// now, or are owed.
     #[inline(always)]
     pub fn commit(&mut self, reservation: Reservation) {
         debug_assert!(reservation.missing <= reservation.owed);
@@ -423,17 +427,18 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Undoes a reservation. What was brought for it is to leave: it is isolated.
+    /// Cancels a reservation. Returns the pages that were backed for it, isolated: the caller drops their
+    /// memory ([`Engine::remove_isolated`]).
     pub fn cancel(
         &mut self,
         reservation: Reservation,
         garbage: &mut Garbage<B, PAGE_KIB>,
     ) -> Option<Isolated> {
         let page = (reservation.start >> Self::PAGE_SHIFT) as u32;
-        let mut brought = None;
+        let mut isolated = None;
         match reservation.class.shape() {
             Shape::Subpage { .. } if reservation.missing > 0 => {
-                // The page never came, so nobody else has seen the tree.
+                // The page was never backed, so its tree is on no list.
                 if let Some(Head::Subpage(tree)) = self.directory.take_head(page) {
                     garbage.add_tree(tree);
                 }
@@ -450,7 +455,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 self.directory.take_head(page);
                 if backed > had {
                     self.put_reserved(page + had, backed - had, backed - had);
-                    brought = Some(Isolated::new(page + had, backed - had));
+                    isolated = Some(Isolated::new(page + had, backed - had));
                 }
                 if pages > backed {
                     self.release_pages(page + backed, pages - backed, false);
@@ -458,7 +463,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 if had > 0 {
                     self.release_block(page, had);
                 }
-                // Those that were made for pages that did not come.
+                // Drops records that were made for pages that were not backed.
                 for end in [page, page + had, page + backed, page + pages] {
                     self.directory.give_chunk(end, garbage);
                 }
@@ -466,6 +471,6 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
         let owed = u64::from(reservation.owed()) << Self::PAGE_SHIFT;
         self.claimed -= reservation.class.block_bytes() - owed;
-        brought
+        isolated
     }
 }
