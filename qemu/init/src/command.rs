@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Running the command, its output going to the host byte by byte.
+//! Runs the command, and copies its output to the host.
 
 use anyhow::{anyhow, Context, Result};
 use nix::errno::Errno;
@@ -17,7 +17,8 @@ use std::thread;
 use crate::verdict::Verdict;
 use crate::{ports, TASK, WORK};
 
-/// Runs what `scripts/vm` asks for to its end.
+/// Runs the command of `scripts/vm` to its end. Returns its exit status; 126 or 127 where it cannot be
+/// started.
 pub fn run() -> Result<Verdict> {
     let words = nul_ended(&format!("{TASK}/command"))?;
     let Some((program, args)) = words.split_first() else {
@@ -27,7 +28,7 @@ pub fn run() -> Result<Verdict> {
     command.args(args);
     match piped(prepare(&mut command)?) {
         Ok(verdict) => Ok(verdict),
-        // What a shell says: not found, or found and not to be run.
+        // The statuses of a shell: 127 for a command that is not found, 126 for one that cannot run.
         Err(error) => {
             let status = match error.downcast_ref::<io::Error>().map(io::Error::kind) {
                 Some(ErrorKind::NotFound) => 127,
@@ -39,7 +40,7 @@ pub fn run() -> Result<Verdict> {
     }
 }
 
-/// An interactive shell on the console that `scripts/vm` joins to its terminal.
+/// Runs an interactive shell on the console, which `scripts/vm` connects to its terminal.
 fn shell() -> Result<Verdict> {
     let console = File::options()
         .read(true)
@@ -70,8 +71,8 @@ fn prepare(command: &mut Command) -> Result<&mut Command> {
     Ok(command)
 }
 
-/// Pipes between command and ports: to the command they are what programs
-/// expect, and what it leaves in the background cannot hold us up.
+/// Runs a command with pipes as its outputs, which are copied to the ports. Programs
+/// expect pipes, and a process that stays in the background cannot block the session.
 fn piped(command: &mut Command) -> Result<Verdict> {
     let (stdout, stdout_end) = pipe2(OFlag::O_CLOEXEC)?;
     let (stderr, stderr_end) = pipe2(OFlag::O_CLOEXEC)?;
@@ -83,7 +84,7 @@ fn piped(command: &mut Command) -> Result<Verdict> {
         .stderr(stderr_end)
         .process_group(0);
     let child = command.spawn()?;
-    // The command holds the only other writing ends.
+    // Closes the writing ends of this process: only the command has the others.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let waiter = thread::spawn(move || wait_for(child, alive_end));
 
@@ -102,7 +103,7 @@ fn wait_for(mut child: Child, _alive: OwnedFd) -> io::Result<ExitStatus> {
     child.wait()
 }
 
-/// Waits for output, passes it on, and tells whether the command has ended.
+/// Waits for output and copies it. Returns whether the command has ended.
 fn ended(flows: &mut [Flow], alive: &OwnedFd) -> Result<bool> {
     let open: Vec<_> = flows.iter_mut().filter(|flow| flow.open).collect();
     let mut fds: Vec<_> = open
@@ -123,7 +124,7 @@ fn ended(flows: &mut [Flow], alive: &OwnedFd) -> Result<bool> {
     Ok(ready.last() == Some(&true))
 }
 
-/// One of the command's outputs and the port that it goes to.
+/// An output of the command, and the port that it is copied to.
 struct Flow {
     from: File,
     to: File,
@@ -139,7 +140,7 @@ impl Flow {
         })
     }
 
-    /// Passes on what one read gives; its end closes the flow.
+    /// Copies the result of one read. The end of the output closes the flow.
     fn pass_on(&mut self) -> Result<()> {
         let mut buffer = [0; 65536];
         match self.from.read(&mut buffer) {
@@ -152,7 +153,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Passes on what is left in the pipe, without waiting for more.
+    /// Copies the rest of the pipe, without waiting for more.
     fn drain(&mut self) -> Result<()> {
         fcntl(&self.from, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         while self.open {
@@ -162,7 +163,7 @@ impl Flow {
     }
 }
 
-/// The strings of a file, each ended by a NUL; none where there is no file.
+/// Reads the strings of a file, each ended by a NUL; none if the file does not exist.
 fn nul_ended(path: &str) -> Result<Vec<String>> {
     let text = match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the module left behind, on kernels that can tell.
+//! Leaks of the module, on kernels with kmemleak or page_owner.
 
 use anyhow::{bail, Result};
 use std::fs;
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 const PAGE_STACKS: &str = "/sys/kernel/debug/page_owner_stacks/show_stacks";
 
-/// kmemleak says nothing of objects younger than 5 s.
+/// kmemleak does not report objects younger than 5 s.
 const MINIMUM_AGE: Duration = Duration::from_millis(5200);
 
-/// Functions that keep pages for the whole kernel, whoever called them: slabs
-/// (their objects are kmemleak's), saved stacks, page tables, per-CPU chunks.
+/// Functions that allocate pages for the whole kernel, not for their caller: slabs
+/// (kmemleak finds leaked objects), saved stacks, page tables, per-CPU chunks.
 const SHARED: [&str; 8] = [
     "allocate_slab",
     "new_slab",
@@ -26,8 +26,8 @@ const SHARED: [&str; 8] = [
     "pcpu_",
 ];
 
-/// What leaked before the module came is not its fault. From here on kmemleak
-/// scans when we say so.
+/// Makes kmemleak forget leaks from before the module was loaded, and scan only on
+/// request from here on.
 pub fn forget_earlier() {
     let _ = fs::write(KMEMLEAK, "scan=off");
     let _ = fs::write(KMEMLEAK, "clear");
@@ -35,14 +35,14 @@ pub fn forget_earlier() {
 
 /// Fails with a report if pages or objects of the unloaded module are left.
 pub fn look_for_any() -> Result<()> {
-    // Each CPU keeps the last pages that it put on an LRU list, freed or not: compaction lets them go.
+    // Each CPU holds references to the last pages that it put on an LRU list: compaction drops them.
     let _ = fs::write("/proc/sys/vm/compact_memory", "1");
     if let Ok(stacks) = fs::read_to_string(PAGE_STACKS) {
         let left: Vec<_> = stacks
             .split("\n\n")
             .filter(|stack| is_of_module(stack))
             .collect();
-        // A page that has turned out to be bad is kept by the kernel for ever, whoever had it last.
+        // The kernel never frees a bad page, and its stack stays that of its last owner.
         let pages: u64 = left.iter().map(|stack| pages_of(stack)).sum();
         if pages > bad_pages() {
             bail!(
@@ -52,7 +52,7 @@ pub fn look_for_any() -> Result<()> {
         }
     }
     if fs::metadata(KMEMLEAK).is_ok() {
-        // The first scan notes checksums, the second reports what did not change.
+        // The first scan notes checksums, the second reports objects that did not change.
         let start = Instant::now();
         fs::write(KMEMLEAK, "scan")?;
         thread::sleep(MINIMUM_AGE.saturating_sub(start.elapsed()));
@@ -65,15 +65,14 @@ pub fn look_for_any() -> Result<()> {
     Ok(())
 }
 
-/// Returns the pages that a stack stands for.
+/// Returns how many pages were allocated by a stack: at least 1.
 fn pages_of(stack: &str) -> u64 {
     let mut lines = stack.lines();
     let count = lines.find_map(|line| line.trim().strip_prefix("nr_base_pages:"));
-    // A page at least.
     count.map_or(1, |count| count.trim().parse().unwrap_or(1))
 }
 
-/// Returns the pages that the kernel has put aside as bad.
+/// Returns how many pages the kernel has set aside as bad.
 fn bad_pages() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let mut lines = meminfo.lines();
@@ -88,8 +87,8 @@ fn page_bytes() -> u64 {
     bytes.ok().flatten().map_or(4096, |bytes| bytes as u64)
 }
 
-/// Whether pages were taken by a module's code, for itself. After the unload
-/// its frames are bare addresses, and no other module was there.
+/// Returns whether a stack is the module's. After the unload the addresses of its
+/// functions have no names, and no other module was loaded.
 fn is_of_module(stack: &str) -> bool {
     stack
         .lines()

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The first process of a VM: mounts what a program expects, loads the module,
-//! runs the command, unloads, looks for leaks, reports, powers off.
+//! The first process of a VM: mounts the file systems, loads the module, runs the
+//! command, unloads the module, looks for leaks, reports the verdict, powers off.
 //!
-//! `scripts/vm` puts into the initramfs, in `/freelist`:
+//! `scripts/vm` puts these files into the initramfs, in `/freelist`:
 //!
 //! | file | content |
 //! | --- | --- |
-//! | `command` | the command and its arguments, each ended by a NUL; none: a shell |
+//! | `command` | the command and its arguments, each ended by a NUL; without it a shell runs |
 //! | `environment` | `NAME=VALUE`, each ended by a NUL |
-//! | `module.ko` | the module; none: nothing is loaded |
-//! | `module-args` | its parameters |
+//! | `module.ko` | the module; without it none is loaded |
+//! | `module-args` | the module's parameters |
 //! | `settle` | seconds to wait before the command |
-//! | `root` | exists where the command runs in the file system on the disk |
+//! | `root` | exists if the command runs in the file system on the disk |
 //!
-//! and gives it ports named `stdout`, `stderr` and `verdict`.
+//! The VM has virtio ports named `stdout`, `stderr` and `verdict`.
 
 mod command;
 mod leaks;
@@ -34,10 +34,10 @@ use std::time::Duration;
 use module::Module;
 use verdict::Verdict;
 
-/// Where `scripts/vm` puts what this VM is to do.
+/// The directory with the files of `scripts/vm`.
 const TASK: &str = "/freelist";
 
-/// The directory of the files that were added: the command runs there.
+/// The directory of the added files, in which the command runs.
 const WORK: &str = "/work";
 
 fn main() -> Result<Infallible> {
@@ -48,11 +48,11 @@ fn main() -> Result<Infallible> {
     if let Err(error) = verdict.report() {
         eprintln!("freelist-init: no verdict: {error:#}");
     }
-    // QEMU runs with -no-reboot: this ends it, on every kernel.
+    // With -no-reboot this ends QEMU, on every kernel.
     Ok(reboot::reboot(reboot::RebootMode::RB_AUTOBOOT)?)
 }
 
-/// All that happens between boot and power-off.
+/// Runs everything between boot and power-off.
 fn session() -> Result<Verdict> {
     mounts::mount_all()?;
     if Path::new(TASK).join("root").exists() {
@@ -72,7 +72,7 @@ fn session() -> Result<Verdict> {
     Ok(ended)
 }
 
-/// Lets the kernel threads of the boot come to rest, where figures matter.
+/// Waits until the kernel threads of the boot are idle, if `scripts/vm` asks for it.
 fn settle() -> Result<()> {
     if let Ok(seconds) = fs::read_to_string(format!("{TASK}/settle")) {
         thread::sleep(Duration::from_secs(seconds.trim().parse()?));

@@ -15,15 +15,15 @@ use crate::TASK;
 
 const NAME: &CStr = c"freelist";
 
-/// How long the module's last users may take to go: a killed process lets go
-/// of its files a moment after it was waited for.
+/// The longest wait for the last users of the module: a killed process closes its
+/// files a moment after its parent was told of its end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The module, loaded.
+/// The loaded module.
 pub struct Module(());
 
 impl Module {
-    /// Loads `module.ko` if `scripts/vm` put one there.
+    /// Loads `module.ko`, if there is one.
     pub fn load_if_given() -> Result<Option<Self>> {
         let file = match File::open(format!("{TASK}/module.ko")) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -34,7 +34,8 @@ impl Module {
         Ok(Some(Module(())))
     }
 
-    /// Unloads the module, unless the command did.
+    /// Unloads the module, unless the command has done so. Fails with the module's line
+    /// of `/proc/modules` if it is still in use.
     pub fn unload(self) -> Result<()> {
         let start = Instant::now();
         loop {

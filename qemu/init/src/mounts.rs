@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a program expects to be mounted: the root that it runs in, and the names of busybox.
+//! The file systems of the VM, the root in which the command runs, and the applets of busybox.
 
 use anyhow::{bail, Context, Result};
 use nix::mount::{mount, MsFlags};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::{TASK, WORK};
 
-/// Type and place of each file system, in the order of mounting.
+/// The type and the mount point of each file system, in the order of mounting.
 const FILE_SYSTEMS: [(&str, &str); 9] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
@@ -28,7 +28,7 @@ const FILE_SYSTEMS: [(&str, &str); 9] = [
     ("tmpfs", "/tmp"),
 ];
 
-/// What udev would link.
+/// The links of udev.
 const STANDARD_LINKS: [(&str, &str); 4] = [
     ("/dev/fd", "/proc/self/fd"),
     ("/dev/stdin", "/proc/self/fd/0"),
@@ -40,16 +40,16 @@ const STANDARD_LINKS: [(&str, &str); 4] = [
 const DISK: &str = "/dev/nvme0n1";
 const IMAGE: &str = "/image";
 
-/// How long the disk may take to appear.
+/// The longest wait for the disk to appear.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is mounted already and goes along into the root.
+/// Mount points that move into the root.
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/tmp"];
 
-/// What is in memory, as the root is read-only.
+/// Directories in memory, as the root is read-only.
 const WRITABLE: [&str; 3] = ["/run", "/root", "/var/tmp"];
 
-/// Mounts everything; debugfs and tracefs may be missing from a kernel.
+/// Mounts all file systems. A kernel may lack debugfs and tracefs.
 pub fn mount_all() -> Result<()> {
     umask(Mode::from_bits_truncate(0o022));
     for (kind, place) in FILE_SYSTEMS {
@@ -75,8 +75,8 @@ pub fn mount_all() -> Result<()> {
     Ok(())
 }
 
-/// Makes the file system on the disk the root, read-only, with what is mounted and the
-/// directories of `scripts/vm` in it.
+/// Makes the file system on the disk the root, read-only. Moves the mounted file systems into
+/// it, and binds the directories of `scripts/vm` there.
 pub fn enter_root() -> Result<()> {
     let start = Instant::now();
     while !Path::new(DISK).exists() {
@@ -108,7 +108,7 @@ fn mount_one(source: Option<&str>, place: &str, kind: Option<&str>, flags: MsFla
     mount(source, place, kind, flags, None::<&str>).with_context(|| format!("mounting {place}"))
 }
 
-/// Gives every busybox applet its name, where no program of that name is.
+/// Links each applet of busybox to its name, unless a program has that name.
 pub fn link_applets() -> Result<()> {
     let list = Command::new("/bin/busybox")
         .arg("--list")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The virtio ports to the host, found by the names that QEMU gave them.
+//! The virtio ports to the host, by the names that QEMU gave them.
 
 use anyhow::{bail, Result};
 use std::fs::{self, File};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 const PORTS: &str = "/sys/class/virtio-ports";
 
-/// How long a port may take to appear: its name comes in a message of its own.
+/// The longest wait for a port to appear: its name comes in a message of its own.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Opens the port of that name for writing.
+/// Opens a port for writing. Fails if it does not appear in time.
 pub fn open(name: &str) -> Result<File> {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {

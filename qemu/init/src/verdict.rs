@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the session ended, for `scripts/vm`.
+//! The verdict: how the session ended, for `scripts/vm`.
 
 use anyhow::Result;
 use std::io::Write;
@@ -9,17 +9,17 @@ use std::process::ExitStatus;
 
 use crate::ports;
 
-/// One line on the port `verdict`. No line means that the kernel went down.
+/// The result of a session: one line on the port `verdict`. Without a line the kernel has crashed.
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
-    /// The command's exit status, 128 + N where signal N killed it.
+    /// The exit status of the command, or 128 + N if signal N killed it.
     Exit(i32),
-    /// What went wrong outside the command.
+    /// An error outside the command.
     Error(String),
 }
 
 impl Verdict {
-    /// Tells the host.
+    /// Writes the line to the port.
     pub fn report(&self) -> Result<()> {
         let line = match self {
             Verdict::Exit(status) => format!("exit {status}\n"),
