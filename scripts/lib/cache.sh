@@ -2,27 +2,27 @@
 #
 # The cache: directories that take long to make, shared by all clones.
 #
-#	$CACHE/NAME-KEY		an entry, whole; KEY tells what it was made from
-#	$CACHE/NAME-KEY.tmp.*	one that is being made, or what a dead run left
-#	$CACHE/lock/NAME-KEY	held by the process that makes the entry
-#	$CACHE/log/NAME-KEY	what its making printed
+#	$CACHE/NAME-KEY		a complete entry; KEY is a digest of its inputs
+#	$CACHE/NAME-KEY.tmp.*	an entry that is being made, or the rest of a killed run
+#	$CACHE/lock/NAME-KEY	locked by the process that makes the entry
+#	$CACHE/log/NAME-KEY	the output of the script that made it
 #
 # Sourced after common.sh.
 # shellcheck shell=bash
 
-# An entry that was not used for so long is removed when another one is made.
+# An entry that was not used for so many days is removed when another one is made.
 UNUSED_DAYS=21
 
-# Removes a tree, with directories that their owner may not write (a tree of
-# the archive's packages has some).
+# remove_tree DIR: removes a tree, with directories that are not writable (a tree
+# of Debian's packages has some).
 remove_tree() {
 	[ -e "$1" ] || return 0
 	rm -rf "$1" 2>/dev/null || { chmod -R u+rwX "$1" && rm -rf "$1"; }
 }
 
 # cache_entry NAME KEY MAKER ARGS...: sets ENTRY to the entry's directory.
-# Where it does not exist, `MAKER DIR LOG ARGS...` makes it in DIR; it gets
-# its name when it is whole.
+# If it does not exist, `MAKER DIR LOG ARGS...` makes it in DIR, which is renamed
+# when it is complete.
 cache_entry() {
 	local id=$1-$2 name=$1 lock
 	shift 2
@@ -43,9 +43,9 @@ cache_entry() {
 	touch "$ENTRY"
 }
 
-# What a run that was interrupted, or found the disk full, must not leave is
-# removed by the trap. Statuses are looked at, not left to `set -e`, which is
-# off where a caller looks at ours.
+# The trap removes the incomplete entry of a run that is interrupted or finds the
+# disk full. Statuses are tested by hand: `set -e` is off where a caller tests the
+# status of this function.
 cache_make() (
 	tmp=$CACHE/$1.tmp.$$ final=$CACHE/$1 log=$CACHE/log/$1 maker=$2
 	shift 2
@@ -57,7 +57,8 @@ cache_make() (
 	sync -f "$tmp" && mv -T "$tmp" "$final"
 )
 
-# Removes half-made entries of killed runs, and NAME's entries that are not used.
+# cache_sweep NAME: removes incomplete entries of killed runs, and entries of NAME
+# that are unused.
 cache_sweep() {
 	local tmp id lock
 	for tmp in "$CACHE"/*.tmp.*; do

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# cargo test's output as KTAP: a document for each test binary. What it does
-# not know becomes a diagnostic line; a plan that is not fulfilled (a binary
-# that died) is found by the parser.
+# Converts the output of cargo test to KTAP: a document for each test binary. Other
+# lines become diagnostic lines. The parser reports a document with fewer results
+# than its plan (a binary that died).
 
 /^ +Running |^ +Doc-tests / {
 	suite = $NF
@@ -30,7 +30,7 @@
 	next
 }
 
-# What failed to compile is a suite that failed.
+# A compile error is a failed suite.
 /^error(\[E[0-9]+\])?:/ { finish(); if ($0 !~ /test failed|target failed/) broken = 1 }
 
 { print "# " $0 }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Sourced by every script: where things are, how we speak to the user, and how
-# a long step shows how far it is.
+# Sourced by every script: paths, messages to the user, and the progress of long
+# steps.
 # shellcheck shell=bash
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
@@ -12,10 +12,10 @@ die() { say "$*"; exit 1; }
 
 # The value of a key in qemu/versions: `setting suite`.
 setting() { sed -n "s/^$1[[:space:]]\\+//p" "$TOP/qemu/versions"; }
-# The series that is meant where none is named.
+# The series that is used where none is named.
 default_series() { setting series | sed -n 1p; }
 
-# What a kernel is called where we speak of it.
+# kernel_title KERNEL: prints its name for messages.
 kernel_title() {
 	case $1 in
 	debug) echo 'the debug kernel' ;;
@@ -23,18 +23,20 @@ kernel_title() {
 	esac
 }
 
-# The lines of a file that are neither blank nor comments.
+# lines_of FILE: prints the lines that are neither blank nor comments.
 lines_of() { sed -e 's/[[:space:]]*#.*//' -e '/^$/d' "$1"; }
 
-# A short name for what comes on stdin.
+# Prints a digest of stdin.
 digest() { sha256sum | cut -c1-12; }
 
-# Seconds as minutes and seconds, and those that have passed since START.
+# minutes SECONDS: prints a duration as minutes and seconds. elapsed START: the same
+# of the time since START.
 minutes() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 elapsed() { minutes $((SECONDS - $1)); }
 
-# run_job COMMAND...: runs COMMAND in a process group of its own, so that a
-# signal to us ends all of it, and we return only when none of it is left.
+# run_job COMMAND...: runs COMMAND in a process group of its own. A signal to the
+# script ends the whole group, and the script returns only when no process of it is
+# left.
 run_job() (
 	set -m
 	"$@" &
@@ -59,13 +61,13 @@ show_every=15
 
 # step TEXT UNIT TOTAL COUNTER LOG COMMAND...
 #
-# Runs COMMAND with its output in LOG, and shows the number that the command
-# COUNTER prints, of about TOTAL UNITs (`?`: unknown): in place on a
-# terminal, else a line every $show_every seconds. At the end one line with the time it
-# took; if COMMAND fails, the end of LOG.
+# Runs COMMAND with its output in LOG. Shows its progress: the number that the
+# command COUNTER prints, of about TOTAL UNITs (`?`: unknown), in place on a
+# terminal, else as a line every $show_every seconds. Ends with a line with the time
+# it took, or with the last lines of LOG if COMMAND fails.
 #
-# With seconds in $quiet_for, what ends before then shows nothing; with some in
-# $about_seconds, it is said that it takes about so long.
+# A COMMAND that ends within $quiet_for seconds, if set, shows nothing. With
+# $about_seconds the lines say that it takes about so long.
 step() {
 	local text=$1 unit=$2 total=$3 counter=$4 log=$5 start=$SECONDS status=0
 	shift 5
@@ -82,7 +84,7 @@ step() {
 	if [ $((SECONDS - start)) -ge "${quiet_for:-0}" ]; then say "$text: done in $(elapsed "$start")"; fi
 }
 
-# The part of step that runs beside COMMAND: uses the caller's variables.
+# Runs the COMMAND of step and shows its progress. Uses the variables of step.
 with_progress() {
 	local pid shown=$SECONDS pause=0.05 count=0 now of='' about=''
 	[ "$total" = '?' ] || of=" of about $total"
@@ -94,7 +96,7 @@ with_progress() {
 			:
 		elif [ -t 2 ] || [ $((SECONDS - shown)) -ge "$show_every" ]; then
 			shown=$SECONDS
-			# What is moved or removed on the way does not take a step back.
+			# A count that falls, as files are moved or removed, is not shown.
 			now=$(eval "$counter" 2>/dev/null) || true
 			if [[ $now =~ ^[0-9]+$ ]] && [ "$now" -gt "$count" ]; then count=$now; fi
 			if [ -t 2 ]; then
@@ -103,14 +105,14 @@ with_progress() {
 				say "$text: $count$of $unit, $(elapsed "$start")$about"
 			fi
 		fi
-		# What is quick is not held up.
+		# A quick command is not delayed.
 		if [ $SECONDS -gt "$start" ]; then pause=0.5; fi
 		sleep "$pause"
 	done
 	wait "$pid"
 }
 
-# sources PATH...: a name for what is in all files there, but for what is only to be read.
+# sources PATH...: prints a digest of all files there, except documentation.
 sources() {
 	find "$@" -name '*.md' -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | digest
 }

@@ -3,9 +3,9 @@
 # Makes a Debian system in a directory. Sourced after common.sh.
 # shellcheck shell=bash
 
-# mmdebstrap works in a directory of its own, which even an interrupted run does not
-# leave behind. Not in an entry of the cache: an ordinary user's is not to be passed by
-# its user numbers.
+# mmdebstrap works in a directory of its own, which the trap removes. The directory is
+# not in the cache: the user IDs of an ordinary user's namespace may have no access
+# there.
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/freelist-root.XXXXXX")
 chmod 755 "$work"
 trap 'rm -rf --one-file-system "$work" 2>/dev/null || true' EXIT
@@ -27,8 +27,8 @@ debootstrap() {
 			die "please run, as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)"
 	fi
 	mkdir "$dir" || return
-	# By way of a tar stream: as an ordinary user the files would else belong to
-	# user numbers that only mmdebstrap can remove.
+	# Through a tar stream: otherwise the files of an ordinary user would belong to
+	# user IDs that only mmdebstrap can remove.
 	TMPDIR=$work mmdebstrap --mode="$mode" --variant="$variant" --format=tar \
 		--include="$(lines_of "$list" | paste -sd,)" \
 		--aptopt='Apt::Install-Recommends "false"' \

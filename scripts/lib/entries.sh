@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The entries of the cache, what each is made from, and how one leads to the
-# next. A key holds what decides an entry's content, not the text of scripts;
-# RECIPE goes up when a make-* script makes something else of the same inputs.
+# The entries of the cache, their inputs, and their order. A key is a digest of the
+# inputs of an entry, without the text of scripts. A recipe number is incremented
+# when a make-* script makes something else of the same inputs.
 #
 # Sourced after common.sh.
 # shellcheck shell=bash
@@ -12,7 +12,7 @@
 # shellcheck source=scripts/lib/sandbox.sh
 . "$TOP/scripts/lib/sandbox.sh"
 
-# need_root: sets ROOT and TOOLCHAIN, after what the host lacks was installed.
+# need_root: sets ROOT and TOOLCHAIN. Installs the packages that the host lacks.
 need_root() {
 	local key recipe=1
 	key=$({
@@ -26,13 +26,14 @@ need_root() {
 	TOOLCHAIN=$ENTRY/toolchain
 }
 
-# About the MB that are written to make each of qemu/roots.
+# About how many MB are written to make each of qemu/roots.
 declare -A ROOT_SIZES=([programs]=1200 [more_programs]=4000 [demo]=6000)
-# What that takes, as it is said before.
+# The time and the space that it takes, for the message before it.
 declare -A ROOT_COSTS=([programs]="2 minutes, 0.3 GB in the cache"
 	[more_programs]="4 minutes, 1 GB in the cache" [demo]="5 minutes, 1.5 GB in the cache")
 
-# need_image NAME: sets IMAGE, a file system with the packages of qemu/roots/NAME.
+# need_image NAME: sets IMAGE, the path of a file system with the packages of
+# qemu/roots/NAME.
 need_image() {
 	local key recipe=1
 	key=$({
@@ -48,7 +49,7 @@ need_image() {
 	IMAGE=$ENTRY/image
 }
 
-# need_versions: sets VERSIONS, the directory with a directory a series.
+# need_versions: sets VERSIONS, a directory with a directory for each series.
 need_versions() {
 	local key recipe=1
 	need_root
@@ -60,8 +61,8 @@ need_versions() {
 	VERSIONS=$ENTRY
 }
 
-# The series that the archive has, as far as qemu/versions names them; a line
-# for each other. Needs need_versions.
+# Prints the series of qemu/versions that the archive has, and a message for each
+# that it lacks. Needs need_versions.
 known_series() {
 	local series
 	for series in $(setting series); do
@@ -73,8 +74,8 @@ known_series() {
 	done
 }
 
-# The first of them: the kernel that is meant where none is named, and the one that the
-# debug kernel is made of. Needs need_versions.
+# Prints the first of them: the default kernel, whose source is also that of the debug
+# kernel. Needs need_versions.
 default_kernel() {
 	local series
 	series=$(known_series)
@@ -89,7 +90,7 @@ need_source() {
 	KERNEL_SOURCE=$ENTRY/source
 }
 
-# need_kernel 7.3|debug: sets KERNEL_SOURCE, KERNEL_BUILD, KERNEL_IMAGE,
+# need_kernel SERIES|debug: sets KERNEL_SOURCE, KERNEL_BUILD, KERNEL_IMAGE,
 # KERNEL_RELEASE and KERNEL_ARGS, the arguments of make.
 need_kernel() {
 	local name=$1 series=$1 key recipe=1 release

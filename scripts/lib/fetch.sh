@@ -3,8 +3,8 @@
 # Sourced after sandbox.sh.
 # shellcheck shell=bash
 
-# fetch PACKAGES NAME DIR LOG: the package of the list PACKAGES whose name
-# begins with NAME, as DIR/NAME.deb, its hash compared.
+# fetch PACKAGES NAME DIR LOG: downloads the package of the list PACKAGES whose name
+# begins with NAME- to DIR/NAME.deb, and checks its hash.
 fetch() {
 	local uri hash size name
 	# shellcheck disable=SC2034 # size and name are shown by step

@@ -1,33 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The one way in which commands read their command line. What a command takes is
-# a table, a row an option:
+# Parses the command line of all commands. A command passes a table of its options,
+# a row an option:
 #
 #	--kernel	kernel		kernel
 #	--add		files+		path
 #	--icount	icount=yes
 #	operands	names+		stage
 #
-# An option with a value sets the variable, or is appended to the array if its
-# name ends in +, once the value is of the KIND in the third column. An option
-# without a KIND sets the variable to what follows the =. A row for operands is
-# one of
+# An option with a value sets the variable, or appends to the array if its name ends
+# in +, after the value was checked to be of the KIND in the third column. An option
+# without a KIND sets the variable to the text after the =. A row for operands is one
+# of
 #
 #	operands VARIABLE+ KIND	operands, each of that KIND
-#	command VARIABLE+	all from the first operand on, options of its own too
-#	after-- VARIABLE+	all that follows --
+#	command VARIABLE+	all words from the first operand on, with their options
+#	after-- VARIABLE+	all words after --
 #
-# and without such a row there are none. --help prints the comment at the head
-# of the command, and what its function more_help prints, on stdout. Anything
-# wrong ends the command with status 2 and a line that names the option and the
-# value; so a command calls `parse` before it makes anything.
+# Without such a row the command takes no operands. --help prints the comment at the
+# head of the command, and the output of its function more_help, on stdout. An error
+# ends the command with status 2 and a line that names the option and the value. So a
+# command calls `parse` before it changes anything.
 #
 # Sourced after common.sh.
 # shellcheck shell=bash
 
 COMMAND=$(basename "$0")
 
-# wrong TEXT: ends the command because of its command line.
+# wrong TEXT: ends the command with status 2, because of its command line.
 wrong() {
 	say "$COMMAND: $1 (see scripts/$COMMAND --help)"
 	exit 2
@@ -38,7 +38,7 @@ help() {
 	if declare -F more_help >/dev/null; then more_help; fi
 }
 
-# Each kind_KIND VALUE prints why VALUE is not of that kind, or nothing.
+# kind_KIND VALUE: prints why VALUE is not of that kind, or nothing if it is.
 kind_text() { :; }
 kind_count() { [[ $1 =~ ^[1-9][0-9]{0,8}$ ]] || echo "'$1' is not a whole number from 1 on"; }
 kind_path() { [ -e "$1" ] || echo "there is no file $1"; }
@@ -81,7 +81,7 @@ parse() {
 		esac
 	done <<<"$o_table"
 
-	# A leading - has getopt leave operands where they are, a leading + has it stop at the first.
+	# With a leading - getopt keeps the order of operands, with a leading + it stops at the first.
 	local o_getopt=(env -u POSIXLY_CORRECT LC_ALL=C getopt --name "$COMMAND")
 	if [ "$o_mode" = command ]; then o_getopt+=(--options +h); else o_getopt+=(--options -h); fi
 	o_getopt+=(--longoptions "$o_longs" -- "$@")

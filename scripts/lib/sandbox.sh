@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Enters the build root with bubblewrap. Inside, paths are the same on every
-# machine and for every user, so that products do not depend on where clone
-# and cache lie:
+# Enters the build root with bubblewrap. Inside, paths are the same on every machine
+# and for every user, so that products do not depend on the paths of clone and cache:
 #
 #	/freelist	this clone
 #	/kernel/source	a kernel's source (read-only)
@@ -12,7 +11,7 @@
 # Sourced after common.sh; the build root is in $ROOT.
 # shellcheck shell=bash
 
-# What reaches the network inside as outside.
+# Variables that are passed on, mostly for access to the network.
 PASSED=(http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY
 	TERM CI)
 
