@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The stages of scripts/test: a row of the table each, and a function
-# stage_NAME that prints KTAP documents. That is all that a new one takes.
+# The stages of scripts/test. A stage is a row of the table and a function stage_NAME
+# that prints KTAP documents; a new one needs nothing else.
 #
 # Sourced after common.sh.
 # shellcheck shell=bash
 
-# N times the work in the long ones.
+# The long stages do N times the work.
 SCALE=${SCALE:-1}
 
-# NAME, and
+# The columns are NAME and
 #
 #	SET	usual: in `make test`, or long
-#	NEEDS	what scripts/build makes before it, with commas
-#	KERNELS	it runs once on each of these (`each` series of qemu/versions, the
-#		`default` one, debug), which its function is told; or once, -
-#	UNIT	what is counted while it runs: see count_UNIT
-#	COUNT	how many of them a run has, and
-#	SECONDS	how long it takes: what is shown until this clone has a run of its
-#		own. ? and - where that is unknown
-#	TEXT	what is tested, %k being the kernel
+#	NEEDS	the products that scripts/build makes before it, with commas
+#	KERNELS	the kernels on which it runs, one after the other: `each` series of
+#		qemu/versions, the `default` one, debug; the function gets the kernel
+#		as its argument. Or -: it runs once
+#	UNIT	the unit of its progress: see count_UNIT
+#	COUNT	how many units a run has, or ?, and
+#	SECONDS	how long it takes, or -: shown until this clone has a run of its own
+#	TEXT	the subject of the tests, %k being the kernel
 #
 STAGES='
 style            usual  module=each                                                -              tests     3    143  format and lints
@@ -46,7 +46,7 @@ storm            long   module=default,module=debug,init,programs               
 soak             long   module=debug,init,programs                                 -              tests     528  -    a long time of all that is random
 '
 
-# stages_of SET: their names; of `all`, those of all sets.
+# stages_of SET: prints the names of its stages; for `all`, those of all sets.
 stages_of() { awk -v set="$1" 'NF && (set == "all" || $2 == set) { print $1 }' <<<"$STAGES"; }
 
 # read_stage NAME: sets stage_set, stage_needs, stage_kernels, stage_unit, stage_count,
@@ -61,12 +61,12 @@ kind_stage() {
 		echo "there is no stage $1: scripts/test --list has them"
 }
 
-# What is counted in the KTAP file FILE of a stage while it is written.
+# count_UNIT FILE: prints how many units the KTAP file of a running stage has.
 count_tests() { grep -cE '^ +(not )?ok ' "$1"; }
 count_programs() { sed -nE 's/^ *# programs ([0-9]+)$/\1/p' "$1" | tail -n 1; }
 count_changes() { wc -l <build/mutants/outcomes; }
 
-# The report on what the tests have shown.
+# report WHAT...: prints a report on the results of the tests.
 report() {
 	scripts/in-root cargo run --quiet --locked --manifest-path src/Cargo.toml --package freelist-report -- "$@"
 }
@@ -96,8 +96,8 @@ stage_scripts() {
 	for suite in licences options progress make cache vm; do "tests/scripts/$suite"; done
 }
 
-# A suite that is in the sources must be in the results: KUnit is silent about
-# one that was not compiled.
+# Each suite of the sources must be in the results: KUnit does not report a suite that
+# was not compiled.
 stage_kunit() {
 	local suites
 	mapfile -t suites < <(grep -rhoE '^#\[(kernel::)?(macros::)?kunit_tests\(\w+' src --include='*.rs' |
@@ -106,21 +106,21 @@ stage_kunit() {
 		echo "# suite $suite"; cat /sys/kernel/debug/kunit/$suite/results; done' sh "${suites[@]}"
 }
 
-# The device tests, the C and C++ programs over the contract's header, and those over the C library.
-# OTHERS are further files that the shell commands COMMAND need.
-# user_space KERNEL MIB [COMMAND OTHERS...]
+# user_space KERNEL MIB [COMMAND OTHERS...]: runs the device tests, the C and C++ programs over the
+# contract's header, and those over the C library. Then runs the shell commands COMMAND, which need the
+# files OTHERS.
 user_space() {
 	local programs=(build/bin/freelist-device-tests build/header/header-* build/client/client-*) add=() program
 	for program in "${programs[@]}" build/bin/{freelist-global,example-*} build/header/calls-* \
 		build/client/libfreelist_{client,malloc,plugin}.so.0 "${@:4}"; do add+=(--add "$program"); done
-	# The status of each says no more than its KTAP; one without KTAP fails.
-	# Some minutes as a rule; on a busy machine many more.
+	# The statuses are ignored, as the KTAP has the results; a program without KTAP fails. The time-out is
+	# for a busy machine: a run takes some minutes.
 	scripts/vm --kernel "$1" --cpus 2 --memory "$2" --timeout 3600 "${add[@]}" -- sh -c '
 		for program; do echo "# suite $program"; ./$program; done; '"${3:-true}; true" sh "${programs[@]##*/}"
 }
-# Enough memory for the largest block there; here so little that the limit is met.
+# Has enough memory for the largest block.
 stage_stock() { user_space "$1" 3072; }
-# The same program, where what it wants is there and for what needs it.
+# Runs the suites for a machine with little memory, on one.
 stage_small() {
 	scripts/vm --cpus 2 --memory 256 --timeout 300 --add build/bin/freelist-device-tests -- sh -c \
 		'./freelist-device-tests freelist_pressure freelist_growing; true'
@@ -129,7 +129,7 @@ stage_cost() {
 	scripts/vm --icount --memory 1024 --timeout 600 --add build/bin/freelist-device-tests -- sh -c \
 		'FREELIST_ICOUNT=1 ./freelist-device-tests freelist_cost --timeout 300; true'
 }
-# programs ROOT CASES: the programs of tests/programs/CASES in the root ROOT.
+# programs ROOT CASES: runs the programs of tests/programs/CASES in the root ROOT.
 programs() {
 	scripts/vm --root "$1" --cpus 2 --memory 2048 --timeout 6000 \
 		--add tests/programs --add src/client/python --add build/client/libfreelist_malloc.so -- \
@@ -147,7 +147,7 @@ stage_fuzz() {
 		--add build/bin/freelist-fuzz --add tests/fuzz/corpus -- sh -c \
 		'./freelist-fuzz --corpus corpus --keep --seconds "$1"; true' sh "$seconds"
 }
-# The suites that want little memory have it, and all others are in one VM.
+# The suites for little memory have a VM of their own; all suites run in the other one.
 stage_module_coverage() {
 	local module=build/kcov/freelist.ko tests='./freelist-device-tests --coverage' status=0
 	scripts/vm --kernel debug --module "$module" --cpus 2 --memory 400 --timeout 600 \
@@ -166,7 +166,7 @@ stage_exhaustive() {
 	scripts/vm --cpus 2 --timeout 900 --add build/bin/freelist-device-tests -- sh -c \
 		'./freelist-device-tests --scale 125 --timeout 600 freelist_exhaustive; true'
 }
-# A hundred times what `stock` does of it; a tenth of that on the debug kernel.
+# A hundred times the work of the stage `stock`; ten times on the debug kernel.
 stage_storm() {
 	local scale=$((100 * SCALE))
 	if [ "$1" = debug ]; then scale=$((10 * SCALE)); fi

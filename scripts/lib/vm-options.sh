@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What scripts/vm takes, and scripts/profile passes on to it. Sourced after
+# The options of scripts/vm, which scripts/profile passes on. Sourced after
 # options.sh.
 # shellcheck shell=bash
 
