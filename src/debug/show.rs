@@ -181,7 +181,7 @@ impl Display for Orders {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
             // At most two digits each, right-aligned.
-            Some((least, most)) => write!(f, "{least:>3}-{most:<2}"),
+            Some((least, largest)) => write!(f, "{least:>3}-{largest:<2}"),
             None => write!(f, "{:>6}", "-"),
         }
     }

@@ -41,6 +41,16 @@ impl fmt::Display for Violation {
     }
 }
 
+/// The memory of a divided page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PageMemory {
+    Present,
+    /// The memory was lost: live blocks keep the hole, free nodes are not served.
+    Lost,
+    /// The page was divided for a reserved block, and is not backed yet.
+    Awaited,
+}
+
 /// The counts of a walk over the arena.
 struct Tally {
     counters: Counters,
@@ -179,11 +189,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             }
             Head::Subpage(tree) => {
                 tally.trees += 1;
-                let has = self.directory.is_backed(page);
-                let lost = tree.is_lost();
-                expect(!(has && lost), page, "a lost page has memory")?;
-                self.check_tree(page, tree, has, lost, tally)?;
-                u32::from(has || lost)
+                let memory = match (self.directory.is_backed(page), tree.is_lost()) {
+                    (true, true) => return fail(page, "a lost page has memory"),
+                    (true, false) => PageMemory::Present,
+                    (false, true) => PageMemory::Lost,
+                    (false, false) => PageMemory::Awaited,
+                };
+                self.check_tree(page, tree, memory, tally)?;
+                u32::from(memory != PageMemory::Awaited)
             }
         })
     }
@@ -230,8 +243,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         &self,
         page: u32,
         tree: &Tree<PAGE_KIB>,
-        has: bool,
-        lost: bool,
+        memory: PageMemory,
         tally: &mut Tally,
     ) -> Result<(), Violation> {
         let (mut used, mut live_bytes, mut headed) = (0, 0, 0);
@@ -262,7 +274,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             headed += u32::from(live && tree.is_headed(node));
             used += bytes;
             let class = Class::of_subpage(Self::PAGE_SHIFT - depth, Self::PAGE_SHIFT);
-            if has || lost && live {
+            if memory == PageMemory::Present || memory == PageMemory::Lost && live {
                 tally.block(class, live);
             } else if live {
                 wrong = Some("a live block without memory");
@@ -275,11 +287,13 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         expect(used <= Self::PAGE_BYTES, page, "the nodes exceed the page")?;
         expect(headed == tree.marks(), page, "a mark without a block")?;
         tally.reserved_bytes += Self::PAGE_BYTES - used;
-        if has {
-            tally.counters.pending_bytes += Self::PAGE_BYTES - used;
-            tally.listed += u64::from(tree.largest().is_some());
-        } else if lost {
-            tally.counters.pending_bytes += Self::PAGE_BYTES - live_bytes;
+        match memory {
+            PageMemory::Present => {
+                tally.counters.pending_bytes += Self::PAGE_BYTES - used;
+                tally.listed += u64::from(tree.largest().is_some());
+            }
+            PageMemory::Lost => tally.counters.pending_bytes += Self::PAGE_BYTES - live_bytes,
+            PageMemory::Awaited => {}
         }
         Ok(())
     }

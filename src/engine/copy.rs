@@ -25,11 +25,11 @@ pub struct LiveExtent {
     pub page: u32,
     /// How many pages it has.
     pub pages: u32,
-    /// What lies in it.
+    /// Which blocks it has.
     pub shape: LiveShape,
 }
 
-/// What lies in a [`LiveExtent`].
+/// The blocks of a [`LiveExtent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LiveShape {
     /// One block of whole pages.

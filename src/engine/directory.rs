@@ -40,7 +40,7 @@ const GROUPS: usize = ROOT_LEN * PART_LEN / GROUP;
 /// A table of [`PART_LEN`] entries; `None` until one of them is used.
 pub type Part<B, const PAGE_KIB: usize> = Option<<B as Backend>::Slice<Entry<B, PAGE_KIB>>>;
 
-/// What is known of one chunk.
+/// The summary of one chunk: where extents begin, which pages have memory, and its records, if any.
 pub struct Entry<B: Backend, const PAGE_KIB: usize> {
     /// A bit for each page: an extent begins there.
     starts: [u64; WORDS],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Heads: what is known of an extent, kept at its first page.
+//! Heads: the descriptions of extents, kept at their first pages.
 
 use super::{Backend, Tree};
 
@@ -31,7 +31,7 @@ pub(super) enum Memory {
     Damaged,
 }
 
-/// What begins at a page.
+/// The description of the extent that begins at a page.
 pub(super) enum Head<B: Backend, const PAGE_KIB: usize> {
     /// Nothing: the page lies inside an extent, or was never used.
     None,

@@ -26,8 +26,8 @@ pub enum Loss {
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Notes that the memory of a page is lost. Needs no metadata.
     ///
-    /// `drained`: the quick lists were drained. A free block of theirs that is found all the same is
-    /// kept for a waiter, and keeps the hole.
+    /// `drained`: the caller has drained the quick lists. A block that is free all the same is kept for
+    /// a waiter, and keeps the hole.
     pub fn lose(&mut self, page: u32, drained: bool) -> Loss {
         if !self.directory.is_backed(page) {
             return Loss::Nothing;

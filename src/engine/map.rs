@@ -6,7 +6,7 @@ use super::class::Class;
 use super::head::Head;
 use super::{Backend, Engine};
 
-/// What an extent of the map is.
+/// The content of an extent of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A live block of whole pages.
@@ -31,7 +31,7 @@ pub struct Extent {
     /// The shift of the size class of a block of that length. Of a divided page: the shift of its
     /// largest free block, 0 if it has none.
     pub shift: u8,
-    /// What it is.
+    /// Its content.
     pub content: Content,
     /// Bytes of its live blocks.
     pub live_bytes: u64,

@@ -50,7 +50,7 @@ const LACKED_CHUNKS: usize = 2;
 
 /// Metadata that the caller allocated without the lock, from which a call takes what it lacks.
 ///
-/// What a call leaves serves the next call, or is dropped after the unlock.
+/// Metadata that a call leaves serves the next call, or is dropped after the unlock.
 pub struct Prealloc<B: Backend, const PAGE_KIB: usize> {
     pub(super) root: Option<B::Slice<Part<B, PAGE_KIB>>>,
     pub(super) part: Option<B::Slice<Entry<B, PAGE_KIB>>>,

@@ -17,7 +17,7 @@ pub(super) fn header_bytes(headed: bool) -> u64 {
 /// Where the memory of a block may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// From a free block of the request's own list, and from what else is allowed here.
+    /// From a free block of the request's own list, and from the sources that are allowed here.
     Reuse {
         /// A larger free run may be split, and the memory of free runs elsewhere reused.
         split: bool,

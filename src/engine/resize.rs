@@ -110,14 +110,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if pages > had {
             // A lost page must not pass for one that was never touched.
             let lazy = lazy && (memory != Memory::Whole || !self.has_holes(page, had));
-            let behind = page + had..page + pages;
+            let after = page + had..page + pages;
             return match self.reserve_growth(page, had, pages - had, admission, prealloc) {
                 Ok(Resized::Growing(mut growth)) => {
                     growth.reservation.lazy = lazy;
                     Ok(Resized::Growing(growth))
                 }
                 // The pages of an orphan become free soon.
-                Err(ResizeError::InUse) if self.has_orphan(behind) => Err(ResizeError::Busy),
+                Err(ResizeError::InUse) if self.has_orphan(after) => Err(ResizeError::Busy),
                 result => result,
             };
         }
@@ -203,18 +203,18 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         admission: Admission,
         prealloc: &mut Prealloc<B, PAGE_KIB>,
     ) -> Result<Resized, ResizeError> {
-        let behind = page + pages;
-        let run = self.run_at(behind).filter(|run| run.is_backed);
+        let after = page + pages;
+        let run = self.run_at(after).filter(|run| run.is_backed);
         let backed = run.map_or(0, |run| run.pages.min(more));
         let missing = more - backed;
         let set_aside = backed > 0 && admission != Admission::Full;
-        let unbacked = self.unbacked_from(behind + backed);
-        if set_aside || (missing > unbacked && !self.is_free(behind + backed, behind + more)) {
+        let unbacked = self.unbacked_from(after + backed);
+        if set_aside || (missing > unbacked && !self.is_free(after + backed, after + more)) {
             return Err(ResizeError::InUse);
         }
         if missing > unbacked {
             // A reservation is backed from its front, so its last pages may not have memory.
-            let run = self.run_at(behind + backed + unbacked);
+            let run = self.run_at(after + backed + unbacked);
             return match run.filter(|_| admission == Admission::Full) {
                 Some(run) => Ok(Resized::InTheWay(
                     self.isolate_start(run, CHUNK_PAGES as u32),
@@ -223,16 +223,16 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             };
         }
         if missing > 0 {
-            let claimed = self.claim_space(behind + backed, missing, prealloc);
+            let claimed = self.claim_space(after + backed, missing, prealloc);
             claimed.map_err(|refusal| match refusal {
                 Refusal::Need(metadata) => ResizeError::Need(metadata),
                 _ => ResizeError::InUse,
             })?;
         }
         if let Some(run) = run {
-            self.carve(run, behind..behind + backed);
+            self.carve(run, after..after + backed);
         }
-        self.put_reserved(behind, more, backed);
+        self.put_reserved(after, more, backed);
         if let Some(Head::Live { growing, .. }) = self.directory.head_mut(page) {
             *growing = true;
         }
@@ -246,7 +246,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 stale: backed,
                 missing,
                 movable: admission == Admission::Full,
-                ..Reservation::ready(u64::from(behind) << Self::PAGE_SHIFT, class, 0)
+                ..Reservation::ready(u64::from(after) << Self::PAGE_SHIFT, class, 0)
             },
         }))
     }

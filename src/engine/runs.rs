@@ -115,14 +115,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// Removes pages from a run. The rest on both sides stays free.
     pub(super) fn carve(&mut self, run: Run, taken: Range<u32>) {
-        let (before, behind) = (taken.start - run.page, run.end() - taken.end);
-        match (before, behind) {
+        let (before, after) = (taken.start - run.page, run.end() - taken.end);
+        match (before, after) {
             (0, 0) => return self.remove(run),
-            (0, _) => self.reshape(run, taken.end, behind),
+            (0, _) => self.reshape(run, taken.end, after),
             (_, 0) => self.reshape(run, run.page, before),
             _ => {
                 self.reshape(run, run.page, before);
-                self.insert(taken.end, behind, run.is_backed);
+                self.insert(taken.end, after, run.is_backed);
             }
         }
         if run.is_backed {
@@ -244,9 +244,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let run = start.and_then(|start| self.run_at(start));
         let run = run.filter(|run| !run.is_backed && run.end() >= end);
         let run = run.ok_or(Refusal::NoSpace)?;
-        let behind = (run.end() > end).then_some(end);
+        let after = (run.end() > end).then_some(end);
         self.directory
-            .ensure_places([Some(page), behind], prealloc)?;
+            .ensure_places([Some(page), after], prealloc)?;
         self.carve(run, page..end);
         Ok(())
     }
@@ -254,7 +254,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Frees pages of a removed extent and joins them with the neighbouring runs. Needs no metadata: a
     /// head can be put at their first page.
     pub(super) fn release_pages(&mut self, page: u32, pages: u32, is_backed: bool) {
-        let (before, behind) = self.neighbours(page, pages, is_backed);
+        let (before, after) = self.neighbours(page, pages, is_backed);
         if !is_backed && page + pages == self.frontier {
             if let Some(before) = before {
                 self.remove(before);
@@ -262,7 +262,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             self.frontier = before.map_or(page, |before| before.page);
             return;
         }
-        self.join(before, page, pages, behind, is_backed);
+        self.join(before, page, pages, after, is_backed);
     }
 
     /// Frees a reserved extent of backed pages, as [`Engine::release_pages`] does. Pages whose memory
@@ -273,10 +273,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             self.release_block(page, pages);
             return;
         }
-        let (before, behind) = self.neighbours(page, pages, true);
-        if before.is_some() || behind.is_some() {
+        let (before, after) = self.neighbours(page, pages, true);
+        if before.is_some() || after.is_some() {
             self.directory.take_head(page);
-            self.join(before, page, pages, behind, true);
+            self.join(before, page, pages, after, true);
             return;
         }
         if let Some(head) = self.directory.head_mut(page) {
@@ -291,8 +291,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     fn neighbours(&self, page: u32, pages: u32, is_backed: bool) -> (Option<Run>, Option<Run>) {
         let alike = |run: &Run| run.is_backed == is_backed;
         let before = self.run_before(page).filter(alike);
-        let behind = self.run_at(page + pages).filter(alike);
-        (before, behind)
+        let after = self.run_at(page + pages).filter(alike);
+        (before, after)
     }
 
     /// Makes one run of the pages of a removed extent and their neighbours.
@@ -301,21 +301,21 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         before: Option<Run>,
         page: u32,
         pages: u32,
-        behind: Option<Run>,
+        after: Option<Run>,
         is_backed: bool,
     ) {
-        match (before, behind) {
+        match (before, after) {
             (None, None) => self.insert(page, pages, is_backed),
             (None, Some(run)) => {
                 self.reshape(run, page, pages + run.pages);
                 self.count_merge(pages + run.pages, is_backed);
             }
-            (Some(run), behind) => {
+            (Some(run), after) => {
                 let mut pages = run.pages + pages;
                 self.count_merge(pages, is_backed);
-                if let Some(behind) = behind {
-                    self.remove(behind);
-                    pages += behind.pages;
+                if let Some(after) = after {
+                    self.remove(after);
+                    pages += after.pages;
                     self.count_merge(pages, is_backed);
                 }
                 self.reshape(run, run.page, pages);

@@ -39,7 +39,7 @@ struct Links {
     next: u32,
 }
 
-/// What a waiter is doing.
+/// The state of a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WaiterState {
     /// Scans the free memory. [`WaitQueue::sleep`] makes it `Sleeping`, [`WaitQueue::wake`] makes it
@@ -235,7 +235,7 @@ impl<R, W, S: DerefMut<Target = [WaiterSlot<R, W>]>> WaitQueue<R, W, S> {
             None => self.queues[usize::from(waiter.subpage)].first = next,
         }
         match self.waiter_mut(next) {
-            Some(behind) => behind.links.prev = prev,
+            Some(after) => after.links.prev = prev,
             None => self.queues[usize::from(waiter.subpage)].last = prev,
         }
         self.count -= 1;

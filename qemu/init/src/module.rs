@@ -16,7 +16,7 @@ use crate::TASK;
 const NAME: &CStr = c"freelist";
 
 /// The longest wait for the last users of the module: a killed process closes its
-/// files a moment after its parent was told of its end.
+/// files a moment after its parent has waited for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The loaded module.
