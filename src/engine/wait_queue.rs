@@ -10,7 +10,7 @@
 //!
 //! - Freed memory goes to the oldest waiter first. Free whole pages are set aside for it until it is
 //!   served, however long that takes, so that small requests do not starve a large one. All other
-//!   requests are admitted to less meanwhile ([`Admission`](super::Admission)).
+//!   requests are admitted to less meanwhile ([`Admission`]).
 //! - A subpage request can be served from divided pages, which are of no use to larger requests. So the
 //!   oldest waiter for a subpage block is woken too.
 //! - A waiter that is not the oldest takes free subpage blocks alone, so that it overtakes no other.
