@@ -46,7 +46,7 @@ pub struct Entry<B: Backend, const PAGE_KIB: usize> {
     starts: [u64; WORDS],
     /// A bit for each page: it has memory.
     backed: [u64; WORDS],
-    /// Of the first of [`GROUP`] chunks: a bit for each of them that an extent begins in.
+    /// In the entry of the first chunk of a group: a bit for each chunk in which an extent begins.
     occupied: u64,
     /// Pages with memory.
     pages: u32,
