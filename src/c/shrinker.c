@@ -73,8 +73,8 @@ static unsigned long shrink_count(struct shrinker *shrinker, struct shrink_contr
 	return sum;
 }
 
-/* Members that are busy: their functions are called next. */
-struct held {
+/* A batch of busy members, whose functions are called next. */
+struct member_batch {
 	struct freelist_member *members[8];
 	unsigned int number;
 	/* The sweep that takes members, each once. 0: takes members that have reclaimable pages. */
@@ -83,36 +83,37 @@ struct held {
 	void *except;
 };
 
-static enum lru_status hold_member(struct list_head *item, struct list_lru_one *list, void *arg)
+/* Marks a member busy and adds it to a batch, unless the batch is full or leaves it out. */
+static enum lru_status batch_member(struct list_head *item, struct list_lru_one *list, void *arg)
 {
 	struct freelist_member *member = container_of(item, struct freelist_member, list);
-	struct held *held = arg;
+	struct member_batch *batch = arg;
 
-	if (held->number == ARRAY_SIZE(held->members) || member->of == held->except)
+	if (batch->number == ARRAY_SIZE(batch->members) || member->of == batch->except)
 		return LRU_SKIP;
-	if (held->sweep ? member->sweep >= held->sweep : !shrinking.ask->count(member->of, member->node))
+	if (batch->sweep ? member->sweep >= batch->sweep : !shrinking.ask->count(member->of, member->node))
 		return LRU_SKIP;
-	if (held->sweep)
-		member->sweep = held->sweep;
+	if (batch->sweep)
+		member->sweep = batch->sweep;
 	atomic_inc(&member->busy);
-	held->members[held->number++] = member;
+	batch->members[batch->number++] = member;
 	/* The next walk begins with other members. */
 	return LRU_ROTATE;
 }
 
 /*
- * Calls @ask for the members of @held until it has @max_pages pages, and ends
+ * Calls @ask for the members of @batch until it has @max_pages pages, and ends
  * their busy state. Returns the sum.
  */
-static unsigned long ask_held(struct held *held,
+static unsigned long ask_batch(struct member_batch *batch,
 			      unsigned long (*ask)(void *of, int node, unsigned long pages),
 			      unsigned long max_pages)
 {
 	unsigned long sum = 0;
 	unsigned int i;
 
-	for (i = 0; i < held->number; i++) {
-		struct freelist_member *member = held->members[i];
+	for (i = 0; i < batch->number; i++) {
+		struct freelist_member *member = batch->members[i];
 
 		if (sum < max_pages)
 			sum += ask(member->of, member->node, max_pages - sum);
@@ -133,12 +134,12 @@ static unsigned long ask_each(unsigned long (*ask)(void *of, int node, unsigned 
 	unsigned long sum = 0;
 
 	while (sum < max_pages) {
-		struct held held = { .sweep = sweep, .except = except };
+		struct member_batch batch = { .sweep = sweep, .except = except };
 
-		list_lru_walk(&shrinking.members, hold_member, &held, ULONG_MAX);
-		if (!held.number)
+		list_lru_walk(&shrinking.members, batch_member, &batch, ULONG_MAX);
+		if (!batch.number)
 			break;
-		sum += ask_held(&held, ask, max_pages - sum);
+		sum += ask_batch(&batch, ask, max_pages - sum);
 	}
 	return sum;
 }
@@ -183,7 +184,7 @@ static bool node_is_short(int nid)
 static unsigned long shrink_scan(struct shrinker *shrinker, struct shrink_control *sc)
 {
 	unsigned long members = list_lru_shrink_count(&shrinking.members, sc);
-	struct held held = {};
+	struct member_batch batch = {};
 	unsigned long freed;
 
 	/* A caller that may not enter file systems may hold a lock that unmapping takes. */
@@ -192,8 +193,8 @@ static unsigned long shrink_scan(struct shrinker *shrinker, struct shrink_contro
 	/* Otherwise one charge over the limit would reclaim all free pages of the cgroup. */
 	if (sc->memcg && memcg_has_headroom(sc->memcg) && !node_is_short(sc->nid))
 		return SHRINK_STOP;
-	list_lru_walk_one(&shrinking.members, sc->nid, sc->memcg, hold_member, &held, &members);
-	freed = ask_held(&held, shrinking.ask->shrink, sc->nr_to_scan);
+	list_lru_walk_one(&shrinking.members, sc->nid, sc->memcg, batch_member, &batch, &members);
+	freed = ask_batch(&batch, shrinking.ask->shrink, sc->nr_to_scan);
 	if (!freed)
 		return SHRINK_STOP;
 	/* Folios may be larger than the requested number of pages. */

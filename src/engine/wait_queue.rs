@@ -92,10 +92,12 @@ struct Queue {
 /// All waiters of an arena. `R` is a request, `W` the handle that wakes a thread, `S` a table of slots.
 pub struct WaitQueue<R, W, S> {
     slots: Option<S>,
+    /// The first free slot.
     free: u32,
     /// The waiters for whole pages, and those for subpage blocks.
     queues: [Queue; 2],
     count: u32,
+    /// The number of the last waiter that came.
     number: u64,
     slot: core::marker::PhantomData<WaiterSlot<R, W>>,
 }
