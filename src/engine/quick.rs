@@ -9,7 +9,7 @@
 //! room for a batch, so that the next batch gets the blocks of the last one (magazines, Bonwick and
 //! Adams, 2001).
 //!
-//! While a waiter sleeps the lists are closed, so that all free pages are in runs. A freed block of
+//! While there are waiters the lists are closed, so that all free pages are in runs. A freed block of
 //! exactly the class of a waiter that takes no other class is *kept* for it, and not merged.
 //!
 //! In its page's record or tree a block here is neither free nor live, as a reserved block: no other
