@@ -17,8 +17,10 @@ fn read(name: &str) -> io::Result<String> {
 /// An error with the file's name and what to do.
 fn explained(path: &Path, error: io::Error) -> io::Error {
     let advice = match error.kind() {
-        io::ErrorKind::NotFound => "; is debugfs mounted, the module loaded, the arena open?",
-        io::ErrorKind::PermissionDenied => "; only root may use it",
+        io::ErrorKind::NotFound => {
+            "; is debugfs mounted, the module loaded, the arena open? `freelistctl doctor` looks"
+        }
+        io::ErrorKind::PermissionDenied => "; only root may use it: run it with sudo",
         _ => "",
     };
     io::Error::new(error.kind(), format!("{}: {error}{advice}", path.display()))
@@ -195,6 +197,99 @@ impl Arenas {
     }
 }
 
+/// What a range of an arena is: the column `content` of its map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A live block.
+    Live,
+    /// Free pages with memory.
+    Free,
+    /// Address space without memory.
+    Unbacked,
+    /// A block that is being made, or memory that is about to leave.
+    Pending,
+    /// A page that is divided into smaller blocks.
+    Subpage,
+}
+
+/// A row of an arena's map: pages side by side that are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// How many pages.
+    pub pages: u64,
+    /// Bytes of live blocks in it.
+    pub live: u64,
+    /// Bytes of free blocks in it.
+    pub free: u64,
+    /// The least and the largest order of the pieces of memory that it lies in, in pages; `None`
+    /// where it has no memory.
+    pub orders: Option<(u32, u32)>,
+    /// What it is.
+    pub content: Content,
+}
+
+/// The file `arenas.d/ID/map`: what lies where in an arena, without gaps, up to the last offset that
+/// a block ever had.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Map(pub Vec<Extent>);
+
+impl Map {
+    /// Reads the map of arena `id`.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the file, or `InvalidData` with the line that is no row.
+    pub fn read(id: u64) -> io::Result<Self> {
+        Self::parse(&map(id)?)
+    }
+
+    /// Parses the file's text.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` with the line that is no row.
+    pub fn parse(text: &str) -> io::Result<Self> {
+        let mut lines = text.lines();
+        let header = lines.next().ok_or_else(|| invalid("map", ""))?;
+        let columns: Vec<&str> = header.split_whitespace().collect();
+        let rows = lines.map(|line| extent(&columns, line).ok_or_else(|| invalid("map", line)));
+        rows.collect::<io::Result<_>>().map(Self)
+    }
+}
+
+/// Parses a row of a map, whose columns have these names.
+fn extent(columns: &[&str], line: &str) -> Option<Extent> {
+    let cells: Vec<&str> = line.split_whitespace().collect();
+    let cell = |name: &str| {
+        let at = columns.iter().position(|column| *column == name)?;
+        cells.get(at).copied()
+    };
+    let orders = match cell("orders")? {
+        "-" => None,
+        orders => {
+            let (least, largest) = orders.split_once('-')?;
+            Some((least.parse().ok()?, largest.parse().ok()?))
+        }
+    };
+    Some(Extent {
+        offset: u64::from_str_radix(cell("offset")?.strip_prefix("0x")?, 16).ok()?,
+        pages: cell("pages")?.parse().ok()?,
+        live: cell("live")?.parse().ok()?,
+        free: cell("free")?.parse().ok()?,
+        orders,
+        content: match cell("content")? {
+            "live" => Content::Live,
+            "free" => Content::Free,
+            "unbacked" => Content::Unbacked,
+            "pending" => Content::Pending,
+            "subpage" => Content::Subpage,
+            _ => return None,
+        },
+    })
+}
+
 /// Returns the text of the file `arenas.d/ID/map`: a header, and a row for each extent of one kind.
 ///
 /// # Errors
@@ -266,6 +361,34 @@ mod tests {
         assert_eq!(Arenas::parse(text).unwrap().0, [expected]);
         assert!(Arenas::parse("id pid name\n7 x sh\n").is_err());
         assert!(Arenas::parse("").is_err());
+    }
+
+    #[test]
+    fn a_map_is_rows_of_extents() {
+        let text = "        offset     pages shift         live         free orders content\n\
+                    \x20          0x0         3    14        12288            0   0-1  live\n\
+                    \x20       0x3000         1    11           64         4032   0-0  subpage\n\
+                    \x20       0x4000       512    21            0            0      - unbacked\n";
+        let map = Map::parse(text).unwrap().0;
+        let first = Extent {
+            offset: 0,
+            pages: 3,
+            live: 12288,
+            free: 0,
+            orders: Some((0, 1)),
+            content: Content::Live,
+        };
+        assert_eq!(map[0], first);
+        assert_eq!((map[1].content, map[1].free), (Content::Subpage, 4032));
+        assert_eq!((map[2].offset, map[2].orders), (0x4000, None));
+        assert_eq!(map.len(), 3);
+        for wrong in [
+            text.replace("0x3000", "3000"),
+            text.replace("subpage", "lost"),
+        ] {
+            let error = Map::parse(&wrong).unwrap_err().to_string();
+            assert!(error.contains("11           64"), "{error}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@
 //! | `heap` | the allocator over an arena, small blocks too |
 //! | `malloc` | the large blocks of a whole process, above another allocator |
 //! | `debugfs` | the module's statistics, parsed |
+//! | `fdinfo` | the arenas of processes, without root |
 //! | `trace` | recorded allocation traces, parsed (feature `trace`) |
 //! | `size` | sizes as people write them |
 //!
@@ -57,6 +58,8 @@ mod arena;
 pub mod debugfs;
 #[cfg(feature = "std")]
 mod error;
+#[cfg(feature = "std")]
+pub mod fdinfo;
 #[cfg(feature = "std")]
 mod flags;
 #[cfg(feature = "std")]

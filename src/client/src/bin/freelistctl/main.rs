@@ -2,6 +2,7 @@
 
 //! `freelistctl`: looks at `/dev/freelist` and replays allocation traces.
 
+mod doctor;
 mod pattern;
 mod progress;
 mod replay;
@@ -37,6 +38,10 @@ enum Command {
         #[arg(long, default_value = DEVICE)]
         device: PathBuf,
     },
+    /// Look for what keeps freelist from working here: module, device, permission,
+    /// debugfs, kernel, limits, huge pages. Prints the command that mends what is
+    /// wrong, and fails then.
+    Doctor(doctor::Args),
     /// Show the module's statistics (debugfs `stats`, `arenas` and `classes`).
     Stat,
     /// Show what lies where in an arena (debugfs `arenas.d/ID/map`).
@@ -140,6 +145,7 @@ fn run(command: &Command) -> Result<ExitCode> {
             let arena = Arena::open_path(device)?;
             show::identity(out, &session::Identity::read(), device, &arena.info()?)?;
         }
+        Command::Doctor(args) => return doctor::run(args),
         Command::Stat => {
             show::stats(out, &[("now", &Stats::read()?)])?;
             writeln!(out)?;

@@ -73,7 +73,7 @@ pub(crate) struct Args {
 }
 
 /// Finds the library: where it was said to be, or where `make` and `make install` put it.
-fn library(given: Option<&Path>) -> Result<PathBuf> {
+pub(crate) fn library(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         return path
             .canonicalize()

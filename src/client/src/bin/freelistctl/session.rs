@@ -30,7 +30,7 @@ impl Identity {
 
 /// The module with its version, its source's checksum or its size in memory,
 /// whichever this kernel knows first.
-fn module() -> String {
+pub(crate) fn module() -> String {
     let attribute = |name: &str| {
         let text = fs::read_to_string(format!("/sys/module/freelist/{name}")).ok()?;
         Some(text.trim().to_owned())

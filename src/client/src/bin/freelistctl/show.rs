@@ -28,12 +28,12 @@ fn grouped(number: impl Into<u128>) -> String {
     text
 }
 
-fn mib(bytes: u64) -> String {
+pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.2} MiB", bytes as f64 / (1 << 20) as f64)
 }
 
 /// A power of two in the largest unit that divides it: `32 B`, `4 KiB`.
-fn unit(bytes: u64) -> String {
+pub(crate) fn unit(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     let fits = |(shift, _): &&(u32, &str)| bytes != 0 && bytes % (1 << shift) == 0;
     match units.iter().find(fits) {

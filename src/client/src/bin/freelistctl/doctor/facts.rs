@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What `freelistctl doctor` reads of the system. Nothing here judges.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use freelist::debugfs::{Stats, DIR};
+use freelist::{fdinfo, Arena, Error, Info};
+use nix::errno::Errno;
+use nix::sys::stat;
+
+use crate::{run, session};
+
+/// The group that the udev rule gives the device to.
+pub(crate) const GROUP: &str = "freelist";
+/// The public half of the machine's own key, as dkms makes it.
+pub(crate) const KEY: &str = "/var/lib/dkms/mok.pub";
+/// What the kernel's tool appends to a module that it signs.
+const SIGNED: &[u8] = b"~Module signature appended~\n";
+
+/// Where the module is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Module {
+    /// Loaded: its version, or its size.
+    Loaded(String),
+    /// Installed for the running kernel, but not loaded; `None` where the file is compressed, so that
+    /// the signature is not read.
+    Installed { path: PathBuf, signed: Option<bool> },
+    /// Neither.
+    Absent,
+}
+
+/// What lies at the device's path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Node {
+    Absent,
+    /// A character device: its permission bits, its group's number, its own numbers.
+    Device {
+        mode: u32,
+        gid: u32,
+        number: (u64, u64),
+    },
+    /// A file of another type.
+    Other,
+}
+
+/// How the caller relates to the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// There is no such group.
+    NoGroup,
+    /// The caller is not in it.
+    Outside,
+    /// The group has the caller, but this session is older.
+    AtNextLogin,
+    Inside,
+}
+
+/// What debugfs is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Debugfs {
+    NotMounted,
+    Unreadable(Errno),
+    Readable,
+}
+
+/// Where packages come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Apt {
+    /// Debian's archive, as the machine has it.
+    pub(crate) archive: String,
+    /// Newer kernels can be had as it is.
+    pub(crate) has_backports: bool,
+}
+
+/// All of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) release: String,
+    pub(crate) arch: &'static str,
+    pub(crate) apt: Apt,
+    /// Whether the kernel was built with Rust; `None` where its configuration is not to be read.
+    pub(crate) has_rust: Option<bool>,
+    pub(crate) module: Module,
+    /// `none`, `integrity`, `confidentiality`; `None` where the kernel has no lockdown.
+    pub(crate) lockdown: Option<String>,
+    pub(crate) secure_boot: bool,
+    /// This machine has a key of its own for its modules.
+    pub(crate) has_key: bool,
+    /// The kernel takes signed modules only, by `module.sig_enforce`.
+    pub(crate) signatures_enforced: bool,
+    pub(crate) device: PathBuf,
+    pub(crate) node: Node,
+    /// Major and minor number of the loaded module's device.
+    pub(crate) number: Option<(u64, u64)>,
+    /// What opening the device gave.
+    pub(crate) opened: Result<Info, Errno>,
+    pub(crate) is_root: bool,
+    pub(crate) gid: Option<u32>,
+    pub(crate) membership: Membership,
+    pub(crate) debugfs: Debugfs,
+    /// What all arenas together may hold, in bytes.
+    pub(crate) limit_bytes: Option<u64>,
+    pub(crate) memory_bytes: u64,
+    /// The lines of `modprobe.d` that set the module's parameters.
+    pub(crate) options: Vec<String>,
+    /// The least `memory.max` of the caller's cgroups, in bytes.
+    pub(crate) cgroup_bytes: Option<u64>,
+    /// Bytes of a huge page; `None` where the kernel has none.
+    pub(crate) huge_bytes: Option<u64>,
+    /// Huge pages are off for this process (`PR_SET_THP_DISABLE`).
+    pub(crate) huge_disabled: bool,
+    /// Free pieces of memory of at least a huge page.
+    pub(crate) huge_free: Option<u64>,
+    /// libfreelist_malloc.so, or where it was looked for.
+    pub(crate) library: Result<PathBuf, String>,
+    /// The module's tracepoints; `None` where tracefs is not to be read.
+    pub(crate) tracepoints: Option<usize>,
+}
+
+impl Facts {
+    pub(crate) fn read(device: &Path) -> Self {
+        let release = trimmed("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let status = text("/proc/self/status");
+        let groups = text("/etc/group");
+        let gid = group(&groups).map(|(gid, _)| gid);
+        let huge_bytes = number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
+        Self {
+            arch: std::env::consts::ARCH,
+            apt: apt(&sources()),
+            has_rust: has_rust(&release),
+            module: module(&release),
+            lockdown: lockdown(&text("/sys/kernel/security/lockdown")),
+            secure_boot: secure_boot(),
+            has_key: Path::new(KEY).exists(),
+            signatures_enforced: text("/sys/module/module/parameters/sig_enforce").starts_with('Y'),
+            device: device.to_owned(),
+            node: node(device),
+            number: fdinfo::major(&text("/proc/devices")).map(|major| (major, 0)),
+            opened: open(device),
+            is_root: rustix::process::geteuid().is_root(),
+            gid,
+            membership: membership(&groups, &text("/etc/passwd"), &status),
+            debugfs: debugfs(&text("/proc/self/mounts")),
+            limit_bytes: Stats::read()
+                .ok()
+                .and_then(|stats| stats.get("limit_bytes")),
+            memory_bytes: kib(&text("/proc/meminfo"), "MemTotal:").unwrap_or(0),
+            options: options(),
+            cgroup_bytes: cgroup_bytes(&text("/proc/self/cgroup")),
+            huge_bytes,
+            huge_disabled: field(&status, "THP_enabled:") == Some("0"),
+            huge_free: huge_bytes.map(|bytes| huge_free(&text("/proc/buddyinfo"), bytes)),
+            library: run::library(None).map_err(|error| error.to_string()),
+            tracepoints: tracepoints(),
+            release,
+        }
+    }
+}
+
+/// The text of a file, empty where it cannot be read.
+fn text(path: impl AsRef<Path>) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn trimmed(path: &str) -> Option<String> {
+    let text = text(path).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+fn number(path: &str) -> Option<u64> {
+    trimmed(path)?.parse().ok()
+}
+
+/// The word after `name` in the line that begins with it.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()
+}
+
+/// A line of `/proc/meminfo`, in bytes.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let kib: u64 = field(text, name)?.parse().ok()?;
+    kib.checked_mul(1 << 10)
+}
+
+/// The text of all lists of sources.
+fn sources() -> String {
+    let others = fs::read_dir("/etc/apt/sources.list.d");
+    let others = others.into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = others.map(|entry| entry.path()).collect();
+    files.sort();
+    files.insert(0, PathBuf::from("/etc/apt/sources.list"));
+    files.iter().map(text).collect::<Vec<_>>().join("\n")
+}
+
+/// Finds Debian's archive in lists of sources, in either of apt's forms.
+fn apt(sources: &str) -> Apt {
+    let lines = || {
+        sources
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'))
+    };
+    let is_archive =
+        |word: &&str| word.contains("://") && word.trim_end_matches('/').ends_with("/debian");
+    let has_sources = |line: &&str| line.starts_with("deb ") || line.starts_with("URIs:");
+    let mut words = lines().filter(has_sources).flat_map(str::split_whitespace);
+    let archive = words
+        .find(is_archive)
+        .unwrap_or("http://deb.debian.org/debian");
+    Apt {
+        archive: archive.to_owned(),
+        has_backports: lines()
+            .flat_map(str::split_whitespace)
+            .any(|word| ["trixie-backports", "stable-backports"].contains(&word)),
+    }
+}
+
+/// Looks into the kernel's configuration, where Debian puts it.
+fn has_rust(release: &str) -> Option<bool> {
+    let config = fs::read_to_string(format!("/boot/config-{release}")).ok()?;
+    Some(config.lines().any(|line| line == "CONFIG_RUST=y"))
+}
+
+fn module(release: &str) -> Module {
+    if Path::new("/sys/module/freelist").exists() {
+        return Module::Loaded(session::module());
+    }
+    let dir = PathBuf::from("/lib/modules").join(release);
+    match installed(&text(dir.join("modules.dep"))) {
+        Some(file) => {
+            let path = dir.join(file);
+            let is_plain = path.extension().is_some_and(|extension| extension == "ko");
+            let signed = || Some(fs::read(&path).ok()?.ends_with(SIGNED));
+            let signed = if is_plain { signed() } else { None };
+            Module::Installed { path, signed }
+        }
+        None => Module::Absent,
+    }
+}
+
+/// The module's file, by `modules.dep`.
+fn installed(dependencies: &str) -> Option<&str> {
+    let files = dependencies
+        .lines()
+        .filter_map(|line| line.split(':').next());
+    let is_ours = |file: &&str| {
+        let name = file.rsplit('/').next().unwrap_or_default();
+        name.strip_prefix("freelist.ko")
+            .is_some_and(|end| ["", ".xz", ".zst", ".gz"].contains(&end))
+    };
+    files.filter(is_ours).last()
+}
+
+/// The word in brackets.
+fn lockdown(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once('[')?;
+    Some(rest.split_once(']')?.0.to_owned())
+}
+
+/// Four bytes of attributes, then the value.
+fn secure_boot() -> bool {
+    let path = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    fs::read(path).is_ok_and(|bytes| bytes.get(4) == Some(&1))
+}
+
+fn node(device: &Path) -> Node {
+    match fs::metadata(device) {
+        Ok(file) if file.file_type().is_char_device() => Node::Device {
+            mode: file.mode() & 0o777,
+            gid: file.gid(),
+            number: (stat::major(file.rdev()), stat::minor(file.rdev())),
+        },
+        Ok(_) => Node::Other,
+        Err(_) => Node::Absent,
+    }
+}
+
+/// Opens the device and asks what it offers. The arena goes again at once.
+fn open(device: &Path) -> Result<Info, Errno> {
+    let arena = Arena::open_path(device);
+    let errno = |error: Error| error.errno().unwrap_or(Errno::EINVAL);
+    arena.and_then(|arena| arena.info()).map_err(errno)
+}
+
+/// The group's number and its members.
+fn group(groups: &str) -> Option<(u32, Vec<&str>)> {
+    let line = groups
+        .lines()
+        .find(|line| line.split(':').next() == Some(GROUP))?;
+    let mut fields = line.split(':').skip(2);
+    let gid = fields.next()?.parse().ok()?;
+    let members = fields.next().unwrap_or_default().split(',');
+    Some((gid, members.filter(|name| !name.is_empty()).collect()))
+}
+
+fn membership(groups: &str, users: &str, status: &str) -> Membership {
+    let Some((gid, members)) = group(groups) else {
+        return Membership::NoGroup;
+    };
+    let gid = gid.to_string();
+    let now = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let mut numbers = line.unwrap_or_default().split_whitespace();
+        numbers.any(|number| number == gid)
+    };
+    if now("Groups:") || now("Gid:") {
+        return Membership::Inside;
+    }
+    let uid = field(status, "Uid:").unwrap_or_default();
+    let user = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1) == Some(uid)).then_some(name)
+    });
+    if user.is_some_and(|user| members.contains(&user)) {
+        Membership::AtNextLogin
+    } else {
+        Membership::Outside
+    }
+}
+
+fn debugfs(mounts: &str) -> Debugfs {
+    let is_debugfs = |line: &str| {
+        let mut fields = line.split(' ').skip(1);
+        fields.next() == Some("/sys/kernel/debug") && fields.next() == Some("debugfs")
+    };
+    if !mounts.lines().any(is_debugfs) {
+        return Debugfs::NotMounted;
+    }
+    match fs::File::open(Path::new(DIR).join("stats")) {
+        Ok(_) => Debugfs::Readable,
+        Err(error) => Debugfs::Unreadable(errno(&error)),
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}
+
+/// The lines that set parameters of the module.
+fn options() -> Vec<String> {
+    let dirs = [
+        "/usr/lib/modprobe.d",
+        "/lib/modprobe.d",
+        "/run/modprobe.d",
+        "/etc/modprobe.d",
+    ];
+    let mut lines = Vec::new();
+    for dir in dirs {
+        let files = fs::read_dir(dir).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
+        files.sort();
+        for file in files {
+            let text = text(file);
+            let ours = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("options freelist "));
+            lines.extend(ours.map(|line| line.trim().to_owned()));
+        }
+    }
+    // /lib is /usr/lib on most systems.
+    lines.dedup();
+    lines
+}
+
+/// The least limit from the process's cgroup up to the root.
+fn cgroup_bytes(cgroups: &str) -> Option<u64> {
+    let own = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let root = Path::new("/sys/fs/cgroup");
+    let path = root.join(own);
+    let levels = path.ancestors().take_while(|level| level.starts_with(root));
+    levels
+        .filter_map(|level| number(level.join("memory.max").to_str()?))
+        .min()
+}
+
+/// Pieces of at least `bytes` that are free, by `/proc/buddyinfo`: a column an order.
+fn huge_free(buddyinfo: &str, bytes: u64) -> u64 {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    let page = page.ok().flatten().unwrap_or(4096) as u64;
+    let order = (bytes / page).max(1).ilog2() as usize;
+    let zone = |line: &str| -> u64 {
+        let counts = line.split_whitespace().skip(4 + order);
+        counts.filter_map(|count| count.parse::<u64>().ok()).sum()
+    };
+    buddyinfo.lines().map(zone).sum()
+}
+
+fn tracepoints() -> Option<usize> {
+    let root = Path::new("/sys/kernel/tracing/events");
+    fs::read_dir(root).ok()?;
+    let events = fs::read_dir(root.join("freelist"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    Some(events.filter(|entry| entry.path().is_dir()).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_module_is_found_by_its_name_alone() {
+        let text = "kernel/fs/myfreelist.ko.xz:\nkernel/a.ko: updates/freelist.ko\n\
+                    updates/dkms/freelist.ko.xz:\nkernel/freelist.kox:\n";
+        assert_eq!(installed(text), Some("updates/dkms/freelist.ko.xz"));
+        assert_eq!(installed("kernel/a.ko: updates/freelist.ko\n"), None);
+    }
+
+    #[test]
+    fn a_member_of_the_group_is_one_now_or_at_the_next_login() {
+        let users = "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n";
+        let of = |groups, numbers: &str| {
+            let status = format!("Name:\tx\nUid:\t1000\t1000\t1000\t1000\nGid:\t1000\t1000\t1000\t1000\nGroups:\t{numbers} \n");
+            membership(groups, users, &status)
+        };
+        assert_eq!(of("adm:x:4:ann\n", "4"), Membership::NoGroup);
+        assert_eq!(of("freelist:x:990:\n", "4"), Membership::Outside);
+        assert_eq!(of("freelist:x:990:annette\n", "4"), Membership::Outside);
+        assert_eq!(
+            of("freelist:x:990:bob,ann\n", "4 99"),
+            Membership::AtNextLogin
+        );
+        assert_eq!(of("freelist:x:990:ann\n", "4 990"), Membership::Inside);
+        assert_eq!(of("freelist:x:1000:\n", ""), Membership::Inside);
+    }
+
+    #[test]
+    fn debians_archive_is_the_one_that_the_machine_has() {
+        let old = "# deb http://old.example/debian trixie main\n\
+                   deb http://security.example/debian-security trixie-security main\n\
+                   deb [arch=amd64] http://mirror.example/debian/ trixie main\n";
+        let expected = |archive: &str, has_backports| Apt {
+            archive: archive.to_owned(),
+            has_backports,
+        };
+        assert_eq!(apt(old), expected("http://mirror.example/debian/", false));
+        let new =
+            "Types: deb\nURIs: https://mirror.example/debian\nSuites: trixie trixie-backports\n";
+        assert_eq!(apt(new), expected("https://mirror.example/debian", true));
+        assert!(!apt("").has_backports);
+        assert!(apt("").archive.ends_with("/debian"));
+    }
+
+    #[test]
+    fn numbers_are_read_from_the_kernels_tables() {
+        assert_eq!(
+            lockdown("none [integrity] confidentiality\n"),
+            Some("integrity".to_owned())
+        );
+        assert_eq!(lockdown(""), None);
+        assert_eq!(
+            kib("MemFree: 1 kB\nMemTotal:  2048 kB\n", "MemTotal:"),
+            Some(2 << 20)
+        );
+        let zones = "Node 0, zone    DMA      1 1 1 1 1 1 1 1 1 2 3\n\
+                     Node 0, zone  DMA32      9 9 9 9 9 9 9 9 9 0 4\n";
+        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+        let page = page.unwrap().unwrap() as u64;
+        assert_eq!(huge_free(zones, page << 9), 9);
+        assert_eq!(huge_free(zones, page << 10), 7);
+    }
+}
