@@ -7,8 +7,11 @@ mod pattern;
 mod progress;
 mod replay;
 mod run;
+mod sample;
 mod session;
 mod show;
+mod stat;
+mod table;
 
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
@@ -16,7 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use freelist::debugfs::{self, Arenas, Classes, Stats};
+use freelist::debugfs::{self, Arenas};
 use freelist::{Arena, DEVICE};
 
 use crate::progress::Progress;
@@ -42,8 +45,9 @@ enum Command {
     /// debugfs, kernel, limits, huge pages. Prints the command that mends what is
     /// wrong, and fails then.
     Doctor(doctor::Args),
-    /// Show the module's statistics (debugfs `stats`, `arenas` and `classes`).
-    Stat,
+    /// Show the module's statistics: totals, arenas and size classes. Without root
+    /// those of the arenas of your own processes.
+    Stat(stat::Args),
     /// Show what lies where in an arena (debugfs `arenas.d/ID/map`).
     Map {
         /// Its number, as `stat` shows it.
@@ -146,13 +150,7 @@ fn run(command: &Command) -> Result<ExitCode> {
             show::identity(out, &session::Identity::read(), device, &arena.info()?)?;
         }
         Command::Doctor(args) => return doctor::run(args),
-        Command::Stat => {
-            show::stats(out, &[("now", &Stats::read()?)])?;
-            writeln!(out)?;
-            show::arenas(out, &Arenas::read()?)?;
-            writeln!(out)?;
-            show::classes(out, "now", &Classes::read()?)?;
-        }
+        Command::Stat(args) => stat::run(args)?,
         Command::Map { id } => write!(out, "{}", debugfs::map(*id)?)?,
         Command::Trim(args) => trim(args)?,
         Command::Replay(args) => return replay(args),

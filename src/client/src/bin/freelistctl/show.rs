@@ -6,17 +6,19 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use freelist::debugfs::{Arenas, Classes, Stats};
+use freelist::debugfs::{Classes, Stats};
 use freelist::malloc::ProcessReport;
 use freelist::trace::{Event, Trace};
 use freelist::{Features, Info, Stat};
 use serde_json::{json, Value};
 
 use crate::replay::{Outcome, Times};
+use crate::sample::Row;
 use crate::session::Identity;
+use crate::table::{self, Align};
 
 /// A number with a comma every three digits.
-fn grouped(number: impl Into<u128>) -> String {
+pub(crate) fn grouped(number: impl Into<u128>) -> String {
     let digits = number.into().to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -210,28 +212,24 @@ pub(crate) fn stats(out: &mut impl Write, moments: &[(&str, &Stats)]) -> io::Res
     Ok(())
 }
 
-/// debugfs `arenas`.
-pub(crate) fn arenas(out: &mut impl Write, arenas: &Arenas) -> io::Result<()> {
-    writeln!(
-        out,
-        "{:<8}{:>8}{:>14}{:>14}{:>14}{:>14}{:>9}  name",
-        "arenas", "pid", "live", "free", "held", "limit", "waiters"
-    )?;
-    for row in &arenas.0 {
-        writeln!(
-            out,
-            "{:<8}{:>8}{:>14}{:>14}{:>14}{:>14}{:>9}  {}",
-            row.id,
-            row.pid,
+/// A row an arena.
+pub(crate) fn arenas(out: &mut impl Write, arenas: &[Row]) -> io::Result<()> {
+    let columns = ["arenas", "pid", "live", "free", "held", "limit", "waiters"];
+    let mut columns = columns.map(|name| (name, Align::Right)).to_vec();
+    columns.push(("name", Align::Left));
+    let rows = arenas.iter().map(|row| {
+        vec![
+            row.id.to_string(),
+            row.pid.to_string(),
             mib(row.live),
             mib(row.free),
             mib(row.held),
             mib(row.limit),
-            row.waiters,
-            row.name
-        )?;
-    }
-    Ok(())
+            row.waiters.map_or("-".to_owned(), grouped),
+            row.name.clone(),
+        ]
+    });
+    table::print(out, &columns, 6, rows)
 }
 
 /// What an arena gave back: the bytes that it held before and after.
@@ -260,19 +258,13 @@ pub(crate) fn classes(out: &mut impl Write, when: &str, classes: &Classes) -> io
         _ => grouped(row[column]),
     };
 
-    let header = shown.iter().map(|column| classes.columns[*column].clone());
-    let mut table: Vec<Vec<String>> = vec![header.collect()];
-    let rows = classes.rows.iter().filter(used);
-    table.extend(rows.map(|row| shown.iter().map(|column| cell(row, *column)).collect()));
-    let widths: Vec<usize> = (0..shown.len())
-        .map(|column| table.iter().map(|row| row[column].len()).max().unwrap_or(0))
+    let columns: Vec<_> = shown
+        .iter()
+        .map(|column| (classes.columns[*column].as_str(), Align::Right))
         .collect();
-    for row in &table {
-        let cells = row.iter().zip(&widths);
-        let cells = cells.map(|(cell, width)| format!("{cell:>width$}", width = width.max(&8)));
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  "))?;
-    }
-    Ok(())
+    let rows = classes.rows.iter().filter(used);
+    let rows = rows.map(|row| shown.iter().map(|column| cell(row, *column)).collect());
+    table::print(out, &columns, 8, rows)
 }
 
 /// Everything, for programs. Times are in ns, sizes in bytes.
