@@ -3,7 +3,10 @@
 //! `freelistctl`: looks at `/dev/freelist` and replays allocation traces.
 
 mod doctor;
+mod map;
 mod pattern;
+#[cfg(test)]
+mod pixels;
 mod progress;
 mod replay;
 mod run;
@@ -48,11 +51,9 @@ enum Command {
     /// Show the module's statistics: totals, arenas and size classes. Without root
     /// those of the arenas of your own processes.
     Stat(stat::Args),
-    /// Show what lies where in an arena (debugfs `arenas.d/ID/map`).
-    Map {
-        /// Its number, as `stat` shows it.
-        id: u64,
-    },
+    /// Show what lies where in an arena, as blocks of colour or as a picture: live,
+    /// free, huge pages, divided pages, address space without memory.
+    Map(map::Args),
     /// Have arenas give their free pages back to the system.
     Trim(TrimArgs),
     /// Replay a recorded trace: every allocation an ALLOC, every byte that is
@@ -151,7 +152,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         }
         Command::Doctor(args) => return doctor::run(args),
         Command::Stat(args) => stat::run(args)?,
-        Command::Map { id } => write!(out, "{}", debugfs::map(*id)?)?,
+        Command::Map(args) => map::run(args)?,
         Command::Trim(args) => trim(args)?,
         Command::Replay(args) => return replay(args),
         Command::Run(args) => return run::run(args),

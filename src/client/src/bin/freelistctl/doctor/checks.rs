@@ -88,7 +88,11 @@ pub(crate) fn all(facts: &Facts) -> Vec<Check> {
     } else {
         checks.push(signature(facts));
     }
-    checks.extend([huge_pages(facts), library(facts)]);
+    // A kernel that has to go need not be looked at further.
+    if checks[0].verdict == Verdict::Ok {
+        checks.push(huge_pages(facts));
+    }
+    checks.push(library(facts));
     checks
 }
 
@@ -390,15 +394,14 @@ fn huge_pages(facts: &Facts) -> Check {
 fn library(facts: &Facts) -> Check {
     let name = "library";
     match &facts.library {
-        Ok(path) => ok(name, path.display().to_string()),
-        Err(text) => {
-            let is_source = Path::new("src/client/c/Makefile").exists();
-            let text = text.split(':').next().unwrap_or(text);
-            let mend = match is_source {
+        Some(path) => ok(name, path.display().to_string()),
+        None => {
+            let mend = match Path::new("src/client/c/Makefile").exists() {
                 true => "sudo make -C src/client/c install",
                 false => "sudo make install",
             };
-            ok(name, format!("freelistctl run has none: {text}")).warning(mend)
+            let text = "libfreelist_malloc.so is not found: freelistctl run needs it";
+            ok(name, text).warning(mend)
         }
     }
 }

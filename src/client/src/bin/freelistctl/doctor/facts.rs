@@ -115,8 +115,8 @@ pub(crate) struct Facts {
     pub(crate) huge_disabled: bool,
     /// Free pieces of memory of at least a huge page.
     pub(crate) huge_free: Option<u64>,
-    /// libfreelist_malloc.so, or where it was looked for.
-    pub(crate) library: Result<PathBuf, String>,
+    /// libfreelist_malloc.so.
+    pub(crate) library: Option<PathBuf>,
     /// The module's tracepoints; `None` where tracefs is not to be read.
     pub(crate) tracepoints: Option<usize>,
 }
@@ -154,7 +154,7 @@ impl Facts {
             huge_bytes,
             huge_disabled: field(&status, "THP_enabled:") == Some("0"),
             huge_free: huge_bytes.map(|bytes| huge_free(&text("/proc/buddyinfo"), bytes)),
-            library: run::library(None).map_err(|error| error.to_string()),
+            library: run::library(None).ok(),
             tracepoints: tracepoints(),
             release,
         }
