@@ -15,6 +15,7 @@ mod session;
 mod show;
 mod stat;
 mod table;
+mod top;
 
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ enum Command {
     /// Show the module's statistics: totals, arenas and size classes. Without root
     /// those of the arenas of your own processes.
     Stat(stat::Args),
+    /// Watch arenas and size classes as they change, sorted by any column.
+    Top(top::Args),
     /// Show what lies where in an arena, as blocks of colour or as a picture: live,
     /// free, huge pages, divided pages, address space without memory.
     Map(map::Args),
@@ -152,6 +155,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         }
         Command::Doctor(args) => return doctor::run(args),
         Command::Stat(args) => stat::run(args)?,
+        Command::Top(args) => top::run(args)?,
         Command::Map(args) => map::run(args)?,
         Command::Trim(args) => trim(args)?,
         Command::Replay(args) => return replay(args),
