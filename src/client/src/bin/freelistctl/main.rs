@@ -15,6 +15,7 @@ mod session;
 mod show;
 mod stat;
 mod table;
+mod timeline;
 mod top;
 
 use std::io::{self, ErrorKind, Write};
@@ -63,6 +64,12 @@ enum Command {
     /// written checked at its release. Fails when a byte changed, a call
     /// failed or a block is left.
     Replay(ReplayArgs),
+    /// Record what arenas hold while a program runs, or until it is interrupted, with
+    /// the events of the module's tracepoints where there are some.
+    Record(timeline::record::Args),
+    /// Draw a recording: live, free and held bytes over time, what was moved, how
+    /// often a request waited.
+    Plot(timeline::plot::Args),
     /// Run a program unchanged, with its large blocks in an arena: its malloc()
     /// is libfreelist_malloc.so. Passes signals and its exit status on.
     Run(run::Args),
@@ -100,6 +107,9 @@ struct ReplayArgs {
     /// Print one JSON object instead.
     #[arg(long)]
     json: bool,
+    /// Write what the arena held from event to event, for `freelistctl plot`.
+    #[arg(long, value_name = "FILE")]
+    timeline: Option<PathBuf>,
     /// The device file.
     #[arg(long, default_value = DEVICE)]
     device: PathBuf,
@@ -159,6 +169,8 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Map(args) => map::run(args)?,
         Command::Trim(args) => trim(args)?,
         Command::Replay(args) => return replay(args),
+        Command::Record(args) => return timeline::record::run(args),
+        Command::Plot(args) => timeline::plot::run(args)?,
         Command::Run(args) => return run::run(args),
     }
     Ok(ExitCode::SUCCESS)
@@ -226,7 +238,12 @@ fn replay(args: &ReplayArgs) -> Result<ExitCode> {
     } else {
         Progress::new(trace.events.len())
     };
-    let outcome = replay::run(&arena, &info, &trace, progress)
+    let timeline = args
+        .timeline
+        .as_ref()
+        .map(|path| replay::Timeline::create(path, &args.file, &trace))
+        .transpose()?;
+    let outcome = replay::run(&arena, &info, &trace, progress, timeline)
         .with_context(|| args.file.display().to_string())?;
 
     if args.json {

@@ -2,6 +2,7 @@
 
 //! Replays a trace through an arena.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use freelist::{Arena, Block, Flags, Info, Mapping, Stat};
 
 use crate::pattern;
 use crate::progress::Progress;
+use crate::timeline::{Header, Line, Mark, Moment, Writer};
 
 /// What a replay found.
 pub(crate) struct Outcome {
@@ -92,28 +94,57 @@ impl Times {
     }
 }
 
+/// What the arena held from event to event, as it is being written.
+pub(crate) struct Timeline {
+    writer: Writer,
+    /// Every how many events a sample is taken.
+    stride: usize,
+    start: Instant,
+}
+
+impl Timeline {
+    /// Samples of a replay, about: more than a picture has pixels.
+    const SAMPLES: usize = 4000;
+
+    /// Makes the file `path` for the replay of the trace in `file`.
+    pub(crate) fn create(path: &Path, file: &Path, trace: &Trace) -> Result<Self> {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let header = Header::new(format!("replay of {name}"), "replay");
+        Ok(Self {
+            writer: Writer::create(path, header)?,
+            stride: trace.events.len().div_ceil(Self::SAMPLES).max(1),
+            start: Instant::now(),
+        })
+    }
+
+    /// Takes a sample after event number `number`, counted from 0, if one is due or `must` be.
+    fn after(&mut self, arena: &Arena, number: usize, event: &Event, must: bool) -> Result<()> {
+        let (time_ns, number) = (self.start.elapsed().as_nanos() as u64, number + 1);
+        if let Event::Mark(text) = event {
+            self.writer.write(&Line::Mark(Mark {
+                time_ns,
+                event: number as u64,
+                text: text.clone(),
+            }))?;
+        }
+        if must || number % self.stride == 0 {
+            let moment = Moment::of_stat(time_ns, number as u64, &arena.stat()?);
+            self.writer.write(&Line::Sample(moment))?;
+        }
+        Ok(())
+    }
+}
+
 /// Replays `trace`.
 pub(crate) fn run(
     arena: &Arena,
     info: &Info,
     trace: &Trace,
     mut progress: Progress,
+    mut timeline: Option<Timeline>,
 ) -> Result<Outcome> {
     let peak = trace.peak();
-    let mut replay = Replay {
-        arena,
-        memory: arena.map(info.arena_bytes)?,
-        page_size: info.page_size.into(),
-        trace,
-        blocks: vec![None; trace.sizes.len()],
-        allocs: Times::default(),
-        frees: Times::default(),
-        empty: 0,
-        peak_held: 0,
-        checked: 0,
-        wrong: 0,
-        findings: Vec::new(),
-    };
+    let mut replay = Replay::new(arena, info, trace)?;
     let mut at_peak = None;
     let start = Instant::now();
     for (i, event) in trace.events.iter().enumerate() {
@@ -126,7 +157,14 @@ pub(crate) fn run(
         if i == peak.event {
             at_peak = Some(Snapshot::take(arena)?);
         }
+        if let Some(timeline) = &mut timeline {
+            let must = i == 0 || i == peak.event || i + 1 == trace.events.len();
+            timeline.after(arena, i, event, must)?;
+        }
         progress.advance(i + 1);
+    }
+    if let Some(timeline) = &mut timeline {
+        timeline.writer.flush()?;
     }
     let left: Vec<usize> = (0..replay.blocks.len())
         .filter(|block| replay.blocks[*block].is_some())
@@ -174,7 +212,24 @@ struct Replay<'a> {
     findings: Vec<String>,
 }
 
-impl Replay<'_> {
+impl<'a> Replay<'a> {
+    fn new(arena: &'a Arena, info: &Info, trace: &'a Trace) -> Result<Self> {
+        Ok(Self {
+            arena,
+            memory: arena.map(info.arena_bytes)?,
+            page_size: info.page_size.into(),
+            trace,
+            blocks: vec![None; trace.sizes.len()],
+            allocs: Times::default(),
+            frees: Times::default(),
+            empty: 0,
+            peak_held: 0,
+            checked: 0,
+            wrong: 0,
+            findings: Vec::new(),
+        })
+    }
+
     fn alloc(&mut self, number: usize) -> Result<()> {
         let size = self.trace.sizes[number];
         if size == 0 {

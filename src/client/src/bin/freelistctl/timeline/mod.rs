@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Recordings: what arenas held over time, a JSON object a line.
+//!
+//! The first line says where the recording is from; each other one is a moment (`sample`), a mark of a
+//! replayed trace (`mark`), or an event of a tracepoint (`event`). Times are in ns from the beginning,
+//! sizes in bytes.
+
+pub(crate) mod plot;
+pub(crate) mod record;
+mod tracefs;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{ensure, Context, Result};
+use freelist::Stat;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::sample::{Origin, Sample};
+
+/// Of this format.
+const VERSION: u32 = 1;
+
+/// A line of a recording.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(crate) enum Line {
+    Recording(Header),
+    Sample(Moment),
+    Mark(Mark),
+    Event(Event),
+}
+
+/// Where a recording is from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Header {
+    pub(crate) version: u32,
+    /// What was recorded, in words.
+    pub(crate) title: String,
+    pub(crate) kernel: String,
+    pub(crate) module: String,
+    /// Whether samples are of all arenas, of those of one's own processes, or of a replay.
+    pub(crate) origin: String,
+}
+
+/// What arenas had at one moment; counters are from the beginning of the arenas.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Moment {
+    pub(crate) time_ns: u64,
+    /// The number of the trace's event, in a replay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) event: Option<u64>,
+    pub(crate) live_bytes: u64,
+    pub(crate) free_bytes: u64,
+    pub(crate) held_bytes: u64,
+    pub(crate) moved_bytes: u64,
+    pub(crate) allocs: u64,
+    pub(crate) frees: u64,
+    pub(crate) grows: u64,
+    pub(crate) waits: u64,
+    /// An object an arena, with the names of `stat --json`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) arenas: Vec<Value>,
+    /// How often each tracepoint was passed since the recording began.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) events: BTreeMap<String, u64>,
+}
+
+/// A phase of a replayed trace begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) time_ns: u64,
+    pub(crate) event: u64,
+    pub(crate) text: String,
+}
+
+/// A tracepoint was passed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Event {
+    pub(crate) time_ns: u64,
+    pub(crate) name: String,
+    pub(crate) cpu: u32,
+    pub(crate) pid: u32,
+    pub(crate) comm: String,
+    /// Its fields, numbers as numbers.
+    pub(crate) fields: Map<String, Value>,
+}
+
+impl Header {
+    pub(crate) fn new(title: String, origin: &str) -> Self {
+        let identity = crate::session::Identity::read();
+        Self {
+            version: VERSION,
+            title,
+            kernel: identity.kernel,
+            module: identity.module,
+            origin: origin.to_owned(),
+        }
+    }
+}
+
+impl Moment {
+    pub(crate) fn of_sample(time_ns: u64, sample: &Sample) -> Self {
+        Self {
+            time_ns,
+            live_bytes: sample.total("live_bytes"),
+            free_bytes: sample.total("free_bytes"),
+            held_bytes: sample.total("held_bytes"),
+            moved_bytes: sample.total("moved_bytes"),
+            allocs: sample.total("allocs"),
+            frees: sample.total("frees"),
+            grows: sample.total("grows"),
+            waits: sample.total("waits"),
+            arenas: sample.arenas.iter().map(|row| row.json()).collect(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn of_stat(time_ns: u64, event: u64, stat: &Stat) -> Self {
+        Self {
+            time_ns,
+            event: Some(event),
+            live_bytes: stat.live_bytes,
+            free_bytes: stat.free_bytes,
+            held_bytes: stat.held_bytes,
+            moved_bytes: stat.moved_bytes,
+            allocs: stat.allocs,
+            frees: stat.frees,
+            grows: stat.grows,
+            waits: stat.waits,
+            ..Self::default()
+        }
+    }
+}
+
+/// The word for where samples are from.
+pub(crate) fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Debugfs => "debugfs",
+        Origin::Fdinfo => "fdinfo",
+    }
+}
+
+/// A recording that is being written.
+pub(crate) struct Writer {
+    path: PathBuf,
+    out: BufWriter<Box<dyn Write>>,
+}
+
+impl Writer {
+    /// Makes the file; `-` is standard output.
+    pub(crate) fn create(path: &Path, header: Header) -> Result<Self> {
+        let out: Box<dyn Write> = match path.to_str() {
+            Some("-") => Box::new(io::stdout()),
+            _ => Box::new(File::create(path).with_context(|| path.display().to_string())?),
+        };
+        let mut writer = Self {
+            path: path.to_owned(),
+            out: BufWriter::new(out),
+        };
+        writer.write(&Line::Recording(header))?;
+        Ok(writer)
+    }
+
+    pub(crate) fn write(&mut self, line: &Line) -> Result<()> {
+        let text = serde_json::to_string(line)?;
+        writeln!(self.out, "{text}").with_context(|| self.path.display().to_string())
+    }
+
+    /// What was written so far is in the file afterwards.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        let result = self.out.flush();
+        result.with_context(|| self.path.display().to_string())
+    }
+}
+
+/// Reads a recording.
+///
+/// # Errors
+///
+/// Names the file, and the line that is none of a recording.
+pub(crate) fn read(path: &Path) -> Result<(Header, Vec<Line>)> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    parse(BufReader::new(file)).with_context(|| path.display().to_string())
+}
+
+fn parse(lines: impl BufRead) -> Result<(Header, Vec<Line>)> {
+    let mut parsed = Vec::new();
+    let mut header = None;
+    for (number, line) in lines.lines().enumerate() {
+        let line = line?;
+        let at = || format!("line {} is none of a recording", number + 1);
+        match serde_json::from_str(&line).with_context(at)? {
+            Line::Recording(first) if number == 0 => header = Some(first),
+            line => parsed.push(line),
+        }
+        ensure!(
+            header.is_some(),
+            "it is no recording: `freelistctl record` and `replay --timeline` make one"
+        );
+    }
+    let header = header.context("it is empty")?;
+    ensure!(
+        header.version <= VERSION,
+        "a newer freelistctl wrote it (version {})",
+        header.version
+    );
+    Ok((header, parsed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_is_read_as_it_was_written() {
+        let dir = std::env::temp_dir().join(format!("timeline-{}", std::process::id()));
+        let header = Header::new("a \"test\"".to_owned(), "debugfs");
+        let stat = Stat {
+            live_bytes: 4096,
+            waits: 3,
+            ..Stat::default()
+        };
+        let fields = Map::from_iter([("size".to_owned(), 64.into())]);
+        let lines = [
+            Line::Sample(Moment::of_stat(5, 1, &stat)),
+            Line::Mark(Mark {
+                time_ns: 6,
+                event: 2,
+                text: "step 1 end".to_owned(),
+            }),
+            Line::Event(Event {
+                time_ns: 7,
+                name: "wait".to_owned(),
+                cpu: 1,
+                pid: 17,
+                comm: "a b".to_owned(),
+                fields,
+            }),
+        ];
+        let mut writer = Writer::create(&dir, header.clone()).unwrap();
+        for line in &lines {
+            writer.write(line).unwrap();
+        }
+        writer.flush().unwrap();
+        let read = read(&dir);
+        std::fs::remove_file(&dir).unwrap();
+        assert_eq!(read.unwrap(), (header, lines.to_vec()));
+    }
+
+    #[test]
+    fn what_is_no_recording_is_told_by_its_line() {
+        let of = |text: &str| format!("{:#}", parse(text.as_bytes()).unwrap_err());
+        assert!(of("").contains("it is empty"));
+        assert!(of("a 1 64\n").contains("line 1 is none of a recording"));
+        let sample = serde_json::to_string(&Line::Sample(Moment::default())).unwrap();
+        assert!(of(&sample).contains("replay --timeline"));
+        let mut header = Header::new(String::new(), "debugfs");
+        let text =
+            |header: &Header| serde_json::to_string(&Line::Recording(header.clone())).unwrap();
+        let broken = format!("{}\n{{}}\n", text(&header));
+        assert!(of(&broken).contains("line 2 is none"), "{}", of(&broken));
+        header.version = 2;
+        assert!(of(&text(&header)).contains("newer freelistctl"));
+    }
+}
