@@ -2,6 +2,7 @@
 
 //! `freelistctl`: looks at `/dev/freelist` and replays allocation traces.
 
+mod cli_files;
 mod doctor;
 mod map;
 mod pattern;
@@ -73,6 +74,11 @@ enum Command {
     /// Run a program unchanged, with its large blocks in an arena: its malloc()
     /// is libfreelist_malloc.so. Passes signals and its exit status on.
     Run(run::Args),
+    /// Print completions for a shell, as its own package would install them.
+    Completions(cli_files::CompletionsArgs),
+    /// Write the man pages into a directory.
+    #[command(hide = true)]
+    Man(cli_files::ManArgs),
 }
 
 #[derive(clap::Args)]
@@ -172,6 +178,8 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Record(args) => return timeline::record::run(args),
         Command::Plot(args) => timeline::plot::run(args)?,
         Command::Run(args) => return run::run(args),
+        Command::Completions(args) => cli_files::completions(args)?,
+        Command::Man(args) => cli_files::man(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
