@@ -23,13 +23,13 @@ SCALE=${SCALE:-1}
 #
 STAGES='
 style            usual  module=each                                                -              tests     3    143  format and lints
-host             usual  -                                                          -              tests     455  224  the crates on this machine
+host             usual  -                                                          -              tests     514  224  the crates on this machine
 scripts          usual  module=each,init                                           -              tests     52   215  scripts/ themselves
 kunit            usual  module=debug,init                                          -              tests     27   34   KUnit on the debug kernel
-stock            usual  module=each,init,programs,header,c-library                 each           tests     660  60   user space on %k
+stock            usual  module=each,init,programs,header,c-library                 each           tests     682  60   user space on %k
 small            usual  module=default,init,programs                               -              tests     9    10   user space on a small machine
 cost             usual  module=default,init,programs                               -              tests     10   25   what calls cost, where the clock counts instructions
-debug            usual  module=debug,init,programs,header,c-library                -              tests     663  437  user space on the debug kernel
+debug            usual  module=debug,init,programs,header,c-library                -              tests     685  437  user space on the debug kernel
 programs         usual  module=default,init,c-library,root=programs                -              tests     12   239  programs of Debian with libfreelist_malloc.so
 planted          usual  -                                                          -              tests     177  420  bugs that this machine'\''s tests see
 enumerate        long   -                                                          -              tests     1    -    every sequence of at most 8 operations
@@ -111,7 +111,7 @@ stage_kunit() {
 # files OTHERS.
 user_space() {
 	local programs=(build/bin/freelist-device-tests build/header/header-* build/client/client-*) add=() program
-	for program in "${programs[@]}" build/bin/{freelist-global,example-*} build/header/calls-* \
+	for program in "${programs[@]}" build/bin/{freelist-global,freelistctl,example-*} build/header/calls-* \
 		build/client/libfreelist_{client,malloc,plugin}.so.0 "${@:4}"; do add+=(--add "$program"); done
 	# The statuses are ignored, as the KTAP has the results; a program without KTAP fails. The time-out is
 	# for a busy machine: a run takes some minutes.
@@ -154,7 +154,7 @@ stage_module_coverage() {
 		--add build/bin/freelist-device-tests -- sh -c \
 		"echo '# suite little'; $tests freelist_pressure freelist_growing; true"
 	scripts/vm --kernel debug --module "$module" --cpus 2 --memory 1024 --timeout 3600 \
-		--add build/bin/freelist-device-tests --add build/bin/freelist-global --add build/bin/example-arena \
+		--add build/bin/freelist-device-tests --add build/bin/freelist-global --add build/bin/freelistctl --add build/bin/example-arena \
 		--add build/bin/example-global --add build/bin/example-heap --add build/bin/freelist-fuzz \
 		--add tests/fuzz/corpus -- sh -c \
 		"echo '# suite all'; $tests; echo '# suite fuzz'; ./freelist-fuzz --coverage --corpus corpus --seconds 60; true"

@@ -234,7 +234,7 @@ fn forks_race_with_faults_and_allocations() {
             view.store(0, round);
             let status = fork_beside_threads(&view);
             assert!(
-                matches!(status, WaitStatus::Exited(_, code) if code == round.into()),
+                matches!(status, WaitStatus::Exited(_, code) if code == i32::from(round)),
                 "round {round}: {status:?}"
             );
         }

@@ -52,7 +52,8 @@ fn features_are_exactly_the_flags_that_are_served() {
     let features = arena.info().unwrap().features;
     for flag in Flags::all().iter() {
         let answer = arena.alloc(64, flag | Flags::DEFAULT);
-        let served = features & u64::from(flag.bits()) == flag.bits().into();
+        let bit = u64::from(flag.bits());
+        let served = features & bit == bit;
         assert_eq!(answer.is_ok(), served, "{flag}: {answer:?}");
     }
     let more = FREELIST_FEATURE_ALIGN
@@ -63,7 +64,7 @@ fn features_are_exactly_the_flags_that_are_served() {
         | FREELIST_FEATURE_DISCARD
         | FREELIST_FEATURE_CLONE;
     assert_eq!(features & !u64::from(Flags::all().bits()), more);
-    assert_eq!(features & 3, Flags::DEFAULT.bits().into());
+    assert_eq!(features & 3, u64::from(Flags::DEFAULT.bits()));
 }
 
 /// Returns the answer to a call over memory of all `fill`.

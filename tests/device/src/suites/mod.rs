@@ -11,6 +11,9 @@ mod clone;
 mod concurrency;
 mod contig;
 mod cost;
+mod ctl;
+mod ctl_live;
+mod ctl_record;
 mod debugfs;
 mod errors;
 mod examples;
@@ -84,6 +87,9 @@ pub const ALL: &[Suite] = &[
     concurrency::SUITE,
     client::SUITE,
     examples::SUITE,
+    ctl::SUITE,
+    ctl_live::SUITE,
+    ctl_record::SUITE,
     cost::SUITE,
     races::SUITE,
     random::SUITE,

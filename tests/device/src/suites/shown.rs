@@ -57,7 +57,7 @@ fn every_arena_has_a_row_with_its_owner() {
     let name = fs::read_to_string("/proc/self/comm").unwrap();
     for (row, arena) in rows[before..].iter().zip(&arenas_open) {
         let stat = stat(arena);
-        assert_eq!(row.pid, std::process::id().into());
+        assert_eq!(row.pid, u64::from(std::process::id()));
         assert_eq!(row.name, name.trim_end());
         assert_eq!(row.live, stat.live_bytes);
         assert_eq!(row.free, stat.free_bytes);
