@@ -97,10 +97,10 @@ impl Drop for Number {
 /// The device is added.
 struct Entry<T>(NonNull<raw::freelist_cdev>, PhantomData<fn(&T)>);
 
-// SAFETY: A character device may be deleted by any thread.
-unsafe impl<T> Send for Entry<T> {}
-// SAFETY: Nothing can be done through a shared `Entry`.
-unsafe impl<T> Sync for Entry<T> {}
+// SAFETY: A character device may be deleted by any thread. What it leads to is used by all of them.
+unsafe impl<T: Sync> Send for Entry<T> {}
+// SAFETY: Nothing can be done through a shared `Entry`. What it leads to is used by all threads.
+unsafe impl<T: Sync> Sync for Entry<T> {}
 
 impl<T> Entry<T> {
     fn new(
