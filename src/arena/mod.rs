@@ -195,13 +195,20 @@ impl Arena {
         let mut from = Some(0);
         while let Some(page) = from {
             map.reserve(MAP_STEP as usize, GFP_KERNEL)?;
-            from = self.lock().engine.map(page, MAP_STEP, |extent| {
+            from = self.map_step(page, |extent| {
                 // There is room for that many.
                 let _ = map.push_within_capacity(extent);
             });
-            task::resched();
         }
         Ok(map)
+    }
+
+    /// Calls `see` with at most [`MAP_STEP`] extents from page number `page` on, under the lock. Returns
+    /// the page number to go on with; `None` at the end. May sleep.
+    fn map_step(&self, page: u32, see: impl FnMut(Extent)) -> Option<u32> {
+        let next = self.lock().engine.map(page, MAP_STEP, see);
+        task::resched();
+        next
     }
 
     /// Returns the smallest and the largest order of the folios that back an extent; `None` if none
@@ -225,8 +232,7 @@ impl Arena {
         let mut len = 0;
         let mut from = Some(0);
         while let Some(page) = from {
-            from = self.lock().engine.map(page, MAP_STEP, |_| len += 1);
-            task::resched();
+            from = self.map_step(page, |_| len += 1);
         }
         len
     }
