@@ -4,6 +4,8 @@
  * What the heap promises beyond its functions is tested in tests/device.
  *
  * Usage: client [DEVICE]	(default /dev/freelist)
+ *
+ * Peer: reports mimalloc#288.
  */
 /* First and alone: the header includes what it needs itself. */
 #include "freelist_client.h"

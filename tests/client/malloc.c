@@ -5,6 +5,9 @@
  *
  * What the environment decides is tried by running this program again, with the name
  * of a promise as its argument.
+ *
+ * Peer: reports jemalloc#2402, jemalloc#2019, jemalloc#1805, jemalloc#315, gperftools#499,
+ * snmalloc#630.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

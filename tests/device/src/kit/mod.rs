@@ -3,6 +3,8 @@
 //! What tests are made of.
 
 pub mod cgroup;
+pub mod delayed;
+pub mod files;
 pub mod ledger;
 pub mod module;
 pub mod pages;

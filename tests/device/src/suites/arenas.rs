@@ -74,13 +74,13 @@ fn a_duplicate_is_the_same_arena() {
 }
 
 /// A socket pair, whose ends are closed with it.
-fn sockets() -> (OwnedFd, OwnedFd) {
+pub(super) fn sockets() -> (OwnedFd, OwnedFd) {
     let (family, kind) = (AddressFamily::Unix, SockType::Stream);
     socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap()
 }
 
-fn send(socket: &OwnedFd, arena: &Arena) {
-    let fds = [arena.as_fd().as_raw_fd()];
+pub(super) fn send(socket: &OwnedFd, file: &impl AsFd) {
+    let fds = [file.as_fd().as_raw_fd()];
     let message = [ControlMessage::ScmRights(&fds)];
     let bytes = [IoSlice::new(b"x")];
     let flags = MsgFlags::empty();

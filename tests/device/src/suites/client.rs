@@ -795,6 +795,8 @@ fn use_heap() {
 }
 
 /// With fewer addresses, where a process may have no more.
+///
+/// Peer: reports hardened_malloc#235.
 fn a_heap_opens_where_addresses_or_promises_are_bounded() {
     let succeeds = |work: fn()| {
         let status = fork_child(work);

@@ -86,7 +86,8 @@ fn processes_never_share_a_block() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// Peer: vulnerabilities racing_frees, CVE-2025-68260; snmalloc corruption_detection.
+/// Peer: vulnerabilities racing_frees, CVE-2025-68260; snmalloc corruption_detection;
+/// reports ion-CVE-2016-9120, ion-34276203.
 fn racing_frees_of_one_block_succeed_once() {
     let arena = arena();
     let neighbour = alloc(&arena, 64);

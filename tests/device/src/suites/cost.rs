@@ -258,6 +258,7 @@ fn lazy_memory_comes_and_goes_at_these_costs() {
     }
 }
 
+/// Peer: reports jemalloc#1641.
 fn a_fork_costs_the_same_with_mapped_memory() {
     let fork = || cost(1, || _ = fork_child(|| {}));
     let without = fork();

@@ -186,6 +186,8 @@ fn a_lazy_block_has_its_room_at_once() {
 }
 
 /// Half of the default limit, unless the module's parameter says otherwise.
+///
+/// Peer: reports binder-CVE-2026-43435.
 fn what_lazy_blocks_are_promised_has_a_bound() {
     let arena = arena();
     let bound = stat(&arena).limit_bytes / 2 / page() * page();

@@ -213,7 +213,7 @@ const SOFT_OFFLINE: i32 = 101;
 
 /// The page of byte `at` turns out to be bad. The process that finds out dies of it.
 #[track_caller]
-fn poison(view: &View, at: usize) {
+pub(super) fn poison(view: &View, at: usize) {
     let page = system_page();
     let status = crate::kit::process::fork_child(|| {
         view.touch(at);
@@ -322,6 +322,7 @@ fn low_watermarks() -> u64 {
         * page()
 }
 
+/// Peer: reports zfs#10255.
 fn free_memory_is_available() {
     let bytes = (meminfo("MemAvailable") / 3).min(512 * MIB) / MIB * MIB;
     let arena = arena();

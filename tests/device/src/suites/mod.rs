@@ -9,12 +9,14 @@ mod cgroup;
 mod client;
 mod clone;
 mod concurrency;
+mod contended;
 mod contig;
 mod cost;
 mod ctl;
 mod ctl_live;
 mod ctl_record;
 mod debugfs;
+mod descriptors;
 mod errors;
 mod examples;
 mod exhaustive;
@@ -24,6 +26,8 @@ mod free;
 mod freed;
 mod growing;
 mod header;
+mod heaps;
+mod hostile;
 mod info;
 mod lazy;
 mod limits;
@@ -81,15 +85,19 @@ pub const ALL: &[Suite] = &[
     lazy::SUITE,
     freed::SUITE,
     arenas::SUITE,
+    descriptors::SUITE,
     debugfs::SUITE,
     shown::SUITE,
     metadata::SUITE,
     concurrency::SUITE,
+    hostile::SUITE,
+    contended::SUITE,
     client::SUITE,
     examples::SUITE,
     ctl::SUITE,
     ctl_live::SUITE,
     ctl_record::SUITE,
+    heaps::SUITE,
     cost::SUITE,
     races::SUITE,
     random::SUITE,

@@ -215,6 +215,8 @@ fn structures_need_no_alignment() {
 
 /// The copy faults in a page of the arena that the call is about to change, so
 /// no lock that a fault needs may be held meanwhile.
+///
+/// Peer: reports zfs#1689, zfs#7939, zfs#302.
 fn a_structure_in_a_block_of_the_arena_itself_is_served() {
     let arena = arena();
     for size in [64, 4 * KIB, 64 * KIB] {

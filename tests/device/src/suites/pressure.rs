@@ -86,7 +86,8 @@ impl Idle {
     }
 }
 
-/// Peer: shrinkers ttm_pool_shrinker_scan, binder_shrink_scan.
+/// Peer: shrinkers ttm_pool_shrinker_scan, binder_shrink_scan;
+/// reports zfs#14686.
 fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
     if meminfo("MemTotal") > SMALL_MACHINE {
         skip("too much memory to use up; needs a machine of at most 400 MiB");
@@ -112,6 +113,7 @@ fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
     assert!(given >= bytes / 2, "{given} bytes of {bytes}");
 }
 
+/// Peer: reports zfs#4726.
 fn another_process_of_the_cgroup_gets_what_an_idle_one_holds_in_free_blocks() {
     let cgroup = Cgroup::new("shared");
     let (max, bytes) = (64 * MIB, 40 * MIB);

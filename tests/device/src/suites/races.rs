@@ -226,6 +226,7 @@ fn counters_loosely(arena: &Arena) -> freelist::Stat {
     stat
 }
 
+/// Peer: reports binder-a370003cc301.
 fn a_guessed_free_finds_nothing_until_the_answer_is_out() {
     let contig = DEFAULT | Flags::CONTIG;
     for (size, flags) in [

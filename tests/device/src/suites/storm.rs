@@ -144,7 +144,8 @@ fn processes_that_are_killed_anywhere_hold_nothing() {
     }
 }
 
-/// Peer: vulnerabilities CVE-2021-3759.
+/// Peer: vulnerabilities CVE-2021-3759;
+/// reports zfs#2570, zfs#4319.
 fn a_cgroup_that_is_out_of_memory_again_and_again_holds_nothing() {
     const MAX: u64 = 24 * MIB;
     let times = scaled(3);

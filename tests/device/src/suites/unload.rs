@@ -7,13 +7,17 @@
 use std::fs::{self, File};
 
 use freelist::uapi::FREELIST_SLACK_NONE;
+use freelist::Flags;
 use nix::errno::Errno;
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
+use nix::sys::signal::{kill, Signal};
 
 use crate::harness::{skip, suite};
 use crate::kit::module::{self, MODULE};
 use crate::kit::process::spawn_child;
-use crate::kit::{alloc, arena, free, meminfo, page, raw, scaled, stat, View, KIB};
+use crate::kit::{
+    alloc, arena, check, free, meminfo, page, raw, scaled, shrinker, stat, View, DEFAULT, KIB,
+};
 use crate::{figure, trust};
 
 suite!("freelist_unload":
@@ -23,6 +27,8 @@ suite!("freelist_unload":
     the_module_stays_while_a_file_of_debugfs_is_open,
     the_module_stays_while_somebody_waits,
     the_slack_of_an_arena_is_the_modules_parameter,
+    limits_in_mebibytes_are_as_large_as_there_are_numbers,
+    a_module_comes_and_goes_beside_reclaim,
     a_module_that_comes_and_goes_holds_nothing,
 );
 
@@ -171,6 +177,72 @@ fn the_slack_of_an_arena_is_the_modules_parameter() {
     let refused = Err(Errno::EINVAL);
     let none = Ok(FREELIST_SLACK_NONE);
     assert_eq!(slacks, [Ok(50), Ok(0), Ok(1000), refused, refused, none]);
+}
+
+/// A MiB more than a number of bytes can say is no limit, not a small one.
+///
+/// Peer: reports udmabuf-CVE-2025-37803.
+fn limits_in_mebibytes_are_as_large_as_there_are_numbers() {
+    if !std::path::Path::new("/sys/module/freelist/refcnt").exists() {
+        skip("the module is built in");
+    }
+    let file = File::open(MODULE).unwrap();
+    let with = |parameters| {
+        finit_module(&file, parameters, ModuleInitFlags::empty())?;
+        let arena = arena();
+        let blocks = [64, 3 * page()].map(|size| alloc(&arena, size));
+        let lazy = arena.alloc(3 * page(), DEFAULT | Flags::LAZY);
+        let limit = arena.stat().unwrap().limit_bytes;
+        let copy = arena.copy();
+        let served = lazy.is_ok() && copy.is_ok();
+        blocks.into_iter().for_each(|block| free(&arena, block));
+        check();
+        drop((arena, copy));
+        module::unload();
+        Ok::<_, Errno>((limit >= 1 << 43, served))
+    };
+    module::unload();
+    let limits = [
+        c"limit_mb=18446744073709551615",
+        c"limit_mb=17592186044416 arena_limit_mb=17592186044416",
+        c"limit_mb=17592186044415 lazy_limit_mb=17592186044417",
+        c"limit_mb=17592186044415 arena_limit_mb=9223372036854775808",
+    ]
+    .map(with);
+    // And one that is no number at all.
+    let none = finit_module(
+        &file,
+        c"limit_mb=18446744073709551616",
+        ModuleInitFlags::empty(),
+    );
+    module::load(&file).expect("it was loaded before");
+    assert_eq!(limits, [Ok((true, true)); 4]);
+    assert!(none.is_err(), "{none:?}");
+}
+
+/// The shrinker is called as soon as it is there, and until it is gone.
+///
+/// Peer: reports zfs#13940, zfs#2136.
+fn a_module_comes_and_goes_beside_reclaim() {
+    let Ok(file) = File::open(MODULE) else {
+        skip("the module's file is not there");
+    };
+    let reclaim = spawn_child(|| loop {
+        shrinker::force(None);
+    });
+    for _ in 0..scaled(6) {
+        module::unload();
+        module::load(&file).expect("it was loaded before");
+        let arena = arena();
+        let keep = alloc(&arena, 5 * page());
+        let view = View::shared(&arena, 0, 64 * KIB as usize);
+        view.store(keep.offset as usize, 1);
+        free(&arena, alloc(&arena, 300 * KIB));
+        assert_eq!(view.load(keep.offset as usize), 1);
+    }
+    kill(reclaim.pid(), Signal::SIGKILL).unwrap();
+    reclaim.wait();
+    check();
 }
 
 /// Peer: slub_kunit test_leak_destroy.

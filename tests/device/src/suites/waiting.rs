@@ -802,6 +802,7 @@ fn poll_tells_of_memory_that_another_arena_frees() {
     alloc(&arena, 2 * MIB);
 }
 
+/// Peer: reports binder-CVE-2024-26606.
 fn edges_are_told_by_epoll() {
     let (arena, blocks) = full(4);
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();

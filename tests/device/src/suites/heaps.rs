@@ -1,0 +1,483 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The client's heap in programs of the kinds that other allocators failed in: threads that end, blocks
+//! that change hands, memory that runs out, sizes and alignments at the edge.
+
+#![expect(unsafe_code, reason = "blocks are given back by their addresses")]
+
+use std::alloc::Layout;
+use std::cell::RefCell;
+use std::fs;
+use std::ptr::NonNull;
+use std::sync::mpsc::{self, sync_channel};
+use std::sync::Barrier;
+use std::thread;
+
+use freelist::{Buffer, Heap};
+use nix::errno::Errno;
+
+use crate::harness::suite;
+use crate::kit::{random, random_size, refused, scaled, system_page, KIB, MIB};
+
+suite!("freelist_heaps":
+    a_heap_that_ran_out_of_small_blocks_goes_on_with_what_is_given_back,
+    a_block_that_is_aligned_keeps_its_bytes_and_alignment_when_resized,
+    a_resize_to_more_than_there_is_leaves_the_block,
+    a_block_outlives_the_thread_that_took_it,
+    a_resize_may_be_the_first_call_of_a_thread,
+    what_is_added_to_a_block_that_shrank_and_grew_is_zero_or_its_own,
+    blocks_that_a_thread_frees_that_takes_none_are_not_hoarded,
+    a_block_that_goes_when_its_thread_ends_is_given_back,
+    threads_that_end_at_once_leave_nothing,
+    a_small_stack_is_enough,
+    blocks_take_no_mappings,
+    many_small_blocks_with_large_alignments_are_freed,
+    blocks_freed_in_another_order_leave_no_metadata,
+);
+
+#[track_caller]
+fn heap() -> Heap {
+    Heap::open().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
+}
+
+/// A live block, filled with one byte, that may go to another thread.
+struct Block {
+    at: NonNull<u8>,
+    len: usize,
+    byte: u8,
+}
+
+// SAFETY: The block is this value's alone, and a heap's blocks belong to no thread.
+unsafe impl Send for Block {}
+
+impl Block {
+    #[track_caller]
+    fn new(heap: &Heap, len: usize, align: usize, byte: u8) -> Self {
+        let at = heap.alloc(layout(len, align));
+        let at = at.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(at.addr().get() % align, 0);
+        let mut this = Self { at, len, byte };
+        this.bytes().fill(byte);
+        this
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: The block is live, of so many bytes, and this value's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
+    }
+
+    #[track_caller]
+    fn check(&mut self) {
+        let byte = self.byte;
+        assert!(
+            self.bytes().iter().all(|found| *found == byte),
+            "{}",
+            self.len
+        );
+    }
+
+    /// Resizes it; all that was in it is still. What is added is filled as the rest.
+    #[track_caller]
+    fn resize(&mut self, heap: &Heap, len: usize, align: usize) -> freelist::Result<()> {
+        // SAFETY: The block is live and this value's alone, and is replaced here.
+        self.at = unsafe { heap.realloc(self.at, len, align) }?;
+        assert_eq!(self.at.addr().get() % align, 0, "{len} bytes");
+        self.len = self.len.min(len);
+        self.check();
+        self.len = len;
+        let byte = self.byte;
+        self.bytes().fill(byte);
+        Ok(())
+    }
+
+    #[track_caller]
+    fn free(mut self, heap: &Heap) {
+        self.check();
+        // SAFETY: The block is live, and gone with this value.
+        unsafe { heap.free(self.at) };
+    }
+}
+
+/// Runs `work` in a thread that has ended when this returns, with what is done at its end. (A scope waits
+/// for less than that.)
+fn ended<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(work).join()).expect("no panic")
+}
+
+/// Nothing of the heap is live, once what it keeps has gone.
+#[track_caller]
+fn is_empty(heap: &Heap) {
+    heap.trim(0).unwrap();
+    let stat = heap.stat().unwrap();
+    assert_eq!(
+        (stat.live_blocks, stat.live_bytes, stat.held_bytes),
+        (0, 0, 0)
+    );
+}
+
+/// Peer: reports gperftools#228, gperftools#1204.
+fn a_heap_that_ran_out_of_small_blocks_goes_on_with_what_is_given_back() {
+    const LEN: usize = 1000;
+    let heap = heap();
+    heap.set_limit(8 * MIB).unwrap();
+    let mut live = Vec::new();
+    let fill = |live: &mut Vec<Block>| {
+        let before = live.len();
+        while let Ok(at) = heap.alloc(layout(LEN, 1)) {
+            let mut block = Block {
+                at,
+                len: LEN,
+                byte: live.len() as u8,
+            };
+            let byte = block.byte;
+            block.bytes().fill(byte);
+            live.push(block);
+        }
+        refused(heap.alloc(layout(LEN, 1)), Errno::EDQUOT);
+        live.len() - before
+    };
+    let first = fill(&mut live);
+    assert!(first > 6000, "{first}");
+    for round in 1..6 {
+        // Some here and there, so that hardly a slab is empty.
+        let released = live.len() / 5;
+        for _ in 0..released {
+            let at = (live.len() * round * 7) / 11 % live.len();
+            live.swap_remove(at).free(&heap);
+        }
+        let again = fill(&mut live);
+        assert!(again * 100 >= released * 95, "{again} of {released}");
+    }
+    live.into_iter().for_each(|block| block.free(&heap));
+    // And for large ones, which small ones were in the place of.
+    Block::new(&heap, 7 << 20, 1, 1).free(&heap);
+    is_empty(&heap);
+}
+
+/// Peer: reports gperftools#467, gperftools#1096.
+fn a_block_that_is_aligned_keeps_its_bytes_and_alignment_when_resized() {
+    let heap = heap();
+    let mut rng = random();
+    for align in [16, 64, 4096, 1 << 16, 1 << 21, 1 << 24] {
+        let mut block = Block::new(&heap, 100, align, align.trailing_zeros() as u8 | 1);
+        for len in [5000, 300_000, 50, 40_000, 3_000_000, 1, align, align + 1] {
+            block.resize(&heap, len, align).unwrap();
+        }
+        for _ in 0..20 {
+            let len = random_size(&mut rng, 4 * MIB) as usize;
+            block.resize(&heap, len, align).unwrap();
+        }
+        block.free(&heap);
+    }
+    is_empty(&heap);
+}
+
+/// Sizes beyond 2 and 4 GiB, at the limit, and at the end of all numbers.
+///
+/// Peer: reports gperftools#497.
+fn a_resize_to_more_than_there_is_leaves_the_block() {
+    let heap = heap();
+    heap.set_limit(16 * MIB).unwrap();
+    let largest = isize::MAX as usize;
+    for len in [1, 1000, 40_000, 5 << 20] {
+        let mut block = Block::new(&heap, len, 1, 9);
+        for more in [
+            17 << 20,
+            2_600_000_000,
+            1 << 32,
+            (1 << 32) + 1,
+            1 << 40,
+            largest - 8,
+            largest,
+        ] {
+            for align in [1, 4096] {
+                // SAFETY: The block is live and this test's alone.
+                let resized = unsafe { heap.realloc(block.at, more, align) };
+                assert!(resized.is_err(), "to {more} bytes");
+                block.check();
+            }
+        }
+        block.free(&heap);
+    }
+    is_empty(&heap);
+}
+
+/// Of a block that was taken by one thread and freed by another the memory is there for others, when
+/// both have ended.
+///
+/// Peer: reports mimalloc#691, mimalloc#956.
+fn a_block_outlives_the_thread_that_took_it() {
+    let heap = heap();
+    for len in [22_085_632, 100_000, 20_000, 592, 16] {
+        for _ in 0..scaled(4) {
+            let take = || (0..5).map(|byte| Block::new(&heap, len, 1, byte)).collect();
+            let blocks: Vec<Block> = ended(take);
+            let free = || blocks.into_iter().for_each(|block| block.free(&heap));
+            ended(free);
+        }
+        is_empty(&heap);
+    }
+}
+
+/// Peer: reports mimalloc#1304, mimalloc#1371.
+fn a_resize_may_be_the_first_call_of_a_thread() {
+    let heap = heap();
+    for (len, to) in [
+        (64, 40),
+        (64, 64),
+        (64, 200),
+        (40_000, 30_000),
+        (5 << 20, 3 << 20),
+    ] {
+        let mut block = Block::new(&heap, len, 1, 3);
+        let heap = &heap;
+        ended(move || {
+            block.resize(heap, to, 1).unwrap();
+            block.free(heap);
+        });
+    }
+    is_empty(&heap);
+}
+
+/// Peer: reports mimalloc#763.
+fn what_is_added_to_a_block_that_shrank_and_grew_is_zero_or_its_own() {
+    let heap = heap();
+    for len in [6 * KIB as usize, 100 * KIB as usize, 3 << 20] {
+        // What others left here before.
+        let others: Vec<Block> = (0..4).map(|_| Block::new(&heap, len, 1, 0xee)).collect();
+        others.into_iter().for_each(|block| block.free(&heap));
+        let at = heap.alloc_zeroed(layout(len, 1024)).unwrap();
+        let mut block = Block { at, len, byte: 0 };
+        block.check();
+        block.bytes()[..len / 2].fill(123);
+        // SAFETY: The block is live and this test's alone; each time it is replaced.
+        unsafe {
+            block.at = heap.realloc(block.at, len / 2, 1024).unwrap();
+            block.at = heap.realloc(block.at, len, 1024).unwrap();
+        }
+        let (kept, added) = block.bytes().split_at(len / 2);
+        assert!(kept.iter().all(|byte| *byte == 123));
+        // It is not said to be zero; a part that kept its memory has what was there.
+        let odd = added.iter().find(|byte| ![0, 123, 0xee].contains(byte));
+        assert_eq!(odd, None, "of {len} bytes");
+        // SAFETY: As above.
+        unsafe { heap.free(block.at) };
+        let at = heap.alloc_zeroed(layout(len, 1024)).unwrap();
+        Block { at, len, byte: 0 }.free(&heap);
+    }
+    is_empty(&heap);
+}
+
+/// Peer: reports mimalloc#1364, mimalloc#214, mimalloc#1117.
+fn blocks_that_a_thread_frees_that_takes_none_are_not_hoarded() {
+    const LIVE: usize = 2000;
+    const LEN: usize = 592;
+    let heap = heap();
+    let mut most = 0;
+    thread::scope(|scope| {
+        let (send, receive) = sync_channel::<Block>(64);
+        let producers = [0, 1, 2, 3].map(|producer| {
+            let (heap, send) = (&heap, send.clone());
+            scope.spawn(move || {
+                let mut live: Vec<Block> = (0..LIVE)
+                    .map(|_| Block::new(heap, LEN, 1, producer as u8))
+                    .collect();
+                for step in 0..scaled(10_000) {
+                    let new = Block::new(heap, LEN, 1, producer as u8);
+                    let old = std::mem::replace(&mut live[step * 7 % LIVE], new);
+                    send.send(old).unwrap();
+                }
+                live.into_iter().for_each(|block| send.send(block).unwrap());
+            })
+        });
+        drop(send);
+        for (index, block) in receive.into_iter().enumerate() {
+            block.free(&heap);
+            if index % 1000 == 0 {
+                most = most.max(heap.stat().unwrap().held_bytes);
+            }
+        }
+        producers.map(|thread| thread.join().unwrap());
+    });
+    // A size class has as much as a power of 2, and threads keep some.
+    let live = (4 * LIVE * LEN.next_power_of_two()) as u64;
+    assert!(most <= live + live / 4 + 4 * MIB, "{most} held for {live}");
+    is_empty(&heap);
+}
+
+thread_local! {
+    /// Dropped when its thread ends, before or after what the heap keeps for the thread.
+    static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
+}
+
+struct Late {
+    heap: Heap,
+    _buffer: Buffer,
+    block: Option<Block>,
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        let block = self.block.take().expect("it is dropped once");
+        block.free(&self.heap);
+        // And one that is taken, and given back, that late.
+        Block::new(&self.heap, 100, 1, 4).free(&self.heap);
+        drop(self.heap.buffer(200_000).unwrap());
+    }
+}
+
+/// Peer: reports snmalloc#161, snmalloc#809, mimalloc#828.
+fn a_block_that_goes_when_its_thread_ends_is_given_back() {
+    let heap = heap();
+    for round in 0..scaled(20) {
+        let heap = &heap;
+        ended(move || {
+            let late = Late {
+                heap: heap.clone(),
+                _buffer: heap.buffer(1000).unwrap(),
+                block: Some(Block::new(heap, 64, 1, 5)),
+            };
+            // The heap's own comes to the thread before it, or after it.
+            if round % 2 == 0 {
+                LATE.with(|_| ());
+            }
+            LATE.set(Some(late));
+        });
+    }
+    is_empty(&heap);
+}
+
+/// Peer: reports mimalloc#759, snmalloc#398.
+fn threads_that_end_at_once_leave_nothing() {
+    const THREADS: usize = 16;
+    let heap = heap();
+    for _ in 0..scaled(6) {
+        let barrier = Barrier::new(THREADS);
+        let (send, receive) = mpsc::channel();
+        thread::scope(|scope| {
+            let threads = [(); THREADS].map(|()| {
+                let (heap, barrier, send) = (&heap, &barrier, send.clone());
+                scope.spawn(move || {
+                    let block = |len| Block::new(heap, len, 1, len as u8);
+                    let mine: Vec<Block> = (0..100).map(|index| block(16 << (index % 8))).collect();
+                    send.send(block(500)).unwrap();
+                    mine.into_iter().for_each(|block| block.free(heap));
+                    barrier.wait();
+                })
+            });
+            threads.map(|thread| thread.join().unwrap());
+        });
+        drop(send);
+        receive.into_iter().for_each(|block| block.free(&heap));
+    }
+    is_empty(&heap);
+}
+
+/// Peer: reports jemalloc#2179, gperftools#154.
+fn a_small_stack_is_enough() {
+    let heap = heap();
+    // Many runs to join and split, side by side.
+    let blocks: Vec<Block> = (0..300)
+        .map(|index| Block::new(&heap, 70_000, 1, index as u8))
+        .collect();
+    for (index, block) in blocks.into_iter().enumerate() {
+        // The others stay for as long as the heap.
+        if index % 2 == 0 {
+            block.free(&heap);
+        }
+    }
+    thread::scope(|scope| {
+        let heap = &heap;
+        let small = thread::Builder::new().stack_size(16 << 10);
+        let work = move || {
+            let lens = [16, 1000, 40_000, 200_000, 5 << 20];
+            let mut blocks = lens.map(|len| Block::new(heap, len, 1, 6));
+            for block in &mut blocks {
+                block.resize(heap, block.len * 2, 1).unwrap();
+            }
+            blocks.into_iter().for_each(|block| block.free(heap));
+            heap.trim(0).unwrap();
+        };
+        small.spawn_scoped(scope, work).unwrap().join().unwrap();
+    });
+}
+
+/// Parts of mappings that are protected, advised or unmapped divide them, until there may be no more.
+///
+/// Peer: reports jemalloc#1328, jemalloc#1256, jemalloc#970, jemalloc#1324.
+fn blocks_take_no_mappings() {
+    let mappings = || {
+        fs::read_to_string("/proc/self/maps")
+            .unwrap()
+            .lines()
+            .count()
+    };
+    let heap = heap();
+    let mut rng = random();
+    let mut live: Vec<Block> = (0..500).map(|_| Block::new(&heap, 3000, 1, 1)).collect();
+    let before = mappings();
+    for step in 0..scaled(4000) {
+        let at = rng.usize(..live.len());
+        let len = random_size(&mut rng, 256 * KIB) as usize;
+        let new = Block::new(&heap, len, 1 << rng.u32(..17), step as u8);
+        std::mem::replace(&mut live[at], new).free(&heap);
+        if step % 1000 == 0 {
+            heap.trim(0).unwrap();
+        }
+    }
+    let after = mappings();
+    assert!(after <= before + 8, "{before} mappings, then {after}");
+    live.into_iter().for_each(|block| block.free(&heap));
+    is_empty(&heap);
+}
+
+/// Peer: reports mimalloc#1400, gperftools#288.
+fn many_small_blocks_with_large_alignments_are_freed() {
+    let heap = heap();
+    for align in [1 << 10, 1 << 14, 1 << 15, 1 << 16, 1 << 18] {
+        let blocks: Vec<Block> = (0..200)
+            .map(|index| Block::new(&heap, 8, align, index as u8))
+            .collect();
+        blocks.into_iter().for_each(|block| block.free(&heap));
+    }
+    is_empty(&heap);
+}
+
+/// Twelve blocks at a time that are freed three by three, for ever: what is known of them stays bounded.
+///
+/// Peer: reports jemalloc#487, jemalloc#1263.
+fn blocks_freed_in_another_order_leave_no_metadata() {
+    const DELAY: usize = 12;
+    let heap = heap();
+    let mut ring: [Option<Block>; DELAY] = [const { None }; DELAY];
+    let mut first = None;
+    for step in 0..scaled(6000) {
+        if step % 3 == 0 {
+            for slot in 0..3 {
+                let old = ring[(step + slot) % DELAY].take();
+                old.into_iter().for_each(|block| block.free(&heap));
+            }
+        }
+        let old = ring[step % DELAY].replace(Block::new(&heap, 40_000, 1, step as u8));
+        assert!(old.is_none());
+        let stat = heap.stat().unwrap();
+        if step == 100 {
+            first = Some(stat);
+        }
+        if let Some(first) = first {
+            assert!(stat.metadata_bytes <= first.metadata_bytes + 2 * system_page() as u64);
+            assert!(
+                stat.held_bytes <= 2 * first.held_bytes,
+                "step {step}: {stat:?}"
+            );
+        }
+    }
+    ring.into_iter()
+        .flatten()
+        .for_each(|block| block.free(&heap));
+    is_empty(&heap);
+}
