@@ -11,6 +11,7 @@ mod plot;
 mod prior_art;
 mod profile;
 mod report;
+mod reviews;
 mod trust;
 
 use std::fs;

@@ -13,6 +13,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::figure::{figures, Aim, Figure};
 use crate::report::{Catalogue, Report};
+use crate::reviews::Reviews;
 
 /// Returns all figures of the last runs: reads what the stages have left in `build/test` under
 /// `top`.
@@ -34,10 +35,10 @@ pub fn read(top: &Path) -> Result<Report> {
             );
         }
     }
-    let mut report = report(&catalogue, &stages)?;
+    let mut report = report(&catalogue, &Reviews::read(top)?, &stages)?;
     let path = dir.join("status");
     let status = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    report.wrong = not_passed(&status)?;
+    report.wrong.extend(not_passed(&status)?);
     Ok(report)
 }
 
@@ -57,7 +58,11 @@ fn not_passed(status: &str) -> Result<Vec<String>> {
     Ok(all)
 }
 
-fn report(catalogue: &Catalogue, stages: &BTreeMap<String, String>) -> Result<Report> {
+fn report(
+    catalogue: &Catalogue,
+    reviews: &Reviews,
+    stages: &BTreeMap<String, String>,
+) -> Result<Report> {
     let totals = [
         ("tests_passed", "ok", Aim::Shown),
         ("tests_failed", "not ok", Aim::Exactly(0.0)),
@@ -74,13 +79,17 @@ fn report(catalogue: &Catalogue, stages: &BTreeMap<String, String>) -> Result<Re
         (figure, "all".to_owned())
     });
     let mut measured = Vec::from(totals);
+    let (faults, wrong) = reviews.judge(stages);
+    measured.push((faults, "all".to_owned()));
     for (stage, text) in stages {
         for figure in figures(text, "trust") {
             let figure = figure.with_context(|| format!("stage {stage}"))?;
             measured.push((figure, stage.clone()));
         }
     }
-    Report::new(catalogue, measured)
+    let mut report = Report::new(catalogue, measured)?;
+    report.wrong = wrong;
+    Ok(report)
 }
 
 /// Returns how many tests have the result `result`: those that stand below a suite, and were not
@@ -104,6 +113,7 @@ mod tests {
     const KNOWN: &str = "\
         tests_passed.what = 'tests that passed'\n\
         tests_failed.what = 'tests that failed'\n\
+        review_faults_held.what = 'faults of the reviews'\n\
         held.what = 'held over requested'\n";
 
     fn report(ktaps: &[&str]) -> Report {
@@ -111,7 +121,8 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(at, ktap)| (at.to_string(), (*ktap).to_owned()));
-        super::report(&toml::from_str(KNOWN).unwrap(), &stages.collect()).unwrap()
+        let known = toml::from_str(KNOWN).unwrap();
+        super::report(&known, &Reviews::default(), &stages.collect()).unwrap()
     }
 
     #[test]
@@ -120,7 +131,7 @@ mod tests {
             ok 2 two # SKIP no room\n    ok 3 three\nok 1 a\n";
         let report = report(&[ktap, "    ok 1 one\n"]);
         let values: Vec<_> = report.lines.iter().map(|line| line.value).collect();
-        assert_eq!(values, [3.0, 0.0, 1.01]);
+        assert_eq!(values, [3.0, 0.0, 0.0, 1.01]);
         assert!(report.holds());
     }
 
