@@ -4,7 +4,7 @@
 # options.sh.
 # shellcheck shell=bash
 
-kernel=$(default_series) module='' module_args='' more='' cpus='' memory=1024 nodes=1 timeout='' icount='' trace='' root=''
+kernel=$(default_series) module='' module_args='' more='' cpus='' memory=1024 nodes=1 timeout='' icount='' trace='' gdb='' root=''
 with_module=yes files=() command=()
 
 kind_root_or_image() {
@@ -31,6 +31,7 @@ parse_vm() {
 --append	more		text
 --icount	icount=yes
 --trace		trace		new_file
+--gdb		gdb=yes
 after--		command+' "$@"
 	if [ -n "$icount" ] && [ "${cpus:-1}" -ne 1 ]; then
 		wrong "--icount has one CPU: not with --cpus $cpus"
@@ -40,6 +41,9 @@ after--		command+' "$@"
 	fi
 	if [ -n "$root" ] && [ "$kernel" = debug ]; then
 		wrong "--root $root: the debug kernel has no disks"
+	fi
+	if [ -n "$gdb" ] && [ -z "$with_module" ]; then
+		wrong "--gdb is for the module: not with --no-module"
 	fi
 	if [ -n "$module" ] && [ -z "$with_module" ]; then
 		wrong "--no-module and --module $module exclude each other"

@@ -12,11 +12,13 @@
 //! | `module.ko` | the module; without it none is loaded |
 //! | `module-args` | the module's parameters |
 //! | `settle` | seconds to wait before the command |
+//! | `gdb` | exists if the command waits for a debugger |
 //! | `root` | exists if the command runs in the file system on the disk |
 //!
-//! The VM has virtio ports named `stdout`, `stderr` and `verdict`.
+//! The VM has virtio ports named `stdout`, `stderr`, `verdict` and, for a debugger, `symbols`.
 
 mod command;
+mod debugger;
 mod leaks;
 mod module;
 mod mounts;
@@ -64,6 +66,9 @@ fn session() -> Result<Verdict> {
 
     leaks::forget_earlier();
     let module = Module::load_if_given()?;
+    if Path::new(TASK).join("gdb").exists() {
+        debugger::wait_for_one()?;
+    }
     let ended = command::run()?;
     if let Some(module) = module {
         module.unload()?;

@@ -3,7 +3,7 @@
 //! The virtio ports to the host, by the names that QEMU gave them.
 
 use anyhow::{bail, Result};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,10 +15,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Opens a port for writing. Fails if it does not appear in time.
 pub fn open(name: &str) -> Result<File> {
+    open_with(name, File::options().write(true))
+}
+
+/// Opens the port of that name as `options` say.
+pub fn open_with(name: &str, options: &OpenOptions) -> Result<File> {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
         if let Some(device) = find(name) {
-            return Ok(File::options().write(true).open(device)?);
+            return Ok(options.open(device)?);
         }
         thread::sleep(Duration::from_millis(10));
     }
