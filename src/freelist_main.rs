@@ -2,21 +2,60 @@
 
 //! freelist: page-backed power-of-2 freelists behind `/dev/freelist`.
 //!
-//! Each folder uses only those above it (`tests/layers` checks that); tests may use all of them.
+//! # Layers
+//!
+//! ```text
+//!  ioctl, mmap, page fault
+//!    |
+//!  device     fops file clone ioctl mmap fault: called by the kernel; decodes, checks, answers
+//!    |     \
+//!    |    debug      files show check: the arenas in debugfs and fdinfo
+//!    |     /
+//!  arena      one open file: state (the lock and its order), alloc, free, bulk, resize, lazy,
+//!    |     \      discard, clone, grow, reclaim, wait, bounds; registry, shared_limit: all of them
+//!    |    mm         address_space, folio, removal, copy: an arena's page cache; vma: its mappings;
+//!    |     |         memcg, metadata: who is charged; shrinker: gives free pages back when memory
+//!    |     |         is short; statistics: the kernel's counters
+//!    |    ffi        the calling thread, its memory, debugfs, polling: knows no pages
+//!    |     |
+//!    |    c          what Rust cannot reach of the kernel: fs folio mm memcg shrinker sched uaccess
+//!    |               debugfs
+//!  engine     which block a request gets
+//! ```
+//!
+//! Each folder uses only those before it in the order `engine`, `ffi`, `mm`, `arena`, `debug`,
+//! `device`; `tests/layers` holds that against the sources. `kunit`, the tests in the kernel, uses all
+//! of them. `uapi` has the contract with user space, freelist(4). Each `mod.rs` names the files that may
+//! be `unsafe`.
 //!
 //! | folder | what it does |
 //! | --- | --- |
-//! | `engine` | decides which block a request gets: no kernel, no lock, no allocation, no `unsafe` |
-//! | `ffi` | wraps the C that the kernel crate lacks: the calling thread, user space, debugfs; knows no pages |
-//! | `mm` | allocates, charges, maps and reclaims pages; knows no arenas |
-//! | `arena` | one open file: the lock, allocation, free, growth, waiting, limits; and the registry of all |
-//! | `debug` | shows and measures the arenas in debugfs |
-//! | `device` | `/dev/freelist`: open files, ioctls, mappings, page faults |
+//! | [`engine`] | decides which block a request gets: no kernel, no lock, no allocation, no `unsafe` |
+//! | [`ffi`] | wraps the C that the kernel crate lacks: the calling thread, user space, debugfs; knows no pages |
+//! | [`mm`] | allocates, charges, maps and reclaims pages; knows no arenas |
+//! | [`arena`] | one open file: the lock (`arena/state.rs`), allocation, free, growth, waiting, limits; and the registry of all |
+//! | [`debug`] | shows and measures the arenas in debugfs |
+//! | [`device`] | `/dev/freelist`: open files, ioctls, mappings, page faults |
+//! | [`mod@module`] | the loaded module: parameters, and in which order it is dropped |
 //! | `kunit` | tests that need the kernel |
+//! | `c` | helpers in C by subject |
 //!
-//! `c` has the helpers in C by subject, and `uapi` the contract with user space. An ioctl goes from
-//! `device::fops` through `device::ioctl` to `arena`, a page fault from `device::fault` to `arena`. Each
-//! `mod.rs` names the files that may be `unsafe`.
+//! # The way of an ALLOC
+//!
+//! 1. [`device::fops`] finds the arena of the file, [`device::ioctl`] copies the structure in once and
+//!    checks it.
+//! 2. [`arena`] takes its lock and calls the [`engine`], which reserves a block, or returns which
+//!    metadata it lacks: the lock is dropped, the metadata is allocated, the engine is called again.
+//! 3. Memory that the block lacks comes without the lock, as folios of the arena's page cache, as large
+//!    as fit. Where the limits forbid it, as much of free blocks elsewhere leaves first.
+//! 4. The answer is copied out, and the block is live.
+//!
+//! If anything fails before that, nothing has happened. If only memory is short and the caller waits, it
+//! sleeps until it is its turn.
+//!
+//! Memory leaves in three steps: its range is isolated, so that no request gets it; its folios leave the
+//! page cache; the engine is told which of them left. A page fault goes from `device/fault.rs` to the
+//! folio of that offset, which the kernel maps.
 
 mod arena;
 mod debug;
