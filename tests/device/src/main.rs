@@ -2,8 +2,8 @@
 
 //! Tests of `/dev/freelist` from user space, in KTAP.
 //!
-//! They hold the module to the contract that `src/uapi/freelist.h` and the
-//! project's README describe. Run as root, with the module loaded and debugfs
+//! They hold the module to the contract that `src/uapi/freelist.h` and
+//! freelist(4), `src/man/freelist.4`, describe. Run as root, with the module loaded and debugfs
 //! mounted. Every test is a process of its own (see [`harness`]), so what one
 //! leaves behind cannot reach the next.
 //!

@@ -2,6 +2,7 @@
 
 //! The tests, a file an area.
 
+mod abi;
 mod alloc;
 mod arenas;
 mod bulk;
@@ -87,6 +88,7 @@ pub const ALL: &[Suite] = &[
     arenas::SUITE,
     descriptors::SUITE,
     debugfs::SUITE,
+    abi::SUITE,
     shown::SUITE,
     metadata::SUITE,
     concurrency::SUITE,
