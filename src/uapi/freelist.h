@@ -11,7 +11,29 @@
  * zeros (E2BIG otherwise), and its answer ends in zeros. An ioctl that the
  * module does not know fails with ENOTTY.
  *
- * Usable from C and C++; the layout is the same for 32-bit callers.
+ * Usable from C and C++; the layout is the same for 32-bit callers. freelist(4)
+ * describes the calls in whole.
+ */
+/*
+ * Errors of the calls and of mmap():
+ *
+ * E2BIG	larger than the largest block; a longer structure that does not end in zeros
+ * EAGAIN	it would have to wait, and may not
+ * EBADF	the file is not open for writing
+ * EDQUOT	a limit forbids it
+ * EFAULT	a bad address
+ * EINTR	a signal came while it waited
+ * EINVAL	a value or a combination that no module takes
+ * EMFILE	CLONE: the process has as many open files as it may
+ * ENFILE	CLONE: the system has
+ * ENOENT	no live block is there
+ * ENOMEM	the flags allow nothing more, or memory is short
+ * ENOSPC	no address space; RESIZE: what lies behind the block is in use
+ * ENOTTY	an unknown call
+ * EOPNOTSUPP	a request flag that this module does not have
+ * EPERM	a limit above the administrator's default
+ * ETIMEDOUT	it has waited for its time
+ * EUCLEAN	the header of the freed block was overwritten
  */
 #ifndef _UAPI_LINUX_FREELIST_H
 #define _UAPI_LINUX_FREELIST_H
