@@ -32,7 +32,7 @@ help:
 	@echo '  make demo         unchanged programs under freelist and other allocators (FULL=1: limits too)'
 	@echo '  make test         all tests; ends with "N passed, N failed"'
 	@echo '  make bench        what it costs beside other allocators, as a table and plots'
-	@echo '  make readme-figures  shows the plots of the last whole make bench and make demo in README'
+	@echo '  make readme-figures  shows the plots of the last whole make bench and make demo in the texts'
 	@echo '  make trust        all tests, the long ones too, and a table of all figures'
 	@echo '  make planted      plants bugs, and names the tests that see them'
 	@echo '  make fuzz         ten minutes of calls at random (SCALE=N: N times that)'
