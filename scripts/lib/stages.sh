@@ -26,11 +26,11 @@ style            usual  module=each                                             
 host             usual  -                                                          -              tests     514  224  the crates on this machine
 scripts          usual  module=each,init                                           -              tests     52   215  scripts/ themselves
 kunit            usual  module=debug,init                                          -              tests     27   34   KUnit on the debug kernel
-stock            usual  module=each,init,programs,header,c-library                 each           tests     682  60   user space on %k
+stock            usual  module=each,init,programs,header,c-library,snippets        each           tests     682  60   user space on %k
 small            usual  module=default,init,programs                               -              tests     9    10   user space on a small machine
 cost             usual  module=default,init,programs                               -              tests     10   25   what calls cost, where the clock counts instructions
-debug            usual  module=debug,init,programs,header,c-library                -              tests     685  437  user space on the debug kernel
-programs         usual  module=default,init,c-library,root=programs                -              tests     12   239  programs of Debian with libfreelist_malloc.so
+debug            usual  module=debug,init,programs,header,c-library,snippets       -              tests     685  437  user space on the debug kernel
+programs         usual  module=default,init,programs,c-library,snippets,root=programs -            tests     15   239  programs of Debian with libfreelist_malloc.so
 planted          usual  -                                                          -              tests     177  420  bugs that this machine'\''s tests see
 enumerate        long   -                                                          -              tests     1    -    every sequence of at most 8 operations
 exhaustive       long   module=default,init,programs                               -              tests     1    -    every order of release, in the kernel
@@ -112,11 +112,12 @@ stage_kunit() {
 user_space() {
 	local programs=(build/bin/freelist-device-tests build/header/header-* build/client/client-*) add=() program
 	for program in "${programs[@]}" build/bin/{freelist-global,freelistctl,example-*} build/header/calls-* \
-		build/client/libfreelist_{client,malloc,plugin}.so.0 "${@:4}"; do add+=(--add "$program"); done
+		build/client/libfreelist_{client,malloc,plugin}.so.0 build/snippets "${@:4}"; do add+=(--add "$program"); done
 	# The statuses are ignored, as the KTAP has the results; a program without KTAP fails. The time-out is
 	# for a busy machine: a run takes some minutes.
 	scripts/vm --kernel "$1" --cpus 2 --memory "$2" --timeout 3600 "${add[@]}" -- sh -c '
-		for program; do echo "# suite $program"; ./$program; done; '"${3:-true}; true" sh "${programs[@]##*/}"
+		for program; do echo "# suite $program"; ./$program; done
+		echo "# suite snippets"; snippets/run freelist_snippets -; '"${3:-true}; true" sh "${programs[@]##*/}"
 }
 # Has enough memory for the largest block.
 stage_stock() { user_space "$1" 3072; }
@@ -129,13 +130,18 @@ stage_cost() {
 	scripts/vm --icount --memory 1024 --timeout 600 --add build/bin/freelist-device-tests -- sh -c \
 		'FREELIST_ICOUNT=1 ./freelist-device-tests freelist_cost --timeout 300; true'
 }
-# programs ROOT CASES: runs the programs of tests/programs/CASES in the root ROOT.
+# programs ROOT CASES [COMMAND OPTION...]: runs the programs of tests/programs/CASES in the root ROOT; then
+# the shell command COMMAND, with the OPTIONs of scripts/vm.
 programs() {
 	scripts/vm --root "$1" --cpus 2 --memory 2048 --timeout 6000 \
-		--add tests/programs --add src/client/python --add build/client/libfreelist_malloc.so -- \
-		programs/run /work/libfreelist_malloc.so "/work/programs/$2"
+		--add tests/programs --add src/client/python --add build/client/libfreelist_malloc.so "${@:4}" -- sh -c \
+		'programs/run /work/libfreelist_malloc.so "/work/programs/$1"; '"${3:-true}" sh "$2"
 }
-stage_programs() { programs programs usual; }
+# And the programs of README and the manual that are scripts.
+stage_programs() {
+	programs programs usual 'echo "# suite snippets"; snippets/run freelist_scripts py sh' \
+		--add build/bin/freelistctl --add build/snippets
+}
 stage_more_programs() { programs more_programs more; }
 fuzzer=(build/bin/freelist-fuzz tests/fuzz/corpus)
 stage_debug() {
