@@ -2,11 +2,12 @@
 /*
  * A heap over /dev/freelist: malloc() and its kin, with a cache a thread.
  *
- * Small blocks, up to 32 KiB, are the powers of 2, cut from slabs of 64 KiB that
- * come from the module in batches. A thread keeps some free ones, less than 1 MiB
- * of all sizes together, and takes and gives those without a lock; they go back
- * when it ends. Larger blocks are whole pages of the arena. Any thread may free
- * what another one allocated.
+ * Small blocks, up to 32 KiB, are of eight sizes a doubling, 16 bytes apart up to
+ * 128, cut from slabs of 4 to 64 KiB that come from the module in batches. A thread
+ * keeps some free ones, at most 64 KiB of all sizes together, and takes and gives
+ * those without a lock; they go back when it ends, and when another thread is short
+ * of memory. Larger blocks are whole pages of the arena. Any thread may free what
+ * another one allocated.
  *
  * With FREELIST_CHECK=1 in the environment a heap keeps nothing in threads, and the
  * last 1,024 small blocks that were freed are not handed out again: one that is
@@ -115,8 +116,8 @@ void freelist_free(struct freelist_heap *heap, void *block)
  * @heap: the heap
  * @size: bytes; what is in them may be anything of this heap's
  *
- * It is aligned to the smallest power of 2 that holds it, from 16 bytes up to
- * 64 KiB.
+ * It is aligned to 16 bytes, to the largest power of 2 that divides @size, and above
+ * 32 KiB to 64 KiB. (Where more is needed: freelist_aligned_alloc().)
  *
  * Return: the block, or NULL with errno set to ENOMEM, as malloc() sets it;
  * freelist_heap_refused() says why.
@@ -147,7 +148,7 @@ void *freelist_calloc(struct freelist_heap *heap, size_t count, size_t size)
 /**
  * freelist_aligned_alloc() - a block at a multiple of @align
  * @heap: the heap
- * @align: a power of 2, up to 1 GiB; the block has at least as many bytes
+ * @align: a power of 2, up to 1 GiB; the block has a multiple of as many bytes
  * @size: bytes
  *
  * Return: as freelist_malloc(); EINVAL for another @align.

@@ -2,67 +2,79 @@
 
 //! An allocator over an arena of its own.
 //!
-//! Small blocks, up to 32 KiB, are the powers of 2. They are cut from slabs of
-//! 64 KiB, all of one class, which come from the arena and go back to it in
-//! batches (ALLOC_BULK, FREE_BULK). Each thread keeps some free ones of each
-//! class, at most 61 and 128 KiB, all classes together less than 1 MiB: it takes
-//! and gives those without any lock or atomic operation. What it keeps goes back
-//! when it ends. Larger blocks are the arena's own, in whole pages.
+//! Small blocks, up to 32 KiB, are of classes: eight a doubling, 16 bytes apart up to 128. They are cut from
+//! slabs of 4 to 64 KiB, all of one class, which come from the arena and go back to it in batches
+//! (ALLOC_BULK, FREE_BULK). Each thread keeps some free blocks, at most 64 KiB of all classes together, which
+//! it takes and gives without any lock or atomic operation: the fast path is [`Heap::alloc_or`] by way of
+//! `Shared::kept` to `Magazine::pop`, and [`Heap::free`] by way of `Shared::free` to `Magazine::push`. What a
+//! thread keeps goes back when it ends, and when another one is short of memory. Larger blocks are the
+//! arena's own, in whole pages.
 //!
 //! A block that another thread frees goes to that thread's cache, and from there,
-//! in batches, to its slab: there is nothing to hand back to who allocated it, and
+//! in batches, to its slab: there is nothing to hand back to the thread that allocated it, and
 //! a bound holds for consumers as it does for producers.
 //!
 //! | module | is |
 //! | --- | --- |
-//! | `class` | sizes of small blocks, and what is kept of them |
-//! | `cache` | what a thread keeps |
+//! | `alloc`, `release`, `bounds` | requests; releases; limits, trimming and what a heap does when it is short |
+//! | `class` | sizes of small blocks and of their slabs |
+//! | `magazine`, `cache`, `registry` | what a thread keeps: of a class, in all; of all threads |
 //! | `local` | which caches a thread has |
+//! | `small` | the slow path, from caches to slabs and back |
+//! | `slab`, `central`, `pool` | small blocks that no thread has; slabs that are wholly free |
 //! | `quarantine` | blocks that are not handed out again soon, where double frees are looked for |
-//! | `slab`, `central` | small blocks that no thread has |
 //! | `table` | what lies where, for blocks have no header |
 //! | `slice` | owned memory for Rust |
 //!
 //! Blocks that are free in the heap are live to the module: [`Heap::trim`] gives
-//! back what can be, and the heap does so by itself before a request fails.
+//! back what can be, and the heap does so by itself before a request fails. Pages of a slab in which no block
+//! is in use lose their memory (DISCARD) when the heap gets smaller.
 
 #![expect(unsafe_code, reason = "memory that is handed out by its address")]
 
+mod alloc;
+mod bounds;
 mod cache;
 mod central;
 mod class;
 mod local;
+mod magazine;
+#[cfg(test)]
+mod model;
+mod pool;
 mod quarantine;
+mod registry;
+mod release;
 mod slab;
 mod slice;
+mod small;
 mod table;
 
 use std::alloc::Layout;
 use std::env;
 use std::fmt;
-use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Once, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::arena::{Arena, DEVICE};
 use crate::error::{Call, Error, Result};
 use crate::flags::{Features, Flags};
 use crate::malloc::copy_touched;
 use crate::mapping::Mapping;
+use crate::sync;
 use crate::sys::{Anonymous, Errno, Fork};
 use crate::uapi::{freelist_limit as Limit, freelist_stat as Stat};
 
+use alloc::{bytes_for, Content};
 pub(crate) use cache::Cache;
-use central::{Central, NotLive, Source};
-use class::{Class, Place, MIN_BYTES, MOST_CACHED, SLAB_BYTES};
+use class::{Class, UNIT_BYTES};
 use quarantine::Quarantine;
 pub(crate) use slab::Slab;
 pub use slice::{Buffer, Slice};
-use table::{Table, Unit, GRAIN_BYTES};
+use small::Small;
 
 /// An allocator over an arena of its own, for all threads of a process.
 ///
@@ -107,14 +119,15 @@ struct Shared {
     id: u64,
     /// Itself, for the threads that have blocks of it.
     weak: Weak<Shared>,
-    central: Central,
-    table: Table,
+    small: Small,
     /// 1, and 0 in a forked child.
     here: Anonymous<AtomicU32>,
     mapping: Mapping,
     arena: Arena,
-    /// The flags of large blocks: their memory comes when it is touched, where the module can do that.
-    large: Flags,
+    /// The flags of blocks whose memory comes when it is touched, where the module can do that.
+    lazy: Flags,
+    /// Whether a thread can drain the caches of others.
+    drains: bool,
     /// Where double frees are looked for: then no thread keeps anything.
     quarantine: Option<Quarantine>,
 }
@@ -127,36 +140,16 @@ const MOST_ALIGN: usize = 1 << 30;
 /// The fewest bytes of addresses that are worth a heap.
 const LEAST_SPAN: u64 = 1 << 20;
 
-/// Bytes of a block that has a layout: as many as its alignment, which it has by that. A large block is
-/// aligned by the module.
-fn bytes_for(layout: Layout) -> usize {
-    layout.size().max(layout.align().min(SLAB_BYTES))
-}
-
-/// Whether a call failed because the program has closed the arena's file, or has another one of its number
-/// by now.
-fn is_of_closed_file(error: &Error) -> bool {
-    use nix::errno::Errno;
-    matches!(error.errno(), Some(Errno::EBADF | Errno::ENOTTY))
-}
-
 /// Maps `span` bytes of an arena, and the tables that go with them.
 fn parts(
     arena: &Arena,
     span: u64,
-) -> std::result::Result<(Mapping, Central, Table, Anonymous<AtomicU32>), Errno> {
+) -> std::result::Result<(Mapping, Small, Anonymous<AtomicU32>), Errno> {
     let align = (span as usize).next_power_of_two().min(MOST_ALIGN);
     let mapping = Mapping::aligned(arena.as_fd(), span, align)?;
-    let units = mapping.len().div_ceil(SLAB_BYTES);
     let here = Anonymous::new(1, Fork::Wipe)?;
-    Ok((mapping, Central::new(units)?, Table::new(units)?, here))
-}
-
-/// What is in a new block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Content {
-    Any,
-    Zeros,
+    let small = Small::new(mapping.as_ptr(), mapping.len())?;
+    Ok((mapping, small, here))
 }
 
 impl Heap {
@@ -180,12 +173,12 @@ impl Heap {
 
         let arena = Arena::open_path(path)?;
         let info = arena.info()?;
-        let large = match Features::from_bits_retain(info.features).contains(Features::LAZY) {
+        let lazy = match Features::from_bits_retain(info.features).contains(Features::LAZY) {
             true => Flags::DEFAULT | Flags::LAZY,
             false => Flags::DEFAULT,
         };
         let mut span = info.arena_bytes;
-        let (mapping, central, table, here) = loop {
+        let (mapping, small, here) = loop {
             match parts(&arena, span) {
                 Ok(parts) => break parts,
                 // A limit on addresses (RLIMIT_AS) or on memory that is locked: with fewer addresses.
@@ -206,23 +199,23 @@ impl Heap {
         let heap = Self(Arc::new_cyclic(|weak| Shared {
             id: COUNT.fetch_add(1, Ordering::Relaxed) + 1,
             weak: weak.clone(),
-            central,
-            table,
+            small,
             here,
             mapping,
             arena,
-            large,
+            lazy,
+            drains: sync::can_heavy_barrier(),
             quarantine: env::var_os(CHECK)
                 .is_some_and(|value| value == "1")
                 .then(Quarantine::new),
         }));
-        heap.0.can_align(SLAB_BYTES)?;
+        heap.0.can_align(UNIT_BYTES)?;
         Ok(heap)
     }
 
-    /// A block for `layout`, and at least one byte. Its bytes are any; they may
-    /// have been another block's of this heap. It is aligned to the smallest power
-    /// of 2 that holds it, up to 64 KiB, and to what `layout` wants, up to 1 GiB.
+    /// Allocates a block for `layout`, and at least one byte. Its bytes are any; they may
+    /// have been another block's of this heap. It is aligned to what `layout` asks for, up to 1 GiB, and at
+    /// least to 16 bytes; to the largest power of 2 that divides its size; and above 32 KiB to 64 KiB.
     ///
     /// May sleep in the kernel when this thread keeps none of that class.
     ///
@@ -241,7 +234,7 @@ impl Heap {
     pub fn alloc_or(&self, layout: Layout, failed: impl FnOnce(Error) -> *mut u8) -> *mut u8 {
         match self.0.kept(layout) {
             Some(block) => block.as_ptr(),
-            None => self.0.alloc_elsewhere(layout, failed),
+            None => self.0.alloc_slow(layout, failed),
         }
     }
 
@@ -294,7 +287,7 @@ impl Heap {
             Err(error) => return Err(error),
         };
         let len = has.min(size);
-        let are_lazy = are_large && self.0.large.contains(Flags::LAZY);
+        let are_lazy = are_large && self.0.lazy.contains(Flags::LAZY);
         // SAFETY: The new block is another one than the caller's, which is live;
         // each has at least as many bytes as are copied, and nobody else uses them.
         // Large ones begin with a page.
@@ -320,26 +313,24 @@ impl Heap {
     /// `block` is a live block of this heap, and is not used afterwards.
     #[inline]
     pub unsafe fn free(&self, block: NonNull<u8>) {
-        if !self.0.free(block) {
-            self.0.misused(self.0.offset(block));
-        }
+        self.0.free(block);
     }
 
     /// Bytes that belong to the block, at least as many as were asked for; `None`
     /// when no block of this heap can begin there.
     pub fn usable_size(&self, block: NonNull<u8>) -> Option<usize> {
-        self.0.bytes_of(self.0.offset(block))
+        self.0.small.table.block(self.0.offset(block))
     }
 
     /// Whether an address lies in this heap's arena.
     #[inline]
     pub fn has(&self, address: NonNull<u8>) -> bool {
-        self.0.table.unit(self.0.offset(address)).is_some()
+        self.0.offset(address) < self.0.mapping.len()
     }
 
-    /// Gives back to the arena what this thread keeps and slabs that are wholly
-    /// free, and has the arena give its free pages to the system, down to
-    /// `keep_bytes` of them. Says how many bytes went there.
+    /// Gives back to the arena what threads keep, those that are not in a call of the heap, and slabs that are
+    /// wholly free; discards pages of others in which no block is in use; and has the arena give its free
+    /// pages to the system, down to `keep_bytes` of them. Returns how many bytes it gave.
     ///
     /// # Errors
     ///
@@ -347,6 +338,7 @@ impl Heap {
     pub fn trim(&self, keep_bytes: u64) -> Result<u64> {
         self.0.must_be_here()?;
         self.0.relieve();
+        self.0.discard();
         self.0.arena.trim(keep_bytes)
     }
 
@@ -402,355 +394,5 @@ impl Heap {
 impl fmt::Debug for Heap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Heap").field(&self.0.id).finish()
-    }
-}
-
-impl Shared {
-    #[inline]
-    fn alloc(&self, layout: Layout, content: Content) -> Result<NonNull<u8>> {
-        let block = match self.kept(layout) {
-            Some(block) => block,
-            None => {
-                let bytes = bytes_for(layout);
-                match Class::of(bytes) {
-                    Some(class) => self.refill(class)?,
-                    None => return self.alloc_large(bytes, layout.align(), content),
-                }
-            }
-        };
-        if content == Content::Zeros {
-            // SAFETY: The block is new, and has as many bytes.
-            unsafe { ptr::write_bytes(block.as_ptr(), 0, layout.size()) };
-        }
-        Ok(block)
-    }
-
-    /// A block that this thread keeps, which is what most requests come to.
-    #[inline]
-    fn kept(&self, layout: Layout) -> Option<NonNull<u8>> {
-        let bytes = match layout.align() {
-            // As every block is; none of no bytes, which is another's business.
-            ..=MIN_BYTES => layout.size(),
-            align => layout.size().max(align),
-        };
-        let place = Place::of(bytes)?;
-        local::with(self.id, |cache| cache.pop(place))?
-    }
-
-    /// A block that this thread does not keep, or what `failed` says.
-    #[cold]
-    #[inline(never)]
-    fn alloc_elsewhere(&self, layout: Layout, failed: impl FnOnce(Error) -> *mut u8) -> *mut u8 {
-        let block = self.alloc(layout, Content::Any);
-        block.map_or_else(failed, NonNull::as_ptr)
-    }
-
-    /// A block of a class of which this thread keeps none, or where it keeps those
-    /// of another heap at hand.
-    #[cold]
-    #[inline(never)]
-    fn refill(&self, class: Class) -> Result<NonNull<u8>> {
-        self.must_be_here()?;
-        self.or_relieved(|| {
-            local::attached(self, |cache| {
-                if let Some(block) = cache.pop(class.place()) {
-                    return Ok(block);
-                }
-                let mut blocks = [0; MOST_CACHED / 2];
-                let most = match self.quarantine {
-                    Some(_) => 1,
-                    None => class.most_cached() / 2,
-                };
-                let blocks = &mut blocks[..most];
-                let count = self.take(class, blocks)?;
-                cache.fill(
-                    class,
-                    blocks[1..count].iter().map(|offset| self.at(*offset)),
-                );
-                Ok(self.at(blocks[0]))
-            })
-            .unwrap_or_else(|| {
-                let mut block = [0];
-                self.take(class, &mut block)?;
-                Ok(self.at(block[0]))
-            })
-        })
-    }
-
-    fn take(&self, class: Class, into: &mut [usize]) -> Result<usize> {
-        self.central.take(self, &self.table, class, into)
-    }
-
-    #[inline(never)]
-    fn alloc_large(&self, bytes: usize, align: usize, content: Content) -> Result<NonNull<u8>> {
-        self.must_be_here()?;
-        self.can_align(align)?;
-        let flags = match content {
-            Content::Any => self.large,
-            Content::Zeros => self.large | Flags::ZERO,
-        };
-        // What needs more than the arena gives by itself is asked for.
-        let align_shift = match align {
-            ..=SLAB_BYTES => 0,
-            align => align.ilog2(),
-        };
-        let block =
-            self.or_relieved(|| self.arena.alloc_aligned(bytes as u64, align_shift, flags))?;
-        let offset = block.offset as usize;
-        if let Err(errno) = self.open_tables(offset) {
-            let _ = self.arena.free(block.offset);
-            let size = bytes as u64;
-            return Err(Error::refused(Call::Alloc { size, flags })(errno));
-        }
-        self.table.set(offset, Unit::Large(block.bytes as usize));
-        Ok(self.at(offset))
-    }
-
-    /// Has room in the tables for what begins at `offset`.
-    fn open_tables(&self, offset: usize) -> std::result::Result<(), Errno> {
-        let units = offset / SLAB_BYTES + 1;
-        self.table.open(units)?;
-        self.central.open(units)
-    }
-
-    /// Makes a large block `bytes` long where it is, in whole pages; it has `has` now. Returns `false`
-    /// if it stays as it was: what lies behind it is in use, memory is short, or the module cannot.
-    fn resize_large(&self, block: NonNull<u8>, has: usize, bytes: usize) -> bool {
-        if bytes <= has && has - bytes < GRAIN_BYTES {
-            return true;
-        }
-        let offset = self.offset(block);
-        match self.arena.resize(offset as u64, bytes as u64, self.large) {
-            Ok(bytes) => {
-                self.table.set(offset, Unit::Large(bytes as usize));
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Asks, and once more if memory came back that the heap held for nothing.
-    fn or_relieved<T>(&self, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
-        ask().or_else(|error| if self.relieve() { ask() } else { Err(error) })
-    }
-
-    /// Gives back to the arena what this thread keeps, as far as slabs become
-    /// free by it, and all free slabs. Whether there were any.
-    fn relieve(&self) -> bool {
-        local::attached(self, |cache| self.empty(cache));
-        self.central.trim(self, &self.table) > 0
-    }
-
-    /// Takes all out of a cache.
-    fn empty(&self, cache: &Cache) {
-        for class in Class::all() {
-            self.put_oldest(cache, class, MOST_CACHED);
-        }
-    }
-
-    /// Takes the `count` blocks of a class out of a cache that came first.
-    fn put_oldest(&self, cache: &Cache, class: Class, count: usize) {
-        let mut blocks = [ptr::null_mut(); MOST_CACHED];
-        let count = cache.take_oldest(class, count, &mut blocks);
-        let offsets = blocks.map(|block| self.offset_of(block));
-        self.put(class, &offsets[..count]);
-    }
-
-    /// Takes a block back; `false` if it does not lie in the arena.
-    #[inline]
-    fn free(&self, block: NonNull<u8>) -> bool {
-        let offset = self.offset(block);
-        let Some(place) = self.table.place(offset) else {
-            return false;
-        };
-        if local::with(self.id, |cache| cache.push(place, block)) != Some(true) {
-            self.free_elsewhere(block, offset);
-        }
-        true
-    }
-
-    /// Takes a block back that this thread cannot keep.
-    #[cold]
-    #[inline(never)]
-    fn free_elsewhere(&self, block: NonNull<u8>, offset: usize) {
-        match self.table.unit(offset) {
-            Some(Unit::Slab(class)) => self.spill(class, block, offset),
-            _ => self.free_large(offset),
-        }
-    }
-
-    /// Takes a block back of which this thread has enough, or where it keeps
-    /// those of another heap at hand; or what is none.
-    fn spill(&self, class: Class, block: NonNull<u8>, offset: usize) {
-        if offset % class.bytes() != 0 {
-            self.misused(offset);
-        }
-        if let Some(quarantine) = &self.quarantine {
-            return self.detain(quarantine, offset);
-        }
-        let kept = local::attached(self, |cache| {
-            if cache.is_last(class.place(), block) {
-                self.misused(offset);
-            }
-            if !cache.push(class.place(), block) {
-                self.put_oldest(cache, class, class.most_cached() / 2);
-                cache.push(class.place(), block);
-            }
-        });
-        if kept.is_none() {
-            self.put(class, &[offset]);
-        }
-    }
-
-    /// Takes a small block back that is not to be handed out again soon.
-    fn detain(&self, quarantine: &Quarantine, offset: usize) {
-        // Nothing is known of blocks in a forked child.
-        if self.must_be_here().is_err() {
-            return;
-        }
-        match quarantine.detain(offset) {
-            Ok(None) => {}
-            Ok(Some(oldest)) => match self.table.unit(oldest) {
-                Some(Unit::Slab(class)) => self.put(class, &[oldest]),
-                _ => self.misused(oldest),
-            },
-            Err(NotLive { offset }) => self.misused(offset),
-        }
-    }
-
-    fn put(&self, class: Class, offsets: &[usize]) {
-        if let Err(NotLive { offset }) = self.central.put(self, &self.table, class, offsets) {
-            self.misused(offset);
-        }
-    }
-
-    /// Takes a block back that is none of a slab.
-    #[inline(never)]
-    fn free_large(&self, offset: usize) {
-        // Nothing is known of blocks in a forked child, nor theirs to give back.
-        if self.must_be_here().is_err() {
-            return;
-        }
-        let starts = offset % SLAB_BYTES == 0;
-        // First, as who gets the place next says what is there.
-        if !(starts && self.table.clear_large(offset).is_some()) {
-            self.misused(offset);
-        }
-        match self.arena.free(offset as u64) {
-            Ok(_) => {}
-            Err(error) if is_of_closed_file(&error) => self.say_file_is_closed(),
-            Err(_) => self.misused(offset),
-        }
-    }
-
-    /// Says once that nothing comes back to the arena any more: it has its memory until the process
-    /// ends.
-    #[cold]
-    fn say_file_is_closed(&self) {
-        static SAID: Once = Once::new();
-        SAID.call_once(|| {
-            // A closed stderr is no reason to end.
-            let _ = writeln!(
-                io::stderr(),
-                "freelist: the file of a heap was closed, as by close_range() or by a daemon: what is \
-                 freed stays in use until the process ends, and no more can be had"
-            );
-        });
-    }
-
-    /// Ends the program: memory that somebody else may use by now would go on to
-    /// be used.
-    #[cold]
-    fn misused(&self, offset: usize) -> ! {
-        let address = self.mapping.as_ptr().as_ptr().wrapping_add(offset);
-        // A closed stderr is no reason to go on.
-        let _ = writeln!(
-            io::stderr(),
-            "freelist: {address:p} is freed or resized, but no live block of the heap starts there: \
-             freed before?"
-        );
-        process::abort()
-    }
-
-    /// The bytes of the block that may be at `offset`.
-    fn bytes_of(&self, offset: usize) -> Option<usize> {
-        match self.table.unit(offset)? {
-            Unit::Slab(class) => (offset % class.bytes() == 0).then_some(class.bytes()),
-            Unit::Large(bytes) => (offset % SLAB_BYTES == 0).then_some(bytes),
-            Unit::Nothing => None,
-        }
-    }
-
-    /// The bytes of a block that has to be there.
-    fn usable(&self, block: NonNull<u8>) -> Result<usize> {
-        self.must_be_here()?;
-        let offset = self.offset(block);
-        Ok(self
-            .bytes_of(offset)
-            .unwrap_or_else(|| self.misused(offset)))
-    }
-
-    /// That no fork lies between the heap and this process.
-    fn must_be_here(&self) -> Result<()> {
-        match self.here[0].load(Ordering::Relaxed) {
-            0 => Err(Error::Forked),
-            _ => Ok(()),
-        }
-    }
-
-    /// That the mapping does not lessen an offset's alignment.
-    fn can_align(&self, align: usize) -> Result<()> {
-        let base = self.mapping.as_ptr().addr().get();
-        match base & (align - 1) {
-            0 => Ok(()),
-            _ => Err(Error::Alignment { align }),
-        }
-    }
-
-    /// The address of an offset.
-    #[inline]
-    fn at(&self, offset: usize) -> NonNull<u8> {
-        // SAFETY: The module hands no offset out that lies beyond the arena's
-        // span, and all of that is mapped.
-        unsafe { self.mapping.as_ptr().add(offset) }
-    }
-
-    /// The offset of an address: beyond the mapping for one that is not in it.
-    #[inline]
-    fn offset(&self, address: NonNull<u8>) -> usize {
-        self.offset_of(address.as_ptr())
-    }
-
-    #[inline]
-    fn offset_of(&self, address: *mut u8) -> usize {
-        let base = self.mapping.as_ptr().addr().get();
-        address.addr().wrapping_sub(base)
-    }
-}
-
-impl Source for Shared {
-    fn take(&self, slabs: &mut [u64]) -> Result<usize> {
-        let count = self
-            .arena
-            .alloc_bulk(SLAB_BYTES as u64, Flags::DEFAULT, slabs)?;
-        let slabs = &slabs[..count];
-        let last = slabs.iter().max().map_or(0, |last| *last as usize);
-        if let Err(errno) = self.open_tables(last) {
-            self.give(slabs);
-            let call = Call::AllocBulk {
-                size: SLAB_BYTES as u64,
-                count,
-                flags: Flags::DEFAULT,
-            };
-            return Err(Error::refused(call)(errno));
-        }
-        Ok(count)
-    }
-
-    fn give(&self, slabs: &[u64]) {
-        match self.arena.free_bulk(slabs) {
-            Err(error) if is_of_closed_file(&error) => self.say_file_is_closed(),
-            given => debug_assert_eq!(given.ok(), Some(slabs.len()), "slabs are live blocks"),
-        }
     }
 }

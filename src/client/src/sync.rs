@@ -26,3 +26,27 @@ impl<T> UnsafeCell<T> {
         access(self.0.get())
     }
 }
+
+/// Keeps the compiler from moving accesses across it, and together with a [`heavy_barrier`] of another
+/// thread the processor too.
+#[cfg(feature = "std")]
+#[inline]
+pub(crate) fn light_barrier() {
+    core::sync::atomic::compiler_fence(atomic::Ordering::SeqCst);
+}
+
+/// Has every thread of this process pass a barrier before it returns: accesses on either side of a
+/// [`light_barrier`] are seen in their order, or come after it. Returns `false` where the system has none.
+/// See membarrier(2).
+#[cfg(feature = "std")]
+pub(crate) fn heavy_barrier() -> bool {
+    use rustix::thread::{membarrier, MembarrierCommand};
+    membarrier(MembarrierCommand::PrivateExpedited).is_ok()
+}
+
+/// Has the system prepare [`heavy_barrier`] for this process, and returns whether it can.
+#[cfg(feature = "std")]
+pub(crate) fn can_heavy_barrier() -> bool {
+    use rustix::thread::{membarrier, MembarrierCommand};
+    membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok()
+}

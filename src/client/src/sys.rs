@@ -27,6 +27,8 @@ use rustix::mm::{madvise, mmap_anonymous, munmap, Advice, MapFlags, ProtFlags};
 use rustix::mm::{mprotect, MprotectFlags};
 
 #[cfg(feature = "std")]
+use crate::sync::atomic::AtomicU8;
+#[cfg(feature = "std")]
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::uapi::{
@@ -189,10 +191,13 @@ pub(crate) unsafe trait Zeros {}
 // SAFETY: It is a number.
 unsafe impl Zeros for AtomicU32 {}
 #[cfg(feature = "std")]
+// SAFETY: It is a number.
+unsafe impl Zeros for AtomicU8 {}
+#[cfg(feature = "std")]
 // SAFETY: All its fields are atomic numbers.
 unsafe impl Zeros for crate::heap::Slab {}
 #[cfg(feature = "std")]
-// SAFETY: All its fields are cells of numbers and of pointers that may be null.
+// SAFETY: All its fields are numbers, atomic or in cells, and pointers that may be null.
 unsafe impl Zeros for crate::heap::Cache {}
 
 /// What a forked child finds in memory.

@@ -6,6 +6,10 @@
 pub(crate) mod central;
 #[path = "../../../src/client/src/heap/class.rs"]
 pub(crate) mod class;
+#[path = "../../../src/client/src/heap/magazine.rs"]
+pub(crate) mod magazine;
+#[path = "../../../src/client/src/heap/pool.rs"]
+pub(crate) mod pool;
 #[path = "../../../src/client/src/heap/slab.rs"]
 pub(crate) mod slab;
 #[path = "../../../src/client/src/heap/table.rs"]

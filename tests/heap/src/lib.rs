@@ -4,28 +4,41 @@
 //! atomics are in the place of those of the standard library, to run them in every order of threads.
 //!
 //! [`Heap`] is the heap but for what a thread keeps for itself: slabs, the table of what lies
-//! where, and an arena that hands out 64 KiB at a time.
+//! where, and an arena that hands out pages. [`Kept`] is what a thread keeps of a class, which others drain.
 
 #![warn(missing_docs)]
 // Its tests are in tests/: the files' own are the client's to run.
 #![cfg(not(test))]
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
+use std::num::NonZeroUsize;
+use std::ptr::{self, NonNull};
 
 use loom::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use loom::sync::Mutex;
 use loom::thread;
 
 use heap::central::{Central, Source};
-use heap::class::{Class, MIN_BYTES, SLAB_BYTES, SLAB_SHIFT};
-use heap::table::{Table, Unit};
+use heap::class::{Class, GRAIN_BYTES, MIN_BYTES, MOST_CACHED};
+use heap::magazine::Magazine;
+use heap::table::Table;
 
 /// What the files call the standard library's.
 mod sync {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic;
     pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+    /// The system's two kinds together order accesses as a barrier in each thread would.
+    pub(crate) fn light_barrier() {
+        atomic::fence(atomic::Ordering::SeqCst);
+    }
+
+    pub(crate) fn heavy_barrier() -> bool {
+        atomic::fence(atomic::Ordering::SeqCst);
+        true
+    }
 }
 
 /// Memory that the system would map: values that are as if all their bytes were zero.
@@ -103,30 +116,116 @@ impl Pair {
     }
 }
 
-/// An arena of 64 KiB blocks, of which it hands the lowest out first, as a call of the module does.
+/// Blocks of one class that a thread keeps, by numbers from 1.
+pub struct Kept(Magazine);
+
+/// Bytes of the blocks that it keeps.
+const KEPT_BYTES: usize = 16;
+
+impl Kept {
+    /// Without any.
+    #[expect(clippy::new_without_default, reason = "a test has no use for it")]
+    pub fn new() -> Self {
+        let magazine = Magazine::default();
+        let class = Class::of(KEPT_BYTES).unwrap();
+        magazine.set_most(class.most_cached(), class.start());
+        Self(magazine)
+    }
+
+    /// Keeps a block.
+    pub fn push(&self, number: usize) -> bool {
+        let address = NonZeroUsize::new(number * KEPT_BYTES).unwrap();
+        self.0.push(NonNull::dangling().with_addr(address))
+    }
+
+    /// Takes the block that came last.
+    pub fn pop(&self) -> Option<usize> {
+        let block = self.0.pop()?;
+        Some(block.addr().get() / KEPT_BYTES)
+    }
+
+    /// Takes all, in another thread.
+    pub fn drain(&self) -> Vec<usize> {
+        let mut blocks = [ptr::null_mut(); MOST_CACHED];
+        let closed = self.0.close();
+        let count = closed.take(sync::heavy_barrier(), &mut blocks);
+        let blocks = blocks[..count].iter();
+        blocks
+            .map(|block: &*mut u8| block.addr() / KEPT_BYTES)
+            .collect()
+    }
+}
+
+/// An arena of 4 KiB pages, of which it hands the lowest out first, as a call of the module does.
 struct Arena {
-    live: Mutex<BTreeSet<u64>>,
-    units: u64,
+    /// Live blocks, by their first pages: how many they have.
+    live: Mutex<BTreeMap<usize, usize>>,
+    pages: usize,
+    users: Users,
+}
+
+impl Arena {
+    fn free(live: &BTreeMap<usize, usize>, first: usize, count: usize) -> bool {
+        let before = live.range(..first + count).next_back();
+        before.is_none_or(|(start, pages)| start + pages <= first)
+    }
 }
 
 impl Source for Arena {
-    fn take(&self, slabs: &mut [u64]) -> error::Result<usize> {
+    fn take(&self, bytes: usize, _: bool, slabs: &mut [u64]) -> error::Result<usize> {
         let mut live = self.live.lock().unwrap();
-        let free = (0..self.units).map(|unit| unit << SLAB_SHIFT);
-        let free: Vec<u64> = free.filter(|slab| !live.contains(slab)).collect();
-        let count = free.len().min(slabs.len());
-        if count == 0 {
-            return Err(error::Exhausted);
+        let pages = bytes / GRAIN_BYTES;
+        let mut count = 0;
+        for first in (0..=self.pages.saturating_sub(pages)).step_by(pages.next_power_of_two()) {
+            if count < slabs.len() && first + pages <= self.pages && Self::free(&live, first, pages)
+            {
+                live.insert(first, pages);
+                slabs[count] = (first * GRAIN_BYTES) as u64;
+                count += 1;
+            }
         }
-        slabs[..count].copy_from_slice(&free[..count]);
-        live.extend(&free[..count]);
-        Ok(count)
+        match count {
+            0 => Err(error::Exhausted),
+            _ => Ok(count),
+        }
     }
 
     fn give(&self, slabs: &[u64]) {
         let mut live = self.live.lock().unwrap();
         for slab in slabs {
-            assert!(live.remove(slab), "{slab:#x} is given back twice");
+            let pages = live.remove(&(*slab as usize / GRAIN_BYTES));
+            assert!(pages.is_some(), "{slab:#x} is given back twice");
+        }
+    }
+
+    fn discard(&self, offset: usize, bytes: usize) -> bool {
+        self.users.are(offset, bytes, 0);
+        true
+    }
+}
+
+/// Who uses each KiB of the arena; 0 is nobody. Relaxed, so that it is only seen
+/// in order where the heap makes one.
+struct Users(Vec<AtomicU32>);
+
+/// Blocks are multiples of it in these tests: each is looked at, and there should be few.
+const CELL_BYTES: usize = 1 << 10;
+
+impl Users {
+    fn of(&self, offset: usize, bytes: usize) -> &[AtomicU32] {
+        &self.0[offset / CELL_BYTES..(offset + bytes) / CELL_BYTES]
+    }
+
+    fn are(&self, offset: usize, bytes: usize, user: u32) {
+        for cell in self.of(offset, bytes) {
+            assert_eq!(cell.load(Relaxed), user, "{bytes} bytes at {offset:#x}");
+        }
+    }
+
+    fn become_of(&self, block: &Block, old: u32, new: u32) {
+        self.are(block.offset, block.bytes, old);
+        for cell in self.of(block.offset, block.bytes) {
+            cell.store(new, Relaxed);
         }
     }
 }
@@ -150,27 +249,21 @@ pub struct Heap {
     central: Central,
     table: Table,
     arena: Arena,
-    /// The user of each [`GRAIN`] of the arena; 0 is none. Relaxed, so that it is only seen
-    /// in order where the heap makes one.
-    users: Vec<AtomicU32>,
 }
 
-/// Blocks are multiples of it in these tests: each is looked at, and there should be few.
-const GRAIN: usize = 16 << 10;
-
 impl Heap {
-    /// With an arena of `units` times 64 KiB.
-    pub fn new(units: usize) -> Self {
+    /// With an arena of `pages` times 4 KiB.
+    pub fn new(pages: usize) -> Self {
+        let bytes = pages * GRAIN_BYTES;
+        let users = (0..bytes / CELL_BYTES).map(|_| AtomicU32::new(0));
         Self {
-            central: Central::new(units).unwrap(),
-            table: Table::new(units).unwrap(),
+            central: Central::new(bytes).unwrap(),
+            table: Table::new(bytes).unwrap(),
             arena: Arena {
-                live: Mutex::new(BTreeSet::new()),
-                units: units as u64,
+                live: Mutex::new(BTreeMap::new()),
+                pages,
+                users: Users(users.collect()),
             },
-            users: (0..units * SLAB_BYTES / GRAIN)
-                .map(|_| AtomicU32::new(0))
-                .collect(),
         }
     }
 
@@ -201,19 +294,17 @@ impl Heap {
             return;
         };
         // The class is what the table says, as a thread knows only addresses.
-        let Some(Unit::Slab(class)) = self.table.unit(*first) else {
-            panic!("{first:#x} is in no slab");
-        };
+        let class = self.table.class(*first).expect("it is in a slab");
         let put = self.central.put(&self.arena, &self.table, class, &offsets);
         put.expect("they are live");
     }
 
-    /// Takes a large block, as the heap does; `None` where the arena has no more.
+    /// Takes a large block of a page, as the heap does; `None` where the arena has no more.
     pub fn take_large(&self, user: u32) -> Option<Block> {
         let mut offset = [0];
-        self.arena.take(&mut offset).ok()?;
-        let (offset, bytes) = (offset[0] as usize, SLAB_BYTES);
-        self.table.set(offset, Unit::Large(bytes));
+        self.arena.take(GRAIN_BYTES, true, &mut offset).ok()?;
+        let (offset, bytes) = (offset[0] as usize, GRAIN_BYTES);
+        self.table.set_large(offset, bytes);
         let block = Block { offset, bytes };
         self.begin(&block, user);
         Some(block)
@@ -230,7 +321,12 @@ impl Heap {
 
     /// Gives back to the arena what is wholly free.
     pub fn trim(&self) {
-        self.central.trim(&self.arena, &self.table);
+        self.central.trim(&self.arena);
+    }
+
+    /// Discards pages in which no block is in use.
+    pub fn discard(&self) {
+        self.central.discard(&self.arena, &self.table);
     }
 
     /// That all came back.
@@ -242,20 +338,13 @@ impl Heap {
     /// Notes the only user of a block.
     fn begin(&self, block: &Block, user: u32) {
         assert_eq!(block.offset % MIN_BYTES, 0);
-        self.users_become(block, 0, user);
+        self.arena.users.become_of(block, 0, user);
         // Others have a chance to think that it is theirs.
         thread::yield_now();
     }
 
     /// Notes that the user of a block is done with it, and checks that there was no other.
     pub fn end(&self, block: &Block, user: u32) {
-        self.users_become(block, user, 0);
-    }
-
-    fn users_become(&self, block: &Block, old: u32, new: u32) {
-        for user in &self.users[block.offset / GRAIN..(block.offset + block.bytes) / GRAIN] {
-            assert_eq!(user.load(Relaxed), old, "{block:?}");
-            user.store(new, Relaxed);
-        }
+        self.arena.users.become_of(block, user, 0);
     }
 }

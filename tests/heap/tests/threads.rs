@@ -6,11 +6,15 @@
 //! A thread writes its number to its block, and finds it there when it gives the block back:
 //! no other thread has it meanwhile, and earlier writes are seen.
 
-use freelist_heap_tests::{Heap, Pair};
+use freelist_heap_tests::{Heap, Kept, Pair};
 use loom::sync::Arc;
 use loom::thread;
 
-const LARGEST: usize = 32 << 10;
+/// Bytes of which two blocks are a slab of one page, and one block is.
+const HALF: usize = 2 << 10;
+const WHOLE: usize = 4 << 10;
+/// Four of them are a slab of five pages.
+const FIVE: usize = 5 << 10;
 
 fn check(body: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
@@ -18,11 +22,10 @@ fn check(body: impl Fn() + Send + Sync + 'static) {
     model.check(body);
 }
 
-/// Runs what one thread does and what another one does at the same time, in a heap of so many times
-/// 64 KiB.
-fn both(units: usize, one: fn(&Heap), other: fn(&Heap)) {
+/// Runs what one thread does and what another one does at the same time, in a heap of so many pages.
+fn both(pages: usize, one: fn(&Heap), other: fn(&Heap)) {
     check(move || {
-        let heap = Arc::new(Heap::new(units));
+        let heap = Arc::new(Heap::new(pages));
         let shared = heap.clone();
         let thread = thread::spawn(move || other(&shared));
         one(&heap);
@@ -50,10 +53,10 @@ fn no_block_is_two_threads() {
     both(
         2,
         |heap| {
-            uses(heap, LARGEST, 1, 1);
-            uses(heap, LARGEST, 2, 1);
+            uses(heap, HALF, 1, 1);
+            uses(heap, HALF, 2, 1);
         },
-        |heap| uses(heap, LARGEST, 2, 2),
+        |heap| uses(heap, HALF, 2, 2),
     );
 }
 
@@ -62,10 +65,10 @@ fn a_slab_that_leaves_is_another_class_s() {
     both(
         1,
         |heap| {
-            uses(heap, LARGEST, 1, 1);
+            uses(heap, HALF, 1, 1);
             heap.trim();
         },
-        |heap| uses(heap, LARGEST / 2, 1, 2),
+        |heap| uses(heap, WHOLE, 1, 2),
     );
 }
 
@@ -74,7 +77,7 @@ fn a_slab_that_leaves_is_a_large_block() {
     both(
         1,
         |heap| {
-            uses(heap, LARGEST, 1, 1);
+            uses(heap, HALF, 1, 1);
             heap.trim();
         },
         |heap| uses_large(heap, 2),
@@ -82,14 +85,71 @@ fn a_slab_that_leaves_is_a_large_block() {
 }
 
 #[test]
+fn no_page_is_discarded_in_which_a_block_is_in_use() {
+    both(
+        5,
+        |heap| {
+            let blocks = heap.take(FIVE, 1, 1);
+            heap.discard();
+            heap.put(blocks, 1);
+        },
+        |heap| uses(heap, FIVE, 1, 2),
+    );
+}
+
+/// The owner goes on as another thread drains what it keeps: each block is somewhere, once.
+#[test]
+fn a_block_that_is_drained_is_not_the_owner_s() {
+    for pops in 1..=3 {
+        check(move || {
+            let kept = Arc::new(Kept::new());
+            assert!(kept.push(1) && kept.push(2));
+            let shared = kept.clone();
+            let thread = thread::spawn(move || shared.drain());
+            let mut blocks: Vec<usize> = (0..pops).filter_map(|_| kept.pop()).collect();
+            assert!(kept.push(3));
+            blocks.extend(kept.pop());
+            blocks.extend(thread.join().unwrap());
+            blocks.extend(kept.drain());
+            blocks.sort_unstable();
+            assert_eq!(blocks, [1, 2, 3]);
+            // It goes on.
+            assert!(kept.push(1) && kept.push(2));
+            assert_eq!(
+                (kept.pop(), kept.pop(), kept.pop()),
+                (Some(2), Some(1), None)
+            );
+        });
+    }
+}
+
+/// A block that was drained may be the owner's again by way of another thread.
+#[test]
+fn a_block_that_was_drained_and_comes_back_is_kept() {
+    check(|| {
+        let kept = Arc::new(Kept::new());
+        assert!(kept.push(1));
+        let shared = kept.clone();
+        let thread = thread::spawn(move || shared.drain());
+        let popped = kept.pop();
+        let drained = thread.join().unwrap();
+        // The drain may have come and gone while the owner left the block alone.
+        let popped = popped.or_else(|| kept.pop());
+        assert!(popped.is_some() ^ (drained == [1]));
+        assert!(kept.push(1), "it is kept nowhere");
+        assert_eq!(kept.pop(), Some(1));
+    });
+}
+
+#[test]
 fn a_block_comes_back_from_another_thread() {
     check(|| {
         let heap = Arc::new(Heap::new(1));
-        let blocks = heap.take(LARGEST, 2, 1);
+        let blocks = heap.take(HALF, 2, 1);
         let shared = heap.clone();
         let thread = thread::spawn(move || shared.put(blocks, 1));
         // The whole slab is taken, or it is back.
-        uses(&heap, LARGEST, 1, 2);
+        uses(&heap, HALF, 1, 2);
         thread.join().unwrap();
         heap.ends();
     });

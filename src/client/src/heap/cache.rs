@@ -1,49 +1,67 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What one thread keeps of free small blocks: a stack of addresses a class.
+//! What one thread keeps of free small blocks: a stack of addresses a class, and how many bytes each class
+//! may keep.
 //!
-//! The links are not in the blocks, so that what a program writes into a block
-//! that it gave back leads nobody astray.
+//! A class that comes to the slow path may keep twice as many blocks as before, and others give way once
+//! all together may keep 64 KiB (as thread caches of TCMalloc share theirs, Ghemawat and Menage 2007). So
+//! a thread that sleeps keeps no more than one that works.
 
-use std::cell::Cell;
-use std::hint;
-#[cfg(test)]
-use std::ptr;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
-use super::class::{Class, Place, MOST_CACHED, PLACES};
+use super::class::{Class, Place, CLASSES, MOST_CACHED, PLACES};
+use super::magazine::Magazine;
+use super::registry::Link;
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::heavy_barrier;
 
-/// Free blocks of one class, as a stack: the last one that came is the first that
-/// goes, as it is the likeliest to be in the CPU's caches. Its size is a power of 2,
-/// which is quick to find.
-///
-/// # Invariants
-///
-/// The first `len` of `blocks` are not null.
-struct Magazine {
-    /// Blocks that are kept.
-    len: Cell<usize>,
-    /// Blocks that may be kept; 0 in a forked child.
-    most: Cell<usize>,
-    /// Bits that are 0 in every block's address.
-    below: Cell<usize>,
-    blocks: [Cell<*mut u8>; MOST_CACHED],
+/// Bytes that a thread keeps, all classes together.
+pub(super) const MOST_BYTES: usize = 64 << 10;
+
+/// Classes that are asked to give way for another, at most.
+const CLASSES_ASKED: usize = 24;
+
+/// Which thread is on the slow path of a cache.
+mod slow {
+    /// None.
+    pub(super) const FREE: u32 = 0;
+    /// The owner.
+    pub(super) const OWNER: u32 = 1;
+    /// Another thread, which drains it.
+    pub(super) const DRAIN: u32 = 2;
 }
 
 /// A thread's free blocks, by class; the place of no class keeps none. All zeros is
 /// a cache that is empty, and takes nothing.
 pub(crate) struct Cache {
     magazines: [Magazine; PLACES],
+    /// One of [`slow`].
+    state: AtomicU32,
+    /// 1 where it may keep blocks.
+    is_open: AtomicU32,
+    /// Bytes that its classes may keep.
+    bytes: AtomicU32,
+    /// The class that gives way next.
+    next: AtomicU32,
+    /// Where it is among the caches of its heap.
+    pub(super) link: Link,
+}
+
+/// The slow path of a cache, which a drain does not enter meanwhile.
+pub(super) struct Owned<'a>(&'a Cache);
+
+/// Why an owner cannot enter the slow path of its cache.
+pub(super) enum Entered {
+    /// It is there: a call from inside of the heap.
+    Already,
+    /// Another thread drains the cache.
+    ByDrain,
 }
 
 impl Cache {
-    /// Lets it take blocks.
-    pub(crate) fn open(&self) {
-        for class in Class::all() {
-            let magazine = self.magazine(class.place());
-            magazine.most.set(class.most_cached());
-            magazine.below.set(class.bytes() - 1);
-        }
+    /// Lets it keep blocks.
+    pub(super) fn open(&self) {
+        self.is_open.store(1, Ordering::Relaxed);
     }
 
     #[inline]
@@ -51,82 +69,178 @@ impl Cache {
         &self.magazines[place.number()]
     }
 
-    /// The block that came last.
+    /// Takes the block that came last.
     #[inline]
-    pub(crate) fn pop(&self, place: Place) -> Option<NonNull<u8>> {
-        let magazine = self.magazine(place);
-        let last = magazine.len.get().wrapping_sub(1);
-        let block = magazine.blocks.get(last)?.get();
-        magazine.len.set(last);
-        // SAFETY: By the invariant. It is said twice, so that no caller looks again.
-        Some(unsafe {
-            hint::assert_unchecked(!block.is_null());
-            NonNull::new_unchecked(block)
-        })
+    pub(super) fn pop(&self, place: Place) -> Option<NonNull<u8>> {
+        self.magazine(place).pop()
     }
 
     /// Keeps a block; `false` when there are as many as there may be, when no block of the class begins at
     /// such an address, or when it is the one that came last.
     #[inline]
-    pub(crate) fn push(&self, place: Place, block: NonNull<u8>) -> bool {
-        let magazine = self.magazine(place);
-        let len = magazine.len.get();
-        if len >= magazine.most.get() || block.addr().get() & magazine.below.get() != 0 {
-            return false;
-        }
-        if self.is_last(place, block) {
-            return false;
-        }
-        let Some(last) = magazine.blocks.get(len) else {
-            return false;
-        };
-        // INVARIANT: The new one is not null.
-        last.set(block.as_ptr());
-        magazine.len.set(len + 1);
-        true
+    pub(super) fn push(&self, place: Place, block: NonNull<u8>) -> bool {
+        self.magazine(place).push(block)
     }
 
+    /// Enters the slow path, for the owner.
+    pub(super) fn enter(&self) -> Result<Owned<'_>, Entered> {
+        match self.enter_as(slow::OWNER) {
+            Ok(()) => Ok(Owned(self)),
+            Err(slow::OWNER) => Err(Entered::Already),
+            Err(_) => Err(Entered::ByDrain),
+        }
+    }
+
+    fn enter_as(&self, thread: u32) -> Result<(), u32> {
+        let (acquire, relaxed) = (Ordering::Acquire, Ordering::Relaxed);
+        self.state
+            .compare_exchange(slow::FREE, thread, acquire, relaxed)
+            .map(drop)
+    }
+
+    /// Takes all blocks out, in another thread than its owner, and hands them over by class. Leaves it as it
+    /// is while the owner is on its slow path.
+    pub(super) fn drain<E>(
+        &self,
+        mut put: impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let is_empty = |class: &Class| self.magazine(class.place()).count() == 0;
+        if Class::all().all(|class| is_empty(&class)) || self.enter_as(slow::DRAIN).is_err() {
+            return Ok(());
+        }
+        let _leave = Owned(self);
+        let mut closed = [const { None }; CLASSES];
+        for class in Class::all().filter(|class| !is_empty(class)) {
+            closed[class.number()] = Some((class, self.magazine(class.place()).close()));
+        }
+        let is_passed = heavy_barrier();
+        let mut result = Ok(());
+        // All of them, as the owner is to go on.
+        for (class, closed) in closed.into_iter().flatten() {
+            let mut blocks = [ptr::null_mut(); MOST_CACHED];
+            let count = closed.take(is_passed, &mut blocks);
+            result = result.and(put(class, &blocks[..count]));
+        }
+        result
+    }
+
+    /// Returns the bytes that it keeps.
+    #[cfg(test)]
+    pub(super) fn kept_bytes(&self) -> usize {
+        let bytes = |class: Class| self.magazine(class.place()).count() * class.bytes();
+        Class::all().map(bytes).sum()
+    }
+}
+
+impl Owned<'_> {
     /// Whether a block is the one that came last: it is free then.
-    #[inline]
-    pub(crate) fn is_last(&self, place: Place, block: NonNull<u8>) -> bool {
-        let magazine = self.magazine(place);
-        let last = magazine.blocks.get(magazine.len.get().wrapping_sub(1));
-        last.is_some_and(|last| last.get() == block.as_ptr())
+    pub(super) fn is_last(&self, class: Class, block: NonNull<u8>) -> bool {
+        self.0.magazine(class.place()).is_last(block)
     }
 
-    /// Keeps blocks, of which the first will go first, as far as there is room in
-    /// a magazine that is empty.
-    pub(crate) fn fill(&self, class: Class, blocks: impl DoubleEndedIterator<Item = NonNull<u8>>) {
-        let magazine = self.magazine(class.place());
-        let mut len = 0;
-        for (place, block) in magazine.blocks.iter().zip(blocks.rev()) {
-            place.set(block.as_ptr());
-            len += 1;
-        }
-        // INVARIANT: So many were just filled.
-        magazine.len.set(len);
+    /// As [`Cache::pop`].
+    pub(super) fn pop(&self, class: Class) -> Option<NonNull<u8>> {
+        self.0.pop(class.place())
     }
 
-    /// Takes the `count` blocks out that came first, or all that there are, and
-    /// says how many they are.
-    pub(crate) fn take_oldest(
+    /// As [`Cache::push`].
+    pub(super) fn push(&self, class: Class, block: NonNull<u8>) -> bool {
+        self.0.push(class.place(), block)
+    }
+
+    /// Returns how many blocks of a class it may keep.
+    pub(super) fn most(&self, class: Class) -> usize {
+        self.0.magazine(class.place()).most()
+    }
+
+    /// Keeps blocks, of which the first will go first, as far as there is room for them, if it has none of the
+    /// class.
+    pub(super) fn fill(&self, class: Class, blocks: impl DoubleEndedIterator<Item = NonNull<u8>>) {
+        self.0.magazine(class.place()).fill(blocks);
+    }
+
+    /// Takes the `count` blocks out that came first, or all that there are, and returns how many they are.
+    pub(super) fn take_oldest(
         &self,
         class: Class,
         count: usize,
         into: &mut [*mut u8; MOST_CACHED],
     ) -> usize {
-        let Magazine { len, blocks, .. } = self.magazine(class.place());
-        let blocks = &blocks[..len.get()];
-        let count = count.min(blocks.len());
-        for (place, block) in into.iter_mut().zip(&blocks[..count]) {
-            *place = block.get();
+        self.0.magazine(class.place()).take_oldest(count, into)
+    }
+
+    /// Lets a class keep twice as many blocks as before, if others give way: each by half of what it may keep,
+    /// whose blocks beyond that `put` takes. Only the next few are asked, so that a thread that uses many
+    /// sizes does not spend its time on moving room between them.
+    pub(super) fn widen<E>(
+        &self,
+        class: Class,
+        mut put: impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let has = self.most(class);
+        let most = (has * 2).clamp(1, class.most_cached());
+        if most <= has || self.0.is_open.load(Ordering::Relaxed) == 0 {
+            return Ok(());
         }
-        for (place, block) in blocks.iter().zip(&blocks[count..]) {
-            place.set(block.get());
+        let more = (most - has) * class.bytes();
+        for _ in 0..CLASSES_ASKED {
+            if self.bytes() + more <= MOST_BYTES {
+                break;
+            }
+            let next = self.0.next.load(Ordering::Relaxed);
+            self.0
+                .next
+                .store((next + 1) % CLASSES as u32, Ordering::Relaxed);
+            if let Some(other) = Class::numbered(next).filter(|other| *other != class) {
+                self.narrow(other, &mut put)?;
+            }
         }
-        // INVARIANT: What is left came from the first ones.
-        len.set(blocks.len() - count);
-        count
+        if self.bytes() + more <= MOST_BYTES {
+            self.set_most(class, most);
+        }
+        Ok(())
+    }
+
+    /// Lets a class keep half as many blocks as before.
+    fn narrow<E>(
+        &self,
+        class: Class,
+        put: &mut impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let less = self.most(class) / 2;
+        let excess = self.count(class).saturating_sub(less);
+        if excess > 0 {
+            let mut blocks = [ptr::null_mut(); MOST_CACHED];
+            let count = self.take_oldest(class, excess, &mut blocks);
+            put(class, &blocks[..count])?;
+        }
+        self.set_most(class, less);
+        Ok(())
+    }
+
+    /// Returns how many blocks of a class it keeps.
+    pub(super) fn count(&self, class: Class) -> usize {
+        self.0.magazine(class.place()).count()
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed) as usize
+    }
+
+    fn set_most(&self, class: Class, most: usize) {
+        let has = self.most(class);
+        if most == has {
+            return;
+        }
+        let bytes = self.bytes() - has * class.bytes() + most * class.bytes();
+        self.0.bytes.store(bytes as u32, Ordering::Relaxed);
+        self.0.magazine(class.place()).set_most(most, class.start());
+    }
+}
+
+impl Drop for Owned<'_> {
+    fn drop(&mut self) {
+        self.0.state.store(slow::FREE, Ordering::Release);
     }
 }
 
@@ -134,12 +248,12 @@ impl Cache {
 impl Default for Cache {
     fn default() -> Self {
         let cache = Self {
-            magazines: std::array::from_fn(|_| Magazine {
-                len: Cell::new(0),
-                most: Cell::new(0),
-                below: Cell::new(0),
-                blocks: [const { Cell::new(ptr::null_mut()) }; MOST_CACHED],
-            }),
+            magazines: std::array::from_fn(|_| Magazine::default()),
+            state: AtomicU32::new(slow::FREE),
+            is_open: AtomicU32::new(0),
+            bytes: AtomicU32::new(0),
+            next: AtomicU32::new(0),
+            link: Link::default(),
         };
         cache.open();
         cache
@@ -149,9 +263,10 @@ impl Default for Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::convert::Infallible;
     use std::num::NonZeroUsize;
 
-    /// A block at this address, which nobody looks into.
+    /// A block at this address, which nothing looks into.
     fn block(address: usize) -> NonNull<u8> {
         NonNull::dangling().with_addr(NonZeroUsize::new(address).unwrap())
     }
@@ -168,58 +283,103 @@ mod tests {
         cache.pop(class.place()).map(|block| block.addr().get())
     }
 
+    /// Lets a class keep as many as it may, with nothing kept of others.
+    fn widen(cache: &Cache, class: Class) {
+        let owned = cache.enter().ok().unwrap();
+        for _ in 0..7 {
+            let Ok(()) = owned.widen(class, |_, _| Ok::<(), Infallible>(()));
+        }
+    }
+
+    fn cache_of(bytes: usize) -> (Cache, Class) {
+        let (cache, class) = (Cache::default(), Class::of(bytes).unwrap());
+        widen(&cache, class);
+        (cache, class)
+    }
+
     #[test]
     fn the_last_block_that_came_goes_first() {
-        let (cache, class) = (Cache::default(), Class::of(64).unwrap());
+        let (cache, class) = cache_of(64);
         assert_eq!(pop(&cache, class), None);
         assert!(push(&cache, class, 64) && push(&cache, class, 128));
         assert_eq!(pop(&cache, class), Some(128));
         assert_eq!(pop(&cache, class), Some(64));
         assert_eq!(pop(&cache, class), None);
+        assert_eq!(pop(&cache, class), None);
     }
 
     #[test]
     fn no_class_takes_more_than_it_may() {
-        let cache = Cache::default();
         for class in Class::all() {
-            let blocks = (1..1000).map(|number| number * class.bytes());
+            let cache = Cache::default();
+            assert!(!push(&cache, class, 1 << 20));
+            widen(&cache, class);
+            let blocks = (1..1000).map(|slab| slab << 20);
             let taken = blocks.filter(|address| push(&cache, class, *address));
             assert_eq!(taken.count(), class.most_cached());
         }
     }
 
     #[test]
+    fn all_classes_together_keep_at_most_64_kib() {
+        let cache = Cache::default();
+        let mut put = 0;
+        for round in 0..2000 {
+            let class = Class::numbered(round * 7 % CLASSES as u32).unwrap();
+            let owned = cache.enter().ok().unwrap();
+            let Ok(()) = owned.widen(class, |_, blocks| {
+                put += blocks.len();
+                Ok::<(), Infallible>(())
+            });
+            drop(owned);
+            for slab in 1..100 {
+                push(&cache, class, (slab + 1000 * round as usize) << 20);
+            }
+            assert!(cache.kept_bytes() <= MOST_BYTES, "{}", cache.kept_bytes());
+        }
+        assert!(put > 0 && cache.kept_bytes() > MOST_BYTES / 4);
+    }
+
+    #[test]
     fn those_that_came_first_are_taken_out_first() {
-        let (cache, class) = (Cache::default(), Class::of(4096).unwrap());
+        let (cache, class) = cache_of(1024);
         for number in 1..8 {
             assert!(push(&cache, class, number << 12));
         }
+        let owned = cache.enter().ok().unwrap();
         let mut out = [ptr::null_mut(); MOST_CACHED];
-        assert_eq!(cache.take_oldest(class, 3, &mut out), 3);
+        assert_eq!(owned.take_oldest(class, 3, &mut out), 3);
         assert_eq!(addresses(&out[..3]), [1 << 12, 2 << 12, 3 << 12]);
         assert_eq!(pop(&cache, class), Some(7 << 12));
-        assert_eq!(cache.take_oldest(class, 99, &mut out), 3);
+        assert_eq!(owned.take_oldest(class, 99, &mut out), 3);
         assert_eq!(addresses(&out[..3]), [4 << 12, 5 << 12, 6 << 12]);
         assert_eq!(pop(&cache, class), None);
     }
 
     #[test]
     fn an_address_where_no_block_begins_is_not_taken() {
-        let cache = Cache::default();
         for class in Class::all() {
-            assert!(!push(&cache, class, class.bytes() / 2));
-            assert!(!push(&cache, class, class.bytes() + 1));
-            assert!(push(&cache, class, 3 * class.bytes()));
+            let cache = Cache::default();
+            widen(&cache, class);
+            assert!(!push(&cache, class, (1 << 20) + class.bytes() / 2));
+            assert!(!push(&cache, class, (1 << 20) + 1));
+            // Behind the last block of the slab.
+            let end = class.blocks() * class.bytes();
+            assert_eq!(
+                push(&cache, class, (1 << 20) + end),
+                end == class.slab_bytes() && end.is_power_of_two()
+            );
         }
     }
 
     #[test]
     fn the_block_that_came_last_is_not_taken_again() {
-        let (cache, class) = (Cache::default(), Class::of(64).unwrap());
+        let (cache, class) = cache_of(64);
+        let is_last = |address| cache.enter().ok().unwrap().is_last(class, block(address));
         assert!(push(&cache, class, 64));
-        assert!(!push(&cache, class, 64) && cache.is_last(class.place(), block(64)));
+        assert!(!push(&cache, class, 64) && is_last(64));
         assert!(push(&cache, class, 128));
-        assert!(!cache.is_last(class.place(), block(64)));
+        assert!(!is_last(64));
         assert_eq!(
             (pop(&cache, class), pop(&cache, class)),
             (Some(128), Some(64))
@@ -229,13 +389,14 @@ mod tests {
 
     #[test]
     fn the_place_of_no_class_takes_nothing() {
-        assert!(!Cache::default().push(Place::of_bits(0), block(1 << 20)));
+        assert!(!Cache::default().push(Place::NONE, block(1 << 20)));
     }
 
     #[test]
     fn what_it_is_filled_with_goes_in_order() {
-        let (cache, class) = (Cache::default(), Class::of(32).unwrap());
-        cache.fill(class, [32, 64, 96].map(block).into_iter());
+        let (cache, class) = cache_of(32);
+        let owned = cache.enter().ok().unwrap();
+        owned.fill(class, [32, 64, 96].map(block).into_iter());
         assert_eq!(pop(&cache, class), Some(32));
         assert!(push(&cache, class, 320));
         let rest = [320, 64, 96].map(Some);
@@ -244,11 +405,30 @@ mod tests {
     }
 
     #[test]
-    fn zeros_are_a_cache_that_takes_nothing() {
-        let cache = Cache::default();
-        for magazine in &cache.magazines {
-            magazine.most.set(0);
+    fn a_drain_takes_all_and_the_owner_goes_on() {
+        assert!(crate::sync::can_heavy_barrier());
+        let (cache, class) = cache_of(64);
+        let drained = |cache: &Cache| {
+            let mut all = Vec::new();
+            let Ok(()) = cache.drain(|_, blocks| {
+                all.extend(addresses(blocks));
+                Ok::<(), Infallible>(())
+            });
+            all
+        };
+        for number in 1..=5 {
+            assert!(push(&cache, class, number * 64));
         }
-        assert!(Class::all().all(|class| !push(&cache, class, 1 << 20)));
+        assert_eq!(drained(&cache), [64, 128, 192, 256, 320]);
+        assert_eq!((pop(&cache, class), drained(&cache)), (None, vec![]));
+        // One that another thread was handed meanwhile, and this one frees.
+        assert!(push(&cache, class, 320) && push(&cache, class, 64));
+        assert_eq!((pop(&cache, class), drained(&cache)), (Some(64), vec![320]));
+        let owned = cache.enter().ok().unwrap();
+        assert!(push(&cache, class, 64));
+        assert_eq!(drained(&cache), [] as [usize; 0]);
+        assert!(matches!(cache.enter(), Err(Entered::Already)));
+        let mut out = [ptr::null_mut(); MOST_CACHED];
+        assert_eq!(owned.take_oldest(class, 9, &mut out), 1);
     }
 }

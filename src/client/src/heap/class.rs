@@ -1,30 +1,133 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Size classes of small blocks: the powers of 2 from 16 B to 32 KiB.
+//! Size classes of small blocks, up to 32 KiB: multiples of 16 B up to 128 B, then eight a doubling.
+//! Each has slabs of its own size, from 4 to 64 KiB: as small as leaves little of one unused.
 
-/// The smallest block, as a shift.
-const MIN_SHIFT: u32 = 4;
 /// Bytes of the smallest block, to which every block is aligned.
 pub(crate) const MIN_BYTES: usize = 1 << MIN_SHIFT;
-/// The largest block that comes from a slab, as a shift.
-const MAX_SHIFT: u32 = 15;
+const MIN_SHIFT: u32 = 4;
+/// Bytes of the largest block that comes from a slab.
+pub(crate) const MAX_BYTES: usize = 32 << 10;
 
+/// How many classes are multiples of the smallest; as many are in each doubling after that.
+const STEPS: usize = 8;
 /// How many classes there are.
-pub(crate) const CLASSES: usize = (MAX_SHIFT - MIN_SHIFT + 1) as usize;
-/// How many [`Place`]s there are, a power of 2.
-pub(crate) const PLACES: usize = 16;
-/// Bytes of a slab, as a shift: as many pages as one page fault maps.
-pub(crate) const SLAB_SHIFT: u32 = 16;
-/// Bytes of a slab.
-pub(crate) const SLAB_BYTES: usize = 1 << SLAB_SHIFT;
-/// Blocks of the smallest class in a slab.
-pub(crate) const MOST_BLOCKS: usize = SLAB_BYTES >> MIN_SHIFT;
+pub(crate) const CLASSES: usize =
+    STEPS + STEPS * (MAX_BYTES / (STEPS * MIN_BYTES)).ilog2() as usize;
+/// How many [`Place`]s there are.
+pub(crate) const PLACES: usize = 1 << u8::BITS;
 
-/// Blocks of a class that a thread may keep: with three numbers beside it is a
-/// power of 2.
-pub(crate) const MOST_CACHED: usize = 61;
-/// Bytes of a class that a thread may keep.
-const MOST_CACHED_BYTES: usize = 128 << 10;
+/// Bytes of which slabs are multiples, as a shift: no page is smaller.
+pub(crate) const GRAIN_SHIFT: u32 = 12;
+/// Bytes of which slabs are multiples.
+pub(crate) const GRAIN_BYTES: usize = 1 << GRAIN_SHIFT;
+/// Bytes of the largest slab, and the alignment of larger blocks, as a shift.
+pub(crate) const UNIT_SHIFT: u32 = 16;
+/// Bytes of the largest slab, and the alignment of larger blocks.
+pub(crate) const UNIT_BYTES: usize = 1 << UNIT_SHIFT;
+/// Grains of the largest slab.
+pub(crate) const MOST_GRAINS: usize = UNIT_BYTES / GRAIN_BYTES;
+/// Blocks in a slab, at most.
+pub(crate) const MOST_BLOCKS: usize = GRAIN_BYTES / MIN_BYTES;
+
+/// Blocks of a class that a thread keeps, at most.
+pub(crate) const MOST_CACHED: usize = 60;
+/// Bytes of a class that a thread keeps, at most, if they are more than one block.
+const MOST_CACHED_BYTES: usize = 8 << 10;
+
+/// Blocks above so many bytes are a large part of their slab: its memory comes when they are touched.
+const LAZY_BYTES: usize = 2 << 10;
+
+/// What is known of a class.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    bytes: u32,
+    slab_bytes: u32,
+    blocks: u32,
+    start: Start,
+}
+
+/// Tells of an address in a slab whether a block begins there, in four instructions: the distance from
+/// the slab's beginning is multiplied by the reciprocal of the block's size (Lemire, Kaser and Kurz 2019).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// Bits of an address that are its distance from the slab's beginning.
+    pub(crate) mask: u32,
+    /// 2^32 over the block's bytes, rounded down, and 1.
+    pub(crate) reciprocal: u32,
+    /// The low half of the product is below it for the beginnings of the slab's blocks alone.
+    pub(crate) end: u32,
+}
+
+impl Start {
+    const fn new(bytes: usize, slab_bytes: usize) -> Self {
+        let reciprocal = (1 << 32) / bytes as u64 + 1;
+        // The product for the block number k is k times this.
+        let excess = reciprocal * bytes as u64 - (1 << 32);
+        Self {
+            mask: slab_bytes.next_power_of_two() as u32 - 1,
+            reciprocal: reciprocal as u32,
+            end: (slab_bytes / bytes) as u32 * excess as u32,
+        }
+    }
+
+    /// Whether a block begins at an address that lies in a slab of the class.
+    #[inline]
+    pub(crate) fn is_at(self, address: usize) -> bool {
+        (address as u32 & self.mask).wrapping_mul(self.reciprocal) < self.end
+    }
+}
+
+/// Returns the bytes of the blocks of a class.
+const fn bytes_of(number: usize) -> usize {
+    match number {
+        0..STEPS => (number + 1) << MIN_SHIFT,
+        _ => (STEPS + number % STEPS + 1) << (MIN_SHIFT + (number / STEPS) as u32 - 1),
+    }
+}
+
+/// Returns the bytes of a class's slabs: those of which the part that no block has and the slab's size
+/// together are least, the size counted as 3 % a grain (it is what a class of few blocks leaves unused),
+/// and 0.6 % where memory comes when it is touched. The others are powers of 2, which lie without gaps and
+/// get their memory in large folios.
+const fn slab_bytes_of(bytes: usize) -> usize {
+    let is_large = bytes > LAZY_BYTES;
+    let of_size = if is_large { 60 } else { 300 };
+    let (mut best, mut least) = (0, usize::MAX);
+    let mut grains = bytes.div_ceil(GRAIN_BYTES);
+    while grains <= MOST_GRAINS {
+        let slab = grains * GRAIN_BYTES;
+        let cost = slab % bytes * 10_000 / slab + of_size * grains;
+        if cost < least && (is_large || grains.is_power_of_two()) {
+            (best, least) = (slab, cost);
+        }
+        grains += 1;
+    }
+    best
+}
+
+static SHAPES: [Shape; CLASSES] = {
+    let mut shapes = [Shape {
+        bytes: 0,
+        slab_bytes: 0,
+        blocks: 0,
+        start: Start::new(1 << 16, 1 << 16),
+    }; CLASSES];
+    let mut number = 0;
+    while number < CLASSES {
+        let bytes = bytes_of(number);
+        let slab_bytes = slab_bytes_of(bytes);
+        assert!(slab_bytes / bytes <= MOST_BLOCKS);
+        shapes[number] = Shape {
+            bytes: bytes as u32,
+            slab_bytes: slab_bytes as u32,
+            blocks: (slab_bytes / bytes) as u32,
+            start: Start::new(bytes, slab_bytes),
+        };
+        number += 1;
+    }
+    shapes
+};
 
 /// A size class of small blocks.
 ///
@@ -35,102 +138,142 @@ const MOST_CACHED_BYTES: usize = 128 << 10;
 pub(crate) struct Class(u32);
 
 impl Class {
-    /// The class of a request; `None` when it is none of bytes, or too large for a slab.
+    /// Returns the class of a request; `None` for 0 bytes or more than 32 KiB.
     #[inline]
     pub(crate) fn of(bytes: usize) -> Option<Self> {
-        Self::numbered(Place::of(bytes)?.0.wrapping_sub(1))
+        Place::of(bytes)?.class()
     }
 
-    /// The class with this number.
+    /// Returns the class with this number.
     #[inline]
     pub(crate) fn numbered(number: u32) -> Option<Self> {
         // INVARIANT: Just looked at.
         ((number as usize) < CLASSES).then_some(Self(number))
     }
 
-    /// Every class, the smallest first.
+    /// Returns every class, the smallest first.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..CLASSES as u32).filter_map(Self::numbered)
     }
 
-    /// Its number, below [`CLASSES`].
+    /// Returns its number, below [`CLASSES`].
     #[inline]
     pub(crate) fn number(self) -> usize {
         self.0 as usize
     }
 
-    /// Where a cache has it.
+    /// Returns where a cache has it.
     #[inline]
     pub(crate) fn place(self) -> Place {
-        Place::of_bits(self.0 + 1)
+        Place(self.0 as u8 + 1)
     }
 
-    /// The bytes of its blocks, as a shift.
-    #[inline]
-    pub(crate) fn shift(self) -> u32 {
-        self.0 + MIN_SHIFT
+    fn shape(self) -> &'static Shape {
+        &SHAPES[self.number()]
     }
 
-    /// The bytes of its blocks.
-    #[inline]
+    /// Returns the bytes of its blocks.
     pub(crate) fn bytes(self) -> usize {
-        1 << self.shift()
+        self.shape().bytes as usize
     }
 
-    /// Blocks in a slab.
+    /// Returns the bytes of its slabs, whole grains.
+    pub(crate) fn slab_bytes(self) -> usize {
+        self.shape().slab_bytes as usize
+    }
+
+    /// Returns how many blocks a slab has.
     pub(crate) fn blocks(self) -> usize {
-        SLAB_BYTES >> self.shift()
+        self.shape().blocks as usize
     }
 
-    /// Blocks that a thread may keep: bounded in number and in bytes.
+    /// Whether the memory of its slabs comes when it is touched: where blocks of a page or so lie side by
+    /// side, those that were never used have none.
+    pub(crate) fn is_lazy(self) -> bool {
+        self.bytes() > LAZY_BYTES && self.blocks() > 1
+    }
+
+    /// Returns what tells where its blocks begin.
+    pub(crate) fn start(self) -> Start {
+        self.shape().start
+    }
+
+    /// Returns where the slab begins that `offset` lies in: slabs are aligned to the power of 2 that holds
+    /// them.
+    pub(crate) fn slab_at(self, offset: usize) -> usize {
+        offset & !(self.start().mask as usize)
+    }
+
+    /// Returns the number of the block in its slab that begins at `offset`; `None` where none begins.
+    pub(crate) fn block_at(self, offset: usize) -> Option<usize> {
+        let start = self.start();
+        let distance = (offset as u32 & start.mask) as u64;
+        let number = (distance * u64::from(start.reciprocal)) >> 32;
+        start.is_at(offset).then_some(number as usize)
+    }
+
+    /// Returns how many blocks a thread keeps, at most: bounded in number and in bytes.
     pub(crate) fn most_cached(self) -> usize {
-        (MOST_CACHED_BYTES >> self.shift()).min(MOST_CACHED)
+        (MOST_CACHED_BYTES / self.bytes()).clamp(1, MOST_CACHED)
     }
 }
 
-/// A class, or 0 for none, in as few bits as that takes: what a block is of is looked up in one
-/// step.
-///
-/// # Invariants
-///
-/// It is below [`PLACES`].
+/// The number of a class plus 1, or 0 for none, in a byte: it is looked up in one step, and no table of
+/// [`PLACES`] is too short for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place(u32);
+pub(crate) struct Place(u8);
 
 const _: () = assert!(CLASSES < PLACES);
 
 /// The places of requests that end in one of so many of the smallest blocks: to look there is fewer
-/// instructions than to find the highest bit.
-static PLACE_OF: [u8; 1 << (MAX_SHIFT - MIN_SHIFT)] = {
-    let mut places = [1; 1 << (MAX_SHIFT - MIN_SHIFT)];
-    let mut at = 1;
+/// instructions than to compute it.
+static PLACE_OF: [u8; MAX_BYTES / MIN_BYTES] = {
+    let mut places = [0; MAX_BYTES / MIN_BYTES];
+    let (mut at, mut number) = (0, 0);
     while at < places.len() {
-        places[at] = at.ilog2() as u8 + 2;
+        if bytes_of(number) <= at * MIN_BYTES {
+            number += 1;
+        }
+        places[at] = number as u8 + 1;
         at += 1;
     }
     places
 };
 
 impl Place {
-    /// The class of a request; `None` when it is none of bytes, or too large for a slab.
+    /// That of no class.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Returns the place of a request; `None` for 0 bytes or more than 32 KiB.
     #[inline]
     pub(crate) fn of(bytes: usize) -> Option<Self> {
         // 0 wraps around, and is too large.
         let place = PLACE_OF.get(bytes.wrapping_sub(1) >> MIN_SHIFT)?;
-        Some(Self::of_bits((*place).into()))
+        Some(Self(*place))
     }
 
-    /// What the lowest bits of a number say.
+    /// Returns that of a byte.
     #[inline]
-    pub(crate) fn of_bits(number: u32) -> Self {
-        // INVARIANT: It is a power of 2 of which one less is left.
-        Self(number & (PLACES as u32 - 1))
+    pub(crate) fn of_byte(byte: u8) -> Self {
+        Self(byte)
     }
 
-    /// It as a number, below [`PLACES`].
+    /// Returns it as a byte.
+    #[inline]
+    pub(crate) fn byte(self) -> u8 {
+        self.0
+    }
+
+    /// Returns the class; `None` at the place of none.
+    #[inline]
+    pub(crate) fn class(self) -> Option<Class> {
+        Class::numbered(u32::from(self.0).wrapping_sub(1))
+    }
+
+    /// Returns it as a number, below [`PLACES`].
     #[inline]
     pub(crate) fn number(self) -> usize {
-        self.0 as usize & (PLACES - 1)
+        self.0.into()
     }
 }
 
@@ -139,11 +282,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_gets_the_smallest_power_of_2_that_holds_it() {
-        for bytes in 1..=32 << 10 {
-            let class = Class::of(bytes).unwrap();
-            assert_eq!(class.bytes(), bytes.next_power_of_two().max(16));
-            assert_eq!(Class::numbered(class.number() as u32), Some(class));
+    fn a_request_gets_the_smallest_class_that_holds_it() {
+        let mut classes = Class::all().peekable();
+        for bytes in 1..=MAX_BYTES {
+            classes.next_if(|class| class.bytes() < bytes);
+            assert_eq!(Class::of(bytes), classes.peek().copied(), "{bytes}");
+        }
+        assert_eq!(classes.count(), 1);
+    }
+
+    #[test]
+    fn classes_are_16_bytes_apart_and_then_an_eighth_of_a_doubling() {
+        let bytes: Vec<usize> = Class::all().map(Class::bytes).collect();
+        assert_eq!(bytes[..10], [16, 32, 48, 64, 80, 96, 112, 128, 144, 160]);
+        assert_eq!(bytes[CLASSES - 1], 32 << 10);
+        for pair in bytes[8..].windows(2) {
+            assert_eq!(pair[1] - pair[0], (pair[1] - 1).next_power_of_two() / 16);
         }
     }
 
@@ -152,13 +306,59 @@ mod tests {
         for bytes in [0, (32 << 10) + 1, 64 << 10, usize::MAX] {
             assert_eq!(Class::of(bytes), None, "{bytes}");
         }
+        assert_eq!(Place::NONE.class(), None);
     }
 
     #[test]
-    fn what_a_thread_keeps_is_less_than_a_mebibyte() {
-        let bytes = Class::all().map(|class| class.most_cached() * class.bytes());
-        assert!(bytes.sum::<usize>() < 1 << 20);
-        // It is filled and emptied by halves.
-        assert!(Class::all().all(|class| class.most_cached() >= 4));
+    fn a_slab_is_4_to_64_kib_and_little_of_it_is_no_block_s() {
+        for class in Class::all() {
+            let (slab, blocks) = (class.slab_bytes(), class.blocks());
+            assert!(slab % GRAIN_BYTES == 0 && slab <= UNIT_BYTES, "{slab}");
+            assert!((1..=MOST_BLOCKS).contains(&blocks));
+            let unused = slab - blocks * class.bytes();
+            assert!(
+                unused < class.bytes() && unused * 11 < slab,
+                "{unused} of {slab}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_block_begins_at_the_multiples_of_its_size_in_the_slab_and_nowhere_else() {
+        let slab = 5 << UNIT_SHIFT;
+        for class in Class::all() {
+            let blocks = (0..class.blocks()).map(|number| slab + number * class.bytes());
+            let mut blocks = blocks.enumerate().peekable();
+            for offset in slab..slab + class.slab_bytes().next_power_of_two() {
+                assert_eq!(class.slab_at(offset), slab);
+                let block = blocks.next_if(|block| block.1 == offset);
+                assert_eq!(
+                    class.block_at(offset),
+                    block.map(|block| block.0),
+                    "{class:?} {offset}"
+                );
+            }
+            assert_eq!(blocks.count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_size_that_is_a_multiple_of_an_alignment_has_blocks_so_aligned() {
+        for align in (4..=15).map(|shift| 1 << shift) {
+            for size in (align..=MAX_BYTES).step_by(align) {
+                let class = Class::of(size).unwrap();
+                assert_eq!(class.bytes() % align, 0, "{size}");
+                assert_eq!(class.slab_bytes().next_power_of_two() % align, 0, "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_keeps_few_large_blocks_and_some_of_each() {
+        for class in Class::all() {
+            let (most, bytes) = (class.most_cached(), class.bytes());
+            assert!(most == 1 || most * bytes <= 8 << 10);
+            assert!((1..=MOST_CACHED).contains(&most));
+        }
     }
 }

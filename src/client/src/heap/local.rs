@@ -13,6 +13,7 @@ use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::{OnceLock, Weak};
 
+use super::cache::Owned;
 use super::{Cache, Shared};
 use crate::sys::{Anonymous, Fork, ThreadEnd};
 
@@ -83,11 +84,13 @@ pub(super) fn with<R>(heap: u64, work: impl FnOnce(&Cache) -> R) -> Option<R> {
     Some(work(unsafe { &*hot.cache }))
 }
 
-/// Does `work` with this thread's cache of the heap, which is made if there is
-/// none. `None` if it cannot have one: the thread ends, or memory is short.
-pub(super) fn attached<R>(heap: &Shared, work: impl FnOnce(&Cache) -> R) -> Option<R> {
+/// Does `work` on the slow path of this thread's cache of the heap, which is made if there is
+/// none. `None` if it cannot have one: the thread ends, memory is short, or it is on that path already.
+pub(super) fn attached<R>(heap: &Shared, work: impl FnOnce(&Owned<'_>) -> R) -> Option<R> {
     attach(heap)?;
-    with(heap.id, work)
+    with(heap.id, |cache| {
+        heap.small.caches.enter(cache).map(|owned| work(&owned))
+    })?
 }
 
 /// Has this thread's cache of the heap at hand.
@@ -124,13 +127,15 @@ fn attach(heap: &Shared) -> Option<()> {
             }
         };
         evicted = places[place].take();
-        places[place]
-            .insert(Node {
-                heap: heap.id,
-                weak: heap.weak.clone(),
-                cache,
-            })
-            .is_hot();
+        let node = places[place].insert(Node {
+            heap: heap.id,
+            weak: heap.weak.clone(),
+            cache,
+        });
+        // SAFETY: It is new. Its memory stays where it is until the node is dropped: by `give_back()`, which
+        // removes it before, or when the heap is gone.
+        unsafe { heap.small.caches.add(&node.cache[0]) };
+        node.is_hot();
         Some(())
     });
     if let Some(node) = evicted {
@@ -151,8 +156,15 @@ impl Node {
 
     /// Returns the blocks that it keeps to their heap.
     fn give_back(self) {
-        if let Some(heap) = self.weak.upgrade() {
-            heap.empty(&self.cache[0]);
+        // In a forked child it is empty, and the list's lock may be held for ever.
+        let heap = self.weak.upgrade();
+        if let Some(heap) = heap.filter(|heap| heap.must_be_here().is_ok()) {
+            let cache = &self.cache[0];
+            // No thread drains it afterwards.
+            heap.small.caches.remove(cache);
+            if let Some(owned) = heap.small.caches.enter(cache) {
+                heap.unless_misused(heap.small.empty(&*heap, &owned));
+            }
         }
     }
 }

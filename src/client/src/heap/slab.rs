@@ -4,14 +4,13 @@
 
 use std::array;
 
-use super::class::{Class, MOST_BLOCKS, SLAB_BYTES};
+use super::class::{Class, GRAIN_SHIFT, MOST_BLOCKS};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// A slab: 64 KiB of the arena, divided into blocks of one class.
+/// A slab: some pages of the arena, divided into blocks of one class.
 ///
-/// Whoever calls holds the lock of its class; the fields are atomic only
-/// because slabs of all classes lie in one table. All zeros is a slab without
-/// a free block, in no list.
+/// Callers hold the lock of its class; the fields are atomic only because slabs of all classes lie in
+/// one table, by the grain at which they begin. All zeros is a slab without a free block, in no list.
 pub(crate) struct Slab {
     /// The next in the list of its class, plus 1; 0 is none.
     pub(crate) next: AtomicU32,
@@ -19,8 +18,8 @@ pub(crate) struct Slab {
     pub(crate) previous: AtomicU32,
     /// Blocks whose bit is set.
     free: AtomicU32,
-    /// No word below this one has a bit set.
-    low: AtomicU32,
+    /// A bit a grain, set when its memory was discarded and no block in it was taken since.
+    discarded: AtomicU32,
     /// A bit a block, set when it is free and in no thread's cache.
     bits: [AtomicU64; MOST_BLOCKS / 64],
 }
@@ -32,10 +31,17 @@ impl Default for Slab {
             next: AtomicU32::new(0),
             previous: AtomicU32::new(0),
             free: AtomicU32::new(0),
-            low: AtomicU32::new(0),
+            discarded: AtomicU32::new(0),
             bits: array::from_fn(|_| AtomicU64::new(0)),
         }
     }
+}
+
+/// Returns a bit a grain, set for those in which the block of this number lies.
+fn grains_of(class: Class, number: usize) -> u32 {
+    let first = (number * class.bytes()) >> GRAIN_SHIFT;
+    let last = ((number + 1) * class.bytes() - 1) >> GRAIN_SHIFT;
+    (2 << last) - (1 << first)
 }
 
 impl Slab {
@@ -43,69 +49,91 @@ impl Slab {
     pub(crate) fn divide(&self, class: Class) {
         let blocks = class.blocks();
         for (index, word) in self.bits.iter().enumerate() {
-            let left = blocks.saturating_sub(index * 64);
-            match left {
-                0 => break,
-                1..64 => word.store((1 << left) - 1, Relaxed),
-                _ => word.store(u64::MAX, Relaxed),
-            }
+            word.store(bits_below(blocks.saturating_sub(index * 64)), Relaxed);
         }
-        self.low.store(0, Relaxed);
         self.free.store(blocks as u32, Relaxed);
+        self.discarded.store(0, Relaxed);
     }
 
-    /// Free blocks that are in no thread's cache.
+    /// Returns how many free blocks are in no thread's cache.
     pub(crate) fn free(&self) -> usize {
         self.free.load(Relaxed) as usize
     }
 
-    /// Takes blocks out, the lowest first, as many as there are and `into` has
-    /// room for, and says how many. What it puts there are their bytes from the
+    /// Takes blocks out, the lowest first, as many as there are and `into` has room for, and returns how
+    /// many, and in how many grains they lie whose memory was discarded. Stores their bytes from the
     /// arena's beginning, if the slab begins at `base`.
-    pub(crate) fn take(&self, class: Class, base: usize, into: &mut [usize]) -> usize {
+    pub(crate) fn take(&self, class: Class, base: usize, into: &mut [usize]) -> (usize, u32) {
         let count = into.len().min(self.free());
+        let mut touched = 0;
+        let discarded = self.discarded.load(Relaxed);
         let mut places = into[..count].iter_mut();
-        let mut index = self.low.load(Relaxed) as usize;
         let mut place = places.next();
-        while place.is_some() {
-            let Some(word) = self.bits.get(index) else {
+        for (index, word) in self.bits.iter().enumerate() {
+            if place.is_none() {
                 break;
-            };
+            }
             let mut bits = word.load(Relaxed);
-            let first = base + (index << (6 + class.shift()));
             while let (Some(to), true) = (&mut place, bits != 0) {
-                **to = first + ((bits.trailing_zeros() as usize) << class.shift());
+                let number = index * 64 + bits.trailing_zeros() as usize;
+                **to = base + number * class.bytes();
+                if discarded != 0 {
+                    touched |= grains_of(class, number);
+                }
                 bits &= bits - 1;
                 place = places.next();
             }
             word.store(bits, Relaxed);
-            if bits == 0 {
-                index += 1;
-            }
         }
-        self.low.store(index as u32, Relaxed);
         self.free.store((self.free() - count) as u32, Relaxed);
-        count
+        if discarded != 0 {
+            self.discarded.store(discarded & !touched, Relaxed);
+        }
+        (count, (discarded & touched).count_ones())
     }
 
-    /// Makes the blocks at these offsets free again, all of them in this slab,
-    /// up to the first that was free: it is the error.
+    /// Makes the blocks at these offsets free again, all of them in this slab, up to the first that was
+    /// free or is no block: it is the error.
     pub(crate) fn put(&self, class: Class, offsets: &[usize]) -> Result<(), usize> {
-        let mut low = self.low.load(Relaxed);
-        let mut done = offsets.iter();
-        let twice = done.find(|offset| {
-            let number = (*offset % SLAB_BYTES) >> class.shift();
-            let (index, bit) = (number / 64, 1 << (number % 64));
-            let bits = self.bits[index].load(Relaxed);
-            self.bits[index].store(bits | bit, Relaxed);
-            low = low.min(index as u32);
-            bits & bit != 0
+        let mut done = 0;
+        let result = offsets.iter().try_for_each(|offset| {
+            let number = class.block_at(*offset).ok_or(*offset)?;
+            let (word, bit) = (&self.bits[number / 64], 1 << (number % 64));
+            let bits = word.load(Relaxed);
+            word.store(bits | bit, Relaxed);
+            match bits & bit {
+                0 => done += 1,
+                _ => return Err(*offset),
+            }
+            Ok(())
         });
-        let left = done.len() + usize::from(twice.is_some());
-        self.low.store(low, Relaxed);
-        self.free
-            .store((self.free() + offsets.len() - left) as u32, Relaxed);
-        twice.map_or(Ok(()), |offset| Err(*offset))
+        self.free.store(self.free.load(Relaxed) + done, Relaxed);
+        result
+    }
+
+    /// Returns the grains that have memory although no block in them is in use, a bit each.
+    pub(crate) fn unused(&self, class: Class) -> u32 {
+        let grains = class.slab_bytes() >> GRAIN_SHIFT;
+        let used = (0..class.blocks()).filter(|number| {
+            let bits = self.bits[number / 64].load(Relaxed);
+            bits & (1 << (number % 64)) == 0
+        });
+        let used = used.fold(0, |used, number| used | grains_of(class, number));
+        !used & !self.discarded.load(Relaxed) & bits_below(grains) as u32
+    }
+
+    /// Notes that the memory of grains was discarded, a bit each.
+    pub(crate) fn discard(&self, grains: u32) {
+        let discarded = self.discarded.load(Relaxed);
+        self.discarded.store(discarded | grains, Relaxed);
+    }
+}
+
+/// Returns the number whose lowest `count` bits are set.
+fn bits_below(count: usize) -> u64 {
+    match count {
+        0..64 => (1 << count) - 1,
+        _ => u64::MAX,
     }
 }
 
@@ -113,20 +141,22 @@ impl Slab {
 mod tests {
     use super::*;
 
+    const BASE: usize = 1 << 20;
+
     /// The numbers of blocks that are taken out of a slab at 1 MiB.
     fn taken(slab: &Slab, class: Class, count: usize) -> Vec<usize> {
         let mut taken = vec![0; count];
-        let count = slab.take(class, 1 << 20, &mut taken);
+        let (count, _) = slab.take(class, BASE, &mut taken);
         taken.truncate(count);
-        let number = |offset: usize| (offset - (1 << 20)) >> class.shift();
+        let number = |offset: usize| (offset - BASE) / class.bytes();
         taken.into_iter().map(number).collect()
     }
 
     fn put(slab: &Slab, class: Class, numbers: &[usize]) -> Result<(), usize> {
-        let offset = |number: &usize| (1 << 20) + (number << class.shift());
+        let offset = |number: &usize| BASE + number * class.bytes();
         let offsets: Vec<usize> = numbers.iter().map(offset).collect();
         slab.put(class, &offsets)
-            .map_err(|offset| (offset - (1 << 20)) >> class.shift())
+            .map_err(|offset| (offset - BASE) / class.bytes())
     }
 
     #[test]
@@ -143,24 +173,49 @@ mod tests {
 
     #[test]
     fn low_blocks_are_taken_first_also_when_they_come_back() {
-        let (slab, class) = (Slab::default(), Class::of(64).unwrap());
+        let (slab, class) = (Slab::default(), Class::of(16).unwrap());
         slab.divide(class);
         assert_eq!(taken(&slab, class, 200).len(), 200);
         assert_eq!(put(&slab, class, &[150, 3]), Ok(()));
         assert_eq!(put(&slab, class, &[70]), Ok(()));
-        assert_eq!(slab.free(), 1024 - 200 + 3);
+        assert_eq!(slab.free(), 256 - 200 + 3);
         assert_eq!(taken(&slab, class, 2), [3, 70]);
         assert_eq!(taken(&slab, class, 3), [150, 200, 201]);
     }
 
     #[test]
     fn a_block_that_is_free_is_not_freed() {
-        let (slab, class) = (Slab::default(), Class::of(1024).unwrap());
+        let (slab, class) = (Slab::default(), Class::of(32).unwrap());
         slab.divide(class);
         assert_eq!(put(&slab, class, &[5]), Err(5));
         taken(&slab, class, 9);
         assert_eq!(put(&slab, class, &[4, 6, 4, 8]), Err(4));
-        assert_eq!(slab.free(), 64 - 9 + 2);
+        assert_eq!(slab.free(), 128 - 9 + 2);
         assert_eq!(put(&slab, class, &[8]), Ok(()));
+        assert_eq!(slab.put(class, &[BASE + 16]), Err(BASE + 16));
+    }
+
+    #[test]
+    fn grains_without_a_block_in_use_can_be_discarded_once() {
+        // Several blocks in several grains, which no block fills.
+        let class = Class::of(9 << 10).unwrap();
+        let grains = class.slab_bytes() >> GRAIN_SHIFT;
+        assert!(class.blocks() >= 3 && grains >= 7);
+        let slab = Slab::default();
+        slab.divide(class);
+        assert_eq!(slab.unused(class), (1 << grains) - 1);
+        taken(&slab, class, class.blocks());
+        assert_eq!(
+            slab.unused(class),
+            u32::from(class.blocks() * 9 <= (grains - 1) * 4) << (grains - 1)
+        );
+        // The second, in the grains from 9 to 18 KiB.
+        put(&slab, class, &[1]).unwrap();
+        assert_eq!(slab.unused(class) & 0b11111, 0b01000);
+        slab.discard(0b01000);
+        assert_eq!(slab.unused(class) & 0b11111, 0);
+        assert_eq!(slab.take(class, BASE, &mut [0]), (1, 1));
+        put(&slab, class, &[1]).unwrap();
+        assert_eq!(slab.unused(class) & 0b11111, 0b01000);
     }
 }

@@ -40,6 +40,9 @@ suite!("freelist_client":
     what_another_thread_frees_is_not_hoarded,
     threads_hand_buffers_around,
     what_a_thread_keeps_is_bounded,
+    threads_that_sleep_keep_little_and_one_block_holds_a_page,
+    a_limit_is_not_reached_by_what_threads_keep_that_sleep,
+    what_threads_keep_is_drained_while_they_work,
     a_heap_at_its_limit_refuses_and_goes_on,
     memory_kept_for_small_blocks_serves_large_ones,
     many_heaps_are_used_by_one_thread,
@@ -120,8 +123,12 @@ fn blocks_are_aligned_and_apart() {
     for step in 0..scaled(20_000) {
         let size = random_size(&mut rng, 64 * KIB) as usize;
         let filled = Filled::new(&heap, size, step as u8);
-        let align = size.next_power_of_two().max(16);
-        assert_eq!(filled.block.addr().get() % align, 0, "{size} bytes");
+        // What divides its size, or all that a larger one has.
+        let align = match size {
+            ..=0x8000 => 1 << size.trailing_zeros(),
+            _ => 64 << 10,
+        };
+        assert_eq!(filled.block.addr().get() % align.max(16), 0, "{size} bytes");
         assert!(heap.usable_size(filled.block).unwrap() >= size);
         live.push(filled);
         if live.len() > 500 {
@@ -469,6 +476,132 @@ fn what_a_thread_keeps_is_bounded() {
         }
         let live = heap.stat().unwrap().live_bytes;
         assert!(live <= 4 * MIB, "{live} bytes of blocks of {}", 1 << shift);
+    }
+    is_empty(&heap);
+}
+
+/// Runs so many threads, which do `work` and then sleep until `meanwhile` has returned.
+fn while_they_sleep(
+    heap: &Heap,
+    threads: usize,
+    work: fn(&Heap) -> Vec<Filled>,
+    meanwhile: impl FnOnce(),
+) {
+    let (done, wait) = mpsc::channel();
+    let awake: Vec<_> = (0..threads)
+        .map(|_| {
+            let (heap, done) = (heap.clone(), done.clone());
+            let (wake, sleep) = mpsc::channel::<()>();
+            let thread = thread::spawn(move || {
+                let left = work(&heap);
+                done.send(()).unwrap();
+                let _ = sleep.recv();
+                // Its cache serves it as before.
+                for byte in 0..100 {
+                    Filled::new(&heap, 100, byte).free(&heap);
+                }
+                left.into_iter().for_each(|filled| filled.free(&heap));
+            });
+            (wake, thread)
+        })
+        .collect();
+    for _ in 0..threads {
+        wait.recv().unwrap();
+    }
+    meanwhile();
+    for (wake, thread) in awake {
+        drop(wake);
+        thread.join().unwrap();
+    }
+    is_empty(heap);
+}
+
+fn threads_that_sleep_keep_little_and_one_block_holds_a_page() {
+    const THREADS: usize = 200;
+    let heap = heap();
+    let work = |heap: &Heap| {
+        let mut left = Vec::new();
+        for size in [64, 100, 500] {
+            let mut blocks: Vec<_> = (0..300).map(|_| Filled::new(heap, size, 1)).collect();
+            if size == 100 {
+                left.push(blocks.swap_remove(150));
+            }
+            blocks.into_iter().for_each(|filled| filled.free(heap));
+        }
+        left
+    };
+    while_they_sleep(&heap, THREADS, work, || {
+        let live = heap.stat().unwrap().live_bytes;
+        // What each keeps, its block, and what is kept for all of them.
+        let most = THREADS as u64 * (64 * KIB + 4 * KIB) + 2 * MIB;
+        assert!(live <= most, "{live} bytes");
+        heap.trim(0).unwrap();
+        let held = heap.stat().unwrap().held_bytes;
+        assert!(held <= (THREADS * system_page()) as u64, "{held} bytes");
+    });
+}
+
+fn a_limit_is_not_reached_by_what_threads_keep_that_sleep() {
+    const LIMIT: u64 = 6 * MIB;
+    let heap = heap();
+    heap.set_limit(LIMIT).unwrap();
+    let work = |heap: &Heap| {
+        for size in [64, 256, 512, 1000, 2000, 4000] {
+            let blocks: Vec<_> = (0..40).map(|_| Filled::new(heap, size, 1)).collect();
+            blocks.into_iter().for_each(|filled| filled.free(heap));
+        }
+        Vec::new()
+    };
+    while_they_sleep(&heap, 80, work, || {
+        assert!(
+            heap.stat().unwrap().live_bytes > LIMIT / 2,
+            "they keep much"
+        );
+        for size in [112, 3072, 1 << 20] {
+            let mut live = Vec::new();
+            while let Ok(block) = heap.alloc(layout(size, 1)) {
+                live.push(block);
+            }
+            let used = (live.len() * size) as u64;
+            assert!(
+                used > LIMIT * 9 / 10 - MIB,
+                "{used} bytes in blocks of {size}"
+            );
+            for block in live {
+                // SAFETY: It is live, and not used any more.
+                unsafe { heap.free(block) };
+            }
+        }
+    });
+}
+
+fn what_threads_keep_is_drained_while_they_work() {
+    let (heap, mut rng) = (heap(), random());
+    let threads: Vec<_> = (0..3)
+        .map(|_| {
+            let (heap, mut rng) = (heap.clone(), fastrand::Rng::with_seed(rng.u64(..)));
+            thread::spawn(move || {
+                let mut live: Vec<Filled> = Vec::new();
+                for step in 0..scaled(100_000) {
+                    if live.len() < 100 && rng.bool() {
+                        let size = 1 << rng.u32(0..13);
+                        live.push(Filled::new(&heap, size, step as u8));
+                    } else if !live.is_empty() {
+                        live.swap_remove(rng.usize(..live.len())).free(&heap);
+                    }
+                }
+                live.into_iter().for_each(|filled| filled.free(&heap));
+            })
+        })
+        .collect();
+    let mut trims = 0;
+    while !threads.iter().all(thread::JoinHandle::is_finished) {
+        heap.trim(0).unwrap();
+        trims += 1;
+    }
+    assert!(trims > 10, "{trims}");
+    for thread in threads {
+        thread.join().unwrap();
     }
     is_empty(&heap);
 }

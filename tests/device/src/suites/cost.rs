@@ -7,12 +7,19 @@
 //! Each figure is the least of several rounds: what is more is the kernel's
 //! own business in between. Instructions say nothing of cache misses.
 
+#![expect(
+    unsafe_code,
+    reason = "a heap's blocks are given back by their addresses"
+)]
+
+use std::alloc::Layout;
 use std::env;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
 
-use freelist::{Arena, Flags};
+use freelist::{Arena, Flags, Heap};
 use nix::errno::Errno;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 
@@ -34,6 +41,7 @@ suite!("freelist_cost":
     the_shrinker_takes_memory_at_these_costs,
     memory_is_moved_at_these_costs,
     a_copy_costs_little_more_than_its_memory_and_its_bytes,
+    a_small_block_of_a_heap_costs_this,
 );
 
 /// Set where the clock counts instructions, one a nanosecond.
@@ -370,4 +378,49 @@ fn a_copy_costs_little_more_than_its_memory_and_its_bytes() {
         worst = worst.max(ratio);
     }
     assert!(worst <= 1.3, "{worst}");
+}
+
+/// Allocates a block as a library does: by a call, with the alignment of malloc().
+#[inline(never)]
+fn heap_alloc(heap: &Heap, size: usize) -> *mut u8 {
+    let layout = Layout::from_size_align(size, 16).expect("a small block");
+    heap.alloc_or(layout, |_| ptr::null_mut())
+}
+
+#[inline(never)]
+fn heap_free(heap: &Heap, block: *mut u8) {
+    let block = NonNull::new(block).expect("it was allocated");
+    // SAFETY: The callers allocated it from this heap, and use it no more.
+    unsafe { heap.free(block) };
+}
+
+/// A block that its thread keeps, and 1,000 blocks of many sizes, which no cache keeps.
+fn a_small_block_of_a_heap_costs_this() {
+    const COUNT: u64 = 1000;
+    let heap = Heap::open().expect("the module is loaded");
+    for size in [16, 64, 1000, 4096] {
+        let pair = cost(COUNT, || {
+            for _ in 0..COUNT {
+                let block = heap_alloc(&heap, std::hint::black_box(size));
+                heap_free(&heap, std::hint::black_box(block));
+            }
+        });
+        figure!("a heap's block of {size} bytes, freed at once: {pair:.2} instructions");
+        if size == 64 {
+            trust!("heap_pair", pair, "instructions", "<=98");
+        }
+        // What it cost before the heap had classes at eight a doubling, and 2 %.
+        assert!(pair <= 98.0, "{pair}");
+    }
+    let mut blocks = vec![ptr::null_mut(); COUNT as usize];
+    let many = cost(COUNT, || {
+        for (index, block) in blocks.iter_mut().enumerate() {
+            *block = heap_alloc(&heap, 16 + index * 7 % 1000);
+        }
+        for index in 0..COUNT as usize {
+            heap_free(&heap, blocks[index * 7 % COUNT as usize]);
+        }
+    });
+    figure!("1,000 blocks of a heap up to 1,016 bytes, freed in another order: {many:.1} instructions each");
+    trust!("heap_many", many, "instructions", "-");
 }

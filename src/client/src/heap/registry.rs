@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The caches of all threads that have one of a heap, so that a thread that is short of memory gets what
+//! sleeping threads keep.
+//!
+//! The list is made of links in the caches: nothing is allocated.
+
+use std::ptr;
+use std::sync::PoisonError;
+
+use super::cache::{Cache, Entered, Owned};
+use super::class::Class;
+use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use crate::sync::{Mutex, MutexGuard};
+
+/// A cache's place in the list; changed under the list's lock.
+pub(super) struct Link {
+    next: AtomicPtr<Cache>,
+    previous: AtomicPtr<Cache>,
+}
+
+impl Default for Link {
+    /// The same as all zeros: in no list.
+    fn default() -> Self {
+        Self {
+            next: AtomicPtr::new(ptr::null_mut()),
+            previous: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+}
+
+/// The list of a heap's caches.
+///
+/// # Invariants
+///
+/// What `first` and the links point to are caches that [`Registry::add`] was called with, and
+/// [`Registry::remove`] not since.
+pub(super) struct Registry {
+    first: Mutex<AtomicPtr<Cache>>,
+}
+
+impl Registry {
+    /// Makes an empty one.
+    pub(super) fn new() -> Self {
+        Self {
+            first: Mutex::new(AtomicPtr::new(ptr::null_mut())),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, AtomicPtr<Cache>> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a cache.
+    ///
+    /// # Safety
+    ///
+    /// It is in no list, and stays where it is until [`Registry::remove`] was called with it or the
+    /// registry is gone.
+    pub(super) unsafe fn add(&self, cache: &Cache) {
+        let first = self.lock();
+        let (this, next) = (ptr::from_ref(cache).cast_mut(), first.load(Relaxed));
+        cache.link.previous.store(ptr::null_mut(), Relaxed);
+        cache.link.next.store(next, Relaxed);
+        // SAFETY: By the type's invariant it is a cache, or null.
+        if let Some(next) = unsafe { next.as_ref() } {
+            next.link.previous.store(this, Relaxed);
+        }
+        // INVARIANT: By the contract it stays a cache.
+        first.store(this, Relaxed);
+    }
+
+    /// Removes a cache that was added.
+    pub(super) fn remove(&self, cache: &Cache) {
+        let first = self.lock();
+        let next = cache.link.next.swap(ptr::null_mut(), Relaxed);
+        let previous = cache.link.previous.swap(ptr::null_mut(), Relaxed);
+        // SAFETY: By the type's invariant each is a cache, or null.
+        let (after, before) = unsafe { (next.as_ref(), previous.as_ref()) };
+        if let Some(after) = after {
+            after.link.previous.store(previous, Relaxed);
+        }
+        match before {
+            Some(before) => before.link.next.store(next, Relaxed),
+            None => first.store(next, Relaxed),
+        }
+    }
+
+    /// Takes all blocks out of the caches of threads that are not on their slow path, and hands them over by
+    /// class. Takes a system call for each cache.
+    pub(super) fn drain<E>(
+        &self,
+        mut put: impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let first = self.lock();
+        let mut at = first.load(Relaxed);
+        // SAFETY: By the type's invariant it is a cache, or null; it is not removed under the lock.
+        while let Some(cache) = unsafe { at.as_ref() } {
+            cache.drain(&mut put)?;
+            at = cache.link.next.load(Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Enters the slow path of the calling thread's cache, after a drain of it. `None` if the thread is there
+    /// already.
+    pub(super) fn enter<'a>(&self, cache: &'a Cache) -> Option<Owned<'a>> {
+        loop {
+            match cache.enter() {
+                Ok(owned) => return Some(owned),
+                Err(Entered::Already) => return None,
+                // It holds the lock until it has ended.
+                Err(Entered::ByDrain) => drop(self.lock()),
+            }
+        }
+    }
+}
