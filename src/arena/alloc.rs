@@ -20,7 +20,8 @@ use crate::{
     },
     ffi::{
         race_point::RacePoint,
-        task, //
+        task,
+        trace, //
     },
     mm::backend::{
         KernelEngine,
@@ -76,9 +77,15 @@ impl Arena {
                 };
                 let pending = match pending {
                     Some(pending) => pending,
-                    None => self.obtain(options, &mut KernelPrealloc::default())?,
+                    None => {
+                        let result = self.obtain(options, &mut KernelPrealloc::default());
+                        self.trace_refusal(options, &result);
+                        result?
+                    }
                 };
-                self.report(pending, copy_out)?
+                let result = self.report(pending, copy_out);
+                self.trace_alloc(options, &result);
+                result?
             }
         };
         if options.populate {
@@ -133,14 +140,14 @@ impl Arena {
     }
 
     /// Calls `reserve` under the lock, if a free block as it is serves the request, no thread waits and
-    /// the limit admits it.
+    /// the limit admits it. Never while allocations are traced, which the slow path alone does.
     #[inline(always)]
     pub(super) fn on_fast_path<T>(
         &self,
         options: &AllocOptions,
         reserve: impl FnOnce(&mut KernelEngine) -> Option<T>,
     ) -> Option<T> {
-        if !options.takes_as_it_is() {
+        if !options.takes_as_it_is() || trace::Alloc::is_enabled() {
             return None;
         }
         let mut state = self.lock();

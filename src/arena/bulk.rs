@@ -20,8 +20,10 @@ use crate::{
         BATCH, //
     },
     ffi::{
+        errno::euclean,
         race_point::RacePoint,
-        task, //
+        task,
+        trace, //
     },
     mm::{
         backend::{
@@ -77,6 +79,13 @@ impl Progress {
 /// of 16, and is within every table, also under speculation.
 const NO_OFFSET: u64 = 1;
 
+/// Returns whether releases are reported. Out of line, as the branch would keep the compiler from
+/// making the loop around it fast.
+#[inline(never)]
+fn traces_frees() -> bool {
+    trace::Free::is_enabled()
+}
+
 impl Arena {
     /// Allocates at most `count` blocks and reports them to the caller. Returns their number, at least
     /// 1. May sleep.
@@ -128,16 +137,20 @@ impl Arena {
             for pending in rest {
                 self.cancel(pending);
             }
+            self.trace_batch(options, offsets.get(..stored), bytes);
             if options.populate {
                 let blocks = offsets.iter().take(stored);
                 self.populate(blocks.map(|offset| *offset..offset + bytes));
             }
         }
+        self.trace_refusal(options, &progress.stopped.map_or(Ok(()), Err));
         progress.result()
     }
 
     /// Reserves at most `most` free blocks of a quick list, unless a waiter comes first. Returns whether
     /// it has reserved any.
+    /// Out of line as [`traces_frees`] is.
+    #[inline(never)]
     fn reserve_batch_fast(&self, options: &AllocOptions, most: usize, batch: &mut Batch) -> bool {
         let found = self.on_fast_path(options, |engine| {
             let found = engine.reserve_batch(options.request.size, most, batch);
@@ -301,6 +314,10 @@ impl Arena {
             if loaded < most {
                 progress.stopped = Some(EFAULT);
             }
+            if traces_frees() {
+                self.free_batch_traced(offsets.get(..loaded), &mut progress);
+                continue;
+            }
             for offset in offsets.iter_mut().take(loaded) {
                 *offset = offset_nospec(*offset).unwrap_or(NO_OFFSET);
             }
@@ -349,5 +366,22 @@ impl Arena {
             self.wake(&mut state);
         }
         progress.result()
+    }
+
+    /// Takes live blocks back one by one, as a batch does, and reports each.
+    #[cold]
+    fn free_batch_traced(&self, offsets: Option<&[u64]>, progress: &mut Progress) {
+        for offset in offsets.unwrap_or_default() {
+            match self.free_traced(*offset) {
+                Ok(()) => {}
+                // It is released, whatever its header says.
+                Err(error) if error == euclean() => self.count_failure(error),
+                Err(error) => {
+                    progress.stopped = Some(error);
+                    return;
+                }
+            }
+            progress.done += 1;
+        }
     }
 }

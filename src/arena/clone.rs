@@ -241,6 +241,9 @@ impl Copy<'_> {
         let copied = target
             .memcg
             .charge(|| target.address_space.add_copy(page, order, from));
+        if !matches!(copied, Ok(copied) if copied < pages) {
+            target.trace_grow(page, order, &copied);
+        }
         match copied {
             Ok(copied) if copied < pages => {
                 self.hole = Some(page + copied);

@@ -15,7 +15,8 @@ use crate::{
     },
     ffi::{
         race_point::RacePoint,
-        task, //
+        task,
+        trace, //
     },
     mm::backend::KernelGarbage,
 };
@@ -70,13 +71,20 @@ impl Arena {
 
     fn discard_range(&self, discard: Discard) {
         let range = discard.range();
+        let keeps_memory = discard.keeps_memory();
         RacePoint::Leave.reach();
-        let stays = if discard.keeps_memory() {
+        let stays = if keeps_memory {
             self.address_space.zero(&range, 0..PAGE_SIZE, || true)
         } else {
             self.address_space.discard(range.clone())
         };
         let mut stayed = self.stayed(stays, range.end);
+        let mut left = range.len() as u32;
+        let mut stayed = |page| {
+            let stays = stayed(page)?;
+            left -= stays.len() as u32;
+            Some(stays)
+        };
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
         let mut state = self.lock();
@@ -87,6 +95,8 @@ impl Arena {
         if let Some(isolated) = orphan {
             self.settle(isolated, stays, Room::Given);
             self.wake_unlocked();
+        } else if !keeps_memory {
+            self.trace_reclaim(range, left, trace::RECLAIM_DISCARD);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Frees one block.
 
 use super::{
-    state::State,
+    state::StateGuard,
     Arena, //
 };
 use crate::{
@@ -15,7 +15,8 @@ use crate::{
     },
     ffi::{
         nospec,
-        task, //
+        task,
+        trace, //
     },
     mm::backend::KernelGarbage, //
 };
@@ -36,6 +37,9 @@ impl Arena {
     /// | `ENOENT` | no live block begins there |
     /// | `EUCLEAN` | its header was overwritten; the block is free all the same |
     pub(crate) fn free(&self, offset: u64) -> Result {
+        if trace::Free::is_enabled() {
+            return self.free_traced(offset);
+        }
         let mut state = self.lock();
         match state.free(offset)? {
             None => {}
@@ -47,6 +51,17 @@ impl Arena {
         }
         self.wake(&mut state);
         Ok(())
+    }
+
+    /// Frees a block as [`Arena::free`] does, and traces it. May sleep.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn free_traced(&self, offset: u64) -> Result {
+        let mut state = self.lock();
+        let rest = state.free_traced(offset)?;
+        self.wake(&mut state);
+        drop(state);
+        rest.map_or(Ok(()), |rest| self.finish_free(rest))
     }
 
     /// Completes a release that takes more than one hold of the lock. May sleep.
@@ -89,12 +104,27 @@ impl Arena {
     }
 }
 
-impl State {
+impl StateGuard<'_> {
     /// Frees the live block at `offset`. Returns the part of the work that is left to the caller, if
     /// any.
     #[inline(always)]
     pub(super) fn free(&mut self, offset: u64) -> Result<Option<Unfinished>> {
         Ok(self.engine.free(offset_nospec(offset).ok_or(EINVAL)?)?)
+    }
+
+    /// Frees a block and reports it, before another request can get it: hence under the lock. A block
+    /// with a header is reserved until [`Arena::retire`], which reports it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn free_traced(&mut self, offset: u64) -> Result<Option<Unfinished>> {
+        let known = offset_nospec(offset).ok_or(EINVAL);
+        let bytes = known.map_or(0, |offset| self.engine.live_bytes(offset));
+        let result = known.and_then(|offset| Ok(self.engine.free(offset)?));
+        if !matches!(result, Ok(Some(Unfinished::Headed(_)))) {
+            let bytes = if result.is_ok() { bytes } else { 0 };
+            self.arena.trace_free(offset, bytes, &result);
+        }
+        result
     }
 }
 

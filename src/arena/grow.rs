@@ -319,6 +319,7 @@ impl Arena {
         let mut result = self.ensure_backing(blocks, pages, prealloc);
         if result.is_ok() {
             result = self.memcg.charge(|| self.address_space.add(page, order));
+            self.trace_grow(page, order, &result);
         }
         if let Err(error) = result {
             self.release_surplus(surplus);
@@ -439,6 +440,7 @@ impl Arena {
         if result.is_ok() {
             let page = pending.next_page();
             result = self.memcg.charge(|| self.address_space.add(page, order));
+            self.trace_grow(page, order, &result);
         }
         if result.is_ok() {
             let mut state = self.lock();

@@ -76,16 +76,16 @@ impl Arena {
             folio.read(page, taken.within().start, found.as_flattened_mut());
         }
         let intact = found == self.header_of(taken.extent());
+        let result = if intact { Ok(()) } else { Err(euclean()) };
+        let extent = taken.extent();
+        let bytes = extent.end - extent.start - HEADER_BYTES;
+        self.trace_free(extent.start + HEADER_BYTES, bytes, &result);
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
         let mut state = self.lock();
         state.engine.release(taken, &mut garbage);
         self.wake(&mut state);
         drop(state);
-        if intact {
-            Ok(())
-        } else {
-            Err(euclean())
-        }
+        result
     }
 }

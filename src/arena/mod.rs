@@ -27,6 +27,7 @@ pub(crate) mod request;
 mod resize;
 pub(crate) mod shared_limit;
 mod state;
+mod trace;
 pub(crate) mod wait;
 
 use crate::{
@@ -280,6 +281,7 @@ impl Arena {
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         let taken = state.taken();
+        let held = state.engine.held_bytes();
         state.end();
         drop(state);
         self.address_space.remove_all();
@@ -292,5 +294,6 @@ impl Arena {
             task::resched();
         }
         self.shared_limit.give(taken);
+        self.trace_close(held);
     }
 }

@@ -19,7 +19,10 @@ use crate::{
         Drained,
         Isolated, //
     },
-    ffi::task,
+    ffi::{
+        task,
+        trace, //
+    },
     mm::{
         backend::KernelGarbage,
         shrinker::Shrink,
@@ -181,7 +184,8 @@ impl Arena {
     /// Makes the removed pages of an isolated range unbacked: all of them, unless `stays` is set. Puts
     /// back those that stayed. Returns the number of pages removed.
     pub(super) fn settle(&self, isolated: Isolated, stays: bool, room: Room) -> u32 {
-        let mut stayed = self.stayed(stays, isolated.range().end);
+        let range = isolated.range();
+        let mut stayed = self.stayed(stays, range.end);
         let mut left = 0;
         let mut rest = Some(isolated);
         while let Some(isolated) = rest {
@@ -202,6 +206,11 @@ impl Arena {
         if room == Room::Given {
             self.shared_limit.give(u64::from(left) << PAGE_SHIFT);
         }
+        let reason = match room {
+            Room::Promised => trace::RECLAIM_MOVE,
+            Room::Given => trace::RECLAIM_FREE,
+        };
+        self.trace_reclaim(range, left, reason);
         left
     }
 }
@@ -213,11 +222,15 @@ impl Shrink for Arena {
     }
 
     fn shrink(&self, node: Node, most: u64) -> u64 {
-        self.reclaim(node, most, false)
+        let freed = self.reclaim(node, most, false);
+        self.trace_shrink(Some(node), most, freed, trace::SHRINK_RECLAIM);
+        freed
     }
 
     fn shrink_all(&self, node: Node, most: u64) -> u64 {
-        self.reclaim(node, most, true)
+        let freed = self.reclaim(node, most, true);
+        self.trace_shrink(Some(node), most, freed, trace::SHRINK_OOM);
+        freed
     }
 
     /// Returns 0 while a thread waits in this arena.
@@ -239,6 +252,7 @@ impl Shrink for Arena {
         }
         let pages = self.give_up(most, 0);
         add(&mut self.lock().events.shrinks, pages);
+        self.trace_shrink(None, most, pages, trace::SHRINK_LIMIT);
         pages
     }
 }

@@ -3,10 +3,13 @@
 //! Options of an allocation.
 
 use super::wait::Deadline;
-use crate::engine::{
-    Policy,
-    Request,
-    Reservation, //
+use crate::{
+    engine::{
+        Policy,
+        Request,
+        Reservation, //
+    },
+    ffi::raw::*,
 };
 
 /// A request, with the options that do not concern the engine.
@@ -38,6 +41,27 @@ impl AllocOptions {
             || self.request.policy == Policy::Contiguous
             || self.request.headed
             || self.request.align_shift > 0)
+    }
+
+    /// Returns the flags of the request, as the contract has them: `FREELIST_POPULATE` alone where
+    /// it is lazy too, as it brings all memory at once.
+    pub(super) fn flags(&self) -> u32 {
+        let (split, grow, contiguous) = match self.request.policy {
+            Policy::Reuse { split, grow } => (split, grow, false),
+            Policy::Contiguous => (false, true, true),
+        };
+        let flags = [
+            (split, FREELIST_LARGER),
+            (grow, FREELIST_GROW),
+            (self.wait.is_some(), FREELIST_WAIT),
+            (self.zero, FREELIST_ZERO),
+            (contiguous, FREELIST_CONTIG),
+            (self.request.headed, FREELIST_HEADER),
+            (self.populate, FREELIST_POPULATE),
+            (self.request.lazy, FREELIST_LAZY),
+        ];
+        let set = flags.into_iter().filter(|(is_set, _)| *is_set);
+        set.fold(0, |all, (_, flag)| all | flag)
     }
 
     /// Returns whether a reserved block needs no further work: memory, zeroing or a header.

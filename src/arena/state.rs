@@ -26,6 +26,9 @@
 //! sleeps: the engine returns the metadata that it needs, the caller drops the lock, allocates it, and
 //! calls the engine again. No thread holds two locks of one of these kinds.
 //!
+//! Tracepoints are reported without `state`, but for a release, which has to be reported before another
+//! request can get the block. Probes do not sleep, and take none of these locks.
+//!
 //! # States of a block
 //!
 //! | state | entered by | left by |

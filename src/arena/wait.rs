@@ -27,7 +27,8 @@ use crate::{
     ffi::{
         errno::edquot,
         poll_queue::Sleeper,
-        task, //
+        task,
+        trace, //
     },
     mm::{
         backend::{
@@ -178,6 +179,19 @@ impl Arena {
         if let Deadline::Passed = deadline {
             return Err(EAGAIN);
         }
+        let start = trace::Wait::is_enabled().then(task::now_ns);
+        let result = self.wait_in_queue(options, deadline, prealloc);
+        self.trace_wait(options, start, &result);
+        result
+    }
+
+    /// Takes the last place among the waiters, and waits there.
+    fn wait_in_queue(
+        &self,
+        options: &AllocOptions,
+        deadline: Deadline,
+        prealloc: &mut KernelPrealloc,
+    ) -> Result<Reservation> {
         let place = self.enlist(&options.request)?;
         let ticket = place.ticket;
         if !options.request.policy.may_grow() {

@@ -14,6 +14,7 @@
 #include "mm.h"
 #include "sched.h"
 #include "shrinker.h"
+#include "trace.h"
 #include "uaccess.h"
 #ifdef FREELIST_BENCH
 #include "baseline.h"

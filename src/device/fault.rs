@@ -4,17 +4,25 @@
 //! lazy blocks only.
 
 use crate::{
-    arena::lazy::Touched,
+    arena::{
+        lazy::Touched,
+        Arena, //
+    },
     device::file::OpenFile,
     ffi::{
         race_point::RacePoint,
-        raw, //
+        raw,
+        trace, //
     }, //
 };
 use kernel::{
     bindings,
     ffi::c_ulong,
-    fs::File, //
+    fs::File,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    }, //
 };
 
 /// The pages of the aligned window that a write fault maps. The core's is 16, for reads. A removal of a
@@ -33,20 +41,29 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
         // SAFETY: The caller's fault is in a VMA of an arena.
         let mapped = unsafe { raw::freelist_fault_around(fault.cast(), AROUND) };
         if mapped != 0 {
+            if trace::Fault::is_enabled() {
+                // SAFETY: By the caller's promise.
+                unsafe { report(fault, trace::FAULT_AROUND, 0) };
+            }
             return mapped;
         }
     }
-    // SAFETY: By the caller's promise `mmap::map` has set the VMA up. The kernel has locked it, and it
-    // holds a reference to the file.
-    let (arena, index) = unsafe {
-        let known = &(*fault).__bindgen_anon_1;
-        let file = File::from_raw_file((*known.vma).vm_file);
-        (OpenFile::of(file), known.pgoff as u64)
-    };
+    // SAFETY: By the caller's promise.
+    let (arena, index) = unsafe { place(fault) };
     let touched = match arena.address_space().lock_folio(index) {
         Some(folio) => Touched::Present(folio),
         None => arena.touch(index),
     };
+    if trace::Fault::is_enabled() {
+        let (outcome, bytes) = match &touched {
+            Touched::Present(_) => (trace::FAULT_PRESENT, 0),
+            Touched::New(folio) => (trace::FAULT_NEW, PAGE_SIZE << folio.order()),
+            Touched::Again => (trace::FAULT_RETRY, 0),
+            Touched::Nothing => (trace::FAULT_SIGBUS, 0),
+        };
+        // SAFETY: By the caller's promise.
+        unsafe { report(fault, outcome, bytes as u64) };
+    }
     match touched {
         Touched::Present(folio) => {
             RacePoint::Fault.reach();
@@ -61,4 +78,40 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
         // SAFETY: May be called at any time.
         Touched::Nothing => unsafe { raw::freelist_fault_sigbus() },
     }
+}
+
+/// Returns the arena whose mapping faults, and the page number there.
+///
+/// # Safety
+///
+/// As [`fault`].
+unsafe fn place<'a>(fault: *mut bindings::vm_fault) -> (&'a Arena, u64) {
+    // SAFETY: By the caller's promise `mmap::map` has set the VMA up. The kernel has locked it, and it
+    // holds a reference to the file until `fault` returns.
+    unsafe {
+        let known = &(*fault).__bindgen_anon_1;
+        let file = File::from_raw_file((*known.vma).vm_file);
+        (OpenFile::of(file), known.pgoff as u64)
+    }
+}
+
+/// Reports a fault to those that listen.
+///
+/// # Safety
+///
+/// As [`fault`].
+#[cold]
+#[inline(never)]
+unsafe fn report(fault: *mut bindings::vm_fault, outcome: u32, bytes: u64) {
+    // SAFETY: By the caller's promise.
+    let (arena, index) = unsafe { place(fault) };
+    // SAFETY: By the caller's promise.
+    let flags = unsafe { (*fault).flags };
+    trace::Fault::report(|| trace::Fault {
+        arena: arena.id(),
+        offset: index << PAGE_SHIFT,
+        bytes,
+        write: flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0,
+        outcome,
+    });
 }

@@ -204,6 +204,7 @@ impl<const KIB: usize> Tree<KIB> {
     }
 
     /// Returns the shift of the size of the live node in which the byte `within` lies.
+    #[inline(always)]
     pub(super) fn live_shift(&self, within: u64) -> Option<u32> {
         let page_shift = super::class::page_shift(KIB);
         (MIN_SHIFT..page_shift)

@@ -23,4 +23,6 @@ pub(crate) mod raw;
 #[expect(unsafe_code)]
 pub(crate) mod task;
 #[expect(unsafe_code)]
+pub(crate) mod trace;
+#[expect(unsafe_code)]
 pub(crate) mod uaccess;

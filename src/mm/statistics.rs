@@ -36,7 +36,7 @@ impl Node {
     }
 
     /// Returns the number of the node.
-    pub(super) fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
 

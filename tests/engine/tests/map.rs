@@ -46,6 +46,21 @@ fn contents<const KIB: usize>(arena: &Arena<KIB>) -> Vec<(Content, u32, u8)> {
 }
 
 #[test]
+fn the_bytes_of_a_live_block_are_found_where_it_begins() {
+    let mut arena = Arena::<4>::new(64);
+    // Something before each, so that not all begin with a page.
+    arena.alloc(request(2048)).unwrap();
+    for size in [1, 33, 100, 1000, 2048, 4096, 3 * 4096] {
+        let (offset, bytes) = arena.alloc(request(size)).unwrap();
+        assert_eq!(arena.engine.live_bytes(offset), bytes, "{size} bytes");
+        assert_eq!(arena.engine.live_bytes(offset + 16), 0, "{size} bytes");
+        assert_eq!(arena.engine.live_bytes(offset + bytes / 2), 0);
+        arena.free(offset).unwrap();
+        assert_eq!(arena.engine.live_bytes(offset), 0, "{size} bytes");
+    }
+}
+
+#[test]
 fn each_content_is_told_from_the_others() {
     let mut arena = Arena::<4>::new(16);
     assert_eq!(contents(&arena), []);

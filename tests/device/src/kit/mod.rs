@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 pub mod delayed;
+pub mod events;
 pub mod files;
 pub mod ledger;
 pub mod module;

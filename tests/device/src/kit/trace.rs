@@ -129,10 +129,11 @@ impl PageAllocs {
 }
 
 /// An instance of the tracer, removed when it is dropped.
-struct Instance(PathBuf);
+pub(super) struct Instance(pub(super) PathBuf);
 
 impl Instance {
-    fn new() -> Self {
+    /// Ends the test as skipped where the kernel has none.
+    pub(super) fn new() -> Self {
         let path = Path::new(INSTANCES).join(format!("freelist-{}", nix::unistd::gettid()));
         if fs::create_dir(&path).is_err() {
             skip("this kernel has no tracing");
@@ -140,14 +141,16 @@ impl Instance {
         Self(path)
     }
 
-    fn set(&self, name: &str, value: &str) {
+    /// Writes one of its files.
+    #[track_caller]
+    pub(super) fn set(&self, name: &str, value: &str) {
         fs::write(self.0.join(name), value).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        let _ = fs::write(self.0.join("events/kmem/mm_page_alloc/enable"), "0");
+        let _ = fs::write(self.0.join("events/enable"), "0");
         let _ = fs::remove_dir(&self.0);
     }
 }

@@ -49,6 +49,7 @@ mod split_merge;
 mod storm;
 mod stranded;
 mod stress;
+mod tracepoints;
 mod trim;
 mod unload;
 mod waiting;
@@ -90,6 +91,7 @@ pub const ALL: &[Suite] = &[
     debugfs::SUITE,
     abi::SUITE,
     shown::SUITE,
+    tracepoints::SUITE,
     metadata::SUITE,
     concurrency::SUITE,
     hostile::SUITE,
