@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Requests. The fast path is [`Shared::kept`]: a block that the calling thread keeps.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Free blocks of one class that a thread keeps: a stack from which its owner takes without any lock or
 //! atomic operation, and that another thread can drain.

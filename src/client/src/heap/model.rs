@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The heap over an arena that is only counted: what it holds for what programs ask of it, the same figure
 //! each time, on any machine. All of it is what runs over the module, but for the thread-local access to a

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Slabs that are wholly free: kept for a while for any class that has slabs of that size, so that memory that
 //! is freed and asked for again in turn does not go to the arena and back each time.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The caches of all threads that have one of a heap, so that a thread that is short of memory gets what
 //! sleeping threads keep.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Releases. The fast path is [`Shared::free`], as far as the calling thread can keep the block.
 

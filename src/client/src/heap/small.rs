@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Small blocks but for the fast path: a cache's way to the slabs and back, with the arena as a
 //! [`Source`].
