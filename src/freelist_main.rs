@@ -7,26 +7,25 @@
 //! ```text
 //!  ioctl, mmap, page fault
 //!    |
-//!  device     fops file clone ioctl mmap fault: called by the kernel; decodes, checks, answers
+//!  device     fops file clone ioctl mmap fault: the kernel calls it; decodes and checks arguments
 //!    |     \
 //!    |    debug      files show check: the arenas in debugfs and fdinfo
 //!    |     /
 //!  arena      one open file: state (the lock and its order), alloc, free, bulk, resize, lazy,
 //!    |     \      discard, clone, grow, reclaim, wait, bounds; registry, shared_limit: all of them
 //!    |    mm         address_space, folio, removal, copy: an arena's page cache; vma: its mappings;
-//!    |     |         memcg, metadata: who is charged; shrinker: gives free pages back when memory
+//!    |     |         memcg, metadata: the charged cgroup; shrinker: returns free pages when memory
 //!    |     |         is short; statistics: the kernel's counters
-//!    |    ffi        the calling thread, its memory, debugfs, polling: knows no pages
+//!    |    ffi        the calling thread, user space, debugfs, polling: knows no pages
 //!    |     |
-//!    |    c          what Rust cannot reach of the kernel: fs folio mm memcg shrinker sched uaccess
-//!    |               debugfs
+//!    |    c          the kernel's macros and inline functions, for Rust: fs folio mm memcg shrinker
+//!    |               sched uaccess debugfs
 //!  engine     which block a request gets
 //! ```
 //!
 //! Each folder uses only those before it in the order `engine`, `ffi`, `mm`, `arena`, `debug`,
-//! `device`; `tests/layers` holds that against the sources. `kunit`, the tests in the kernel, uses all
-//! of them. `uapi` has the contract with user space, freelist(4). Each `mod.rs` names the files that may
-//! be `unsafe`.
+//! `device`; `tests/layers` checks that. `kunit`, the tests in the kernel, uses all of them. `uapi` has
+//! the contract with user space, freelist(4). Each `mod.rs` names the files that may be `unsafe`.
 //!
 //! | folder | what it does |
 //! | --- | --- |
@@ -36,7 +35,7 @@
 //! | [`arena`] | one open file: the lock (`arena/state.rs`), allocation, free, growth, waiting, limits; and the registry of all |
 //! | [`debug`] | shows and measures the arenas in debugfs |
 //! | [`device`] | `/dev/freelist`: open files, ioctls, mappings, page faults |
-//! | [`mod@module`] | the loaded module: parameters, and in which order it is dropped |
+//! | [`mod@module`] | the loaded module: its parameters, its parts, and the order of their teardown |
 //! | `kunit` | tests that need the kernel |
 //! | `c` | helpers in C by subject |
 //!
@@ -46,16 +45,16 @@
 //!    checks it.
 //! 2. [`arena`] takes its lock and calls the [`engine`], which reserves a block, or returns which
 //!    metadata it lacks: the lock is dropped, the metadata is allocated, the engine is called again.
-//! 3. Memory that the block lacks comes without the lock, as folios of the arena's page cache, as large
-//!    as fit. Where the limits forbid it, as much of free blocks elsewhere leaves first.
-//! 4. The answer is copied out, and the block is live.
+//! 3. [`arena`] backs the missing pages without the lock: it adds folios to the arena's page cache, the
+//!    largest that fit. Where the limits forbid it, it drops the memory of free runs elsewhere first.
+//! 4. [`device::ioctl`] copies the answer to the caller, and [`arena`] makes the block live.
 //!
-//! If anything fails before that, nothing has happened. If only memory is short and the caller waits, it
-//! sleeps until it is its turn.
+//! A failure before that cancels the reservation: no block is live. If only memory is short and the
+//! request waits, the caller sleeps until a wake-up, a signal or its timeout.
 //!
-//! Memory leaves in three steps: its range is isolated, so that no request gets it; its folios leave the
-//! page cache; the engine is told which of them left. A page fault goes from `device/fault.rs` to the
-//! folio of that offset, which the kernel maps.
+//! Memory is dropped in three steps: the engine isolates a range, so that no request gets it; its folios
+//! are removed from the page cache; the engine marks their pages unbacked. A page fault goes from
+//! `device/fault.rs` to the folio of that offset, which the kernel maps.
 
 mod arena;
 mod debug;

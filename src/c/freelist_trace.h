@@ -95,7 +95,7 @@ TRACE_EVENT(free,
 		  __entry->arena, __entry->offset, __entry->bytes, __entry->result)
 );
 
-/* The arena got a folio, or there was none of that order. */
+/* A folio was added to the arena, or the allocation of one of that order failed. */
 TRACE_EVENT(grow,
 	TP_PROTO(u64 arena, u64 offset, u64 bytes, u32 order, s32 result),
 	TP_ARGS(arena, offset, bytes, order, result),
@@ -118,7 +118,7 @@ TRACE_EVENT(grow,
 		  __entry->result)
 );
 
-/* Of @bytes from @offset on the memory was to leave, and that of @freed bytes did. */
+/* The memory of @bytes from @offset on was to be dropped, and that of @freed bytes was. */
 TRACE_EVENT(reclaim,
 	TP_PROTO(u64 arena, u64 offset, u64 bytes, u64 freed, u32 reason),
 	TP_ARGS(arena, offset, bytes, freed, reason),
@@ -200,7 +200,7 @@ TRACE_EVENT(wait,
 		  __entry->waited_ns, __entry->result)
 );
 
-/* The arena was asked for @bytes of free memory on @node (-1: any), and gave @freed. */
+/* The arena was to return @bytes of free memory of @node (-1: any), and returned @freed. */
 TRACE_EVENT(shrink,
 	TP_PROTO(u64 arena, s32 node, u64 bytes, u64 freed, u32 reason),
 	TP_ARGS(arena, node, bytes, freed, reason),

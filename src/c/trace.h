@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Tracepoints, as Rust sees them: the key of each, and the function that reports
- * an event. freelist_trace.h says what an event has.
+ * Tracepoints for Rust: the key of each, and the function that reports an event.
+ * freelist_trace.h has the fields of the events.
  */
 #ifndef _FREELIST_TRACE_H
 #define _FREELIST_TRACE_H
 
 #include <linux/types.h>
 
-/* Why the memory of free pages leaves. */
+/* Why memory is dropped. */
 enum {
-	FREELIST_RECLAIM_FREE,		/* TRIM, a limit, or memory that is short: back to the system */
-	FREELIST_RECLAIM_MOVE,		/* new pages of the same arena take its room */
+	FREELIST_RECLAIM_FREE,		/* returned to the system: TRIM, a limit, or memory is short */
+	FREELIST_RECLAIM_MOVE,		/* reused: the arena allocates as much elsewhere */
 	FREELIST_RECLAIM_DISCARD,	/* DISCARD, of live blocks */
 	FREELIST_RECLAIM_CLOSE,		/* the arena ends */
 };
@@ -21,15 +21,15 @@ enum {
 	FREELIST_FAULT_AROUND,		/* the page was present: mapped, and those around it */
 	FREELIST_FAULT_PRESENT,		/* the page was present: mapped */
 	FREELIST_FAULT_NEW,		/* the page of a lazy block got new memory: mapped */
-	FREELIST_FAULT_RETRY,		/* another thread changes it: touched again */
+	FREELIST_FAULT_RETRY,		/* another thread changes the page: the access is retried */
 	FREELIST_FAULT_SIGBUS,		/* there is no memory for it */
 };
 
-/* Why an arena is asked for its free pages. */
+/* Why an arena is to return free pages. */
 enum {
 	FREELIST_SHRINK_RECLAIM,	/* the system or a cgroup reclaims memory */
 	FREELIST_SHRINK_OOM,		/* the system is about to kill a process */
-	FREELIST_SHRINK_LIMIT,		/* another arena needs room under the limit of all */
+	FREELIST_SHRINK_LIMIT,		/* another arena needs to grow under the shared limit */
 };
 
 struct tracepoint;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! Tracepoints: the events of the system `freelist`, which perf, trace-cmd, bpftrace and tracefs enable
-//! one by one. `c/freelist_trace.h` says what each reports, and when.
+//! one by one. `c/freelist_trace.h` describes each event.
 //!
-//! A tracepoint that is off costs one instruction that does nothing, where the kernel patches code
+//! A tracepoint that is off costs a no-op instruction where the kernel patches code
 //! (`CONFIG_JUMP_LABEL`). The code that reports is out of line. (The kernel crate's `declare_trace!`
-//! names tracepoints in the bindings of the kernel itself; those of a module are in its own.)
+//! finds tracepoints in the bindings of the kernel only; those of a module are in its own bindings.)
 
 use crate::ffi::raw;
 
-/// Declares events and what they have, as in `c/trace.h`.
+/// Declares events and their fields, as in `c/trace.h`.
 macro_rules! events {
     ($($(#[$doc:meta])* $event:ident = $name:ident { $($field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
@@ -33,7 +33,7 @@ macro_rules! events {
                     }
                 }
 
-                /// Hands the event to all that listen, in whatever context.
+                /// Reports the event to all probes. May be called in any context.
                 fn send(self) {
                     // SAFETY: May be called in any context in which RCU watches, as it does in calls,
                     // faults and reclaim. All arguments are numbers.
@@ -44,13 +44,13 @@ macro_rules! events {
 
         #[cfg(not(CONFIG_TRACEPOINTS))]
         impl $event {
-            /// No.
+            /// Returns false.
             #[inline(always)]
             pub(crate) fn is_enabled() -> bool {
                 false
             }
 
-            /// Nothing.
+            /// Does nothing.
             fn send(self) {
                 $(let _ = self.$field;)*
             }
@@ -76,7 +76,7 @@ macro_rules! events {
 }
 
 events! {
-    /// A request ended: with a block of `bytes` bytes, or refused.
+    /// A request was served with a block of `bytes` bytes, or refused.
     Alloc = alloc {
         arena: u64,
         offset: u64,
@@ -93,7 +93,7 @@ events! {
         bytes: u64,
         result: i32,
     }
-    /// An arena got a folio of `bytes` bytes, or there was none.
+    /// A folio of `bytes` bytes was added to an arena, or its allocation failed.
     Grow = grow {
         arena: u64,
         offset: u64,
@@ -101,7 +101,7 @@ events! {
         order: u32,
         result: i32,
     }
-    /// Of `bytes` bytes the memory was to leave, and that of `freed` bytes did.
+    /// The memory of `bytes` bytes was to be dropped, and that of `freed` bytes was.
     Reclaim = reclaim {
         arena: u64,
         offset: u64,
@@ -109,7 +109,7 @@ events! {
         freed: u64,
         reason: u32,
     }
-    /// A page was touched, and `bytes` bytes of new memory came.
+    /// A page was touched, which added `bytes` bytes of new memory.
     Fault = fault {
         arena: u64,
         offset: u64,
@@ -125,7 +125,7 @@ events! {
         waited_ns: u64,
         result: i32,
     }
-    /// An arena was asked for `bytes` bytes of free memory on a node, or on any (-1), and gave `freed`.
+    /// An arena was to return `bytes` bytes of free memory of a node, or of any (-1), and returned `freed`.
     Shrink = shrink {
         arena: u64,
         node: i32,
@@ -150,7 +150,7 @@ pub(crate) use raw::{
     FREELIST_SHRINK_RECLAIM as SHRINK_RECLAIM, //
 };
 
-/// The result of an event: 0, or a negative errno.
+/// Returns the result of an event: 0, or a negative errno.
 pub(crate) fn errno<T>(result: &kernel::error::Result<T>) -> i32 {
     match result {
         Ok(_) => 0,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A debugger that attaches before the command runs.
+//! Waits for a debugger that attaches before the command runs.
 
 use anyhow::{Context, Result};
 use std::fs::{self, File};
@@ -8,11 +8,11 @@ use std::io::{Read, Write};
 
 use crate::ports;
 
-/// Where the kernel says at which addresses the sections of the module are.
+/// The directory in which the kernel shows the addresses of the module's sections.
 const SECTIONS: &str = "/sys/module/freelist/sections";
 
-/// Tells the host where the sections of the module are, a name and an address a line and an empty line
-/// at the end, and waits until a debugger lets the guest go on: for a byte from the host.
+/// Writes the sections of the module to the host, a name and an address a line and an empty line at the
+/// end. Then waits for a byte from the host, which comes when a debugger lets the guest go on.
 pub fn wait_for_one() -> Result<()> {
     let mut port = ports::open_with("symbols", File::options().read(true).write(true))?;
     let mut lines = String::new();
