@@ -4,7 +4,7 @@
  *
  * Small blocks, up to 32 KiB, are of eight sizes a doubling, 16 bytes apart up to
  * 128, cut from slabs of 4 to 64 KiB that come from the module in batches. A thread
- * keeps some free ones, at most 64 KiB of all sizes together, and takes and gives
+ * keeps some free ones, at most 48 KiB of all sizes together, and takes and gives
  * those without a lock; they go back when it ends, and when another thread is short
  * of memory. Larger blocks are whole pages of the arena. Any thread may free what
  * another one allocated.

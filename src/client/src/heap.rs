@@ -4,7 +4,7 @@
 //!
 //! Small blocks, up to 32 KiB, are of classes: eight a doubling, 16 bytes apart up to 128. They are cut from
 //! slabs of 4 to 64 KiB, all of one class, which come from the arena and go back to it in batches
-//! (ALLOC_BULK, FREE_BULK). Each thread keeps some free blocks, at most 64 KiB of all classes together, which
+//! (ALLOC_BULK, FREE_BULK). Each thread keeps some free blocks, at most 48 KiB of all classes together, which
 //! it takes and gives without any lock or atomic operation: the fast path is [`Heap::alloc_or`] by way of
 //! `Shared::kept` to `Magazine::pop`, and [`Heap::free`] by way of `Shared::free` to `Magazine::push`. What a
 //! thread keeps goes back when it ends, and when another one is short of memory. Larger blocks are the

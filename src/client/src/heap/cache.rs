@@ -4,7 +4,7 @@
 //! may keep.
 //!
 //! A class that comes to the slow path may keep twice as many blocks as before, and others give way once
-//! all together may keep 64 KiB (as thread caches of TCMalloc share theirs, Ghemawat and Menage 2007). So
+//! all together may keep 48 KiB (as thread caches of TCMalloc share theirs, Ghemawat and Menage 2007). So
 //! a thread that sleeps keeps no more than one that works.
 
 use std::ptr::{self, NonNull};
@@ -16,10 +16,10 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::heavy_barrier;
 
 /// Bytes that a thread keeps, all classes together.
-pub(super) const MOST_BYTES: usize = 64 << 10;
+pub(super) const MOST_BYTES: usize = 48 << 10;
 
-/// Classes that are asked to give way for another, at most.
-const CLASSES_ASKED: usize = 24;
+/// Once all together keep that much, one in so many requests to keep more has others give way.
+const FULL_PER_TRY: u32 = 4;
 
 /// Which thread is on the slow path of a cache.
 mod slow {
@@ -43,6 +43,8 @@ pub(crate) struct Cache {
     bytes: AtomicU32,
     /// The class that gives way next.
     next: AtomicU32,
+    /// How often no class could keep more without that.
+    full: AtomicU32,
     /// Where it is among the caches of its heap.
     pub(super) link: Link,
 }
@@ -170,7 +172,7 @@ impl Owned<'_> {
     }
 
     /// Lets a class keep twice as many blocks as before, if others give way: each by half of what it may keep,
-    /// whose blocks beyond that `put` takes. Only the next few are asked, so that a thread that uses many
+    /// whose blocks beyond that `put` takes. That is tried now and then only, so that a thread that uses many
     /// sizes does not spend its time on moving room between them.
     pub(super) fn widen<E>(
         &self,
@@ -183,7 +185,11 @@ impl Owned<'_> {
             return Ok(());
         }
         let more = (most - has) * class.bytes();
-        for _ in 0..CLASSES_ASKED {
+        let is_full = self.bytes() + more > MOST_BYTES;
+        if is_full && self.0.full.fetch_add(1, Ordering::Relaxed) % FULL_PER_TRY != 0 {
+            return Ok(());
+        }
+        for _ in 0..CLASSES {
             if self.bytes() + more <= MOST_BYTES {
                 break;
             }
@@ -253,6 +259,7 @@ impl Default for Cache {
             is_open: AtomicU32::new(0),
             bytes: AtomicU32::new(0),
             next: AtomicU32::new(0),
+            full: AtomicU32::new(0),
             link: Link::default(),
         };
         cache.open();
@@ -321,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn all_classes_together_keep_at_most_64_kib() {
+    fn all_classes_together_keep_at_most_48_kib() {
         let cache = Cache::default();
         let mut put = 0;
         for round in 0..2000 {

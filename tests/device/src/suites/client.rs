@@ -533,7 +533,7 @@ fn threads_that_sleep_keep_little_and_one_block_holds_a_page() {
     while_they_sleep(&heap, THREADS, work, || {
         let live = heap.stat().unwrap().live_bytes;
         // What each keeps, its block, and what is kept for all of them.
-        let most = THREADS as u64 * (64 * KIB + 4 * KIB) + 2 * MIB;
+        let most = THREADS as u64 * (48 * KIB + 4 * KIB) + 2 * MIB;
         assert!(live <= most, "{live} bytes");
         heap.trim(0).unwrap();
         let held = heap.stat().unwrap().held_bytes;
