@@ -152,7 +152,7 @@ static int blocks_are_aligned_as_asked_for(struct freelist_heap *heap)
 static int usable_size_knows_blocks(struct freelist_heap *heap)
 {
 	char *block = (char *)freelist_malloc(heap, 100);
-	int good = block && freelist_usable_size(heap, block) == 128 &&
+	int good = block && freelist_usable_size(heap, block) == 112 &&
 		   freelist_usable_size(heap, block + 16) == 0 &&
 		   freelist_usable_size(heap, NULL) == 0 &&
 		   freelist_usable_size(heap, &block) == 0;
