@@ -24,20 +24,19 @@
 //! ```
 //!
 //! Each folder uses only those before it in the order `engine`, `ffi`, `mm`, `arena`, `debug`,
-//! `device`; `tests/layers` checks that. `kunit`, the tests in the kernel, uses all of them. `uapi` has
-//! the contract with user space, freelist(4). Each `mod.rs` names the files that may be `unsafe`.
+//! `device`; `tests/layers` checks that. `kunit`, the tests in the kernel, uses all
+//! of them. `c` has the helpers in C by subject, `uapi` the contract with user space, freelist(4), and
+//! [`mod@module`] the loaded module. Each `mod.rs` names the files that may be `unsafe`.
 //!
 //! | folder | what it does |
 //! | --- | --- |
-//! | [`engine`] | decides which block a request gets: no kernel, no lock, no allocation, no `unsafe` |
-//! | [`ffi`] | wraps the C that the kernel crate lacks: the calling thread, user space, debugfs; knows no pages |
-//! | [`mm`] | allocates, charges, maps and reclaims pages; knows no arenas |
-//! | [`arena`] | one open file: the lock (`arena/state.rs`), allocation, free, growth, waiting, limits; and the registry of all |
-//! | [`debug`] | shows and measures the arenas in debugfs |
-//! | [`device`] | `/dev/freelist`: open files, ioctls, mappings, page faults |
-//! | [`mod@module`] | the loaded module: its parameters, its parts, and the order of their teardown |
+//! | `engine` | decides which block a request gets: no kernel, no lock, no allocation, no `unsafe` |
+//! | `ffi` | wraps the C that the kernel crate lacks: the calling thread, user space, debugfs; knows no pages |
+//! | `mm` | allocates, charges, maps and reclaims pages; knows no arenas |
+//! | `arena` | one open file: the lock (`arena/state.rs`), allocation, free, growth, waiting, limits; and the registry of all |
+//! | `debug` | shows and measures the arenas in debugfs |
+//! | `device` | `/dev/freelist`: open files, ioctls, mappings, page faults |
 //! | `kunit` | tests that need the kernel |
-//! | `c` | helpers in C by subject |
 //!
 //! # The way of an ALLOC
 //!

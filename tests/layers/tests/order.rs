@@ -9,7 +9,7 @@ use freelist_layers::{File, Root, Tree};
 /// The folders of the module: each uses those before it, and itself.
 const ORDER: [&str; 7] = ["engine", "ffi", "mm", "arena", "debug", "device", "kunit"];
 /// Folders of `src/` that are no part of the module's tree of Rust files.
-const BESIDE: [&str; 3] = ["c", "client", "uapi"];
+const BESIDE: [&str; 4] = ["c", "client", "man", "uapi"];
 /// The files that lie in `src/` itself: the root, and the loaded module, which uses all.
 const ROOT: &str = "freelist_main.rs";
 const MODULE: &str = "module.rs";
