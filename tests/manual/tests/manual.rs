@@ -237,3 +237,25 @@ fn the_options_of_run_are_those_of_the_drop_ins_page() {
         .collect();
     same("options", (source, &run), (PAGE, &page));
 }
+
+#[test]
+fn the_tracepoints_of_the_page_are_those_of_the_module() {
+    let header = "src/c/freelist_trace.h";
+    let text = read(header).unwrap();
+    let events = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("TRACE_EVENT("));
+    let events: Names = events
+        .map(|name| name.trim_end_matches(',').to_owned())
+        .collect();
+    let page = read(PAGE).unwrap();
+    let (_, rest) = page
+        .split_once("/events/freelist/\n")
+        .expect("the page has them");
+    let item = rest.split("\n.It").next().unwrap_or_default();
+    let mut names = page::names(item, "Ql");
+    for tool in ["perf", "trace", "trace-cmd", "bpftrace"] {
+        assert!(names.remove(tool), "{PAGE}: no {tool}");
+    }
+    same("tracepoints", (header, &events), (PAGE, &names));
+}
