@@ -15,6 +15,11 @@ setting() { sed -n "s/^$1[[:space:]]\\+//p" "$TOP/qemu/versions"; }
 # The series that is used where none is named.
 default_series() { setting series | sed -n 1p; }
 
+# series_of RELEASE, flavour_of RELEASE: print the series and the flavour of a release as
+# `uname -r` prints it: 7.3 and cloud-amd64 of 7.3.4+deb13-cloud-amd64.
+series_of() { grep -oE '^[0-9]+\.[0-9]+' <<<"$1" || true; }
+flavour_of() { sed -nE 's/^[0-9.]+[+-]deb[0-9]+-//p' <<<"$1"; }
+
 # kernel_title KERNEL: prints its name for messages.
 kernel_title() {
 	case $1 in

@@ -27,9 +27,10 @@ need_root() {
 }
 
 # About how many MB are written to make each of qemu/roots.
-declare -A ROOT_SIZES=([programs]=1200 [more_programs]=4000 [demo]=6000)
+declare -A ROOT_SIZES=([programs]=1200 [system]=700 [more_programs]=4000 [demo]=6000)
 # The time and the space that it takes, for the message before it.
 declare -A ROOT_COSTS=([programs]="2 minutes, 0.3 GB in the cache"
+	[system]="1 minute, 0.3 GB in the cache"
 	[more_programs]="4 minutes, 1 GB in the cache" [demo]="5 minutes, 1.5 GB in the cache")
 
 # need_image NAME: sets IMAGE, the path of a file system with the packages of
@@ -90,11 +91,33 @@ need_source() {
 	KERNEL_SOURCE=$ENTRY/source
 }
 
-# need_kernel SERIES|debug: sets KERNEL_SOURCE, KERNEL_BUILD, KERNEL_IMAGE,
-# KERNEL_RELEASE and KERNEL_ARGS, the arguments of make.
+# need_release RELEASE: sets VERSIONS, the directory with an entry for RELEASE, which `uname -r`
+# prints. A release that the archive does not have is looked up again the next time.
+need_release() {
+	local key recipe=1
+	need_root
+	key=$1-$({
+		echo "$recipe"
+		setting suite
+	} | digest)
+	if [ -e "$CACHE/release-$key/$1/missing" ]; then remove_tree "$CACHE/release-$key"; fi
+	cache_entry release "$key" make-versions "$ROOT" "$1"
+	VERSIONS=$ENTRY
+	[ -e "$VERSIONS/$1/release" ] ||
+		die "the archive has no headers and source of $1, only of $(cat "$VERSIONS/$1/missing"): boot one of these" \
+			"(apt install linux-image-RELEASE), or build in your own tree (KDIR=)"
+}
+
+# need_kernel SERIES|RELEASE|debug: sets KERNEL_SOURCE, KERNEL_BUILD, KERNEL_RELEASE and
+# KERNEL_ARGS, the arguments of make, and, but for a RELEASE, KERNEL_IMAGE.
 need_kernel() {
 	local name=$1 series=$1 key recipe=1 release
 	need_versions
+	if [[ $name == *+* ]] && ! grep -qxFs -e "$name" "$VERSIONS"/*/release; then
+		need_release "$name"
+	elif [[ $name == *+* ]]; then
+		series=$(series_of "$name")
+	fi
 	if [ "$name" = debug ]; then
 		series=$(default_kernel)
 	elif [ ! -e "$VERSIONS/$series/release" ]; then
@@ -117,8 +140,11 @@ need_kernel() {
 			echo "$recipe"
 			cat "$VERSIONS/$series/version" "$TOOLCHAIN"
 		} | digest)
-		cache_entry stock "$key" make-stock "$ROOT" "$KERNEL_SOURCE" \
-			"$VERSIONS/$series/packages" "$release"
+		# What nobody boots here is a tree without the kernel itself.
+		local kind=stock
+		if [[ $series == *+* ]]; then kind=tree; fi
+		cache_entry $kind "$key" make-stock "$ROOT" "$KERNEL_SOURCE" \
+			"$VERSIONS/$series/packages" "$release" $kind
 		KERNEL_RELEASE=$release
 		KERNEL_IMAGE=$ENTRY/vmlinuz
 	fi

@@ -47,6 +47,10 @@ kind_kernel() {
 	[ "$1" = debug ] || setting series | grep -qxF -e "$1" ||
 		echo "no kernel $1: it is debug or one of $(setting series | paste -sd' ') (qemu/versions)"
 }
+# A release is one of Debian's, of a series that we know.
+kind_kernel_or_release() {
+	if [[ $1 != *+deb*-* ]] || ! setting series | grep -qxF -e "$(series_of "$1")"; then kind_kernel "$1"; fi
+}
 kind_kernel_or_image() {
 	if [[ $1 != */* ]]; then
 		kind_kernel "$1"
