@@ -12,7 +12,7 @@ export KERNEL
 ifdef KDIR
 .DEFAULT_GOAL := modules
 # All others are of the kernels of qemu/versions.
-takes-kdir := help modules modules_install clippy doc rust-analyzer fmt clean
+takes-kdir := help modules modules_install install uninstall clippy doc rust-analyzer fmt clean
 refused := $(filter-out $(takes-kdir),$(MAKECMDGOALS))
 ifneq ($(refused),)
 $(error freelist: KDIR=$(KDIR) is for $(takes-kdir), not for $(refused): leave it out)
@@ -24,7 +24,7 @@ else
 .DEFAULT_GOAL := help
 endif
 
-PHONY := help run demo test bench readme-figures trust planted fuzz soak shell update cache-clean setup
+PHONY := help run demo test bench readme-figures trust planted fuzz soak shell update cache-clean setup install uninstall deb
 help:
 	@echo 'freelist: a power-of-two freelist allocator in the kernel'
 	@echo
@@ -38,15 +38,32 @@ help:
 	@echo '  make fuzz         ten minutes of calls at random (SCALE=N: N times that)'
 	@echo '  make soak         half an hour of everything that is random (SCALE=N: N times that)'
 	@echo '  make shell        a shell in a VM with the module loaded'
+	@echo '  make install      as root: module, freelistctl, libraries on this machine (DESTDIR=, PREFIX=)'
+	@echo '  make uninstall    as root: takes all of that away'
+	@echo '  make deb          Debian packages of the same, in build/deb'
 	@echo '  make modules      build/$(KERNEL)/freelist.ko, for that Debian kernel'
 	@echo '  make clippy fmt doc'
 	@echo '  make update       look for newer kernels in the archive'
 	@echo '  make clean        remove build/'
 	@echo '  make cache-clean  remove the cache: build root, kernel trees'
 	@echo
-	@echo '  KERNEL=7.3|7.2|debug  the kernel of run, shell and modules (now $(KERNEL))'
-	@echo '  KDIR=DIR          for modules (the default then), modules_install, clean, doc,'
+	@echo '  KERNEL=7.3|7.2|debug  the kernel of run, shell and modules (now $(KERNEL)); of install and'
+	@echo '                    deb, by default the one that runs here: 7.3.4+deb13-amd64, or a series'
+	@echo '  KDIR=DIR          for modules (the default then), modules_install, install, clean, doc,'
 	@echo '                    rust-analyzer, fmt: your own kernel tree, with W=1, CLIPPY=1'
+
+# The kernel of these is the one that runs, where none was named.
+named-kernel = $(if $(filter file,$(origin KERNEL)),,--kernel $(KERNEL))
+install-to = $(if $(DESTDIR),--destdir $(DESTDIR))
+install:
+	@scripts/package/install $(if $(KDIR),--kdir $(KDIR),$(named-kernel)) $(install-to) \
+		$(if $(PREFIX),--prefix $(PREFIX)) $(if $(LIBDIR),--libdir $(LIBDIR))
+
+uninstall:
+	@scripts/package/install --uninstall $(install-to)
+
+deb:
+	@scripts/package/deb $(named-kernel)
 
 run:
 	@scripts/run --kernel $(KERNEL)

@@ -199,9 +199,11 @@ impl From<Error> for io::Error {
 fn open_advice(errno: Errno) -> &'static str {
     match errno {
         Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => {
-            "; is the module loaded (insmod freelist.ko)?"
+            "; is the module loaded (modprobe freelist)?"
         }
-        Errno::EACCES | Errno::EPERM => "; run as root, or have the udev rule give you access",
+        Errno::EACCES | Errno::EPERM => {
+            "; its group may: usermod --append --groups freelist USER, and log in again"
+        }
         _ => "",
     }
 }
