@@ -31,7 +31,9 @@ small            usual  module=default,init,programs                            
 cost             usual  module=default,init,programs                               -              tests     10   25   what calls cost, where the clock counts instructions
 debug            usual  module=debug,init,programs,header,c-library,snippets       -              tests     685  437  user space on the debug kernel
 programs         usual  module=default,init,programs,c-library,snippets,root=programs -            tests     15   239  programs of Debian with libfreelist_malloc.so
+packages         usual  module=default,tools                                       -              tests     9    60   make install, and the Debian packages
 planted          usual  -                                                          -              tests     177  420  bugs that this machine'\''s tests see
+system           long   module=default,tools,init,c-library,root=system            default        tests     13   -    our packages in a Debian with its own init, %k
 enumerate        long   -                                                          -              tests     1    -    every sequence of at most 8 operations
 exhaustive       long   module=default,init,programs                               -              tests     1    -    every order of release, in the kernel
 engine_coverage  long   -                                                          -              tests     1    -    what the engine'\''s tests reach
@@ -94,6 +96,13 @@ stage_host() {
 stage_scripts() {
 	local suite
 	for suite in licences options progress make cache vm; do "tests/scripts/$suite"; done
+}
+
+stage_packages() { tests/scripts/package; }
+# The packages are made for the kernel that boots.
+stage_system() {
+	tests/scripts/dkms "$1"
+	tests/scripts/system "$1"
 }
 
 # Each suite of the sources must be in the results: KUnit does not report a suite that

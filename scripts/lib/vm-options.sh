@@ -4,7 +4,7 @@
 # options.sh.
 # shellcheck shell=bash
 
-kernel=$(default_series) module='' module_args='' more='' cpus='' memory=1024 nodes=1 timeout='' icount='' trace='' gdb='' root=''
+kernel=$(default_series) module='' module_args='' more='' cpus='' memory=1024 nodes=1 timeout='' icount='' trace='' gdb='' root='' disk=''
 with_module=yes files=() command=()
 
 kind_root_or_image() {
@@ -23,6 +23,7 @@ parse_vm() {
 --no-module	with_module=
 --module-args	module_args	text
 --root		root		root_or_image
+--disk		disk		new_file
 --add		files+		path
 --cpus		cpus		count
 --memory	memory		count
@@ -44,6 +45,13 @@ after--		command+' "$@"
 	fi
 	if [ -n "$gdb" ] && [ -z "$with_module" ]; then
 		wrong "--gdb is for the module: not with --no-module"
+	fi
+	if [ -n "$disk" ]; then
+		[ -n "$root" ] || wrong "--disk $disk: what is on it is a --root"
+		[ -z "$module" ] || wrong "--disk and --module $module exclude each other"
+		[ -z "$trace" ] || wrong "--disk and --trace $trace exclude each other"
+		[ -z "$gdb" ] || wrong "--disk $disk and --gdb exclude each other"
+		with_module=''
 	fi
 	if [ -n "$module" ] && [ -z "$with_module" ]; then
 		wrong "--no-module and --module $module exclude each other"

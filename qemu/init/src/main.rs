@@ -14,6 +14,7 @@
 //! | `settle` | seconds to wait before the command |
 //! | `gdb` | exists if the command waits for a debugger |
 //! | `root` | exists if the command runs in the file system on the disk |
+//! | `disk` | exists if that file system's own init is the first process, and the disk is written |
 //!
 //! The VM has virtio ports named `stdout`, `stderr`, `verdict` and, for a debugger, `symbols`.
 
@@ -22,12 +23,14 @@ mod debugger;
 mod leaks;
 mod module;
 mod mounts;
+mod own_init;
 mod ports;
 mod verdict;
 
 use anyhow::Result;
 use nix::sys::reboot;
 use std::convert::Infallible;
+use std::env;
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -43,21 +46,29 @@ const TASK: &str = "/freelist";
 const WORK: &str = "/work";
 
 fn main() -> Result<Infallible> {
-    let verdict = match session() {
-        Ok(verdict) => verdict,
-        Err(error) => Verdict::Error(format!("{error:#}")),
-    };
+    let service = env::args().nth(1).as_deref() == Some(own_init::SERVICE);
+    report(if service { command::run() } else { session() });
+    // QEMU runs with -no-reboot: this ends it, on every kernel.
+    if service {
+        return own_init::reboot();
+    }
+    Ok(reboot::reboot(reboot::RebootMode::RB_AUTOBOOT)?)
+}
+
+/// Reports a session's verdict to the host.
+fn report(ended: Result<Verdict>) {
+    let verdict = ended.unwrap_or_else(|error| Verdict::Error(format!("{error:#}")));
     if let Err(error) = verdict.report() {
         eprintln!("freelist-init: no verdict: {error:#}");
     }
-    // With -no-reboot this ends QEMU, on every kernel.
-    Ok(reboot::reboot(reboot::RebootMode::RB_AUTOBOOT)?)
 }
 
 /// Runs everything between boot and power-off.
 fn session() -> Result<Verdict> {
     mounts::mount_all()?;
-    if Path::new(TASK).join("root").exists() {
+    if Path::new(TASK).join("disk").exists() {
+        match own_init::become_init()? {}
+    } else if Path::new(TASK).join("root").exists() {
         mounts::enter_root()?;
     } else {
         mounts::link_applets()?;

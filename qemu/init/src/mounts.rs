@@ -37,7 +37,7 @@ const STANDARD_LINKS: [(&str, &str); 4] = [
 ];
 
 /// The disk with the root that `scripts/vm --root` names, and where it is mounted first.
-const DISK: &str = "/dev/nvme0n1";
+pub const DISK: &str = "/dev/nvme0n1";
 const IMAGE: &str = "/image";
 
 /// The longest wait for the disk to appear.
@@ -78,6 +78,27 @@ pub fn mount_all() -> Result<()> {
 /// Makes the file system on the disk the root, read-only. Moves the mounted file systems into
 /// it, and binds the directories of `scripts/vm` there.
 pub fn enter_root() -> Result<()> {
+    mount_disk(MsFlags::MS_RDONLY)?;
+    for place in WRITABLE {
+        mount_one(None, &inside(place), Some("tmpfs"), MsFlags::empty())?;
+    }
+    chroot(IMAGE)?;
+    Ok(chdir("/")?)
+}
+
+/// Makes it the root as an init of its own expects it: writable, and not below another one. What is
+/// mounted there by then is left alone by such an init.
+pub fn switch_root() -> Result<()> {
+    mount_disk(MsFlags::empty())?;
+    mount_one(None, &inside("/run"), Some("tmpfs"), MsFlags::empty())?;
+    chdir(IMAGE)?;
+    mount_one(Some("."), "/", None, MsFlags::MS_MOVE)?;
+    chroot(".")?;
+    Ok(chdir("/")?)
+}
+
+/// Mounts the disk on [`IMAGE`], with what is mounted and the directories of `scripts/vm` in it.
+fn mount_disk(flags: MsFlags) -> Result<()> {
     let start = Instant::now();
     while !Path::new(DISK).exists() {
         if start.elapsed() > PATIENCE {
@@ -86,18 +107,14 @@ pub fn enter_root() -> Result<()> {
         thread::sleep(Duration::from_millis(10));
     }
     fs::create_dir_all(IMAGE)?;
-    mount_one(Some(DISK), IMAGE, Some("ext4"), MsFlags::MS_RDONLY)?;
+    mount_one(Some(DISK), IMAGE, Some("ext4"), flags)?;
     for place in MOVED {
         mount_one(Some(place), &inside(place), None, MsFlags::MS_MOVE)?;
     }
     for place in [TASK, WORK] {
         mount_one(Some(place), &inside(place), None, MsFlags::MS_BIND)?;
     }
-    for place in WRITABLE {
-        mount_one(None, &inside(place), Some("tmpfs"), MsFlags::empty())?;
-    }
-    chroot(IMAGE)?;
-    Ok(chdir("/")?)
+    Ok(())
 }
 
 fn inside(place: &str) -> String {

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Sourced by what runs in the system that tests/scripts/system boots: first, and second after a reboot.
+# shellcheck shell=bash
+
+release=$(uname -r)
+module=freelist-module-$release
+packages=/work/deb
+
+# shellcheck source=tests/scripts/ktap.sh
+. "${BASH_SOURCE[0]%/*}/ktap.sh"
+self=$0
+export FREELIST_QUIET=1
+
+# says TEXT FILE
+says() { grep -qE -e "$1" "$2" || { echo "no '$1' in:"; cat "$2"; exit 1; }; }
+
+loaded() { grep -q '^freelist ' /proc/modules; }
+the_device_is_the_groups() { expect 'the device' "$(stat -c '%a %U %G' /dev/freelist)" '660 root freelist'; }
+
+# Every file of the system but what logs, caches and runs; and who is in it.
+everything() {
+	find / -xdev \( -path /work -o -path /freelist -o -path /var/log -o -path /var/cache -o -path /var/tmp -o -path /root \
+		-o -path /var/lib/systemd -o -path '/var/lib/dpkg/*-old' -o -path /home -o -path '/etc/*-' -o -path /var/mail \) -prune -o -print |
+		LC_ALL=C sort
+	cut -d: -f1 /etc/group
+}
+
+# hold: a user of the group has 48 MiB in an arena, until it is told to go on; it then says what is in them.
+# Its number is in $holder.
+hold() {
+	mkfifo "$scratch/go"
+	chmod 755 "$scratch"
+	chmod 666 "$scratch/go"
+	runuser -u alice -- freelistctl run --strict -- perl -e '
+		$| = 1;
+		my $block = "a" x (48 << 20);
+		print "holds ", length $block, "\n";
+		open my $go, "<", $ARGV[0] or die; <$go>;
+		print "still ", ($block =~ tr/a//), "\n"' "$scratch/go" >"$scratch/held" 2>&1 &
+	holder=$!
+	local tries
+	for tries in $(seq 600); do
+		if grep -q holds "$scratch/held"; then return; fi
+		sleep 0.1
+	done
+	echo "nothing is held after $tries tries"
+	cat "$scratch/held"
+	exit 1
+}
+goes_on() {
+	echo go >"$scratch/go"
+	wait "$holder"
+	says "^still $((48 << 20))\$" "$scratch/held"
+}
