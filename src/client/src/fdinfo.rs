@@ -86,7 +86,8 @@ fn of_process(pid: u32, major: u64) -> Vec<(u64, Stats)> {
     files.filter_map(arena).collect()
 }
 
-/// The name of a process, with what is no plain letter written as `\x0a`; empty when it is gone.
+/// Returns the name of a process, with bytes that are not printable ASCII as `\x0a`; empty when the
+/// process is gone.
 fn name(pid: u32) -> String {
     let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     let name = name.strip_suffix(b"\n").unwrap_or(&name);

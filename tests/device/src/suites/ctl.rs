@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `freelistctl`, which lies beside this program: what people see of the module.
+//! `freelistctl`, which lies beside this program: doctor, stat, map, a frame of top, errors.
 
 use std::env;
 use std::ffi::OsStr;
@@ -34,7 +34,7 @@ suite!("freelist_ctl":
     what_is_asked_for_wrongly_is_a_line,
 );
 
-/// Somebody without rights.
+/// A user without rights.
 const NOBODY: u32 = 65534;
 
 /// The command, which lies beside this program.
@@ -57,7 +57,7 @@ pub(super) fn output(command: &mut Command) -> Output {
         .expect("freelistctl lies beside this program")
 }
 
-/// What it prints; it has to succeed, without a word on standard error.
+/// Returns its output; it has to succeed, without a word on standard error.
 #[track_caller]
 pub(super) fn said<S: AsRef<OsStr>>(arguments: &[S]) -> String {
     let output = output(&mut ctl(arguments));
@@ -127,7 +127,7 @@ fn doctors_command_makes_a_device_that_is_missing() {
         .arg(mend.replace("sudo ", ""))
         .status();
     let after = output(&mut ctl(&["doctor", "--json"]));
-    // Whatever came of it, those that come later need the device.
+    // Later tests need the device, also where this one fails.
     fs::rename("/dev/freelist.away", device).unwrap();
     assert_eq!(before.status.code(), Some(1));
     assert_eq!(check(&report, "device").0, "wrong");
@@ -201,7 +201,7 @@ fn stat_goes_on_until_it_is_ended() {
     child.wait().unwrap();
 }
 
-/// A process of nobody's that has the file open and does nothing.
+/// Starts an idle process of another user that has the file open.
 fn holder(arena: &Arena) -> Child {
     let file: OwnedFd = arena.as_fd().try_clone_to_owned().unwrap();
     let mut command = Command::new("sleep");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `freelistctl top` on a terminal of its own: what is on the screen, and what keys do.
+//! `freelistctl top` on a terminal of its own: the screen, and the keys.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -91,7 +91,7 @@ impl Screen {
         }
     }
 
-    /// Waits until the program ends, and takes what it writes until then.
+    /// Waits until the program ends, and reads its output until then.
     fn end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `freelistctl record`, `replay --timeline` and `plot`: what arenas hold over time.
+//! `freelistctl record`, `replay --timeline` and `plot`: arenas over time.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -66,7 +66,7 @@ fn samples(lines: &[Value]) -> Vec<&Value> {
         .collect()
 }
 
-/// What the samples say that the arena held.
+/// Returns the held bytes of an arena in each sample that has it.
 fn held(samples: &[&Value], id: u64) -> Vec<u64> {
     let of = |sample: &&Value| {
         let rows = sample["arenas"].as_array()?;

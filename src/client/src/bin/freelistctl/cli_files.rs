@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What is made of the command line's own description: completions for shells, and man pages.
+//! Completions for shells and man pages, made from the command line's own description.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn command() -> Command {
     Cli::command()
 }
 
-/// Prints what the shell reads.
+/// Prints the completions that a shell loads.
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
     // It would panic where standard output is closed.
     let mut text = Vec::new();

@@ -47,17 +47,16 @@ enum Command {
         #[arg(long, default_value = DEVICE)]
         device: PathBuf,
     },
-    /// Look for what keeps freelist from working here: module, device, permission,
-    /// debugfs, kernel, limits, huge pages. Prints the command that mends what is
-    /// wrong, and fails then.
+    /// Check module, device, permission, debugfs, kernel, limits and huge pages, and
+    /// print the command that mends each fault. Fails when something is wrong.
     Doctor(doctor::Args),
     /// Show the module's statistics: totals, arenas and size classes. Without root
     /// those of the arenas of your own processes.
     Stat(stat::Args),
     /// Watch arenas and size classes as they change, sorted by any column.
     Top(top::Args),
-    /// Show what lies where in an arena, as blocks of colour or as a picture: live,
-    /// free, huge pages, divided pages, address space without memory.
+    /// Show the layout of an arena, as blocks of colour or as a picture: live, free,
+    /// huge pages, divided pages, address space without memory.
     Map(map::Args),
     /// Have arenas give their free pages back to the system.
     Trim(TrimArgs),
@@ -65,11 +64,11 @@ enum Command {
     /// written checked at its release. Fails when a byte changed, a call
     /// failed or a block is left.
     Replay(ReplayArgs),
-    /// Record what arenas hold while a program runs, or until it is interrupted, with
-    /// the events of the module's tracepoints where there are some.
+    /// Record the sizes of arenas over time, while a program runs or until interrupted,
+    /// with the events of the module's tracepoints where it has them.
     Record(timeline::record::Args),
-    /// Draw a recording: live, free and held bytes over time, what was moved, how
-    /// often a request waited.
+    /// Draw a recording: live, free, held and moved bytes and waits over time, as one
+    /// SVG.
     Plot(timeline::plot::Args),
     /// Run a program unchanged, with its large blocks in an arena: its malloc()
     /// is libfreelist_malloc.so. Passes signals and its exit status on.
@@ -113,7 +112,7 @@ struct ReplayArgs {
     /// Print one JSON object instead.
     #[arg(long)]
     json: bool,
-    /// Write what the arena held from event to event, for `freelistctl plot`.
+    /// Write a sample of the arena from event to event, for `freelistctl plot`.
     #[arg(long, value_name = "FILE")]
     timeline: Option<PathBuf>,
     /// The device file.

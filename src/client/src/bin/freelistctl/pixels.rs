@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pictures as pixels, for tests: what is drawn counts, not what is written.
+//! Pictures as pixels, for tests of the drawn result.
 
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree};

@@ -94,7 +94,7 @@ impl Times {
     }
 }
 
-/// What the arena held from event to event, as it is being written.
+/// A timeline of the arena from event to event, being written.
 pub(crate) struct Timeline {
     writer: Writer,
     /// Every how many events a sample is taken.

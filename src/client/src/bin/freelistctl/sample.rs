@@ -53,11 +53,11 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Reads debugfs, or else what can be seen without it.
+    /// Reads debugfs, or else the `fdinfo` of the caller's processes.
     ///
     /// # Errors
     ///
-    /// The module is not loaded, or what was read is no statistics.
+    /// The module is not loaded, or a file could not be parsed.
     pub(crate) fn read() -> Result<Self> {
         match Self::of_debugfs() {
             Ok(sample) => Ok(sample),
@@ -83,7 +83,7 @@ impl Sample {
     fn of_processes(arenas: Vec<OpenArena>, error: &dyn fmt::Display) -> Self {
         let mut totals = Stats(vec![("arenas".to_owned(), arenas.len() as u64)]);
         for (name, value) in arenas.iter().flat_map(|arena| &arena.stats.0) {
-            // What an arena may have is no sum.
+            // Limits and spans do not add up.
             if ["arena_bytes", "limit_bytes"].contains(&name.as_str()) {
                 continue;
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What `freelistctl doctor` says of the facts.
+//! The checks of `freelistctl doctor`: a verdict on the facts, and the command that mends a fault.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ impl Verdict {
     }
 }
 
-/// What was looked at, how it is, and the command that mends it.
+/// A check: its subject, its verdict, the state found, and the command that mends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
     pub(crate) name: &'static str,
@@ -77,8 +77,8 @@ impl Check {
     }
 }
 
-/// All checks that can be made, in the order in which they are to be mended: what needs the loaded
-/// module is left out without it.
+/// Returns all checks that can be made, in the order in which faults are to be mended. Checks of the
+/// loaded module are left out where it is not loaded.
 pub(crate) fn all(facts: &Facts) -> Vec<Check> {
     let is_loaded = matches!(facts.module, Module::Loaded(_));
     let mut checks = vec![kernel(facts), module(facts)];
@@ -348,7 +348,7 @@ fn limits(facts: &Facts) -> Check {
         parts.push(format!("set by modprobe.d: {}", facts.options.join(" ")));
     }
     let text = parts.join(", ");
-    // What the module takes by itself: four fifths.
+    // The default of the module: four fifths of memory.
     let mend = format!(
         "echo 'options freelist limit_mb={}' | sudo tee /etc/modprobe.d/freelist.conf && \
          sudo modprobe -r freelist && sudo modprobe freelist",
@@ -366,7 +366,7 @@ fn limits(facts: &Facts) -> Check {
 }
 
 /// The policy in `/sys/kernel/mm/transparent_hugepage` is not for an arena: its memory is page cache
-/// of a file of its own, which takes huge pages whatever that says.
+/// of a file of its own, which takes huge pages under every policy.
 fn huge_pages(facts: &Facts) -> Check {
     let name = "huge pages";
     let Some(bytes) = facts.huge_bytes else {

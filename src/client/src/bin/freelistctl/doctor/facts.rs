@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What `freelistctl doctor` reads of the system. Nothing here judges.
+//! The facts that `freelistctl doctor` reads of the system, without a verdict.
 
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ use crate::{run, session};
 pub(crate) const GROUP: &str = "freelist";
 /// The public half of the machine's own key, as dkms makes it.
 pub(crate) const KEY: &str = "/var/lib/dkms/mok.pub";
-/// What the kernel's tool appends to a module that it signs.
+/// The trailer of a signed module.
 const SIGNED: &[u8] = b"~Module signature appended~\n";
 
 /// Where the module is.
@@ -33,7 +33,7 @@ pub(crate) enum Module {
     Absent,
 }
 
-/// What lies at the device's path.
+/// The file at the device's path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Node {
     Absent,
@@ -59,7 +59,7 @@ pub(crate) enum Membership {
     Inside,
 }
 
-/// What debugfs is good for.
+/// Whether debugfs can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Debugfs {
     NotMounted,
@@ -96,13 +96,13 @@ pub(crate) struct Facts {
     pub(crate) node: Node,
     /// Major and minor number of the loaded module's device.
     pub(crate) number: Option<(u64, u64)>,
-    /// What opening the device gave.
+    /// The result of opening the device: INFO, or why it failed.
     pub(crate) opened: Result<Info, Errno>,
     pub(crate) is_root: bool,
     pub(crate) gid: Option<u32>,
     pub(crate) membership: Membership,
     pub(crate) debugfs: Debugfs,
-    /// What all arenas together may hold, in bytes.
+    /// The limit of all arenas together, in bytes.
     pub(crate) limit_bytes: Option<u64>,
     pub(crate) memory_bytes: u64,
     /// The lines of `modprobe.d` that set the module's parameters.
@@ -280,7 +280,7 @@ fn node(device: &Path) -> Node {
     }
 }
 
-/// Opens the device and asks what it offers. The arena goes again at once.
+/// Opens the device, calls INFO, and closes the arena again.
 fn open(device: &Path) -> Result<Info, Errno> {
     let arena = Arena::open_path(device);
     let errno = |error: Error| error.errno().unwrap_or(Errno::EINVAL);

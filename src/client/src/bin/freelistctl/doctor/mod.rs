@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `freelistctl doctor`: looks for what keeps freelist from working here, and says what mends it.
+//! `freelistctl doctor`: finds the faults that keep freelist from working here, and names the command
+//! that mends each.
 
 mod checks;
 mod facts;
@@ -52,7 +53,7 @@ impl Verdict {
     }
 }
 
-/// A line a check, and below it the command that mends what is not as it should be.
+/// Prints a line for each check, and below it the command that mends a fault.
 fn print(out: &mut impl Write, checks: &[Check]) -> io::Result<()> {
     for check in checks {
         let (style, word) = (check.verdict.style(), check.verdict.word());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What `freelistctl doctor` says, by facts.
+//! The verdicts of `freelistctl doctor`, by facts.
 
 use std::path::PathBuf;
 

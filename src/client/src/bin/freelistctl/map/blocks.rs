@@ -36,7 +36,7 @@ fn cells(view: &View, cell: u64) -> Vec<Kind> {
     sums.iter().map(kind).collect()
 }
 
-/// Prints the map, `width` characters wide: the legend with what there is of each kind, then a row a
+/// Prints the map, `width` characters wide: the legend with the bytes of each kind, then a row a
 /// line. Rows of nothing but address space are one line with a `*`.
 pub(crate) fn print(out: &mut impl Write, view: &View, width: usize) -> io::Result<()> {
     let columns = prev_power_of_two(width.saturating_sub(OFFSET).clamp(16, 128));

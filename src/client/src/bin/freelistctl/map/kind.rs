@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The kinds of memory that a map tells apart, and what each looks like.
+//! The kinds of memory that a map tells apart, and the look of each.
 
 use std::fs;
 
 use anstyle::{AnsiColor, Style};
 use freelist::debugfs::{Content, Extent};
 
-/// What a place of an arena is, in the order of the legend. Where a cell has several of one size, the
-/// first is shown.
+/// The kind of a place in an arena, in the order of the legend. Of several with as many bytes in a
+/// cell, the first is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A live block, in pieces smaller than a huge page.
@@ -104,7 +104,7 @@ impl Kind {
     }
 }
 
-/// How long a page and a huge page are: what tells the kinds of extents apart.
+/// The sizes of a page and a huge page, which tell the kinds of extents apart.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kinds {
     page: u64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `freelistctl map`: what lies where in an arena, as blocks on the terminal or as a picture.
+//! `freelistctl map`: the layout of an arena, as blocks on the terminal or as a picture.
 
 mod blocks;
 mod kind;
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     rows: bool,
 }
 
-/// A map, and what it takes to tell what is in it.
+/// A map with its title, and the sizes that tell its kinds apart.
 pub(crate) struct View {
     /// `arena 3 of python3 (pid 17)`.
     title: String,
@@ -91,8 +91,7 @@ fn amount(kind: Kind, bytes: u64) -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// One of each kind, over 8 MiB with pages of 4 KiB: what is live and small, live and huge, live
-    /// without memory, a divided page, free pages, unbacked ones.
+    /// An extent of each kind, over 8 MiB with pages of 4 KiB.
     pub(crate) fn view() -> View {
         let text = "offset pages shift live free orders content\n\
             0x0 256 20 1048576 0 0-4 live\n\

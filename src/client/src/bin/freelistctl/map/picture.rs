@@ -84,7 +84,7 @@ fn legend(mut document: Document, view: &View) -> Document {
     document
 }
 
-/// All rows. A pointer that rests on an extent is told what it is.
+/// Draws all rows. Each extent has a title, which viewers show under the pointer.
 fn bands(view: &View, row: u64) -> Group {
     let mut bands = Bands {
         group: Group::new(),
@@ -149,8 +149,8 @@ impl Bands {
         self.group = std::mem::take(&mut self.group).add(shape);
     }
 
-    /// Takes what is shorter than a pixel together with its neighbours up to that length: all of it has
-    /// the kind of its longest, and address space only where there is nothing else.
+    /// Joins an extent shorter than a pixel with its neighbours, up to a pixel. The piece has the kind of
+    /// its longest extent; unbacked counts only where there is nothing else.
     fn join(&mut self, piece: Piece) {
         match self.short.last_mut() {
             Some(before) if before.to == piece.from && piece.to - before.from <= self.pixel => {
@@ -164,7 +164,7 @@ impl Bands {
         }
     }
 
-    /// Draws what is short in this row; neighbours of one kind are one.
+    /// Draws the short pieces of this row, neighbours of one kind as one.
     fn end_row(&mut self) {
         let short = std::mem::take(&mut self.short);
         let alike = |a: &Piece, b: &Piece| a.kind == b.kind && a.to == b.from;
@@ -178,7 +178,7 @@ impl Bands {
     }
 }
 
-/// What an extent is, in a line.
+/// Describes an extent in a line.
 fn describe(view: &View, extent: &Extent) -> String {
     let kind = view.kinds.of(extent);
     let orders = match extent.orders {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Recordings: what arenas held over time, a JSON object a line.
+//! Recordings: samples of arenas over time, a JSON object a line.
 //!
 //! The first line says where the recording is from; each other one is a moment (`sample`), a mark of a
 //! replayed trace (`mark`), or an event of a tracepoint (`event`). Times are in ns from the beginning,
@@ -39,7 +39,7 @@ pub(crate) enum Line {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
     pub(crate) version: u32,
-    /// What was recorded, in words.
+    /// The recorded program or trace, for people.
     pub(crate) title: String,
     pub(crate) kernel: String,
     pub(crate) module: String,
@@ -47,7 +47,7 @@ pub(crate) struct Header {
     pub(crate) origin: String,
 }
 
-/// What arenas had at one moment; counters are from the beginning of the arenas.
+/// A sample of the arenas at one moment; counters are from the beginning of the arenas.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Moment {
     pub(crate) time_ns: u64,
@@ -171,7 +171,7 @@ impl Writer {
         writeln!(self.out, "{text}").with_context(|| self.path.display().to_string())
     }
 
-    /// What was written so far is in the file afterwards.
+    /// Writes all buffered lines to the file.
     pub(crate) fn flush(&mut self) -> Result<()> {
         let result = self.out.flush();
         result.with_context(|| self.path.display().to_string())

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What is drawn, over seconds or over the events of a trace.
+/// The samples to draw, over seconds or over the events of a trace.
 struct Series {
     moments: Vec<Moment>,
     /// Where each moment is on the axis.
@@ -180,7 +180,7 @@ fn charts(area: &Area<'_>, header: &Header, series: &Series) -> Drawn {
     Ok(())
 }
 
-/// What is live, what is free on top of it, and what is held.
+/// Draws live bytes, free bytes on top of them, and a line of held bytes.
 fn bytes(area: &Area<'_>, series: &Series) -> Drawn {
     let live = series.points(|moment| mib(moment.live_bytes));
     let both = series.points(|moment| mib(moment.live_bytes.saturating_add(moment.free_bytes)));
@@ -231,7 +231,7 @@ fn bytes(area: &Area<'_>, series: &Series) -> Drawn {
     Ok(())
 }
 
-/// What was moved and how often a request waited, from the beginning: two scales.
+/// Draws moved bytes and waits since the beginning of the recording, each on its own scale.
 fn counters(area: &Area<'_>, series: &Series) -> Drawn {
     let moved = series.counter(|moment| moment.moved_bytes);
     let moved: Vec<_> = moved
@@ -277,7 +277,7 @@ fn counters(area: &Area<'_>, series: &Series) -> Drawn {
     Ok(())
 }
 
-/// How often each tracepoint was passed in a second.
+/// Draws the events a second of each tracepoint.
 fn events(area: &Area<'_>, series: &Series) -> Drawn {
     let rates = |name: &str| -> Vec<(f64, f64)> {
         let count = |moment: &Moment| moment.events.get(name).copied().unwrap_or(0);
@@ -398,7 +398,7 @@ mod tests {
                 let ratio = of(late, colour) / of(early, colour);
                 assert!((1.9..2.1).contains(&ratio), "{ratio}");
             }
-            // Live and free are as much; the line of what is held lies over both.
+            // Live and free are as much; the line of held bytes lies over both.
             let ratio = of(early, LIVE) / of(early, FREE);
             assert!((0.95..1.05).contains(&ratio), "{ratio}");
             assert!(of(early, HELD) >= 1.0);

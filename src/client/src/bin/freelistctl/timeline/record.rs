@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `freelistctl record`: what arenas hold while a program runs, or until it is interrupted.
+//! `freelistctl record`: samples of arenas while a program runs, or until interrupted.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     program: Vec<OsString>,
 }
 
-/// What ends a recording before its time.
+/// The signals that end a recording early.
 struct Signals {
     interrupted: Arc<AtomicBool>,
     terminated: Arc<AtomicBool>,
@@ -62,8 +62,8 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Returns whether to end. A program is waited for: what is typed reaches it without our help, other
-    /// signals are passed on.
+    /// Returns whether to end. A program is waited for: SIGINT from the terminal reaches it too, SIGTERM
+    /// is passed on.
     fn end(&self, program: Option<&Child>) -> bool {
         let terminated = self.terminated.swap(false, Ordering::Relaxed);
         let interrupted = self.interrupted.swap(false, Ordering::Relaxed);
@@ -153,7 +153,7 @@ fn spawn(program: &[OsString]) -> Result<Option<Child>> {
     ))
 }
 
-/// Waits for the next sample, or for what ends the recording.
+/// Waits for the next sample, a signal, or the end of the program.
 fn wait(interval: Duration, signals: &Signals, mut program: Option<&mut Child>) {
     /// How long an end may be waited for.
     const STEP: Duration = Duration::from_millis(50);
@@ -173,7 +173,7 @@ fn wait(interval: Duration, signals: &Signals, mut program: Option<&mut Child>) 
     }
 }
 
-/// Says what there is now, where that is no part of the recording.
+/// Prints on standard error the number of samples and events, and the next step.
 fn told(args: &Args, samples: u64, tracer: Option<&Tracer>) {
     let counts = tracer.iter().flat_map(|tracer| &tracer.counts);
     let counts: Vec<String> = counts

@@ -16,7 +16,7 @@ use super::Event;
 
 /// Where tracefs is.
 const ROOT: &str = "/sys/kernel/tracing";
-/// Counts what the kernel's buffer had no room for.
+/// The name under which events without room in the kernel's buffer are counted.
 pub(super) const LOST: &str = "lost";
 
 /// A running trace; it ends when it is dropped.
@@ -64,7 +64,7 @@ impl Tracer {
         })
     }
 
-    /// Takes what came since the last time; counts all of it, and calls `see` with each event.
+    /// Reads the events since the last call, counts them, and calls `see` with each.
     pub(super) fn take(&mut self, mut see: impl FnMut(Event) -> Result<()>) -> Result<()> {
         let mut bytes = [0; 64 << 10];
         loop {
@@ -98,7 +98,7 @@ impl Drop for Tracer {
     }
 }
 
-/// Ends the trace. The instance stays where somebody else reads it.
+/// Ends the trace. The instance stays while another program reads it.
 fn stop(instance: &Path) {
     let _ = fs::write(instance.join("events/enable"), "0");
     let _ = fs::remove_dir(instance);
@@ -134,7 +134,7 @@ fn event(line: &str, start: u64) -> Option<Event> {
     })
 }
 
-/// `arena=3 size=64`; what is no pair is left out.
+/// `arena=3 size=64`; other words are left out.
 fn fields(text: &str) -> Map<String, Value> {
     let pair = |word: &str| {
         let (name, value) = word.split_once('=')?;

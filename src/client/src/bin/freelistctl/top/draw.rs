@@ -77,7 +77,7 @@ fn total_line(sample: &Sample) -> Line<'static> {
     ])
 }
 
-/// What is live and what is free, as parts of the limit.
+/// A bar of live and free bytes, as parts of the limit.
 fn bar_line(sample: &Sample, width: u16) -> Line<'static> {
     let limit = sample.totals.get("limit_bytes");
     let limit = limit.unwrap_or_else(|| sample.arenas.iter().map(|row| row.limit).sum());

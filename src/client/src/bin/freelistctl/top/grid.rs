@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The rows of `freelistctl top`: which columns there are, and what is in them.
+//! The rows of `freelistctl top`: columns, cells, and their order.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::sample::Sample;
 use crate::show::{grouped, unit};
 
-/// What the rows are.
+/// The subject of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum View {
     Arenas,
@@ -72,7 +72,7 @@ impl View {
     }
 }
 
-/// A cell: what it is sorted by, and what is shown.
+/// A cell: its value in the order, and its text.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Cell {
     Number(f64, String),
@@ -127,7 +127,7 @@ fn growth(rate: Option<f64>) -> Cell {
     match rate {
         Some(rate) => {
             let mib = rate / f64::from(1 << 20);
-            // No sign of what rounds to nothing.
+            // A zero has no sign.
             let mib = if mib.abs() < 0.005 { 0.0 } else { mib };
             Cell::Number(rate, format!("{mib:.2}"))
         }

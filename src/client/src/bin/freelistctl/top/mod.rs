@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Seconds from one look to the next.
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     delay: Duration,
-    /// What the rows are.
+    /// Rows of arenas or of size classes.
     #[arg(long, value_enum, default_value = "arenas")]
     view: View,
     /// The column to sort by, by its name.
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(name) = &args.sort {
         state.sort_by_name(name).map_err(anyhow::Error::msg)?;
     }
-    // Before the terminal is taken: what is wrong is told as by any other command.
+    // Before the terminal is taken, so that errors are one line as in any other command.
     state.update(Sample::read()?, Instant::now());
     if args.once || !io::stdout().is_terminal() {
         return once(&state);

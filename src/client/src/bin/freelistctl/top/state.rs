@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What `freelistctl top` shows, and what keys change of it.
+//! The state of `freelistctl top`, and the keys that change it.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 use super::grid::{self, Cell, Column, View};
 use crate::sample::Sample;
 
-/// What is to be done after a key.
+/// The action that follows a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Quit,
@@ -86,7 +86,7 @@ impl State {
         (column, column.falls != sort.reversed)
     }
 
-    /// Takes a sample of the moment `at`; the one before is what rates are counted from.
+    /// Takes a sample of the moment `at`; rates are counted from the one before.
     pub(crate) fn update(&mut self, sample: Sample, at: Instant) {
         self.before = self.now.replace((sample, at));
         self.keep_in_sight();
@@ -142,7 +142,7 @@ impl State {
         }
     }
 
-    /// Does what a key says.
+    /// Handles a key.
     pub(crate) fn key(&mut self, code: KeyCode, modifiers: KeyModifiers) -> Action {
         let is_control = modifiers.contains(KeyModifiers::CONTROL);
         match code {
