@@ -352,7 +352,7 @@ fn limits(facts: &Facts) -> Check {
     let mend = format!(
         "echo 'options freelist limit_mb={}' | sudo tee /etc/modprobe.d/freelist.conf && \
          sudo modprobe -r freelist && sudo modprobe freelist",
-        facts.memory_bytes / 5 * 4 >> 20
+        (facts.memory_bytes / 5 * 4) >> 20
     );
     match (least, facts.limit_bytes.or(arena)) {
         (Some(least), _) if least < MIN_LIMIT => {
