@@ -39,6 +39,7 @@ use crate::{
     },
     ffi::{
         poll_queue::PollQueue,
+        race_point::RacePoint,
         task, //
     },
     mm::{
@@ -208,6 +209,7 @@ impl Arena {
     /// the page number to go on with; `None` at the end. May sleep.
     fn map_step(&self, page: u32, see: impl FnMut(Extent)) -> Option<u32> {
         let next = self.lock().engine.map(page, MAP_STEP, see);
+        RacePoint::Map.reach();
         task::resched();
         next
     }

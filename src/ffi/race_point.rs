@@ -19,6 +19,8 @@ pub(crate) enum RacePoint {
     Answer,
     /// An open makes its arena.
     Open,
+    /// A map has dropped the arena's lock between two steps.
+    Map,
 }
 
 #[cfg(not(CONFIG_FAULT_INJECTION))]
@@ -54,13 +56,13 @@ mod forced {
     const LATEST: i64 = 1000;
 
     /// The delay at each race point, in microseconds.
-    static DELAYS: [Atomic<u32>; 5] = [const { Atomic::new(0) }; 5];
+    static DELAYS: [Atomic<u32>; 6] = [const { Atomic::new(0) }; 6];
 
     impl RacePoint {
         /// Creates the directory `delay_us` in debugfs, with its files.
         pub(crate) fn files(parent: &Dir) -> Result<Dir> {
             let dir = Dir::new(c"delay_us", Some(parent))?;
-            let names = [c"fault", c"leave", c"touch", c"answer", c"open"];
+            let names = [c"fault", c"leave", c"touch", c"answer", c"open", c"map"];
             for (name, delay) in names.into_iter().zip(&DELAYS) {
                 dir.number(name, delay);
             }

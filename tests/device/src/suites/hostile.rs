@@ -15,9 +15,11 @@ use freelist::uapi::{
 };
 use freelist::{Arena, Block, Flags};
 use nix::errno::Errno;
+use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::mman::{MapFlags, ProtFlags};
 use nix::sys::signal::{raise, Signal};
 use nix::sys::wait::WaitStatus;
+use nix::unistd::ftruncate;
 
 use crate::harness::suite;
 use crate::kit::delayed::Delayed;
@@ -278,6 +280,8 @@ fn blocks_are_populated_beside_mappings_that_change() {
     const LEN: usize = 8 << 20;
     let arena = arena();
     let done = AtomicBool::new(false);
+    let other = memfd_create("other", MFdFlags::MFD_CLOEXEC).unwrap();
+    ftruncate(&other, LEN as i64).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
@@ -290,7 +294,7 @@ fn blocks_are_populated_beside_mappings_that_change() {
             let mut view = View::shared(&arena, 0, LEN);
             thread::sleep(Duration::from_millis(1));
             match round % 3 {
-                0 => view.cover(0..LEN).unwrap(),
+                0 => view.cover_with(0..LEN, &other, 0).unwrap(),
                 1 => view.move_to_elsewhere(LEN).unwrap(),
                 _ => view.protect(0..LEN, ProtFlags::PROT_NONE).unwrap(),
             }

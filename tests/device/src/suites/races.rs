@@ -31,6 +31,7 @@ suite!("freelist_races":
     an_arena_is_closed_while_its_pages_leave,
     a_killed_thread_in_a_window_loses_nothing,
     who_opens_an_arena_keeps_no_other_device_waiting,
+    a_map_of_a_million_blocks_is_walked_in_steps,
 );
 
 /// How long a window is held open that its second thread waits for the end of.
@@ -331,4 +332,47 @@ fn who_opens_an_arena_keeps_no_other_device_waiting() {
         start.elapsed()
     });
     assert!(took < PATIENCE / 4, "{}: {took:?}", other.display());
+}
+
+/// Extents of a step, and how long the walk waits after each.
+const STEP: usize = 256;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The lock is dropped after each step: calls and touches go on in between, and each step makes the walk
+/// longer. In one step it would be as long as one pause.
+fn a_map_of_a_million_blocks_is_walked_in_steps() {
+    const MANY: usize = 1_000_000;
+    let arena = arena();
+    let mut offsets = vec![0; 4096];
+    for _ in 0..MANY.div_ceil(offsets.len()) {
+        arena.alloc_bulk(32, DEFAULT, &mut offsets).unwrap();
+    }
+    let steps = (stat(&arena).live_bytes / page()) as usize / STEP;
+    let id = freelist::debugfs::Arenas::read()
+        .unwrap()
+        .0
+        .pop()
+        .unwrap()
+        .id;
+    let path = format!("{}/arenas.d/{id}/map", freelist::debugfs::DIR);
+    let open = || drop(fs::File::open(&path).unwrap());
+    let view = View::shared(&arena, 0, MIB as usize);
+    // Without the arena's lock: what follows ends while the walk is in its first step.
+    let ((), ()) = meet("map", open, || {
+        let block = alloc(&arena, 3 * page());
+        free(&arena, block);
+        view.store(0, 1);
+        assert_eq!(stat(&arena).live_blocks as usize % offsets.len(), 0);
+    });
+    let window = Window::open("map");
+    window.set(PAUSE);
+    let took = (0..3).map(|_| {
+        let start = Instant::now();
+        open();
+        start.elapsed()
+    });
+    let least = took.min().expect("several");
+    drop(window);
+    let expected = PAUSE * steps as u32;
+    assert!(least >= expected, "{least:?} for {steps} steps");
 }

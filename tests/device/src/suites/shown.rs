@@ -5,17 +5,14 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use freelist::debugfs::{self, ArenaRow, Arenas, DIR};
-use freelist::{Arena, Flags};
+use freelist::Arena;
 use nix::errno::Errno;
 
-use crate::figure;
 use crate::harness::{skip, suite};
-use crate::kit::view::write_from;
-use crate::kit::{alloc, arena, free, info, page, stat, thread, View, DEFAULT, KIB, SMALLEST};
+use crate::kit::{alloc, arena, free, page, stat, thread, DEFAULT, KIB};
 
 suite!("freelist_shown":
     every_arena_has_a_row_with_its_owner,
@@ -23,7 +20,6 @@ suite!("freelist_shown":
     the_map_is_without_gaps_and_adds_up,
     the_map_tells_what_is_where,
     a_map_is_of_one_moment,
-    a_map_of_a_million_blocks_keeps_no_touch_waiting,
     trim_gives_back_what_is_free,
     trim_takes_numbers_only,
     the_files_of_a_closed_arena_are_of_no_use,
@@ -198,104 +194,6 @@ fn a_map_is_of_one_moment() {
     });
     let live = map(id).into_iter().filter(|row| row.content == "live");
     assert_eq!(live.count(), 64);
-}
-
-/// Live blocks below a page of the arena whose map is read.
-const MANY: usize = 1_000_000;
-/// Lazy blocks of a page in it: an extent each, and no memory.
-const EXTENTS: usize = 20_000;
-/// How often the map is opened at most, and how many good times are enough: those when no other program
-/// had the machine's processors meanwhile.
-const OPENS: usize = 60;
-const GOOD: usize = 3;
-/// Touches that end while it is opened, in a good time.
-const TOUCHES: u64 = 20;
-
-/// Allocates `count` blocks in batches.
-fn alloc_many(arena: &Arena, size: u64, flags: Flags, count: usize) {
-    let mut offsets = vec![0; count];
-    for batch in offsets.chunks_mut(4096) {
-        assert_eq!(arena.alloc_bulk(size, flags, batch).unwrap(), batch.len());
-    }
-}
-
-/// A thread that touches an offset of an arena without end, and how long that takes. Nothing is there,
-/// so that each touch is a fault that asks the arena under its lock, and brings no memory.
-#[derive(Default)]
-struct Touches {
-    ended: AtomicU64,
-    longest: AtomicU64,
-    done: AtomicBool,
-}
-
-impl Touches {
-    fn run(&self, view: &View) {
-        let (_read, write) = nix::unistd::pipe().unwrap();
-        let nowhere = view.address(view.len() - 1);
-        while !self.done.load(Ordering::Relaxed) {
-            let start = Instant::now();
-            let written = write_from(&write, nowhere, 1);
-            let took = start.elapsed().as_nanos() as u64;
-            assert_eq!(written, Err(Errno::EFAULT));
-            self.longest.fetch_max(took, Ordering::Relaxed);
-            self.ended.fetch_add(1, Ordering::Release);
-        }
-    }
-
-    /// Waits until a touch has ended that began after this.
-    fn next(&self) {
-        let before = self.ended.load(Ordering::Acquire);
-        while self.ended.load(Ordering::Acquire) < before + 2 {
-            thread::sleep(Duration::from_micros(100));
-        }
-    }
-
-    /// Returns how long `work` took, the longest of the touches that overlap with it, and how many ended
-    /// meanwhile.
-    fn beside(&self, work: impl FnOnce()) -> (Duration, Duration, u64) {
-        self.next();
-        self.longest.store(0, Ordering::Relaxed);
-        let before = self.ended.load(Ordering::Relaxed);
-        let start = Instant::now();
-        work();
-        let took = start.elapsed();
-        let ended = self.ended.load(Ordering::Relaxed) - before;
-        self.next();
-        let longest = self.longest.load(Ordering::Relaxed);
-        (took, Duration::from_nanos(longest), ended)
-    }
-}
-
-/// To open `map` walks all extents, as to read it does: a touch in the same arena waits for a step of
-/// that at most, a hundredth. Held under the lock at once each touch would wait for nearly all of the
-/// time; a good one has many touches, none of which takes a third of it.
-fn a_map_of_a_million_blocks_keeps_no_touch_waiting() {
-    let arena = arena();
-    let id = row().id;
-    alloc_many(&arena, SMALLEST, DEFAULT, MANY);
-    alloc_many(&arena, page(), DEFAULT | Flags::LAZY, EXTENTS);
-    let view = View::shared(&arena, 0, info().arena_bytes as usize);
-    let touches = Touches::default();
-    let (mut good, mut seen) = (0, Vec::new());
-    thread::scope(|scope| {
-        scope.spawn(|| touches.run(&view));
-        while good < GOOD && seen.len() < OPENS {
-            let (took, longest, ended) = touches.beside(|| {
-                File::open(file(id, "map")).unwrap();
-            });
-            good += usize::from(ended >= TOUCHES && longest < took / 3);
-            seen.push((longest, took, ended));
-        }
-        touches.done.store(true, Ordering::Relaxed);
-    });
-    let best = seen.iter().min().unwrap();
-    figure!(
-        "a map of {MANY} blocks opened {} times; the longest touch {best:?}",
-        seen.len()
-    );
-    assert_eq!(good, GOOD, "the longest touch, the walk, touches: {seen:?}");
-    let lines = debugfs::map(id).unwrap().lines().count();
-    assert!(lines > EXTENTS, "{lines} lines");
 }
 
 fn trim_gives_back_what_is_free() {
