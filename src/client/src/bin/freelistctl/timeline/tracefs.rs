@@ -19,10 +19,11 @@ const ROOT: &str = "/sys/kernel/tracing";
 /// The name under which events without room in the kernel's buffer are counted.
 pub(super) const LOST: &str = "lost";
 
-/// A running trace; it ends when it is dropped.
+/// A running trace. It ends when it is dropped: the pipe is closed before the instance is removed,
+/// which the kernel refuses while a file of it is open.
 pub(super) struct Tracer {
-    instance: PathBuf,
     pipe: File,
+    _instance: Instance,
     /// The beginning of a line whose end has not come.
     rest: Vec<u8>,
     /// `CLOCK_MONOTONIC` at the beginning, in ns.
@@ -38,26 +39,16 @@ pub(super) fn is_there() -> bool {
 impl Tracer {
     /// Begins to trace. `start` is the moment that times count from.
     pub(super) fn start(start: u64) -> Result<Self> {
-        let name = format!("instances/freelistctl-{}", std::process::id());
-        let instance = Path::new(ROOT).join(name);
-        fs::create_dir(&instance).with_context(|| instance.display().to_string())?;
-        Self::enable(&instance, start).inspect_err(|_| stop(&instance))
-    }
-
-    fn enable(instance: &Path, start: u64) -> Result<Self> {
-        let write = |name: &str, text: &str| {
-            let path = instance.join(name);
-            fs::write(&path, text).with_context(|| path.display().to_string())
-        };
-        write("trace_clock", "mono")?;
-        write("events/freelist/enable", "1")?;
-        let path = instance.join("trace_pipe");
+        let instance = Instance::new()?;
+        instance.write("trace_clock", "mono")?;
+        instance.write("events/freelist/enable", "1")?;
+        let path = instance.0.join("trace_pipe");
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK);
         let pipe = options.open(&path);
         Ok(Self {
-            instance: instance.to_owned(),
             pipe: pipe.with_context(|| path.display().to_string())?,
+            _instance: instance,
             rest: Vec::new(),
             start,
             counts: BTreeMap::new(),
@@ -92,16 +83,30 @@ impl Tracer {
     }
 }
 
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        stop(&self.instance);
+/// A directory of tracefs with buffers and switches of its own, which is removed when it is dropped.
+struct Instance(PathBuf);
+
+impl Instance {
+    fn new() -> Result<Self> {
+        let name = format!("instances/freelistctl-{}", std::process::id());
+        let path = Path::new(ROOT).join(name);
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+
+    /// Writes a file of the instance.
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.0.join(name);
+        fs::write(&path, text).with_context(|| path.display().to_string())
     }
 }
 
-/// Ends the trace. The instance stays while another program reads it.
-fn stop(instance: &Path) {
-    let _ = fs::write(instance.join("events/enable"), "0");
-    let _ = fs::remove_dir(instance);
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.write("events/enable", "0");
+        // It stays while another program reads it.
+        let _ = fs::remove_dir(&self.0);
+    }
 }
 
 /// `CPU:1 [LOST 12 EVENTS]`
