@@ -2,7 +2,8 @@
 #
 # Converts the output of cargo test to KTAP: a document for each test binary. Other
 # lines become diagnostic lines. The parser reports a document with fewer results
-# than its plan (a binary that died).
+# than its plan (a binary that died). A script, because cargo test prints JSON only with
+# an unstable compiler and Debian has no package of cargo-nextest.
 
 /^ +Running |^ +Doc-tests / {
 	suite = $NF

@@ -7,6 +7,9 @@
 //! allocations a call fails (`fail-nth`) is a part of a program as its numbers are. After each the
 //! module's invariants hold, nothing is left when all is closed, and the kernel has not warned.
 //!
+//! It is not syzkaller because that needs a network, ssh and an image in the VM: this runs for some
+//! seconds in each debug run of the tests, and checks the engine's invariants after each program.
+//!
 //! | module | is |
 //! | --- | --- |
 //! | `program` | what is run, as data and as text |
