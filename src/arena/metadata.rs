@@ -7,10 +7,10 @@
 //! chunk, by which a caller could make the kernel allocate several times its limit: this takes room
 //! under the limits, as pages do.
 //!
-//! An allocation that grows fails before metadata without room is allocated. Metadata for a touch, and
-//! metadata that becomes too much because pages are given back, exceeds the limits if it must: the next
-//! growth fails then. A tree, too: it belongs to a held page and is smaller than that page's share free
-//! of charge, so that a free page can always be divided.
+//! An allocation that grows fails before metadata without room is allocated. Three kinds of metadata may
+//! exceed the limits, so that the next growth fails: that of a touch; that which becomes too much
+//! because pages are given back; and the buddy tree of a divided page, as it is smaller than the share
+//! free of charge of its own page, and a free page can always be divided so.
 
 use super::{
     state::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Each folder of the module uses only those above it.
+//! Each folder of the module uses only those before it in the list of `src/freelist_main.rs`.
 
 use std::path::Path;
 

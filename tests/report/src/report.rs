@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::figure::{rounded, Aim, Figure};
 
-/// What the name of a figure ends in that is another's by time instead of by instructions.
+/// The suffix of a figure's name if it is a time, and the figure without the suffix a count of instructions.
 const BY_TIME: &str = "_wall";
 
 /// What is known of a figure beforehand.

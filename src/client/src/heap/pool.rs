@@ -9,14 +9,14 @@ use super::class::{MOST_GRAINS, UNIT_BYTES};
 const MOST_SPARE: usize = 256;
 /// Bytes of free slabs that are kept, at most.
 const MOST_SPARE_BYTES: usize = 1 << 20;
-/// One byte in so many of what the heap has in slabs is kept in free ones when it asks for more, so that those
-/// of one size are no reason for it.
+/// When the heap asks the arena for slabs, it first gives free slabs back beyond one byte in so many of all its
+/// slabs: free slabs of one size do not serve requests for another, and would add to what it holds.
 const HELD_PER_SPARE: usize = 64;
-/// Slabs that are asked for or given back in one call, at most.
+/// The most slabs that one call of the source allocates or frees.
 pub(super) const BATCH: usize = MOST_GRAINS;
-/// One byte in so many of what the heap has in slabs is asked for in a call, at most 64 KiB.
+/// One call allocates one byte in so many of all slabs that the heap has, at most 64 KiB.
 const HELD_PER_BATCH: usize = 128;
-/// How often discarding is left out in a row, at most.
+/// The most discards in a row that are left out.
 const MOST_LEFT_OUT: u32 = 255;
 
 /// A slab that is wholly free.

@@ -42,6 +42,10 @@ fn has_only(view: &View, offset: u64, bytes: u64, with: u8) -> bool {
     has.iter().all(|byte| *byte == with)
 }
 
+/// Touches its tail after that: no memory is there any more.
+///
+/// Peer: kasan krealloc_less_oob, krealloc_large_less_oob; scudo combined.ReallocateLargeDecreasing,
+/// combined.ReallocateSame.
 fn the_tail_of_a_shorter_block_is_free_at_once() {
     let arena = arena();
     let view = View::shared(&arena, 0, MIB as usize);
@@ -65,6 +69,11 @@ fn the_tail_of_a_shorter_block_is_free_at_once() {
     check();
 }
 
+/// Touches what lies after its end: no memory is there.
+///
+/// Peer: kasan krealloc_more_oob, krealloc_large_more_oob; kfence test_krealloc; test_vmalloc
+/// vrealloc_test; hardened_malloc large_array_growth; scudo combined.ReallocateLargeIncreasing,
+/// wrappers_c.Realloc.
 fn a_longer_block_keeps_its_bytes() {
     let arena = arena();
     let view = View::shared(&arena, 0, 4 * MIB as usize);
@@ -82,6 +91,8 @@ fn a_longer_block_keeps_its_bytes() {
         before = size;
     }
     assert_eq!(stat(&arena).held_bytes, 300 * page());
+    let end = (block.offset + before) as usize;
+    assert_eq!(signal_of(|| view.touch(end)), Some(Signal::SIGBUS));
     free(&arena, block);
     check();
 }
@@ -145,6 +156,7 @@ fn what_may_not_grow_gives_nothing_back_in_vain() {
     check();
 }
 
+/// Peer: slub_kunit test_krealloc_redzone_zeroing; hardened_malloc realloc_init.
 fn what_is_added_reads_as_zero_if_so_asked() {
     let arena = arena();
     let view = View::shared(&arena, 0, MIB as usize);
@@ -178,6 +190,7 @@ fn what_is_in_use_behind_a_block_is_enospc() {
     check();
 }
 
+/// Peer: kasan krealloc_uaf; mimalloc_security realloc_reuse; hardened_malloc uninitialized_realloc.
 fn what_cannot_be_resized_is_refused_and_stays() {
     let arena = arena();
     let block = alloc(&arena, 3 * page());
@@ -304,6 +317,7 @@ fn resize_until_gone(arena: &Arena, offset: u64, seed: u64) {
     }
 }
 
+/// Peer: scudo combined.ReallocateInPlaceStress.
 fn resizes_and_releases_at_once_lose_nothing() {
     let arena = arena();
     for round in 0..50 {
