@@ -426,7 +426,7 @@ mod tests {
         let error = Arena::open_path("/nonexistent/freelist").unwrap_err();
         let message = error.to_string();
         assert!(message.starts_with("cannot open /nonexistent/freelist"));
-        assert!(message.contains("insmod"), "{message}");
+        assert!(message.contains("modprobe freelist"), "{message}");
     }
 
     #[test]
