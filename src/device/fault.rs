@@ -48,12 +48,12 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
             return mapped;
         }
     }
-    // SAFETY: By the caller's promise.
-    let (arena, index) = unsafe { place(fault) };
-    let touched = match arena.address_space().lock_folio(index) {
+    let touch = |arena: &Arena, index| match arena.address_space().lock_folio(index) {
         Some(folio) => Touched::Present(folio),
         None => arena.touch(index),
     };
+    // SAFETY: By the caller's promise.
+    let touched = unsafe { at_place(fault, touch) };
     if trace::Fault::is_enabled() {
         let (outcome, bytes) = match &touched {
             Touched::Present(_) => (trace::FAULT_PRESENT, 0),
@@ -80,19 +80,21 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
     }
 }
 
-/// Returns the arena whose mapping faults, and the page number there.
+/// Calls `work` with the arena whose mapping faults, and the page number there.
 ///
 /// # Safety
 ///
 /// As [`fault`].
-unsafe fn place<'a>(fault: *mut bindings::vm_fault) -> (&'a Arena, u64) {
+#[inline(always)]
+unsafe fn at_place<R>(fault: *mut bindings::vm_fault, work: impl FnOnce(&Arena, u64) -> R) -> R {
     // SAFETY: By the caller's promise `mmap::map` has set the VMA up. The kernel has locked it, and it
     // holds a reference to the file until `fault` returns.
-    unsafe {
+    let (arena, index) = unsafe {
         let known = &(*fault).__bindgen_anon_1;
         let file = File::from_raw_file((*known.vma).vm_file);
         (OpenFile::of(file), known.pgoff as u64)
-    }
+    };
+    work(arena, index)
 }
 
 /// Reports a fault to those that listen.
@@ -104,14 +106,14 @@ unsafe fn place<'a>(fault: *mut bindings::vm_fault) -> (&'a Arena, u64) {
 #[inline(never)]
 unsafe fn report(fault: *mut bindings::vm_fault, outcome: u32, bytes: u64) {
     // SAFETY: By the caller's promise.
-    let (arena, index) = unsafe { place(fault) };
-    // SAFETY: By the caller's promise.
     let flags = unsafe { (*fault).flags };
-    trace::Fault::report(|| trace::Fault {
+    let event = |arena: &Arena, index: u64| trace::Fault {
         arena: arena.id(),
         offset: index << PAGE_SHIFT,
         bytes,
         write: flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0,
         outcome,
-    });
+    };
+    // SAFETY: By the caller's promise.
+    trace::Fault::report(|| unsafe { at_place(fault, event) });
 }

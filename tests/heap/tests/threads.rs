@@ -8,7 +8,7 @@
 
 use freelist_heap_tests::{Heap, Kept, Pair};
 use loom::sync::Arc;
-use loom::thread;
+use loom::thread::{Builder, JoinHandle};
 
 /// Bytes of which two blocks are a slab of one page, and one block is.
 const HALF: usize = 2 << 10;
@@ -16,10 +16,23 @@ const WHOLE: usize = 4 << 10;
 /// Four of them are a slab of five pages.
 const FIVE: usize = 5 << 10;
 
+/// Words of a thread's stack. The 4,096 that loom takes by itself are too few for a heap's tables, which
+/// are moved where code is not optimised.
+const STACK_WORDS: usize = 1 << 16;
+
+fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let builder = Builder::new().stack_size(STACK_WORDS);
+    builder.spawn(work).expect("loom has room for the thread")
+}
+
 fn check(body: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.max_branches = 10_000;
-    model.check(body);
+    let body = std::sync::Arc::new(body);
+    model.check(move || {
+        let body = body.clone();
+        spawn(move || body()).join().unwrap();
+    });
 }
 
 /// Runs what one thread does and what another one does at the same time, in a heap of so many pages.
@@ -27,7 +40,7 @@ fn both(pages: usize, one: fn(&Heap), other: fn(&Heap)) {
     check(move || {
         let heap = Arc::new(Heap::new(pages));
         let shared = heap.clone();
-        let thread = thread::spawn(move || other(&shared));
+        let thread = spawn(move || other(&shared));
         one(&heap);
         thread.join().unwrap();
         heap.ends();
@@ -105,7 +118,7 @@ fn a_block_that_is_drained_is_not_the_owner_s() {
             let kept = Arc::new(Kept::new());
             assert!(kept.push(1) && kept.push(2));
             let shared = kept.clone();
-            let thread = thread::spawn(move || shared.drain());
+            let thread = spawn(move || shared.drain());
             let mut blocks: Vec<usize> = (0..pops).filter_map(|_| kept.pop()).collect();
             assert!(kept.push(3));
             blocks.extend(kept.pop());
@@ -130,7 +143,7 @@ fn a_block_that_was_drained_and_comes_back_is_kept() {
         let kept = Arc::new(Kept::new());
         assert!(kept.push(1));
         let shared = kept.clone();
-        let thread = thread::spawn(move || shared.drain());
+        let thread = spawn(move || shared.drain());
         let popped = kept.pop();
         let drained = thread.join().unwrap();
         // The drain may have come and gone while the owner left the block alone.
@@ -147,7 +160,7 @@ fn a_block_comes_back_from_another_thread() {
         let heap = Arc::new(Heap::new(1));
         let blocks = heap.take(HALF, 2, 1);
         let shared = heap.clone();
-        let thread = thread::spawn(move || shared.put(blocks, 1));
+        let thread = spawn(move || shared.put(blocks, 1));
         // The whole slab is taken, or it is back.
         uses(&heap, HALF, 1, 2);
         thread.join().unwrap();
@@ -162,7 +175,7 @@ fn a_large_block_that_two_threads_free_goes_once() {
         let block = heap.take_large(1).unwrap();
         heap.end(&block, 1);
         let (shared, again) = (heap.clone(), block.again());
-        let thread = thread::spawn(move || shared.put_large(&again));
+        let thread = spawn(move || shared.put_large(&again));
         let one = heap.put_large(&block);
         assert!(one ^ thread.join().unwrap());
         heap.ends();
@@ -179,7 +192,7 @@ fn a_pair_is_stored_once_and_read_whole() {
     check(|| {
         let pair = Arc::new(Pair::new());
         let shared = pair.clone();
-        let thread = thread::spawn(move || {
+        let thread = spawn(move || {
             let mine = shared.get_or_store((1, 10));
             assert!(matches!(mine, (1, 10) | (2, 20)));
             shared.get()
