@@ -263,12 +263,16 @@ fn the_tracepoints_of_the_page_are_those_of_the_module() {
 #[test]
 fn the_kernels_that_freelistctl_supports_are_those_of_the_tests() {
     let versions = read("qemu/versions").unwrap();
-    let series = versions.lines().filter_map(|line| line.strip_prefix("series "));
+    let series = versions
+        .lines()
+        .filter_map(|line| line.strip_prefix("series "));
     let tested: Names = series.map(|series| series.trim().to_owned()).collect();
     let doctor = read("src/client/src/bin/freelistctl/doctor/checks.rs").unwrap();
     let line = doctor.lines().find(|line| line.starts_with("const SERIES"));
     let (_, value) = line.and_then(|line| line.split_once(" = ")).unwrap();
-    let pairs = value.split(&['(', ')'][..]).filter(|part| part.contains(", ") && !part.starts_with(','));
+    let pairs = value
+        .split(&['(', ')'][..])
+        .filter(|part| part.contains(", ") && !part.starts_with(','));
     let known: Names = pairs.map(|pair| pair.replace(", ", ".")).collect();
     same("series", ("doctor", &known), ("qemu/versions", &tested));
 }
