@@ -321,54 +321,59 @@ impl Arena {
             for offset in offsets.iter_mut().take(loaded) {
                 *offset = offset_nospec(*offset).unwrap_or(NO_OFFSET);
             }
-            let mut rest = offsets.get(..loaded).unwrap_or_default();
-            // Dropped after the unlock.
-            let mut garbage = KernelGarbage::default();
-            let mut state = self.lock();
-            while let [first, others @ ..] = rest {
-                let alike = state.engine.free_alike(rest);
-                if alike > 0 {
-                    progress.done += alike as u32;
-                    rest = rest.get(alike..).unwrap_or_default();
-                    continue;
-                }
-                match state.free(*first) {
-                    Ok(None) => {}
-                    Ok(Some(Unfinished::Loose(loose))) => {
-                        state.engine.merge(loose, &mut garbage);
-                        if !garbage.has_room() {
-                            drop(state);
-                            garbage = KernelGarbage::default();
-                            state = self.lock();
-                        }
-                    }
-                    Ok(Some(Unfinished::Headed(taken))) => {
-                        drop(state);
-                        // The block is free even if its header was overwritten.
-                        if let Err(error) = self.retire(taken) {
-                            self.count_failure(error);
-                        }
-                        state = self.lock();
-                    }
-                    Ok(Some(Unfinished::Holed(holed))) => {
-                        drop(state);
-                        self.release_holed(holed);
-                        state = self.lock();
-                    }
-                    Err(error) => {
-                        progress.stopped = Some(error);
-                        break;
-                    }
-                }
-                progress.done += 1;
-                rest = others;
-            }
-            self.wake(&mut state);
+            self.free_batch(offsets.get(..loaded).unwrap_or_default(), &mut progress);
         }
         progress.result()
     }
 
-    /// Takes live blocks back one by one, as a batch does, and reports each.
+    /// Frees the blocks of a batch, whose offsets are within every table, up to the first that is refused.
+    #[inline(always)]
+    fn free_batch(&self, mut rest: &[u64], progress: &mut Progress) {
+        // Dropped after the unlock.
+        let mut garbage = KernelGarbage::default();
+        let mut state = self.lock();
+        while let [first, others @ ..] = rest {
+            let alike = state.engine.free_alike(rest);
+            if alike > 0 {
+                progress.done += alike as u32;
+                rest = rest.get(alike..).unwrap_or_default();
+                continue;
+            }
+            match state.free(*first) {
+                Ok(None) => {}
+                Ok(Some(Unfinished::Loose(loose))) => {
+                    state.engine.merge(loose, &mut garbage);
+                    if !garbage.has_room() {
+                        drop(state);
+                        garbage = KernelGarbage::default();
+                        state = self.lock();
+                    }
+                }
+                Ok(Some(Unfinished::Headed(taken))) => {
+                    drop(state);
+                    // The block is free even if its header was overwritten.
+                    if let Err(error) = self.retire(taken) {
+                        self.count_failure(error);
+                    }
+                    state = self.lock();
+                }
+                Ok(Some(Unfinished::Holed(holed))) => {
+                    drop(state);
+                    self.release_holed(holed);
+                    state = self.lock();
+                }
+                Err(error) => {
+                    progress.stopped = Some(error);
+                    break;
+                }
+            }
+            progress.done += 1;
+            rest = others;
+        }
+        self.wake(&mut state);
+    }
+
+    /// Frees live blocks one by one, as a batch does, and reports each.
     #[cold]
     fn free_batch_traced(&self, offsets: Option<&[u64]>, progress: &mut Progress) {
         for offset in offsets.unwrap_or_default() {

@@ -18,9 +18,9 @@
 use super::{
     grow::{
         missing,
-        span,
-        Promise, //
+        span, //
     },
+    promise::Promise,
     Arena, //
 };
 use crate::{

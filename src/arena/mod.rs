@@ -21,6 +21,7 @@ mod metadata;
 pub(crate) mod opener;
 mod populate;
 mod prepare;
+mod promise;
 mod reclaim;
 pub(crate) mod registry;
 pub(crate) mod request;

@@ -44,7 +44,7 @@ const RANGES: u32 = 64;
 /// The use of the room under the limits that removed pages had.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
-    /// The arena keeps it as a [`Promise`](super::grow::Promise): the pages are moved.
+    /// The arena keeps it as a [`Promise`](super::promise::Promise): the pages are moved.
     Promised,
     /// It goes back to the limits, for any arena.
     Given,

@@ -13,6 +13,8 @@ use super::{
 };
 use crate::{
     engine::{
+        Growth,
+        Isolated,
         ResizeError,
         Resized, //
     },
@@ -59,8 +61,24 @@ impl Arena {
         let bytes = request.size.checked_next_multiple_of(PAGE_SIZE as u64);
         copy_out(bytes.ok_or(E2BIG)?)?;
         let mut prealloc = KernelPrealloc::default();
+        match self.begin_resize(offset, options, &mut prealloc)? {
+            Some(growth) => self.grow_block(growth, options, &mut prealloc),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a block shorter, or reserves the pages after it that it is to get. May sleep.
+    ///
+    /// Errors are those of [`Arena::resize`].
+    fn begin_resize(
+        &self,
+        offset: u64,
+        options: &AllocOptions,
+        prealloc: &mut KernelPrealloc,
+    ) -> Result<Option<Growth>> {
+        let request = &options.request;
         let mut drained = false;
-        let mut growth = loop {
+        loop {
             let mut state = self.lock();
             let admission = state.admission(options, None);
             if request.size > state.limit && request.policy.may_grow() {
@@ -68,18 +86,18 @@ impl Arena {
             }
             match state
                 .engine
-                .resize(offset, request.size, request.lazy, admission, &mut prealloc)
+                .resize(offset, request.size, request.lazy, admission, prealloc)
             {
                 Ok(Resized::Shrunk(holed)) => {
                     drop(state);
                     self.release_holed(holed);
-                    return Ok(());
+                    return Ok(None);
                 }
                 Ok(Resized::Done) => {
                     // The tail may serve a waiter.
                     self.wake(&mut state);
                     drop(state);
-                    return Ok(());
+                    return Ok(None);
                 }
                 // A call that may not grow could not bring the memory back afterwards.
                 Ok(Resized::InTheWay(isolated)) if !request.policy.may_grow() => {
@@ -88,14 +106,9 @@ impl Arena {
                 }
                 Ok(Resized::InTheWay(isolated)) => {
                     drop(state);
-                    self.drop_isolated(isolated, Room::Given);
-                    self.wake_unlocked();
-                    if task::fatal_signal() {
-                        return Err(EINTR);
-                    }
-                    task::resched();
+                    self.make_way(isolated)?;
                 }
-                Ok(Resized::Growing(growth)) => break growth,
+                Ok(Resized::Growing(growth)) => return Ok(Some(growth)),
                 // Another thread is changing these pages, in a bounded step.
                 Err(ResizeError::Busy) => {
                     drop(state);
@@ -106,7 +119,7 @@ impl Arena {
                 }
                 Err(ResizeError::Need(metadata)) => {
                     drop(state);
-                    self.make(metadata, &mut prealloc)?;
+                    self.make(metadata, prealloc)?;
                 }
                 // The pages may belong to a free block on a quick list.
                 Err(ResizeError::InUse) if !drained => {
@@ -116,9 +129,31 @@ impl Arena {
                 }
                 Err(error) => return Err(error.into()),
             }
-        };
+        }
+    }
+
+    /// Gives free pages after a block back, which are in its way. `EINTR` when the caller is being killed.
+    /// May sleep.
+    fn make_way(&self, isolated: Isolated) -> Result {
+        self.drop_isolated(isolated, Room::Given);
+        self.wake_unlocked();
+        if task::fatal_signal() {
+            return Err(EINTR);
+        }
+        task::resched();
+        Ok(())
+    }
+
+    /// Brings memory to the pages that a block gets, and makes them its own. `ENOENT` when the block was
+    /// freed meanwhile. May sleep.
+    fn grow_block(
+        &self,
+        mut growth: Growth,
+        options: &AllocOptions,
+        prealloc: &mut KernelPrealloc,
+    ) -> Result {
         let extent = growth.extent();
-        if let Err(error) = self.prepare(growth.reservation(), options, &mut prealloc) {
+        if let Err(error) = self.prepare(growth.reservation(), options, prealloc) {
             self.cancel(growth.into_reservation());
             return Err(error);
         }

@@ -208,6 +208,28 @@ fn open_advice(errno: Errno) -> &'static str {
     }
 }
 
+/// Returns what to do about a request for a block that was refused.
+fn alloc_advice(size: u64, flags: Flags, errno: Errno) -> &'static str {
+    match errno {
+        Errno::EINVAL if size == 0 => "; ask for at least 1 byte",
+        Errno::EINVAL => {
+            "; a flag or a combination of flags is unknown, or the alignment is over 1 GiB"
+        }
+        Errno::ENOMEM if !flags.contains(Flags::GROW) => {
+            "; no free block serves it, and without GROW the arena takes no pages"
+        }
+        Errno::ENOMEM => "; the system is short of memory",
+        Errno::EAGAIN => "; it would have to wait: give it a timeout, or poll the arena",
+        Errno::ETIMEDOUT => "; no block came back in time",
+        Errno::ENOSPC => "; the arena's offsets are used up: free blocks",
+        Errno::EOPNOTSUPP => {
+            "; the module does not serve every flag of it: INFO.features tells which"
+        }
+        _ => "",
+    }
+}
+
+/// Returns what to do about a call that was refused.
 fn advice(call: Call, errno: Errno) -> &'static str {
     // Each block of many is asked for and given back like one.
     let call = match call {
@@ -221,28 +243,13 @@ fn advice(call: Call, errno: Errno) -> &'static str {
     match (call, errno) {
         (_, Errno::ENOTTY) => "; this file is not /dev/freelist, or the module is older",
         (_, Errno::EBADF) => "; the arena has to be open for writing",
-        (Call::Alloc { size: 0, .. }, Errno::EINVAL) => "; ask for at least 1 byte",
-        (Call::Alloc { .. }, Errno::EINVAL) => {
-            "; a flag or a combination of flags is unknown, or the alignment is over 1 GiB"
-        }
         (Call::Alloc { .. } | Call::Resize { .. }, Errno::E2BIG) => {
             "; the largest block is 1 << INFO.max_shift bytes"
         }
-        (Call::Alloc { flags, .. }, Errno::ENOMEM) if !flags.contains(Flags::GROW) => {
-            "; no free block serves it, and without GROW the arena takes no pages"
-        }
-        (Call::Alloc { .. }, Errno::ENOMEM) => "; the system is short of memory",
         (Call::Alloc { .. } | Call::Resize { .. }, Errno::EDQUOT) => {
             "; it needs more than INFO.limit_bytes leaves: free blocks, or have the limit raised"
         }
-        (Call::Alloc { .. }, Errno::EAGAIN) => {
-            "; it would have to wait: give it a timeout, or poll the arena"
-        }
-        (Call::Alloc { .. }, Errno::ETIMEDOUT) => "; no block came back in time",
-        (Call::Alloc { .. }, Errno::ENOSPC) => "; the arena's offsets are used up: free blocks",
-        (Call::Alloc { .. }, Errno::EOPNOTSUPP) => {
-            "; the module does not serve every flag of it: INFO.features tells which"
-        }
+        (Call::Alloc { size, flags }, errno) => alloc_advice(size, flags, errno),
         (Call::Free { .. } | Call::Resize { .. }, Errno::ENOENT) => {
             "; no live block is there: freed before?"
         }
