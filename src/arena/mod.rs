@@ -19,6 +19,7 @@ mod lookup;
 mod lose;
 mod metadata;
 pub(crate) mod opener;
+mod poll;
 mod populate;
 mod prepare;
 mod promise;
@@ -177,12 +178,6 @@ impl Arena {
     /// Returns the memory cgroup that is charged for it.
     pub(crate) fn memcg(&self) -> &Memcg {
         &self.memcg
-    }
-
-    /// Returns the two queues that a poller enters: the arena's own, and that of the shared limit,
-    /// which is woken when another arena gives memory up.
-    pub(crate) fn polls(&self) -> [&PollQueue; 2] {
-        [&self.poll, self.shared_limit.listeners()]
     }
 
     /// Returns its page cache.

@@ -36,12 +36,10 @@ use crate::{
             KernelGarbage,
             KernelPrealloc,
             Table, //
-        },
-        shrinker, //
+        }, //
     },
 };
 use kernel::{
-    page::PAGE_SHIFT,
     prelude::*,
     sync::aref::ARef,
     task::Task, //
@@ -375,54 +373,12 @@ impl Arena {
     }
 
     /// Returns the headroom if other arenas gave `elsewhere` bytes back.
-    fn headroom_with(&self, state: &State, elsewhere: u64) -> u64 {
+    pub(super) fn headroom_with(&self, state: &State, elsewhere: u64) -> u64 {
         let held = state.taken();
         state
             .limit
             .saturating_sub(held)
             .min(self.shared_limit.headroom().saturating_add(elsewhere))
-    }
-
-    fn remember_refused(&self, request: &Request) {
-        let mut state = self.lock();
-        let smaller = |refused: Request| request.bytes() < refused.bytes();
-        if state.refused.is_none_or(smaller) {
-            state.refused = Some(*request);
-        }
-    }
-
-    /// Returns whether the smallest refused request could be served now, if other arenas gave `elsewhere`
-    /// bytes back.
-    fn could_serve_refused(&self, state: &mut State, elsewhere: u64) -> bool {
-        let Some(refused) = state.refused else {
-            return false;
-        };
-        let admission = state.waiters.admission(None, false);
-        let headroom = self.headroom_with(state, elsewhere);
-        state
-            .engine
-            .could_serve(&refused, admission, headroom, &mut KernelGarbage::default())
-    }
-
-    /// Returns whether the smallest request that was refused since the last `true` could be served now;
-    /// `true`, too, if none was refused. May sleep.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.drain();
-        let mut state = self.lock();
-        let mut ready = state.refused.is_none() || self.could_serve_refused(&mut state, 0);
-        if !ready && self.could_serve_refused(&mut state, u64::MAX) {
-            // Only other arenas have room for it. Noted before the look at them: memory that is freed
-            // after it causes a wake-up.
-            self.shared_limit.refuse(self.id);
-            drop(state);
-            let elsewhere = shrinker::reclaimable_of_others(self) << PAGE_SHIFT;
-            state = self.lock();
-            ready = state.refused.is_none() || self.could_serve_refused(&mut state, elsewhere);
-        }
-        if ready {
-            state.refused = None;
-        }
-        ready
     }
 
     /// Returns the number of waiters.
