@@ -398,7 +398,7 @@ fn a_wait_is_reported_with_its_time() {
             "{waited:?} of {ended:?}"
         );
     });
-    let mut request = waiting(8 * page(), DEFAULT, Some(Duration::from_millis(5)));
+    let mut request = waiting(8 * page(), DEFAULT, Some(Duration::from_millis(200)));
     assert_eq!(raw::alloc_in(&arena, &mut request), Err(Errno::ETIMEDOUT));
     // Not a wait.
     let mut request = waiting(8 * page(), DEFAULT, Some(Duration::ZERO));
@@ -407,7 +407,9 @@ fn a_wait_is_reported_with_its_time() {
     assert_eq!(reported.len(), 2, "{reported:?}");
     let result = -i64::from(Errno::ETIMEDOUT as i32);
     assert_eq!(reported[1].number("result"), result);
-    assert!(reported[1].number("waited_ns") >= 5_000_000);
+    // Some of its time is over before the call comes to the wait.
+    let waited = reported[1].number("waited_ns");
+    assert!(waited >= 100_000_000, "{waited} ns");
 }
 
 fn the_shrinker_is_reported() {
