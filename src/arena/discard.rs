@@ -82,7 +82,9 @@ impl Arena {
         let mut left = range.len() as u32;
         let mut stayed = |page| {
             let stays = stayed(page)?;
-            left -= stays.len() as u32;
+            // A folio may reach beyond the range, on both sides.
+            let inside = page.max(stays.start)..range.end.min(stays.end);
+            left = left.saturating_sub(inside.len() as u32);
             Some(stays)
         };
         // Dropped after the unlock.

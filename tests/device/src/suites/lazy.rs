@@ -375,6 +375,19 @@ fn a_pinned_page_is_zeroed_and_stays() {
     view.set_bytes(0, &vec![5; 4 * MIB as usize]);
     let part = View::shared(&arena, block.offset + 2 * MIB, 2 * system_page());
     let mut pin = Pinned::new(&part).expect("buffers can be registered");
+    // A part of a folio that cannot be split: the folio stays, and is larger than the range.
+    let inside = 2 * MIB + 4 * page();
+    arena.discard(block.offset + inside, page()).unwrap();
+    let around = view.bytes((inside - page()) as usize, 3 * page() as usize);
+    let is_zero = |number: usize| {
+        around
+            .chunks(page() as usize)
+            .nth(number)
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 0)
+    };
+    assert_eq!([0, 1, 2].map(is_zero), [false, true, false]);
     arena.discard(block.offset, block.bytes).unwrap();
     let held = stat(&arena).held_bytes;
     assert!(held >= 2 * page() && held <= 2 * MIB, "{held} bytes stay");
