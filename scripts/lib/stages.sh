@@ -26,18 +26,18 @@ style            usual  module=each                                             
 host             usual  -                                                          -              tests     514  224  the crates on this machine
 scripts          usual  module=each,init                                           -              tests     52   215  scripts/ themselves
 kunit            usual  module=debug,init                                          -              tests     27   34   KUnit on the debug kernel
-stock            usual  module=each,init,programs,header,c-library,snippets        each           tests     682  60   user space on %k
+stock            usual  module=each,init,programs,header,c-library,snippets        each           tests     753  60   user space on %k
 small            usual  module=default,init,programs                               -              tests     9    10   user space on a small machine
-cost             usual  module=default,init,programs                               -              tests     10   25   what calls cost, where the clock counts instructions
-debug            usual  module=debug,init,programs,header,c-library,snippets       -              tests     685  437  user space on the debug kernel
+cost             usual  module=default,init,programs                               -              tests     11   25   what calls cost, where the clock counts instructions
+debug            usual  module=debug,init,programs,header,c-library,snippets       -              tests     755  590  user space on the debug kernel
 programs         usual  module=default,init,programs,c-library,snippets,root=programs -            tests     15   239  programs of Debian with libfreelist_malloc.so
-packages         usual  module=default,tools                                       -              tests     9    60   make install, and the Debian packages
-planted          usual  -                                                          -              tests     177  420  bugs that this machine'\''s tests see
+packages         usual  module=default,tools                                       -              tests     9    73   make install, and the Debian packages
+planted          usual  -                                                          -              tests     182  420  bugs that this machine'\''s tests see
 system           long   module=default,tools,init,c-library,root=system            default        tests     13   -    our packages in a Debian with its own init, %k
 enumerate        long   -                                                          -              tests     1    -    every sequence of at most 8 operations
 exhaustive       long   module=default,init,programs                               -              tests     1    -    every order of release, in the kernel
 engine_coverage  long   -                                                          -              tests     1    -    what the engine'\''s tests reach
-mutants          long   -                                                          -              changes   1300 -    changes of the engine that its tests notice
+mutants          long   -                                                          -              changes   2400 -    changes of the engine that its tests notice
 miri             long   -                                                          -              tests     ?    -    the engine'\''s tests under Miri
 planted_all      long   module=default,module=debug,init,programs,header,c-library -              tests     120  -    bugs that some test sees
 more_programs    long   module=default,init,c-library,root=more_programs           -              tests     6    -    compilers and servers with libfreelist_malloc.so
