@@ -70,7 +70,8 @@ pub(crate) enum Debugfs {
 /// Where packages come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Apt {
-    /// Debian's archive, as the machine has it.
+    /// Debian's archive as apt has it on this machine; `MIRROR/debian`, for the reader to fill in, if it
+    /// has none.
     pub(crate) archive: String,
     /// Newer kernels can be had as it is.
     pub(crate) has_backports: bool,
@@ -211,7 +212,7 @@ fn apt(sources: &str) -> Apt {
     let mut words = lines().filter(has_sources).flat_map(str::split_whitespace);
     let archive = words
         .find(is_archive)
-        .unwrap_or("http://deb.debian.org/debian");
+        .unwrap_or("MIRROR/debian");
     Apt {
         archive: archive.to_owned(),
         has_backports: lines()
