@@ -143,7 +143,7 @@ impl Arena {
         }
     }
 
-    /// Gives free pages back until the limit is met or none is left. May sleep.
+    /// Releases free pages to the system until the limit is met or none is left. May sleep.
     fn shrink_to_limit(&self) {
         let state = self.lock();
         let held = state.engine.held_bytes();

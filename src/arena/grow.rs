@@ -151,7 +151,7 @@ impl Arena {
         pages << PAGE_SHIFT <= self.lazy_limit
     }
 
-    /// Gives free memory elsewhere in the arena back before a touch brings `pages` pages, as many as
+    /// Releases free memory elsewhere in the arena before a touch brings `pages` pages, as many as
     /// would exceed the slack. May sleep.
     pub(super) fn reuse_for_touch(&self, pages: u32) {
         let state = self.lock();
@@ -186,7 +186,7 @@ impl Arena {
         let _ = self.bring(blocks, prealloc, Promise { bytes });
     }
 
-    /// Gives at most `most` free pages of the arena back and adds their room to a promise. Returns their
+    /// Releases at most `most` free pages of the arena and adds their room to a promise. Returns their
     /// number. May sleep.
     ///
     /// `EINTR` when the caller is being killed.
@@ -379,7 +379,7 @@ impl Arena {
         }
     }
 
-    /// Gives up a surplus that got no memory, with its room.
+    /// Releases a surplus that got no memory, and its room.
     fn release_surplus(&self, surplus: Option<Surplus>) {
         let Some(surplus) = surplus else {
             return;

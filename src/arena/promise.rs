@@ -133,7 +133,7 @@ impl Arena {
         Err(Short::Shared(beyond.max(1)))
     }
 
-    /// Gives back the unused room of a promise.
+    /// Returns the unused room of a promise to the limits.
     pub(super) fn forget(&self, promise: Promise) {
         if promise.bytes > 0 {
             let mut state = self.lock();

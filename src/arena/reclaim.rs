@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Gives the memory of free pages back to the system.
+//! Releases the memory of free pages to the system.
 //!
 //! A range at a time, in three steps: under the lock the engine isolates it, so that no request gets
 //! it; without the lock its folios are removed from the page cache; under the lock the range becomes
@@ -51,14 +51,14 @@ pub(super) enum Room {
 }
 
 impl Arena {
-    /// Gives free pages back to the system until at most `keep` bytes of them are held. Returns the
+    /// Releases free pages to the system until at most `keep` bytes of them are held. Returns the
     /// bytes given back. May sleep.
     pub(crate) fn trim(&self, keep: u64) -> u64 {
         let keep = (keep >> PAGE_SHIFT).min(u64::from(u32::MAX)) as u32;
         self.trim_pages(u64::MAX, keep) << PAGE_SHIFT
     }
 
-    /// Gives at most `most` free pages back, down to `keep` of them, and counts them as trimmed. Returns
+    /// Releases at most `most` free pages, down to `keep` of them, and counts them as trimmed. Returns
     /// their number. May sleep.
     pub(super) fn trim_pages(&self, most: u64, keep: u32) -> u64 {
         let pages = self.give_up(most, keep);
@@ -66,7 +66,7 @@ impl Arena {
         pages
     }
 
-    /// Gives at most `most` free pages back to the system, down to `keep` of them, those with the
+    /// Releases at most `most` free pages to the system, down to `keep` of them, those with the
     /// highest offsets first. Returns their number. May sleep.
     pub(super) fn give_up(&self, most: u64, keep: u32) -> u64 {
         self.drain();
@@ -89,7 +89,7 @@ impl Arena {
         freed
     }
 
-    /// Gives whole free folios on `node` back, until `most` pages are given back; waits for no folio's
+    /// Releases whole free folios on `node`, until `most` pages are released; waits for no folio's
     /// lock, and leaves pinned folios. Goes on where the last call ended, and looks at [`RANGES`] ranges,
     /// or at the whole arena if `all` is set. Returns the number of pages. May sleep, also under reclaim.
     fn reclaim(&self, node: Node, most: u64, all: bool) -> u64 {

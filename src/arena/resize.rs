@@ -132,7 +132,7 @@ impl Arena {
         }
     }
 
-    /// Gives free pages after a block back, which are in its way. `EINTR` when the caller is being killed.
+    /// Releases free pages after a block, which are in its way. `EINTR` when the caller is being killed.
     /// May sleep.
     fn make_way(&self, isolated: Isolated) -> Result {
         self.drop_isolated(isolated, Room::Given);

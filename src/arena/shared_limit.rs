@@ -150,7 +150,7 @@ impl SharedLimit {
         self.taken.0.load(Relaxed) == 0
     }
 
-    /// Gives back `bytes` that were taken, and wakes the listeners. The caller itself is not woken: it
+    /// Returns `bytes` that were taken to the limit, and wakes the listeners. The caller itself is not woken: it
     /// may have taken the bytes in vain.
     pub(crate) fn give(&self, bytes: u64) {
         if bytes == 0 {

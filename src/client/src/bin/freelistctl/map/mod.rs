@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Says of `bytes` of a kind how many they are.
+/// Formats `bytes` of a kind with their name.
 fn amount(kind: Kind, bytes: u64) -> String {
     format!("{} {}", kind.name(), mib(bytes))
 }
