@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod delayed;
 pub mod events;
 pub mod files;
+pub mod filled;
 pub mod ledger;
 pub mod module;
 pub mod pages;

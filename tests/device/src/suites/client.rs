@@ -4,7 +4,6 @@
 
 #![expect(unsafe_code, reason = "blocks are given back by their addresses")]
 
-use std::alloc::Layout;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -22,6 +21,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
 use crate::harness::suite;
+use crate::kit::filled::{heap, layout, Filled};
 use crate::kit::process::{drop_cap_ipc_lock, fork_child, signal_of};
 use crate::kit::{
     largest_block, meminfo, random, random_size, refused, scaled, system_page, KIB, MIB,
@@ -57,56 +57,6 @@ suite!("freelist_client":
     a_whole_program_has_its_large_blocks_in_an_arena,
     a_program_without_a_device_goes_on_and_says_why,
 );
-
-#[track_caller]
-fn heap() -> Heap {
-    Heap::open().unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn layout(size: usize, align: usize) -> Layout {
-    Layout::from_size_align(size, align).unwrap()
-}
-
-/// A block of a heap, filled with a byte of its own.
-struct Filled {
-    block: NonNull<u8>,
-    size: usize,
-    byte: u8,
-}
-
-impl Filled {
-    #[track_caller]
-    fn new(heap: &Heap, size: usize, byte: u8) -> Self {
-        let block = heap.alloc(layout(size, 1));
-        let block = block.unwrap_or_else(|error| panic!("{error}"));
-        let mut new = Self { block, size, byte };
-        new.bytes().fill(byte);
-        new
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: The block is live, of so many bytes, and this value's alone.
-        unsafe { std::slice::from_raw_parts_mut(self.block.as_ptr(), self.size) }
-    }
-
-    #[track_caller]
-    fn check(&mut self) {
-        let byte = self.byte;
-        assert!(
-            self.bytes().iter().all(|found| *found == byte),
-            "{} bytes at {:p} were changed",
-            self.size,
-            self.block
-        );
-    }
-
-    #[track_caller]
-    fn free(mut self, heap: &Heap) {
-        self.check();
-        // SAFETY: The block is live, and gone with this value.
-        unsafe { heap.free(self.block) };
-    }
-}
 
 /// Nothing of the heap is live, once what it keeps has gone.
 #[track_caller]
@@ -394,17 +344,12 @@ fn a_thread_that_ends_gives_back_what_it_kept() {
 }
 
 fn what_another_thread_frees_is_not_hoarded() {
-    /// Sends a block to the thread that frees it.
-    struct Sent(Filled);
-    // SAFETY: A block is for all threads.
-    unsafe impl Send for Sent {}
-
     let heap = heap();
-    let (send, receive) = mpsc::sync_channel::<Sent>(64);
+    let (send, receive) = mpsc::sync_channel::<Filled>(64);
     let consumer = {
         let heap = heap.clone();
         thread::spawn(move || {
-            for Sent(filled) in receive {
+            for filled in receive {
                 filled.free(&heap);
             }
         })
@@ -412,7 +357,7 @@ fn what_another_thread_frees_is_not_hoarded() {
     let mut most = 0;
     for step in 0..scaled(50_000) {
         let filled = Filled::new(&heap, 1 << (step % 12), step as u8);
-        send.send(Sent(filled)).unwrap();
+        send.send(filled).unwrap();
         if step % 1000 == 0 {
             most = heap.stat().unwrap().live_bytes.max(most);
         }

@@ -5,10 +5,8 @@
 
 #![expect(unsafe_code, reason = "blocks are given back by their addresses")]
 
-use std::alloc::Layout;
 use std::cell::RefCell;
 use std::fs;
-use std::ptr::NonNull;
 use std::sync::mpsc::{self, sync_channel};
 use std::sync::Barrier;
 use std::thread;
@@ -17,6 +15,7 @@ use freelist::{Buffer, Heap};
 use nix::errno::Errno;
 
 use crate::harness::suite;
+use crate::kit::filled::{heap, layout, Filled};
 use crate::kit::{random, random_size, refused, scaled, system_page, KIB, MIB};
 
 suite!("freelist_heaps":
@@ -34,73 +33,6 @@ suite!("freelist_heaps":
     many_small_blocks_with_large_alignments_are_freed,
     blocks_freed_in_another_order_leave_no_metadata,
 );
-
-#[track_caller]
-fn heap() -> Heap {
-    Heap::open().unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn layout(size: usize, align: usize) -> Layout {
-    Layout::from_size_align(size, align).unwrap()
-}
-
-/// A live block, filled with one byte, that may go to another thread.
-struct Block {
-    at: NonNull<u8>,
-    len: usize,
-    byte: u8,
-}
-
-// SAFETY: The block is this value's alone, and a heap's blocks belong to no thread.
-unsafe impl Send for Block {}
-
-impl Block {
-    #[track_caller]
-    fn new(heap: &Heap, len: usize, align: usize, byte: u8) -> Self {
-        let at = heap.alloc(layout(len, align));
-        let at = at.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(at.addr().get() % align, 0);
-        let mut this = Self { at, len, byte };
-        this.bytes().fill(byte);
-        this
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: The block is live, of so many bytes, and this value's alone.
-        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
-    }
-
-    #[track_caller]
-    fn check(&mut self) {
-        let byte = self.byte;
-        assert!(
-            self.bytes().iter().all(|found| *found == byte),
-            "{}",
-            self.len
-        );
-    }
-
-    /// Resizes it; all that was in it is still. What is added is filled as the rest.
-    #[track_caller]
-    fn resize(&mut self, heap: &Heap, len: usize, align: usize) -> freelist::Result<()> {
-        // SAFETY: The block is live and this value's alone, and is replaced here.
-        self.at = unsafe { heap.realloc(self.at, len, align) }?;
-        assert_eq!(self.at.addr().get() % align, 0, "{len} bytes");
-        self.len = self.len.min(len);
-        self.check();
-        self.len = len;
-        let byte = self.byte;
-        self.bytes().fill(byte);
-        Ok(())
-    }
-
-    #[track_caller]
-    fn free(mut self, heap: &Heap) {
-        self.check();
-        // SAFETY: The block is live, and gone with this value.
-        unsafe { heap.free(self.at) };
-    }
-}
 
 /// Runs `work` in a thread that has ended when this returns, with what is done at its end. (A scope waits
 /// for less than that.)
@@ -125,12 +57,12 @@ fn a_heap_that_ran_out_of_small_blocks_goes_on_with_what_is_given_back() {
     let heap = heap();
     heap.set_limit(8 * MIB).unwrap();
     let mut live = Vec::new();
-    let fill = |live: &mut Vec<Block>| {
+    let fill = |live: &mut Vec<Filled>| {
         let before = live.len();
         while let Ok(at) = heap.alloc(layout(LEN, 1)) {
-            let mut block = Block {
-                at,
-                len: LEN,
+            let mut block = Filled {
+                block: at,
+                size: LEN,
                 byte: live.len() as u8,
             };
             let byte = block.byte;
@@ -154,7 +86,7 @@ fn a_heap_that_ran_out_of_small_blocks_goes_on_with_what_is_given_back() {
     }
     live.into_iter().for_each(|block| block.free(&heap));
     // And for large ones, which small ones were in the place of.
-    Block::new(&heap, 7 << 20, 1, 1).free(&heap);
+    Filled::new(&heap, 7 << 20, 1).free(&heap);
     is_empty(&heap);
 }
 
@@ -163,7 +95,7 @@ fn a_block_that_is_aligned_keeps_its_bytes_and_alignment_when_resized() {
     let heap = heap();
     let mut rng = random();
     for align in [16, 64, 4096, 1 << 16, 1 << 21, 1 << 24] {
-        let mut block = Block::new(&heap, 100, align, align.trailing_zeros() as u8 | 1);
+        let mut block = Filled::aligned(&heap, 100, align, align.trailing_zeros() as u8 | 1);
         for len in [5000, 300_000, 50, 40_000, 3_000_000, 1, align, align + 1] {
             block.resize(&heap, len, align).unwrap();
         }
@@ -184,7 +116,7 @@ fn a_resize_to_more_than_there_is_leaves_the_block() {
     heap.set_limit(16 * MIB).unwrap();
     let largest = isize::MAX as usize;
     for len in [1, 1000, 40_000, 5 << 20] {
-        let mut block = Block::new(&heap, len, 1, 9);
+        let mut block = Filled::new(&heap, len, 9);
         for more in [
             17 << 20,
             2_600_000_000,
@@ -196,7 +128,7 @@ fn a_resize_to_more_than_there_is_leaves_the_block() {
         ] {
             for align in [1, 4096] {
                 // SAFETY: The block is live and this test's alone.
-                let resized = unsafe { heap.realloc(block.at, more, align) };
+                let resized = unsafe { heap.realloc(block.block, more, align) };
                 assert!(resized.is_err(), "to {more} bytes");
                 block.check();
             }
@@ -214,8 +146,8 @@ fn a_block_outlives_the_thread_that_took_it() {
     let heap = heap();
     for len in [22_085_632, 100_000, 20_000, 592, 16] {
         for _ in 0..scaled(4) {
-            let take = || (0..5).map(|byte| Block::new(&heap, len, 1, byte)).collect();
-            let blocks: Vec<Block> = ended(take);
+            let take = || (0..5).map(|byte| Filled::new(&heap, len, byte)).collect();
+            let blocks: Vec<Filled> = ended(take);
             let free = || blocks.into_iter().for_each(|block| block.free(&heap));
             ended(free);
         }
@@ -233,7 +165,7 @@ fn a_resize_may_be_the_first_call_of_a_thread() {
         (40_000, 30_000),
         (5 << 20, 3 << 20),
     ] {
-        let mut block = Block::new(&heap, len, 1, 3);
+        let mut block = Filled::new(&heap, len, 3);
         let heap = &heap;
         ended(move || {
             block.resize(heap, to, 1).unwrap();
@@ -248,16 +180,20 @@ fn what_is_added_to_a_block_that_shrank_and_grew_is_zero_or_its_own() {
     let heap = heap();
     for len in [6 * KIB as usize, 100 * KIB as usize, 3 << 20] {
         // What others left here before.
-        let others: Vec<Block> = (0..4).map(|_| Block::new(&heap, len, 1, 0xee)).collect();
+        let others: Vec<Filled> = (0..4).map(|_| Filled::new(&heap, len, 0xee)).collect();
         others.into_iter().for_each(|block| block.free(&heap));
         let at = heap.alloc_zeroed(layout(len, 1024)).unwrap();
-        let mut block = Block { at, len, byte: 0 };
+        let mut block = Filled {
+            block: at,
+            size: len,
+            byte: 0,
+        };
         block.check();
         block.bytes()[..len / 2].fill(123);
         // SAFETY: The block is live and this test's alone; each time it is replaced.
         unsafe {
-            block.at = heap.realloc(block.at, len / 2, 1024).unwrap();
-            block.at = heap.realloc(block.at, len, 1024).unwrap();
+            block.block = heap.realloc(block.block, len / 2, 1024).unwrap();
+            block.block = heap.realloc(block.block, len, 1024).unwrap();
         }
         let (kept, added) = block.bytes().split_at(len / 2);
         assert!(kept.iter().all(|byte| *byte == 123));
@@ -265,9 +201,14 @@ fn what_is_added_to_a_block_that_shrank_and_grew_is_zero_or_its_own() {
         let odd = added.iter().find(|byte| ![0, 123, 0xee].contains(byte));
         assert_eq!(odd, None, "of {len} bytes");
         // SAFETY: As above.
-        unsafe { heap.free(block.at) };
+        unsafe { heap.free(block.block) };
         let at = heap.alloc_zeroed(layout(len, 1024)).unwrap();
-        Block { at, len, byte: 0 }.free(&heap);
+        Filled {
+            block: at,
+            size: len,
+            byte: 0,
+        }
+        .free(&heap);
     }
     is_empty(&heap);
 }
@@ -279,15 +220,15 @@ fn blocks_that_a_thread_frees_that_takes_none_are_not_hoarded() {
     let heap = heap();
     let mut most = 0;
     thread::scope(|scope| {
-        let (send, receive) = sync_channel::<Block>(64);
+        let (send, receive) = sync_channel::<Filled>(64);
         let producers = [0, 1, 2, 3].map(|producer| {
             let (heap, send) = (&heap, send.clone());
             scope.spawn(move || {
-                let mut live: Vec<Block> = (0..LIVE)
-                    .map(|_| Block::new(heap, LEN, 1, producer as u8))
+                let mut live: Vec<Filled> = (0..LIVE)
+                    .map(|_| Filled::new(heap, LEN, producer as u8))
                     .collect();
                 for step in 0..scaled(10_000) {
-                    let new = Block::new(heap, LEN, 1, producer as u8);
+                    let new = Filled::new(heap, LEN, producer as u8);
                     let old = std::mem::replace(&mut live[step * 7 % LIVE], new);
                     send.send(old).unwrap();
                 }
@@ -317,7 +258,7 @@ thread_local! {
 struct Late {
     heap: Heap,
     _buffer: Buffer,
-    block: Option<Block>,
+    block: Option<Filled>,
 }
 
 impl Drop for Late {
@@ -325,7 +266,7 @@ impl Drop for Late {
         let block = self.block.take().expect("it is dropped once");
         block.free(&self.heap);
         // And one that is taken, and given back, that late.
-        Block::new(&self.heap, 100, 1, 4).free(&self.heap);
+        Filled::new(&self.heap, 100, 4).free(&self.heap);
         drop(self.heap.buffer(200_000).unwrap());
     }
 }
@@ -339,7 +280,7 @@ fn a_block_that_goes_when_its_thread_ends_is_given_back() {
             let late = Late {
                 heap: heap.clone(),
                 _buffer: heap.buffer(1000).unwrap(),
-                block: Some(Block::new(heap, 64, 1, 5)),
+                block: Some(Filled::new(heap, 64, 5)),
             };
             // The heap's own comes to the thread before it, or after it.
             if round % 2 == 0 {
@@ -362,8 +303,9 @@ fn threads_that_end_at_once_leave_nothing() {
             let threads = [(); THREADS].map(|()| {
                 let (heap, barrier, send) = (&heap, &barrier, send.clone());
                 scope.spawn(move || {
-                    let block = |len| Block::new(heap, len, 1, len as u8);
-                    let mine: Vec<Block> = (0..100).map(|index| block(16 << (index % 8))).collect();
+                    let block = |len| Filled::new(heap, len, len as u8);
+                    let mine: Vec<Filled> =
+                        (0..100).map(|index| block(16 << (index % 8))).collect();
                     send.send(block(500)).unwrap();
                     mine.into_iter().for_each(|block| block.free(heap));
                     barrier.wait();
@@ -381,8 +323,8 @@ fn threads_that_end_at_once_leave_nothing() {
 fn a_small_stack_is_enough() {
     let heap = heap();
     // Many runs to join and split, side by side.
-    let blocks: Vec<Block> = (0..300)
-        .map(|index| Block::new(&heap, 70_000, 1, index as u8))
+    let blocks: Vec<Filled> = (0..300)
+        .map(|index| Filled::new(&heap, 70_000, index as u8))
         .collect();
     for (index, block) in blocks.into_iter().enumerate() {
         // The others stay for as long as the heap.
@@ -395,9 +337,9 @@ fn a_small_stack_is_enough() {
         let small = thread::Builder::new().stack_size(16 << 10);
         let work = move || {
             let lens = [16, 1000, 40_000, 200_000, 5 << 20];
-            let mut blocks = lens.map(|len| Block::new(heap, len, 1, 6));
+            let mut blocks = lens.map(|len| Filled::new(heap, len, 6));
             for block in &mut blocks {
-                block.resize(heap, block.len * 2, 1).unwrap();
+                block.resize(heap, block.size * 2, 1).unwrap();
             }
             blocks.into_iter().for_each(|block| block.free(heap));
             heap.trim(0).unwrap();
@@ -418,12 +360,12 @@ fn blocks_take_no_mappings() {
     };
     let heap = heap();
     let mut rng = random();
-    let mut live: Vec<Block> = (0..500).map(|_| Block::new(&heap, 3000, 1, 1)).collect();
+    let mut live: Vec<Filled> = (0..500).map(|_| Filled::new(&heap, 3000, 1)).collect();
     let before = mappings();
     for step in 0..scaled(4000) {
         let at = rng.usize(..live.len());
         let len = random_size(&mut rng, 256 * KIB) as usize;
-        let new = Block::new(&heap, len, 1 << rng.u32(..17), step as u8);
+        let new = Filled::aligned(&heap, len, 1 << rng.u32(..17), step as u8);
         std::mem::replace(&mut live[at], new).free(&heap);
         if step % 1000 == 0 {
             heap.trim(0).unwrap();
@@ -439,8 +381,8 @@ fn blocks_take_no_mappings() {
 fn many_small_blocks_with_large_alignments_are_freed() {
     let heap = heap();
     for align in [1 << 10, 1 << 14, 1 << 15, 1 << 16, 1 << 18] {
-        let blocks: Vec<Block> = (0..200)
-            .map(|index| Block::new(&heap, 8, align, index as u8))
+        let blocks: Vec<Filled> = (0..200)
+            .map(|index| Filled::aligned(&heap, 8, align, index as u8))
             .collect();
         blocks.into_iter().for_each(|block| block.free(&heap));
     }
@@ -453,7 +395,7 @@ fn many_small_blocks_with_large_alignments_are_freed() {
 fn blocks_freed_in_another_order_leave_no_metadata() {
     const DELAY: usize = 12;
     let heap = heap();
-    let mut ring: [Option<Block>; DELAY] = [const { None }; DELAY];
+    let mut ring: [Option<Filled>; DELAY] = [const { None }; DELAY];
     let mut first = None;
     for step in 0..scaled(6000) {
         if step % 3 == 0 {
@@ -462,7 +404,7 @@ fn blocks_freed_in_another_order_leave_no_metadata() {
                 old.into_iter().for_each(|block| block.free(&heap));
             }
         }
-        let old = ring[step % DELAY].replace(Block::new(&heap, 40_000, 1, step as u8));
+        let old = ring[step % DELAY].replace(Filled::new(&heap, 40_000, step as u8));
         assert!(old.is_none());
         let stat = heap.stat().unwrap();
         if step == 100 {
