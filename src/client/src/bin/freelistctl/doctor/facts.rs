@@ -210,9 +210,7 @@ fn apt(sources: &str) -> Apt {
         |word: &&str| word.contains("://") && word.trim_end_matches('/').ends_with("/debian");
     let has_sources = |line: &&str| line.starts_with("deb ") || line.starts_with("URIs:");
     let mut words = lines().filter(has_sources).flat_map(str::split_whitespace);
-    let archive = words
-        .find(is_archive)
-        .unwrap_or("MIRROR/debian");
+    let archive = words.find(is_archive).unwrap_or("MIRROR/debian");
     Apt {
         archive: archive.to_owned(),
         has_backports: lines()

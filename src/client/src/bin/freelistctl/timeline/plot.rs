@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use anyhow::{anyhow, ensure, Context, Result};
+use plotters::coord::types::RangedCoordf64;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -48,6 +49,7 @@ const EVENTS: [RGBColor; 6] = [
 const TEXTS: usize = 12;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -180,17 +182,34 @@ fn charts(area: &Area<'_>, header: &Header, series: &Series) -> Drawn {
     Ok(())
 }
 
+/// Returns a chart with room for the numbers at its left and its lower side.
+fn builder<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut builder = ChartBuilder::on(area);
+    builder
+        .margin(10)
+        .x_label_area_size(36)
+        .y_label_area_size(SIDE);
+    builder
+}
+
+/// Draws the names of a chart's series.
+fn names<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) -> Drawn {
+    chart
+        .configure_series_labels()
+        .position(position)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    Ok(())
+}
+
 /// Draws live bytes, free bytes on top of them, and a line of held bytes.
 fn bytes(area: &Area<'_>, series: &Series) -> Drawn {
     let live = series.points(|moment| mib(moment.live_bytes));
     let both = series.points(|moment| mib(moment.live_bytes.saturating_add(moment.free_bytes)));
     let held = series.points(|moment| mib(moment.held_bytes));
     let most = top(&held).max(top(&both));
-    let mut chart = ChartBuilder::on(area)
-        .margin(10)
-        .x_label_area_size(36)
-        .y_label_area_size(SIDE)
-        .build_cartesian_2d(series.range(), 0.0..most)?;
+    let mut chart = builder(area).build_cartesian_2d(series.range(), 0.0..most)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -222,13 +241,7 @@ fn bytes(area: &Area<'_>, series: &Series) -> Drawn {
             chart.draw_series([text])?;
         }
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
-    Ok(())
+    names(&mut chart, SeriesLabelPosition::LowerRight)
 }
 
 /// Draws moved bytes and waits since the beginning of the recording, each on its own scale.
@@ -239,10 +252,7 @@ fn counters(area: &Area<'_>, series: &Series) -> Drawn {
         .map(|(at, v)| (at, v / f64::from(1 << 20)))
         .collect();
     let waits = series.counter(|moment| moment.waits);
-    let mut chart = ChartBuilder::on(area)
-        .margin(10)
-        .x_label_area_size(36)
-        .y_label_area_size(SIDE)
+    let mut chart = builder(area)
         .right_y_label_area_size(SIDE)
         .build_cartesian_2d(series.range(), 0.0..top(&moved))?
         // Whole numbers at the side, also where nothing waited.
@@ -268,13 +278,7 @@ fn counters(area: &Area<'_>, series: &Series) -> Drawn {
         .draw_secondary_series(LineSeries::new(waits, WAITS.stroke_width(2)))?
         .label("waits")
         .legend(|at| key(at, WAITS));
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
-    Ok(())
+    names(&mut chart, SeriesLabelPosition::UpperLeft)
 }
 
 /// Draws the events a second of each tracepoint.
@@ -299,11 +303,7 @@ fn events(area: &Area<'_>, series: &Series) -> Drawn {
         .iter()
         .map(|(_, points)| top(points))
         .fold(1.0, f64::max);
-    let mut chart = ChartBuilder::on(area)
-        .margin(10)
-        .x_label_area_size(36)
-        .y_label_area_size(SIDE)
-        .build_cartesian_2d(series.range(), 0.0..most)?;
+    let mut chart = builder(area).build_cartesian_2d(series.range(), 0.0..most)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -318,13 +318,7 @@ fn events(area: &Area<'_>, series: &Series) -> Drawn {
             .label(name)
             .legend(move |at| key(at, colour));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
-    Ok(())
+    names(&mut chart, SeriesLabelPosition::UpperRight)
 }
 
 /// A place on the axis.
