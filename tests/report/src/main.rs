@@ -6,6 +6,7 @@ mod bench;
 mod demo;
 mod engine_coverage;
 mod figure;
+mod ktap;
 mod module_coverage;
 mod plot;
 mod prior_art;

@@ -12,6 +12,7 @@ use std::path::Path;
 use anyhow::{bail, Context, Result};
 
 use crate::figure::{Aim, Figure};
+use crate::ktap::outcomes;
 
 /// Where the table is, below the top of the project.
 const TABLE: &str = "tests/reviews";
@@ -55,10 +56,12 @@ impl Reviews {
     /// Returns how many are held by what the stages have printed, as a figure, and what of the others
     /// has not passed, in words.
     pub fn judge(&self, stages: &BTreeMap<String, String>) -> (Figure, Vec<String>) {
+        // One failure counts more than all successes.
         let mut results = BTreeMap::new();
-        stages
-            .values()
-            .for_each(|text| read_results(text, &mut results));
+        for outcome in stages.values().flat_map(|text| outcomes(text)) {
+            let test = format!("{}/{}", outcome.suite, outcome.name);
+            *results.entry(test).or_insert(true) &= outcome.passed;
+        }
         let mut wrong = Vec::new();
         for Fault {
             number,
@@ -110,36 +113,6 @@ fn fault(line: &str) -> Result<Fault> {
         what: what.trim().to_owned(),
         tests: all,
     })
-}
-
-/// Adds whether each test of a KTAP document has passed, by `SUITE/TEST`. What was skipped says nothing,
-/// and one failure counts more than all successes.
-fn read_results(ktap: &str, results: &mut BTreeMap<String, bool>) {
-    let mut suite = "";
-    for line in ktap.lines() {
-        let test = line.trim_start();
-        if let Some(name) = test.strip_prefix("# Subtest: ") {
-            suite = name.trim();
-            continue;
-        }
-        if test.len() == line.len() || test.contains("# SKIP") {
-            continue;
-        }
-        let (passed, rest) = match test.strip_prefix("not ok ") {
-            Some(rest) => (false, rest),
-            None => match test.strip_prefix("ok ") {
-                Some(rest) => (true, rest),
-                None => continue,
-            },
-        };
-        let name = rest
-            .split_whitespace()
-            .find(|word| word.parse::<u32>().is_err() && *word != "-");
-        if let Some(name) = name {
-            let result = results.entry(format!("{suite}/{name}")).or_insert(true);
-            *result &= passed;
-        }
-    }
 }
 
 #[cfg(test)]

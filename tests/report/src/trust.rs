@@ -12,6 +12,7 @@ use std::path::Path;
 use anyhow::{bail, Context, Result};
 
 use crate::figure::{figures, Aim, Figure};
+use crate::ktap::outcomes;
 use crate::report::{Catalogue, Report};
 use crate::reviews::Reviews;
 
@@ -64,11 +65,12 @@ fn report(
     stages: &BTreeMap<String, String>,
 ) -> Result<Report> {
     let totals = [
-        ("tests_passed", "ok", Aim::Shown),
-        ("tests_failed", "not ok", Aim::Exactly(0.0)),
+        ("tests_passed", true, Aim::Shown),
+        ("tests_failed", false, Aim::Exactly(0.0)),
     ];
-    let totals = totals.map(|(name, result, aim)| {
-        let total: usize = stages.values().map(|text| results(text, result)).sum();
+    let totals = totals.map(|(name, passed, aim)| {
+        let all = stages.values().flat_map(|text| outcomes(text));
+        let total = all.filter(|outcome| outcome.passed == passed).count();
         let figure = Figure {
             name: name.to_owned(),
             value: total as f64,
@@ -90,20 +92,6 @@ fn report(
     let mut report = Report::new(catalogue, measured)?;
     report.wrong = wrong;
     Ok(report)
-}
-
-/// Returns how many tests have the result `result`: those that stand below a suite, and were not
-/// skipped.
-fn results(ktap: &str, result: &str) -> usize {
-    let is_one = |line: &&str| {
-        let test = line.trim_start();
-        test.len() < line.len()
-            && test
-                .strip_prefix(result)
-                .is_some_and(|rest| rest.starts_with(' '))
-            && !test.contains("# SKIP")
-    };
-    ktap.lines().filter(is_one).count()
 }
 
 #[cfg(test)]
