@@ -162,7 +162,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
         let aim = match kind {
             Kind::EmptyIoctls => continue,
             Kind::Client | Kind::TwoArenas => ">=0.95",
-            Kind::OneArena => "-",
+            Kind::OneArena => ">=0.9",
         };
         let name = format!("threads_{}", kind.name());
         printer.figure(&name, &ours.over(&scaling[0], clock), "ratio", aim);

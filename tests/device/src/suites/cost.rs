@@ -170,9 +170,11 @@ fn a_batch_costs_less_than_single_calls() {
     });
     let [single, _] = costs(&arena, 64);
     figure!("64 bytes, allocated and freed: {single:.0} instructions by itself, {batch:.0} in a batch of 64");
-    trust!("cost_pair", single, "instructions", "-");
+    trust!("cost_pair", single, "instructions", "<=2140");
     trust!("cost_in_a_batch_of_64", batch, "instructions", "-");
     assert!(batch < single);
+    // What it costs with two holds of the arena's lock, and 2 %.
+    assert!(single <= 2140.0, "{single}");
 }
 
 /// The module notes a refused request for pollers; here there are none.

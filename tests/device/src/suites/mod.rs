@@ -43,6 +43,7 @@ mod pressure;
 mod races;
 mod random;
 mod resize;
+mod scaling;
 mod selftest;
 mod shown;
 mod split_merge;
@@ -96,6 +97,7 @@ pub const ALL: &[Suite] = &[
     concurrency::SUITE,
     hostile::SUITE,
     contended::SUITE,
+    scaling::SUITE,
     client::SUITE,
     examples::SUITE,
     ctl::SUITE,
