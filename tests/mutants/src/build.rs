@@ -40,6 +40,8 @@ mod changed {
 }
 "#;
 const TESTS: &str = "tests/engine/tests";
+/// Tests that have a heap of their own in the place of the engine.
+const OTHER: &str = "linear";
 
 /// The workspace that is changed.
 pub struct Tree {
@@ -87,11 +89,15 @@ impl Tree {
         let mut root = fs::read_to_string(top.join(CRATE))? + ADDED;
         for entry in fs::read_dir(top.join(TESTS))? {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.file_stem().unwrap_or_default().to_string_lossy();
-                let module = format!("mod test_{name};");
-                root += &format!("#[cfg(test)]\n#[path = \"../tests/{name}.rs\"]\n{module}\n");
-            }
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let file = if path.extension().is_some_and(|extension| extension == "rs") {
+                format!("{name}.rs")
+            } else if path.join("main.rs").exists() && name != OTHER {
+                format!("{name}/main.rs")
+            } else {
+                continue;
+            };
+            root += &format!("#[cfg(test)]\n#[path = \"../tests/{file}\"]\nmod test_{name};\n");
         }
         fs::write(top.join(CRATE), root)?;
         Ok(Self { top, sources })

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Blocks that are reserved: which of their pages may have old bytes, and what a cancelled one leaves.
+
+use freelist_engine::host::Arena;
+
+use super::{request, DEFAULT, GROW, NONE};
+
+at_every_page_size! {
+    /// What is known to be clear is told from what is not.
+    /// Peer: gpu_buddy gpu_test_buddy_alloc_clear.
+    only_what_may_have_old_bytes_is_stale;
+    a_cancelled_block_gives_back_the_pages_it_grew;
+    a_cancelled_block_joins_nothing_over_what_it_had;
+    a_cancelled_part_of_a_page_leaves_nothing;
+}
+
+mod generic {
+    use super::*;
+
+    pub fn only_what_may_have_old_bytes_is_stale<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        // Fresh pages first, also for a part of one.
+        for size in [64, 20 * page] {
+            let mut pending = arena.reserve(request(size, DEFAULT)).unwrap();
+            arena.back(&mut pending, u32::MAX);
+            assert_eq!(pending.stale(), 0);
+            arena.commit(pending);
+        }
+        // The other part of a page that is divided.
+        let pending = arena.reserve(request(96, DEFAULT)).unwrap();
+        assert_eq!(pending.stale(), 1);
+        let start = (pending.offset() % page) as usize;
+        assert_eq!(pending.within(), start..start + 128);
+        arena.cancel(pending);
+        // What was freed, whole and with what it lacks.
+        let (short, _) = arena.alloc(request(9 * page, GROW)).unwrap();
+        arena.free(short).unwrap();
+        for (pages, stale) in [(9, 9), (12, 9), (5, 5)] {
+            let mut pending = arena.reserve(request(pages * page, DEFAULT)).unwrap();
+            assert!((short..=short + 4 * page).contains(&pending.offset()));
+            arena.back(&mut pending, u32::MAX);
+            assert_eq!(pending.stale(), stale);
+            assert_eq!(pending.within(), 0..page as usize);
+            arena.cancel(pending);
+        }
+        // What is moved from elsewhere in the arena is new memory.
+        let mut pending = arena.reserve(request(12 * page, DEFAULT)).unwrap();
+        assert_eq!((pending.stale(), pending.missing()), (9, 3));
+        arena.back(&mut pending, 1);
+        assert_eq!(pending.missing(), 2);
+        arena.back(&mut pending, 2);
+        assert_eq!(pending.stale(), 9);
+        arena.commit(pending);
+    }
+
+    pub fn a_cancelled_block_gives_back_the_pages_it_grew<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let (offset, _) = arena.alloc(request(130 * page, GROW)).unwrap();
+        arena.free(offset).unwrap();
+        let before = arena.counters();
+        for brought in [0, 1, 63, 64, 65, 100, u32::MAX] {
+            let mut pending = arena.reserve(request(250 * page, DEFAULT)).unwrap();
+            assert_eq!(pending.offset(), offset);
+            assert_eq!(pending.missing(), 120);
+            arena.back(&mut pending, brought);
+            arena.cancel(pending);
+            let after = arena.counters();
+            assert_eq!(after.held_bytes, 130 * page);
+            assert_eq!(after.free_bytes, before.free_bytes);
+            assert_eq!(after.allocs, before.allocs);
+        }
+        // What was there before is as good as ever.
+        assert_eq!(
+            arena.alloc(request(130 * page, NONE)),
+            Ok((offset, 130 * page))
+        );
+    }
+
+    /// The memory that a cancelled block had lies between the two pieces of address space.
+    pub fn a_cancelled_block_joins_nothing_over_what_it_had<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let page = Arena::<KIB>::PAGE;
+        let blocks: Vec<u64> = (0..3)
+            .map(|_| arena.alloc(request(4 * page, GROW)).unwrap().0)
+            .collect();
+        arena.free(blocks[1]).unwrap();
+        assert_eq!(arena.trim(0), 4);
+        arena.free(blocks[2]).unwrap();
+        let pending = arena.reserve(request(8 * page, DEFAULT)).unwrap();
+        assert_eq!((pending.offset(), pending.missing()), (blocks[2], 4));
+        arena.cancel(pending);
+        for offset in [blocks[2], blocks[1]] {
+            assert_eq!(
+                arena.alloc(request(4 * page, DEFAULT)),
+                Ok((offset, 4 * page))
+            );
+        }
+    }
+
+    pub fn a_cancelled_part_of_a_page_leaves_nothing<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        let pending = arena.reserve(request(64, DEFAULT)).unwrap();
+        arena.cancel(pending);
+        assert_eq!(arena.counters().held_bytes, 0);
+        assert_eq!(arena.counters().metadata.trees, 0);
+        // With the page there, it is the arena's: whole again, and free.
+        let mut pending = arena.reserve(request(64, DEFAULT)).unwrap();
+        arena.back(&mut pending, 1);
+        arena.cancel(pending);
+        assert_eq!(arena.counters().metadata.trees, 0);
+        assert_eq!(arena.counters().free_bytes, Arena::<KIB>::PAGE);
+        arena.alloc(request(Arena::<KIB>::PAGE, NONE)).unwrap();
+    }
+}
