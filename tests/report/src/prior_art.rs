@@ -6,20 +6,19 @@
 //! cannot apply here. A test names the cases that it holds in its doc comment, after `Peer:`, as
 //! `PEER CASE, CASE; PEER CASE.`; a file that is all about a case names it in its own.
 
+mod claims;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::Path;
 
-use anyhow::{anyhow, bail, Context, Result};
-use proc_macro2::{Group, TokenTree};
-use syn::parse::Parser;
-use syn::visit::{self, Visit};
-use syn::{Attribute, Expr, ExprLit, ItemFn, ItemMod, Lit, Macro, Meta};
+use anyhow::{bail, Context, Result};
 use walkdir::WalkDir;
 
-/// What a doc comment begins with that names cases.
-const MARK: &str = "Peer: ";
+use claims::{claims, Claim};
 
 /// Where tests are.
 const SOURCES: [&str; 2] = ["src", "tests"];
@@ -162,15 +161,6 @@ impl Display for PriorArt {
     }
 }
 
-/// What one test says of itself.
-#[derive(Debug, PartialEq)]
-struct Claim {
-    /// The test: its suite or file, and its name.
-    test: String,
-    /// Peers and their cases.
-    said: Vec<(String, String)>,
-}
-
 /// Returns the cases of a list.
 fn list(text: &str) -> Result<Vec<Case>> {
     let mut cases: Vec<Case> = Vec::new();
@@ -194,193 +184,6 @@ fn list(text: &str) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// Returns the cases that a doc comment names, `PEER CASE, CASE; PEER CASE.` after each mark.
-fn said(doc: &str) -> Result<Vec<(String, String)>> {
-    let mut all = Vec::new();
-    for sentence in doc.split(MARK).skip(1) {
-        let end = sentence
-            .match_indices('.')
-            .map(|(at, _)| at)
-            .find(|at| !sentence[at + 1..].starts_with(|next: char| !next.is_whitespace()))
-            .ok_or_else(|| anyhow!("no full stop: {MARK}{sentence}"))?;
-        for part in sentence[..end].split(';') {
-            let (peer, cases) = part
-                .trim()
-                .split_once(char::is_whitespace)
-                .ok_or_else(|| anyhow!("a peer without a case: {part}"))?;
-            for case in cases.split(',').map(str::trim) {
-                if case.is_empty() || case.contains(char::is_whitespace) {
-                    bail!("not the name of a case: {case}");
-                }
-                all.push((peer.to_owned(), case.to_owned()));
-            }
-        }
-    }
-    Ok(all)
-}
-
-/// Returns the claims of a source file.
-fn claims(path: &str, text: &str) -> Result<Vec<Claim>> {
-    let name = path
-        .rsplit_once('.')
-        .map_or(path, |(name, _)| name)
-        .replace("/src/", "/");
-    if path.ends_with(".c") {
-        // The whole program is one test; the marks are in its comments.
-        let lines = text
-            .lines()
-            .map(|line| line.trim_start_matches([' ', '\t', '*', '/']));
-        let said = said(&lines.collect::<Vec<_>>().join(" "))?;
-        return Ok(if said.is_empty() {
-            Vec::new()
-        } else {
-            vec![Claim { test: name, said }]
-        });
-    }
-    let file = syn::parse_file(text)?;
-    let mut suite = Suite::default();
-    suite.visit_file(&file);
-    let mut reader = Reader {
-        within: vec![suite.name.clone().unwrap_or(name)],
-        suite: &suite,
-        claims: Vec::new(),
-        marks: 0,
-        result: Ok(()),
-    };
-    reader.enter(&file.attrs, None);
-    reader.visit_file(&file);
-    reader.result?;
-    let marks = text.lines().filter(|line| is_comment_with_mark(line));
-    let marks: usize = marks.map(|line| line.matches(MARK).count()).sum();
-    if marks != reader.marks {
-        bail!(
-            "{marks} comments with {MARK:?}, but {} on tests",
-            reader.marks
-        );
-    }
-    Ok(reader.claims)
-}
-
-fn is_comment_with_mark(line: &str) -> bool {
-    let line = line.trim_start();
-    line.starts_with("//") && line.contains(MARK)
-}
-
-/// The `suite!` of a file: what makes functions of the device tests tests.
-#[derive(Default)]
-struct Suite {
-    name: Option<String>,
-    tests: BTreeSet<String>,
-}
-
-impl Visit<'_> for Suite {
-    fn visit_macro(&mut self, it: &Macro) {
-        if !it.path.is_ident("suite") {
-            return;
-        }
-        for token in it.tokens.clone() {
-            let token = token.to_string();
-            match token.strip_prefix('"') {
-                Some(name) => self.name = Some(name.trim_end_matches('"').to_owned()),
-                None => _ = self.tests.insert(token),
-            }
-        }
-    }
-}
-
-/// Goes through a file and collects what its tests say.
-struct Reader<'a> {
-    /// The file's name or suite, and the modules.
-    within: Vec<String>,
-    suite: &'a Suite,
-    claims: Vec<Claim>,
-    marks: usize,
-    result: Result<()>,
-}
-
-impl Reader<'_> {
-    /// Takes the claims of a doc comment, of `test` or of the file.
-    fn enter(&mut self, attrs: &[Attribute], test: Option<&str>) {
-        let doc = doc(attrs);
-        let mut name = self.within.join("/");
-        if let Some(test) = test {
-            name = format!("{name}/{test}");
-        }
-        match said(&doc) {
-            Ok(said) if said.is_empty() => {}
-            Ok(said) => self.claims.push(Claim { test: name, said }),
-            Err(error) => self.result = Err(error.context(name)),
-        }
-        self.marks += doc.matches(MARK).count();
-    }
-}
-
-impl Visit<'_> for Reader<'_> {
-    fn visit_item_fn(&mut self, it: &ItemFn) {
-        let name = it.sig.ident.to_string();
-        let is_test = it.attrs.iter().any(|attr| attr.path().is_ident("test"));
-        if is_test || self.suite.tests.contains(&name) {
-            self.enter(&it.attrs, Some(&name));
-        }
-    }
-
-    /// What follows a doc comment in a macro's call is a test: `proptest!`, and macros of our own.
-    fn visit_macro(&mut self, it: &Macro) {
-        if it.path.is_ident("macro_rules") {
-            return;
-        }
-        let mut attrs = Vec::new();
-        for token in it.tokens.clone() {
-            match token {
-                TokenTree::Group(group) => attrs.extend(attr(group)),
-                TokenTree::Ident(name) if name != "fn" => {
-                    self.enter(&attrs, Some(&name.to_string()));
-                    attrs.clear();
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn visit_item_mod(&mut self, it: &ItemMod) {
-        let outer = self.within.clone();
-        let kunit = it.attrs.iter().find_map(|attr| match &attr.meta {
-            Meta::List(it) if it.path.is_ident("kunit_tests") => Some(it.tokens.to_string()),
-            _ => None,
-        });
-        match kunit {
-            Some(suite) => self.within = vec![suite],
-            None => self.within.push(it.ident.to_string()),
-        }
-        visit::visit_item_mod(self, it);
-        self.within = outer;
-    }
-}
-
-/// Returns the attribute whose part in brackets is `group`, if it can be one.
-fn attr(group: Group) -> Option<Attribute> {
-    let text = format!("#{group}");
-    Attribute::parse_outer.parse_str(&text).ok()?.pop()
-}
-
-/// A doc comment, as one line.
-fn doc(attrs: &[Attribute]) -> String {
-    let lines = attrs.iter().filter_map(|attr| match &attr.meta {
-        Meta::NameValue(it) if it.path.is_ident("doc") => match &it.value {
-            Expr::Lit(ExprLit {
-                lit: Lit::Str(text),
-                ..
-            }) => Some(text.value()),
-            _ => None,
-        },
-        _ => None,
-    });
-    lines
-        .map(|line| line.trim().to_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
 fn is_source(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension == "rs" || extension == "c")
@@ -399,143 +202,4 @@ fn files(dir: &Path, wanted: fn(&Path) -> bool) -> Result<Vec<(String, String)>>
         }
     }
     Ok(all)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A table of one peer's list and one file of tests.
-    fn table(cases: &str, test: &str) -> Result<PriorArt> {
-        let mut peers = PriorArt {
-            cases: [("peer".to_owned(), list(cases)?)].into(),
-            wrong: Vec::new(),
-        };
-        for claim in claims("tests/engine/tests/a.rs", test)? {
-            peers.add(claim);
-        }
-        peers.judge();
-        Ok(peers)
-    }
-
-    #[test]
-    fn every_case_of_every_peer_has_a_test_or_a_reason() {
-        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let peers = PriorArt::read(&top).unwrap();
-        assert!(peers.holds(), "{}", peers.wrong.join("\n"));
-    }
-
-    #[test]
-    fn a_table_names_tests_and_reasons() {
-        let peers = table(
-            "# a peer\none\ntwo  nothing here\nthree\n",
-            "/// Holds. Peer: peer\n/// one, three. And more.\n#[test]\nfn it() {}",
-        )
-        .unwrap();
-        assert!(peers.holds(), "{:?}", peers.wrong);
-        let text = peers.to_string();
-        assert!(text.contains("| peer | 3 | 2 | 1 |\n"), "{text}");
-        assert!(
-            text.contains("| one | `tests/engine/tests/a/it` |\n"),
-            "{text}"
-        );
-        assert!(text.contains("| two | - nothing here |\n"), "{text}");
-        let figures = peers.figures();
-        assert!(
-            figures.contains("# trust: peer_cases 3 cases -\n"),
-            "{figures}"
-        );
-        assert!(
-            figures.contains("# trust: peer_cases_held 2 cases -\n"),
-            "{figures}"
-        );
-        assert!(
-            figures.contains("# trust: peer_cases_wrong 0 cases =0\n"),
-            "{figures}"
-        );
-    }
-
-    #[test]
-    fn a_case_with_neither_is_wrong() {
-        assert!(!table("one", "").unwrap().holds());
-    }
-
-    #[test]
-    fn a_case_with_both_is_wrong() {
-        let both = table("one  no", "/// Peer: peer one.\n#[test]\nfn it() {}");
-        assert!(!both.unwrap().holds());
-    }
-
-    #[test]
-    fn what_no_list_knows_is_wrong() {
-        for unknown in ["peer two", "other one"] {
-            let test = format!("/// Peer: {unknown}.\n#[test]\nfn it() {{}}");
-            assert!(!table("one  no", &test).unwrap().holds(), "{unknown}");
-        }
-    }
-
-    #[test]
-    fn only_a_test_holds_a_case() {
-        for not_one in [
-            "/// Peer: peer one.\nfn it() {}",
-            "/// Peer: peer one.\nstruct It;",
-            "// Peer: peer one.\n#[test]\nfn it() {}",
-        ] {
-            assert!(table("one", not_one).is_err(), "{not_one}");
-        }
-    }
-
-    #[test]
-    fn a_suite_makes_functions_tests() {
-        let listed = "suite! { \"freelist_a\": it }\n/// Peer: peer one.\nfn it() {}";
-        let peers = table("one", listed).unwrap();
-        assert!(peers.holds());
-        assert!(peers.to_string().contains("`freelist_a/it`"));
-        let other = "suite! { \"freelist_a\": that }\n/// Peer: peer one.\nfn it() {}";
-        assert!(table("one", other).is_err());
-    }
-
-    #[test]
-    fn macros_make_tests() {
-        for text in [
-            "all! { other;\n/// Peer: peer one.\nit; }",
-            "proptest! { #![config(a())]\n/// Peer: peer\n/// one.\n#[test] fn it(a in b()) { c() } }",
-        ] {
-            let peers = table("one", text).unwrap();
-            assert!(peers.holds() && peers.to_string().contains("/it`"), "{peers}");
-        }
-    }
-
-    #[test]
-    fn a_suite_of_kunit_is_called_by_its_name() {
-        let text = "#[kunit_tests(freelist_a)] mod a {\n/// Peer: peer one.\n#[test]\nfn it() {} }";
-        let peers = table("one", text).unwrap();
-        assert!(peers.to_string().contains("`freelist_a/it`"), "{peers}");
-    }
-
-    #[test]
-    fn a_file_and_a_program_in_c_are_tests() {
-        let file = "//! Peer: peer one.\nsuite! { \"freelist_a\": it }\nfn it() {}";
-        assert!(table("one", file)
-            .unwrap()
-            .to_string()
-            .contains("`freelist_a`"));
-        let program = claims("tests/header/a.c", "/*\n * Peer: peer\n * one.\n */").unwrap();
-        assert_eq!(program[0].said, [("peer".to_owned(), "one".to_owned())]);
-        assert_eq!(program[0].test, "tests/header/a");
-    }
-
-    #[test]
-    fn what_is_not_a_name_is_refused() {
-        for text in [
-            "peer one",
-            "peer.",
-            "peer one two.",
-            "peer one,.",
-            "peer (one two).",
-        ] {
-            assert!(said(&format!("{MARK}{text}")).is_err(), "{text}");
-        }
-        assert!(said("Peer: peer CVE-1-2, a.b.").unwrap().len() == 2);
-    }
 }

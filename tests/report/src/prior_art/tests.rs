@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the table of cases finds, in lists and tests that are written here.
+
+use super::claims::{claims, said, MARK};
+use super::*;
+
+/// A table of one peer's list and one file of tests.
+fn table(cases: &str, test: &str) -> Result<PriorArt> {
+    let mut peers = PriorArt {
+        cases: [("peer".to_owned(), list(cases)?)].into(),
+        wrong: Vec::new(),
+    };
+    for claim in claims("tests/engine/tests/a.rs", test)? {
+        peers.add(claim);
+    }
+    peers.judge();
+    Ok(peers)
+}
+
+#[test]
+fn every_case_of_every_peer_has_a_test_or_a_reason() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let peers = PriorArt::read(&top).unwrap();
+    assert!(peers.holds(), "{}", peers.wrong.join("\n"));
+}
+
+#[test]
+fn a_table_names_tests_and_reasons() {
+    let peers = table(
+        "# a peer\none\ntwo  nothing here\nthree\n",
+        "/// Holds. Peer: peer\n/// one, three. And more.\n#[test]\nfn it() {}",
+    )
+    .unwrap();
+    assert!(peers.holds(), "{:?}", peers.wrong);
+    let text = peers.to_string();
+    assert!(text.contains("| peer | 3 | 2 | 1 |\n"), "{text}");
+    assert!(
+        text.contains("| one | `tests/engine/tests/a/it` |\n"),
+        "{text}"
+    );
+    assert!(text.contains("| two | - nothing here |\n"), "{text}");
+    let figures = peers.figures();
+    assert!(
+        figures.contains("# trust: peer_cases 3 cases -\n"),
+        "{figures}"
+    );
+    assert!(
+        figures.contains("# trust: peer_cases_held 2 cases -\n"),
+        "{figures}"
+    );
+    assert!(
+        figures.contains("# trust: peer_cases_wrong 0 cases =0\n"),
+        "{figures}"
+    );
+}
+
+#[test]
+fn a_case_with_neither_is_wrong() {
+    assert!(!table("one", "").unwrap().holds());
+}
+
+#[test]
+fn a_case_with_both_is_wrong() {
+    let both = table("one  no", "/// Peer: peer one.\n#[test]\nfn it() {}");
+    assert!(!both.unwrap().holds());
+}
+
+#[test]
+fn what_no_list_knows_is_wrong() {
+    for unknown in ["peer two", "other one"] {
+        let test = format!("/// Peer: {unknown}.\n#[test]\nfn it() {{}}");
+        assert!(!table("one  no", &test).unwrap().holds(), "{unknown}");
+    }
+}
+
+#[test]
+fn only_a_test_holds_a_case() {
+    for not_one in [
+        "/// Peer: peer one.\nfn it() {}",
+        "/// Peer: peer one.\nstruct It;",
+        "// Peer: peer one.\n#[test]\nfn it() {}",
+    ] {
+        assert!(table("one", not_one).is_err(), "{not_one}");
+    }
+}
+
+#[test]
+fn a_suite_makes_functions_tests() {
+    let listed = "suite! { \"freelist_a\": it }\n/// Peer: peer one.\nfn it() {}";
+    let peers = table("one", listed).unwrap();
+    assert!(peers.holds());
+    assert!(peers.to_string().contains("`freelist_a/it`"));
+    let other = "suite! { \"freelist_a\": that }\n/// Peer: peer one.\nfn it() {}";
+    assert!(table("one", other).is_err());
+}
+
+#[test]
+fn macros_make_tests() {
+    for text in [
+        "all! { other;\n/// Peer: peer one.\nit; }",
+        "proptest! { #![config(a())]\n/// Peer: peer\n/// one.\n#[test] fn it(a in b()) { c() } }",
+    ] {
+        let peers = table("one", text).unwrap();
+        assert!(
+            peers.holds() && peers.to_string().contains("/it`"),
+            "{peers}"
+        );
+    }
+}
+
+#[test]
+fn a_suite_of_kunit_is_called_by_its_name() {
+    let text = "#[kunit_tests(freelist_a)] mod a {\n/// Peer: peer one.\n#[test]\nfn it() {} }";
+    let peers = table("one", text).unwrap();
+    assert!(peers.to_string().contains("`freelist_a/it`"), "{peers}");
+}
+
+#[test]
+fn a_file_and_a_program_in_c_are_tests() {
+    let file = "//! Peer: peer one.\nsuite! { \"freelist_a\": it }\nfn it() {}";
+    assert!(table("one", file)
+        .unwrap()
+        .to_string()
+        .contains("`freelist_a`"));
+    let program = claims("tests/header/a.c", "/*\n * Peer: peer\n * one.\n */").unwrap();
+    assert_eq!(program[0].said, [("peer".to_owned(), "one".to_owned())]);
+    assert_eq!(program[0].test, "tests/header/a");
+}
+
+#[test]
+fn what_is_not_a_name_is_refused() {
+    for text in [
+        "peer one",
+        "peer.",
+        "peer one two.",
+        "peer one,.",
+        "peer (one two).",
+    ] {
+        assert!(said(&format!("{MARK}{text}")).is_err(), "{text}");
+    }
+    assert!(said("Peer: peer CVE-1-2, a.b.").unwrap().len() == 2);
+}
