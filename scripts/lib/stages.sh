@@ -201,7 +201,7 @@ stage_soak() {
 		while [ "$(date +%s)" -lt "$end" ]; do
 			echo "# suite soak"
 			./freelist-device-tests --scale 2 --timeout 600 freelist_storm freelist_random freelist_concurrency \
-				freelist_races freelist_waiting freelist_trim
+				freelist_races freelist_waiting freelist_wake_ups freelist_signals freelist_poll freelist_trim
 		done
 		echo "# trust: soak_minutes $1 minutes >=30"' sh "$minutes"
 }

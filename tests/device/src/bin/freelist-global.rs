@@ -2,7 +2,7 @@
 
 //! A program whose large blocks are an arena's: what ordinary code does with memory, in threads,
 //! in a forked child, and what takes memory when a thread ends. Ends with status 0 if all of it came
-//! out right; the suite `freelist_client` runs it, with and without a device.
+//! out right; the suite `freelist_global` runs it, with and without a device.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};

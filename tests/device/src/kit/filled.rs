@@ -15,6 +15,15 @@ pub fn heap() -> Heap {
     Heap::open().unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Checks that nothing of the heap is live or held, after its caches were emptied.
+#[track_caller]
+pub fn is_empty(heap: &Heap) {
+    heap.trim(0).unwrap();
+    let stat = heap.stat().unwrap();
+    assert_eq!((stat.live_blocks, stat.live_bytes), (0, 0));
+    assert_eq!(stat.held_bytes, 0);
+}
+
 /// Returns the layout of `size` bytes at a multiple of `align`.
 pub fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
@@ -89,5 +98,17 @@ impl Filled {
         self.check();
         // SAFETY: The block is live, and gone with this value.
         unsafe { heap.free(self.block) };
+    }
+}
+
+/// Allocates and frees `count` blocks of each small size.
+pub fn use_all_sizes(heap: &Heap, count: usize) {
+    for shift in 0..16 {
+        let blocks: Vec<Filled> = (0..count)
+            .map(|index| Filled::new(heap, 1 << shift, index as u8))
+            .collect();
+        for filled in blocks {
+            filled.free(heap);
+        }
     }
 }

@@ -2,11 +2,14 @@
 
 //! What tests are made of.
 
+pub mod batch;
 pub mod cgroup;
 pub mod delayed;
 pub mod events;
+pub mod fail_nth;
 pub mod files;
 pub mod filled;
+pub mod lazy;
 pub mod ledger;
 pub mod module;
 pub mod pages;

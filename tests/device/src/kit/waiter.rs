@@ -7,14 +7,17 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use freelist::uapi::freelist_alloc;
-use freelist::{Arena, Flags};
+use freelist::{Arena, Block, Flags};
 use nix::errno::Errno;
 use nix::sys::pthread::{pthread_kill, pthread_self, Pthread};
 use nix::sys::signal::Signal;
 use nix::unistd::{gettid, Pid};
 
+use super::process::{spawn_child, Child};
 use super::raw;
 use super::thread::{self, Scope};
+use super::{alloc, arena, page, DEFAULT, MIB};
+use crate::harness::skip;
 
 /// How long what is to happen may take: far more than it does, on any machine.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -135,4 +138,47 @@ pub fn sleeps_in_ioctl(task: &str) {
         };
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Returns an arena at its limit, whose `pages` pages are live blocks of a page each.
+pub fn full(pages: u64) -> (Arena, Vec<Block>) {
+    let arena = arena();
+    arena.set_limit(pages * page()).unwrap();
+    let blocks = (0..pages).map(|_| alloc(&arena, page())).collect();
+    (arena, blocks)
+}
+
+/// Returns an arena that holds all that arenas may hold together, and its blocks. The test is skipped
+/// where that is too much, or more than there is.
+pub fn hog() -> (Arena, Vec<Block>) {
+    let stats = freelist::debugfs::Stats::read().expect("debugfs is mounted");
+    let limit = stats.get("limit_bytes").expect("the limit of all arenas");
+    if limit > 640 * MIB {
+        skip("too much memory to fill; needs a machine of about 1 GiB or less");
+    }
+    let arena = arena();
+    arena.set_limit(2 * limit).unwrap();
+    let mut blocks = Vec::new();
+    let mut size = 64 * MIB;
+    while size >= page() {
+        match arena.alloc(size, DEFAULT) {
+            Ok(block) => blocks.push(block),
+            Err(error) => match error.errno() {
+                Some(Errno::EDQUOT) => size /= 2,
+                Some(Errno::ENOMEM) => skip("memory is short"),
+                _ => panic!("{error}"),
+            },
+        }
+    }
+    (arena, blocks)
+}
+
+/// Returns a child that waits for a page, and sleeps.
+pub fn sleeping_child(shared: &Arena) -> Child {
+    let child = spawn_child(|| {
+        let mut request = waiting(page(), DEFAULT, None);
+        raw::alloc_in(shared, &mut request).unwrap();
+    });
+    sleeps_in_ioctl(&format!("/proc/{}", child.pid()));
+    child
 }

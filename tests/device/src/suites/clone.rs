@@ -3,21 +3,16 @@
 //! Copies of an arena: the same blocks at the same offsets, with what is in them.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use freelist::debugfs::Stats;
-use freelist::uapi::{freelist_clone, FREELIST_IOC_CLONE};
 use freelist::{Arena, Block, Error, Flags};
 use nix::errno::Errno;
-use nix::fcntl::{fcntl, FcntlArg, FdFlag, OFlag};
-use nix::sys::resource::{getrlimit, setrlimit, Resource};
 
 use crate::harness::{skip, suite};
-use crate::kit::process::{drop_cap_sys_resource, fork_child, signal_of, spawn_child};
-use crate::kit::view::{ioctl, ioctl_at};
+use crate::kit::process::signal_of;
 use crate::kit::{
-    alloc, arena, check, free, page, random, random_size, raw, refused, scaled, stat, thread, View,
+    alloc, arena, check, free, page, random, random_size, refused, scaled, stat, thread, View,
     DEFAULT, GROW, KIB, MIB,
 };
 
@@ -33,20 +28,12 @@ suite!("freelist_clone":
     lazy_blocks_stay_lazy,
     a_copy_of_a_copy_is_the_same,
     a_copy_outlives_its_source,
-    bounds_are_taken_over,
-    its_file_is_as_the_source_s,
-    it_is_the_caller_s,
     what_is_pinned_is_copied,
-    unknown_fields_are_refused,
-    a_file_that_is_not_open_for_writing_is_ebadf,
-    beyond_the_limit_of_files_nothing_is_left,
-    beyond_a_limit_of_bytes_nothing_is_left,
-    an_answer_that_cannot_be_written_leaves_nothing,
     beside_a_thread_that_allocates_and_frees_each_block_is_whole,
 );
 
 /// Fills a block with bytes that no other block has there.
-fn fill(view: &View, block: Block, key: u8) {
+pub(super) fn fill(view: &View, block: Block, key: u8) {
     let mark = (block.offset / 32) as u8 ^ key;
     view.set_bytes(block.offset as usize, &vec![mark | 1; block.bytes as usize]);
 }
@@ -77,17 +64,18 @@ fn mixed(arena: &Arena, view: &View, rng: &mut fastrand::Rng, count: usize) -> V
     blocks
 }
 
-const SPAN: usize = 256 << 20;
+/// Bytes of an arena that a view shows.
+pub(super) const SPAN: usize = 256 << 20;
 
 /// What debugfs says of all arenas that there are now.
-fn now() -> [Option<u64>; 4] {
+pub(super) fn now() -> [Option<u64>; 4] {
     let stats = Stats::read().unwrap();
     ["arenas", "live_blocks", "held_bytes", "metadata_bytes"].map(|name| stats.get(name))
 }
 
 /// Runs `work`, after which all is as it was before.
 #[track_caller]
-fn leaves_nothing(work: impl FnOnce()) {
+pub(super) fn leaves_nothing(work: impl FnOnce()) {
     let before = now();
     let files = fs::read_dir("/proc/self/fd").unwrap().count();
     work();
@@ -330,55 +318,6 @@ fn a_copy_outlives_its_source() {
     });
 }
 
-fn bounds_are_taken_over() {
-    let source = arena();
-    source.set_span(1024 * page()).unwrap();
-    source.set_slack_permille(Some(7)).unwrap();
-    source.set_limit(100 * page()).unwrap();
-    alloc(&source, page());
-    let copy = source.copy().unwrap();
-    assert_eq!(raw::limit(&copy, 0, 0), raw::limit(&source, 0, 0));
-    refused(copy.alloc(100 * page(), DEFAULT), Errno::EDQUOT);
-    alloc(&copy, 99 * page());
-}
-
-fn its_file_is_as_the_source_s() {
-    for mode in [
-        OFlag::O_RDWR,
-        OFlag::O_WRONLY,
-        OFlag::O_RDWR | OFlag::O_NONBLOCK,
-    ] {
-        let source = Arena::from_fd(raw::open_as(mode));
-        let copy = source.copy().unwrap();
-        let flags = |fd: &dyn AsFd| fcntl(fd.as_fd(), FcntlArg::F_GETFL).unwrap();
-        assert_eq!(flags(&copy), flags(&source), "{mode:?}");
-        let number = fcntl(copy.as_fd(), FcntlArg::F_GETFD).unwrap();
-        assert_eq!(number, FdFlag::FD_CLOEXEC.bits());
-        let path = |number: i32| fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
-        assert_eq!(
-            path(copy.as_fd().as_raw_fd()),
-            path(source.as_fd().as_raw_fd())
-        );
-    }
-}
-
-fn it_is_the_caller_s() {
-    let source = arena();
-    alloc(&source, MIB);
-    let child = fork_child(|| {
-        let copy = source.copy().unwrap();
-        alloc(&copy, page());
-        let own = std::process::id() as u64;
-        let arenas = freelist::debugfs::Arenas::read().unwrap();
-        let mine = arenas.0.iter().filter(|arena| arena.pid == own).count();
-        assert_eq!(mine, 1);
-    });
-    assert!(
-        matches!(child, nix::sys::wait::WaitStatus::Exited(_, 0)),
-        "{child:?}"
-    );
-}
-
 fn what_is_pinned_is_copied() {
     let source = arena();
     let view = View::shared(&source, 0, SPAN);
@@ -396,98 +335,6 @@ fn what_is_pinned_is_copied() {
     source.trim(0).unwrap();
     assert!(has_its_bytes(&theirs, block, 0));
     drop(reader);
-}
-
-fn unknown_fields_are_refused() {
-    let source = arena();
-    alloc(&source, page());
-    let before = stat(&source);
-    leaves_nothing(|| {
-        for request in [
-            freelist_clone {
-                flags: 1,
-                ..Default::default()
-            },
-            freelist_clone {
-                flags: 1 << 31,
-                ..Default::default()
-            },
-            freelist_clone {
-                reserved: 1,
-                ..Default::default()
-            },
-            freelist_clone {
-                reserved2: 1,
-                ..Default::default()
-            },
-        ] {
-            let result = ioctl(source.as_fd(), FREELIST_IOC_CLONE, &mut { request });
-            assert_eq!(result, Err(Errno::EINVAL), "{request:?}");
-        }
-    });
-    let failures = before.failures + 4;
-    assert_eq!(stat(&source), freelist::Stat { failures, ..before });
-}
-
-fn a_file_that_is_not_open_for_writing_is_ebadf() {
-    let source = Arena::open_read_only().unwrap();
-    leaves_nothing(|| refused(source.copy(), Errno::EBADF));
-}
-
-fn beyond_the_limit_of_files_nothing_is_left() {
-    let source = arena();
-    alloc(&source, MIB);
-    leaves_nothing(|| {
-        spawn_child(|| {
-            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-            let open = arena();
-            let before = now();
-            let next = fcntl(open.as_fd(), FcntlArg::F_DUPFD(0)).unwrap();
-            nix::unistd::close(next).unwrap();
-            setrlimit(Resource::RLIMIT_NOFILE, next as u64, hard).unwrap();
-            refused(source.copy(), Errno::EMFILE);
-            setrlimit(Resource::RLIMIT_NOFILE, next as u64 + 8, hard).unwrap();
-            assert_eq!(now(), before);
-            source.copy().unwrap();
-        })
-        .succeed();
-    });
-}
-
-fn beyond_a_limit_of_bytes_nothing_is_left() {
-    let source = arena();
-    let view = View::shared(&source, 0, SPAN);
-    let blocks = [5 * MIB, 64, MIB, 300].map(|size| alloc(&source, size));
-    for block in blocks {
-        fill(&view, block, 0);
-    }
-    // Less than it has by now: the copy would be beyond its own limit, at its first block or later.
-    for limit in [MIB, 5 * MIB + page(), 6 * MIB] {
-        source.set_limit(limit).unwrap();
-        let before = crate::kit::counters(&source);
-        leaves_nothing(|| refused(source.copy(), Errno::EDQUOT));
-        let failures = before.failures + 1;
-        assert_eq!(
-            crate::kit::counters(&source),
-            freelist::Stat { failures, ..before }
-        );
-    }
-    drop_cap_sys_resource();
-    source.set_limit(16 * MIB).unwrap();
-    source.copy().unwrap();
-}
-
-fn an_answer_that_cannot_be_written_leaves_nothing() {
-    let source = arena();
-    alloc(&source, MIB);
-    let view = View::anonymous(size_of::<freelist_clone>());
-    view.set_bytes(0, &[0; size_of::<freelist_clone>()]);
-    view.protect(0..view.len(), nix::sys::mman::ProtFlags::PROT_READ)
-        .unwrap();
-    leaves_nothing(|| {
-        let result = ioctl_at(&source, FREELIST_IOC_CLONE, view.address(0));
-        assert_eq!(result, Err(Errno::EFAULT));
-    });
 }
 
 fn beside_a_thread_that_allocates_and_frees_each_block_is_whole() {

@@ -14,6 +14,7 @@ use nix::sys::signal::{kill, Signal};
 
 use super::memory::poison;
 use crate::harness::suite;
+use crate::kit::lazy::LAZY;
 use crate::kit::process::{spawn_child, Child};
 use crate::kit::{
     alloc, arena, check, free, info, page, scaled, shrinker, stat, system_page, thread, touch_all,
@@ -28,8 +29,6 @@ suite!("freelist_contended":
     copies_beside_all_other_calls_are_whole,
     a_page_turns_out_bad_while_it_is_copied,
 );
-
-const LAZY: Flags = Flags::from_bits_retain(Flags::DEFAULT.bits() | Flags::LAZY.bits());
 
 /// A call that must end, on however slow a machine.
 const PATIENCE: Duration = Duration::from_secs(60);

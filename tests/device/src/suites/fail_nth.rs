@@ -1,167 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every point at which the kernel may fail inside of a call, swept one by one
-//! (Documentation/fault-injection of the kernel, `fail-nth`). Needs a kernel
-//! with fault injection; skipped elsewhere.
+//! Every point at which the kernel may fail inside of a call that allocates or frees blocks.
 
 use std::cell::RefCell;
-use std::fmt::Debug;
-use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use freelist::uapi::{
-    freelist_alloc, freelist_bulk, freelist_discard, freelist_free, freelist_info, freelist_limit,
-    freelist_resize, freelist_stat, freelist_trim, FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK,
-    FREELIST_IOC_DISCARD, FREELIST_IOC_FREE, FREELIST_IOC_FREE_BULK, FREELIST_IOC_INFO,
-    FREELIST_IOC_LIMIT, FREELIST_IOC_RESIZE, FREELIST_IOC_STAT, FREELIST_IOC_TRIM,
+    freelist_alloc, freelist_bulk, freelist_free, freelist_resize, FREELIST_IOC_ALLOC,
+    FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE, FREELIST_IOC_FREE_BULK, FREELIST_IOC_RESIZE,
 };
-use freelist::{debugfs, Arena, Block, Flags};
-use freelist_probe::FailNth;
+use freelist::{Arena, Block, Flags};
 use nix::errno::Errno;
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
-use crate::harness::{skip, suite};
-use crate::kit::module::{self, MODULE};
-use crate::kit::view::{ioctl_at, write_from, Plain};
+use crate::harness::suite;
+use crate::kit::fail_nth::{made, sweep_new, switch, Prepared, MOST};
 use crate::kit::waiter::waiting;
-use crate::kit::{
-    alloc, arena, check, free, info, page, random, raw, refused, scaled, stat, View, DEFAULT, KIB,
-    MIB,
-};
+use crate::kit::{alloc, arena, free, info, page, raw, stat, View, DEFAULT, KIB};
 use crate::{figure, trust};
 
 suite!("freelist_fail_nth":
-    open_fails_cleanly,
-    mmap_fails_cleanly,
-    info_and_stat_fail_cleanly,
     alloc_fails_cleanly_in_an_empty_arena,
     alloc_fails_cleanly_beside_other_blocks,
     free_fails_only_by_its_pointer,
-    a_fault_fails_cleanly,
-    a_touch_fails_cleanly,
-    discard_fails_cleanly,
     batches_fail_cleanly,
     every_flag_fails_cleanly,
     moving_fails_cleanly,
-    limit_and_trim_fail_cleanly,
     resize_fails_cleanly,
-    clone_fails_cleanly,
     waiting_fails_cleanly,
-    poll_fails_cleanly,
-    what_is_shown_fails_cleanly,
-    loading_fails_cleanly,
 );
-
-/// More failure points than any call has.
-const MOST: usize = 3000;
-
-/// Returns the switch of this thread.
-fn switch() -> FailNth {
-    let switch = FailNth::new().expect("root may set its options");
-    switch.unwrap_or_else(|| skip("this kernel has no fault injection"))
-}
-
-/// A call with its structure, so that making it is one system call.
-struct Prepared {
-    request: u32,
-    view: View,
-}
-
-impl Prepared {
-    fn new<T: Plain>(request: u32, with: T) -> Self {
-        let view = View::anonymous(size_of::<T>());
-        view.set_bytes(0, &with.to_bytes());
-        Self { request, view }
-    }
-
-    fn make(&self, arena: &Arena) -> Result<i32, Errno> {
-        ioctl_at(arena, self.request, self.view.address(0))
-    }
-
-    fn answer<T: Plain>(&self) -> T {
-        T::from_bytes(&self.view.bytes(0, size_of::<T>()))
-    }
-}
-
-/// Makes every failure point of `call` fail in turn and hands each result to
-/// `after`, until there is no further point.
-#[track_caller]
-fn sweep<T: Debug>(mut call: impl FnMut() -> T, mut after: impl FnMut(T)) {
-    let switch = switch();
-    // What is done once only is done before.
-    after(call());
-    for nth in 1..MOST {
-        let (result, failed) = switch.run(nth, &mut call);
-        after(result);
-        if !failed {
-            eprintln!("{} failure points", nth - 1);
-            return;
-        }
-    }
-    panic!("more than {MOST} failure points");
-}
-
-/// What a failure that was made can be seen as.
-#[track_caller]
-fn made<T: Debug>(result: Result<T, Errno>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(Errno::ENOMEM | Errno::EFAULT) => None,
-        Err(errno) => panic!("failed by {errno}"),
-    }
-}
-
-/// Peer: iommufd_fail_nth basic, device.
-fn open_fails_cleanly() {
-    let before = freelist::debugfs::Stats::read().unwrap();
-    let open = || Arena::open().map_err(|error| error.errno().expect("the kernel refused"));
-    sweep(open, |result| {
-        if let Some(arena) = made(result) {
-            assert_eq!(stat(&arena).held_bytes, 0);
-        }
-    });
-    let after = freelist::debugfs::Stats::read().unwrap();
-    assert_eq!(after.get("arenas"), before.get("arenas"));
-}
-
-/// Peer: iommufd_fail_nth map_domain, map_file_domain.
-fn mmap_fails_cleanly() {
-    let arena = arena();
-    let map = || {
-        arena
-            .map(4 * page())
-            .map_err(|error| error.errno().expect("the kernel refused"))
-    };
-    sweep(map, |result| drop(made(result)));
-    alloc(&arena, 64);
-}
-
-/// Peer: iommufd_fail_nth access_rw.
-fn info_and_stat_fail_cleanly() {
-    let arena = arena();
-    let info = Prepared::new(FREELIST_IOC_INFO, freelist_info::default());
-    let expected = raw::info(&arena).unwrap();
-    sweep(
-        || info.make(&arena),
-        |result| {
-            if made(result).is_some() {
-                assert_eq!(info.answer::<freelist_info>(), expected);
-            }
-        },
-    );
-    let stat = Prepared::new(FREELIST_IOC_STAT, freelist_stat::default());
-    let expected = raw::stat(&arena).unwrap();
-    sweep(
-        || stat.make(&arena),
-        |result| {
-            if made(result).is_some() {
-                assert_eq!(stat.answer::<freelist_stat>(), expected);
-            }
-        },
-    );
-}
 
 /// After every failure nothing is live that was not before, all bytes are
 /// accounted for, and the next request is served.
@@ -235,124 +100,6 @@ fn free_fails_only_by_its_pointer() {
             }
         }
     }
-}
-
-/// Peer: iommufd_fail_nth access_pin.
-fn a_fault_fails_cleanly() {
-    let arena = arena();
-    let block = alloc(&arena, 2 * page());
-    let switch = switch();
-    for nth in 1..MOST {
-        let view = View::shared(&arena, block.offset, block.bytes as usize);
-        // The pipe's own failures are no concern here.
-        let (read, write) = nix::unistd::pipe().expect("pipe");
-        let from = view.address(page() as usize - 8);
-        let (_, failed) = switch.run(nth, || write_from(&write, from, 16));
-        drop((read, write));
-        view.store(0, 5);
-        assert_eq!(view.load(0), 5);
-        if !failed {
-            eprintln!("{} failure points", nth - 1);
-            break;
-        }
-    }
-    assert_eq!(stat(&arena).live_blocks, 1);
-    free(&arena, block);
-}
-
-/// A page fault in a lazy block, for one page and for several.
-fn a_touch_fails_cleanly() {
-    let switch = switch();
-    for present in [0, 6] {
-        for nth in 1..MOST {
-            let arena = arena();
-            let block = arena.alloc(16 * page(), DEFAULT | Flags::LAZY).unwrap();
-            let view = View::shared(&arena, block.offset, block.bytes as usize);
-            for index in 0..present {
-                view.store(index * page() as usize, 1);
-            }
-            let held = stat_of_lazy(&arena).held_bytes;
-            let (read, write) = nix::unistd::pipe().expect("pipe");
-            let from = view.address(present * page() as usize);
-            let (result, failed) = switch.run(nth, || write_from(&write, from, 16));
-            drop((read, write));
-            if made(result).is_some() {
-                assert!(stat_of_lazy(&arena).held_bytes > held);
-            }
-            check();
-            // The next touch has its memory, which is zero.
-            assert_eq!(view.load(present * page() as usize), 0);
-            view.store(present * page() as usize, 5);
-            arena.free(block.offset).unwrap();
-            arena.trim(0).unwrap();
-            assert_eq!(stat(&arena).held_bytes, 0);
-            if !failed {
-                eprintln!("{} failure points with {present} pages before", nth - 1);
-                break;
-            }
-        }
-    }
-}
-
-/// Returns the counters, where live blocks hold less than they have.
-fn stat_of_lazy(arena: &Arena) -> freelist::Stat {
-    arena.stat().expect("STAT")
-}
-
-fn discard_fails_cleanly() {
-    let pages = 16;
-    let request = freelist_discard {
-        offset: 0,
-        bytes: 5 * page(),
-    };
-    sweep_new(
-        || Prepared::new(FREELIST_IOC_DISCARD, request),
-        || {
-            let arena = arena();
-            assert_eq!(alloc(&arena, pages * page()).offset, 0);
-            let view = View::shared(&arena, 0, (pages * page()) as usize);
-            (0..pages).for_each(|index| view.store((index * page()) as usize, 7));
-            (arena, 1)
-        },
-        |arena, _, result| {
-            let view = View::shared(arena, 0, (pages * page()) as usize);
-            let discarded = made(result).is_some();
-            for index in 0..pages {
-                let byte = view.load((index * page()) as usize);
-                if index >= 5 {
-                    assert_eq!(byte, 7);
-                } else if discarded {
-                    assert_eq!(byte, 0);
-                }
-            }
-        },
-    );
-}
-
-/// Sweeps the failure points of one call, each in an arena of its own, of which
-/// `new` also says how many blocks are live. `after` is told how the call ended
-/// and undoes it.
-#[track_caller]
-fn sweep_new(
-    prepared: impl Fn() -> Prepared,
-    new: impl Fn() -> (Arena, u64),
-    after: impl Fn(&Arena, &Prepared, Result<i32, Errno>),
-) -> usize {
-    let switch = switch();
-    for nth in 1..MOST {
-        let (arena, live) = new();
-        let call = prepared();
-        let (result, failed) = switch.run(nth, || call.make(&arena));
-        after(&arena, &call, result);
-        assert_eq!(stat(&arena).live_blocks, live, "point {nth}");
-        check();
-        arena.alloc(64, DEFAULT).expect("the next is served");
-        if !failed {
-            eprintln!("{} failure points", nth - 1);
-            return nth - 1;
-        }
-    }
-    panic!("more than {MOST} failure points");
 }
 
 fn batches_fail_cleanly() {
@@ -496,42 +243,6 @@ fn moving_fails_cleanly() {
     );
 }
 
-fn limit_and_trim_fail_cleanly() {
-    let idle = || {
-        let arena = arena();
-        let block = alloc(&arena, MIB);
-        alloc(&arena, 64);
-        free(&arena, block);
-        (arena, 1)
-    };
-    let limit = freelist_limit {
-        bytes: 64 * KIB,
-        ..Default::default()
-    };
-    sweep_new(
-        || Prepared::new(FREELIST_IOC_LIMIT, limit),
-        idle,
-        |arena, _, result| {
-            let now = arena.info().unwrap().limit_bytes;
-            match made(result) {
-                Some(_) => assert_eq!(now, 64 * KIB),
-                None => assert_ne!(now, 64 * KIB),
-            }
-        },
-    );
-    sweep_new(
-        || Prepared::new(FREELIST_IOC_TRIM, freelist_trim::default()),
-        idle,
-        |arena, call, result| {
-            if made(result).is_some() {
-                let freed = call.answer::<freelist_trim>().freed_bytes;
-                assert_eq!(freed, stat(arena).trims * page());
-                assert_eq!(freed, MIB);
-            }
-        },
-    );
-}
-
 fn resize_fails_cleanly() {
     for pages in [8, 400] {
         let request = freelist_resize {
@@ -552,30 +263,6 @@ fn resize_fails_cleanly() {
             },
         );
     }
-}
-
-fn clone_fails_cleanly() {
-    let source = arena();
-    for size in [32, 3 * page(), 100, 40 * page(), MIB, 2048] {
-        alloc(&source, size);
-    }
-    source.alloc(5 * page(), DEFAULT | Flags::HEADER).unwrap();
-    let live = stat(&source).live_bytes;
-    let now = || {
-        let stats = freelist::debugfs::Stats::read().unwrap();
-        ["arenas", "held_bytes", "live_blocks"].map(|name| stats.get(name))
-    };
-    let before = now();
-    let copy = || {
-        let copy = source.copy();
-        copy.map_err(|error| error.errno().expect("the kernel refused"))
-    };
-    sweep(copy, |result| {
-        if let Some(copy) = made(result) {
-            assert_eq!(stat(&copy).live_bytes, live);
-        }
-        assert_eq!(now(), before);
-    });
 }
 
 fn waiting_fails_cleanly() {
@@ -600,107 +287,4 @@ fn waiting_fails_cleanly() {
             arena.free(2 * page() / 4).unwrap();
         },
     );
-}
-
-fn poll_fails_cleanly() {
-    let arena = arena();
-    arena.set_limit(page()).unwrap();
-    let block = alloc(&arena, page());
-    refused(arena.alloc(page(), DEFAULT), Errno::EDQUOT);
-    let ask = || {
-        let mut polled = [PollFd::new(arena.as_fd(), PollFlags::POLLOUT)];
-        poll(&mut polled, PollTimeout::from(1_u8)).map(|_| polled[0].any().unwrap_or(false))
-    };
-    sweep(ask, |result| {
-        assert_ne!(made(result), Some(true), "there is no room");
-    });
-    free(&arena, block);
-    sweep(ask, |result| {
-        assert_ne!(made(result), Some(false), "there is room");
-    });
-}
-
-fn what_is_shown_fails_cleanly() {
-    let arena = arena();
-    for size in [32, page(), 300 * KIB] {
-        alloc(&arena, size);
-    }
-    let dir = Path::new(freelist::debugfs::DIR);
-    let of_arena = fs::read_dir(dir.join("arenas.d")).unwrap();
-    let of_arena = of_arena.flatten().next().expect("an arena").path();
-    let fdinfo = format!("/proc/self/fdinfo/{}", arena.as_fd().as_raw_fd());
-    let paths = [
-        dir.join("stats"),
-        dir.join("classes"),
-        dir.join("arenas"),
-        of_arena.join("map"),
-        fdinfo.into(),
-    ];
-    for path in paths {
-        let open = || File::open(&path).map_err(errno_of);
-        sweep(open, |result| drop(made(result)));
-        // What is shown is made at the first read.
-        let mut whole = vec![0; 16 << 10];
-        let read = || {
-            let file = File::open(&path).map_err(errno_of)?;
-            file.read_at(&mut whole, 0).map_err(errno_of)
-        };
-        sweep(read, |result| assert_ne!(made(result), Some(0), "{path:?}"));
-    }
-    check();
-    assert_eq!(stat(&arena).live_blocks, 3);
-}
-
-fn errno_of(error: std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().expect("the kernel refused"))
-}
-
-/// More failure points than a load has: most are the loader's own.
-const MOST_OF_A_LOAD: usize = 1 << 16;
-/// Those of the module's own code, and some before.
-const LAST_OF_A_LOAD: usize = 240;
-
-/// The module's own failure points are the last of a load. One in eight of them is tried, others
-/// each time; all with a scale of 8.
-fn loading_fails_cleanly() {
-    let Ok(file) = File::open(MODULE) else {
-        skip("the module's file is not there");
-    };
-    let switch = switch();
-    module::unload();
-    // Says whether there was such a point; whatever is loaded then goes again.
-    let fails_at = |nth| {
-        let (result, failed) = switch.run(nth, || module::load(&file));
-        match result {
-            Ok(()) => module::unload(),
-            Err(error) => {
-                assert!(failed, "{error}");
-                for left in ["/sys/module/freelist", "/dev/freelist", debugfs::DIR] {
-                    assert!(!Path::new(left).exists(), "{left} is left of point {nth}");
-                }
-            }
-        }
-        failed
-    };
-    let (mut last, mut beyond) = (1, MOST_OF_A_LOAD);
-    while last + 1 < beyond {
-        let nth = last.midpoint(beyond);
-        if fails_at(nth) {
-            last = nth;
-        } else {
-            beyond = nth;
-        }
-    }
-    let step = (8 / scaled(1)).max(1);
-    let first = last.saturating_sub(LAST_OF_A_LOAD) + random().usize(..step);
-    let tried = (first..=last)
-        .step_by(step)
-        .filter(|nth| fails_at(*nth))
-        .count();
-    eprintln!("{last} failure points, {tried} of the last {LAST_OF_A_LOAD} tried");
-    module::load(&file).expect("nothing fails");
-    let arena = arena();
-    let block = alloc(&arena, KIB);
-    arena.free(block.offset).unwrap();
-    check();
 }

@@ -15,7 +15,7 @@ use freelist::{Buffer, Heap};
 use nix::errno::Errno;
 
 use crate::harness::suite;
-use crate::kit::filled::{heap, layout, Filled};
+use crate::kit::filled::{heap, is_empty, layout, Filled};
 use crate::kit::{random, random_size, refused, scaled, system_page, KIB, MIB};
 
 suite!("freelist_heaps":
@@ -38,17 +38,6 @@ suite!("freelist_heaps":
 /// for less than that.)
 fn ended<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join()).expect("no panic")
-}
-
-/// Nothing of the heap is live, once what it keeps has gone.
-#[track_caller]
-fn is_empty(heap: &Heap) {
-    heap.trim(0).unwrap();
-    let stat = heap.stat().unwrap();
-    assert_eq!(
-        (stat.live_blocks, stat.live_bytes, stat.held_bytes),
-        (0, 0, 0)
-    );
 }
 
 /// Peer: reports gperftools#228, gperftools#1204.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much an arena may hold, and how far its offsets go.
+//! How much an arena may hold.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,15 +9,14 @@ use freelist::uapi::{freelist_limit, FREELIST_IOC_LIMIT};
 use freelist::{Arena, Block};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::mman::{MapFlags, ProtFlags};
-use nix::sys::signal::Signal;
+use nix::sys::mman::ProtFlags;
 
-use crate::harness::{skip, suite};
-use crate::kit::process::{drop_cap_sys_resource, signal_of, spawn_child};
+use crate::harness::suite;
+use crate::kit::process::{drop_cap_sys_resource, spawn_child};
 use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
-    alloc, arena, counters, free, info, largest_block, meminfo, page, random, random_size, raw,
-    refused, scaled, stat, thread, Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, MIB,
+    alloc, arena, counters, free, largest_block, page, random, random_size, raw, refused, scaled,
+    stat, thread, Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, MIB,
 };
 
 suite!("freelist_limits":
@@ -33,39 +32,21 @@ suite!("freelist_limits":
     a_limit_whose_answer_cannot_be_written_changes_nothing,
     limits_of_a_read_only_arena_are_ebadf,
     a_limit_is_one_arenas_alone,
-    all_arenas_share_the_modules_limit,
-    what_is_free_in_another_arena_is_handed_over_at_the_modules_limit,
-    an_arenas_own_limit_does_not_lift_the_modules,
-    a_span_bounds_offsets_mappings_and_releases,
-    a_full_span_is_enospc,
-    free_blocks_of_any_shape_serve_where_the_span_is_used_up,
-    a_bad_span_is_einval,
-    a_span_after_the_first_block_is_einval,
-    a_span_and_a_limit_are_set_together_or_not_at_all,
-    a_mapping_beyond_a_later_span_is_sigbus,
     a_process_in_a_small_cgroup_that_asks_for_a_gibibyte_lives,
     in_a_full_cgroup_the_arenas_own_free_blocks_are_used_first,
 );
 
 /// A new arena that may hold `bytes`.
 #[track_caller]
-fn limited(bytes: u64) -> Arena {
+pub(super) fn limited(bytes: u64) -> Arena {
     let arena = arena();
     assert_eq!(arena.set_limit(bytes).unwrap().bytes, bytes);
     arena
 }
 
-/// A new arena with offsets below `bytes`.
-#[track_caller]
-fn spanning(bytes: u64) -> Arena {
-    let arena = arena();
-    assert_eq!(arena.set_span(bytes).unwrap().span, bytes);
-    arena
-}
-
 /// Blocks of `size` bytes until one is refused with `errno`.
 #[track_caller]
-fn fill(arena: &Arena, size: u64, errno: Errno) -> Vec<Block> {
+pub(super) fn fill(arena: &Arena, size: u64, errno: Errno) -> Vec<Block> {
     let mut blocks = Vec::new();
     loop {
         match arena.alloc(size, DEFAULT) {
@@ -277,189 +258,6 @@ fn a_limit_is_one_arenas_alone() {
     assert_eq!(same.info().unwrap().limit_bytes, 64 * KIB);
     spawn_child(|| _ = one.set_limit(128 * KIB).unwrap()).succeed();
     assert_eq!(same.info().unwrap().limit_bytes, 128 * KIB);
-}
-
-/// What all arenas may hold together, where two blocks are more than that.
-#[track_caller]
-fn shared_limit() -> u64 {
-    let stats = freelist::debugfs::Stats::read().expect("debugfs is mounted");
-    let limit = stats.get("limit_bytes").expect("the limit of all arenas");
-    if limit > largest_block() {
-        skip("too much memory to fill; needs a machine of at most 2 GiB");
-    }
-    limit
-}
-
-/// More than half of what all may hold; skipped where the machine has not got
-/// it at this moment.
-#[track_caller]
-fn more_than_half(arena: &Arena, limit: u64) -> Block {
-    match arena.alloc(limit / 2 + MIB, DEFAULT) {
-        Ok(block) => block,
-        Err(error) if error.errno() == Some(Errno::ENOMEM) => skip("memory is short"),
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn all_arenas_share_the_modules_limit() {
-    let limit = shared_limit();
-    let (one, two) = (arena(), arena());
-    more_than_half(&one, limit);
-    refused(two.alloc(limit / 2 + MIB, DEFAULT), Errno::EDQUOT);
-    let none = stat(&two);
-    assert_eq!(none.held_bytes, 0, "what was refused is not held");
-    // What is left is there for others.
-    alloc(&two, MIB);
-    // And what one gives back at its end.
-    drop(one);
-    more_than_half(&two, limit);
-}
-
-fn what_is_free_in_another_arena_is_handed_over_at_the_modules_limit() {
-    let limit = shared_limit();
-    // Where the system is short of memory, it takes what is free itself.
-    let is_short = meminfo("MemAvailable") < limit + 128 * MIB;
-    let (one, two) = (arena(), arena());
-    let kept = alloc(&one, MIB);
-    let view = View::shared(&one, kept.offset, MIB as usize);
-    view.set_bytes(0, b"kept");
-    let block = more_than_half(&one, limit);
-    refused(two.alloc(limit / 2 + MIB, DEFAULT), Errno::EDQUOT);
-    free(&one, block);
-    let held = stat(&one).held_bytes;
-    more_than_half(&two, limit);
-    let given = held - stat(&one).held_bytes;
-    assert_eq!(stat(&one).shrinks, given / page());
-    // What was wanted, not all that was free, and nothing that is live.
-    let all = stat(&one).held_bytes + stat(&two).held_bytes;
-    let least = if is_short { MIB } else { limit - MIB };
-    assert!((least..=limit).contains(&all), "{all} of {limit}");
-    assert_eq!(view.bytes(0, 4), b"kept");
-}
-
-fn an_arenas_own_limit_does_not_lift_the_modules() {
-    let limit = shared_limit();
-    let arena = limited(4 * limit);
-    refused(
-        arena.alloc((limit + page()).min(largest_block()), DEFAULT),
-        Errno::EDQUOT,
-    );
-    alloc(&arena, MIB);
-}
-
-/// Peer: snmalloc fixed_region.
-fn a_span_bounds_offsets_mappings_and_releases() {
-    let span = 16 * page();
-    let arena = spanning(span);
-    refused(arena.free(span), Errno::EINVAL);
-    refused(arena.free(span - 16), Errno::ENOENT);
-    let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    for (offset, len) in [(0, span + page()), (page(), span), (span, page())] {
-        let result = View::map(&arena, offset, len as usize, both, MapFlags::MAP_SHARED);
-        assert_eq!(result.err(), Some(Errno::EINVAL), "{len:#x} at {offset:#x}");
-    }
-    let view = View::shared(&arena, 0, span as usize);
-    let blocks = fill(&arena, page(), Errno::ENOSPC);
-    assert_eq!(blocks.len(), 16);
-    for block in blocks {
-        view.store(block.offset as usize, 1);
-        free(&arena, block);
-    }
-    // The smallest of all.
-    let arena = spanning(page());
-    assert_eq!(alloc(&arena, page()).offset, 0);
-}
-
-/// Peer: snmalloc fixed_region_alloc.
-fn a_full_span_is_enospc() {
-    let arena = spanning(16 * page());
-    refused(arena.alloc(17 * page(), DEFAULT), Errno::ENOSPC);
-    refused(arena.alloc(MIB, GROW), Errno::ENOSPC);
-    refused(arena.alloc(MIB, LARGER), Errno::ENOMEM);
-    let small = fill(&arena, 64, Errno::ENOSPC);
-    assert_eq!(small.len() as u64, 16 * page() / 64);
-    refused(arena.alloc(64, LARGER), Errno::ENOMEM);
-    free(&arena, small[1]);
-    alloc(&arena, 64);
-    assert_eq!(stat(&arena).held_bytes, 16 * page());
-}
-
-/// Free memory of one shape keeps address space from another.
-fn free_blocks_of_any_shape_serve_where_the_span_is_used_up() {
-    let arena = spanning(64 * page());
-    for size in [
-        64,
-        page(),
-        4 * page(),
-        16 * page(),
-        64 * page(),
-        16 * page(),
-        64,
-    ] {
-        let blocks = fill(&arena, size, Errno::ENOSPC);
-        assert_eq!(blocks.len() as u64, 64 * page() / size, "of {size} bytes");
-        for block in blocks {
-            free(&arena, block);
-        }
-    }
-}
-
-fn a_bad_span_is_einval() {
-    let arena = arena();
-    let before = arena.info().unwrap();
-    let most = before.arena_bytes;
-    for span in [
-        1,
-        page() - 1,
-        page() + 1,
-        most + page(),
-        1 << 62,
-        1 << 63,
-        u64::MAX,
-    ] {
-        refused(arena.set_span(span), Errno::EINVAL);
-    }
-    assert_eq!(arena.info().unwrap(), before);
-    arena.set_span(most).unwrap();
-}
-
-fn a_span_after_the_first_block_is_einval() {
-    let arena = arena();
-    let block = alloc(&arena, 64);
-    refused(arena.set_span(MIB), Errno::EINVAL);
-    free(&arena, block);
-    refused(arena.set_span(MIB), Errno::EINVAL);
-    assert_eq!(arena.info().unwrap().arena_bytes, info().arena_bytes);
-    // The limit can be set at any time.
-    arena.set_limit(MIB).unwrap();
-}
-
-fn a_span_and_a_limit_are_set_together_or_not_at_all() {
-    let arena = arena();
-    let before = arena.info().unwrap();
-    assert_eq!(raw::limit(&arena, MIB, 5).err(), Some(Errno::EINVAL));
-    assert_eq!(arena.info().unwrap(), before);
-    spawn_child(|| {
-        drop_cap_sys_resource();
-        let result = raw::limit(&arena, u64::MAX, MIB);
-        assert_eq!(result.err(), Some(Errno::EPERM));
-    })
-    .succeed();
-    assert_eq!(arena.info().unwrap(), before);
-    let both = raw::limit(&arena, 2 * MIB, MIB).unwrap();
-    assert_eq!((both.bytes, both.span), (2 * MIB, MIB));
-}
-
-/// Peer: vulnerabilities CVE-2023-2008.
-fn a_mapping_beyond_a_later_span_is_sigbus() {
-    let arena = arena();
-    let view = View::shared(&arena, 0, 4 * MIB as usize);
-    arena.set_span(MIB).unwrap();
-    let block = alloc(&arena, MIB);
-    assert_eq!(block.offset, 0);
-    view.store(MIB as usize - 1, 1);
-    let signal = signal_of(|| view.touch(MIB as usize));
-    assert_eq!(signal, Some(Signal::SIGBUS));
 }
 
 fn a_process_in_a_small_cgroup_that_asks_for_a_gibibyte_lives() {

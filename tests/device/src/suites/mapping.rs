@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is seen through a mapping.
+//! The bytes that a mapping of an arena shows: of live blocks, of free pages, in every process.
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Seek, SeekFrom};
@@ -11,10 +11,10 @@ use nix::sys::signal::Signal;
 use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 use nix::unistd::Pid;
 
-use crate::harness::{skip, suite};
+use crate::harness::suite;
 use crate::kit::pages::frames;
-use crate::kit::process::{fork_child, signal_of, spawn_child, userfaultfd};
-use crate::kit::view::{ioctl_at, write_from};
+use crate::kit::process::{signal_of, spawn_child};
+use crate::kit::view::write_from;
 use crate::kit::{alloc, arena, free, info, page, refused, stat, View, DEFAULT, KIB, LARGER, MIB};
 
 suite!("freelist_mapping":
@@ -28,26 +28,12 @@ suite!("freelist_mapping":
     a_freed_blocks_page_stays_mapped_where_it_was,
     contents_outlive_the_mapping,
     the_mapping_outlives_the_descriptor,
-    a_hole_divides_a_mapping,
-    protections_divide_a_mapping,
     a_forked_child_shares_the_blocks,
     a_child_without_the_mapping_does_not_have_it,
-    madvise_dontneed_keeps_the_contents,
-    madvise_that_would_take_pages_away_is_refused,
-    no_advice_takes_or_spoils_a_page,
     a_page_that_was_read_first_is_the_one_that_is_written,
-    madvise_populate_maps_blocks_and_tells_of_holes,
-    mlock_spoils_nothing_and_keeps_nothing,
-    a_scan_of_the_page_tables_finds_what_is_mapped,
-    guards_cannot_be_installed,
-    userfaultfd_does_not_take_faults_over,
-    other_memory_may_cover_a_part_of_a_mapping,
-    another_arena_may_cover_a_part_of_a_mapping,
-    a_moved_mapping_shows_the_same_blocks,
     blocks_are_good_for_system_calls,
     other_processes_tools_read_the_blocks,
     every_byte_of_a_block_is_memory,
-    pages_stay_what_they_were_under_all_this,
 );
 
 /// Peer: kfence test_out_of_bounds_read, test_out_of_bounds_write, test_kmalloc_aligned_oob_read,
@@ -237,53 +223,6 @@ fn the_mapping_outlives_the_descriptor() {
     assert_eq!((view.load(0), view.load(1)), (1, 2));
 }
 
-/// Peer: pfnmap munmap_split; guard_regions munmap; vulnerabilities CVE-2025-38563.
-fn a_hole_divides_a_mapping() {
-    let arena = arena();
-    let page = page() as usize;
-    let block = alloc(&arena, 8 * page as u64);
-    let mut view = View::shared(&arena, block.offset, 8 * page);
-    for i in 0..4 {
-        view.store(i * page, i as u8 + 1);
-    }
-    view.unmap(2 * page..4 * page).unwrap();
-    assert!(!view.is_mapped(2 * page) && !view.is_mapped(3 * page));
-    // Both sides work, with pages that were mapped before and new ones.
-    assert_eq!((view.load(0), view.load(page)), (1, 2));
-    view.store(7 * page, 8);
-    assert_eq!(view.load(7 * page), 8);
-    view.unmap(0..page).unwrap();
-    view.unmap(7 * page..8 * page).unwrap();
-    view.store(6 * page, 7);
-    let again = View::shared(&arena, block.offset, 8 * page);
-    for (i, value) in [1, 2, 3, 4, 0, 0, 7, 8].into_iter().enumerate() {
-        assert_eq!(again.load(i * page), value, "page {i}");
-    }
-    free(&arena, block);
-}
-
-/// Peer: guard_regions mprotect, split_merge; vulnerabilities CVE-2025-38563.
-fn protections_divide_a_mapping() {
-    let arena = arena();
-    let page = page() as usize;
-    let block = alloc(&arena, 4 * page as u64);
-    let view = View::shared(&arena, block.offset, 4 * page);
-    view.store(page, 5);
-    view.protect(page..2 * page, ProtFlags::PROT_NONE).unwrap();
-    let signal = signal_of(|| view.touch(page));
-    assert_eq!(signal, Some(Signal::SIGSEGV));
-    view.protect(page..2 * page, ProtFlags::PROT_READ).unwrap();
-    assert_eq!(view.load(page), 5);
-    let signal = signal_of(|| view.store(page, 6));
-    assert_eq!(signal, Some(Signal::SIGSEGV));
-    let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    view.protect(page..2 * page, both).unwrap();
-    view.store(page, 6);
-    view.store(3 * page, 7);
-    assert_eq!((view.load(page), view.load(3 * page)), (6, 7));
-    free(&arena, block);
-}
-
 /// Peer: guard_regions fork, fork_cow; pfnmap fork; scudo wrappers_c.Fork.
 fn a_forked_child_shares_the_blocks() {
     let arena = arena();
@@ -321,37 +260,6 @@ fn a_child_without_the_mapping_does_not_have_it() {
     assert_eq!(view.load(0), 1, "the parent has it still");
 }
 
-/// Peer: guard_regions dontneed.
-fn madvise_dontneed_keeps_the_contents() {
-    let arena = arena();
-    let block = alloc(&arena, 8 * page());
-    let view = View::shared(&arena, block.offset, block.bytes as usize);
-    let pages = (0..view.len()).step_by(page() as usize);
-    for at in pages.clone() {
-        view.store(at, (at / page() as usize) as u8 + 1);
-    }
-    view.advise(0..view.len(), MmapAdvise::MADV_DONTNEED)
-        .unwrap();
-    for at in pages {
-        assert_eq!(view.load(at), (at / page() as usize) as u8 + 1);
-    }
-    free(&arena, block);
-}
-
-/// Peer: guard_regions lazyfree.
-fn madvise_that_would_take_pages_away_is_refused() {
-    let arena = arena();
-    let block = alloc(&arena, page());
-    let view = View::shared(&arena, block.offset, page() as usize);
-    view.store(0, 1);
-    for advice in [MmapAdvise::MADV_REMOVE, MmapAdvise::MADV_FREE] {
-        let result = view.advise(0..view.len(), advice);
-        assert!(result.is_err(), "{advice:?}: {result:?}");
-    }
-    assert_eq!(view.load(0), 1);
-    free(&arena, block);
-}
-
 /// A read comes first, so nothing that is shared by all may stand in for the page.
 ///
 /// Peer: guard_regions anon_zeropage.
@@ -369,298 +277,6 @@ fn a_page_that_was_read_first_is_the_one_that_is_written() {
         assert_eq!(before, frames(&views[0], at, 1), "the page that was read");
     }
     free(&arena, block);
-}
-
-/// Peer: guard_regions populate.
-fn madvise_populate_maps_blocks_and_tells_of_holes() {
-    let arena = arena();
-    let page = page() as usize;
-    let block = alloc(&arena, 4 * page as u64);
-    for advice in [libc::MADV_POPULATE_READ, libc::MADV_POPULATE_WRITE] {
-        let view = View::shared(&arena, block.offset, 8 * page);
-        view.advise_raw(0..4 * page, advice).unwrap();
-        let mapped = frames(&view, 0, 8);
-        assert!(mapped[..4].iter().all(Option::is_some), "{mapped:?}");
-        let result = view.advise_raw(0..8 * page, advice);
-        assert_eq!(result, Err(Errno::EFAULT), "behind the block");
-        assert!(frames(&view, 4 * page, 4).iter().all(Option::is_none));
-    }
-    free(&arena, block);
-}
-
-/// Peer: guard_regions mlock.
-fn mlock_spoils_nothing_and_keeps_nothing() {
-    let arena = arena();
-    let page = page() as usize;
-    let block = alloc(&arena, 4 * page as u64);
-    let view = View::shared(&arena, block.offset, 4 * page);
-    for i in 0..4 {
-        view.store(i * page, i as u8 + 1);
-    }
-    view.lock(0..4 * page).unwrap();
-    view.unlock(page..2 * page).unwrap();
-    // The advice that pages locked in memory are spared from, and the one that spares none.
-    let _ = view.advise_raw(0..4 * page, libc::MADV_DONTNEED);
-    let _ = view.advise_raw(0..4 * page, libc::MADV_DONTNEED_LOCKED);
-    for i in 0..4 {
-        assert_eq!(view.load(i * page), i as u8 + 1, "page {i}");
-    }
-    free(&arena, block);
-    assert_eq!(arena.trim(0).unwrap(), 4 * page as u64);
-    for i in 0..4 {
-        assert_eq!(view.probe(i * page), Err(Errno::EFAULT), "page {i}");
-    }
-    view.unlock(0..4 * page).unwrap();
-}
-
-/// struct pm_scan_arg of linux/fs.h; what is wanted is in `mask` and `answer`.
-fn scan(view: &View, pages: usize, mask: u64, answer: u64) -> Vec<[u64; 3]> {
-    const PAGEMAP_SCAN: u32 = 0xc060_6610;
-    let ranges = View::anonymous(16 * 24);
-    let start = view.address(0).get() as u64;
-    let words = [
-        96,
-        0,
-        start,
-        start + pages as u64 * page(),
-        0,
-        ranges.address(0).get() as u64,
-        16,
-        0,
-        0,
-        mask,
-        0,
-        answer,
-    ];
-    let words: Vec<u8> = words.into_iter().flat_map(u64::to_ne_bytes).collect();
-    let argument = View::anonymous(96);
-    argument.set_bytes(0, &words);
-    let pagemap = File::open("/proc/self/pagemap").unwrap();
-    let found = ioctl_at(&pagemap, PAGEMAP_SCAN, argument.address(0)).expect("PAGEMAP_SCAN");
-    let word = |at| u64::from_ne_bytes(ranges.bytes(at, 8).try_into().expect("8 bytes"));
-    (0..found as usize)
-        .map(|i| [0, 8, 16].map(|at| word(i * 24 + at)))
-        .map(|[from, to, kind]| [(from - start) / page(), (to - start) / page(), kind])
-        .collect()
-}
-
-/// Which pages are there is what programs that take snapshots go by.
-///
-/// Peer: guard_regions pagemap_scan, pagemap.
-fn a_scan_of_the_page_tables_finds_what_is_mapped() {
-    const PRESENT: u64 = 1 << 3;
-    const GUARD: u64 = 1 << 8;
-    let arena = arena();
-    let len = page() as usize;
-    let block = alloc(&arena, 64 * page());
-    let view = View::shared(&arena, block.offset, 64 * len);
-    view.advise_raw(0..64 * len, libc::MADV_POPULATE_WRITE)
-        .unwrap();
-    // Faults map some around them: holes are made.
-    for hole in [5..40, 41..64] {
-        view.advise_raw(hole.start * len..hole.end * len, libc::MADV_DONTNEED)
-            .unwrap();
-    }
-    let found = scan(&view, 64, PRESENT, PRESENT);
-    let expected: Vec<[u64; 3]> = {
-        let mapped = frames(&view, 0, 64);
-        let mut runs: Vec<[u64; 3]> = Vec::new();
-        for i in (0..64).filter(|i| mapped[*i as usize].is_some()) {
-            match runs.last_mut() {
-                Some(run) if run[1] == i => run[1] += 1,
-                _ => runs.push([i, i + 1, PRESENT]),
-            }
-        }
-        runs
-    };
-    assert_eq!(expected, [[0, 5, PRESENT], [40, 41, PRESENT]]);
-    assert_eq!(found, expected);
-    assert!(scan(&view, 64, GUARD, GUARD).is_empty());
-    free(&arena, block);
-}
-
-/// Guards would stand where the arena's pages come and go.
-///
-/// Peer: guard_regions basic, multi_vma, process_madvise.
-fn guards_cannot_be_installed() {
-    let arena = arena();
-    let page = page() as usize;
-    let block = alloc(&arena, 8 * page as u64);
-    let mut view = View::shared(&arena, block.offset, 8 * page);
-    for i in 0..8 {
-        view.store(i * page, i as u8 + 1);
-    }
-    // In one mapping, over the borders of several, and over a hole.
-    let holds = |view: &View, of: &str| {
-        for range in [0..8 * page, page..2 * page, 2 * page..7 * page] {
-            let result = view.advise_raw(range.clone(), GUARD_INSTALL);
-            assert_eq!(result, Err(Errno::EINVAL), "{range:?} of {of}");
-            let _ = view.advise_raw(range, GUARD_REMOVE);
-        }
-        for i in 0..8 {
-            assert_eq!(view.load(i * page), i as u8 + 1, "page {i} of {of}");
-        }
-    };
-    holds(&view, "one mapping");
-    let ranges = [0..page, 4 * page..8 * page];
-    let result = view.advise_ranges(&ranges, GUARD_INSTALL);
-    assert_eq!(result, Err(Errno::EINVAL));
-    view.protect(3 * page..5 * page, ProtFlags::PROT_READ)
-        .unwrap();
-    holds(&view, "three mappings");
-    view.unmap(5 * page..6 * page).unwrap();
-    assert!(view
-        .advise_raw(0..page, GUARD_INSTALL)
-        .is_err_and(|errno| errno == Errno::EINVAL));
-    assert_eq!((view.load(4 * page), view.load(6 * page)), (5, 7));
-    free(&arena, block);
-}
-
-/// Pages that another process would have to bring, by userfaultfd: the kernel serves its own files
-/// and anonymous memory alone.
-///
-/// Peer: guard_regions uffd.
-fn userfaultfd_does_not_take_faults_over() {
-    const API: u32 = 0xc018_aa3f;
-    const REGISTER: u32 = 0xc020_aa00;
-    let arena = arena();
-    let block = alloc(&arena, 4 * page());
-    let view = View::shared(&arena, block.offset, block.bytes as usize);
-    let Some(faults) = userfaultfd() else {
-        skip("this kernel has no userfaultfd");
-    };
-    let call = |request, words: &[u64]| {
-        let argument = View::anonymous(32);
-        let words: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        argument.set_bytes(0, &words);
-        ioctl_at(&faults, request, argument.address(0))
-    };
-    call(API, &[0xaa, 0, 0]).expect("UFFDIO_API");
-    // Missing pages, protected ones, and ones of which others have a copy.
-    for mode in [1, 2, 4] {
-        let start = view.address(0).get() as u64;
-        let result = call(REGISTER, &[start, block.bytes, mode, 0]);
-        assert_eq!(result, Err(Errno::EINVAL), "mode {mode}");
-    }
-    view.store(0, 1);
-    assert_eq!(view.load(0), 1);
-    free(&arena, block);
-}
-
-/// MADV_GUARD_INSTALL and _REMOVE of linux/mman.h: touching is SIGSEGV between.
-const GUARD_INSTALL: i32 = 102;
-const GUARD_REMOVE: i32 = 103;
-
-/// Every advice there is, whether it is taken or not.
-///
-/// Peer: pfnmap madvise_disallowed; guard_regions fork_wipeonfork, cold_pageout,
-/// madvise_sequential, collapse.
-fn no_advice_takes_or_spoils_a_page() {
-    let arena = arena();
-    let block = alloc(&arena, 8 * page());
-    let view = View::shared(&arena, block.offset, block.bytes as usize);
-    let pages = || (0..8).map(|i| i * page() as usize);
-    let (mut taken, mut refused) = (Vec::new(), Vec::new());
-    for advice in (0..=26).chain([102, 103, 104]) {
-        for at in pages() {
-            view.store(at, at.to_le_bytes()[1] ^ advice as u8);
-        }
-        // The middle only, so that mappings are divided by it.
-        let middle = 2 * page() as usize..6 * page() as usize;
-        match view.advise_raw(middle.clone(), advice) {
-            Ok(()) => taken.push(advice),
-            Err(_) => refused.push(advice),
-        }
-        if advice == GUARD_INSTALL {
-            let _ = view.advise_raw(middle, GUARD_REMOVE);
-        }
-        for at in pages() {
-            let byte = at.to_le_bytes()[1] ^ advice as u8;
-            assert_eq!(view.load(at), byte, "page {at:#x} after advice {advice}");
-        }
-    }
-    eprintln!("taken: {taken:?}; refused: {refused:?}");
-    for advice in [libc::MADV_FREE, libc::MADV_REMOVE, libc::MADV_WIPEONFORK] {
-        assert!(refused.contains(&advice), "{advice}");
-    }
-    assert!(taken.contains(&libc::MADV_DONTNEED));
-    assert_eq!(stat(&arena).held_bytes, 8 * page());
-    free(&arena, block);
-}
-
-/// Peer: pfnmap munmap_split; guard_regions munmap, multi_vma.
-fn other_memory_may_cover_a_part_of_a_mapping() {
-    let arena = arena();
-    let page = page() as usize;
-    let block = alloc(&arena, 6 * page as u64);
-    let view = View::shared(&arena, block.offset, 6 * page);
-    for i in 0..6 {
-        view.store(i * page, i as u8 + 1);
-    }
-    view.cover(2 * page..4 * page).unwrap();
-    for (i, byte) in [1, 2, 0, 0, 5, 6].into_iter().enumerate() {
-        assert_eq!(view.load(i * page), byte, "page {i}");
-        view.store(i * page + 1, 9);
-    }
-    // And the arena over that again, elsewhere in it.
-    let at = block.offset + 5 * page as u64;
-    view.cover_with(3 * page..4 * page, &arena, at).unwrap();
-    assert_eq!((view.load(3 * page), view.load(3 * page + 1)), (6, 9));
-    let again = View::shared(&arena, block.offset, 6 * page);
-    for (i, byte) in [9, 9, 0, 0, 9, 9].into_iter().enumerate() {
-        assert_eq!(again.load(i * page), i as u8 + 1);
-        assert_eq!(again.load(i * page + 1), byte, "page {i}");
-    }
-    free(&arena, block);
-}
-
-fn another_arena_may_cover_a_part_of_a_mapping() {
-    let (one, two) = (arena(), arena());
-    let page = page() as usize;
-    let blocks = [&one, &two].map(|arena| alloc(arena, 4 * page as u64));
-    let view = View::shared(&one, blocks[0].offset, 4 * page);
-    for i in 0..4 {
-        view.store(i * page, 1);
-    }
-    view.cover_with(page..3 * page, &two, blocks[1].offset)
-        .unwrap();
-    for i in 0..4 {
-        assert_eq!(view.load(i * page), [1, 0, 0, 1][i]);
-        view.store(i * page, 2);
-    }
-    // Unmapping what one arena gives back leaves the other's alone.
-    free(&one, blocks[0]);
-    one.trim(0).unwrap();
-    assert_eq!(view.probe(0), Err(Errno::EFAULT));
-    assert_eq!((view.load(page), view.load(2 * page)), (2, 2));
-    assert_eq!(view.probe(3 * page), Err(Errno::EFAULT));
-    free(&two, blocks[1]);
-    two.trim(0).unwrap();
-    assert_eq!(view.probe(page), Err(Errno::EFAULT));
-}
-
-/// Peer: pfnmap mremap_fixed; guard_regions mremap_move.
-fn a_moved_mapping_shows_the_same_blocks() {
-    let arena = arena();
-    let page = page() as usize;
-    let block = alloc(&arena, 8 * page as u64);
-    let mut view = View::shared(&arena, block.offset, 8 * page);
-    for i in 0..4 {
-        view.store(i * page, i as u8 + 1);
-    }
-    let before = view.address(0).get();
-    view.move_to_elsewhere(8 * page).unwrap();
-    assert_ne!(view.address(0).get(), before);
-    for i in 0..8 {
-        let byte = if i < 4 { i as u8 + 1 } else { 0 };
-        assert_eq!(view.load(i * page), byte, "page {i}");
-    }
-    // What leaves is found where it is mapped now.
-    free(&arena, block);
-    arena.trim(0).unwrap();
-    for i in 0..8 {
-        assert_eq!(view.probe(i * page), Err(Errno::EFAULT), "page {i}");
-    }
 }
 
 fn blocks_are_good_for_system_calls() {
@@ -731,27 +347,4 @@ fn every_byte_of_a_block_is_memory() {
         assert_eq!(view.bytes(into, bytes.len()), bytes);
         free(&arena, block);
     }
-}
-
-/// The same page under every treatment, in a row, then its neighbours.
-fn pages_stay_what_they_were_under_all_this() {
-    let arena = arena();
-    let page = page() as usize;
-    let block = alloc(&arena, 4 * page as u64);
-    let mut view = View::shared(&arena, block.offset, 4 * page);
-    for i in 0..4 {
-        view.store(i * page, 0x40 + i as u8);
-    }
-    view.advise(0..page, MmapAdvise::MADV_DONTNEED).unwrap();
-    view.protect(0..2 * page, ProtFlags::PROT_READ).unwrap();
-    let status = fork_child(|| assert_eq!(view.load(0), 0x40));
-    assert!(matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)));
-    view.unmap(page..2 * page).unwrap();
-    assert_eq!(view.load(2 * page), 0x42);
-    drop(view);
-    let view = View::shared(&arena, block.offset, 4 * page);
-    for i in 0..4 {
-        assert_eq!(view.load(i * page), 0x40 + i as u8);
-    }
-    free(&arena, block);
 }

@@ -3,12 +3,15 @@
 //! The tests, a file an area.
 
 mod abi;
+mod advice;
 mod alloc;
 mod arenas;
 mod bulk;
+mod bulk_array;
+mod bulk_wait;
 mod cgroup;
-mod client;
 mod clone;
+mod clone_file;
 mod concurrency;
 mod contended;
 mod contig;
@@ -18,19 +21,30 @@ mod ctl_live;
 mod ctl_record;
 mod debugfs;
 mod descriptors;
+mod discard;
 mod errors;
 mod examples;
 mod exhaustive;
 mod extension;
 mod fail_nth;
+mod fail_nth_arena;
+mod fail_nth_fault;
+mod fail_nth_load;
 mod free;
 mod freed;
+mod global;
 mod growing;
 mod header;
+mod heap_blocks;
+mod heap_bounds;
+mod heap_lifetime;
+mod heap_misuse;
+mod heap_threads;
 mod heaps;
 mod hostile;
 mod info;
 mod lazy;
+mod lazy_races;
 mod limits;
 mod mapping;
 mod memory;
@@ -38,14 +52,19 @@ mod metadata;
 mod mmap;
 mod model;
 mod pointers;
+mod poll;
 mod populate;
 mod pressure;
 mod races;
 mod random;
+mod remapping;
 mod resize;
 mod scaling;
 mod selftest;
+mod shared_limit;
 mod shown;
+mod signals;
+mod span;
 mod split_merge;
 mod storm;
 mod stranded;
@@ -54,6 +73,7 @@ mod tracepoints;
 mod trim;
 mod unload;
 mod waiting;
+mod wake_ups;
 mod zero;
 
 use crate::harness::Suite;
@@ -68,14 +88,22 @@ pub const ALL: &[Suite] = &[
     exhaustive::SUITE,
     stranded::SUITE,
     bulk::SUITE,
+    bulk_array::SUITE,
+    bulk_wait::SUITE,
     zero::SUITE,
     header::SUITE,
     contig::SUITE,
     populate::SUITE,
     limits::SUITE,
+    shared_limit::SUITE,
+    span::SUITE,
     waiting::SUITE,
+    wake_ups::SUITE,
+    signals::SUITE,
+    poll::SUITE,
     resize::SUITE,
     clone::SUITE,
+    clone_file::SUITE,
     trim::SUITE,
     pressure::SUITE,
     growing::SUITE,
@@ -84,8 +112,12 @@ pub const ALL: &[Suite] = &[
     pointers::SUITE,
     mmap::SUITE,
     mapping::SUITE,
+    advice::SUITE,
+    remapping::SUITE,
     memory::SUITE,
     lazy::SUITE,
+    lazy_races::SUITE,
+    discard::SUITE,
     freed::SUITE,
     arenas::SUITE,
     descriptors::SUITE,
@@ -98,7 +130,12 @@ pub const ALL: &[Suite] = &[
     hostile::SUITE,
     contended::SUITE,
     scaling::SUITE,
-    client::SUITE,
+    heap_blocks::SUITE,
+    heap_threads::SUITE,
+    heap_bounds::SUITE,
+    heap_lifetime::SUITE,
+    heap_misuse::SUITE,
+    global::SUITE,
     examples::SUITE,
     ctl::SUITE,
     ctl_live::SUITE,
@@ -112,6 +149,9 @@ pub const ALL: &[Suite] = &[
     stress::SUITE,
     cgroup::SUITE,
     fail_nth::SUITE,
+    fail_nth_arena::SUITE,
+    fail_nth_fault::SUITE,
+    fail_nth_load::SUITE,
     unload::SUITE,
     selftest::SUITE,
 ];

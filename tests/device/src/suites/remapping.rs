@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mappings of an arena that are divided, moved, or covered by another one.
+
+use nix::errno::Errno;
+use nix::sys::mman::ProtFlags;
+use nix::sys::signal::Signal;
+
+use crate::harness::suite;
+use crate::kit::process::signal_of;
+use crate::kit::{alloc, arena, free, page, View};
+
+suite!("freelist_remapping":
+    a_hole_divides_a_mapping,
+    protections_divide_a_mapping,
+    other_memory_may_cover_a_part_of_a_mapping,
+    another_arena_may_cover_a_part_of_a_mapping,
+    a_moved_mapping_shows_the_same_blocks,
+);
+
+/// Peer: pfnmap munmap_split; guard_regions munmap; vulnerabilities CVE-2025-38563.
+fn a_hole_divides_a_mapping() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 8 * page as u64);
+    let mut view = View::shared(&arena, block.offset, 8 * page);
+    for i in 0..4 {
+        view.store(i * page, i as u8 + 1);
+    }
+    view.unmap(2 * page..4 * page).unwrap();
+    assert!(!view.is_mapped(2 * page) && !view.is_mapped(3 * page));
+    // Both sides work, with pages that were mapped before and new ones.
+    assert_eq!((view.load(0), view.load(page)), (1, 2));
+    view.store(7 * page, 8);
+    assert_eq!(view.load(7 * page), 8);
+    view.unmap(0..page).unwrap();
+    view.unmap(7 * page..8 * page).unwrap();
+    view.store(6 * page, 7);
+    let again = View::shared(&arena, block.offset, 8 * page);
+    for (i, value) in [1, 2, 3, 4, 0, 0, 7, 8].into_iter().enumerate() {
+        assert_eq!(again.load(i * page), value, "page {i}");
+    }
+    free(&arena, block);
+}
+
+/// Peer: guard_regions mprotect, split_merge; vulnerabilities CVE-2025-38563.
+fn protections_divide_a_mapping() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 4 * page as u64);
+    let view = View::shared(&arena, block.offset, 4 * page);
+    view.store(page, 5);
+    view.protect(page..2 * page, ProtFlags::PROT_NONE).unwrap();
+    let signal = signal_of(|| view.touch(page));
+    assert_eq!(signal, Some(Signal::SIGSEGV));
+    view.protect(page..2 * page, ProtFlags::PROT_READ).unwrap();
+    assert_eq!(view.load(page), 5);
+    let signal = signal_of(|| view.store(page, 6));
+    assert_eq!(signal, Some(Signal::SIGSEGV));
+    let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    view.protect(page..2 * page, both).unwrap();
+    view.store(page, 6);
+    view.store(3 * page, 7);
+    assert_eq!((view.load(page), view.load(3 * page)), (6, 7));
+    free(&arena, block);
+}
+
+/// Peer: pfnmap munmap_split; guard_regions munmap, multi_vma.
+fn other_memory_may_cover_a_part_of_a_mapping() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 6 * page as u64);
+    let view = View::shared(&arena, block.offset, 6 * page);
+    for i in 0..6 {
+        view.store(i * page, i as u8 + 1);
+    }
+    view.cover(2 * page..4 * page).unwrap();
+    for (i, byte) in [1, 2, 0, 0, 5, 6].into_iter().enumerate() {
+        assert_eq!(view.load(i * page), byte, "page {i}");
+        view.store(i * page + 1, 9);
+    }
+    // And the arena over that again, elsewhere in it.
+    let at = block.offset + 5 * page as u64;
+    view.cover_with(3 * page..4 * page, &arena, at).unwrap();
+    assert_eq!((view.load(3 * page), view.load(3 * page + 1)), (6, 9));
+    let again = View::shared(&arena, block.offset, 6 * page);
+    for (i, byte) in [9, 9, 0, 0, 9, 9].into_iter().enumerate() {
+        assert_eq!(again.load(i * page), i as u8 + 1);
+        assert_eq!(again.load(i * page + 1), byte, "page {i}");
+    }
+    free(&arena, block);
+}
+
+fn another_arena_may_cover_a_part_of_a_mapping() {
+    let (one, two) = (arena(), arena());
+    let page = page() as usize;
+    let blocks = [&one, &two].map(|arena| alloc(arena, 4 * page as u64));
+    let view = View::shared(&one, blocks[0].offset, 4 * page);
+    for i in 0..4 {
+        view.store(i * page, 1);
+    }
+    view.cover_with(page..3 * page, &two, blocks[1].offset)
+        .unwrap();
+    for i in 0..4 {
+        assert_eq!(view.load(i * page), [1, 0, 0, 1][i]);
+        view.store(i * page, 2);
+    }
+    // Unmapping what one arena gives back leaves the other's alone.
+    free(&one, blocks[0]);
+    one.trim(0).unwrap();
+    assert_eq!(view.probe(0), Err(Errno::EFAULT));
+    assert_eq!((view.load(page), view.load(2 * page)), (2, 2));
+    assert_eq!(view.probe(3 * page), Err(Errno::EFAULT));
+    free(&two, blocks[1]);
+    two.trim(0).unwrap();
+    assert_eq!(view.probe(page), Err(Errno::EFAULT));
+}
+
+/// Peer: pfnmap mremap_fixed; guard_regions mremap_move.
+fn a_moved_mapping_shows_the_same_blocks() {
+    let arena = arena();
+    let page = page() as usize;
+    let block = alloc(&arena, 8 * page as u64);
+    let mut view = View::shared(&arena, block.offset, 8 * page);
+    for i in 0..4 {
+        view.store(i * page, i as u8 + 1);
+    }
+    let before = view.address(0).get();
+    view.move_to_elsewhere(8 * page).unwrap();
+    assert_ne!(view.address(0).get(), before);
+    for i in 0..8 {
+        let byte = if i < 4 { i as u8 + 1 } else { 0 };
+        assert_eq!(view.load(i * page), byte, "page {i}");
+    }
+    // What leaves is found where it is mapped now.
+    free(&arena, block);
+    arena.trim(0).unwrap();
+    for i in 0..8 {
+        assert_eq!(view.probe(i * page), Err(Errno::EFAULT), "page {i}");
+    }
+}

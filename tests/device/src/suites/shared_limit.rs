@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How much all arenas may hold together: the limit of the module.
+
+use freelist::{Arena, Block};
+use nix::errno::Errno;
+
+use super::limits::limited;
+use crate::harness::{skip, suite};
+use crate::kit::{
+    alloc, arena, free, largest_block, meminfo, page, refused, stat, View, DEFAULT, MIB,
+};
+
+suite!("freelist_shared_limit":
+    all_arenas_share_the_modules_limit,
+    what_is_free_in_another_arena_is_handed_over_at_the_modules_limit,
+    an_arenas_own_limit_does_not_lift_the_modules,
+);
+
+/// What all arenas may hold together, where two blocks are more than that.
+#[track_caller]
+fn shared_limit() -> u64 {
+    let stats = freelist::debugfs::Stats::read().expect("debugfs is mounted");
+    let limit = stats.get("limit_bytes").expect("the limit of all arenas");
+    if limit > largest_block() {
+        skip("too much memory to fill; needs a machine of at most 2 GiB");
+    }
+    limit
+}
+
+/// More than half of what all may hold; skipped where the machine has not got
+/// it at this moment.
+#[track_caller]
+fn more_than_half(arena: &Arena, limit: u64) -> Block {
+    match arena.alloc(limit / 2 + MIB, DEFAULT) {
+        Ok(block) => block,
+        Err(error) if error.errno() == Some(Errno::ENOMEM) => skip("memory is short"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn all_arenas_share_the_modules_limit() {
+    let limit = shared_limit();
+    let (one, two) = (arena(), arena());
+    more_than_half(&one, limit);
+    refused(two.alloc(limit / 2 + MIB, DEFAULT), Errno::EDQUOT);
+    let none = stat(&two);
+    assert_eq!(none.held_bytes, 0, "what was refused is not held");
+    // What is left is there for others.
+    alloc(&two, MIB);
+    // And what one gives back at its end.
+    drop(one);
+    more_than_half(&two, limit);
+}
+
+fn what_is_free_in_another_arena_is_handed_over_at_the_modules_limit() {
+    let limit = shared_limit();
+    // Where the system is short of memory, it takes what is free itself.
+    let is_short = meminfo("MemAvailable") < limit + 128 * MIB;
+    let (one, two) = (arena(), arena());
+    let kept = alloc(&one, MIB);
+    let view = View::shared(&one, kept.offset, MIB as usize);
+    view.set_bytes(0, b"kept");
+    let block = more_than_half(&one, limit);
+    refused(two.alloc(limit / 2 + MIB, DEFAULT), Errno::EDQUOT);
+    free(&one, block);
+    let held = stat(&one).held_bytes;
+    more_than_half(&two, limit);
+    let given = held - stat(&one).held_bytes;
+    assert_eq!(stat(&one).shrinks, given / page());
+    // What was wanted, not all that was free, and nothing that is live.
+    let all = stat(&one).held_bytes + stat(&two).held_bytes;
+    let least = if is_short { MIB } else { limit - MIB };
+    assert!((least..=limit).contains(&all), "{all} of {limit}");
+    assert_eq!(view.bytes(0, 4), b"kept");
+}
+
+fn an_arenas_own_limit_does_not_lift_the_modules() {
+    let limit = shared_limit();
+    let arena = limited(4 * limit);
+    refused(
+        arena.alloc((limit + page()).min(largest_block()), DEFAULT),
+        Errno::EDQUOT,
+    );
+    alloc(&arena, MIB);
+}
