@@ -4,38 +4,46 @@
 
 #![expect(unsafe_code, reason = "bare system calls, with any argument")]
 
+mod calls;
+mod debugfs;
+mod memory;
+
 use std::cell::UnsafeCell;
-use std::ffi::{c_void, CStr, CString};
-use std::fs;
+use std::ffi::{c_void, CString};
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use freelist::uapi::{
-    FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE, FREELIST_IOC_FREE_BULK,
-    FREELIST_IOC_INFO, FREELIST_IOC_LIMIT, FREELIST_IOC_STAT, FREELIST_IOC_TRIM,
-};
+use freelist::uapi::{FREELIST_IOC_FREE, FREELIST_IOC_LIMIT, FREELIST_IOC_TRIM};
 
 use crate::program::{Call, Kind};
 
+use debugfs::{arenas, show, shrink, tell};
+pub use debugfs::{left, wrong};
+
 /// Bytes of a page.
 const PAGE: usize = 4096;
+
 /// Descriptors that a program has at most, and places where it maps.
 const FILES: usize = 4;
 const PLACES: usize = 4;
+
 /// Bytes of address space of a place.
 const PLACE_LEN: usize = 16 << 20;
+
 /// Offsets that are remembered, and elements of a bulk at most.
 const BLOCKS: usize = 256;
+
 /// 8-byte words that any structure has room in: request numbers encode less than 16 KiB.
 const WORDS: usize = 2048;
+
 /// Bytes that a program's arenas may hold, unless it says otherwise.
 const LIMIT: u64 = 32 << 20;
+
 /// The longest wait, in ns.
 const LONGEST: u64 = 2_000_000;
+
 /// The signal that ends waits; its handler does nothing.
 pub const SIGNAL: i32 = libc::SIGUSR1;
 
@@ -67,28 +75,6 @@ pub struct Machine {
 /// A path for system calls.
 fn path(text: &str) -> CString {
     CString::new(text).expect("it has no 0")
-}
-
-/// Reads a file and forgets what it says; without memory of the heap, which the other thread's
-/// calls may want to be where they unmap.
-fn show(path: &CStr) {
-    let mut text = [0_u8; 4096];
-    // SAFETY: `path` ends in 0, and there is room for what is read.
-    unsafe {
-        let file = libc::open(path.as_ptr(), libc::O_RDONLY);
-        while libc::read(file, text.as_mut_ptr().cast(), text.len()) > 0 {}
-        libc::close(file);
-    }
-}
-
-/// Writes to a file.
-fn tell(path: &CStr, text: &[u8]) {
-    // SAFETY: `path` ends in 0, and `text` has so many bytes.
-    unsafe {
-        let file = libc::open(path.as_ptr(), libc::O_WRONLY);
-        libc::write(file, text.as_ptr().cast(), text.len());
-        libc::close(file);
-    }
 }
 
 /// ioctl() over these words; says whether it succeeded.
@@ -254,143 +240,21 @@ impl Machine {
         let count = 1 + c as usize % (pages - first).min(256);
         let (part, part_len) = (at + first * PAGE, count * PAGE);
         match call.kind {
-            Kind::Open => {
-                let modes = [
-                    libc::O_RDONLY,
-                    libc::O_WRONLY,
-                    libc::O_RDWR | libc::O_NONBLOCK,
-                ];
-                // Most of them can be written to.
-                let mode = if b % 4 == 0 {
-                    modes[c as usize % modes.len()]
-                } else {
-                    libc::O_RDWR
-                };
-                // SAFETY: The name ends in 0.
-                let file = unsafe { libc::open(c"/dev/freelist".as_ptr(), mode) };
-                ioctl(file, FREELIST_IOC_LIMIT, &mut [LIMIT, 0]);
-                self.replace(d, file);
-            }
+            Kind::Open => self.open(call.args),
             // SAFETY: Gives a new descriptor.
             Kind::Dup => self.replace(d, unsafe { libc::dup(file) }),
             Kind::Close => self.replace(a, -1),
-            Kind::Alloc => {
-                let timeout = if d % 2 == 0 { 0 } else { d % LONGEST };
-                let mut words = [b, c & 0x7f, timeout, 0, 0];
-                if ioctl(file, FREELIST_IOC_ALLOC, &mut words) {
-                    self.push(words[3]);
-                }
-            }
+            Kind::Alloc => self.alloc(file, call.args),
             Kind::Free => drop(ioctl(file, FREELIST_IOC_FREE, &mut [self.offset(b)])),
-            Kind::AllocBulk | Kind::FreeBulk => {
-                let alloc = call.kind == Kind::AllocBulk;
-                let mut offsets: [u64; BLOCKS] =
-                    std::array::from_fn(|i| self.offset((b + i as u64) * 8 + 1));
-                // An array of our own, or one in a mapping of ours, which a fault may stop.
-                let at = match d % 8 {
-                    0 => d % PAGE as u64,
-                    1 => part as u64,
-                    _ => offsets.as_mut_ptr() as u64,
-                };
-                let size = if alloc { b } else { 0 };
-                let flags = if alloc { (d >> 3) & 0x7f } else { 0 };
-                let count = c % (BLOCKS as u64 + 1);
-                let mut words = [size, at, count | (flags << 32), d % LONGEST, 0];
-                let request = if alloc {
-                    FREELIST_IOC_ALLOC_BULK
-                } else {
-                    FREELIST_IOC_FREE_BULK
-                };
-                let done = ioctl(file, request, &mut words);
-                if alloc && done && d % 8 > 1 {
-                    let done = words[4] as u32 as usize;
-                    offsets
-                        .iter()
-                        .take(done)
-                        .for_each(|offset| self.push(*offset));
-                }
-            }
-            Kind::Limit => {
-                // Seldom more than what is given: memory is what takes time.
-                let bytes = if b % 8 == 0 { b } else { b % (2 * LIMIT) };
-                ioctl(
-                    file,
-                    FREELIST_IOC_LIMIT,
-                    &mut [bytes, if d % 4 == 0 { c } else { 0 }],
-                );
-            }
+            Kind::AllocBulk => self.bulk(file, true, part, call.args),
+            Kind::FreeBulk => self.bulk(file, false, part, call.args),
+            Kind::Limit => calls::limit(file, call.args),
             Kind::Trim => drop(ioctl(file, FREELIST_IOC_TRIM, &mut [b, 0])),
-            Kind::Info => {
-                let request = if b % 2 == 0 {
-                    FREELIST_IOC_INFO
-                } else {
-                    FREELIST_IOC_STAT
-                };
-                ioctl(file, request, &mut [0; 32]);
-            }
-            Kind::Raw => {
-                // Any number and size of a call, any fields; no addresses but of the first page.
-                let request = 0xf100 | (b % 10) as u32 | (((c % 0x1000) as u32 * 4) << 16);
-                if d % 4 == 0 {
-                    // SAFETY: Nothing of this process lies in the first page.
-                    unsafe { libc::ioctl(file, request.into(), d % PAGE as u64) };
-                } else {
-                    let words = [
-                        d % (1 << 26),
-                        c % PAGE as u64,
-                        a % LONGEST,
-                        d % LONGEST,
-                        0,
-                        c,
-                    ];
-                    ioctl(file, request, &mut { words });
-                }
-            }
-            Kind::Map => {
-                let both = libc::PROT_READ | libc::PROT_WRITE;
-                let prot = match d % 16 {
-                    0 => libc::PROT_READ,
-                    1 => libc::PROT_READ | libc::PROT_EXEC,
-                    _ => both,
-                };
-                let flags = match d % 32 {
-                    2 => libc::MAP_PRIVATE,
-                    3 => libc::MAP_SHARED | libc::MAP_POPULATE,
-                    4 => libc::MAP_SHARED | libc::MAP_LOCKED,
-                    _ => 0,
-                };
-                let len = if d % 4 == 0 { count * PAGE } else { PLACE_LEN };
-                self.map(
-                    b as usize % PLACES,
-                    file,
-                    len,
-                    c % 64 * PAGE as u64,
-                    prot,
-                    flags,
-                );
-            }
+            Kind::Info => calls::info(file, b),
+            Kind::Raw => calls::any(file, call.args),
+            Kind::Map => self.map_file(file, count, call.args),
             Kind::Unmap => self.cover(part, part_len),
-            Kind::Remap => {
-                let to = self.base + d as usize % PLACES * PLACE_LEN;
-                let fixed = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-                let flags = if b % 4 == 0 {
-                    fixed | libc::MREMAP_DONTUNMAP
-                } else {
-                    fixed
-                };
-                let new = if c % 4 == 0 { part_len } else { PLACE_LEN };
-                if to != at {
-                    let _moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
-                    // SAFETY: Both ranges are ours (type invariant), and nothing in them is known
-                    // to Rust.
-                    let to = unsafe {
-                        libc::mremap(at as *mut c_void, new, new, flags, to as *mut c_void)
-                    };
-                    if to != libc::MAP_FAILED {
-                        self.cover(at, new);
-                    }
-                }
-            }
+            Kind::Remap => self.remap(at, part_len, call.args),
             // SAFETY: The range is ours (type invariant), and nothing in it is known to Rust.
             Kind::Advise => unsafe {
                 let advice = [d % 26, 100 + d % 6][usize::from(d % 7 == 0)];
@@ -403,46 +267,12 @@ impl Machine {
             Kind::Protect => unsafe {
                 libc::mprotect(part as *mut c_void, part_len, (d % 8) as i32);
             },
-            // The kernel copies, by way of faults as a program's are, and says EFAULT for SIGBUS.
-            // SAFETY: As above; the names end in 0.
-            Kind::Touch => unsafe {
-                if d % 4 == 0 {
-                    libc::pwrite(self.memory, part as *const c_void, part_len, 0);
-                } else {
-                    let zero = libc::open(c"/dev/zero".as_ptr(), libc::O_RDONLY);
-                    libc::read(zero, part as *mut c_void, part_len);
-                    libc::close(zero);
-                }
-            },
-            // The kernel looks pages up, as debuggers do.
-            Kind::Read | Kind::Write => {
-                let room = Room(UnsafeCell::new([0; WORDS]));
-                let len = part_len.min(WORDS * 8);
-                let local = libc::iovec {
-                    iov_base: room.0.get().cast(),
-                    iov_len: len,
-                };
-                let remote = libc::iovec {
-                    iov_base: part as *mut c_void,
-                    iov_len: len,
-                };
-                let copy = if call.kind == Kind::Read {
-                    libc::process_vm_readv
-                } else {
-                    libc::process_vm_writev
-                };
-                // SAFETY: `room` is as long, and the part is ours, and nothing in it known to Rust.
-                unsafe { copy(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
-            }
-            Kind::Poll => {
-                let mut poll = libc::pollfd {
-                    fd: file,
-                    events: b as i16,
-                    revents: 0,
-                };
-                // SAFETY: One structure is given.
-                unsafe { libc::poll(&raw mut poll, 1, (c % 3) as i32) };
-            }
+            Kind::Touch => self.touch(part, part_len, d),
+            // SAFETY: As above.
+            Kind::Read => unsafe { memory::look_up(true, part, part_len) },
+            // SAFETY: As above.
+            Kind::Write => unsafe { memory::look_up(false, part, part_len) },
+            Kind::Poll => calls::poll(file, b, c),
             // SAFETY: Both threads live as long as the process, and have a handler.
             Kind::Signal => unsafe {
                 let thread = self.threads[usize::from(!call.second)].load(Relaxed);
@@ -475,64 +305,5 @@ impl Machine {
             Kind::Shrink => shrink(b % 65),
             Kind::Delay => tell(&self.delay, (b % 200).to_string().as_bytes()),
         }
-    }
-}
-
-/// Returns the directories of the arenas.
-fn arenas() -> impl Iterator<Item = String> {
-    let dir = format!("{}/arenas.d", freelist::debugfs::DIR);
-    let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
-    entries.map(move |entry| format!("{dir}/{}", entry.file_name().to_string_lossy()))
-}
-
-/// Makes the module's shrinker shrink, in every cgroup, where the kernel lets it be told.
-fn shrink(pages: u64) {
-    let Ok(entries) = fs::read_dir("/sys/kernel/debug/shrinker") else {
-        return;
-    };
-    for entry in entries.flatten() {
-        if !entry.file_name().to_string_lossy().starts_with("freelist") {
-            continue;
-        }
-        let dir = entry.path();
-        let counts = fs::read_to_string(dir.join("count")).unwrap_or_default();
-        for cgroup in counts.lines().filter_map(|line| line.split(' ').next()) {
-            let _ = fs::write(dir.join("scan"), format!("{cgroup} 0 {pages}"));
-        }
-    }
-}
-
-/// What is wrong with the module, if anything is: an arena's invariants, while there are arenas.
-pub fn wrong() -> Option<String> {
-    let check = fs::read_to_string(format!("{}/check", freelist::debugfs::DIR));
-    let bad = match &check {
-        Ok(text) => text
-            .lines()
-            .find(|line| !line.ends_with(" ok"))
-            .map(str::to_owned),
-        Err(error) => Some(format!("check: {error}")),
-    };
-    bad.map(|line| format!("the invariants do not hold: {line}"))
-}
-
-/// How long a child that a killed process had may go on: it has the arenas open as well.
-const ORPHANS: Duration = Duration::from_secs(10);
-
-/// What is left when no arena is open, if anything is.
-pub fn left() -> Option<String> {
-    let start = Instant::now();
-    loop {
-        let stats = match freelist::debugfs::Stats::read() {
-            Ok(stats) => stats,
-            Err(error) => return Some(format!("stats: {error}")),
-        };
-        let held = stats.get("held_bytes").unwrap_or(0);
-        if held == 0 {
-            return None;
-        }
-        if start.elapsed() > ORPHANS {
-            return Some(format!("{held} bytes are held with no arena open"));
-        }
-        thread::sleep(Duration::from_millis(1));
     }
 }

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the module shows and takes in debugfs, and what must hold there.
+
+use std::ffi::CStr;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Reads a file and forgets what it says; without memory of the heap, which the other thread's
+/// calls may want to be where they unmap.
+pub(super) fn show(path: &CStr) {
+    let mut text = [0_u8; 4096];
+    // SAFETY: `path` ends in 0, and there is room for what is read.
+    unsafe {
+        let file = libc::open(path.as_ptr(), libc::O_RDONLY);
+        while libc::read(file, text.as_mut_ptr().cast(), text.len()) > 0 {}
+        libc::close(file);
+    }
+}
+
+/// Writes to a file.
+pub(super) fn tell(path: &CStr, text: &[u8]) {
+    // SAFETY: `path` ends in 0, and `text` has so many bytes.
+    unsafe {
+        let file = libc::open(path.as_ptr(), libc::O_WRONLY);
+        libc::write(file, text.as_ptr().cast(), text.len());
+        libc::close(file);
+    }
+}
+
+/// Returns the directories of the arenas.
+pub(super) fn arenas() -> impl Iterator<Item = String> {
+    let dir = format!("{}/arenas.d", freelist::debugfs::DIR);
+    let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+    entries.map(move |entry| format!("{dir}/{}", entry.file_name().to_string_lossy()))
+}
+
+/// Makes the module's shrinker shrink, in every cgroup, where the kernel lets it be told.
+pub(super) fn shrink(pages: u64) {
+    let Ok(entries) = fs::read_dir("/sys/kernel/debug/shrinker") else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with("freelist") {
+            continue;
+        }
+        let dir = entry.path();
+        let counts = fs::read_to_string(dir.join("count")).unwrap_or_default();
+        for cgroup in counts.lines().filter_map(|line| line.split(' ').next()) {
+            let _ = fs::write(dir.join("scan"), format!("{cgroup} 0 {pages}"));
+        }
+    }
+}
+
+/// What is wrong with the module, if anything is: an arena's invariants, while there are arenas.
+pub fn wrong() -> Option<String> {
+    let check = fs::read_to_string(format!("{}/check", freelist::debugfs::DIR));
+    let bad = match &check {
+        Ok(text) => text
+            .lines()
+            .find(|line| !line.ends_with(" ok"))
+            .map(str::to_owned),
+        Err(error) => Some(format!("check: {error}")),
+    };
+    bad.map(|line| format!("the invariants do not hold: {line}"))
+}
+
+/// How long a child that a killed process had may go on: it has the arenas open as well.
+const ORPHANS: Duration = Duration::from_secs(10);
+
+/// What is left when no arena is open, if anything is.
+pub fn left() -> Option<String> {
+    let start = Instant::now();
+    loop {
+        let stats = match freelist::debugfs::Stats::read() {
+            Ok(stats) => stats,
+            Err(error) => return Some(format!("stats: {error}")),
+        };
+        let held = stats.get("held_bytes").unwrap_or(0);
+        if held == 0 {
+            return None;
+        }
+        if start.elapsed() > ORPHANS {
+            return Some(format!("{held} bytes are held with no arena open"));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
