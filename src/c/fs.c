@@ -17,7 +17,7 @@
 
 #include "../uapi/freelist.h"
 #include "fs.h"
-#include "memcg.h"
+#include "metadata.h"
 
 /* Sets up the file system of the inodes of arenas. */
 static int freelist_fs_context(struct fs_context *fc)

@@ -11,6 +11,7 @@
 #include "folio.h"
 #include "fs.h"
 #include "memcg.h"
+#include "metadata.h"
 #include "mm.h"
 #include "sched.h"
 #include "shrinker.h"

@@ -9,7 +9,7 @@
 #include <linux/slab.h>
 #include <linux/swap.h>
 
-#include "memcg.h"
+#include "metadata.h"
 #include "mm.h"
 
 /*

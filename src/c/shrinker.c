@@ -17,7 +17,7 @@
 #include <linux/swap.h>
 #include <linux/wait_bit.h>
 
-#include "memcg.h"
+#include "metadata.h"
 #include "shrinker.h"
 
 /* The member of an object for one NUMA node. */

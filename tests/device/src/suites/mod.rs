@@ -2,7 +2,6 @@
 
 //! The tests, a file an area.
 
-mod abi;
 mod advice;
 mod alloc;
 mod arenas;
@@ -20,6 +19,7 @@ mod ctl;
 mod ctl_live;
 mod ctl_record;
 mod debugfs;
+mod debugfs_files;
 mod descriptors;
 mod discard;
 mod errors;
@@ -122,7 +122,7 @@ pub const ALL: &[Suite] = &[
     arenas::SUITE,
     descriptors::SUITE,
     debugfs::SUITE,
-    abi::SUITE,
+    debugfs_files::SUITE,
     shown::SUITE,
     tracepoints::SUITE,
     metadata::SUITE,

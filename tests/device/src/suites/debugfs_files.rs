@@ -11,7 +11,7 @@ use freelist::debugfs::DIR;
 use crate::harness::suite;
 use crate::kit::{alloc, arena, KIB};
 
-suite!("freelist_abi":
+suite!("freelist_debugfs_files":
     the_files_are_those_of_the_text,
     the_columns_are_those_of_the_text,
     the_names_of_stats_are_those_of_the_text,

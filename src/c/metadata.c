@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Memory for metadata, charged to a cgroup.
+ * Memory for metadata, charged to the cgroup of an arena: trees from a slab cache, tables in whole
+ * pages, and buffers that live as long as a call.
  */
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
-#include "memcg.h"
+#include "metadata.h"
 
 /* The trees of divided pages: objects of one size, in a cache that slabinfo shows by name. */
 static struct kmem_cache *trees;
