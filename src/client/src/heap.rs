@@ -2,33 +2,33 @@
 
 //! An allocator over an arena of its own.
 //!
-//! Small blocks, up to 32 KiB, are of classes: eight a doubling, 16 bytes apart up to 128. They are cut from
-//! slabs of 4 to 64 KiB, all of one class, which come from the arena and go back to it in batches
-//! (ALLOC_BULK, FREE_BULK). Each thread keeps some free blocks, at most 48 KiB of all classes together, which
-//! it takes and gives without any lock or atomic operation: the fast path is [`Heap::alloc_or`] by way of
-//! `Shared::kept` to `Magazine::pop`, and [`Heap::free`] by way of `Shared::free` to `Magazine::push`. What a
-//! thread keeps goes back when it ends, and when another one is short of memory. Larger blocks are the
-//! arena's own, in whole pages.
+//! Small blocks, up to 32 KiB, have size classes: eight a doubling, 16 bytes apart up to 128. They are cut from
+//! slabs of 4 to 64 KiB, each of one class, which the heap allocates and frees in batches (ALLOC_BULK,
+//! FREE_BULK). Each thread caches some free blocks, at most 48 KiB of all classes together, and allocates from
+//! and frees to its cache without any lock or atomic operation: the fast path is [`Heap::alloc_or`] by way of
+//! `Shared::kept` to `Magazine::pop`, and [`Heap::free`] by way of `Shared::free` to `Magazine::push`. A
+//! thread's cache is drained when the thread ends, and when another thread is short of memory. A larger block
+//! is a block of the arena, in whole pages.
 //!
-//! A block that another thread frees goes to that thread's cache, and from there,
-//! in batches, to its slab: there is nothing to hand back to the thread that allocated it, and
-//! a bound holds for consumers as it does for producers.
+//! A freed block goes to the cache of the thread that frees it, and from there, in batches, to its slab. It
+//! does not return to the thread that allocated it, so the bound of a cache holds for consumers as well as for
+//! producers.
 //!
 //! | module | is |
 //! | --- | --- |
-//! | `alloc`, `release`, `bounds` | requests; releases; limits, trimming and what a heap does when it is short |
+//! | `alloc`, `release`, `bounds` | allocation; release; limits, trimming and what a heap does when it is short |
 //! | `class` | sizes of small blocks and of their slabs |
-//! | `magazine`, `cache`, `registry` | what a thread keeps: of a class, in all; of all threads |
-//! | `local` | which caches a thread has |
+//! | `magazine`, `cache`, `registry` | a thread's free blocks: of one class; of all; the caches of all threads |
+//! | `local` | the calling thread's caches, one a heap |
 //! | `small` | the slow path, from caches to slabs and back |
-//! | `slab`, `central`, `pool` | small blocks that no thread has; slabs that are wholly free |
-//! | `quarantine` | blocks that are not handed out again soon, where double frees are looked for |
-//! | `table` | what lies where, for blocks have no header |
+//! | `slab`, `central`, `pool` | small blocks that are in no cache; slabs that are wholly free |
+//! | `quarantine` | freed blocks that are held back, by which double frees are found |
+//! | `table` | the class or size of the block at an address, as blocks have no header |
 //! | `slice` | owned memory for Rust |
 //!
-//! Blocks that are free in the heap are live to the module: [`Heap::trim`] gives
-//! back what can be, and the heap does so by itself before a request fails. Pages of a slab in which no block
-//! is in use lose their memory (DISCARD) when the heap gets smaller.
+//! Blocks that are free in the heap are live to the module. [`Heap::trim`] frees their slabs where it can, and
+//! the heap does so by itself before a request fails. When the heap gets smaller, it discards (DISCARD) the
+//! pages of its slabs in which no block is in use.
 
 #![expect(unsafe_code, reason = "memory that is handed out by its address")]
 
@@ -78,8 +78,7 @@ use small::Small;
 
 /// An allocator over an arena of its own, for all threads of a process.
 ///
-/// Clones are the same heap. It ends with the last of them and of the
-/// [`Slice`]s in it, and all its memory with it.
+/// A clone is the same heap. The heap and all its memory end with the last clone and the last [`Slice`] in it.
 ///
 /// ```no_run
 /// use freelist::Heap;
@@ -93,59 +92,57 @@ use small::Small;
 ///
 /// # Processes
 ///
-/// A heap is for one process. The arena is shared memory, and stays shared with
-/// a forked child, while what the heap knows of it would be each one's own copy:
-/// both would hand the same blocks out. So what the heap knows is not there in the
-/// child, where requests are [`Error::Forked`] and releases do nothing. (Blocks
-/// are not withheld from the child, as `MADV_DONTFORK` would do: between fork and
-/// exec it reads its arguments from them.)
+/// A heap is for one process. A forked child shares the arena's memory, but would have its own copy of the
+/// heap's state: both processes would hand out the same blocks. So that state is wiped in the child, where
+/// requests fail with [`Error::Forked`] and releases do nothing. (The memory itself stays mapped in the child,
+/// without `MADV_DONTFORK`: between fork and exec a child reads its arguments from it.)
 ///
 /// # Closed files
 ///
-/// Where the program closes all of its files, the heap's too, its blocks stay as they are. What is freed
-/// stays in use until the process ends, which a line on standard error says once; requests fail.
+/// If the program closes all of its files, with the heap's among them, live blocks stay as they are. Freed
+/// blocks stay in use until the process ends, which one line on standard error reports; requests fail.
 ///
 /// # Double frees
 ///
-/// With `FREELIST_CHECK=1` in the environment when it is opened a heap keeps nothing in threads, and the
-/// last 1,024 small blocks that were freed are not handed out again: one that is freed twice meanwhile ends
-/// the program, for certain. Each call takes a lock then.
+/// With `FREELIST_CHECK=1` in the environment when it is opened, a heap caches no blocks in threads and holds
+/// back the last 1,024 small blocks that were freed. A second free of one of these ends the program, for
+/// certain. Each call takes a lock then.
 #[derive(Clone)]
 pub struct Heap(Arc<Shared>);
 
-/// What the clones of a heap have in common.
+/// The state that all clones of a heap share.
 struct Shared {
-    /// Which heap it is, of all that this process ever had; from 1.
+    /// The number of the heap among all that this process ever opened, from 1.
     id: u64,
-    /// Itself, for the threads that have blocks of it.
+    /// A reference to this state, for threads that have a cache of the heap.
     weak: Weak<Shared>,
     small: Small,
-    /// 1, and 0 in a forked child.
+    /// 1; 0 in a forked child.
     here: Anonymous<AtomicU32>,
     mapping: Mapping,
     arena: Arena,
-    /// The flags of blocks whose memory comes when it is touched, where the module can do that.
+    /// The flags of blocks whose memory comes at their first touch; the default flags if the module has no such.
     lazy: Flags,
-    /// Whether a thread can drain the caches of others.
+    /// `true` if a thread can drain the caches of others.
     drains: bool,
-    /// Where double frees are looked for: then no thread keeps anything.
+    /// The freed blocks that are held back, if double frees are looked for; then no thread has a cache.
     quarantine: Option<Quarantine>,
 }
 
-/// With 1 in this environment variable heaps look for double frees of small blocks.
+/// The environment variable that is 1 if heaps look for double frees of small blocks.
 const CHECK: &str = "FREELIST_CHECK";
 
-/// The most that a heap's memory is aligned to: what the module aligns a block to at most.
-const MOST_ALIGN: usize = 1 << 30;
-/// The fewest bytes of addresses that are worth a heap.
-const LEAST_SPAN: u64 = 1 << 20;
+/// The largest alignment of a heap's memory in bytes: the module's largest alignment of a block.
+const MAX_ALIGN: usize = 1 << 30;
+/// The fewest bytes of address space with which a heap opens.
+const MIN_SPAN: u64 = 1 << 20;
 
-/// Maps `span` bytes of an arena, and the tables that go with them.
+/// Maps `span` bytes of an arena, and the tables of the heap over it.
 fn parts(
     arena: &Arena,
     span: u64,
 ) -> std::result::Result<(Mapping, Small, Anonymous<AtomicU32>), Errno> {
-    let align = (span as usize).next_power_of_two().min(MOST_ALIGN);
+    let align = (span as usize).next_power_of_two().min(MAX_ALIGN);
     let mapping = Mapping::aligned(arena.as_fd(), span, align)?;
     let here = Anonymous::new(1, Fork::Wipe)?;
     let small = Small::new(mapping.as_ptr(), mapping.len())?;
@@ -168,7 +165,7 @@ impl Heap {
     ///
     /// As [`Heap::open`].
     pub fn open_path(path: impl AsRef<Path>) -> Result<Self> {
-        /// How many there were.
+        /// The number of heaps that this process ever opened.
         static COUNT: AtomicU64 = AtomicU64::new(0);
 
         let arena = Arena::open_path(path)?;
@@ -181,8 +178,8 @@ impl Heap {
         let (mapping, small, here) = loop {
             match parts(&arena, span) {
                 Ok(parts) => break parts,
-                // A limit on addresses (RLIMIT_AS) or on memory that is locked: with fewer addresses.
-                Err(Errno::NOMEM | Errno::AGAIN) if span > LEAST_SPAN => span /= 2,
+                // A limit on address space (RLIMIT_AS) or on locked memory is reached: try half.
+                Err(Errno::NOMEM | Errno::AGAIN) if span > MIN_SPAN => span /= 2,
                 Err(errno) => {
                     let call = Call::Map {
                         offset: 0,
@@ -213,23 +210,23 @@ impl Heap {
         Ok(heap)
     }
 
-    /// Allocates a block for `layout`, and at least one byte. Its bytes are any; they may
-    /// have been another block's of this heap. It is aligned to what `layout` asks for, up to 1 GiB, and at
-    /// least to 16 bytes; to the largest power of 2 that divides its size; and above 32 KiB to 64 KiB.
+    /// Allocates a block for `layout`, of at least one byte. Its content is undefined: it may have been
+    /// another block of this heap. It is aligned as `layout` asks, up to 1 GiB, and at least to 16 bytes and
+    /// to the largest power of 2 that divides its size; above 32 KiB also to 64 KiB.
     ///
-    /// May sleep in the kernel when this thread keeps none of that class.
+    /// May sleep in the kernel if this thread caches no block of that class.
     ///
     /// # Errors
     ///
-    /// Those of [`Arena::alloc`]; [`Error::Alignment`] for more than 1 GiB, or than
-    /// the heap has addresses for; [`Error::Forked`].
+    /// Those of [`Arena::alloc`]; [`Error::Alignment`] for an alignment above 1 GiB or above the heap's
+    /// address space; [`Error::Forked`].
     #[inline]
     pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>> {
         self.0.alloc(layout, Content::Any)
     }
 
-    /// As [`Heap::alloc`], for allocators whose answer is an address: where there is no block it
-    /// is what `failed` makes of the error, as a rule null.
+    /// Allocates as [`Heap::alloc`], for allocators that return an address: on failure it returns what
+    /// `failed` makes of the error, usually null.
     #[inline]
     pub fn alloc_or(&self, layout: Layout, failed: impl FnOnce(Error) -> *mut u8) -> *mut u8 {
         match self.0.kept(layout) {
@@ -238,7 +235,7 @@ impl Heap {
         }
     }
 
-    /// As [`Heap::alloc`], and its first `layout.size()` bytes are zero.
+    /// Allocates as [`Heap::alloc`], and sets the first `layout.size()` bytes to zero.
     ///
     /// # Errors
     ///
@@ -248,20 +245,20 @@ impl Heap {
         self.0.alloc(layout, Content::Zeros)
     }
 
-    /// Makes a block one of `size` bytes, with its bytes as far as both go. A block
-    /// up to 32 KiB stays where it is if it holds as many, and not more than twice
-    /// as many. A larger one has as many pages as `size` needs: it stays where it
-    /// is when it gets smaller, and when what lies behind it is free.
+    /// Changes the size of a block to `size` bytes, and keeps its content up to the smaller of both sizes. A
+    /// block of up to 32 KiB stays in place if it holds `size` bytes and not more than twice as many. A
+    /// larger one has as many pages as `size` needs: it stays in place when it shrinks, and when it grows
+    /// into free memory that follows it.
     ///
     /// # Errors
     ///
-    /// As [`Heap::alloc`], when it had to grow: it is as it was then.
+    /// Those of [`Heap::alloc`], if the block had to grow: it is unchanged then.
     ///
     /// # Safety
     ///
-    /// `block` is a live block of this heap that nobody else uses meanwhile, and is
-    /// not used afterwards if another one is returned. `align` is a power of 2 and
-    /// a multiple of that of its present layout.
+    /// `block` is a live block of this heap that no other thread uses during the call, and that is not used
+    /// afterwards if another address is returned. `align` is a power of 2 and a multiple of the alignment of
+    /// the block's present layout.
     pub unsafe fn realloc(
         &self,
         block: NonNull<u8>,
@@ -282,31 +279,31 @@ impl Heap {
         }
         let new = match self.alloc(layout) {
             Ok(new) => new,
-            // It was only to be smaller.
+            // The block is large enough as it is.
             Err(_) if aligned && wants <= has => return Ok(block),
             Err(error) => return Err(error),
         };
         let len = has.min(size);
         let are_lazy = are_large && self.0.lazy.contains(Flags::LAZY);
-        // SAFETY: The new block is another one than the caller's, which is live;
-        // each has at least as many bytes as are copied, and nobody else uses them.
-        // Large ones begin with a page.
+        // SAFETY: The new block is not the caller's, which is live. Each has at least as many bytes as
+        // are copied, and no other thread uses them. Large ones begin with a page.
         unsafe {
             match are_lazy {
                 true => copy_touched(block.as_ptr(), new.as_ptr(), len),
                 false => ptr::copy_nonoverlapping(block.as_ptr(), new.as_ptr(), len),
             }
         }
-        // SAFETY: The caller gives the block up.
+        // SAFETY: By the contract the caller does not use the block any more.
         unsafe { self.free(block) };
         Ok(new)
     }
 
-    /// Gives a block back. Ends the program where `block` is seen not to be one:
-    /// always for addresses that are no block's start and for blocks above
-    /// 32 KiB; for smaller ones that were freed before, at once if it is the last
-    /// of its class that this thread freed, else when that thread's cache is
-    /// emptied, unless it was handed out again.
+    /// Frees a block.
+    ///
+    /// Ends the program if it finds that `block` is not live. It always finds that for an address at which no
+    /// block starts, and for blocks above 32 KiB. A double free of a smaller block is found at once if it is
+    /// the last of its class that this thread freed, otherwise when that thread's cache is emptied, unless the
+    /// block was allocated again.
     ///
     /// # Safety
     ///
@@ -316,21 +313,21 @@ impl Heap {
         self.0.free(block);
     }
 
-    /// Bytes that belong to the block, at least as many as were asked for; `None`
-    /// when no block of this heap can begin there.
+    /// Returns the bytes of the block, at least as many as were asked for; `None` if no block of this heap
+    /// can begin there.
     pub fn usable_size(&self, block: NonNull<u8>) -> Option<usize> {
         self.0.small.table.block(self.0.offset(block))
     }
 
-    /// Whether an address lies in this heap's arena.
+    /// Returns whether an address lies in this heap's arena.
     #[inline]
     pub fn has(&self, address: NonNull<u8>) -> bool {
         self.0.offset(address) < self.0.mapping.len()
     }
 
-    /// Gives back to the arena what threads keep, those that are not in a call of the heap, and slabs that are
-    /// wholly free; discards pages of others in which no block is in use; and has the arena give its free
-    /// pages to the system, down to `keep_bytes` of them. Returns how many bytes it gave.
+    /// Drains the caches of all threads that are not in a call of the heap, frees the slabs that are wholly
+    /// free, discards unused pages of the others, and has the arena release its free pages to the system, but
+    /// for `keep_bytes` of them. Returns the bytes that were released.
     ///
     /// # Errors
     ///
@@ -342,8 +339,8 @@ impl Heap {
         self.0.arena.trim(keep_bytes)
     }
 
-    /// Sets how much more than the most that its blocks ever needed the heap may
-    /// hold before it reuses scattered free memory: [`Arena::set_slack_permille`].
+    /// Sets the slack: how much more memory the heap may hold than its blocks ever needed at once, in
+    /// thousandths, before it reuses scattered free memory. See [`Arena::set_slack_permille`].
     ///
     /// # Errors
     ///
@@ -353,7 +350,7 @@ impl Heap {
         self.0.arena.set_slack_permille(slack)
     }
 
-    /// Bounds the bytes of pages that the heap may hold: [`Arena::set_limit`].
+    /// Limits the bytes of pages that the heap may hold. See [`Arena::set_limit`].
     ///
     /// # Errors
     ///
@@ -363,7 +360,7 @@ impl Heap {
         self.0.arena.set_limit(bytes)
     }
 
-    /// The arena's counters. Slabs and large blocks are its live blocks.
+    /// Returns the arena's counters. Slabs and large blocks are its live blocks.
     ///
     /// # Errors
     ///
@@ -372,20 +369,20 @@ impl Heap {
         self.0.arena.stat()
     }
 
-    /// `len` bytes, all zero, that are given back when they are dropped.
+    /// Allocates `len` bytes, all zero, that are freed when they are dropped.
     ///
     /// # Errors
     ///
-    /// As [`Heap::alloc`].
+    /// Those of [`Heap::alloc`].
     pub fn buffer(&self, len: usize) -> Result<Buffer> {
         Buffer::zeroed(self.clone(), len)
     }
 
-    /// `len` times `value`, given back when they are dropped.
+    /// Allocates `len` copies of `value`, that are freed when they are dropped.
     ///
     /// # Errors
     ///
-    /// As [`Heap::alloc`].
+    /// Those of [`Heap::alloc`].
     pub fn slice<T: Copy>(&self, len: usize, value: T) -> Result<Slice<T>> {
         Slice::filled(self.clone(), len, value)
     }

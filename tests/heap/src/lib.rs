@@ -20,7 +20,7 @@ use loom::sync::Mutex;
 use loom::thread;
 
 use heap::central::{Central, Source};
-use heap::class::{Class, GRAIN_BYTES, MIN_BYTES, MOST_CACHED};
+use heap::class::{Class, GRAIN_BYTES, MAX_CACHED, MIN_BYTES};
 use heap::magazine::Magazine;
 use heap::table::Table;
 
@@ -128,7 +128,7 @@ impl Kept {
     pub fn new() -> Self {
         let magazine = Magazine::default();
         let class = Class::of(KEPT_BYTES).unwrap();
-        magazine.set_most(class.most_cached(), class.start());
+        magazine.set_bound(class.max_cached(), class.start());
         Self(magazine)
     }
 
@@ -146,7 +146,7 @@ impl Kept {
 
     /// Takes all, in another thread.
     pub fn drain(&self) -> Vec<usize> {
-        let mut blocks = [ptr::null_mut(); MOST_CACHED];
+        let mut blocks = [ptr::null_mut(); MAX_CACHED];
         let closed = self.0.close();
         let count = closed.take(sync::heavy_barrier(), &mut blocks);
         let blocks = blocks[..count].iter();
@@ -172,7 +172,7 @@ impl Arena {
 }
 
 impl Source for Arena {
-    fn take(&self, bytes: usize, _: bool, slabs: &mut [u64]) -> error::Result<usize> {
+    fn alloc_slabs(&self, bytes: usize, _: bool, slabs: &mut [u64]) -> error::Result<usize> {
         let mut live = self.live.lock().unwrap();
         let pages = bytes / GRAIN_BYTES;
         let mut count = 0;
@@ -190,7 +190,7 @@ impl Source for Arena {
         }
     }
 
-    fn give(&self, slabs: &[u64]) {
+    fn free_slabs(&self, slabs: &[u64]) {
         let mut live = self.live.lock().unwrap();
         for slab in slabs {
             let pages = live.remove(&(*slab as usize / GRAIN_BYTES));
@@ -302,7 +302,9 @@ impl Heap {
     /// Takes a large block of a page, as the heap does; `None` where the arena has no more.
     pub fn take_large(&self, user: u32) -> Option<Block> {
         let mut offset = [0];
-        self.arena.take(GRAIN_BYTES, true, &mut offset).ok()?;
+        self.arena
+            .alloc_slabs(GRAIN_BYTES, true, &mut offset)
+            .ok()?;
         let (offset, bytes) = (offset[0] as usize, GRAIN_BYTES);
         self.table.set_large(offset, bytes);
         let block = Block { offset, bytes };
@@ -314,7 +316,7 @@ impl Heap {
     pub fn put_large(&self, block: &Block) -> bool {
         let is_known = self.table.clear_large(block.offset).is_some();
         if is_known {
-            self.arena.give(&[block.offset as u64]);
+            self.arena.free_slabs(&[block.offset as u64]);
         }
         is_known
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Requests. The fast path is [`Shared::kept`]: a block that the calling thread keeps.
+//! Allocation. The fast path is [`Shared::kept`]: a block from the calling thread's cache.
 
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
@@ -10,15 +10,15 @@ use super::{local, Shared};
 use crate::error::{Call, Error, Result};
 use crate::flags::Flags;
 
-/// What is in a new block.
+/// The content of a new block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
     Any,
     Zeros,
 }
 
-/// Returns the bytes of a block that has a layout: a multiple of the alignment, so that its class has
-/// blocks so aligned. A block above 32 KiB is aligned by the module.
+/// Returns the size of a block for a layout: a multiple of the alignment, so that the blocks of its class
+/// are aligned so. The module aligns a block above 32 KiB.
 pub(super) fn bytes_for(layout: Layout) -> usize {
     let align = layout.align().clamp(MIN_BYTES, UNIT_BYTES);
     let bytes = layout.size().max(1);
@@ -29,13 +29,13 @@ pub(super) fn bytes_for(layout: Layout) -> usize {
 }
 
 impl Shared {
-    /// Returns a block that this thread keeps.
+    /// Takes a block from this thread's cache.
     #[inline]
     pub(super) fn kept(&self, layout: Layout) -> Option<NonNull<u8>> {
         let bytes = match layout.align() {
-            // As every block is; one of 0 bytes is left to the slow path.
+            // Every block is so aligned; a request for 0 bytes goes the slow path.
             ..=MIN_BYTES => layout.size(),
-            // A layout's size, rounded up to its alignment, is no overflow.
+            // Cannot overflow: a layout's size, rounded up to its alignment, fits.
             align => layout.size().wrapping_add(align - 1) & !(align - 1),
         };
         let place = Place::of(bytes)?;
@@ -56,13 +56,13 @@ impl Shared {
             }
         };
         if content == Content::Zeros {
-            // SAFETY: The block is new, and has as many bytes.
+            // SAFETY: The block is new, and has at least that many bytes.
             unsafe { ptr::write_bytes(block.as_ptr(), 0, layout.size()) };
         }
         Ok(block)
     }
 
-    /// Allocates a block that this thread does not keep, or returns what `failed` makes of the error.
+    /// Allocates a block on the slow path, or returns what `failed` makes of the error.
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slow(
@@ -74,8 +74,8 @@ impl Shared {
         block.map_or_else(failed, NonNull::as_ptr)
     }
 
-    /// Allocates a block of a class of which this thread keeps none, or where its cache of another heap is
-    /// the one at hand.
+    /// Allocates a block of a class of which this thread's cache has none, or where the fast path has the
+    /// thread's cache of another heap.
     #[cold]
     #[inline(never)]
     fn refill(&self, class: Class) -> Result<NonNull<u8>> {
@@ -97,7 +97,7 @@ impl Shared {
             Content::Any => self.lazy,
             Content::Zeros => self.lazy | Flags::ZERO,
         };
-        // An alignment beyond the one that the arena gives by itself is asked for.
+        // The arena has to be asked for an alignment above its usual one.
         let align_shift = match align {
             ..=UNIT_BYTES => 0,
             align => align.ilog2(),
@@ -114,8 +114,8 @@ impl Shared {
         Ok(self.small.at(offset))
     }
 
-    /// Makes a large block `bytes` long where it is, in whole pages; it has `has` now. Returns `false`
-    /// if it stays as it was: what lies behind it is in use, memory is short, or the module cannot.
+    /// Resizes a large block of `has` bytes to `bytes` bytes in place, in whole pages. Returns `false` if it
+    /// is unchanged: the pages that follow are in use, memory is short, or the module has no RESIZE.
     pub(super) fn resize_large(&self, block: NonNull<u8>, has: usize, bytes: usize) -> bool {
         if bytes <= has && has - bytes < GRAIN_BYTES {
             return true;

@@ -1,29 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What one thread keeps of free small blocks: a stack of addresses a class, and how many bytes each class
-//! may keep.
+//! A thread's cache of free small blocks: a stack of addresses for each class, each with its own bound.
 //!
-//! A class that comes to the slow path may keep twice as many blocks as before, and others give way once
-//! all together may keep 48 KiB (as thread caches of TCMalloc share theirs, Ghemawat and Menage 2007). So
-//! a thread that sleeps keeps no more than one that works.
+//! When a class takes the slow path, its bound doubles. Once the bounds of all classes together reach 48 KiB,
+//! other classes lose some of theirs (as thread caches of TCMalloc do, Ghemawat and Menage 2007). So a thread
+//! that sleeps keeps no more than one that works.
 
 use std::ptr::{self, NonNull};
 
-use super::class::{Class, Place, CLASSES, MOST_CACHED, PLACES};
+use super::class::{Class, Place, CLASSES, MAX_CACHED, PLACES};
 use super::magazine::Magazine;
 use super::registry::Link;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::heavy_barrier;
 
-/// Bytes that a thread keeps, all classes together.
-pub(super) const MOST_BYTES: usize = 48 << 10;
+/// The most bytes that a thread's cache keeps, all classes together.
+pub(super) const MAX_KEPT_BYTES: usize = 48 << 10;
 
-/// Once all together keep that much, one in so many requests to keep more has others give way.
+/// Once the bounds reach that sum, one in so many requests for a larger bound lowers the bounds of others.
 const FULL_PER_TRY: u32 = 4;
 
-/// Which thread is on the slow path of a cache.
+/// The states of a cache: which thread is on its slow path.
 mod slow {
-    /// None.
+    /// No thread.
     pub(super) const FREE: u32 = 0;
     /// The owner.
     pub(super) const OWNER: u32 = 1;
@@ -31,37 +30,37 @@ mod slow {
     pub(super) const DRAIN: u32 = 2;
 }
 
-/// A thread's free blocks, by class; the place of no class keeps none. All zeros is
-/// a cache that is empty, and takes nothing.
+/// A thread's free blocks, by class; the place of no class keeps none. All zeros is a cache that is empty
+/// and accepts no block.
 pub(crate) struct Cache {
     magazines: [Magazine; PLACES],
-    /// One of [`slow`].
+    /// One of the states in [`slow`].
     state: AtomicU32,
-    /// 1 where it may keep blocks.
+    /// 1 if the cache accepts blocks.
     is_open: AtomicU32,
-    /// Bytes that its classes may keep.
+    /// The sum of the bounds of its classes, in bytes.
     bytes: AtomicU32,
-    /// The class that gives way next.
+    /// The next class to lose some of its bound.
     next: AtomicU32,
-    /// How often no class could keep more without that.
+    /// The number of requests for a larger bound that failed since one lowered the bounds of others.
     full: AtomicU32,
-    /// Where it is among the caches of its heap.
+    /// The cache's place among the caches of its heap.
     pub(super) link: Link,
 }
 
-/// The slow path of a cache, which a drain does not enter meanwhile.
+/// A cache whose owner is on the slow path, which keeps drains out.
 pub(super) struct Owned<'a>(&'a Cache);
 
-/// Why an owner cannot enter the slow path of its cache.
+/// The reason why an owner cannot enter the slow path of its cache.
 pub(super) enum Entered {
-    /// It is there: a call from inside of the heap.
+    /// The owner is on it: this is a call from inside of the heap.
     Already,
     /// Another thread drains the cache.
     ByDrain,
 }
 
 impl Cache {
-    /// Lets it keep blocks.
+    /// Makes the cache accept blocks.
     pub(super) fn open(&self) {
         self.is_open.store(1, Ordering::Relaxed);
     }
@@ -77,8 +76,8 @@ impl Cache {
         self.magazine(place).pop()
     }
 
-    /// Keeps a block; `false` when there are as many as there may be, when no block of the class begins at
-    /// such an address, or when it is the one that came last.
+    /// Keeps a block. Returns `false` if the class has reached its bound, if no block of the class begins at
+    /// that address, or if the block is the one that came last.
     #[inline]
     pub(super) fn push(&self, place: Place, block: NonNull<u8>) -> bool {
         self.magazine(place).push(block)
@@ -100,8 +99,8 @@ impl Cache {
             .map(drop)
     }
 
-    /// Takes all blocks out, in another thread than its owner, and hands them over by class. Leaves it as it
-    /// is while the owner is on its slow path.
+    /// Takes all blocks out, in a thread that is not the owner, and passes them to `put` by class. Does
+    /// nothing while the owner is on its slow path.
     pub(super) fn drain<E>(
         &self,
         mut put: impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
@@ -117,16 +116,16 @@ impl Cache {
         }
         let is_passed = heavy_barrier();
         let mut result = Ok(());
-        // All of them, as the owner is to go on.
+        // An error ends none of the drains: the owner has to go on.
         for (class, closed) in closed.into_iter().flatten() {
-            let mut blocks = [ptr::null_mut(); MOST_CACHED];
+            let mut blocks = [ptr::null_mut(); MAX_CACHED];
             let count = closed.take(is_passed, &mut blocks);
             result = result.and(put(class, &blocks[..count]));
         }
         result
     }
 
-    /// Returns the bytes that it keeps.
+    /// Returns the bytes of all blocks in the cache.
     #[cfg(test)]
     pub(super) fn kept_bytes(&self) -> usize {
         let bytes = |class: Class| self.magazine(class.place()).count() * class.bytes();
@@ -135,62 +134,61 @@ impl Cache {
 }
 
 impl Owned<'_> {
-    /// Whether a block is the one that came last: it is free then.
+    /// Returns whether a block is the one that came last, and so is free.
     pub(super) fn is_last(&self, class: Class, block: NonNull<u8>) -> bool {
         self.0.magazine(class.place()).is_last(block)
     }
 
-    /// As [`Cache::pop`].
+    /// Takes the block of the class that came last.
     pub(super) fn pop(&self, class: Class) -> Option<NonNull<u8>> {
         self.0.pop(class.place())
     }
 
-    /// As [`Cache::push`].
+    /// Keeps a block of the class, as [`Cache::push`].
     pub(super) fn push(&self, class: Class, block: NonNull<u8>) -> bool {
         self.0.push(class.place(), block)
     }
 
-    /// Returns how many blocks of a class it may keep.
-    pub(super) fn most(&self, class: Class) -> usize {
-        self.0.magazine(class.place()).most()
+    /// Returns the bound of a class in blocks.
+    pub(super) fn bound(&self, class: Class) -> usize {
+        self.0.magazine(class.place()).bound()
     }
 
-    /// Keeps blocks, of which the first will go first, as far as there is room for them, if it has none of the
-    /// class.
+    /// Fills the class, if it is empty, with blocks up to its bound. The first of them will be taken first.
     pub(super) fn fill(&self, class: Class, blocks: impl DoubleEndedIterator<Item = NonNull<u8>>) {
         self.0.magazine(class.place()).fill(blocks);
     }
 
-    /// Takes the `count` blocks out that came first, or all that there are, and returns how many they are.
+    /// Takes out the `count` oldest blocks, or all if they are fewer, and returns their number.
     pub(super) fn take_oldest(
         &self,
         class: Class,
         count: usize,
-        into: &mut [*mut u8; MOST_CACHED],
+        into: &mut [*mut u8; MAX_CACHED],
     ) -> usize {
         self.0.magazine(class.place()).take_oldest(count, into)
     }
 
-    /// Lets a class keep twice as many blocks as before, if others give way: each by half of what it may keep,
-    /// whose blocks beyond that `put` takes. That is tried now and then only, so that a thread that uses many
-    /// sizes does not spend its time on moving room between them.
+    /// Doubles the bound of a class, if others lose theirs for it: each loses half of its bound, and `put`
+    /// takes the blocks beyond that. Most requests do not try that, so that a thread that uses many sizes
+    /// does not spend its time on moving bounds between them.
     pub(super) fn widen<E>(
         &self,
         class: Class,
         mut put: impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let has = self.most(class);
-        let most = (has * 2).clamp(1, class.most_cached());
-        if most <= has || self.0.is_open.load(Ordering::Relaxed) == 0 {
+        let has = self.bound(class);
+        let bound = (has * 2).clamp(1, class.max_cached());
+        if bound <= has || self.0.is_open.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
-        let more = (most - has) * class.bytes();
-        let is_full = self.bytes() + more > MOST_BYTES;
+        let more = (bound - has) * class.bytes();
+        let is_full = self.bytes() + more > MAX_KEPT_BYTES;
         if is_full && self.0.full.fetch_add(1, Ordering::Relaxed) % FULL_PER_TRY != 0 {
             return Ok(());
         }
         for _ in 0..CLASSES {
-            if self.bytes() + more <= MOST_BYTES {
+            if self.bytes() + more <= MAX_KEPT_BYTES {
                 break;
             }
             let next = self.0.next.load(Ordering::Relaxed);
@@ -201,30 +199,30 @@ impl Owned<'_> {
                 self.narrow(other, &mut put)?;
             }
         }
-        if self.bytes() + more <= MOST_BYTES {
-            self.set_most(class, most);
+        if self.bytes() + more <= MAX_KEPT_BYTES {
+            self.set_bound(class, bound);
         }
         Ok(())
     }
 
-    /// Lets a class keep half as many blocks as before.
+    /// Halves the bound of a class.
     fn narrow<E>(
         &self,
         class: Class,
         put: &mut impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let less = self.most(class) / 2;
+        let less = self.bound(class) / 2;
         let excess = self.count(class).saturating_sub(less);
         if excess > 0 {
-            let mut blocks = [ptr::null_mut(); MOST_CACHED];
+            let mut blocks = [ptr::null_mut(); MAX_CACHED];
             let count = self.take_oldest(class, excess, &mut blocks);
             put(class, &blocks[..count])?;
         }
-        self.set_most(class, less);
+        self.set_bound(class, less);
         Ok(())
     }
 
-    /// Returns how many blocks of a class it keeps.
+    /// Returns the number of blocks of a class in the cache.
     pub(super) fn count(&self, class: Class) -> usize {
         self.0.magazine(class.place()).count()
     }
@@ -233,14 +231,16 @@ impl Owned<'_> {
         self.0.bytes.load(Ordering::Relaxed) as usize
     }
 
-    fn set_most(&self, class: Class, most: usize) {
-        let has = self.most(class);
-        if most == has {
+    fn set_bound(&self, class: Class, bound: usize) {
+        let has = self.bound(class);
+        if bound == has {
             return;
         }
-        let bytes = self.bytes() - has * class.bytes() + most * class.bytes();
+        let bytes = self.bytes() - has * class.bytes() + bound * class.bytes();
         self.0.bytes.store(bytes as u32, Ordering::Relaxed);
-        self.0.magazine(class.place()).set_most(most, class.start());
+        self.0
+            .magazine(class.place())
+            .set_bound(bound, class.start());
     }
 }
 
@@ -273,7 +273,7 @@ mod tests {
     use std::convert::Infallible;
     use std::num::NonZeroUsize;
 
-    /// A block at this address, which nothing looks into.
+    /// Makes a block at this address, which is never read.
     fn block(address: usize) -> NonNull<u8> {
         NonNull::dangling().with_addr(NonZeroUsize::new(address).unwrap())
     }
@@ -290,7 +290,7 @@ mod tests {
         cache.pop(class.place()).map(|block| block.addr().get())
     }
 
-    /// Lets a class keep as many as it may, with nothing kept of others.
+    /// Raises the bound of a class as far as it goes, with all others empty.
     fn widen(cache: &Cache, class: Class) {
         let owned = cache.enter().ok().unwrap();
         for _ in 0..7 {
@@ -323,7 +323,7 @@ mod tests {
             widen(&cache, class);
             let blocks = (1..1000).map(|slab| slab << 20);
             let taken = blocks.filter(|address| push(&cache, class, *address));
-            assert_eq!(taken.count(), class.most_cached());
+            assert_eq!(taken.count(), class.max_cached());
         }
     }
 
@@ -342,9 +342,13 @@ mod tests {
             for slab in 1..100 {
                 push(&cache, class, (slab + 1000 * round as usize) << 20);
             }
-            assert!(cache.kept_bytes() <= MOST_BYTES, "{}", cache.kept_bytes());
+            assert!(
+                cache.kept_bytes() <= MAX_KEPT_BYTES,
+                "{}",
+                cache.kept_bytes()
+            );
         }
-        assert!(put > 0 && cache.kept_bytes() > MOST_BYTES / 4);
+        assert!(put > 0 && cache.kept_bytes() > MAX_KEPT_BYTES / 4);
     }
 
     #[test]
@@ -354,7 +358,7 @@ mod tests {
             assert!(push(&cache, class, number << 12));
         }
         let owned = cache.enter().ok().unwrap();
-        let mut out = [ptr::null_mut(); MOST_CACHED];
+        let mut out = [ptr::null_mut(); MAX_CACHED];
         assert_eq!(owned.take_oldest(class, 3, &mut out), 3);
         assert_eq!(addresses(&out[..3]), [1 << 12, 2 << 12, 3 << 12]);
         assert_eq!(pop(&cache, class), Some(7 << 12));
@@ -370,7 +374,7 @@ mod tests {
             widen(&cache, class);
             assert!(!push(&cache, class, (1 << 20) + class.bytes() / 2));
             assert!(!push(&cache, class, (1 << 20) + 1));
-            // Behind the last block of the slab.
+            // The address after the last block of the slab.
             let end = class.blocks() * class.bytes();
             assert_eq!(
                 push(&cache, class, (1 << 20) + end),
@@ -428,14 +432,14 @@ mod tests {
         }
         assert_eq!(drained(&cache), [64, 128, 192, 256, 320]);
         assert_eq!((pop(&cache, class), drained(&cache)), (None, vec![]));
-        // One that another thread was handed meanwhile, and this one frees.
+        // Another thread was handed the block meanwhile, and this one frees it.
         assert!(push(&cache, class, 320) && push(&cache, class, 64));
         assert_eq!((pop(&cache, class), drained(&cache)), (Some(64), vec![320]));
         let owned = cache.enter().ok().unwrap();
         assert!(push(&cache, class, 64));
         assert_eq!(drained(&cache), [] as [usize; 0]);
         assert!(matches!(cache.enter(), Err(Entered::Already)));
-        let mut out = [ptr::null_mut(); MOST_CACHED];
+        let mut out = [ptr::null_mut(); MAX_CACHED];
         assert_eq!(owned.take_oldest(class, 9, &mut out), 1);
     }
 }

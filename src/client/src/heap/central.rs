@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What all threads share of small blocks: the slabs with free blocks, by
-//! class, and slabs that are wholly free.
+//! The small blocks that all threads share: by class the slabs that have free blocks, and the slabs that are
+//! wholly free.
 //!
-//! Threads come here with batches, when a magazine of their cache is empty or
-//! full, so the locks are seldom taken and seldom waited for.
+//! A thread calls with a batch when a magazine of its cache is empty or full, so the locks are seldom taken and
+//! seldom contended.
 //!
 //! # Locks
 //!
-//! 1. A class's list: its slabs' links, and their bits.
+//! 1. A class's list: the links of its slabs, and their bitmaps.
 //! 2. The pool of wholly free slabs.
 //!
-//! At most one is held at a time, and none across a call of the module but DISCARD, which is for a slab that
-//! no thread may take blocks of meanwhile.
+//! A thread holds at most one of them, and none during a call of the module but DISCARD, which needs the slab's
+//! class locked so that no thread takes blocks of it meanwhile.
 
 use std::array;
 use std::sync::PoisonError;
 
-use super::class::{Class, CLASSES, GRAIN_BYTES, GRAIN_SHIFT, MOST_CACHED};
+use super::class::{Class, CLASSES, GRAIN_BYTES, GRAIN_SHIFT, MAX_CACHED};
 use super::pool::{Pool, BATCH};
 use super::slab::Slab;
 use super::table::Table;
@@ -26,50 +26,50 @@ use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::{Anonymous, Errno, Fork};
 
-/// Slabs of which memory is discarded in one hold of their class's lock.
+/// The number of slabs whose pages are discarded in one hold of their class's lock.
 const DISCARDS_PER_LOCK: usize = 4;
 
-/// Where slabs come from, by their offsets in bytes.
+/// The source of slabs, which are named by their offsets in bytes.
 pub(crate) trait Source {
-    /// Asks for slabs of `bytes` bytes each, aligned to the power of 2 that holds them, as many as there is
-    /// room for; with memory that comes when it is touched where they are `lazy`. Returns how many came, at
-    /// least one.
-    fn take(&self, bytes: usize, lazy: bool, slabs: &mut [u64]) -> Result<usize>;
-    /// Gives slabs back.
-    fn give(&self, slabs: &[u64]);
-    /// Has whole pages inside of a slab lose their memory; `false` if they keep it.
+    /// Allocates slabs of `bytes` bytes each, aligned to the next power of 2, as many as `slabs` has entries
+    /// if there is memory; if `lazy`, with memory that comes at the first touch. Returns how many it
+    /// allocated, at least one.
+    fn alloc_slabs(&self, bytes: usize, lazy: bool, slabs: &mut [u64]) -> Result<usize>;
+    /// Frees slabs.
+    fn free_slabs(&self, slabs: &[u64]);
+    /// Discards whole pages inside of a slab. Returns `false` if they keep their memory.
     fn discard(&self, offset: usize, bytes: usize) -> bool;
 }
 
-/// A block came back that was not handed out.
+/// A block was freed that was not live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotLive {
-    /// Its offset in the arena, in bytes.
+    /// The offset of the block in the arena, in bytes.
     pub(crate) offset: usize,
 }
 
-/// Slabs of one class with free blocks and with others: the first one, as the number of the grain at which
-/// it begins, plus 1; 0 is none.
+/// The list of a class's slabs that have free blocks and live ones: the first slab, as the number of its first
+/// grain plus 1; 0 if the list is empty.
 type List = u32;
 
 /// Small blocks that are in no thread's cache.
 pub(crate) struct Central {
     lists: [Mutex<List>; CLASSES],
-    /// By the grain at which they begin.
+    /// The slabs, by their first grain.
     slabs: Anonymous<Slab>,
     pool: Mutex<Pool>,
-    /// Grains that were touched again after they were discarded, since the last look at it.
+    /// Grains that were touched again after a discard, since [`Pool::is_discard_due`] was called last.
     touched: AtomicU32,
 }
 
-/// A lock is good after a panic too: nothing in here panics half-way.
+/// Takes a lock. It is good after a panic too: no code under it panics half-way.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Central {
-    /// Makes that of an arena of `bytes` bytes. Only addresses are used; a source gives slabs that
-    /// [`Central::open`] has made room for.
+    /// Makes the lists of an arena of `bytes` bytes. That takes address space only; [`Central::open`] has to
+    /// come before a source allocates slabs there.
     pub(crate) fn new(bytes: usize) -> std::result::Result<Self, Errno> {
         Ok(Self {
             lists: array::from_fn(|_| Mutex::new(0)),
@@ -79,13 +79,13 @@ impl Central {
         })
     }
 
-    /// Makes room for what is known of the slabs in the first `bytes` bytes.
+    /// Makes room for the state of the slabs in the first `bytes` bytes.
     pub(crate) fn open(&self, bytes: usize) -> std::result::Result<(), Errno> {
         self.slabs.open(bytes.div_ceil(GRAIN_BYTES))
     }
 
-    /// Takes blocks of `class`, as many as `into` has room for where that makes
-    /// no new slab, and at least one. Returns how many came.
+    /// Takes at least one block of `class`, and as many as `into` has entries if that needs no new slab.
+    /// Returns how many it took.
     pub(crate) fn take(
         &self,
         source: &impl Source,
@@ -118,8 +118,8 @@ impl Central {
         Ok(count)
     }
 
-    /// Takes the blocks of `class` at `offsets` back. A slab that is wholly
-    /// free then leaves. Stops at a block that is not live.
+    /// Frees the blocks of `class` at `offsets`, and the slabs that are wholly free then. Stops at a block
+    /// that is not live.
     pub(crate) fn put(
         &self,
         source: &impl Source,
@@ -128,13 +128,13 @@ impl Central {
         offsets: &[usize],
     ) -> std::result::Result<(), NotLive> {
         let base = |offset: &usize| class.slab_at(*offset);
-        let mut left = [0; MOST_CACHED];
+        let mut left = [0; MAX_CACHED];
         for offsets in offsets.chunks(left.len()) {
             let mut count = 0;
             let mut list = lock(&self.lists[class.number()]);
             let mut runs = offsets.chunk_by(|one, next| base(one) == base(next));
             let result = runs.try_for_each(|run| {
-                // Freed twice, its slab may be gone by now, or of another class.
+                // After a double free the slab may be gone by now, or of another class.
                 if table.class(run[0]) != Some(class) {
                     return Err(NotLive { offset: run[0] });
                 }
@@ -164,21 +164,21 @@ impl Central {
         Ok(())
     }
 
-    /// Gives all wholly free slabs back, and returns how many they were.
+    /// Frees all slabs that are wholly free, and returns their number.
     pub(crate) fn trim(&self, source: &impl Source) -> usize {
         let mut given = 0;
         loop {
             let mut slabs = [0; BATCH];
-            let count = lock(&self.pool).leave(&mut slabs);
+            let count = lock(&self.pool).take_oldest(&mut slabs);
             if count == 0 {
                 return given;
             }
-            source.give(&slabs[..count]);
+            source.free_slabs(&slabs[..count]);
             given += count;
         }
     }
 
-    /// Discards the memory of pages in which no block is in use, and returns how many grains those are.
+    /// Discards the pages in which no block is in use, and returns how many grains those are.
     pub(crate) fn discard(&self, source: &impl Source, table: &Table) -> u32 {
         let classes = Class::all().filter(|class| class.slab_bytes() > GRAIN_BYTES);
         classes
@@ -190,7 +190,7 @@ impl Central {
         let (mut discarded, mut at) = (0, None);
         loop {
             let list = lock(&self.lists[class.number()]);
-            // Where the last hold of the lock ended, if that slab is in the list still.
+            // Go on after the last hold of the lock, if that slab is still in the list.
             let is_listed = |name: &u32| {
                 let base = base_of(*name);
                 *name != 0
@@ -217,7 +217,7 @@ impl Central {
         }
     }
 
-    /// Discards the memory of a slab's unused pages; its class's lock is held.
+    /// Discards a slab's unused pages. The caller holds the lock of its class.
     fn discard_slab(&self, source: &impl Source, class: Class, base: usize) -> u32 {
         let slab = self.slab(base);
         let (unused, mut discarded) = (slab.unused(class), 0);
@@ -239,7 +239,7 @@ impl Central {
         discarded
     }
 
-    /// Takes a slab that is wholly free, in no list.
+    /// Takes a slab that is wholly free and in no list.
     fn take_slab(&self, source: &impl Source, class: Class) -> Result<u64> {
         let bytes = class.slab_bytes();
         let mut pool = lock(&self.pool);
@@ -248,24 +248,24 @@ impl Central {
         }
         let mut slabs = [0; BATCH];
         if pool.is_large() {
-            let count = pool.leave(&mut slabs);
+            let count = pool.take_oldest(&mut slabs);
             drop(pool);
-            source.give(&slabs[..count]);
+            source.free_slabs(&slabs[..count]);
             pool = lock(&self.pool);
         }
         let batch = pool.batch(bytes);
         drop(pool);
-        let count = source.take(bytes, class.is_lazy(), &mut slabs[..batch])?;
+        let count = source.alloc_slabs(bytes, class.is_lazy(), &mut slabs[..batch])?;
         lock(&self.pool).add(count * bytes);
-        // The lowest is used first.
+        // The slab with the lowest address is used first.
         for slab in slabs[1..count].iter().rev() {
             self.keep_slab(source, *slab, bytes);
         }
         Ok(slabs[0])
     }
 
-    /// Keeps a slab that is wholly free, and gives some back if those are many. Where the heap got that much
-    /// smaller, memory is discarded of the slabs that it still has.
+    /// Keeps a slab that is wholly free, and frees some if there are many. If the heap has become much
+    /// smaller by that, discards the unused pages of its other slabs.
     fn put_slab(&self, source: &impl Source, table: &Table, slab: u64, bytes: usize) {
         if !self.keep_slab(source, slab, bytes) {
             return;
@@ -278,19 +278,19 @@ impl Central {
         }
     }
 
-    /// Keeps a slab that is wholly free; returns whether others were given back for it.
+    /// Keeps a slab that is wholly free. Returns whether it freed others to make room.
     fn keep_slab(&self, source: &impl Source, slab: u64, bytes: usize) -> bool {
-        let mut are_given = false;
+        let mut has_freed = false;
         loop {
             let mut slabs = [0; BATCH];
             let mut pool = lock(&self.pool);
             if pool.push(slab, bytes) {
-                return are_given;
+                return has_freed;
             }
-            let count = pool.leave(&mut slabs);
+            let count = pool.take_oldest(&mut slabs);
             drop(pool);
-            source.give(&slabs[..count]);
-            are_given = true;
+            source.free_slabs(&slabs[..count]);
+            has_freed = true;
         }
     }
 
@@ -322,7 +322,7 @@ impl Central {
     }
 }
 
-/// Returns where the slab begins that a list names so.
+/// Returns the offset of the slab that a list has under this number.
 fn base_of(name: u32) -> usize {
     (name as usize - 1) << GRAIN_SHIFT
 }

@@ -1,44 +1,44 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Size classes of small blocks, up to 32 KiB: multiples of 16 B up to 128 B, then eight a doubling.
-//! Each has slabs of its own size, from 4 to 64 KiB: as small as leaves little of one unused.
+//! Each has slabs of its own size, from 4 to 64 KiB, chosen so that little of a slab is unused.
 
-/// Bytes of the smallest block, to which every block is aligned.
+/// The bytes of the smallest block, to which every block is aligned.
 pub(crate) const MIN_BYTES: usize = 1 << MIN_SHIFT;
 const MIN_SHIFT: u32 = 4;
-/// Bytes of the largest block that comes from a slab.
+/// The bytes of the largest block that comes from a slab.
 pub(crate) const MAX_BYTES: usize = 32 << 10;
 
-/// How many classes are multiples of the smallest; as many are in each doubling after that.
+/// The number of classes up to 128 B, and in each doubling above.
 const STEPS: usize = 8;
-/// How many classes there are.
+/// The number of classes.
 pub(crate) const CLASSES: usize =
     STEPS + STEPS * (MAX_BYTES / (STEPS * MIN_BYTES)).ilog2() as usize;
-/// How many [`Place`]s there are.
+/// The number of [`Place`]s.
 pub(crate) const PLACES: usize = 1 << u8::BITS;
 
-/// Bytes of which slabs are multiples, as a shift: no page is smaller.
+/// The log2 of [`GRAIN_BYTES`].
 pub(crate) const GRAIN_SHIFT: u32 = 12;
-/// Bytes of which slabs are multiples.
+/// The unit of slabs' sizes in bytes: no page is smaller.
 pub(crate) const GRAIN_BYTES: usize = 1 << GRAIN_SHIFT;
-/// Bytes of the largest slab, and the alignment of larger blocks, as a shift.
+/// The log2 of [`UNIT_BYTES`].
 pub(crate) const UNIT_SHIFT: u32 = 16;
-/// Bytes of the largest slab, and the alignment of larger blocks.
+/// The bytes of the largest slab, and the alignment of blocks that are in no slab.
 pub(crate) const UNIT_BYTES: usize = 1 << UNIT_SHIFT;
-/// Grains of the largest slab.
-pub(crate) const MOST_GRAINS: usize = UNIT_BYTES / GRAIN_BYTES;
-/// Blocks in a slab, at most.
-pub(crate) const MOST_BLOCKS: usize = GRAIN_BYTES / MIN_BYTES;
+/// The grains of the largest slab.
+pub(crate) const MAX_GRAINS: usize = UNIT_BYTES / GRAIN_BYTES;
+/// The most blocks in a slab.
+pub(crate) const MAX_BLOCKS: usize = GRAIN_BYTES / MIN_BYTES;
 
-/// Blocks of a class that a thread keeps, at most.
-pub(crate) const MOST_CACHED: usize = 60;
-/// Bytes of a class that a thread keeps, at most, if they are more than one block.
-const MOST_CACHED_BYTES: usize = 8 << 10;
+/// The most blocks of a class that a thread's cache keeps.
+pub(crate) const MAX_CACHED: usize = 60;
+/// The most bytes of a class that a thread's cache keeps, if they are more than one block.
+const MAX_CACHED_BYTES: usize = 8 << 10;
 
-/// Blocks above so many bytes are a large part of their slab: its memory comes when they are touched.
+/// The size in bytes above which blocks are a large part of their slab: its memory comes when they are touched.
 const LAZY_BYTES: usize = 2 << 10;
 
-/// What is known of a class.
+/// The constants of a class.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     bytes: u32,
@@ -47,22 +47,22 @@ struct Shape {
     start: Start,
 }
 
-/// Tells of an address in a slab whether a block begins there, in four instructions: the distance from
-/// the slab's beginning is multiplied by the reciprocal of the block's size (Lemire, Kaser and Kurz 2019).
+/// Finds whether a block begins at an address in a slab, in four instructions: the address's distance from the
+/// slab's beginning is multiplied by the reciprocal of the block's size (Lemire, Kaser and Kurz 2019).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Start {
-    /// Bits of an address that are its distance from the slab's beginning.
+    /// The bits of an address that are its distance from the slab's beginning.
     pub(crate) mask: u32,
-    /// 2^32 over the block's bytes, rounded down, and 1.
+    /// 2^32 divided by the block's bytes, rounded down, plus 1.
     pub(crate) reciprocal: u32,
-    /// The low half of the product is below it for the beginnings of the slab's blocks alone.
+    /// The bound of the product's low half: it is less at the beginnings of the slab's blocks, and nowhere else.
     pub(crate) end: u32,
 }
 
 impl Start {
     const fn new(bytes: usize, slab_bytes: usize) -> Self {
         let reciprocal = (1 << 32) / bytes as u64 + 1;
-        // The product for the block number k is k times this.
+        // The product for block k is k times this.
         let excess = reciprocal * bytes as u64 - (1 << 32);
         Self {
             mask: slab_bytes.next_power_of_two() as u32 - 1,
@@ -71,7 +71,7 @@ impl Start {
         }
     }
 
-    /// Whether a block begins at an address that lies in a slab of the class.
+    /// Returns whether a block begins at an address that lies in a slab of the class.
     #[inline]
     pub(crate) fn is_at(self, address: usize) -> bool {
         (address as u32 & self.mask).wrapping_mul(self.reciprocal) < self.end
@@ -86,16 +86,16 @@ const fn bytes_of(number: usize) -> usize {
     }
 }
 
-/// Returns the bytes of a class's slabs: those of which the part that no block has and the slab's size
-/// together are least, the size counted as 3 % a grain (it is what a class of few blocks leaves unused),
-/// and 0.6 % where memory comes when it is touched. The others are powers of 2, which lie without gaps and
-/// get their memory in large folios.
+/// Returns the bytes of a class's slabs: the size for which the waste is least. That is the part in no block,
+/// plus 3 % of the size for each grain (memory that a class with few blocks leaves unused), or 0.6 % if memory
+/// comes at the first touch. Where it comes with the slab, sizes are powers of 2, which lie without gaps and get
+/// their memory in large folios.
 const fn slab_bytes_of(bytes: usize) -> usize {
     let is_large = bytes > LAZY_BYTES;
     let of_size = if is_large { 60 } else { 300 };
     let (mut best, mut least) = (0, usize::MAX);
     let mut grains = bytes.div_ceil(GRAIN_BYTES);
-    while grains <= MOST_GRAINS {
+    while grains <= MAX_GRAINS {
         let slab = grains * GRAIN_BYTES;
         let cost = slab % bytes * 10_000 / slab + of_size * grains;
         if cost < least && (is_large || grains.is_power_of_two()) {
@@ -117,7 +117,7 @@ static SHAPES: [Shape; CLASSES] = {
     while number < CLASSES {
         let bytes = bytes_of(number);
         let slab_bytes = slab_bytes_of(bytes);
-        assert!(slab_bytes / bytes <= MOST_BLOCKS);
+        assert!(slab_bytes / bytes <= MAX_BLOCKS);
         shapes[number] = Shape {
             bytes: bytes as u32,
             slab_bytes: slab_bytes as u32,
@@ -147,7 +147,7 @@ impl Class {
     /// Returns the class with this number.
     #[inline]
     pub(crate) fn numbered(number: u32) -> Option<Self> {
-        // INVARIANT: Just looked at.
+        // INVARIANT: The comparison is the invariant.
         ((number as usize) < CLASSES).then_some(Self(number))
     }
 
@@ -162,7 +162,7 @@ impl Class {
         self.0 as usize
     }
 
-    /// Returns where a cache has it.
+    /// Returns the place of the class in a cache.
     #[inline]
     pub(crate) fn place(self) -> Place {
         Place(self.0 as u8 + 1)
@@ -182,29 +182,29 @@ impl Class {
         self.shape().slab_bytes as usize
     }
 
-    /// Returns how many blocks a slab has.
+    /// Returns the number of blocks in a slab.
     pub(crate) fn blocks(self) -> usize {
         self.shape().blocks as usize
     }
 
-    /// Whether the memory of its slabs comes when it is touched: where blocks of a page or so lie side by
-    /// side, those that were never used have none.
+    /// Returns whether the memory of its slabs comes at the first touch: if blocks of about a page lie side by
+    /// side, those that were never used have no memory.
     pub(crate) fn is_lazy(self) -> bool {
         self.bytes() > LAZY_BYTES && self.blocks() > 1
     }
 
-    /// Returns what tells where its blocks begin.
+    /// Returns the test for an address at which a block begins.
     pub(crate) fn start(self) -> Start {
         self.shape().start
     }
 
-    /// Returns where the slab begins that `offset` lies in: slabs are aligned to the power of 2 that holds
-    /// them.
+    /// Returns the beginning of the slab in which `offset` lies: slabs are aligned to the next power of 2 of
+    /// their size.
     pub(crate) fn slab_at(self, offset: usize) -> usize {
         offset & !(self.start().mask as usize)
     }
 
-    /// Returns the number of the block in its slab that begins at `offset`; `None` where none begins.
+    /// Returns the number of the block in its slab that begins at `offset`; `None` if none begins there.
     pub(crate) fn block_at(self, offset: usize) -> Option<usize> {
         let start = self.start();
         let distance = (offset as u32 & start.mask) as u64;
@@ -212,21 +212,21 @@ impl Class {
         start.is_at(offset).then_some(number as usize)
     }
 
-    /// Returns how many blocks a thread keeps, at most: bounded in number and in bytes.
-    pub(crate) fn most_cached(self) -> usize {
-        (MOST_CACHED_BYTES / self.bytes()).clamp(1, MOST_CACHED)
+    /// Returns the most blocks that a thread's cache keeps, bounded in number and in bytes.
+    pub(crate) fn max_cached(self) -> usize {
+        (MAX_CACHED_BYTES / self.bytes()).clamp(1, MAX_CACHED)
     }
 }
 
-/// The number of a class plus 1, or 0 for none, in a byte: it is looked up in one step, and no table of
-/// [`PLACES`] is too short for it.
+/// The number of a class plus 1, or 0 for no class, in a byte. It is looked up in one step, and indexes any
+/// table of [`PLACES`] without a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place(u8);
 
 const _: () = assert!(CLASSES < PLACES);
 
-/// The places of requests that end in one of so many of the smallest blocks: to look there is fewer
-/// instructions than to compute it.
+/// The place of each request, by the number of the smallest blocks that it needs: looking it up takes fewer
+/// instructions than computing it.
 static PLACE_OF: [u8; MAX_BYTES / MIN_BYTES] = {
     let mut places = [0; MAX_BYTES / MIN_BYTES];
     let (mut at, mut number) = (0, 0);
@@ -241,7 +241,7 @@ static PLACE_OF: [u8; MAX_BYTES / MIN_BYTES] = {
 };
 
 impl Place {
-    /// That of no class.
+    /// The place of no class.
     pub(crate) const NONE: Self = Self(0);
 
     /// Returns the place of a request; `None` for 0 bytes or more than 32 KiB.
@@ -252,25 +252,25 @@ impl Place {
         Some(Self(*place))
     }
 
-    /// Returns that of a byte.
+    /// Returns the place with that value.
     #[inline]
     pub(crate) fn of_byte(byte: u8) -> Self {
         Self(byte)
     }
 
-    /// Returns it as a byte.
+    /// Returns the value as a byte.
     #[inline]
     pub(crate) fn byte(self) -> u8 {
         self.0
     }
 
-    /// Returns the class; `None` at the place of none.
+    /// Returns the class; `None` at the place of no class.
     #[inline]
     pub(crate) fn class(self) -> Option<Class> {
         Class::numbered(u32::from(self.0).wrapping_sub(1))
     }
 
-    /// Returns it as a number, below [`PLACES`].
+    /// Returns the value as an index, below [`PLACES`].
     #[inline]
     pub(crate) fn number(self) -> usize {
         self.0.into()
@@ -314,7 +314,7 @@ mod tests {
         for class in Class::all() {
             let (slab, blocks) = (class.slab_bytes(), class.blocks());
             assert!(slab % GRAIN_BYTES == 0 && slab <= UNIT_BYTES, "{slab}");
-            assert!((1..=MOST_BLOCKS).contains(&blocks));
+            assert!((1..=MAX_BLOCKS).contains(&blocks));
             let unused = slab - blocks * class.bytes();
             assert!(
                 unused < class.bytes() && unused * 11 < slab,
@@ -356,9 +356,9 @@ mod tests {
     #[test]
     fn a_thread_keeps_few_large_blocks_and_some_of_each() {
         for class in Class::all() {
-            let (most, bytes) = (class.most_cached(), class.bytes());
+            let (most, bytes) = (class.max_cached(), class.bytes());
             assert!(most == 1 || most * bytes <= 8 << 10);
-            assert!((1..=MOST_CACHED).contains(&most));
+            assert!((1..=MAX_CACHED).contains(&most));
         }
     }
 }

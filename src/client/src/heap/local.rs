@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which caches a thread has: one for each heap that it used last, in memory from
-//! the system, which a forked child finds empty.
+//! A thread's caches, one for each of the heaps that it used last. They lie in memory from the system, which is
+//! wiped in a forked child.
 //!
-//! The one that it used last is at hand, so that the usual way is a comparison.
-//! Nothing here allocates from the program's allocator while a list is in use:
-//! that may be a heap.
+//! The cache of the heap that the thread used last is the hot one, so that the fast path is one comparison.
+//! Nothing here allocates from the program's allocator while a list is borrowed: that may be a heap.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -17,11 +16,11 @@ use super::cache::Owned;
 use super::{Cache, Shared};
 use crate::sys::{Anonymous, Fork, ThreadEnd};
 
-/// Heaps that a thread has a cache for, at most. The next takes the place of another, which gets back what
-/// was kept of it.
-const MOST_HEAPS: usize = 16;
+/// The most heaps that a thread has a cache for. One for a further heap replaces another, whose blocks return to
+/// their heap.
+const MAX_HEAPS: usize = 16;
 
-/// The cache at hand.
+/// The cache of the heap that the thread used last.
 ///
 /// # Invariants
 ///
@@ -39,20 +38,20 @@ impl Hot {
     };
 }
 
-/// A cache of this thread.
+/// A cache of this thread, with its heap.
 struct Node {
     heap: u64,
     weak: Weak<Shared>,
     cache: Anonymous<Cache>,
 }
 
-/// The caches of a thread, and which of them is the next that gives up its place.
+/// The caches of a thread, and the next of them to be replaced.
 struct Nodes {
-    places: [Option<Node>; MOST_HEAPS],
+    places: [Option<Node>; MAX_HEAPS],
     next: usize,
 }
 
-/// `None` when the thread ends.
+/// A thread's caches; `None` once the thread ends.
 type OfThread = ManuallyDrop<RefCell<Option<Nodes>>>;
 
 thread_local! {
@@ -60,19 +59,18 @@ thread_local! {
     static HOT: Cell<Hot> = const { Cell::new(Hot::NONE) };
     static NODES: OfThread = const {
         ManuallyDrop::new(RefCell::new(Some(Nodes {
-            places: [const { None }; MOST_HEAPS],
+            places: [const { None }; MAX_HEAPS],
             next: 0,
         })))
     };
 }
 
-/// Calls [`end`] in every thread that has a cache; `None` if the system has no
-/// more such keys. The destructors of `thread_local!` would not do: to register
-/// one may take memory, of the allocator that registers it.
+/// Calls [`end`] in every thread that has a cache; `None` if the system has no key left. The destructors of
+/// `thread_local!` will not do: registering one may allocate from the allocator that registers it.
 static THREAD_END: OnceLock<Option<ThreadEnd>> = OnceLock::new();
 
-/// Does `work` with this thread's cache of the heap, if it is the one at hand.
-/// `work` uses no other function of this module.
+/// Calls `work` with this thread's cache of the heap, if it is the hot one. `work` calls no other function of
+/// this module.
 #[inline]
 pub(super) fn with<R>(heap: u64, work: impl FnOnce(&Cache) -> R) -> Option<R> {
     let hot = HOT.get();
@@ -80,12 +78,12 @@ pub(super) fn with<R>(heap: u64, work: impl FnOnce(&Cache) -> R) -> Option<R> {
         return None;
     }
     // SAFETY: No heap has the number 0, so by the invariant this is the cache of
-    // a node of this thread. Nodes leave the list in `attach()` and in `end()`, neither of which `work` comes to.
+    // a node of this thread. Nodes leave the list in `attach()` and `end()`, which `work` does not call.
     Some(work(unsafe { &*hot.cache }))
 }
 
-/// Does `work` on the slow path of this thread's cache of the heap, which is made if there is
-/// none. `None` if it cannot have one: the thread ends, memory is short, or it is on that path already.
+/// Calls `work` on the slow path of this thread's cache of the heap, which is made if there is none. Returns
+/// `None` if the thread ends, memory is short, or the thread is on that path already.
 pub(super) fn attached<R>(heap: &Shared, work: impl FnOnce(&Owned<'_>) -> R) -> Option<R> {
     attach(heap)?;
     with(heap.id, |cache| {
@@ -93,13 +91,13 @@ pub(super) fn attached<R>(heap: &Shared, work: impl FnOnce(&Owned<'_>) -> R) -> 
     })?
 }
 
-/// Has this thread's cache of the heap at hand.
+/// Makes this thread's cache of the heap the hot one.
 fn attach(heap: &Shared) -> Option<()> {
     if HOT.get().heap == heap.id {
         return Some(());
     }
-    // What is dropped or emptied is so behind the borrow: it may free memory.
-    let mut ended = [const { None }; MOST_HEAPS];
+    // Dropped and emptied after the borrow ends: either may free memory.
+    let mut ended = [const { None }; MAX_HEAPS];
     let mut evicted = None;
     let attached = NODES.with(|nodes| {
         let mut nodes = nodes.try_borrow_mut().ok()?;
@@ -122,7 +120,7 @@ fn attach(heap: &Shared) -> Option<()> {
         let place = match places.iter().position(Option::is_none) {
             Some(free) => free,
             None => {
-                *next = (*next + 1) % MOST_HEAPS;
+                *next = (*next + 1) % MAX_HEAPS;
                 *next
             }
         };
@@ -132,8 +130,8 @@ fn attach(heap: &Shared) -> Option<()> {
             weak: heap.weak.clone(),
             cache,
         });
-        // SAFETY: It is new. Its memory stays where it is until the node is dropped: by `give_back()`, which
-        // removes it before, or when the heap is gone.
+        // SAFETY: It is new. Its memory stays in place until the node is dropped: by `give_back()`, which
+        // removes it from the registry before, or when the heap is gone.
         unsafe { heap.small.caches.add(&node.cache[0]) };
         node.is_hot();
         Some(())
@@ -146,21 +144,20 @@ fn attach(heap: &Shared) -> Option<()> {
 
 impl Node {
     fn is_hot(&self) {
-        // INVARIANT: This is a node of the list, and whoever takes it out changes
-        // `HOT` before.
+        // INVARIANT: This is a node of the list. A node that leaves the list is in `HOT` no more before.
         HOT.set(Hot {
             heap: self.heap,
             cache: self.cache.as_ptr(),
         });
     }
 
-    /// Returns the blocks that it keeps to their heap.
+    /// Returns the blocks in the cache to their heap.
     fn give_back(self) {
-        // In a forked child it is empty, and the list's lock may be held for ever.
+        // A forked child's cache is empty, and the list's lock may be held for ever.
         let heap = self.weak.upgrade();
         if let Some(heap) = heap.filter(|heap| heap.must_be_here().is_ok()) {
             let cache = &self.cache[0];
-            // No thread drains it afterwards.
+            // From here on no other thread drains it.
             heap.small.caches.remove(cache);
             if let Some(owned) = heap.small.caches.enter(cache) {
                 heap.unless_misused(heap.small.empty(&*heap, &owned));
@@ -169,11 +166,11 @@ impl Node {
     }
 }
 
-/// The thread ends: what it keeps goes back, and what others of its destructors
-/// free later is not kept.
+/// Returns the blocks of a thread that ends to their heaps. Blocks that its other destructors free later are
+/// not cached.
 extern "C" fn end(_: *mut c_void) {
     HOT.set(Hot::NONE);
-    // Taken first: what is done with them may free memory.
+    // Taken out before: what follows may free memory.
     let nodes = NODES.with(|nodes| nodes.try_borrow_mut().ok()?.take());
     for node in nodes.into_iter().flat_map(|nodes| nodes.places).flatten() {
         node.give_back();

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The heap over an arena that is only counted: what it holds for what programs ask of it, the same figure
-//! each time, on any machine. All of it is what runs over the module, but for the thread-local access to a
-//! cache.
+//! The heap over a simulated arena: how much memory it holds for the requests of programs. The result is the
+//! same on any machine. Everything but the thread-local access to a cache is the code that runs over the module.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -17,20 +16,20 @@ use crate::error::{Call, Error, Result};
 use crate::sync::can_heavy_barrier;
 use crate::sys::Errno;
 
-/// An arena of grains, which hands the lowest out first and knows which have memory.
+/// A simulated arena of grains. It allocates the lowest free grains, and knows which grains have memory.
 pub(super) struct Pages(Mutex<State>);
 
 struct State {
-    /// Live blocks: their grains, by their first one.
+    /// Live blocks: the number of grains of each, by the first one.
     live: BTreeMap<usize, usize>,
-    /// Whether grains are in a live block, and whether they have memory.
+    /// For each grain, whether it is in a live block, and whether it has memory.
     used: Vec<bool>,
     present: Vec<bool>,
     present_count: usize,
     discards: usize,
-    /// No grain below it is free.
+    /// The lowest grain that may be free.
     low: usize,
-    /// Grains in live blocks, and how many there may be.
+    /// The grains in live blocks, and the most that there may be.
     room: usize,
     limit: usize,
 }
@@ -44,7 +43,7 @@ impl State {
         }
     }
 
-    /// Finds `count` free grains at a multiple of `align`.
+    /// Returns the first of `count` free grains at a multiple of `align`.
     fn find(&self, count: usize, align: usize) -> Option<usize> {
         let mut at = self.low.next_multiple_of(align);
         while at + count <= self.used.len() {
@@ -58,12 +57,12 @@ impl State {
 }
 
 impl Pages {
-    /// Makes one of `bytes` bytes without a limit.
+    /// Makes an arena of `bytes` bytes without a limit.
     pub(super) fn new(bytes: usize) -> Self {
         Self::limited(bytes, bytes)
     }
 
-    /// Makes one of `bytes` bytes, of which `limit` may be in live blocks.
+    /// Makes an arena of `bytes` bytes, of which `limit` may be in live blocks.
     fn limited(bytes: usize, limit: usize) -> Self {
         let grains = bytes / GRAIN_BYTES;
         Self(Mutex::new(State {
@@ -82,7 +81,7 @@ impl Pages {
         self.0.lock().unwrap()
     }
 
-    /// Allocates a block with its memory, or without.
+    /// Allocates a block; if `lazy`, without its memory.
     fn alloc(&self, bytes: usize, lazy: bool) -> Option<usize> {
         let mut state = self.lock();
         let count = bytes.div_ceil(GRAIN_BYTES);
@@ -118,24 +117,24 @@ impl Pages {
         self.lock().set_present(offset / GRAIN_BYTES..end, true);
     }
 
-    /// Returns how many live blocks there are.
+    /// Returns the number of live blocks.
     pub(super) fn live(&self) -> usize {
         self.lock().live.len()
     }
 
-    /// Returns the bytes that have memory.
+    /// Returns the bytes of grains that have memory.
     pub(super) fn held_bytes(&self) -> usize {
         self.lock().present_count * GRAIN_BYTES
     }
 
-    /// Returns how many grains were discarded.
+    /// Returns the number of grains that were discarded.
     pub(super) fn discards(&self) -> usize {
         self.lock().discards
     }
 }
 
 impl Source for Pages {
-    fn take(&self, bytes: usize, lazy: bool, slabs: &mut [u64]) -> Result<usize> {
+    fn alloc_slabs(&self, bytes: usize, lazy: bool, slabs: &mut [u64]) -> Result<usize> {
         let mut count = 0;
         for slab in slabs {
             let Some(offset) = self.alloc(bytes, lazy) else {
@@ -150,7 +149,7 @@ impl Source for Pages {
         }
     }
 
-    fn give(&self, slabs: &[u64]) {
+    fn free_slabs(&self, slabs: &[u64]) {
         for slab in slabs {
             self.free(*slab as usize);
         }
@@ -172,13 +171,13 @@ impl Source for Pages {
     }
 }
 
-/// A heap with as many threads as there are caches.
+/// A heap with one thread for each cache.
 struct Heap {
     pages: Pages,
     small: Small,
 }
 
-/// A thread of it.
+/// One of the heap's threads.
 struct Thread<'a> {
     heap: &'a Heap,
     cache: Box<Cache>,
@@ -204,7 +203,7 @@ impl Heap {
         Thread { heap: self, cache }
     }
 
-    /// What a heap does that is short of memory.
+    /// Frees what the heap can free, as under memory pressure. Returns whether it freed any slab.
     fn relieve(&self) -> bool {
         self.small.drain(&self.pages).unwrap();
         self.small.central.trim(&self.pages) > 0
@@ -216,7 +215,7 @@ impl Heap {
 }
 
 impl Thread<'_> {
-    /// Allocates a block and touches it; `None` where the arena has no more.
+    /// Allocates a block and touches it. Returns `None` if the arena is full.
     fn alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
         let Heap { pages, small } = self.heap;
         let Some(class) = Class::of(bytes.max(1)) else {
@@ -271,10 +270,10 @@ impl Drop for Thread<'_> {
 }
 
 mod tests {
-    use super::super::cache::MOST_BYTES;
+    use super::super::cache::MAX_KEPT_BYTES;
     use super::*;
 
-    /// 200 threads use 200 blocks of a size each and keep one.
+    /// Has 200 threads allocate 200 blocks of a size each, and keep one.
     fn survivors<'a>(heap: &'a Heap, size: usize) -> (Vec<Thread<'a>>, Vec<NonNull<u8>>) {
         let threads: Vec<_> = (0..200).map(|_| heap.thread()).collect();
         let keep = |(index, thread): (usize, &Thread<'a>)| {
@@ -296,14 +295,14 @@ mod tests {
             let heap = Heap::new(1 << 30);
             let (threads, _) = survivors(&heap, size);
             for thread in &threads {
-                assert!(thread.cache.kept_bytes() <= MOST_BYTES);
+                assert!(thread.cache.kept_bytes() <= MAX_KEPT_BYTES);
             }
-            // A thread that used all sizes keeps no more.
+            // A thread that used all sizes keeps no more than that.
             let thread = &threads[0];
             for size in (1..200).map(|step| step * 160) {
                 let blocks: Vec<_> = (0..70).map(|_| thread.alloc(size).unwrap()).collect();
                 blocks.into_iter().for_each(|block| thread.free(block));
-                assert!(thread.cache.kept_bytes() <= MOST_BYTES, "{size}");
+                assert!(thread.cache.kept_bytes() <= MAX_KEPT_BYTES, "{size}");
             }
         }
     }
@@ -316,7 +315,7 @@ mod tests {
             let pages = 200 * size.div_ceil(GRAIN_BYTES).max(1) * GRAIN_BYTES;
             heap.relieve();
             heap.discard();
-            // A block that fills no pages may lie in one more.
+            // A block that does not fill whole pages may lie in one page more.
             let held = heap.pages.held_bytes();
             assert!(held <= pages + 200 * GRAIN_BYTES, "{held} bytes of {size}");
             if size <= 1000 {
@@ -335,7 +334,7 @@ mod tests {
     fn a_limit_is_not_reached_by_what_threads_keep_that_sleep() {
         let heap = Heap::new(4 << 20);
         let threads: Vec<_> = (0..60).map(|_| heap.thread()).collect();
-        // Each keeps about 64 KiB, which is nearly all.
+        // Each cache keeps about 64 KiB, which is nearly all memory together.
         for thread in &threads {
             for size in [64, 256, 512, 1000, 2000, 4000] {
                 let blocks: Vec<_> = (0..40).map(|_| thread.alloc(size).unwrap()).collect();
@@ -354,7 +353,7 @@ mod tests {
             assert!(used > (4 << 20) * 95 / 100, "{used} bytes of {size}");
             live.into_iter().for_each(|block| last.free(block));
         }
-        // Those that slept go on.
+        // The threads that slept allocate again.
         for thread in &threads {
             let block = thread.alloc(64).unwrap();
             thread.free(block);
@@ -366,7 +365,7 @@ mod tests {
         use super::*;
         use crate::trace::{Event, Trace};
 
-        /// Replays a trace, and returns the most that was held over the most that was asked for.
+        /// Replays a trace, and returns the peak of held memory divided by the peak of requested memory.
         fn held_over_asked_for(trace: &Trace) -> f64 {
             let heap = Heap::new(1 << 30);
             let thread = heap.thread();
@@ -405,7 +404,7 @@ mod tests {
             }
         }
 
-        /// With the path of another trace in this variable it is replayed too.
+        /// Replays another trace, whose path is in this environment variable.
         #[test]
         fn another_trace_is_replayed() {
             if let Some(path) = std::env::var_os("FREELIST_TRACE") {

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Slabs that are wholly free: kept for a while for any class that has slabs of that size, so that memory that
-//! is freed and asked for again in turn does not go to the arena and back each time.
+//! Slabs that are wholly free. They are kept for a while, for any class with slabs of that size, so that
+//! memory that is freed and allocated in turn does not go to the arena and back each time.
 
-use super::class::{MOST_GRAINS, UNIT_BYTES};
+use super::class::{MAX_GRAINS, UNIT_BYTES};
 
-/// Free slabs that are kept, at most.
-const MOST_SPARE: usize = 256;
-/// Bytes of free slabs that are kept, at most.
-const MOST_SPARE_BYTES: usize = 1 << 20;
-/// When the heap asks the arena for slabs, it first gives free slabs back beyond one byte in so many of all its
-/// slabs: free slabs of one size do not serve requests for another, and would add to what it holds.
-const HELD_PER_SPARE: usize = 64;
+/// The most free slabs that are kept.
+const MAX_FREE_SLABS: usize = 256;
+/// The most bytes of free slabs that are kept.
+const MAX_FREE_BYTES: usize = 1 << 20;
+/// Before the heap allocates slabs from the arena, it frees free slabs down to one byte in so many of all its
+/// slabs: free slabs of one size serve no request for another, and would add to the memory that it holds.
+const HELD_PER_FREE: usize = 64;
 /// The most slabs that one call of the source allocates or frees.
-pub(super) const BATCH: usize = MOST_GRAINS;
-/// One call allocates one byte in so many of all slabs that the heap has, at most 64 KiB.
+pub(super) const BATCH: usize = MAX_GRAINS;
+/// One call allocates at most one byte in so many of all the heap's slabs, and at most 64 KiB.
 const HELD_PER_BATCH: usize = 128;
-/// The most discards in a row that are left out.
-const MOST_LEFT_OUT: u32 = 255;
+/// The most discards in a row that are skipped.
+const MAX_SKIPS: u32 = 255;
 
 /// A slab that is wholly free.
 #[derive(Debug, Clone, Copy, Default)]
-struct Spare {
+struct FreeSlab {
     offset: u64,
     bytes: usize,
 }
@@ -29,117 +29,117 @@ struct Spare {
 /// The slabs that are wholly free, the oldest first.
 #[derive(Debug)]
 pub(super) struct Pool {
-    spare: [Spare; MOST_SPARE],
+    slabs: [FreeSlab; MAX_FREE_SLABS],
     count: usize,
-    spare_bytes: usize,
-    /// Of all slabs that the heap has, those in use too.
+    free_bytes: usize,
+    /// The bytes of all the heap's slabs, with those in use.
     held_bytes: usize,
-    /// The most that they were since memory was to be discarded last.
-    highest_bytes: usize,
-    /// Of it, and of that what was touched again, since the last look at them.
+    /// The peak of `held_bytes` since a discard was due last.
+    peak_bytes: usize,
+    /// The grains that were discarded, and those of them that were touched again, since that was judged last.
     discarded_grains: u32,
     touched_grains: u32,
-    /// How often it is to be left out from now on, and was to be when that was set.
-    leave_out: u32,
-    left_out: u32,
+    /// The number of discards still to be skipped, and what it was when it was set.
+    to_skip: u32,
+    skips: u32,
 }
 
 impl Pool {
-    /// Makes an empty one.
+    /// Makes an empty pool.
     pub(super) fn new() -> Self {
         Self {
-            spare: [Spare::default(); MOST_SPARE],
+            slabs: [FreeSlab::default(); MAX_FREE_SLABS],
             count: 0,
-            spare_bytes: 0,
+            free_bytes: 0,
             held_bytes: 0,
-            highest_bytes: 0,
+            peak_bytes: 0,
             discarded_grains: 0,
             touched_grains: 0,
-            leave_out: 0,
-            left_out: 0,
+            to_skip: 0,
+            skips: 0,
         }
     }
 
-    /// Returns how many slabs of `bytes` bytes are to be asked for in a call.
+    /// Returns the number of slabs of `bytes` bytes that one call should allocate.
     pub(super) fn batch(&self, bytes: usize) -> usize {
         let most = (self.held_bytes / HELD_PER_BATCH).min(UNIT_BYTES);
         (most / bytes).clamp(1, BATCH)
     }
 
-    /// Notes that so many bytes of slabs came from the arena.
+    /// Notes that slabs of that many bytes came from the arena.
     pub(super) fn add(&mut self, bytes: usize) {
         self.held_bytes += bytes;
-        self.highest_bytes = self.held_bytes.max(self.highest_bytes);
+        self.peak_bytes = self.held_bytes.max(self.peak_bytes);
     }
 
-    /// Whether memory of slabs that are partly free is to be discarded now: each time that slabs are half of
-    /// what they were. Where at least half of what was discarded was needed again, as a program does that
-    /// works in steps, it is left out four times as often as before; else a quarter.
+    /// Returns whether the unused pages of slabs are to be discarded now, which is when all slabs together
+    /// are half of their peak. If at least half of the discarded memory was needed again, as in a program
+    /// that works in steps, four times as many discards are skipped as before, otherwise a quarter.
     pub(super) fn is_discard_due(&mut self, touched_grains: u32) -> bool {
         self.touched_grains = self.touched_grains.saturating_add(touched_grains);
-        if self.held_bytes > self.highest_bytes / 2 {
+        if self.held_bytes > self.peak_bytes / 2 {
             return false;
         }
-        self.highest_bytes = self.held_bytes;
+        self.peak_bytes = self.held_bytes;
         if self.touched_grains > 0 && self.discarded_grains > 0 {
-            self.left_out = match self.touched_grains >= self.discarded_grains / 2 {
-                true => (self.left_out * 4 + 3).min(MOST_LEFT_OUT),
-                false => self.left_out / 4,
+            self.skips = match self.touched_grains >= self.discarded_grains / 2 {
+                true => (self.skips * 4 + 3).min(MAX_SKIPS),
+                false => self.skips / 4,
             };
-            self.leave_out = self.left_out;
+            self.to_skip = self.skips;
             (self.touched_grains, self.discarded_grains) = (0, 0);
         }
-        let is_due = self.leave_out == 0;
-        self.leave_out = self.leave_out.saturating_sub(1);
+        let is_due = self.to_skip == 0;
+        self.to_skip = self.to_skip.saturating_sub(1);
         is_due
     }
 
-    /// Notes how many grains were discarded then.
+    /// Notes the number of grains that were discarded for that.
     pub(super) fn note_discard(&mut self, grains: u32) {
         self.discarded_grains = self.discarded_grains.saturating_add(grains);
     }
 
-    /// Takes the slab of `bytes` bytes that came last.
+    /// Takes the newest slab of `bytes` bytes.
     pub(super) fn pop(&mut self, bytes: usize) -> Option<u64> {
-        let spare = &self.spare[..self.count];
-        let at = spare.iter().rposition(|spare| spare.bytes == bytes)?;
-        let offset = spare[at].offset;
-        self.spare.copy_within(at + 1..self.count, at);
+        let slabs = &self.slabs[..self.count];
+        let at = slabs.iter().rposition(|slab| slab.bytes == bytes)?;
+        let offset = slabs[at].offset;
+        self.slabs.copy_within(at + 1..self.count, at);
         self.count -= 1;
-        self.spare_bytes -= bytes;
+        self.free_bytes -= bytes;
         Some(offset)
     }
 
-    /// Keeps a slab; `false` if it is one too many.
+    /// Keeps a slab. Returns `false` if the pool is full.
     pub(super) fn push(&mut self, offset: u64, bytes: usize) -> bool {
-        if self.spare_bytes + bytes > MOST_SPARE_BYTES {
+        if self.free_bytes + bytes > MAX_FREE_BYTES {
             return false;
         }
-        let Some(place) = self.spare.get_mut(self.count) else {
+        let Some(place) = self.slabs.get_mut(self.count) else {
             return false;
         };
-        *place = Spare { offset, bytes };
+        *place = FreeSlab { offset, bytes };
         self.count += 1;
-        self.spare_bytes += bytes;
+        self.free_bytes += bytes;
         true
     }
 
-    /// Whether so much is kept that some is to be given back before more comes from the arena.
+    /// Returns whether slabs have to be freed before more come from the arena.
     pub(super) fn is_large(&self) -> bool {
-        self.spare_bytes > self.held_bytes / HELD_PER_SPARE
+        self.free_bytes > self.held_bytes / HELD_PER_FREE
     }
 
-    /// Takes up to [`BATCH`] slabs out that came first, to be given back, and returns how many.
-    pub(super) fn leave(&mut self, into: &mut [u64; BATCH]) -> usize {
+    /// Takes out the oldest slabs, up to [`BATCH`], for the caller to free, and returns their number.
+    pub(super) fn take_oldest(&mut self, into: &mut [u64; BATCH]) -> usize {
         let count = self.count.min(BATCH);
         let mut bytes = 0;
-        for (place, spare) in into.iter_mut().zip(&self.spare[..count]) {
-            *place = spare.offset;
-            bytes += spare.bytes;
+        for (place, slab) in into.iter_mut().zip(&self.slabs[..count]) {
+            *place = slab.offset;
+            bytes += slab.bytes;
         }
-        self.spare.copy_within(count..self.count, 0);
+        self.slabs.copy_within(count..self.count, 0);
         self.count -= count;
-        self.spare_bytes -= bytes;
+        self.free_bytes -= bytes;
         self.held_bytes -= bytes;
         count
     }
@@ -161,10 +161,10 @@ mod tests {
         assert_eq!(pool.pop(3 * GRAIN_BYTES), Some(2));
         assert_eq!(pool.pop(3 * GRAIN_BYTES), None);
         let mut slabs = [0; BATCH];
-        assert_eq!(pool.leave(&mut slabs), 3);
+        assert_eq!(pool.take_oldest(&mut slabs), 3);
         assert_eq!(slabs[..3], [1, 3, 4]);
         assert_eq!(pool.held_bytes, (1 << 20) - 4 * GRAIN_BYTES);
-        assert_eq!(pool.leave(&mut slabs), 0);
+        assert_eq!(pool.take_oldest(&mut slabs), 0);
     }
 
     #[test]
@@ -178,11 +178,11 @@ mod tests {
         pool.add(1 << 30);
         assert_eq!((pool.batch(GRAIN_BYTES), pool.batch(unit)), (BATCH, 1));
         let count = (0..1000).filter(|_| pool.push(0, unit)).count();
-        assert_eq!(count, MOST_SPARE_BYTES / unit - 2);
+        assert_eq!(count, MAX_FREE_BYTES / unit - 2);
         let mut pool = Pool::new();
         assert_eq!(
             (0..1000).filter(|_| pool.push(0, GRAIN_BYTES)).count(),
-            MOST_SPARE
+            MAX_FREE_SLABS
         );
     }
 }

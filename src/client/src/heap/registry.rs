@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The caches of all threads that have one of a heap, so that a thread that is short of memory gets what
-//! sleeping threads keep.
+//! The caches of all threads of a heap, so that a thread that is short of memory gets the blocks that sleeping
+//! threads keep.
 //!
-//! The list is made of links in the caches: nothing is allocated.
+//! The list is linked through the caches: it allocates nothing.
 
 use std::ptr;
 use std::sync::PoisonError;
@@ -20,7 +20,7 @@ pub(super) struct Link {
 }
 
 impl Default for Link {
-    /// The same as all zeros: in no list.
+    /// Returns what all zeros are: a link in no list.
     fn default() -> Self {
         Self {
             next: AtomicPtr::new(ptr::null_mut()),
@@ -33,14 +33,14 @@ impl Default for Link {
 ///
 /// # Invariants
 ///
-/// What `first` and the links point to are caches that [`Registry::add`] was called with, and
-/// [`Registry::remove`] not since.
+/// `first` and the links are null, or point to caches that were added by [`Registry::add`] and not removed by
+/// [`Registry::remove`].
 pub(super) struct Registry {
     first: Mutex<AtomicPtr<Cache>>,
 }
 
 impl Registry {
-    /// Makes an empty one.
+    /// Makes an empty list.
     pub(super) fn new() -> Self {
         Self {
             first: Mutex::new(AtomicPtr::new(ptr::null_mut())),
@@ -55,8 +55,8 @@ impl Registry {
     ///
     /// # Safety
     ///
-    /// It is in no list, and stays where it is until [`Registry::remove`] was called with it or the
-    /// registry is gone.
+    /// The cache is in no list. It stays in place until [`Registry::remove`] has removed it, or the registry
+    /// is gone.
     pub(super) unsafe fn add(&self, cache: &Cache) {
         let first = self.lock();
         let (this, next) = (ptr::from_ref(cache).cast_mut(), first.load(Relaxed));
@@ -70,7 +70,7 @@ impl Registry {
         first.store(this, Relaxed);
     }
 
-    /// Removes a cache that was added.
+    /// Removes a cache, which [`Registry::add`] has added.
     pub(super) fn remove(&self, cache: &Cache) {
         let first = self.lock();
         let next = cache.link.next.swap(ptr::null_mut(), Relaxed);
@@ -86,8 +86,8 @@ impl Registry {
         }
     }
 
-    /// Takes all blocks out of the caches of threads that are not on their slow path, and hands them over by
-    /// class. Takes a system call for each cache.
+    /// Takes all blocks out of the caches of threads that are not on their slow path, and passes them to
+    /// `put` by class. Makes one system call for each cache.
     pub(super) fn drain<E>(
         &self,
         mut put: impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
@@ -102,14 +102,14 @@ impl Registry {
         Ok(())
     }
 
-    /// Enters the slow path of the calling thread's cache, after a drain of it. `None` if the thread is there
-    /// already.
+    /// Enters the slow path of the calling thread's cache, once no drain of it runs. Returns `None` if the
+    /// thread is on that path already.
     pub(super) fn enter<'a>(&self, cache: &'a Cache) -> Option<Owned<'a>> {
         loop {
             match cache.enter() {
                 Ok(owned) => return Some(owned),
                 Err(Entered::Already) => return None,
-                // It holds the lock until it has ended.
+                // The draining thread holds the lock until the drain ends.
                 Err(Entered::ByDrain) => drop(self.lock()),
             }
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Releases. The fast path is [`Shared::free`], as far as the calling thread can keep the block.
+//! Release. The fast path is [`Shared::free`], if the calling thread's cache can keep the block.
 
 use std::io::{self, Write};
 use std::process;
@@ -13,15 +13,15 @@ use super::quarantine::Quarantine;
 use super::{local, Shared};
 use crate::error::{Error, Result};
 
-/// Whether a call failed because the program has closed the arena's file, or has another one of its number
-/// by now.
+/// Returns whether a call failed because the program has closed the arena's file. Its number may be that of
+/// another file by now.
 pub(super) fn is_of_closed_file(error: &Error) -> bool {
     use nix::errno::Errno;
     matches!(error.errno(), Some(Errno::EBADF | Errno::ENOTTY))
 }
 
 impl Shared {
-    /// Takes a block back. Ends the program if it does not lie in the arena.
+    /// Frees a block. Ends the program if it does not lie in the arena.
     #[inline]
     pub(super) fn free(&self, block: NonNull<u8>) {
         let offset = self.offset(block);
@@ -33,7 +33,7 @@ impl Shared {
         }
     }
 
-    /// Takes a block back that this thread cannot keep.
+    /// Frees a block on the slow path.
     #[cold]
     #[inline(never)]
     fn free_slow(&self, block: NonNull<u8>, offset: usize) {
@@ -43,8 +43,8 @@ impl Shared {
         }
     }
 
-    /// Takes a block back of which this thread has enough, or where its cache of another heap is the one at
-    /// hand; or one that is none.
+    /// Frees a small block of which this thread's cache is full, or where the fast path has the thread's
+    /// cache of another heap, or at whose address no block begins.
     fn spill(&self, class: Class, block: NonNull<u8>, offset: usize) {
         if class.block_at(offset).is_none() {
             self.misused(offset);
@@ -57,9 +57,9 @@ impl Shared {
         self.unless_misused(spilled);
     }
 
-    /// Takes a small block back that is not to be handed out again soon.
+    /// Holds a freed block back, and frees the oldest of those that are held back.
     fn detain(&self, quarantine: &Quarantine, offset: usize) {
-        // Nothing is known of blocks in a forked child.
+        // A forked child has no state of blocks.
         if self.must_be_here().is_err() {
             return;
         }
@@ -75,14 +75,14 @@ impl Shared {
         }
     }
 
-    /// Takes a block back that lies in no slab.
+    /// Frees a block that lies in no slab.
     #[inline(never)]
     fn free_large(&self, offset: usize) {
-        // Nothing is known of blocks in a forked child, nor theirs to give back.
+        // A forked child has no state of blocks, and they are not its own.
         if self.must_be_here().is_err() {
             return;
         }
-        // First, as the thread that gets the place next says what is there.
+        // Before the arena frees it, as the next thread to get that place will make an entry there.
         if self.small.table.clear_large(offset).is_none() {
             self.misused(offset);
         }
@@ -93,22 +93,21 @@ impl Shared {
         }
     }
 
-    /// Says once that nothing comes back to the arena any more: it has its memory until the process
-    /// ends.
+    /// Reports once that freed blocks stay in the arena until the process ends, as its file is closed.
     #[cold]
     pub(super) fn say_file_is_closed(&self) {
         static SAID: Once = Once::new();
         SAID.call_once(|| {
-            // A closed stderr is no reason to end.
+            // A closed stderr is no reason to end the program.
             let _ = writeln!(
                 io::stderr(),
-                "freelist: the file of a heap was closed, as by close_range() or by a daemon: what is \
-                 freed stays in use until the process ends, and no more can be had"
+                "freelist: the program closed the file of a heap, as close_range() or a daemon does: freed \
+                 blocks stay in use until the process ends, and requests fail"
             );
         });
     }
 
-    /// Returns the bytes of a block; ends the program where none begins.
+    /// Returns the bytes of a block. Ends the program if no block begins there.
     pub(super) fn usable(&self, block: NonNull<u8>) -> Result<usize> {
         self.must_be_here()?;
         let offset = self.offset(block);
@@ -116,16 +115,16 @@ impl Shared {
         Ok(bytes.unwrap_or_else(|| self.misused(offset)))
     }
 
-    /// Ends the program if a block that came back was not live.
+    /// Returns the value, or ends the program if a block that was freed was not live.
     pub(super) fn unless_misused<T>(&self, result: std::result::Result<T, NotLive>) -> T {
         result.unwrap_or_else(|NotLive { offset }| self.misused(offset))
     }
 
-    /// Ends the program: memory that may be in use elsewhere by now would go on to be used.
+    /// Ends the program: it would go on to use memory that may be in use elsewhere by now.
     #[cold]
     pub(super) fn misused(&self, offset: usize) -> ! {
         let address = self.mapping.as_ptr().as_ptr().wrapping_add(offset);
-        // A closed stderr is no reason to go on.
+        // A closed stderr is no reason to continue.
         let _ = writeln!(
             io::stderr(),
             "freelist: {address:p} is freed or resized, but no live block of the heap starts there: \
@@ -134,13 +133,13 @@ impl Shared {
         process::abort()
     }
 
-    /// Returns the offset of an address: beyond the mapping for one that is not in it.
+    /// Returns the offset of an address: one beyond the mapping if the address is not in it.
     #[inline]
     pub(super) fn offset(&self, address: NonNull<u8>) -> usize {
         self.small.offset(address.as_ptr())
     }
 
-    /// Fails if the mapping lessens an offset's alignment.
+    /// Fails with [`Error::Alignment`] if the mapping's address is less aligned than `align`.
     pub(super) fn can_align(&self, align: usize) -> Result<()> {
         let base = self.mapping.as_ptr().addr().get();
         match base & (align - 1) {

@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which blocks of a slab are free: a bit each, beside the slab and not in it.
+//! The free blocks of a slab: one bit each, kept beside the slab and not in it.
 
 use std::array;
 
-use super::class::{Class, GRAIN_SHIFT, MOST_BLOCKS};
+use super::class::{Class, GRAIN_SHIFT, MAX_BLOCKS};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// A slab: some pages of the arena, divided into blocks of one class.
 ///
-/// Callers hold the lock of its class; the fields are atomic only because slabs of all classes lie in
-/// one table, by the grain at which they begin. All zeros is a slab without a free block, in no list.
+/// Callers hold the lock of its class. The fields are atomic only because slabs of all classes lie in one table,
+/// by their first grain. All zeros is a slab without a free block, in no list.
 pub(crate) struct Slab {
-    /// The next in the list of its class, plus 1; 0 is none.
+    /// The next slab in the list of its class, plus 1; 0 if none.
     pub(crate) next: AtomicU32,
-    /// The one before in the list of its class, plus 1; 0 is none.
+    /// The previous slab in the list of its class, plus 1; 0 if none.
     pub(crate) previous: AtomicU32,
-    /// Blocks whose bit is set.
+    /// The number of set bits in `bits`.
     free: AtomicU32,
-    /// A bit a grain, set when its memory was discarded and no block in it was taken since.
+    /// A bit for each grain, set from a discard of its memory until a block in it is taken.
     discarded: AtomicU32,
-    /// A bit a block, set when it is free and in no thread's cache.
-    bits: [AtomicU64; MOST_BLOCKS / 64],
+    /// A bit for each block, set while it is free and in no thread's cache.
+    bits: [AtomicU64; MAX_BLOCKS / 64],
 }
 
 impl Default for Slab {
-    /// The same as all zeros.
+    /// Returns what all zeros are.
     fn default() -> Self {
         Self {
             next: AtomicU32::new(0),
@@ -37,7 +37,7 @@ impl Default for Slab {
     }
 }
 
-/// Returns a bit a grain, set for those in which the block of this number lies.
+/// Returns the grains in which the block of this number lies, a bit for each.
 fn grains_of(class: Class, number: usize) -> u32 {
     let first = (number * class.bytes()) >> GRAIN_SHIFT;
     let last = ((number + 1) * class.bytes() - 1) >> GRAIN_SHIFT;
@@ -55,14 +55,14 @@ impl Slab {
         self.discarded.store(0, Relaxed);
     }
 
-    /// Returns how many free blocks are in no thread's cache.
+    /// Returns the number of free blocks in no thread's cache.
     pub(crate) fn free(&self) -> usize {
         self.free.load(Relaxed) as usize
     }
 
-    /// Takes blocks out, the lowest first, as many as there are and `into` has room for, and returns how
-    /// many, and in how many grains they lie whose memory was discarded. Stores their bytes from the
-    /// arena's beginning, if the slab begins at `base`.
+    /// Takes out the lowest blocks, up to the entries of `into`, and stores their offsets in the arena, of a
+    /// slab that begins at `base`. Returns the number of blocks, and the number of grains in which they lie
+    /// that were discarded.
     pub(crate) fn take(&self, class: Class, base: usize, into: &mut [usize]) -> (usize, u32) {
         let count = into.len().min(self.free());
         let mut touched = 0;
@@ -92,8 +92,8 @@ impl Slab {
         (count, (discarded & touched).count_ones())
     }
 
-    /// Makes the blocks at these offsets free again, all of them in this slab, up to the first that was
-    /// free or is no block: it is the error.
+    /// Makes the blocks at these offsets, which are in this slab, free again. Fails with the first offset of
+    /// which the block was free, or at which none begins, and frees none after it.
     pub(crate) fn put(&self, class: Class, offsets: &[usize]) -> Result<(), usize> {
         let mut done = 0;
         let result = offsets.iter().try_for_each(|offset| {
@@ -111,7 +111,7 @@ impl Slab {
         result
     }
 
-    /// Returns the grains that have memory although no block in them is in use, a bit each.
+    /// Returns the grains that have memory although no block in them is in use, a bit for each.
     pub(crate) fn unused(&self, class: Class) -> u32 {
         let grains = class.slab_bytes() >> GRAIN_SHIFT;
         let used = (0..class.blocks()).filter(|number| {
@@ -122,7 +122,7 @@ impl Slab {
         !used & !self.discarded.load(Relaxed) & bits_below(grains) as u32
     }
 
-    /// Notes that the memory of grains was discarded, a bit each.
+    /// Notes that the memory of these grains was discarded, a bit for each.
     pub(crate) fn discard(&self, grains: u32) {
         let discarded = self.discarded.load(Relaxed);
         self.discarded.store(discarded | grains, Relaxed);
@@ -143,7 +143,7 @@ mod tests {
 
     const BASE: usize = 1 << 20;
 
-    /// The numbers of blocks that are taken out of a slab at 1 MiB.
+    /// Takes blocks out of a slab at 1 MiB, and returns their numbers.
     fn taken(slab: &Slab, class: Class, count: usize) -> Vec<usize> {
         let mut taken = vec![0; count];
         let (count, _) = slab.take(class, BASE, &mut taken);
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn grains_without_a_block_in_use_can_be_discarded_once() {
-        // Several blocks in several grains, which no block fills.
+        // Several blocks in several grains, none of which is as large as a grain.
         let class = Class::of(9 << 10).unwrap();
         let grains = class.slab_bytes() >> GRAIN_SHIFT;
         assert!(class.blocks() >= 3 && grains >= 7);
@@ -209,7 +209,7 @@ mod tests {
             slab.unused(class),
             u32::from(class.blocks() * 9 <= (grains - 1) * 4) << (grains - 1)
         );
-        // The second, in the grains from 9 to 18 KiB.
+        // The second block, in the grains from 9 to 18 KiB.
         put(&slab, class, &[1]).unwrap();
         assert_eq!(slab.unused(class) & 0b11111, 0b01000);
         slab.discard(0b01000);

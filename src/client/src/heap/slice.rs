@@ -12,16 +12,15 @@ use super::Heap;
 use crate::error::{Call, Error, Result};
 use crate::sys::Errno;
 
-/// Bytes of a heap that are given back when they are dropped, by any thread.
+/// Bytes in a heap, freed when they are dropped, by any thread.
 pub type Buffer = Slice<u8>;
 
-/// Values in a heap, given back when they are dropped, by any thread. They keep
-/// the heap alive.
+/// Values in a heap, freed when they are dropped, by any thread. They keep the heap alive.
 ///
 /// # Invariants
 ///
-/// `block` is a live block of `heap`, aligned for `T`, whose first `len` values
-/// are initialised, and that nobody else uses.
+/// `block` is a live block of `heap`, aligned for `T`, whose first `len` values are initialised, and that
+/// nothing else uses.
 pub struct Slice<T: Copy> {
     heap: Heap,
     block: NonNull<T>,
@@ -53,16 +52,16 @@ impl<T: Copy> Slice<T> {
         Ok(new)
     }
 
-    /// Makes it `len` values long: shorter, or with `value` at its end. It stays
-    /// where it is while its block holds as many, and not more than twice as many.
+    /// Changes the length to `len` values: drops those at the end, or appends copies of `value`. The values
+    /// stay in place while the block holds `len` values and not more than twice as many.
     ///
     /// # Errors
     ///
-    /// As [`Heap::alloc`]; it is as it was then.
+    /// Those of [`Heap::alloc`]; the slice is unchanged then.
     pub fn resize(&mut self, len: usize, value: T) -> Result<()> {
         let layout = layout::<T>(len)?;
         // SAFETY: By the type's invariant the block is live and ours, and its
-        // layout had the same alignment; the old address is forgotten below.
+        // layout had the same alignment; `self.block` is replaced below.
         let block = unsafe {
             self.heap
                 .realloc(self.block.cast(), layout.size(), layout.align())
@@ -74,7 +73,7 @@ impl<T: Copy> Slice<T> {
         Ok(())
     }
 
-    /// Appends `value` up to `len` values, for which the block has room.
+    /// Appends copies of `value` up to `len` values, for which the block has room.
     fn fill_to(&mut self, len: usize, value: T) {
         while self.len < len {
             // SAFETY: The callers got a block for a layout of `len` values.
@@ -85,7 +84,7 @@ impl<T: Copy> Slice<T> {
     }
 }
 
-/// The layout of `len` values.
+/// Returns the layout of `len` values.
 fn layout<T>(len: usize) -> Result<Layout> {
     Layout::array::<T>(len).map_err(|_| {
         let size = len as u64;
@@ -98,7 +97,7 @@ impl<T: Copy> Deref for Slice<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: By the type's invariant, and nobody writes while it is borrowed.
+        // SAFETY: By the type's invariant, and the borrow keeps writers out.
         unsafe { slice::from_raw_parts(self.block.as_ptr(), self.len) }
     }
 }

@@ -1,28 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What lies where in the arena: blocks have no header, so this tells how large a block is whose address
-//! is all that is known.
+//! The class or size of the block at an address, as blocks have no header.
 //!
-//! A slab has its class in the entry of each of its grains of 4 KiB. A larger block is aligned to 64 KiB,
-//! so that only one begins in each of these; a slab may lie behind it there.
+//! The entry of each grain (4 KiB) of a slab has the slab's class. A larger block is aligned to 64 KiB, so at
+//! most one begins in each 64 KiB; a slab may follow it there.
 
 use super::class::{Class, Place, GRAIN_BYTES, GRAIN_SHIFT, UNIT_BYTES, UNIT_SHIFT};
 use crate::sync::atomic::{AtomicU32, AtomicU8, Ordering::Relaxed};
 use crate::sys::{Anonymous, Errno, Fork};
 
-/// Reads and writes are relaxed: a thread that has a block's address got it, in whatever way, from the
-/// thread that was handed the block, and that one's entry was written before. In a forked child all
-/// entries are 0.
+/// Reads and writes are relaxed: a thread that has a block's address got it, by some synchronisation, from the
+/// thread that allocated it, and its entry was written before that. In a forked child all entries are 0.
 pub(crate) struct Table {
-    /// A [`Place`] a grain.
+    /// A [`Place`] for each grain.
     places: Anonymous<AtomicU8>,
-    /// Of large blocks: their grains, where they begin.
+    /// For each 64 KiB, the grains of the large block that begins there; 0 if none.
     large: Anonymous<AtomicU32>,
 }
 
 impl Table {
-    /// Makes that of an arena of `bytes` bytes. Only addresses are used; entries are written that
-    /// [`Table::open`] has made room for.
+    /// Makes the table of an arena of `bytes` bytes. That takes address space only; [`Table::open`] has to
+    /// come before an entry is written.
     pub(crate) fn new(bytes: usize) -> Result<Self, Errno> {
         Ok(Self {
             places: Anonymous::reserve(bytes.div_ceil(GRAIN_BYTES), Fork::Wipe)?,
@@ -36,25 +34,25 @@ impl Table {
         self.large.open(bytes.div_ceil(UNIT_BYTES))
     }
 
-    /// Returns the class of the slab that `offset` is in, or that it is in none; `None` beyond the arena.
+    /// Returns the place of the class of the slab that `offset` is in; `None` beyond the arena.
     #[inline]
     pub(crate) fn place(&self, offset: usize) -> Option<Place> {
         let entry = self.places.get(offset >> GRAIN_SHIFT)?;
         Some(Place::of_byte(entry.load(Relaxed)))
     }
 
-    /// Returns the class of the slab that `offset` is in; `None` where it is in none.
+    /// Returns the class of the slab that `offset` is in; `None` if it is in no slab.
     pub(crate) fn class(&self, offset: usize) -> Option<Class> {
         self.place(offset)?.class()
     }
 
-    /// Returns the bytes of the large block that begins at `offset`; `None` where none begins.
+    /// Returns the bytes of the large block that begins at `offset`; `None` if none begins there.
     pub(crate) fn large(&self, offset: usize) -> Option<usize> {
         let bytes = (self.entry(offset)?.load(Relaxed) as usize) << GRAIN_SHIFT;
         (bytes > 0).then_some(bytes)
     }
 
-    /// Returns the bytes of the block that begins at `offset`; `None` where none can begin.
+    /// Returns the bytes of the block that begins at `offset`; `None` if none can begin there.
     pub(crate) fn block(&self, offset: usize) -> Option<usize> {
         match self.class(offset) {
             Some(class) => class.block_at(offset).map(|_| class.bytes()),
@@ -67,7 +65,7 @@ impl Table {
         self.set_places(offset, class, class.place());
     }
 
-    /// Notes that the slab that begins at `offset` is none any more.
+    /// Notes that the slab that began at `offset` is gone.
     pub(crate) fn clear_slab(&self, offset: usize, class: Class) {
         self.set_places(offset, class, Place::NONE);
     }
@@ -84,8 +82,8 @@ impl Table {
         self.large[offset >> UNIT_SHIFT].store((bytes >> GRAIN_SHIFT) as u32, Relaxed);
     }
 
-    /// Notes that no large block begins at `offset` any more, and returns the bytes of the one that did, if
-    /// one did. Of two threads that call it one gets them.
+    /// Notes that the large block that began at `offset` is gone, and returns its bytes; `None` if there was
+    /// none. If two threads call it, one of them gets the bytes.
     pub(crate) fn clear_large(&self, offset: usize) -> Option<usize> {
         let bytes = (self.entry(offset)?.swap(0, Relaxed) as usize) << GRAIN_SHIFT;
         (bytes > 0).then_some(bytes)
@@ -134,7 +132,7 @@ mod tests {
     fn a_large_block_goes_once() {
         let table = table(2);
         table.set_large(0, 40 << 10);
-        // What lies behind it is no business of its.
+        // The entries of what follows it stay.
         let class = Class::of(100).unwrap();
         table.set_slab(40 << 10, class);
         assert_eq!(table.clear_large(4096), None);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The slabs of a heap over an arena that is only counted.
+//! Tests of the slabs of a heap, over a simulated arena.
 
 use super::*;
 use crate::heap::class::UNIT_SHIFT;
@@ -64,7 +64,7 @@ fn no_block_is_handed_out_twice_and_all_come_back() {
                 live.push((class, offset));
             }
         }
-        // Every third goes back.
+        // Every third block is freed.
         let mut index = 0;
         live.retain(|(class, offset)| {
             index += 1;
@@ -146,12 +146,12 @@ fn wholly_free_slabs_beyond_a_few_go_back() {
         fixture.trim();
         assert_eq!(fixture.arena.live(), 0);
     }
-    // Nor is anything known where they were.
+    // No entry remains where they were.
     let mut grains = (0..UNITS << UNIT_SHIFT).step_by(GRAIN_BYTES);
     assert!(grains.all(|offset| fixture.table.class(offset).is_none()));
 }
 
-/// Each slab of some class has one block in use, which holds no page in which it does not lie.
+/// Keeps one block in use in each slab of a class: it holds memory in its own pages only.
 #[test]
 fn a_block_in_use_holds_its_own_pages_of_a_slab() {
     for class in Class::all() {
@@ -175,7 +175,7 @@ fn a_block_in_use_holds_its_own_pages_of_a_slab() {
     }
 }
 
-/// What a step frees the next one needs again: after a few steps nothing is discarded for that.
+/// Has each step need again the memory that the step before freed: after a few steps none is discarded.
 #[test]
 fn memory_that_is_needed_again_and_again_is_not_discarded_each_time() {
     let fixture = Fixture::new(UNITS << UNIT_SHIFT);
@@ -199,7 +199,7 @@ fn memory_that_is_needed_again_and_again_is_not_discarded_each_time() {
     }
     let steps = discards.iter().filter(|count| **count > 0).count();
     assert!(discards[0] > 0 && steps <= 8, "{discards:?}");
-    // Where it is not needed again it is discarded.
+    // Memory that is not needed again is discarded.
     assert!(fixture.discard() > 0);
 }
 
