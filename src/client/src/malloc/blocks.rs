@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Blocks are allocated and freed, and free memory goes back to the system.
+//! Allocates and frees blocks, and returns free memory to the system.
 
 use core::ptr::NonNull;
 
@@ -14,12 +14,12 @@ use crate::{sys, uapi};
 impl LargeBlocks {
     /// Allocates a block of at least `size` bytes, at a multiple of `align`, which is a power of 2.
     ///
-    /// May sleep in the kernel. A request that the arena refuses is counted, and the first one that
-    /// is refused for a lasting reason is told on standard error.
+    /// May sleep in the kernel. A request that the arena refuses is counted; the first that is refused
+    /// for a lasting reason is reported on standard error.
     ///
     /// # Errors
     ///
-    /// Why the arena does not serve it: it is the next allocator's, unless [`LargeBlocks::is_strict`].
+    /// The reason of the refusal. The next allocator serves then, unless [`LargeBlocks::is_strict`].
     pub fn alloc(
         &'static self,
         size: usize,
@@ -29,7 +29,7 @@ impl LargeBlocks {
         let result = self
             .try_alloc(size, align, content)
             .or_else(|refusal| match refusal {
-                // The program closed our file: another arena serves from now on.
+                // The program closed the arena's file: another arena serves from now on.
                 Refusal::FileLost if self.lose_file() => self.try_alloc(size, align, content),
                 refusal => Err(refusal),
             });
@@ -61,20 +61,20 @@ impl LargeBlocks {
         Ok(block)
     }
 
-    /// Gives a block back, if the address lies in a range of ours; else returns `false`, and it is
-    /// the next allocator's.
+    /// Frees a block. Returns `false` if the address lies in none of the arena's ranges, and so is
+    /// one of the next allocator.
     ///
-    /// Ends the program, with a line that names the address, where no live block begins there.
+    /// Ends the program, with a line that names the address, if no live block begins there.
     ///
     /// # Safety
     ///
-    /// If a block begins there it is not used afterwards.
+    /// If a block begins there, it is not used afterwards.
     pub unsafe fn free(&'static self, block: *mut u8) -> bool {
         let Some(range) = self.range(block) else {
             return false;
         };
         if !self.is_here() {
-            // The parent's: it goes on using it.
+            // The parent's block, which the parent still uses.
             return true;
         }
         let freed = {
@@ -88,7 +88,7 @@ impl LargeBlocks {
         match result {
             Ok(()) => {}
             Err(errno) if Refusal::of_alloc(errno) == Refusal::FileLost => {
-                // Its memory goes with the last block of this arena.
+                // Its memory is freed with the last block of this arena.
                 self.lose_file();
             }
             Err(errno) => {
@@ -103,15 +103,15 @@ impl LargeBlocks {
         true
     }
 
-    /// Returns the bytes of a live block, at least as many as were asked for; `None` where the
-    /// address is in no range of ours, and 0 where no block of ours begins there.
+    /// Returns the bytes of a live block, at least as many as were asked for; `None` if the address
+    /// is in none of the arena's ranges, and 0 if no block begins there.
     pub fn usable_size(&self, block: *const u8) -> Option<usize> {
         let range = self.range(block)?;
         Some(range.block(block as usize).map_or(0, |entry| entry.bytes))
     }
 
-    /// Has the arena give its free memory back to the system, down to `keep` bytes of it. Returns
-    /// the bytes that went.
+    /// Returns the arena's free memory to the system, but for `keep` bytes. Returns the bytes that
+    /// were released.
     pub fn trim(&self, keep: usize) -> usize {
         match self.serving_now() {
             Some(range) if self.is_here() => self.trim_range(range, keep),
@@ -131,7 +131,7 @@ impl LargeBlocks {
         freed
     }
 
-    /// Notes that blocks have `bytes` more than before.
+    /// Notes that `bytes` more are in blocks of a range.
     pub(super) fn note_more(&self, range: &Range, bytes: usize) {
         let counters = counters();
         let live = counters.live_bytes.fetch_add(bytes as u64, Relaxed) + bytes as u64;
@@ -144,7 +144,7 @@ impl LargeBlocks {
         }
     }
 
-    /// Notes that blocks have `bytes` less than before, and gives back what is not worth keeping.
+    /// Notes that `bytes` fewer are in blocks of a range, and trims free memory that is not worth keeping.
     pub(super) fn note_less(&self, range: &Range, bytes: usize) {
         counters().live_bytes.fetch_sub(bytes as u64, Relaxed);
         if range.kind() == Kind::Arena {
@@ -154,11 +154,11 @@ impl LargeBlocks {
         }
     }
 
-    /// Has the arena say what it holds.
+    /// Reads from the arena what it holds.
     fn measure(&self, range: &Range) {
         if let Ok(stat) = sys::stat(range.file()) {
             counters().note_held(stat.held_bytes);
-            // Pages of live blocks count whether they were touched or not: those that were not cannot go.
+            // Pages of live blocks count whether they were touched or not: the system cannot have them.
             self.reuse
                 .measured((stat.live_bytes + stat.free_bytes) as usize);
         }

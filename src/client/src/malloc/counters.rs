@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a process did with large blocks, counted where `freelistctl run` can read it.
+//! The counters of a process's large blocks, which `freelistctl run` can read.
 //!
-//! With `FREELIST_REPORT` each process has a row in that file, mapped and shared, so that the counts
-//! are there however it ends; without, they are in the process itself.
+//! With `FREELIST_REPORT` each process has a row in that file, mapped shared, so that the counts
+//! remain however the process ends. Without, they are in the process itself.
 
 use core::ffi::CStr;
 use core::{ptr, slice};
@@ -15,11 +15,11 @@ use super::os;
 use super::refusal::Refusal;
 use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
-/// What one process did. Sizes are in bytes.
+/// The counters of one process. Sizes are in bytes.
 #[derive(Default)]
 #[repr(C)]
 pub(super) struct Counters {
-    /// The process; 0 where a row of the file is unused.
+    /// The process's id; 0 in an unused row of the file.
     pid: AtomicU64,
     pub(super) live_blocks: AtomicU64,
     pub(super) live_bytes: AtomicU64,
@@ -32,15 +32,15 @@ pub(super) struct Counters {
     pub(super) trimmed: AtomicU64,
     pub(super) forks: AtomicU64,
     pub(super) copied: AtomicU64,
-    /// Requests that the next allocator served, a number for each [`Refusal`].
+    /// The number of requests that the next allocator served, for each [`Refusal`].
     pub(super) refused: [AtomicU64; Refusal::COUNT],
-    /// The largest of these.
+    /// The bytes of the largest of these.
     pub(super) refused_bytes: AtomicU64,
 }
 
-/// Rows of a report; processes beyond that are not in it.
+/// The number of rows of a report. Further processes are not in it.
 pub(super) const ROWS: usize = 4096;
-/// The first row's numbers are the file's own: this, the numbers of a row, the rows that are used.
+/// The first number of the first row, which is the file's own: then the size of a row, and the rows in use.
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"freelst1");
 
 impl Counters {
@@ -63,7 +63,7 @@ impl Counters {
         }
     }
 
-    /// Notes what the arena holds.
+    /// Notes that the arena holds `held` bytes.
     pub(super) fn note_held(&self, held: u64) {
         self.held.store(held, Relaxed);
         self.peak_held.fetch_max(held, Relaxed);
@@ -87,14 +87,14 @@ pub(super) fn are_reported() -> bool {
     !CURRENT.load(Relaxed).is_null()
 }
 
-/// Maps a report file, and takes a row of it for this process. A file that is none, or is full,
-/// leaves the counters in the process.
+/// Maps a report file, and takes a row of it for this process. If the file is no report, or full,
+/// the counters stay in the process.
 pub(super) fn attach(path: &CStr) {
     let bytes = ROWS * size_of::<Counters>();
     let Ok(file) = fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else {
         return;
     };
-    // A device has no length.
+    // A device file has no length.
     if !fs::fstat(&file).is_ok_and(|stat| stat.st_size as usize >= bytes) {
         return;
     }
@@ -108,8 +108,8 @@ pub(super) fn attach(path: &CStr) {
 /// The mapping of a report file, or null.
 static MAPPED: AtomicPtr<Counters> = AtomicPtr::new(ptr::null_mut());
 
-/// Takes a row for this process, which has so many blocks and bytes: at first, and in a forked
-/// child, whose parent goes on counting in its own.
+/// Takes a row for this process, which has `blocks` live blocks of `bytes` bytes together. Called at
+/// the start and in a forked child, as its parent goes on counting in its own row.
 pub(super) fn new_row(blocks: u64, bytes: u64) {
     let base = MAPPED.load(Relaxed);
     if base.is_null() {

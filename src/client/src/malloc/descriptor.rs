@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The open device of a process that knows nothing of it.
+//! The open device in a process whose program does not know of it.
 //!
-//! Programs close all numbers that they do not know (daemons, shells before a command), and put
-//! files of their own at numbers that they choose. So the device is moved to a number that the
-//! program cannot reach: one at or above its soft limit of open files, which only the kernel and
-//! `close_range()` go beyond. Where the limit cannot be raised for that moment, or is so large that
-//! the kernel's table of open files would grow by more than it is worth, it is a high number below
-//! the limit. What is under the number is checked by each call's answer: another file answers
-//! `ENOTTY`, a closed number `EBADF`.
+//! Programs close all descriptors that they do not know (daemons; shells before a command), and open
+//! files at numbers that they choose. So the device is moved to a number that the program cannot
+//! reach: one at or above its soft limit of open files, which only the kernel and `close_range()`
+//! pass. If the limit cannot be raised for that moment, or is so large that the kernel's table of
+//! open files would grow too much, it is a high number below the limit. Each call's result shows
+//! whether the number is still the device: another file fails with `ENOTTY`, a closed number with
+//! `EBADF`.
 
 use core::ffi::CStr;
 
@@ -19,13 +19,13 @@ use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 
 use crate::sys::Errno;
 
-/// The largest soft limit beyond which the device is put: the kernel copies a table of as many
+/// The largest soft limit above which the device is put: the kernel copies a table of that many
 /// entries at each fork.
 const MAX_BEYOND: u64 = 4096;
-/// Where it is put otherwise, if the limit allows it.
+/// The number at which it is put otherwise, if the limit allows it.
 const HIGH: u64 = 1000;
 
-/// Opens the device at a number that the program does not come across.
+/// Opens the device at a number that the program is not likely to use.
 ///
 /// # Errors
 ///
@@ -35,13 +35,13 @@ pub(super) fn open(device: &CStr) -> Result<RawFd, Errno> {
     Ok(hide(file))
 }
 
-/// Moves an open file to a number that the program does not come across.
+/// Moves an open file to a number that the program is not likely to use.
 pub(super) fn hide(file: OwnedFd) -> RawFd {
     let moved = beyond_limit(&file).or_else(|| below_limit(&file));
     moved.unwrap_or(file).into_raw_fd()
 }
 
-/// Opens a file for a moment, beyond the program's soft limit of open files where that is used up.
+/// Opens a file for a short time, above the program's soft limit of open files if that is reached.
 ///
 /// # Errors
 ///
@@ -63,7 +63,7 @@ fn duplicate(file: &OwnedFd, at_least: u64) -> Option<OwnedFd> {
     fcntl_dupfd_cloexec(file, RawFd::try_from(at_least).ok()?).ok()
 }
 
-/// Returns the limits of open files; no limit is the largest number.
+/// Returns the soft and the hard limit of open files; infinity is the largest number.
 fn soft_and_hard_limit() -> (u64, u64) {
     let limit = getrlimit(Resource::Nofile);
     let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
@@ -78,7 +78,7 @@ fn set_soft_limit(soft: u64) -> Result<(), Errno> {
     setrlimit(Resource::Nofile, limit)
 }
 
-/// A duplicate that the program's soft limit keeps it from; the limit is raised while it is made.
+/// Duplicates a file to a number above the program's soft limit, which is raised for that moment.
 fn beyond_limit(file: &OwnedFd) -> Option<OwnedFd> {
     let (soft, hard) = soft_and_hard_limit();
     // A few more, as another library may do the same.
@@ -92,7 +92,7 @@ fn beyond_limit(file: &OwnedFd) -> Option<OwnedFd> {
     moved
 }
 
-/// A duplicate at a high number that the limit allows.
+/// Duplicates a file to a high number below the soft limit.
 fn below_limit(file: &OwnedFd) -> Option<OwnedFd> {
     let (soft, _) = soft_and_hard_limit();
     let high = HIGH.min(soft.saturating_sub(8));
@@ -101,9 +101,9 @@ fn below_limit(file: &OwnedFd) -> Option<OwnedFd> {
         .flatten()
 }
 
-/// Closes the number of the device, in a forked child that has a copy of the arena.
+/// Closes the device, in a forked child that has a copy of the arena.
 pub(super) fn close(fd: RawFd) {
-    // SAFETY: The caller got it from `open()` and uses it no more.
+    // SAFETY: The caller got it from `open()` and does not use it again.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
 

@@ -2,23 +2,24 @@
 
 //! Forks: the child gets a copy of its parent's large blocks.
 //!
-//! The arena is shared memory, which a fork does not copy; so the mapping is withheld from children
+//! The arena is shared memory, which a fork does not copy; so its mapping is not inherited
 //! (`MADV_DONTFORK`). In the last handler before the fork the module makes a copy of the arena
 //! (CLONE); the child's first handler maps it at the old addresses and serves from it; the parent
-//! closes its number of it. The handlers are registered before those of other libraries, so that they
-//! are the last before a fork and the first after it.
+//! closes its descriptor of it. The handlers are registered before those of other libraries, so they
+//! run last before a fork and first after it.
 //!
-//! The copy is as of the handler before the fork, as far as the forking thread can tell; what other
-//! threads write meanwhile is in it or not, byte by byte. (A child of a program with threads may call
-//! only functions that are safe in signal handlers, until it runs another program.)
+//! To the forking thread the copy is one as of the handler before the fork. What other threads write
+//! at that time is in it or not, byte by byte. (A child of a program with threads may call only
+//! functions that are safe in signal handlers, until it runs another program.)
 //!
-//! A fork that cannot have its copy fails with `ENOMEM`. Handlers cannot say so: [`LargeBlocks::fork`]
-//! is around the C library's `fork()`, has the child end at once, and waits for it. A fork that is
-//! not called that way goes on, and its child ends with a line on standard error.
+//! A fork for which there is no copy fails with `ENOMEM`. Handlers cannot report that:
+//! [`LargeBlocks::fork`] wraps the C library's `fork()`, has the child end at once, and waits for it.
+//! A fork that is not called that way succeeds, and its child ends with a line on standard error.
 //!
-//! Blocks of an arena whose file the program closed, and those of a module without CLONE, are copied
-//! to private memory before the fork, which the child moves to their addresses. It goes on when the
-//! parent has let its copy go, or has ended: what it writes before that would be copied once more.
+//! The blocks of an arena whose file the program closed, and of a module without CLONE, are copied
+//! to private memory before the fork, which the child moves to their addresses. The child waits until
+//! the parent has dropped the copy, or has ended: pages that it writes before that would be copied
+//! once more.
 //!
 //! With `FREELIST_FORK=share` nothing is copied: the child may read its parent's blocks, which
 //! change as the parent changes them, and a write is a segmentation fault.
@@ -38,33 +39,33 @@ use crate::sync::atomic::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU8, AtomicUsize, Ordering::*,
 };
 
-/// The [`Plan`] of a fork, as a number, which the handler before the fork has chosen. Only the forking
-/// thread reads it, with the gate held exclusively.
+/// The [`Plan`] of a fork, as a number, which the handler before the fork chose. Only the forking
+/// thread reads it, while it holds the gate exclusively.
 static PLAN: AtomicU32 = AtomicU32::new(Plan::Nothing as u32);
 
-/// The action of a forked child.
+/// What a forked child has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 enum Plan {
     /// Nothing: there is no arena, or it is not this process's.
     Nothing,
-    /// Takes the copy.
+    /// Replace the arena by the copy.
     Copy,
-    /// Ends: there was no memory for a copy.
+    /// End: there was no memory for a copy.
     Fail,
-    /// Reads its parent's blocks.
+    /// Keep its parent's blocks, to read.
     Share,
 }
 
 /// 1 if the parent had other threads at the fork.
 static THREADS: AtomicU32 = AtomicU32::new(0);
 
-/// Threads that can be in [`LargeBlocks::fork`] at a time and still fail without a copy.
+/// The most threads that can be in [`LargeBlocks::fork`] at a time and still fail without a copy.
 const CALLERS: usize = 8;
-/// The threads that are in there, as `pthread_self()` names them; 0 for none. [`REFUSED`] is added
-/// once there was no memory for the copy.
+/// The threads that are in that function, as of `pthread_self()`; 0 is an empty entry. [`REFUSED`] is
+/// added once there was no memory for the copy.
 static IN_FORK: [AtomicUsize; CALLERS] = [const { AtomicUsize::new(0) }; CALLERS];
-/// No thread's name has this bit.
+/// A bit that no value of `pthread_self()` has.
 const REFUSED: usize = 1;
 
 /// Returns the entry of the calling thread, if it is in [`LargeBlocks::fork`].
@@ -74,8 +75,8 @@ fn caller() -> Option<&'static AtomicUsize> {
 }
 
 impl LargeBlocks {
-    /// Calls `fork`, the C library's function, and returns what it does; `None` where there is no
-    /// memory for the child's copy of the blocks: then no child is left.
+    /// Calls `fork`, the C library's function, and returns its result; `None` if there is no memory
+    /// for the child's copy of the blocks. The child has ended then.
     pub fn fork(&self, fork: impl FnOnce() -> i32) -> Option<i32> {
         let claim = |entry: &&AtomicUsize| {
             let claimed = entry.compare_exchange(0, this_thread(), Relaxed, Relaxed);
@@ -87,7 +88,7 @@ impl LargeBlocks {
         if after & REFUSED == 0 {
             return Some(child);
         }
-        // Another thread may have waited for it: no matter.
+        // Another thread may have waited for the child before, which does no harm.
         if let Some(child) = Pid::from_raw(child).filter(|_| child > 0) {
             let wait = || waitpid(Some(child), WaitOptions::empty());
             while wait().is_err_and(|errno| errno == Errno::INTR) {}
@@ -96,21 +97,21 @@ impl LargeBlocks {
     }
 }
 
-/// A word that parent and child share during a fork with a copy: 1 once the parent let its copy go.
-/// Null if there is none, and the child does not wait.
+/// A word that parent and child share during a fork with a copy: 1 once the parent has dropped the
+/// copy. Null if there is none, and the child does not wait.
 static LET_GO: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 /// The parent of a fork.
 static PARENT: AtomicI32 = AtomicI32::new(0);
 
-/// Bytes of the mapping that has that word.
+/// The bytes of the mapping with that word.
 const WORD_BYTES: usize = 4096;
 
-/// Has the C library call us around each fork from now on.
+/// Registers the handlers that the C library calls around each fork.
 pub(super) fn register() {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     if !REGISTERED.swap(true, Relaxed) {
-        // SAFETY: The functions take nothing, and the library that has them is never unloaded. What
-        // it takes from the allocator is small: it is the next allocator's.
+        // SAFETY: The functions have no arguments, and their library is never unloaded. What it allocates
+        // is small, and so served by the next allocator.
         let failed = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
         if failed != 0 {
             REGISTERED.store(false, Relaxed);
@@ -118,30 +119,30 @@ pub(super) fn register() {
     }
 }
 
-/// Returns whether a fork needs nothing, not even the gate: no arena was ever opened, and no other
-/// thread is there to open one meanwhile.
+/// Returns whether a fork needs no preparation, not even the gate: no arena was ever opened, and no
+/// other thread is there to open one during the fork.
 ///
-/// Such a process is about to start another program, as a rule. What is written for a fork is copied
-/// by it, a page each in parent and child.
+/// Such a process is usually about to run another program. Each page that it writes for the fork is
+/// copied by it, in parent and child.
 fn is_idle() -> bool {
     LARGE.highest.load(Relaxed) == 0 && is_single_threaded()
 }
 
-/// Returns whether this process has one thread, as far as the C library says.
+/// Returns whether this process has one thread, according to the C library.
 fn is_single_threaded() -> bool {
     #[cfg(target_env = "gnu")]
     {
         extern "C" {
             static __libc_single_threaded: AtomicU8;
         }
-        // SAFETY: It is a byte of the C library's, which becomes 0 before a second thread is made.
+        // SAFETY: It is a byte in the C library, which becomes 0 before a second thread is made.
         unsafe { __libc_single_threaded.load(Relaxed) != 0 }
     }
     #[cfg(not(target_env = "gnu"))]
     false
 }
 
-/// Makes the copy.
+/// Plans the fork and makes the copy. The handler before a fork.
 extern "C" fn before() {
     if is_idle() {
         return;
@@ -182,7 +183,7 @@ fn plan() -> Plan {
     Plan::Copy
 }
 
-/// Takes the shared word, and calls what it is given with it, if there is one.
+/// Calls `work` with the shared word, if there is one, and unmaps it.
 fn with_word(work: impl FnOnce(&AtomicU32)) {
     let word = LET_GO.swap(ptr::null_mut(), Relaxed);
     // SAFETY: It is null, or a mapping that `plan()` made and that only the forking thread uses.
@@ -193,7 +194,7 @@ fn with_word(work: impl FnOnce(&AtomicU32)) {
     }
 }
 
-/// Lets the copy go, which is the child's now if there is one.
+/// Drops the copy, which is the child's now if there is a child. The parent's handler after a fork.
 extern "C" fn in_parent() {
     if !LARGE.gate.is_mine() {
         return;
@@ -208,9 +209,9 @@ extern "C" fn in_parent() {
     LARGE.gate.open();
 }
 
-/// Puts the copy where the blocks are.
+/// Puts the copy at the blocks' addresses. The child's handler after a fork.
 extern "C" fn in_child() {
-    // The one thread of a child has the name of the thread that forked.
+    // The one thread of a child has the `pthread_self()` of the thread that forked.
     if !LARGE.gate.is_mine() {
         return;
     }
@@ -220,7 +221,7 @@ extern "C" fn in_child() {
         return;
     }
     if plan == Plan::Fail as u32 && caller().is_some() {
-        // The parent waits for this, and says so.
+        // The parent waits for this, and reports it.
         loop {
             let _ = kill_process(getpid(), Signal::KILL);
         }

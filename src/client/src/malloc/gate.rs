@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A lock for many releases at a time, or for one thread that changes what they look at.
+//! A lock for many releases at a time, or for one thread that changes what they read.
 //!
-//! The standard library's locks do not fit: a forked child has to open what its parent's thread
-//! closed, and the handlers of other libraries, which run between, may allocate in that same
-//! thread.
+//! The standard library's locks do not fit: a forked child has to unlock what its parent's thread
+//! locked, and the handlers of other libraries, which run while it is locked, may allocate in that
+//! same thread.
 
 use core::hint;
 use core::mem;
@@ -13,21 +13,21 @@ use rustix::thread::{nanosleep, sched_yield, Timespec};
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
-/// Set while a thread has the gate for itself.
+/// The bit that is set while one thread holds the gate exclusively.
 const EXCLUSIVE: usize = 1 << (usize::BITS - 1);
 
-/// A lock that is held by any number of threads, or exclusively by one, which may then enter it
-/// again in either way.
+/// A lock that is held by any number of threads, or exclusively by one, which may then lock it again
+/// in either way.
 ///
-/// Waiting is by sleeping: the exclusive holder makes system calls or copies memory for a fork.
+/// A waiter sleeps: the exclusive holder makes system calls or copies memory for a fork.
 pub(super) struct Gate {
-    /// How many hold it, and [`EXCLUSIVE`].
+    /// The number of holders, and [`EXCLUSIVE`].
     state: AtomicUsize,
-    /// The thread that holds it exclusively, as `pthread_self()` names it; 0 for none.
+    /// The thread that holds it exclusively, as of `pthread_self()`; 0 if none.
     owner: AtomicUsize,
 }
 
-/// A hold on a [`Gate`], let go when it is dropped.
+/// The guard of a [`Gate`], which unlocks it when it is dropped.
 #[must_use]
 pub(super) struct Held<'gate> {
     gate: &'gate Gate,
@@ -42,19 +42,19 @@ enum How {
     Again,
 }
 
-/// Names the calling thread.
+/// Returns the calling thread's `pthread_self()`.
 pub(super) fn this_thread() -> usize {
-    // SAFETY: It takes nothing and cannot fail.
+    // SAFETY: It has no arguments and cannot fail.
     unsafe { libc::pthread_self() as usize }
 }
 
-/// How long a thread sleeps before it looks again: 50 us.
+/// The time that a waiter sleeps before it tries again: 50 us.
 const SLEEP: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000,
 };
 
-/// Lets others go on, for longer after many `tries`.
+/// Yields the processor; sleeps after many `tries`.
 pub(super) fn pause(tries: u32) {
     match tries {
         0..16 => hint::spin_loop(),
@@ -73,11 +73,11 @@ impl Gate {
 
     /// Returns whether the calling thread holds it exclusively.
     pub(super) fn is_mine(&self) -> bool {
-        // Only this thread stores its own name, so that no ordering is needed.
+        // Only this thread stores its own value, so no ordering is needed.
         self.owner.load(Ordering::Relaxed) == this_thread()
     }
 
-    /// Enters together with others.
+    /// Locks it together with other threads.
     #[inline]
     pub(super) fn shared(&self) -> Held<'_> {
         let before = self.state.fetch_add(1, Ordering::Acquire);
@@ -114,7 +114,7 @@ impl Gate {
         }
     }
 
-    /// Enters alone, once all others have left.
+    /// Locks it exclusively, once all other threads have unlocked it.
     pub(super) fn exclusive(&self) -> Held<'_> {
         if self.is_mine() {
             return Held {
@@ -138,8 +138,8 @@ impl Gate {
         }
     }
 
-    /// Opens it again in a forked child, whose only thread is the one that closed it: the threads
-    /// that were in it are not there.
+    /// Unlocks it in a forked child, whose only thread is the one that locked it: the parent's other
+    /// holders do not exist here.
     pub(super) fn reopen(&self) {
         self.owner.store(0, Ordering::Relaxed);
         self.state.store(0, Ordering::Release);
@@ -147,14 +147,14 @@ impl Gate {
 }
 
 impl Held<'_> {
-    /// Keeps it held until [`Gate::open`] is called by the same thread.
+    /// Keeps it locked until the same thread calls [`Gate::open`].
     pub(super) fn keep(self) {
         mem::forget(self);
     }
 }
 
 impl Gate {
-    /// Lets go what [`Held::keep`] kept of [`Gate::exclusive`].
+    /// Unlocks what [`Gate::exclusive`] locked and [`Held::keep`] kept.
     pub(super) fn open(&self) {
         drop(Held {
             gate: self,

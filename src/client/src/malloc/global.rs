@@ -7,8 +7,8 @@ use std::ptr;
 
 use super::{Content, Usage, LARGE};
 
-/// The allocator of a whole Rust program: blocks of 64 KiB and more are an arena's, smaller ones
-/// are the system allocator's.
+/// The allocator of a whole Rust program: an arena has the blocks of 64 KiB and more, the system
+/// allocator the smaller ones.
 ///
 /// ```no_run
 /// #[global_allocator]
@@ -20,27 +20,27 @@ use super::{Content, Usage, LARGE};
 /// }
 /// ```
 ///
-/// Where the device cannot be opened, or the arena is at a limit, the system allocator serves large
-/// blocks too, and one line on standard error says so. The environment variables of
-/// `libfreelist_malloc.so` hold (`FREELIST_THRESHOLD`, `FREELIST_LIMIT`, `FREELIST_STRICT`,
+/// If the device cannot be opened, or the arena is at a limit, the system allocator serves large
+/// blocks too, and one line on standard error reports it. The environment variables of
+/// `libfreelist_malloc.so` apply (`FREELIST_THRESHOLD`, `FREELIST_LIMIT`, `FREELIST_STRICT`,
 /// `FREELIST_FORK`, `FREELIST_QUIET`). A forked child has a copy of its parent's blocks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Global;
 
 impl Global {
-    /// Returns what this process has in large blocks.
+    /// Returns what this process holds in large blocks.
     pub fn usage() -> Usage {
         LARGE.usage()
     }
 
-    /// Gives free memory of the arena back to the system, down to `keep` bytes of it. Returns the
-    /// bytes that went.
+    /// Returns free memory of the arena to the system, but for `keep` bytes. Returns the bytes that
+    /// were released.
     pub fn trim(keep: usize) -> usize {
         LARGE.trim(keep)
     }
 }
 
-/// Allocates a large block; `None` if it is the system allocator's to do so.
+/// Allocates a large block; `None` if the system allocator is to serve it.
 fn large(layout: Layout, content: Content) -> Option<*mut u8> {
     match LARGE.alloc(layout.size(), layout.align(), content) {
         Ok(block) => Some(block.as_ptr()),
@@ -49,9 +49,9 @@ fn large(layout: Layout, content: Content) -> Option<*mut u8> {
     }
 }
 
-// SAFETY: Blocks are the arena's, aligned as asked for and apart, or the system allocator's. Which
-// of both a block is of is told by its address, always in the same way: no other memory lies in a
-// range of the arena's addresses. Nothing here panics.
+// SAFETY: Each block is the arena's or the system allocator's, aligned as asked for, and overlaps no
+// other. The address of a block alone decides which of both it is of: no other memory lies in the
+// arena's ranges. Nothing here panics.
 unsafe impl GlobalAlloc for Global {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -60,7 +60,7 @@ unsafe impl GlobalAlloc for Global {
                 return block;
             }
         }
-        // SAFETY: The caller's promise.
+        // SAFETY: By the caller's contract.
         unsafe { System.alloc(layout) }
     }
 
@@ -71,27 +71,27 @@ unsafe impl GlobalAlloc for Global {
                 return block;
             }
         }
-        // SAFETY: The caller's promise.
+        // SAFETY: By the caller's contract.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: It is a live block that the caller gives up.
+        // SAFETY: By the contract it is a live block, which the caller does not use any more.
         if !(LARGE.may_have(block) && unsafe { LARGE.free(block) }) {
-            // SAFETY: It is none of ours, so that it came from there with this layout.
+            // SAFETY: It is not the arena's, so the system allocator returned it for this layout.
             unsafe { System.dealloc(block, layout) };
         }
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: `size` does not overflow with the alignment, says the caller.
+        // SAFETY: By the caller's contract `size` does not overflow with the alignment.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         if LARGE.may_have(block) {
-            // SAFETY: `size` is not 0, says the caller.
+            // SAFETY: By the caller's contract `size` is not 0.
             let next = |_| unsafe { System.alloc(wanted) };
-            // SAFETY: It is a live block that the caller gives up for the one that is returned.
+            // SAFETY: It is a live block, which the caller replaces by the one that is returned.
             if let Some(new) = unsafe { LARGE.realloc(block, size, layout.align(), next) } {
                 return new;
             }
@@ -100,15 +100,15 @@ unsafe impl GlobalAlloc for Global {
             if let Some(new) = large(wanted, Content::Any) {
                 if !new.is_null() {
                     // SAFETY: The old block has its layout's bytes, which are fewer, and the new
-                    // one is another.
+                    // one does not overlap it.
                     unsafe { ptr::copy_nonoverlapping(block, new, layout.size()) };
-                    // SAFETY: It came from there with this layout.
+                    // SAFETY: The system allocator returned it for this layout.
                     unsafe { System.dealloc(block, layout) };
                 }
                 return new;
             }
         }
-        // SAFETY: It is a live block of the system allocator, says the caller.
+        // SAFETY: By the caller's contract it is a live block of the system allocator.
         unsafe { System.realloc(block, layout, size) }
     }
 }

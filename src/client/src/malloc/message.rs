@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Text that is put together without allocating, and one line of it on standard error.
+//! Text that is formatted without allocating, and lines of it on standard error.
 
 use core::fmt::{self, Write as _};
 
@@ -9,7 +9,7 @@ use rustix::io::write;
 
 use crate::sys::Errno;
 
-/// A text of at most `MAX` bytes, on the stack; what is longer is cut.
+/// A text of at most `MAX` bytes, on the stack. A longer one is cut.
 #[derive(Debug)]
 pub struct Text<const MAX: usize> {
     bytes: [u8; MAX],
@@ -17,24 +17,24 @@ pub struct Text<const MAX: usize> {
 }
 
 impl<const MAX: usize> Text<MAX> {
-    /// Returns a text of what `format_args!` has.
+    /// Formats a text.
     pub fn new(content: fmt::Arguments<'_>) -> Self {
         let mut text = Self {
             bytes: [0; MAX],
             len: 0,
         };
-        // It does not fail: see below.
+        // Writing to it does not fail: see below.
         let _ = text.write_fmt(content);
         text
     }
 
-    /// Ends it with a newline, in place of its last byte if it is full.
+    /// Ends the text with a newline, in place of its last byte if it is full.
     fn end(&mut self) {
         self.len = self.len.min(MAX - 1);
         let _ = self.write_str("\n");
     }
 
-    /// Returns its bytes.
+    /// Returns the bytes of the text.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
@@ -51,13 +51,13 @@ impl<const MAX: usize> fmt::Write for Text<MAX> {
     }
 }
 
-/// Bytes of the longest line.
+/// The bytes of the longest line.
 const MAX_LINE: usize = 320;
 
-/// Writes `freelist: `, the message and a newline to standard error, in one call. A line of more
-/// than 320 bytes is cut.
+/// Writes `freelist: `, the message and a newline to standard error, in one call. A line above 320
+/// bytes is cut.
 ///
-/// A standard error that is closed or full changes nothing: there is nowhere else to complain.
+/// Ignores a standard error that is closed or full: there is no other place for the message.
 pub fn say(message: fmt::Arguments<'_>) {
     let mut line = Text::<MAX_LINE>::new(format_args!("freelist: {message}"));
     line.end();
@@ -66,7 +66,7 @@ pub fn say(message: fmt::Arguments<'_>) {
     let _ = write(stderr, line.bytes());
 }
 
-/// The kernel's answer in words, where the device gives it, and else its number.
+/// An error of the kernel: in words for those of the device, as a number for all others.
 pub(super) struct Answer(pub(super) Errno);
 
 impl fmt::Display for Answer {

@@ -2,11 +2,11 @@
 
 //! The large blocks of a whole process, from an arena of its own.
 //!
-//! An allocator that serves a process unchanged puts this above another one: blocks below a
-//! threshold (64 KiB) are the next allocator's, larger ones are the arena's, which has exactly
-//! their pages, strands none of them, and gives the kernel what is free. Where the arena cannot
-//! serve (no device, a limit, no memory) the next allocator does. `libfreelist_malloc.so` is this
-//! above the C library's `malloc()`; [`Global`] is this above Rust's system allocator.
+//! An allocator that serves an unchanged process puts this above another one: the next allocator has
+//! the blocks below a threshold (64 KiB); the arena has the larger ones, in exactly their pages,
+//! strands none of them, and leaves free memory to the kernel. If the arena cannot serve a request
+//! (no device, a limit, no memory), the next allocator does. `libfreelist_malloc.so` is this above
+//! the C library's `malloc()`; [`Global`] is this above Rust's system allocator.
 //!
 //! ```text
 //!   address space   | arena: block . . block block . block . . . |   (nothing mapped yet) ...
@@ -16,28 +16,28 @@
 //! | module | is |
 //! | --- | --- |
 //! | `serving` | the arena that serves: opened, lost, or refused |
-//! | `blocks`, `realloc` | what is done with blocks |
-//! | `range` | addresses of an arena: its mapping, its blocks; and what a fork or a lost file leaves of one |
-//! | `table` | how large the block is that begins at an offset |
+//! | `blocks`, `realloc` | allocation, release, resizing of blocks |
+//! | `range` | the addresses of an arena: its mapping, its blocks; what remains after a fork or a lost file |
+//! | `table` | the size of the block that begins at an offset |
 //! | `reuse` | how much free memory is worth keeping |
-//! | `fork` | what a forked child gets |
-//! | `gate` | the lock between releases and what must not meet one |
+//! | `fork` | the copy of the blocks for a forked child |
+//! | `gate` | the lock that keeps releases apart from forks and extensions |
 //! | `descriptor`, `os` | the open device, out of the program's reach; address space |
-//! | `settings` | the environment |
+//! | `settings` | the environment variables |
 //! | `once` | a value that is computed once |
-//! | `refusal`, `counters`, `message` | why not, how often, and a line that says so |
+//! | `refusal`, `counters`, `message` | reasons of refusals, their counts, lines on standard error |
 //! | `report` | the counters of all processes of a program, read (feature `std`) |
 //! | `global` | the allocator of a Rust program (feature `std`) |
 //!
 //! # Rules
 //!
-//! Nothing here allocates from the process's allocator, or takes a lock while it calls something
-//! that may: it is called from there. Nothing panics. `errno` stays as it is: system calls are made
-//! without the C library.
+//! Nothing here allocates from the process's allocator, which calls it, or holds a lock while it calls
+//! something that may allocate. Nothing panics. `errno` keeps its value: system calls are made without
+//! the C library.
 //!
 //! Every program that is started with the library loads and prepares it, and most have no large
-//! block. So the modules need the core library alone, and what is written at that time lies in few
-//! pages: [`LARGE`] is all zeros at first, and what is large in it is mapped when it is needed.
+//! block. So the modules need the core library alone, and the start writes to few pages: [`LARGE`]
+//! is all zeros at first, and its large parts are mapped when they are needed.
 
 #![expect(unsafe_code, reason = "memory that is handed out by its address")]
 
@@ -79,55 +79,54 @@ use reuse::Reuse;
 use settings::Settings;
 pub use settings::MIN_THRESHOLD;
 
-/// Ranges of addresses: one serves, the others are what forks and lost files left.
+/// The number of address ranges: one serves, the others remain after forks and lost files.
 const RANGES: usize = 16;
 
 /// The contents of a new block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Anything: zeros, or what earlier blocks of this process left.
+    /// Undefined: zeros, or those of earlier blocks of this process.
     Any,
-    /// Zeros.
+    /// All zeros.
     Zeros,
 }
 
-/// The large blocks of a process, in bytes.
+/// The use of large blocks by a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The number of live blocks.
     pub live_blocks: usize,
-    /// Bytes of live blocks.
+    /// The bytes of live blocks.
     pub live_bytes: usize,
-    /// Bytes of free memory that the arena holds, and the kernel may take.
+    /// The bytes of free memory that the arena holds, and that the kernel may reclaim.
     pub free_bytes: usize,
-    /// The most bytes that were in live blocks.
+    /// The peak of `live_bytes`.
     pub peak_live: usize,
 }
 
 /// The large blocks of this process: see [`LARGE`].
 pub struct LargeBlocks {
     ranges: [Range; RANGES],
-    /// The range that serves, as its number plus 1; 0 for none yet.
+    /// The range that serves, as its index plus 1; 0 if none does yet.
     serving: AtomicUsize,
-    /// Addresses outside of these are certainly none of ours: the lowest one, all its bits inverted,
-    /// and the one after the highest. Zeros are no address.
+    /// Bounds outside of which no large block lies: the lowest address, with all bits inverted, and
+    /// the one after the highest. Zeros include no address.
     lowest_inverted: AtomicUsize,
     highest: AtomicUsize,
-    /// Bytes from which blocks are the arena's, above [`MIN_THRESHOLD`].
+    /// The size in bytes from which the arena has blocks, minus [`MIN_THRESHOLD`].
     threshold_above: AtomicUsize,
     gate: Gate,
     reuse: Reuse,
-    /// Why no arena serves, for as long as this process lives, as a [`Refusal`]'s number plus 1.
+    /// The reason why no arena serves for the rest of the process, as a [`Refusal`]'s number plus 1.
     refused: AtomicUsize,
     reopened: AtomicUsize,
     said: AtomicBool,
-    /// A number that is 1 in this process, and 0 in a child that was made without the C library's
-    /// knowledge.
+    /// 1 in this process; 0 in a child that was made without the C library's `fork()`.
     here: Lazy<AtomicU32, 1>,
 }
 
-/// The large blocks of this process. There is one of them, as there is one heap below it. All of it
-/// is zeros at first.
+/// The large blocks of this process: one instance, as there is one next allocator. It is all zeros
+/// at first.
 pub static LARGE: LargeBlocks = LargeBlocks {
     ranges: [const { Range::new() }; RANGES],
     serving: AtomicUsize::new(0),
@@ -142,15 +141,15 @@ pub static LARGE: LargeBlocks = LargeBlocks {
     here: Lazy::new(),
 };
 
-/// Ends the program after a wrong release or corruption was found.
+/// Ends the program after a wrong release or a corruption was found.
 fn abort() -> ! {
-    // SAFETY: It takes nothing and does not return.
+    // SAFETY: It has no arguments and does not return.
     unsafe { libc::abort() }
 }
 
 impl LargeBlocks {
-    /// Reads the settings and prepares for forks: to be called once, before threads are made.
-    /// Without it the first large block does so.
+    /// Reads the settings and registers the handlers of forks. To be called once, before threads are
+    /// made; otherwise the first large block does it.
     pub fn prepare(&'static self) {
         if let Some(settings) = Settings::get() {
             let above = settings.threshold - MIN_THRESHOLD;
@@ -161,13 +160,13 @@ impl LargeBlocks {
         }
     }
 
-    /// Returns whether a block of `size` bytes is the arena's to serve.
+    /// Returns whether the arena is to serve blocks of `size` bytes.
     #[inline]
     pub fn serves(&self, size: usize) -> bool {
         size >= MIN_THRESHOLD + self.threshold_above.load(Relaxed)
     }
 
-    /// Returns whether an address may be a large block's; `false` means that it is none.
+    /// Returns whether an address may be that of a large block; `false` is certain.
     #[inline]
     pub fn may_have(&self, address: *const u8) -> bool {
         let address = address as usize;
@@ -181,8 +180,7 @@ impl LargeBlocks {
         self.ranges.iter().find(|range| range.has(address))
     }
 
-    /// Returns whether this process is the one that opened the arena, or a child that the C library
-    /// made.
+    /// Returns whether this process opened the arena, or is a child by the C library's `fork()`.
     fn is_here(&self) -> bool {
         let here = self.here.get();
         here.is_none_or(|[here]| here.load(Relaxed) != 0)
@@ -195,13 +193,13 @@ impl LargeBlocks {
         }
     }
 
-    /// Returns whether a request that the arena refuses fails, with `ENOMEM`, instead of being the
-    /// next allocator's (`FREELIST_STRICT=1`).
+    /// Returns whether a request that the arena refuses fails with `ENOMEM`, instead of going to the
+    /// next allocator (`FREELIST_STRICT=1`).
     pub fn is_strict(&self) -> bool {
         Settings::get().is_some_and(|settings| settings.strict && !settings.privileged)
     }
 
-    /// Returns what this process has in large blocks.
+    /// Returns what this process holds in large blocks.
     pub fn usage(&self) -> Usage {
         let stat = self
             .serving_now()

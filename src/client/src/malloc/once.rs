@@ -2,19 +2,19 @@
 
 //! A value that is computed once and read by copying it, without waiting.
 //!
-//! The standard library's `OnceLock` has other threads wait for the one that computes the value: a
-//! forked child, in which that thread is not, would wait for ever.
+//! The standard library's `OnceLock` makes other threads wait for the one that computes the value. A
+//! forked child does not have that thread, and would wait for ever.
 
 use core::mem::MaybeUninit;
 
 use crate::sync::atomic::{AtomicU32, Ordering::*};
 use crate::sync::UnsafeCell;
 
-/// Nothing was stored yet.
+/// No value is stored yet.
 pub(crate) const EMPTY: u32 = 0;
-/// One caller computes and stores the value, or did until this process was forked.
+/// A caller computes the value, or did until this process was forked.
 const STORING: u32 = 1;
-/// The value is there, and is not changed any more.
+/// The value is stored and does not change any more.
 const STORED: u32 = 2;
 
 /// A value that is computed once. A new one is all zeros.
@@ -24,12 +24,12 @@ const STORED: u32 = 2;
 /// `value` is written by the one caller that changes `state` from [`EMPTY`] to [`STORING`], before
 /// that caller changes it to [`STORED`], and never afterwards.
 pub(crate) struct Once<T> {
-    /// [`EMPTY`] in a new one.
+    /// [`EMPTY`] at first.
     pub(crate) state: AtomicU32,
     pub(crate) value: UnsafeCell<MaybeUninit<T>>,
 }
 
-// SAFETY: By the invariant one thread writes it, before others read it, which copy it.
+// SAFETY: By the invariant one thread writes it before others read it, and they copy it.
 unsafe impl<T: Copy + Send> Sync for Once<T> {}
 
 impl<T: Copy> Once<T> {
@@ -38,13 +38,12 @@ impl<T: Copy> Once<T> {
         if self.state.load(Acquire) != STORED {
             return None;
         }
-        // SAFETY: By the invariant it was written before the state that was loaded, and is not any
-        // more.
+        // SAFETY: By the invariant it was written before the state that was loaded, and never again.
         Some(self.value.with(|value| unsafe { (*value).assume_init() }))
     }
 
-    /// Returns the value, which `compute` makes if none is stored. A caller that meets another one
-    /// in `compute` computes it too; `compute` is passed whether its value is the one to be stored.
+    /// Returns the value; `compute` makes it if none is stored. If another caller is in `compute`, this
+    /// one computes a value too. `compute` is passed whether its value will be stored.
     pub(crate) fn get_or_compute(&self, compute: impl FnOnce(bool) -> T) -> T {
         if let Some(value) = self.get() {
             return value;
@@ -90,7 +89,7 @@ mod tests {
     fn a_caller_that_meets_another_one_computes_its_own() {
         let once = new();
         let value = once.get_or_compute(|_| {
-            // As a signal handler would, or a forked child.
+            // As a signal handler or a forked child would.
             assert_eq!(once.get_or_compute(|first| (2, first)), (2, false));
             (1, true)
         });

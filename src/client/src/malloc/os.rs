@@ -15,17 +15,17 @@ use syscalls::{syscall, Sysno};
 
 use crate::sys::Errno;
 
-/// Addresses are chosen in here: far from where programs, libraries, the C library's heap and
+/// The lowest address that is chosen: far from where programs, libraries, the C library's heap and
 /// other allocators lie on processors with 47 bits of addresses or more.
 const LOWEST: usize = 32 << 40;
 const ADDRESSES: usize = 32 << 40;
-/// Chosen addresses are multiples of this: blocks are aligned as their offsets are.
+/// The alignment of chosen addresses in bytes: a block is then aligned as its offset is.
 const ALIGN: usize = 1 << 30;
 
 /// The access that all mappings here allow.
 const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
-/// Returns whether the process has more rights than its caller.
+/// Returns whether the process has more rights than its caller (set-user-ID, or by file capabilities).
 pub(super) fn is_privileged() -> bool {
     // SAFETY: It takes a number and has no effect.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
@@ -40,7 +40,7 @@ pub(super) fn page_size() -> usize {
     }
 }
 
-/// Chooses an address at random, a multiple of 1 GiB; another for each `attempt`.
+/// Chooses a random address, a multiple of 1 GiB; another one for each `attempt`.
 pub(super) fn random_address(attempt: usize) -> usize {
     let mut bytes = [0; size_of::<usize>()];
     let random = match getrandom(&mut bytes[..], GetRandomFlags::NONBLOCK) {
@@ -78,10 +78,10 @@ pub(super) fn map_file(fd: RawFd, offset: usize, len: usize, at: usize) -> Resul
 ///
 /// # Safety
 ///
-/// The caller owns the range; what uses it expects the bytes of the file.
+/// The caller owns the range, and its users expect the bytes of the file.
 pub(super) unsafe fn map_file_over(fd: RawFd, len: usize, at: usize) -> Result<(), Errno> {
     let flags = MapFlags::SHARED | MapFlags::FIXED;
-    // SAFETY: The caller's promise. The number is used for this call alone, which the kernel refuses
+    // SAFETY: By the caller's contract. The number is used for this call alone, which the kernel refuses
     // if it is closed.
     unsafe {
         let file = BorrowedFd::borrow_raw(fd);
@@ -90,19 +90,19 @@ pub(super) unsafe fn map_file_over(fd: RawFd, len: usize, at: usize) -> Result<(
     .map(drop)
 }
 
-/// Keeps forked children from having a range.
+/// Keeps a range from being inherited by forked children.
 ///
 /// # Safety
 ///
-/// The caller owns it, and has something else for children that use it.
+/// The caller owns it, and provides for children that use it.
 pub(super) unsafe fn withhold(at: usize, len: usize) {
-    // SAFETY: The caller's promise. Where it fails a child has the range, until it maps another file
-    // there.
+    // SAFETY: By the caller's contract. If it fails, a child inherits the range until it maps another
+    // file there.
     let _ = unsafe { madvise(at as *mut c_void, len, Advice::LinuxDontFork) };
 }
 
-/// Maps `len` bytes of private memory, all zero, at any address. Its memory comes page by page: a
-/// huge page would hold what lies between blocks too.
+/// Maps `len` bytes of private memory, all zero, at any address. Memory comes page by page: a huge
+/// page would also hold the gaps between blocks.
 pub(super) fn map_private(len: usize) -> Result<usize, Errno> {
     let at = map_anonymous(len, MapFlags::PRIVATE | MapFlags::NORESERVE)?;
     // SAFETY: The range was mapped just now, and this changes nothing that can be read in it. Where
@@ -130,7 +130,7 @@ fn map_anonymous(len: usize, flags: MapFlags) -> Result<usize, Errno> {
 /// are at `from`.
 pub(super) unsafe fn move_over(from: usize, len: usize, to: usize) -> Result<(), Errno> {
     let (from, to) = (from as *mut c_void, to as *mut c_void);
-    // SAFETY: The caller's promise.
+    // SAFETY: By the caller's contract.
     unsafe { mremap_fixed(from, len, len, MremapFlags::MAYMOVE, to) }.map(drop)
 }
 
@@ -138,20 +138,20 @@ pub(super) unsafe fn move_over(from: usize, len: usize, to: usize) -> Result<(),
 ///
 /// # Safety
 ///
-/// The caller owns it, and nothing uses it any more.
+/// The caller owns it, and nothing uses it afterwards.
 pub(super) unsafe fn unmap(at: usize, len: usize) {
-    // SAFETY: The caller's promise. It fails only where it would split a mapping beyond the
-    // system's count of them; then the range stays, which is harmless.
+    // SAFETY: By the caller's contract. It fails only if it would split a mapping beyond the system's
+    // limit of them; then the range stays mapped, which does no harm.
     let _ = unsafe { munmap(at as *mut c_void, len) };
 }
 
-/// Gives the memory of a range of private memory back: it reads as zero then.
+/// Releases the memory of a range of private memory, which reads as zero afterwards.
 ///
 /// # Safety
 ///
-/// The caller owns it, and nothing uses what is in it any more.
+/// The caller owns it, and nothing uses its content afterwards.
 pub(super) unsafe fn discard(at: usize, len: usize) {
-    // SAFETY: The caller's promise.
+    // SAFETY: By the caller's contract.
     let _ = unsafe { madvise(at as *mut c_void, len, Advice::LinuxDontNeed) };
 }
 
@@ -161,7 +161,7 @@ pub(super) unsafe fn discard(at: usize, len: usize) {
 ///
 /// The caller owns it.
 pub(super) unsafe fn make_read_only(at: usize, len: usize) {
-    // SAFETY: The caller's promise; a later write is a signal, not a wrong access.
+    // SAFETY: By the caller's contract; a later write is a signal, not a wrong access.
     let _ = unsafe { mprotect(at as *mut c_void, len, MprotectFlags::READ) };
 }
 
@@ -170,12 +170,12 @@ pub(super) unsafe fn make_read_only(at: usize, len: usize) {
 /// # Safety
 ///
 /// `from` is readable and `to` writable for `len` bytes, a multiple of `page`; `to` is all zero and
-/// the caller's alone. Other threads may write to `from` meanwhile: then `to` has some of it.
+/// used by the caller alone. Other threads may write to `from` at that time: `to` may have any of it.
 pub(super) unsafe fn copy_pages(from: usize, to: usize, len: usize, page: usize) {
     for at in (0..len).step_by(page) {
         let (from, to) = (from + at, to + at);
-        // SAFETY: The caller's promise. These are the C library's functions, which other threads'
-        // writes cannot mislead: they compare and copy bytes.
+        // SAFETY: By the caller's contract. The C library's functions compare and copy bytes, and other
+        // threads' writes cannot mislead them.
         unsafe {
             let first = from as *const u8;
             // A page is all zero if its first byte is and each equals the next one.
@@ -188,8 +188,8 @@ pub(super) unsafe fn copy_pages(from: usize, to: usize, len: usize, page: usize)
     }
 }
 
-/// Finds out which pages of a mapped file have memory, from the page at `at` on: `has` is 1 for those
-/// that have. Returns whether the kernel says.
+/// Finds which pages of a mapped file have memory, from the page at `at` on: sets `has` to 1 for
+/// each of these. Returns `false` if the kernel does not report it.
 pub(super) fn has_memory(at: usize, has: &mut [u8]) -> bool {
     let len = has.len() * page_size();
     // SAFETY: It writes a byte for each page, as many as there is room for, and reads nothing.

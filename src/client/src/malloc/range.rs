@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Ranges of addresses with large blocks: the arena that serves, and what is left of earlier ones.
+//! Ranges of addresses with large blocks: that of the arena that serves, and those of earlier ones.
 
 mod fork;
 
@@ -15,7 +15,7 @@ use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering
 use crate::sys::{self, Errno};
 use crate::uapi::{self, freelist_alloc, freelist_free, freelist_limit, freelist_resize};
 
-/// What lies in a range of addresses.
+/// The content of a range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Kind {
@@ -25,7 +25,7 @@ pub(super) enum Kind {
     Arena,
     /// An arena whose file the program closed: blocks stay until all of them are free.
     Orphan,
-    /// Private memory with the blocks that a forked child was given.
+    /// Private memory, with a forked child's copy of the blocks.
     Copy,
     /// The parent's arena in a forked child, to read.
     Shared,
@@ -43,43 +43,43 @@ impl Kind {
     }
 }
 
-/// Mappings end at multiples of this, where there is room.
+/// The end of a mapping is a multiple of this, if there is room.
 const HUGE: usize = 2 << 20;
-/// The largest alignment that a block can be given, as a shift: 1 GiB.
+/// The log2 of the largest alignment of a block: 1 GiB.
 const MAX_ALIGN_SHIFT: u32 = 30;
-/// Addresses that are tried for an arena before the kernel chooses.
+/// The number of addresses that are tried for an arena before the kernel chooses one.
 const ATTEMPTS: usize = 8;
 
-/// A number that no open file has: calls answer `EBADF`. (-1 is none that a [`BorrowedFd`] can be of.)
+/// A number that no open file has: calls fail with `EBADF`. (A [`BorrowedFd`] cannot have -1.)
 const NO_FILE: RawFd = RawFd::MAX;
 
 /// A range of addresses with large blocks.
 ///
 /// # Invariants
 ///
-/// While `kind` is not `Unused`, `mapped` bytes from `base` on are mappings that this range owns. A
-/// table entry at an offset means that a block lies there, within them.
+/// While `kind` is not `Unused`, the `mapped` bytes from `base` on are mappings that this range owns.
+/// Each entry of the table is a block within them.
 pub(super) struct Range {
     kind: AtomicU32,
     /// The address of offset 0.
     base: AtomicUsize,
-    /// Bytes of offsets that the arena has.
+    /// The bytes of the arena's address space.
     span: AtomicUsize,
-    /// Bytes that are mapped, from `base` on.
+    /// The bytes that are mapped, from `base` on.
     mapped: AtomicUsize,
     /// The arena's open file, or [`NO_FILE`].
     fd: AtomicI32,
-    /// The largest block, in bytes.
+    /// The bytes of the largest block.
     max_block: AtomicUsize,
-    /// What the module offers: `INFO.features`.
+    /// The module's features, as of INFO.
     features: AtomicU64,
     blocks: AtomicUsize,
     bytes: AtomicUsize,
-    /// The open file of a copy of the arena during a fork, for the child, plus 1; 0 for none.
+    /// During a fork, the open file of the arena's copy, for the child, plus 1; 0 if there is none.
     clone: AtomicI32,
-    /// Where a copy of all blocks lies in private memory during a fork, for the child; 0 for none.
+    /// During a fork, the address of the blocks' copy in private memory, for the child; 0 if none.
     copy: AtomicUsize,
-    /// Bytes of that copy: the end of the last block.
+    /// The bytes of that copy: the end of the last block.
     extent: AtomicUsize,
     table: Table,
 }
@@ -89,7 +89,7 @@ fn round_up(bytes: usize, to: usize) -> usize {
 }
 
 impl Range {
-    /// Returns an unused one, which is all zeros.
+    /// Makes an unused range, which is all zeros.
     pub(super) const fn new() -> Self {
         Self {
             kind: AtomicU32::new(Kind::Unused as u32),
@@ -116,24 +116,23 @@ impl Range {
         self.base.load(Relaxed)
     }
 
-    /// Returns the address after the last that it may ever have.
+    /// Returns the address after the last that the range may ever have.
     pub(super) fn end(&self) -> usize {
         self.base() + self.span.load(Relaxed)
     }
 
-    /// Returns whether an address lies where blocks may be: beyond what is mapped anything else may
-    /// be.
+    /// Returns whether an address lies in the mapped part, where the blocks are.
     pub(super) fn has(&self, address: usize) -> bool {
         let mapped = self.mapped.load(Relaxed);
         self.kind() != Kind::Unused && address.wrapping_sub(self.base()) < mapped
     }
 
-    /// Bytes in live blocks.
+    /// Returns the bytes of live blocks.
     pub(super) fn live_bytes(&self) -> usize {
         self.bytes.load(Relaxed)
     }
 
-    /// Live blocks.
+    /// Returns the number of live blocks.
     pub(super) fn live_blocks(&self) -> usize {
         self.blocks.load(Relaxed)
     }
@@ -141,7 +140,7 @@ impl Range {
     /// Returns the file for system calls, which fail if the program has closed it.
     pub(super) fn file(&self) -> BorrowedFd<'static> {
         let fd: RawFd = self.fd.load(Relaxed);
-        // SAFETY: The number was opened for this range and is not closed by it while it serves. If the
+        // SAFETY: The number was opened for this range, which does not close it while it serves. If the
         // program has closed it, the kernel refuses the calls, or another file with that number does:
         // it has no calls with the device's numbers.
         unsafe { BorrowedFd::borrow_raw(fd) }
@@ -157,7 +156,7 @@ impl Range {
         self.table.get(self.offset(address))
     }
 
-    /// Maps an arena for the open file `fd`, in an unused range. The caller is alone.
+    /// Maps an arena of the open file `fd`, in an unused range. The caller holds the gate exclusively.
     pub(super) fn open(&self, fd: RawFd) -> Result<(), Refusal> {
         self.fd.store(fd, Relaxed);
         let info = sys::info(self.file()).map_err(Refusal::of_open)?;
@@ -169,7 +168,7 @@ impl Range {
         self.mapped.store(0, Relaxed);
         self.blocks.store(0, Relaxed);
         self.bytes.store(0, Relaxed);
-        // An address where the first step fits; later ones may be taken by then, as for any mapping.
+        // An address at which the first step fits; a later step may find other mappings there.
         for attempt in 0..ATTEMPTS {
             let base = os::random_address(attempt);
             self.base.store(base, Relaxed);
@@ -178,7 +177,7 @@ impl Range {
                 return Ok(());
             }
         }
-        // Fewer address bits than expected: all of it, wherever the kernel finds room.
+        // The processor has fewer address bits: map all of it, wherever the kernel finds room.
         match os::map_file(fd, 0, span, 0) {
             Ok(base) => {
                 self.base.store(base, Relaxed);
@@ -191,10 +190,10 @@ impl Range {
         }
     }
 
-    /// Maps the arena up to `end` at least. The caller is alone.
+    /// Maps the arena up to `end` at least. The caller holds the gate exclusively.
     ///
-    /// It is mapped as far as it is used, and an eighth more, so that a large arena is not of
-    /// many mappings: addresses count where a process's are limited or locked.
+    /// Maps as much as is used and an eighth more, so that a large arena has few mappings. It does not
+    /// map all of the arena, as address space may be limited or locked.
     fn extend(&self, end: usize) -> Result<(), Errno> {
         let (mapped, span) = (self.mapped.load(Relaxed), self.span.load(Relaxed));
         if end <= mapped {
@@ -218,7 +217,7 @@ impl Range {
         result
     }
 
-    /// Bounds the bytes that the arena may hold; 0 leaves it with the module's own limit.
+    /// Limits the bytes that the arena may hold; 0 leaves the module's own limit.
     pub(super) fn set_limit(&self, bytes: u64) -> Result<(), Errno> {
         if bytes == 0 {
             return Ok(());
@@ -230,15 +229,14 @@ impl Range {
         sys::limit(self.file(), &mut limit)
     }
 
-    /// Bounds how much more than its blocks ever needed the arena may hold, in thousandths, where the
-    /// module can.
+    /// Sets the arena's slack, in thousandths, if the module has it.
     pub(super) fn set_slack(&self, slack_permille: u32) {
         let mut limit = freelist_limit {
             slack_permille,
             ..Default::default()
         };
         if self.has_feature(uapi::FREELIST_FEATURE_SLACK) {
-            // A module that has it takes this slack.
+            // A module that has it accepts this slack.
             let _ = sys::limit(self.file(), &mut limit);
         }
     }
@@ -247,8 +245,8 @@ impl Range {
         self.features.load(Relaxed) & feature != 0
     }
 
-    /// Returns the flags of a request. Memory comes when it is touched, where the module can do
-    /// that: programs ask for more than they touch.
+    /// Returns the flags of a request, with LAZY if the module has it: programs ask for more memory
+    /// than they touch.
     fn flags(&self, flags: u32) -> u32 {
         let lazy = match self.is_lazy() {
             true => uapi::FREELIST_LAZY,
@@ -262,29 +260,29 @@ impl Range {
         self.kind() == Kind::Arena && self.has_feature(uapi::FREELIST_LAZY.into())
     }
 
-    /// Returns the alignment to ask for, for a block of `size` bytes at a multiple of `align`: 0
-    /// where it comes by itself. `None` where the module cannot align it.
+    /// Returns the alignment to ask for, as a log2, for a block of `size` bytes at a multiple of
+    /// `align`: 0 if the block has it anyway. `None` if the module cannot align it.
     fn align_shift(&self, size: usize, align: usize) -> Option<u32> {
         if align <= UNIT {
             return Some(0);
         }
         if self.has_feature(uapi::FREELIST_FEATURE_ALIGN) {
-            // The arena's address is aligned to as much.
+            // The arena's address has that alignment too.
             let shift = align.trailing_zeros();
             return (shift <= MAX_ALIGN_SHIFT).then_some(shift);
         }
-        // A module without it aligns blocks to their size class.
+        // A module without alignments aligns blocks to their size class.
         let class = size.checked_next_power_of_two()?;
         (class >= align).then_some(0)
     }
 
-    /// Returns whether all offsets below `end` are mapped already.
+    /// Returns whether all offsets below `end` are mapped.
     fn is_mapped(&self, end: usize) -> bool {
         end <= self.mapped.load(Acquire)
     }
 
-    /// Allocates a block of at least `size` bytes at a multiple of `align`. Its bytes are any, or
-    /// zero. `alone` calls what it is given while no fork and no other extension runs.
+    /// Allocates a block of at least `size` bytes at a multiple of `align`. Its content is undefined,
+    /// or zero. `alone` calls its argument while no fork and no other extension runs.
     ///
     /// May sleep in the kernel.
     pub(super) fn alloc(
@@ -321,7 +319,7 @@ impl Range {
             Ok(())
         };
         if let Err(refusal) = placed {
-            // It was ours alone; nothing was written to it.
+            // No other thread has it, and nothing was written to it.
             let _ = sys::free(
                 self.file(),
                 freelist_free {
@@ -338,10 +336,10 @@ impl Range {
         }
     }
 
-    /// Makes a live block of this arena `size` bytes long where it is, in whole pages; returns what
-    /// it has then. `None` if it stays as it was: what lies behind it is in use, there is no memory,
-    /// or the module cannot resize. `alone` as for [`Range::alloc`], `together` calls what it is
-    /// given while no fork runs.
+    /// Resizes a live block of this arena to `size` bytes in place, in whole pages, and returns its
+    /// size then. `None` if it is unchanged: the pages that follow are in use, there is no memory, or
+    /// the module has no RESIZE. `alone` is as in [`Range::alloc`]; `together` calls its argument while
+    /// no fork runs.
     pub(super) fn resize(
         &self,
         address: usize,
@@ -367,7 +365,7 @@ impl Range {
         let resized = together(&mut || {
             sys::resize(self.file(), &mut request)?;
             if shorter {
-                // Before a fork can look for bytes that are not there any more.
+                // Before a fork can read bytes that are gone.
                 let bytes = request.block_bytes as usize;
                 self.table.set(offset, Entry { bytes, ..old });
             }
@@ -384,7 +382,7 @@ impl Range {
         }
         let end = offset + new.bytes;
         if !self.is_mapped(end) && alone(&mut || self.extend(end)).is_err() {
-            // As it was.
+            // Undo the growth.
             request.size = old.bytes as u64;
             let _ = sys::resize(self.file(), &mut request);
             return None;
@@ -394,7 +392,7 @@ impl Range {
         Some(new)
     }
 
-    /// Marks a live block as one that `realloc()` made larger.
+    /// Marks a live block as one that `realloc()` has grown.
     pub(super) fn mark_grown(&self, address: usize) {
         let offset = self.offset(address);
         if let Some(entry) = self.table.get(offset) {
@@ -408,12 +406,12 @@ impl Range {
         }
     }
 
-    /// Takes a block out of the table and gives its memory back, in the way of this kind of range.
-    /// `None` where no live block begins at `address`.
+    /// Takes a block out of the table and frees its memory, as the kind of range requires. Returns
+    /// `None` if no live block begins at `address`.
     ///
     /// # Errors
     ///
-    /// The device's answer, where the block was taken out but not given back.
+    /// The device's error, if the block was taken out but not freed.
     pub(super) fn free(&self, address: usize) -> Option<(Entry, Result<(), Errno>)> {
         let offset = self.offset(address);
         let entry = self.table.take(offset)?;
@@ -427,8 +425,8 @@ impl Range {
                 },
             ),
             Kind::Copy => {
-                // SAFETY: The block lay there, which its owner gave up, in memory of this process
-                // alone.
+                // SAFETY: The block lay there, in memory of this process alone, and its owner does not
+                // use it any more.
                 unsafe { os::discard(address, entry.bytes) };
                 Ok(())
             }
@@ -441,7 +439,7 @@ impl Range {
         Some((entry, result))
     }
 
-    /// Gives up the file, which the program closed: blocks stay where they are.
+    /// Drops the file, which the program closed. Blocks stay where they are.
     pub(super) fn orphan(&self) {
         self.fd.store(NO_FILE, Relaxed);
         self.kind.store(Kind::Orphan as u32, Release);
@@ -450,7 +448,7 @@ impl Range {
         }
     }
 
-    /// Unmaps all of it. Only one caller gets to do that.
+    /// Unmaps the range, once no block is in it. One caller succeeds.
     fn dissolve(&self) {
         let orphan = Kind::Orphan as u32;
         let unused = Kind::Unused as u32;

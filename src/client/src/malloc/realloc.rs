@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Blocks are made longer and shorter, where they are or elsewhere.
+//! Resizes blocks, in place or by a move.
 
 use core::ptr::{self, NonNull};
 
@@ -10,23 +10,23 @@ use super::range::Range;
 use super::table::Entry;
 use super::{abort, Content, LargeBlocks};
 
-/// `realloc()` of a block that grows in small steps leaves a quarter more room ahead.
+/// The part of its size by which a block that grows in small steps is made larger: a quarter, as a log2.
 const ROOM_SHIFT: u32 = 2;
 
-/// The action of a `realloc()`.
+/// What a `realloc()` has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resize {
-    /// Nothing: the block stays where it is, and holds what is asked for.
+    /// Nothing: the block is large enough, and not too large.
     Keep,
-    /// Allocate `ask` bytes elsewhere, copy, and free the block.
+    /// Allocate `ask` bytes, copy, and free the block.
     Move { ask: usize },
 }
 
-/// What `realloc()` of a block to `size` bytes has to do. `large` is whether so many are still the
-/// arena's.
+/// Returns what `realloc()` of a block to `size` bytes has to do. `large` is `true` if the arena serves
+/// blocks of that size.
 ///
-/// One that grows in small steps again and again is given a quarter more than it asks for, which it
-/// keeps until it is asked to be half of that.
+/// A block that grows in small steps again and again gets a quarter more than it asks for. It keeps
+/// that until it shrinks to half of it.
 fn resize(entry: Entry, size: usize, large: bool) -> Resize {
     let has = entry.bytes;
     if size <= has {
@@ -44,15 +44,15 @@ fn resize(entry: Entry, size: usize, large: bool) -> Resize {
     }
 }
 
-/// Pages that are looked at together.
+/// The number of pages that one call of `mincore()` reports.
 const STEP: usize = 256;
 
-/// Copies `len` bytes from a lazy block to another one. What has no memory reads as zero: there the
-/// other one is zero too, and gets none either if it has none.
+/// Copies `len` bytes from a lazy block to another one. A page of the first that has no memory reads as
+/// zero: there the other one is made zero if it has memory, and gets none.
 ///
 /// # Safety
 ///
-/// Both have `len` bytes and begin with a page, and no other thread uses them meanwhile.
+/// Both have `len` bytes and begin with a page, and no other thread uses them during the call.
 pub(crate) unsafe fn copy_touched(from: *const u8, to: *mut u8, len: usize) {
     let page = os::page_size();
     let mut done = 0;
@@ -67,7 +67,7 @@ pub(crate) unsafe fn copy_touched(from: *const u8, to: *mut u8, len: usize) {
                 .is_some_and(|had| os::has_memory(to as usize + done, had));
         for (has, had) in has.iter().zip(&had).take(pages) {
             let bytes = page.min(len - done);
-            // SAFETY: By the caller's promise both have so many bytes there.
+            // SAFETY: By the caller's contract both have that many bytes there.
             unsafe {
                 match (*has != 0 || !known, *had != 0) {
                     (true, _) => ptr::copy_nonoverlapping(from.add(done), to.add(done), bytes),
@@ -81,21 +81,20 @@ pub(crate) unsafe fn copy_touched(from: *const u8, to: *mut u8, len: usize) {
 }
 
 impl LargeBlocks {
-    /// Makes a block of ours one of `size` bytes, at least 1, at a multiple of `align`; returns
-    /// null where there is no memory, and the block is as it was then. `None` where the address is
-    /// in no range of ours: it is the next allocator's.
+    /// Resizes a block to `size` bytes, at least 1, at a multiple of `align`. Returns null if there is
+    /// no memory, and the block is unchanged then. `None` if the address is in none of the arena's
+    /// ranges, and so one of the next allocator.
     ///
-    /// A block stays where it is while it holds `size` bytes and would not shrink by an eighth, or
-    /// by half if it grew before; else it is made longer or shorter where it is, if the module can do
-    /// that and the pages behind it are free, and moved where not.
-    /// `next` allocates as many bytes where the arena does not.
+    /// A block stays as it is while it holds `size` bytes and would not shrink by an eighth, or by half
+    /// if it has grown before. Otherwise it is resized in place, if the module has RESIZE and the pages
+    /// that follow are free, or moved. `next` allocates that many bytes if the arena does not.
     ///
-    /// Ends the program where no live block begins there.
+    /// Ends the program if no live block begins there.
     ///
     /// # Safety
     ///
-    /// The block is live, no thread uses it meanwhile, and none afterwards if another address is
-    /// returned. What `next` returns is null or a new block of as many bytes as it is given.
+    /// The block is live, no thread uses it during the call, and none afterwards if another address is
+    /// returned. `next` returns null or a new block of at least as many bytes as its argument.
     pub unsafe fn realloc(
         &'static self,
         block: *mut u8,
@@ -120,12 +119,12 @@ impl LargeBlocks {
             new = next(size);
         }
         if new.is_null() {
-            // It was only to be smaller.
+            // The block is large enough as it is, if it was to shrink.
             return Some(if size <= entry.bytes { block } else { new });
         }
         let len = entry.bytes.min(size);
         let has_both = range.is_lazy() && self.range(new).is_some_and(Range::is_lazy);
-        // SAFETY: Two blocks, of which each has as many bytes; their pages have memory or are lazy.
+        // SAFETY: These are two blocks, each with as many bytes; their pages have memory or are lazy.
         unsafe {
             match has_both {
                 true => copy_touched(block, new, len),
@@ -137,12 +136,12 @@ impl LargeBlocks {
                 range.mark_grown(new as usize);
             }
         }
-        // SAFETY: The caller gives the old block up.
+        // SAFETY: By the contract the caller does not use the old block any more.
         unsafe { self.free(block) };
         Some(new)
     }
 
-    /// Makes a block longer or shorter where it is. Returns whether it did.
+    /// Resizes a block in place. Returns whether it did.
     fn resize_in_place(&self, range: &Range, block: *mut u8, old: Entry, size: usize) -> bool {
         let resized = range.resize(
             block as usize,
@@ -166,8 +165,8 @@ impl LargeBlocks {
         true
     }
 
-    /// Allocates `ask` bytes, or at least `size` of them if that is less; null if that is the next
-    /// allocator's.
+    /// Allocates `ask` bytes, or at least `size` bytes if there are no more; null if the next allocator
+    /// is to serve it.
     fn alloc_for_realloc(&'static self, ask: usize, size: usize, align: usize) -> *mut u8 {
         if !self.serves(size) {
             return ptr::null_mut();

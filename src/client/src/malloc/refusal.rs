@@ -1,41 +1,41 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Why the arena does not serve a request.
+//! The reasons why the arena does not serve a request.
 
 use crate::sys::Errno;
 
-/// Why a large block is the next allocator's.
+/// The reason why the next allocator serves a large block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// There is no device: the module is not loaded.
     NoDevice,
-    /// The device may not be opened.
+    /// The process has no permission to open the device.
     NoPermission,
-    /// The process has no number for another open file, or no room for the mapping.
+    /// The process has no free descriptor, or no room for the mapping.
     NoRoom,
-    /// A limit of the arena or of the module.
+    /// The request is above a limit of the arena or of the module.
     Limit,
     /// The system or the control group is short of memory.
     NoMemory,
-    /// More than the largest block.
+    /// The request is above the largest block.
     TooLarge,
-    /// An alignment that would hold more than the block.
+    /// The alignment would make the block larger than was asked for.
     Alignment,
     /// The program closed the device's number too often.
     FileLost,
-    /// A child that was made by a bare system call shares its parent's arena.
+    /// The process is a child by a bare system call, and shares its parent's arena.
     Forked,
     /// The process has more rights than its caller.
     Privileged,
-    /// Whatever else the device answered.
+    /// The device failed with an error that is none of these.
     Other,
 }
 
 impl Refusal {
-    /// How many there are.
+    /// The number of reasons.
     pub(super) const COUNT: usize = 11;
 
-    /// Returns all of them, in order.
+    /// Returns all reasons, in order.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         use Refusal::*;
         let all: [Self; Self::COUNT] = [
@@ -71,7 +71,7 @@ impl Refusal {
         }
     }
 
-    /// Returns whether it is the same for all blocks of this process, and worth a line.
+    /// Returns whether the reason holds for all blocks of this process, and is worth a message.
     pub(super) fn is_lasting(self) -> bool {
         matches!(
             self,
@@ -79,7 +79,7 @@ impl Refusal {
         )
     }
 
-    /// Why the device could not be opened.
+    /// Returns the reason for an error of opening the device.
     pub(super) fn of_open(errno: Errno) -> Self {
         match errno {
             Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::NOTDIR => Self::NoDevice,
@@ -90,14 +90,14 @@ impl Refusal {
         }
     }
 
-    /// Why ALLOC was refused.
+    /// Returns the reason for an error of ALLOC.
     pub(super) fn of_alloc(errno: Errno) -> Self {
         match errno {
             Errno::DQUOT => Self::Limit,
             Errno::NOMEM | Errno::INTR | Errno::AGAIN => Self::NoMemory,
             Errno::TOOBIG => Self::TooLarge,
             Errno::NOSPC => Self::NoRoom,
-            // What other files than the device answer, or none.
+            // The errors of a closed number, or of another file than the device.
             Errno::BADF | Errno::NOTTY | Errno::INVAL | Errno::NOSYS => Self::FileLost,
             _ => Self::Other,
         }

@@ -1,48 +1,48 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Reports: the files that processes count in, as `freelistctl run` makes and reads them.
+//! Reports: files with the counters of processes, as `freelistctl run` makes and reads them.
 
 use super::counters::{Counters, MAGIC, ROWS};
 use super::refusal::Refusal;
 
-/// Numbers of a row.
+/// The numbers of a row.
 const WORDS: usize = size_of::<Counters>() / size_of::<u64>();
 
-/// What a process did with large blocks, as read from a report. Sizes are in bytes.
+/// The counters of a process's large blocks, as read from a report. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessReport {
-    /// The process.
+    /// The process's id.
     pub pid: u64,
-    /// Blocks that were live at the end.
+    /// The number of blocks that were live at the end.
     pub live_blocks: u64,
-    /// What was in them.
+    /// The bytes of these blocks.
     pub live_bytes: u64,
-    /// The most that was live at a time.
+    /// The peak of `live_bytes`.
     pub peak_live: u64,
-    /// What the arena held when it was last asked.
+    /// The bytes that the arena held when it was last asked.
     pub held: u64,
-    /// The most that the arena held when it was asked: at each new peak of what was live.
+    /// The peak of `held`, which is read at each new peak of `live_bytes`.
     pub peak_held: u64,
-    /// Blocks that the arena served.
+    /// The number of blocks that the arena allocated.
     pub allocs: u64,
-    /// Blocks that went back to it.
+    /// The number of blocks that were freed to it.
     pub frees: u64,
-    /// How often free memory was given back to the system.
+    /// The number of times that free memory was returned to the system.
     pub trims: u64,
-    /// How much.
+    /// The bytes that were returned.
     pub trimmed: u64,
-    /// Forked children that got a copy.
+    /// The number of forked children that got a copy.
     pub forks: u64,
-    /// What was copied for them.
+    /// The bytes that were copied for them.
     pub copied: u64,
-    /// Requests that the next allocator served, and why, for each reason that there was.
+    /// The number of requests that the next allocator served, for each reason of [`super::Refusal`] that occurred.
     pub refused: Vec<(&'static str, u64)>,
-    /// The largest of these.
+    /// The bytes of the largest of these requests.
     pub refused_bytes: u64,
 }
 
-/// Returns the bytes of an empty report file: what `FREELIST_REPORT` has to name. The file is
-/// extended with zeros to [`report_len`].
+/// Returns the content of an empty report file, whose path goes into `FREELIST_REPORT`. The caller
+/// extends the file with zeros to [`report_len`].
 pub fn empty_report() -> Vec<u8> {
     [MAGIC, WORDS as u64, 0]
         .iter()
@@ -50,7 +50,7 @@ pub fn empty_report() -> Vec<u8> {
         .collect()
 }
 
-/// Returns the bytes that a report file has.
+/// Returns the bytes of a report file.
 pub fn report_len() -> u64 {
     (ROWS * size_of::<Counters>()) as u64
 }
@@ -65,7 +65,7 @@ pub fn read_report(bytes: &[u8]) -> Vec<ProcessReport> {
     rows.take_while(|row| row[0] != 0).map(process).collect()
 }
 
-/// A row, in the order of [`Counters`].
+/// Reads a row, whose numbers are in the order of [`Counters`].
 fn process(row: &[u64]) -> ProcessReport {
     let (fixed, rest) = row.split_at(12);
     let (refused, last) = rest.split_at(Refusal::COUNT);

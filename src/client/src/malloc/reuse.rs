@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How much free memory an arena keeps: as much as was wanted again after it had been given back.
+//! The reuse target: how much free memory an arena keeps. It is as much as was returned to the system
+//! and then needed again.
 //!
-//! Memory that a burst leaves goes back to the system at the next release. A program that works in
-//! steps, as a training run does, asks for that memory again; each byte that had to be taken anew
-//! raises what is kept, so that from its third step on nothing goes back and nothing is taken. (glibc
-//! learns its threshold for `mmap()` in the same way, from blocks that come back.)
+//! Free memory of a burst is returned to the system at the next release. A program that works in
+//! steps, as a training run does, needs that memory again; each byte that has to be allocated anew
+//! raises the target, so from its third step on nothing is returned and nothing allocated. (glibc
+//! learns its threshold for `mmap()` in the same way, from blocks that are freed.)
 //!
-//! What is kept is free memory that the kernel may take at any time: the module's shrinker gives it
-//! to whatever is short.
+//! The kernel may reclaim the free memory that is kept at any time, by the module's shrinker.
 
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Bytes that may be free beyond what is kept before any go back: below this a call and the page
-/// faults afterwards cost more than the memory is worth.
+/// The bytes that may be free above the target before a trim: below this a call and the page faults
+/// afterwards cost more than the memory is worth.
 const SLACK: usize = 256 << 10;
 
-/// An estimate of what an arena has in blocks and free memory, and what of it is worth keeping.
+/// An estimate of the memory in an arena's blocks and free pages, and of how much of it to keep.
 ///
-/// Threads store into it without a lock: what one of them misses makes the estimate wrong by a
-/// block until the next trim.
+/// Threads store into it without a lock: a store that is lost makes the estimate wrong by a block
+/// until the next trim.
 pub(super) struct Reuse {
-    /// Bytes of its blocks, with what was not touched yet, and of its free memory.
+    /// The bytes of its blocks, with pages that were not touched yet, and of its free memory.
     held: AtomicUsize,
-    /// Bytes of free memory that are worth keeping.
+    /// The reuse target: the bytes of free memory to keep.
     kept: AtomicUsize,
-    /// Bytes that went back and were not taken again since.
+    /// The bytes that were returned to the system and not needed again since.
     returned: AtomicUsize,
 }
 
@@ -38,7 +38,7 @@ impl Reuse {
         }
     }
 
-    /// Notes that `live` bytes are in blocks, after one was allocated.
+    /// Notes that `live` bytes are in blocks, after an allocation.
     #[inline]
     pub(super) fn allocated(&self, live: usize) {
         if live > self.held.load(Relaxed) {
@@ -55,8 +55,8 @@ impl Reuse {
         self.kept.fetch_add(again, Relaxed);
     }
 
-    /// Returns what to trim the free memory to, after a release left `live` bytes in blocks; `None`
-    /// if it can stay.
+    /// Returns the bytes to which free memory has to be trimmed, after a release that left `live`
+    /// bytes in blocks; `None` if it can stay.
     #[inline]
     pub(super) fn excess(&self, live: usize) -> Option<usize> {
         let free = self.held.load(Relaxed).saturating_sub(live);
@@ -64,19 +64,19 @@ impl Reuse {
         (free > kept + SLACK).then_some(kept)
     }
 
-    /// Notes that `freed` bytes went back to the system.
+    /// Notes that `freed` bytes were returned to the system.
     pub(super) fn trimmed(&self, freed: usize) {
         self.returned.fetch_add(freed, Relaxed);
         let held = self.held.load(Relaxed);
         self.held.store(held.saturating_sub(freed), Relaxed);
     }
 
-    /// Notes what the arena has, as it says itself.
+    /// Notes that the arena holds `held` bytes, according to the module.
     pub(super) fn measured(&self, held: usize) {
         self.held.store(held, Relaxed);
     }
 
-    /// Forgets everything: the arena is another one.
+    /// Resets the estimate for a new arena.
     pub(super) fn reset(&self) {
         self.held.store(0, Relaxed);
         self.kept.store(0, Relaxed);
@@ -90,7 +90,7 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    /// An arena that holds what its blocks need, and trims as it is told.
+    /// A simulated arena, which holds what its blocks need, and trims when `Reuse` says so.
     #[derive(Default)]
     struct Arena {
         live: usize,

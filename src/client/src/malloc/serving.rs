@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The arena that serves: opened at the first large block, and again after the program closed its
+//! The arena that serves. It is opened at the first large block, and again after the program closed its
 //! file.
 
 use core::ffi::CStr;
@@ -15,21 +15,21 @@ use crate::sys::{self, Fork};
 
 /// The device, for a system call.
 const DEVICE: &CStr = c"/dev/freelist";
-/// How often the device is opened again after the program closed it.
+/// The number of times that the device is opened again after the program closed it.
 const MAX_REOPENED: usize = 8;
-/// How much more than its blocks ever needed the arena may hold, in thousandths: less than the
-/// module's default, as what a whole process holds is what counts.
+/// The slack of the arena in thousandths. It is less than the module's default, as the memory of a whole
+/// process counts here.
 const SLACK_PERMILLE: u32 = 10;
 
 impl LargeBlocks {
-    /// Returns the range that serves, opened if it is not.
+    /// Returns the range that serves. Opens an arena if there is none.
     #[inline]
     pub(super) fn serving(&'static self) -> Result<&'static Range, Refusal> {
         match self.serving.load(Acquire) {
             0 => self.open(),
             number => {
-                // A child made by a bare system call has its parent's arena: it must not hand out
-                // or take back what its parent knows nothing of.
+                // A child by a bare system call has its parent's arena: it must not allocate or free there
+                // without its parent.
                 if !self.is_here() {
                     return Err(Refusal::Forked);
                 }
@@ -43,12 +43,12 @@ impl LargeBlocks {
         if let Some(refusal) = self.refused.load(Relaxed).checked_sub(1) {
             return Err(Refusal::all().nth(refusal).unwrap_or(Refusal::Other));
         }
-        // Too early: the next allocator has it, and the next large block comes here again.
+        // Too early: the next allocator serves this block, and the next large one tries again.
         let settings = Settings::get().ok_or(Refusal::Other)?;
         if settings.privileged {
             return Err(Refusal::Privileged);
         }
-        // It takes locks of the C library's, so that it comes before ours.
+        // Takes locks of the C library, so it comes before the gate.
         self.prepare();
         let _alone = self.gate.exclusive();
         match self.serving.load(Acquire) {
@@ -57,7 +57,7 @@ impl LargeBlocks {
         }
         let result = self.open_alone(&settings);
         if let Err(refusal) = result {
-            // Another try at each block would cost as much as it; memory may be there later.
+            // Another try at each block would cost too much; but memory may be there later.
             if !matches!(refusal, Refusal::NoMemory | Refusal::NoRoom) {
                 self.refused.store(refusal as usize + 1, Relaxed);
             }
@@ -97,14 +97,14 @@ impl LargeBlocks {
         Ok(range)
     }
 
-    /// Gives up an arena whose file the program closed. Whether another one may serve.
+    /// Drops an arena whose file the program closed. Returns whether another one may serve.
     #[cold]
     pub(super) fn lose_file(&self) -> bool {
         let _alone = self.gate.exclusive();
         let Some(range) = self.serving_now() else {
             return true;
         };
-        // Another thread may have seen to it.
+        // Another thread may have replaced it already.
         if sys::info(range.file()).is_ok() {
             return true;
         }
@@ -141,8 +141,8 @@ impl LargeBlocks {
         }
     }
 
-    /// In a forked child whose blocks are as they will be: from now on it is a process like any. The
-    /// copy of its parent's arena serves; where it has none its next large block opens one.
+    /// Makes a forked child, whose blocks are in place, an ordinary process. The copy of its parent's
+    /// arena serves; if there is none, the next large block opens an arena.
     pub(super) fn become_child(&self) {
         if self
             .serving_now()

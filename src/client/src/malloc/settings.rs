@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the environment says: `FREELIST_THRESHOLD`, `FREELIST_LIMIT`, `FREELIST_STRICT`,
+//! The environment variables: `FREELIST_THRESHOLD`, `FREELIST_LIMIT`, `FREELIST_STRICT`,
 //! `FREELIST_FORK`, `FREELIST_QUIET` and `FREELIST_REPORT`.
 //!
-//! A value that cannot be used is named in a line on standard error, and the default holds.
+//! An invalid value is reported on standard error, and the default applies.
 
 use core::ffi::{c_char, CStr};
 use core::mem::MaybeUninit;
@@ -14,46 +14,46 @@ use super::os;
 use crate::size;
 use crate::sync::{atomic::AtomicU32, UnsafeCell};
 
-/// Bytes from which blocks are the arena's, unless `FREELIST_THRESHOLD` says otherwise. It is the
-/// least, too: blocks of less than a unit would have to share it.
+/// The default and the least of `FREELIST_THRESHOLD`, in bytes: smaller blocks would have to share a
+/// unit of the table.
 pub const MIN_THRESHOLD: usize = super::table::UNIT;
 
-/// What a forked child has of its parent's blocks.
+/// The parent's blocks in a forked child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ForkMode {
-    /// A copy as of the fork.
+    /// The child has a copy as of the fork.
     Copy,
-    /// The parent's own, to read.
+    /// The child reads the parent's blocks.
     Share,
 }
 
 /// The settings of a process, from its environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// Bytes from which blocks are the arena's.
+    /// The size in bytes from which blocks are the arena's.
     pub(super) threshold: usize,
-    /// Bytes that the arena may hold; 0 is the module's own limit.
+    /// The most bytes that the arena may hold; 0 for the module's own limit.
     pub(super) limit: u64,
-    /// Whether a large block that the arena cannot serve fails, instead of being the next
-    /// allocator's.
+    /// `true` if a large block that the arena cannot serve fails, instead of going to the next
+    /// allocator.
     pub(super) strict: bool,
-    /// What a forked child has.
+    /// The parent's blocks in a forked child.
     pub(super) fork: ForkMode,
-    /// Whether nothing is said of large blocks that the next allocator serves.
+    /// `true` if no message reports large blocks that the next allocator serves.
     pub(super) quiet: bool,
-    /// A file for the counters, made by `freelistctl run`.
+    /// The file for the counters, made by `freelistctl run`.
     pub(super) report: Option<Path>,
-    /// Whether this process has more rights than its caller: its environment does not count, and
-    /// the device is left alone.
+    /// `true` if this process has more rights than its caller: its environment is ignored, and the
+    /// device not opened.
     pub(super) privileged: bool,
 }
 
-/// A short path, kept apart from the environment, whose memory the program may take away.
+/// A short path: a copy, as the program may change the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Path([u8; 64]);
 
 impl Path {
-    /// `None` for a longer path than fits.
+    /// Copies a path; `None` if it is too long.
     fn new(text: &str) -> Option<Self> {
         let mut bytes = [0; 64];
         // The last byte stays 0.
@@ -67,7 +67,7 @@ impl Path {
     }
 }
 
-/// What the names of our variables begin with.
+/// The prefix of the variables' names.
 const PREFIX: &[u8] = b"FREELIST_";
 
 const DEFAULT: Settings = Settings {
@@ -80,11 +80,11 @@ const DEFAULT: Settings = Settings {
     privileged: false,
 };
 
-/// A variable that has a value that it cannot have, and what it can have.
+/// A variable with an invalid value, and a description of the valid ones.
 type Wrong = (&'static str, &'static str);
 
 impl Settings {
-    /// Reads the variables that `get` knows, and passes each that is wrong to `complain`.
+    /// Reads the variables by `get`, and passes each with an invalid value to `complain`.
     fn from(
         get: impl Fn(&'static CStr) -> Option<&'static CStr>,
         mut complain: impl FnMut(Wrong, &CStr),
@@ -139,8 +139,8 @@ impl Settings {
         settings
     }
 
-    /// Returns the settings of this process, read once; `None` before the C library has its
-    /// environment, which is when the program's libraries are being linked.
+    /// Returns the settings of this process, read once; `None` while the program's libraries are being
+    /// linked, when the C library has no environment yet.
     pub(super) fn get() -> Option<Self> {
         static SETTINGS: Once<Settings> = Once {
             state: AtomicU32::new(once::EMPTY),
@@ -149,14 +149,14 @@ impl Settings {
         if let Some(settings) = SETTINGS.get() {
             return Some(settings);
         }
-        // SAFETY: The variable is the C library's own, of which only the value is looked at.
+        // SAFETY: The variable is the C library's own, of which only the value is read.
         if unsafe { environ }.is_null() {
             return None;
         }
         Some(SETTINGS.get_or_compute(Self::read))
     }
 
-    /// Reads the settings of this process; `first` is whether to complain of what is wrong.
+    /// Reads the settings of this process. If `first`, reports invalid values.
     fn read(first: bool) -> Self {
         if os::is_privileged() {
             return Settings {
@@ -164,7 +164,7 @@ impl Settings {
                 ..DEFAULT
             };
         }
-        // As a rule there is nothing to read, in a process that is about to do little.
+        // Usually there is nothing to read, in a process that is about to do little.
         if variables().next().is_none() {
             return DEFAULT;
         }
@@ -183,10 +183,10 @@ extern "C" {
     static environ: *const *const c_char;
 }
 
-/// Returns what the environment has that is ours.
+/// Returns the variables of the environment that begin with [`PREFIX`].
 ///
-/// A program that changes its environment meanwhile, in another thread, breaks its own use of it
-/// too; this runs before `main()` as a rule.
+/// A program that changes its environment at this time in another thread breaks its own use of it
+/// too; this usually runs before `main()`.
 fn variables() -> impl Iterator<Item = &'static CStr> {
     // SAFETY: As in `Settings::get()`.
     let mut next = unsafe { environ };
@@ -203,11 +203,11 @@ fn variables() -> impl Iterator<Item = &'static CStr> {
         // SAFETY: It is a C string, of which nothing is read after the first byte that differs.
         prefix.all(|(at, byte)| unsafe { *variable.add(at).cast::<u8>() } == *byte)
     })
-    // SAFETY: As above. Its bytes are looked at before the settings are complete, and not kept.
+    // SAFETY: As above. Its bytes are read before the settings are complete, and not kept.
     .map(|variable| unsafe { CStr::from_ptr(variable) })
 }
 
-/// Returns the value of an environment variable of ours.
+/// Returns the value of one of these variables.
 fn variable(name: &'static CStr) -> Option<&'static CStr> {
     variables().find_map(|variable| {
         let value = variable
@@ -224,7 +224,7 @@ trait Shown {
 }
 
 impl Shown for CStr {
-    /// Returns its text, as far as it is UTF-8.
+    /// Returns its text up to the first byte that is not UTF-8.
     fn to_string_lossy_or_cut(&self) -> &str {
         let bytes = self.to_bytes();
         match core::str::from_utf8(bytes) {
@@ -243,7 +243,7 @@ mod tests {
 
     type Pairs = &'static [(&'static CStr, &'static CStr)];
 
-    /// Settings from these variables, and the names that were complained of.
+    /// Returns settings from these variables, and the names of those with invalid values.
     fn read(pairs: Pairs) -> (Settings, Vec<&'static str>) {
         let mut wrong = Vec::new();
         let get = |name: &CStr| {

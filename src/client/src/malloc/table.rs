@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How large the block is that begins at an offset: blocks have no header.
+//! The size of the block that begins at an offset, as blocks have no header.
 
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sys::{Fork, Lazy};
 
-/// Blocks begin at multiples of this: one of more than 32 KiB is aligned to 64 KiB at least.
+/// The unit of blocks' offsets in bytes: a block above 32 KiB is aligned to 64 KiB at least.
 pub(super) const UNIT: usize = 1 << UNIT_SHIFT;
 const UNIT_SHIFT: u32 = 16;
-/// Sizes are multiples of this: no page is smaller.
+/// The log2 of the unit of blocks' sizes in bytes: no page is smaller.
 const GRAIN_SHIFT: u32 = 12;
-/// Entries of a part of the table: 4 GiB of offsets, 256 KiB of addresses.
+/// The entries of a part of the table: for 4 GiB of offsets, in 256 KiB.
 const PART: usize = 1 << 16;
-/// Parts: 256 GiB of offsets.
+/// The parts of the table: 256 GiB of offsets.
 const PARTS: usize = 64;
-/// Set in the entry of a block that grew in a call of `realloc()`.
+/// The bit in the entry of a block that `realloc()` has grown.
 const GROWN: u32 = 1 << 31;
 
-/// A live block, as the table knows it.
+/// A live block, as in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Bytes that belong to it.
+    /// The bytes of the block.
     pub(super) bytes: usize,
-    /// Whether `realloc()` made it larger before.
+    /// `true` if `realloc()` has grown it.
     pub(super) grown: bool,
 }
 
@@ -34,7 +34,7 @@ impl Entry {
         })
     }
 
-    /// Returns the entry as a word; `None` for a size that a table cannot hold.
+    /// Returns the entry as a word; `None` if its size does not fit.
     fn word(self) -> Option<u32> {
         let grains = u32::try_from(self.bytes >> GRAIN_SHIFT).ok()?;
         let fits = grains != 0 && grains & GROWN == 0 && self.bytes % (1 << GRAIN_SHIFT) == 0;
@@ -42,11 +42,10 @@ impl Entry {
     }
 }
 
-/// An entry a unit of the arena, in parts that are made when one is needed.
+/// A table with an entry for each unit of the arena, in parts that are mapped when they are needed.
 ///
-/// Reads and writes are relaxed: a thread that has a block's address got it, in whatever way, from
-/// the thread that allocated the block, and the entry was written before. A forked child has a
-/// copy.
+/// Reads and writes are relaxed: a thread that has a block's address got it, by some synchronisation,
+/// from the thread that allocated the block, and the entry was written before. A forked child has a copy.
 pub(super) struct Table(Lazy<Lazy<AtomicU32, PART>, PARTS>);
 
 impl Table {
@@ -59,13 +58,13 @@ impl Table {
         self.0.get()?.get(unit / PART)?.get()?.get(unit % PART)
     }
 
-    /// Returns a part, made now if it was not; `None` beyond the last, or without memory.
+    /// Returns a part, which is mapped if it was not; `None` beyond the last, or if there is no memory.
     fn part(&self, number: usize) -> Option<&[AtomicU32; PART]> {
         let parts = self.0.get_or_map(Fork::Keep).ok()?;
         parts.get(number)?.get_or_map(Fork::Keep).ok()
     }
 
-    /// Returns the block that begins at `offset`; `None` where none does.
+    /// Returns the block that begins at `offset`; `None` if none begins there.
     pub(super) fn get(&self, offset: usize) -> Option<Entry> {
         if offset % UNIT != 0 {
             return None;
@@ -73,9 +72,8 @@ impl Table {
         Entry::of(self.entry(offset)?.load(Relaxed))
     }
 
-    /// Notes that a block begins at `offset`. Returns whether it could be noted: not without memory
-    /// for that part of the table, not beyond 256 GiB, and not at an offset or of a size that no
-    /// block of this kind has.
+    /// Notes that a block begins at `offset`. Returns `false` if the table cannot hold it: there is no
+    /// memory for that part, the offset is above 256 GiB, or no block has such an offset or size.
     pub(super) fn set(&self, offset: usize, entry: Entry) -> bool {
         let unit = offset >> UNIT_SHIFT;
         let Some(word) = entry.word().filter(|_| offset % UNIT == 0) else {
@@ -88,7 +86,7 @@ impl Table {
         true
     }
 
-    /// Forgets the block at `offset` and returns it; of several threads that try, one succeeds.
+    /// Removes the block at `offset` and returns it. Of several threads that try, one succeeds.
     pub(super) fn take(&self, offset: usize) -> Option<Entry> {
         if offset % UNIT != 0 {
             return None;
@@ -96,7 +94,7 @@ impl Table {
         Entry::of(self.entry(offset)?.swap(0, Relaxed))
     }
 
-    /// Visits all blocks that begin below `end`, in the order of their offsets.
+    /// Calls `visit` with all blocks that begin below `end`, in the order of their offsets.
     pub(super) fn for_each(&self, end: usize, mut visit: impl FnMut(usize, Entry)) {
         let units = end.div_ceil(UNIT);
         for (number, part) in self.0.get().into_iter().flatten().enumerate() {

@@ -13,8 +13,8 @@ use crate::sys::{self, Errno};
 use crate::uapi::{self, freelist_resize};
 
 impl Range {
-    /// Keeps forked children from having a part of the mapping: they have a copy of their own. In a
-    /// child of a bare system call nothing is there.
+    /// Keeps a part of the mapping from being inherited: forked children get a copy. In a child of a
+    /// bare system call nothing is mapped there.
     pub(super) fn withhold(&self, from: usize, to: usize) {
         if Settings::get().is_none_or(|settings| settings.fork == ForkMode::Copy) {
             // SAFETY: The part was just mapped, for this range.
@@ -22,22 +22,21 @@ impl Range {
         }
     }
 
-    /// Returns whether blocks lie in shared memory, which a fork does not copy.
+    /// Returns whether the blocks lie in shared memory, which a fork does not copy.
     pub(in crate::malloc) fn is_shared(&self) -> bool {
         matches!(self.kind(), Kind::Arena | Kind::Orphan)
     }
 
-    /// Before a fork: copies all blocks for the child. The module copies an arena that serves; of one
-    /// whose file is gone, or a module that cannot, each block is copied to its offset in private
-    /// memory.
+    /// Copies all blocks for the child, before a fork. The module copies an arena that serves. If its
+    /// file is closed, or the module has no CLONE, each block is copied to its offset in private memory.
     ///
     /// # Errors
     ///
-    /// Those of CLONE, or `ENOMEM`. Nothing is left.
+    /// Those of CLONE, or `ENOMEM`. No copy remains then.
     ///
     /// # Safety
     ///
-    /// No block is freed meanwhile.
+    /// No block is freed during the call.
     pub(in crate::malloc) unsafe fn make_copy(&self, page: usize) -> Result<(), Errno> {
         let mapped = self.mapped.load(Relaxed);
         let mut extent = 0;
@@ -54,7 +53,7 @@ impl Range {
                     self.clone.store(clone.into_raw_fd() + 1, Relaxed);
                     return Ok(());
                 }
-                // The program has closed the file, which no call has noticed yet. The blocks are there.
+                // The program has closed the file, which no call has noticed yet. The blocks remain.
                 Err(errno) if Refusal::of_alloc(errno) == Refusal::FileLost => {}
                 Err(errno) => return Err(errno),
             }
@@ -62,10 +61,10 @@ impl Range {
         let copy = os::map_private(extent)?;
         self.copy.store(copy, Relaxed);
         self.table.for_each(mapped, |offset, entry| {
-            // A block that another thread allocates now is not in it.
+            // A block that another thread allocates now may lie beyond the copy.
             if offset + entry.bytes <= extent {
                 // SAFETY: A live block is mapped and has memory until it is freed, which by the caller's
-                // promise does not happen now; the copy has as many bytes, and is all zero there.
+                // contract does not happen now; the copy has as many bytes, and is all zero there.
                 unsafe { os::copy_pages(self.base() + offset, copy + offset, entry.bytes, page) };
             }
         });
@@ -85,7 +84,7 @@ impl Range {
         (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// After a fork, in the parent: lets the copy go.
+    /// Drops the copy, in the parent after a fork.
     pub(in crate::malloc) fn drop_copy(&self) {
         drop(self.take_clone());
         let copy = self.copy.swap(0, Relaxed);
@@ -95,12 +94,12 @@ impl Range {
         }
     }
 
-    /// After a fork, in the child: takes the copy in place of the parent's arena. `threads`: the
-    /// parent had other threads, which may have allocated blocks while it was made.
+    /// Puts the copy in place of the parent's arena, in the child after a fork. `threads` is `true` if
+    /// the parent had other threads, which may have allocated blocks while the copy was made.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`: the process has as many mappings as the system allows, or not the addresses.
+    /// `ENOMEM` if the process has as many mappings as the system allows, or too few addresses.
     pub(in crate::malloc) fn become_copy(&self, threads: bool) -> Result<(), Errno> {
         if let Some(clone) = self.take_clone() {
             return self.become_clone(clone, threads);
@@ -112,7 +111,7 @@ impl Range {
             unsafe { os::move_over(copy, extent, base) }?;
         }
         if mapped > extent {
-            // SAFETY: No block that this process knows of reaches beyond the extent.
+            // SAFETY: No block in the table reaches beyond the extent.
             unsafe { os::unmap(base + extent, mapped - extent) };
         }
         self.drop_file();
@@ -142,14 +141,14 @@ impl Range {
         Ok(())
     }
 
-    /// Forgets blocks that the copy does not have: other threads of the parent allocated them when it
-    /// was made, and no thread of this process uses them. (One that it has, and the table did not yet, stays live
-    /// until this process ends.)
+    /// Removes blocks that the copy does not have: other threads of the parent allocated them when it
+    /// was made, and no thread of this process uses them. (A block that the copy has, and the table
+    /// did not have yet, stays live until this process ends.)
     fn forget_absent(&self) {
         let (mut blocks, mut bytes) = (0, 0);
         self.table
             .for_each(self.mapped.load(Relaxed), |offset, entry| {
-                // To the length that it has: changes nothing.
+                // To its present size, which changes nothing.
                 let mut request = freelist_resize {
                     offset: offset as u64,
                     size: entry.bytes as u64,
@@ -166,7 +165,7 @@ impl Range {
         self.bytes.store(bytes, Relaxed);
     }
 
-    /// In a forked child: keeps the parent's arena, to read.
+    /// Keeps the parent's arena, to read, in a forked child.
     pub(in crate::malloc) fn become_shared(&self) {
         // SAFETY: The mapping is ours.
         unsafe { os::make_read_only(self.base(), self.mapped.load(Relaxed)) };
