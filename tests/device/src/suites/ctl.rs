@@ -223,7 +223,7 @@ fn stat_without_root_shows_the_arenas_of_ones_own_processes() {
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{complaint}");
     assert!(
-        complaint.contains("shown are arenas of your own processes"),
+        complaint.contains("showing only the arenas of your own processes"),
         "{complaint}"
     );
     assert_eq!(complaint.lines().count(), 1, "{complaint}");

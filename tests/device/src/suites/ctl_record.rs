@@ -279,7 +279,7 @@ fn a_replay_leaves_a_timeline_that_is_drawn() {
     assert_eq!(refused.status.code(), Some(1));
     let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        complaint.contains("line 1 is none of a recording"),
+        complaint.contains("line 1 is not a line of a recording"),
         "{complaint}"
     );
     assert_eq!(complaint.lines().count(), 1, "{complaint}");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Completions for shells and man pages, made from the command line's own description.
+//! Shell completions and man pages, generated from the command line's definition.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -20,25 +20,25 @@ pub(crate) struct CompletionsArgs {
 
 #[derive(clap::Args)]
 pub(crate) struct ManArgs {
-    /// An existing directory, for freelistctl.1 and a page a command.
+    /// An existing directory, for freelistctl.1 and a page for each command.
     dir: PathBuf,
 }
 
-/// The whole command line.
+/// Returns the definition of the whole command line.
 fn command() -> Command {
     Cli::command()
 }
 
-/// Prints the completions that a shell loads.
+/// Prints the completions for a shell.
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
-    // It would panic where standard output is closed.
+    // clap panics if standard output is closed, so it writes to memory.
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut command(), "freelistctl", &mut text);
     io::stdout().write_all(&text)?;
     Ok(())
 }
 
-/// Writes freelistctl.1, and freelistctl-COMMAND.1 for each.
+/// Writes freelistctl.1, and freelistctl-COMMAND.1 for each command.
 pub(crate) fn man(args: &ManArgs) -> Result<()> {
     pages(&args.dir).with_context(|| args.dir.display().to_string())
 }

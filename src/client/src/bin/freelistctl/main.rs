@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `freelistctl`: looks at `/dev/freelist` and replays allocation traces.
+//! `freelistctl`: inspects `/dev/freelist` and replays allocation traces.
 
 mod cli_files;
 mod doctor;
@@ -30,7 +30,7 @@ use freelist::{Arena, DEVICE};
 
 use crate::progress::Progress;
 
-/// Looks at /dev/freelist, the page-backed freelist allocator, and replays
+/// Inspects /dev/freelist, the page-backed freelist allocator, and replays
 /// recorded allocation traces through it.
 #[derive(Parser)]
 #[command(name = "freelistctl", version)]
@@ -41,17 +41,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show what the loaded module offers.
+    /// Show the properties of the loaded module.
     Info {
         /// The device file.
         #[arg(long, default_value = DEVICE)]
         device: PathBuf,
     },
     /// Check module, device, permission, debugfs, kernel, limits and huge pages, and
-    /// print the command that mends each fault. Fails when something is wrong.
+    /// print the command that mends each fault. Fails if there is a fault.
     Doctor(doctor::Args),
-    /// Show the module's statistics: totals, arenas and size classes. Without root
-    /// those of the arenas of your own processes.
+    /// Show the module's statistics: totals, arenas and size classes. Without root,
+    /// only of the arenas of your own processes.
     Stat(stat::Args),
     /// Watch arenas and size classes as they change, sorted by any column.
     Top(top::Args),
@@ -60,20 +60,19 @@ enum Command {
     Map(map::Args),
     /// Have arenas give their free pages back to the system.
     Trim(TrimArgs),
-    /// Replay a recorded trace: every allocation an ALLOC, every byte that is
-    /// written checked at its release. Fails when a byte changed, a call
+    /// Replay a recorded trace: each allocation by ALLOC, each release by FREE, with
+    /// the content of every block checked. Fails if a byte has changed, a call has
     /// failed or a block is left.
     Replay(ReplayArgs),
     /// Record the sizes of arenas over time, while a program runs or until interrupted,
-    /// with the events of the module's tracepoints where it has them.
+    /// with the events of the module's tracepoints if it has any.
     Record(timeline::record::Args),
-    /// Draw a recording: live, free, held and moved bytes and waits over time, as one
-    /// SVG.
+    /// Draw a recording as an SVG: live, free, held and moved bytes and waits over time.
     Plot(timeline::plot::Args),
-    /// Run a program unchanged, with its large blocks in an arena: its malloc()
-    /// is libfreelist_malloc.so. Passes signals and its exit status on.
+    /// Run a program unchanged, with its large blocks in an arena, by
+    /// libfreelist_malloc.so. Passes on signals and the program's exit status.
     Run(run::Args),
-    /// Print completions for a shell, as its own package would install them.
+    /// Print the completions for a shell.
     Completions(cli_files::CompletionsArgs),
     /// Write the man pages into a directory.
     #[command(hide = true)]
@@ -82,34 +81,33 @@ enum Command {
 
 #[derive(clap::Args)]
 struct TrimArgs {
-    /// Their numbers, as `stat` shows them; all arenas if there is none.
+    /// The numbers of arenas, as in `stat`; all arenas if none is given.
     ids: Vec<u64>,
-    /// Bytes of free pages that each may keep; K, M or G are KiB, MiB, GiB.
+    /// The bytes of free pages that each may keep; K, M or G are KiB, MiB, GiB.
     #[arg(long, value_name = "BYTES", default_value = "0", value_parser = freelist::size::parse)]
     keep: u64,
 }
 
 #[derive(clap::Args)]
 struct ReplayArgs {
-    /// The trace, gzip'd or plain text.
+    /// The trace, compressed by gzip or plain text.
     file: PathBuf,
     /// Replay only up to the end of training step N.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Let the arena hold at most so many bytes of pages, at least 1; K, M or G
-    /// are KiB, MiB, GiB.
+    /// Limit the arena to SIZE bytes of pages, at least 1; K, M or G are KiB, MiB,
+    /// GiB.
     #[arg(long, value_name = "BYTES", value_parser = limit)]
     limit: Option<u64>,
-    /// Let the arena hold at most so many thousandths more than its blocks ever
-    /// needed before it reuses scattered free memory: 1 to 1000, or `none` for
-    /// no bound.
+    /// Let the arena hold that many thousandths more than its blocks ever needed
+    /// before it reuses scattered free memory: 1 to 1000, or `none` for no limit.
     #[arg(long, value_name = "PERMILLE", value_parser = slack)]
     slack: Option<Slack>,
     /// Show the whole session: kernel, module, device and the statistics at
     /// the peak and at the end.
     #[arg(long, conflicts_with = "json")]
     show: bool,
-    /// Print one JSON object instead.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
     /// Write a sample of the arena from event to event, for `freelistctl plot`.
@@ -120,11 +118,11 @@ struct ReplayArgs {
     device: PathBuf,
 }
 
-/// A slack in thousandths; `None` is no bound.
+/// A slack in thousandths; `None` if unlimited.
 #[derive(Clone, Copy)]
 struct Slack(Option<u32>);
 
-/// Parses a limit in bytes, at least 1: in the contract 0 means "unchanged", which `--limit 0` does not say.
+/// Parses a limit in bytes, at least 1: in the contract 0 means "unchanged".
 fn limit(text: &str) -> std::result::Result<u64, String> {
     match freelist::size::parse(text) {
         Ok(0) => Err("give at least 1 byte; without --limit it stays as it is".to_owned()),
@@ -141,7 +139,7 @@ fn slack(text: &str) -> std::result::Result<Slack, String> {
     }
 }
 
-/// The status of a program that SIGPIPE ended, as a shell has it.
+/// The exit status of a program that SIGPIPE ended, as in a shell.
 const CLOSED_PIPE: u8 = 128 + 13;
 
 fn main() -> ExitCode {
@@ -183,7 +181,7 @@ fn run(command: &Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Trims the arenas that are meant, and shows what each gave back.
+/// Trims the given arenas, or all, and prints how much each released.
 fn trim(args: &TrimArgs) -> Result<()> {
     let held = |id| -> Result<Option<u64>> {
         let rows = Arenas::read()?.0;
@@ -198,7 +196,7 @@ fn trim(args: &TrimArgs) -> Result<()> {
     for id in ids {
         let before = held(id)?;
         if let Err(error) = debugfs::trim(id, args.keep) {
-            // One that was closed in the meantime holds nothing any more.
+            // An arena that was closed meanwhile holds nothing.
             if all && held(id)?.is_none() {
                 continue;
             }

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What is written into a block: its first byte, one byte of every page, and
-//! its last byte, each a function of the block and of the place. Blocks that
-//! alias, and pages that are exchanged within a block, show as wrong bytes.
+//! The test pattern in a block: its first byte, one byte of each page, and its last byte, each a function of
+//! the block's number and of the position. Overlapping blocks and swapped pages show as wrong bytes.
 
 use freelist::{Mapping, Result};
 
-/// The places in a block of `size` bytes, ascending, each once.
+/// Returns the positions of the pattern in a block of `size` bytes, ascending and distinct.
 fn places(size: u64, page_size: u64) -> impl Iterator<Item = u64> {
     let pages = (0..size).step_by(page_size as usize);
     let last = size.checked_sub(1).filter(|last| last % page_size != 0);
     pages.chain(last)
 }
 
-/// The byte for one place of one block: a mixing function (SplitMix64, Steele,
-/// Lea and Flood 2014), so that neighbours have nothing in common.
+/// Returns the byte at a position of a block, by a mixing function (SplitMix64, Steele, Lea and Flood 2014), so
+/// that neighbours are unrelated.
 fn value(block: usize, place: u64) -> u8 {
     let mut x = (((block as u64) << 32) ^ place).wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,7 +35,7 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// How many bytes were checked, and how many of them are not as written.
+/// Returns the number of bytes that were checked, and of those that are wrong.
 pub(crate) fn check(
     memory: &Mapping,
     page_size: u64,

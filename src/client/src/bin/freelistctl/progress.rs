@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How far a replay is.
+//! The progress of a replay.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// One line that grows by every tenth of the events, on a terminal or not.
+/// A line that grows by every tenth of the events, on a terminal or not.
 pub(crate) struct Progress {
     events: usize,
     tenths: usize,
@@ -14,7 +14,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(events: usize) -> Self {
-        // Progress is worth nothing later; if nobody reads, so be it.
+        // Progress is of no use later; a closed output is ignored.
         let _ = write!(io::stdout(), "{:<16}", "replay");
         Self {
             events,

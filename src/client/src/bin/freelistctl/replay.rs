@@ -14,25 +14,25 @@ use crate::pattern;
 use crate::progress::Progress;
 use crate::timeline::{Header, Line, Mark, Moment, Writer};
 
-/// What a replay found.
+/// The result of a replay.
 pub(crate) struct Outcome {
-    /// Time of each ALLOC.
+    /// The duration of each ALLOC.
     pub(crate) allocs: Times,
-    /// Time of each FREE, those at the end included.
+    /// The duration of each FREE, with those at the end.
     pub(crate) frees: Times,
-    /// Blocks that the trace leaves, released at the end.
+    /// The number of blocks that the trace leaves, which were freed at the end.
     pub(crate) left: usize,
-    /// Allocations of 0 bytes: no call was made for them.
+    /// The number of allocations of 0 bytes, for which no call was made.
     pub(crate) empty: usize,
-    /// The trace's peak, of bytes as asked for.
+    /// The peak of the trace, in bytes as asked for.
     pub(crate) peak: Peak,
-    /// The most bytes of pages that the arena held.
+    /// The peak of bytes of pages that the arena held.
     pub(crate) peak_held: u64,
-    /// Bytes read back.
+    /// The number of bytes that were checked.
     pub(crate) checked: u64,
-    /// Of these, not as written.
+    /// The number of these that were wrong.
     pub(crate) wrong: u64,
-    /// The first blocks with wrong bytes, in words.
+    /// Descriptions of the first blocks with wrong bytes.
     pub(crate) findings: Vec<String>,
     pub(crate) at_peak: Snapshot,
     pub(crate) at_end: Snapshot,
@@ -45,7 +45,7 @@ impl Outcome {
     }
 }
 
-/// The counters at one moment; those in debugfs only where it can be read.
+/// The counters at one moment; those of debugfs if it can be read.
 pub(crate) struct Snapshot {
     pub(crate) stat: Stat,
     pub(crate) stats: std::io::Result<Stats>,
@@ -62,7 +62,7 @@ impl Snapshot {
     }
 }
 
-/// The times of many calls.
+/// The durations of many calls.
 #[derive(Default)]
 pub(crate) struct Times(Vec<Duration>);
 
@@ -78,14 +78,14 @@ impl Times {
         self.0.len()
     }
 
-    /// The mean in ns, 0 without calls.
+    /// Returns the mean in ns; 0 without calls.
     pub(crate) fn mean(&self) -> u128 {
         let total: Duration = self.0.iter().sum();
         total.as_nanos() / self.0.len().max(1) as u128
     }
 
-    /// The time in ns that `percent` of the calls do not exceed, 0 without
-    /// calls.
+    /// Returns the time in ns that `percent` of the calls do not exceed; 0 without calls.
+    /// Writes a timeline of the arena from event to event.
     pub(crate) fn percentile(&self, percent: usize) -> u128 {
         let mut times = self.0.clone();
         times.sort_unstable();
@@ -97,16 +97,16 @@ impl Times {
 /// A timeline of the arena from event to event, being written.
 pub(crate) struct Timeline {
     writer: Writer,
-    /// Every how many events a sample is taken.
+    /// The number of events from one sample to the next.
     stride: usize,
     start: Instant,
 }
 
 impl Timeline {
-    /// Samples of a replay, about: more than a picture has pixels.
+    /// The number of samples of a replay, about: more than a picture has pixels.
     const SAMPLES: usize = 4000;
 
-    /// Makes the file `path` for the replay of the trace in `file`.
+    /// Creates the file `path` for the replay of the trace in `file`.
     pub(crate) fn create(path: &Path, file: &Path, trace: &Trace) -> Result<Self> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let header = Header::new(format!("replay of {name}"), "replay");
@@ -117,7 +117,7 @@ impl Timeline {
         })
     }
 
-    /// Takes a sample after event number `number`, counted from 0, if one is due or `must` be.
+    /// Takes a sample after event number `number`, from 0, if one is due or `must` is set.
     fn after(&mut self, arena: &Arena, number: usize, event: &Event, must: bool) -> Result<()> {
         let (time_ns, number) = (self.start.elapsed().as_nanos() as u64, number + 1);
         if let Event::Mark(text) = event {
@@ -201,7 +201,7 @@ struct Replay<'a> {
     memory: Mapping,
     page_size: u64,
     trace: &'a Trace,
-    /// The live blocks, by number; allocations of 0 bytes have none.
+    /// The live blocks, by number; `None` for allocations of 0 bytes.
     blocks: Vec<Option<Block>>,
     allocs: Times,
     frees: Times,
@@ -239,7 +239,7 @@ impl<'a> Replay<'a> {
         let block = self.allocs.add(|| self.arena.alloc(size, Flags::DEFAULT))?;
         anyhow::ensure!(
             block.bytes >= size,
-            "ALLOC of {size} bytes gave a block of {}",
+            "ALLOC of {size} bytes returned a block of {}",
             block.bytes
         );
         pattern::write(&self.memory, self.page_size, number, block.offset, size)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `freelistctl run`: a program with `libfreelist_malloc.so` before its C library.
+//! `freelistctl run`: runs a program with `libfreelist_malloc.so` before its C library.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -26,9 +26,9 @@ use serde_json::{json, Value};
 
 use crate::show;
 
-/// The library's name, as its Makefile makes it.
+/// The library's file name, as in its Makefile.
 const LIBRARY: &str = "libfreelist_malloc.so";
-/// Signals that are meant for the program, and reach it through us.
+/// The signals that are meant for the program, and are passed on to it.
 const PASSED_ON: [Signal; 8] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -40,7 +40,7 @@ const PASSED_ON: [Signal; 8] = [
     Signal::SIGWINCH,
 ];
 
-/// How the end of a program is told.
+/// The format of the report at the end.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
     Text,
@@ -49,11 +49,11 @@ enum Format {
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Let the arena of each process hold at most so many bytes of pages; K, M
-    /// or G are KiB, MiB, GiB (FREELIST_LIMIT).
+    /// Limit the arena of each process to SIZE bytes of pages; K, M or G are KiB,
+    /// MiB, GiB (FREELIST_LIMIT).
     #[arg(long, value_name = "SIZE", value_parser = freelist::size::parse)]
     limit: Option<u64>,
-    /// Take blocks of at least so many bytes from the arena, from 64K up
+    /// Serve blocks of at least SIZE bytes from the arena, from 64K up
     /// (FREELIST_THRESHOLD).
     #[arg(long, value_name = "SIZE", value_parser = freelist::size::parse)]
     threshold: Option<u64>,
@@ -61,10 +61,10 @@ pub(crate) struct Args {
     /// to the C library (FREELIST_STRICT=1).
     #[arg(long)]
     strict: bool,
-    /// Print at the end, on standard error, what the program held.
+    /// Print a report of what the program held on standard error at the end.
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
     report: Option<Format>,
-    /// The library, if it is not found beside freelistctl.
+    /// The library, if it is not beside freelistctl.
     #[arg(long, value_name = "FILE", env = "FREELIST_LIBRARY")]
     library: Option<PathBuf>,
     /// The program and its arguments.
@@ -72,7 +72,7 @@ pub(crate) struct Args {
     program: Vec<OsString>,
 }
 
-/// Finds the library: where it was said to be, or where `make` and `make install` put it.
+/// Finds the library: where `--library` says, or where `make` or `make install` put it.
 pub(crate) fn library(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         return path
@@ -94,12 +94,12 @@ pub(crate) fn library(given: Option<&Path>) -> Result<PathBuf> {
         looked_in.push(place.display().to_string());
     }
     bail!(
-        "{LIBRARY} is in none of {}: make -C src/client/c makes it, --library says where it is",
+        "{LIBRARY} is in none of {}: make -C src/client/c builds it, or pass --library",
         looked_in.join(", ")
     )
 }
 
-/// Says once what each process would say for itself.
+/// Reports a device that cannot be used, once instead of by each process.
 fn look_at_device(strict: bool) -> Result<()> {
     let Err(error) = Arena::open() else {
         return Ok(());
@@ -143,7 +143,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         args.limit.map(|bytes| bytes.to_string().into()),
     );
     set("FREELIST_STRICT", args.strict.then(|| "1".into()));
-    // An empty one is none: what an outer one reports is not ours.
+    // Without a report of its own the program has none: the outer one's is not for it.
     let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     set(
         "FREELIST_REPORT",
@@ -153,7 +153,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Ok(status) => status,
         Err(error) => {
             eprintln!("freelistctl: {error:#}");
-            // As a shell says it.
+            // The message and status of a shell.
             let found = error.downcast_ref() != Some(&Errno::ENOENT);
             return Ok(ExitCode::from(if found { 126 } else { 127 }));
         }
@@ -168,13 +168,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Format::Text => show::processes(out, &rows),
             Format::Json => writeln!(out, "{:#}", json_of(&rows)),
         };
-        // Where nobody reads it, the program's own status is still told.
+        // If standard error is closed, the program's own status is still passed on.
         let _ = told;
     }
     Ok(leave(status))
 }
 
-/// This library before whatever is preloaded already, which is the next allocator then.
+/// Returns the value of LD_PRELOAD: this library, then the present value, which has the next allocator.
 fn preload(library: &Path) -> OsString {
     let mut value = library.as_os_str().to_owned();
     if let Some(others) = env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
@@ -184,7 +184,7 @@ fn preload(library: &Path) -> OsString {
     value
 }
 
-/// A file of this process that the program's processes open by its number here.
+/// Makes a file of this process that the program's processes open by its path in `/proc`.
 fn report_file() -> Result<File> {
     let file = memfd_create("freelist-report", MFdFlags::MFD_CLOEXEC);
     let mut file = File::from(file.context("making the report's file")?);
@@ -193,14 +193,14 @@ fn report_file() -> Result<File> {
     Ok(file)
 }
 
-/// Runs the program to its end, and passes on what is meant for it.
+/// Runs the program to its end, and passes on signals that are meant for it.
 fn supervise(
     program: &[OsString],
     environment: &BTreeMap<OsString, OsString>,
 ) -> Result<WaitStatus> {
     let mut passed_on = SigSet::from_iter(PASSED_ON);
     passed_on.add(Signal::SIGCHLD);
-    // They wait for us until the loop below; the program starts with what we were started with.
+    // Signals stay blocked until the loop below; the program starts with the mask of this process.
     let before = passed_on.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let child = spawn(program, environment, &before).with_context(|| {
         program
@@ -238,7 +238,7 @@ fn spawn(
     let name = arguments.first().context("no program is named")?;
     let mut attributes = PosixSpawnAttr::init()?;
     attributes.set_sigmask(mask)?;
-    // Rust's own start ignores it.
+    // Rust's runtime ignores it.
     attributes.set_sigdefault(&SigSet::from_iter([Signal::SIGPIPE]))?;
     attributes.set_flags(
         PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
@@ -253,28 +253,28 @@ fn spawn(
     )?)
 }
 
-/// Sends the program a signal that reached us, unless it reached both.
+/// Sends the program a signal, unless the terminal sent it to both.
 fn pass_on(child: Pid, signal: Signal) {
-    // What is typed at a terminal goes to all of its foreground group.
+    // The terminal sends these to all of its foreground group.
     let typed = matches!(signal, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGWINCH);
     let ours = getpgid(Some(child)) == getpgid(None);
     let terminal = tcgetpgrp(io::stdin()) == Ok(getpgrp());
     if !(typed && ours && terminal) {
-        // It may have ended just now.
+        // The program may have ended just now.
         let _ = signal::kill(child, signal);
     }
 }
 
-/// Ends as the program ended.
+/// Ends this process as the program ended.
 fn leave(status: WaitStatus) -> ExitCode {
     match status {
         WaitStatus::Exited(_, code) => ExitCode::from(code as u8),
         WaitStatus::Signaled(_, fatal, _) => {
-            // A core was dumped already, if one is wanted.
+            // The program's core has been dumped already, if one is wanted.
             let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
             let _ = SigSet::from_iter([fatal]).thread_unblock();
             let _ = signal::raise(fatal);
-            // A signal that does not end us.
+            // The signal does not end this process.
             ExitCode::from(128 + fatal as u8)
         }
         _ => ExitCode::FAILURE,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The module's statistics at one moment: of all arenas from debugfs, or, where that is closed, of the
-//! arenas of one's own processes.
+//! The module's statistics at one moment: of all arenas from debugfs or, if that cannot be read, of the arenas of
+//! the caller's processes.
 
 use std::fmt;
 use std::io;
@@ -13,12 +13,12 @@ use freelist::fdinfo::{self, OpenArena};
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
-/// Where a sample comes from.
+/// The source of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Origin {
     Debugfs,
-    /// `/proc/PID/fdinfo` of the processes that the caller may look into.
+    /// `/proc/PID/fdinfo` of the processes that the caller may inspect.
     Fdinfo,
 }
 
@@ -33,9 +33,9 @@ pub(crate) struct Row {
     pub(crate) free: u64,
     pub(crate) held: u64,
     pub(crate) limit: u64,
-    /// Requests that wait, where that is known.
+    /// The number of requests that wait, if it is known.
     pub(crate) waiters: Option<u64>,
-    /// The fields of STAT, where they are known.
+    /// The fields of STAT that are known.
     pub(crate) stats: Stats,
 }
 
@@ -43,12 +43,12 @@ pub(crate) struct Row {
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     pub(crate) origin: Origin,
-    /// Sums over the arenas.
+    /// The sums over the arenas.
     pub(crate) totals: Stats,
     pub(crate) arenas: Vec<Row>,
-    /// By size class, from debugfs.
+    /// The size classes, from debugfs.
     pub(crate) classes: Option<Classes>,
-    /// Why it is not all arenas.
+    /// The reason why it is not all arenas.
     pub(crate) note: Option<String>,
 }
 
@@ -79,11 +79,11 @@ impl Sample {
         })
     }
 
-    /// `error` is why debugfs is closed.
+    /// Makes a sample of the arenas of the caller's processes. `error` is the reason why debugfs cannot be read.
     fn of_processes(arenas: Vec<OpenArena>, error: &dyn fmt::Display) -> Self {
         let mut totals = Stats(vec![("arenas".to_owned(), arenas.len() as u64)]);
         for (name, value) in arenas.iter().flat_map(|arena| &arena.stats.0) {
-            // Limits and spans do not add up.
+            // Sums of limits and of spans have no meaning.
             if ["arena_bytes", "limit_bytes"].contains(&name.as_str()) {
                 continue;
             }
@@ -97,16 +97,18 @@ impl Sample {
             totals,
             arenas: arenas.into_iter().map(Row::from).collect(),
             classes: None,
-            note: Some(format!("{error}; shown are arenas of your own processes")),
+            note: Some(format!(
+                "{error}; showing only the arenas of your own processes"
+            )),
         }
     }
 
-    /// A total, 0 where it is not known.
+    /// Returns a total; 0 if it is not known.
     pub(crate) fn total(&self, name: &str) -> u64 {
         self.totals.get(name).unwrap_or(0)
     }
 
-    /// All of it, for programs.
+    /// Returns the sample as JSON.
     pub(crate) fn json(&self) -> Value {
         let classes = self.classes.as_ref().map(|classes| {
             let row = |row: &Vec<u64>| {
@@ -216,7 +218,10 @@ mod tests {
         assert_eq!(sample.totals.get("limit_bytes"), None);
         assert_eq!((sample.arenas[1].pid, sample.arenas[1].held), (7, 8192));
         let note = sample.note.as_deref();
-        assert_eq!(note, Some("closed; shown are arenas of your own processes"));
+        assert_eq!(
+            note,
+            Some("closed; showing only the arenas of your own processes")
+        );
     }
 
     #[test]

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which kernel and which module a session ran on.
+//! The kernel and the module of a session.
 
 use std::fs;
 
-/// The kernel and the module, as people name them.
+/// The kernel and the module, as printed.
 pub(crate) struct Identity {
     pub(crate) kernel: String,
     pub(crate) module: String,
@@ -28,8 +28,8 @@ impl Identity {
     }
 }
 
-/// The module with its version, its source's checksum or its size in memory,
-/// whichever this kernel knows first.
+/// Returns the module with its version, its source's checksum or its size in memory, whichever the kernel has
+/// first.
 pub(crate) fn module() -> String {
     let attribute = |name: &str| {
         let text = fs::read_to_string(format!("/sys/module/freelist/{name}")).ok()?;

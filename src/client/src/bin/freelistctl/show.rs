@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What `freelistctl` prints: aligned text, or JSON.
+//! The output of `freelistctl`: aligned text, or JSON.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ use crate::sample::Row;
 use crate::session::Identity;
 use crate::table::{self, Align};
 
-/// A number with a comma every three digits.
+/// Formats a number with a comma at every three digits.
 pub(crate) fn grouped(number: impl Into<u128>) -> String {
     let digits = number.into().to_string();
     let mut text = String::new();
@@ -34,7 +34,7 @@ pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.2} MiB", bytes as f64 / (1 << 20) as f64)
 }
 
-/// A power of two in the largest unit that divides it: `32 B`, `4 KiB`.
+/// Formats a power of two in the largest unit that divides it: `32 B`, `4 KiB`.
 pub(crate) fn unit(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     let fits = |(shift, _): &&(u32, &str)| bytes != 0 && bytes % (1 << shift) == 0;
@@ -44,12 +44,12 @@ pub(crate) fn unit(bytes: u64) -> String {
     }
 }
 
-/// A line of a session: what it tells, and a text.
+/// Prints a line of a session: a name and a text.
 fn line(out: &mut impl Write, name: &str, text: &str) -> io::Result<()> {
     writeln!(out, "{name:<16}{text}")
 }
 
-/// A line of a result: what it tells, a number, and what belongs to it.
+/// Prints a line of a result: a name, a number, and a text that qualifies it.
 fn result(out: &mut impl Write, name: &str, number: &str, text: &str) -> io::Result<()> {
     writeln!(
         out,
@@ -58,7 +58,7 @@ fn result(out: &mut impl Write, name: &str, number: &str, text: &str) -> io::Res
     )
 }
 
-/// Kernel, module and INFO.
+/// Prints kernel, module and INFO.
 pub(crate) fn identity(
     out: &mut impl Write,
     identity: &Identity,
@@ -91,7 +91,7 @@ pub(crate) fn identity(
     )
 }
 
-/// What the trace is.
+/// Prints the properties of the trace.
 pub(crate) fn trace(out: &mut impl Write, file: &Path, trace: &Trace) -> io::Result<()> {
     let marks = |event: &&Event| !matches!(event, Event::Mark(_));
     let events = trace.events.iter().filter(marks).count() as u64;
@@ -116,7 +116,7 @@ fn ratio(outcome: &Outcome) -> f64 {
     outcome.peak_held as f64 / outcome.peak.bytes.max(1) as f64
 }
 
-/// The result.
+/// Prints the result of a replay.
 pub(crate) fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
     let count = |number: usize| grouped(number as u64);
     result(
@@ -162,7 +162,7 @@ pub(crate) fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()>
     )
 }
 
-/// The statistics at the peak and at the end.
+/// Prints the statistics at the peak and at the end.
 pub(crate) fn snapshots(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
     let (peak, end) = (&outcome.at_peak, &outcome.at_end);
     writeln!(out)?;
@@ -180,7 +180,7 @@ pub(crate) fn snapshots(out: &mut impl Write, outcome: &Outcome) -> io::Result<(
     Ok(())
 }
 
-/// debugfs `stats` at some moments, side by side.
+/// Prints debugfs `stats` at several moments, side by side.
 pub(crate) fn stats(out: &mut impl Write, moments: &[(&str, &Stats)]) -> io::Result<()> {
     write!(out, "{:<24}", "stats")?;
     for (when, _) in moments {
@@ -191,7 +191,7 @@ pub(crate) fn stats(out: &mut impl Write, moments: &[(&str, &Stats)]) -> io::Res
         return Ok(());
     };
     for (name, _) in &first.0 {
-        // A line for each errno, of which most never come.
+        // Lines for errors that never occurred are left out.
         let values = || moments.iter().filter_map(|(_, stats)| stats.get(name));
         if name.starts_with("failures_") && values().all(|value| value == 0) {
             continue;
@@ -212,7 +212,7 @@ pub(crate) fn stats(out: &mut impl Write, moments: &[(&str, &Stats)]) -> io::Res
     Ok(())
 }
 
-/// A row an arena.
+/// Prints a row for each arena.
 pub(crate) fn arenas(out: &mut impl Write, arenas: &[Row]) -> io::Result<()> {
     let columns = ["arenas", "pid", "live", "free", "held", "limit", "waiters"];
     let mut columns = columns.map(|name| (name, Align::Right)).to_vec();
@@ -232,19 +232,19 @@ pub(crate) fn arenas(out: &mut impl Write, arenas: &[Row]) -> io::Result<()> {
     table::print(out, &columns, 6, rows)
 }
 
-/// What an arena gave back: the bytes that it held before and after.
+/// Prints the memory that an arena released, from the bytes that it held before and after.
 pub(crate) fn trimmed(out: &mut impl Write, id: u64, before: u64, after: u64) -> io::Result<()> {
     let gone = before.saturating_sub(after);
     writeln!(
         out,
-        "arena {id}: {} given back, {} held",
+        "arena {id}: {} released, {} held",
         mib(gone),
         mib(after)
     )
 }
 
-/// debugfs `classes`; size classes where nothing happened are left out, and so
-/// is what the others say again.
+/// Prints debugfs `classes`, without size classes that were never used and columns that follow from
+/// others.
 pub(crate) fn classes(out: &mut impl Write, when: &str, classes: &Classes) -> io::Result<()> {
     writeln!(out, "classes {when}")?;
     let shown: Vec<usize> = (0..classes.columns.len())
@@ -267,7 +267,7 @@ pub(crate) fn classes(out: &mut impl Write, when: &str, classes: &Classes) -> io
     table::print(out, &columns, 8, rows)
 }
 
-/// Everything, for programs. Times are in ns, sizes in bytes.
+/// Returns all results as JSON. Times are in ns, sizes in bytes.
 pub(crate) fn json(identity: &Identity, file: &Path, info: &Info, outcome: &Outcome) -> Value {
     let times = |times: &Times| {
         json!({
@@ -326,10 +326,10 @@ fn stat(stat: &Stat) -> Value {
     })
 }
 
-/// What the processes of a program did with large blocks, on standard error: a row each of those
-/// that had most, and what went to the next allocator.
+/// Prints the large blocks of a program's processes on standard error: a row for each of those that held most,
+/// and the blocks that went to the next allocator.
 pub(crate) fn processes(out: &mut impl Write, rows: &[ProcessReport]) -> io::Result<()> {
-    /// Rows that are shown one by one.
+    /// The most rows that are printed.
     const SHOWN: usize = 8;
     if rows.is_empty() {
         writeln!(out, "freelist: no process asked for a large block")?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `freelistctl stat`: the statistics, once or again and again.
+//! `freelistctl stat`: prints the statistics, once or repeatedly.
 
 use std::io::{self, IsTerminal, Write};
 use std::thread;
@@ -16,10 +16,10 @@ use crate::show;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Print one JSON object instead; with --watch one a line.
+    /// Print one JSON object instead; with --watch one on each line.
     #[arg(long)]
     json: bool,
-    /// Print them again every SECONDS, 2 unless given, until interrupted.
+    /// Print them again every SECONDS, 2 by default, until interrupted.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
     watch: Option<Duration>,
 }
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Totals, arenas and classes as aligned text.
+/// Prints totals, arenas and classes as aligned text.
 fn print(out: &mut impl Write, sample: &Sample) -> io::Result<()> {
     show::stats(out, &[("now", &sample.totals)])?;
     writeln!(out)?;

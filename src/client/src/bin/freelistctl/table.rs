@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Tables as text: columns two blanks apart, numbers to the right.
+//! Tables as text: two blanks between columns, numbers aligned to the right.
 
 use std::io::{self, Write};
 
 use comfy_table::{presets, CellAlignment, ColumnConstraint, Table, Width};
 
-/// Where the cells of a column stand.
+/// The alignment of a column.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
     Right,
 }
 
-/// Prints a table. `columns` are their names and where their cells stand; each is at least `width`
-/// characters wide.
+/// Prints a table. `columns` are the names and the alignments of its columns; each is at least `width` characters
+/// wide.
 pub(crate) fn print(
     out: &mut impl Write,
     columns: &[(&str, Align)],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The checks of `freelistctl doctor`: a verdict on the facts, and the command that mends a fault.
+//! The checks of `freelistctl doctor`: verdicts on the facts, and the commands that mend faults.
 
 use std::path::Path;
 
@@ -11,19 +11,19 @@ use serde::Serialize;
 use super::facts::{Debugfs, Facts, Membership, Module, Node, GROUP, KEY};
 use crate::show::{mib, unit};
 
-/// The kernels that the module is made for and tested on, as in `qemu/versions`.
+/// The kernel series that the module supports and is tested on, as in `qemu/versions`.
 const SERIES: [(u32, u32); 2] = [(7, 2), (7, 3)];
-/// The contract that this program is made for.
+/// The version of the contract that this program supports.
 const ABI: u32 = 2;
-/// A limit in bytes below which few programs run.
+/// The limit in bytes below which few programs run.
 const MIN_LIMIT: u64 = 64 << 20;
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
     Ok,
-    /// It works, but not all of it, or not as well as it could.
+    /// It works, but not completely or not as well as it could.
     Warning,
     /// It does not work.
     Wrong,
@@ -39,7 +39,7 @@ impl Verdict {
     }
 }
 
-/// A check: its subject, its verdict, the state found, and the command that mends it.
+/// A check: its subject, its verdict, a description of the state, and the command that mends a fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
     pub(crate) name: &'static str,
@@ -77,8 +77,8 @@ impl Check {
     }
 }
 
-/// Returns all checks that can be made, in the order in which faults are to be mended. Checks of the
-/// loaded module are left out where it is not loaded.
+/// Returns the checks that apply, in the order in which faults are to be mended. Without a loaded module the
+/// checks of it are left out.
 pub(crate) fn all(facts: &Facts) -> Vec<Check> {
     let is_loaded = matches!(facts.module, Module::Loaded(_));
     let mut checks = vec![kernel(facts), module(facts)];
@@ -88,7 +88,7 @@ pub(crate) fn all(facts: &Facts) -> Vec<Check> {
     } else {
         checks.push(signature(facts));
     }
-    // A kernel that has to go need not be looked at further.
+    // A kernel that has to be replaced needs no further checks.
     if checks[0].verdict == Verdict::Ok {
         checks.push(huge_pages(facts));
     }
@@ -96,7 +96,7 @@ pub(crate) fn all(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-/// `7.3.4+deb13-amd64` is (7, 3).
+/// Returns the series of a release: (7, 3) for `7.3.4+deb13-amd64`.
 fn series(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -126,7 +126,7 @@ fn kernel(facts: &Facts) -> Check {
     ok(name, format!("Linux {release}"))
 }
 
-/// Installs Debian's kernel from backports.
+/// Returns the command that installs Debian's kernel from backports.
 fn kernel_command(facts: &Facts) -> String {
     let cloud = if facts.release.contains("-cloud-") {
         "cloud-"
@@ -165,7 +165,7 @@ fn module(facts: &Facts) -> Check {
     }
 }
 
-/// Whether the kernel would take the module.
+/// Checks whether the kernel would load the module with its signature.
 fn signature(facts: &Facts) -> Check {
     let name = "signature";
     let locked = facts.lockdown.as_deref().is_some_and(|mode| mode != "none");
@@ -177,7 +177,7 @@ fn signature(facts: &Facts) -> Check {
         (false, true) => "the kernel is locked down",
         (false, false) => "module.sig_enforce is set",
     };
-    // An answer to this asks for a password; it is asked for again at the next boot.
+    // mokutil asks for a password, which the next boot asks for again.
     let make = match facts.has_key {
         true => "",
         false => "sudo apt install dkms mokutil && sudo dkms generate_mok && ",
@@ -217,7 +217,7 @@ fn device(facts: &Facts) -> Check {
         (Node::Device { mode, .. }, _) => ok(name, format!("{path}, mode {mode:04o}")),
         (node, number) => {
             let text = match node {
-                Node::Other => format!("{path} is no device"),
+                Node::Other => format!("{path} is not a device"),
                 _ => format!("there is no {path}"),
             };
             let reload = || "sudo modprobe -r freelist && sudo modprobe freelist".to_owned();
@@ -246,13 +246,13 @@ fn permission(facts: &Facts) -> Check {
         }
         Err(Errno::EACCES) => refused(facts),
         Err(errno) => {
-            let text = format!("{path} does not open: {errno}");
+            let text = format!("{path} cannot be opened: {errno}");
             ok(name, text).wrong("sudo dmesg --level=err,warn | grep -i freelist")
         }
     }
 }
 
-/// The device may not be opened: by way of the group it may.
+/// Checks a device that the caller may not open: its group may.
 fn refused(facts: &Facts) -> Check {
     let (name, path) = ("permission", facts.device.display());
     let is_groups = match facts.node {
@@ -307,7 +307,7 @@ fn debugfs(facts: &Facts) -> Check {
             ok(name, text).warning("freelistctl stat")
         }
         Debugfs::Unreadable(errno) => {
-            let text = format!("freelist/stats does not open: {errno}");
+            let text = format!("freelist/stats cannot be opened: {errno}");
             ok(name, text).wrong("sudo ls -l /sys/kernel/debug/freelist")
         }
     }
@@ -348,7 +348,7 @@ fn limits(facts: &Facts) -> Check {
         parts.push(format!("set by modprobe.d: {}", facts.options.join(" ")));
     }
     let text = parts.join(", ");
-    // The default of the module: four fifths of memory.
+    // The module's own default: four fifths of memory.
     let mend = format!(
         "echo 'options freelist limit_mb={}' | sudo tee /etc/modprobe.d/freelist.conf && \
          sudo modprobe -r freelist && sudo modprobe freelist",
@@ -365,8 +365,8 @@ fn limits(facts: &Facts) -> Check {
     }
 }
 
-/// The policy in `/sys/kernel/mm/transparent_hugepage` is not for an arena: its memory is page cache
-/// of a file of its own, which takes huge pages under every policy.
+/// Checks huge pages. The policy in `/sys/kernel/mm/transparent_hugepage` does not apply to an arena: its memory
+/// is page cache of a file of its own, which gets huge pages under every policy.
 fn huge_pages(facts: &Facts) -> Check {
     let name = "huge pages";
     let Some(bytes) = facts.huge_bytes else {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The facts that `freelistctl doctor` reads of the system, without a verdict.
+//! The facts about the system that `freelistctl doctor` judges.
 
 use std::fs;
 use std::io;
@@ -14,22 +14,22 @@ use nix::sys::stat;
 
 use crate::{run, session};
 
-/// The group that the udev rule gives the device to.
+/// The group of the device file, as the udev rule sets it.
 pub(crate) const GROUP: &str = "freelist";
-/// The public half of the machine's own key, as dkms makes it.
+/// The public half of the machine's own key, where dkms puts it.
 pub(crate) const KEY: &str = "/var/lib/dkms/mok.pub";
 /// The trailer of a signed module.
 const SIGNED: &[u8] = b"~Module signature appended~\n";
 
-/// Where the module is.
+/// The state of the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Module {
     /// Loaded: its version, or its size.
     Loaded(String),
-    /// Installed for the running kernel, but not loaded; `None` where the file is compressed, so that
-    /// the signature is not read.
+    /// Installed for the running kernel, but not loaded. `signed` is `None` if the file is compressed,
+    /// as the signature is not read then.
     Installed { path: PathBuf, signed: Option<bool> },
-    /// Neither.
+    /// Not installed.
     Absent,
 }
 
@@ -47,19 +47,19 @@ pub(crate) enum Node {
     Other,
 }
 
-/// How the caller relates to the group.
+/// The caller's membership of the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Membership {
     /// There is no such group.
     NoGroup,
     /// The caller is not in it.
     Outside,
-    /// The group has the caller, but this session is older.
+    /// The caller has become a member since this session began.
     AtNextLogin,
     Inside,
 }
 
-/// Whether debugfs can be read.
+/// The state of debugfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Debugfs {
     NotMounted,
@@ -67,37 +67,37 @@ pub(crate) enum Debugfs {
     Readable,
 }
 
-/// Where packages come from.
+/// The package archive of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Apt {
-    /// Debian's archive as apt has it on this machine; `MIRROR/debian`, for the reader to fill in, if it
-    /// has none.
+    /// Debian's archive in apt's lists of sources; `MIRROR/debian`, for the reader to fill in, if they
+    /// have none.
     pub(crate) archive: String,
-    /// Newer kernels can be had as it is.
+    /// `true` if the lists have backports, with newer kernels.
     pub(crate) has_backports: bool,
 }
 
-/// All of it.
+/// All facts.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) release: String,
     pub(crate) arch: &'static str,
     pub(crate) apt: Apt,
-    /// Whether the kernel was built with Rust; `None` where its configuration is not to be read.
+    /// `true` if the kernel was built with Rust; `None` if its configuration cannot be read.
     pub(crate) has_rust: Option<bool>,
     pub(crate) module: Module,
-    /// `none`, `integrity`, `confidentiality`; `None` where the kernel has no lockdown.
+    /// `none`, `integrity` or `confidentiality`; `None` if the kernel has no lockdown.
     pub(crate) lockdown: Option<String>,
     pub(crate) secure_boot: bool,
-    /// This machine has a key of its own for its modules.
+    /// `true` if this machine has a key of its own for its modules.
     pub(crate) has_key: bool,
-    /// The kernel takes signed modules only, by `module.sig_enforce`.
+    /// `true` if the kernel loads signed modules only, by `module.sig_enforce`.
     pub(crate) signatures_enforced: bool,
     pub(crate) device: PathBuf,
     pub(crate) node: Node,
-    /// Major and minor number of the loaded module's device.
+    /// The major and minor number of the loaded module's device.
     pub(crate) number: Option<(u64, u64)>,
-    /// The result of opening the device: INFO, or why it failed.
+    /// The result of opening the device: INFO, or the error.
     pub(crate) opened: Result<Info, Errno>,
     pub(crate) is_root: bool,
     pub(crate) gid: Option<u32>,
@@ -110,15 +110,15 @@ pub(crate) struct Facts {
     pub(crate) options: Vec<String>,
     /// The least `memory.max` of the caller's cgroups, in bytes.
     pub(crate) cgroup_bytes: Option<u64>,
-    /// Bytes of a huge page; `None` where the kernel has none.
+    /// The bytes of a huge page; `None` if the kernel has none.
     pub(crate) huge_bytes: Option<u64>,
-    /// Huge pages are off for this process (`PR_SET_THP_DISABLE`).
+    /// `true` if huge pages are off for this process (`PR_SET_THP_DISABLE`).
     pub(crate) huge_disabled: bool,
-    /// Free pieces of memory of at least a huge page.
+    /// The number of free pieces of memory of at least a huge page.
     pub(crate) huge_free: Option<u64>,
-    /// libfreelist_malloc.so.
+    /// The path of libfreelist_malloc.so.
     pub(crate) library: Option<PathBuf>,
-    /// The module's tracepoints; `None` where tracefs is not to be read.
+    /// The number of the module's tracepoints; `None` if tracefs cannot be read.
     pub(crate) tracepoints: Option<usize>,
 }
 
@@ -162,7 +162,7 @@ impl Facts {
     }
 }
 
-/// The text of a file, empty where it cannot be read.
+/// Returns the text of a file; empty if it cannot be read.
 fn text(path: impl AsRef<Path>) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
@@ -177,19 +177,19 @@ fn number(path: &str) -> Option<u64> {
     trimmed(path)?.parse().ok()
 }
 
-/// The word after `name` in the line that begins with it.
+/// Returns the word after `name` in the line that begins with it.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()
 }
 
-/// A line of `/proc/meminfo`, in bytes.
+/// Returns a value of `/proc/meminfo`, in bytes.
 fn kib(text: &str, name: &str) -> Option<u64> {
     let kib: u64 = field(text, name)?.parse().ok()?;
     kib.checked_mul(1 << 10)
 }
 
-/// The text of all lists of sources.
+/// Returns the text of all lists of sources.
 fn sources() -> String {
     let others = fs::read_dir("/etc/apt/sources.list.d");
     let others = others.into_iter().flatten().flatten();
@@ -219,7 +219,7 @@ fn apt(sources: &str) -> Apt {
     }
 }
 
-/// Looks into the kernel's configuration, where Debian puts it.
+/// Reads from the kernel's configuration, where Debian puts it, whether it has Rust.
 fn has_rust(release: &str) -> Option<bool> {
     let config = fs::read_to_string(format!("/boot/config-{release}")).ok()?;
     Some(config.lines().any(|line| line == "CONFIG_RUST=y"))
@@ -242,7 +242,7 @@ fn module(release: &str) -> Module {
     }
 }
 
-/// The module's file, by `modules.dep`.
+/// Returns the module's file according to `modules.dep`.
 fn installed(dependencies: &str) -> Option<&str> {
     let files = dependencies
         .lines()
@@ -255,13 +255,13 @@ fn installed(dependencies: &str) -> Option<&str> {
     files.filter(is_ours).last()
 }
 
-/// The word in brackets.
+/// Returns the word in brackets.
 fn lockdown(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
 }
 
-/// Four bytes of attributes, then the value.
+/// Returns whether Secure Boot is on: the EFI variable has four bytes of attributes, then its value.
 fn secure_boot() -> bool {
     let path = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
     fs::read(path).is_ok_and(|bytes| bytes.get(4) == Some(&1))
@@ -286,7 +286,7 @@ fn open(device: &Path) -> Result<Info, Errno> {
     arena.and_then(|arena| arena.info()).map_err(errno)
 }
 
-/// The group's number and its members.
+/// Returns the number and the members of the group in `/etc/group`.
 fn group(groups: &str) -> Option<(u32, Vec<&str>)> {
     let line = groups
         .lines()
@@ -341,7 +341,7 @@ fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
-/// The lines that set parameters of the module.
+/// Returns the lines of `modprobe.d` that set parameters of the module.
 fn options() -> Vec<String> {
     let dirs = [
         "/usr/lib/modprobe.d",
@@ -367,7 +367,7 @@ fn options() -> Vec<String> {
     lines
 }
 
-/// The least limit from the process's cgroup up to the root.
+/// Returns the least limit of the process's cgroup and those above it, in bytes.
 fn cgroup_bytes(cgroups: &str) -> Option<u64> {
     let own = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let root = Path::new("/sys/fs/cgroup");
@@ -378,7 +378,7 @@ fn cgroup_bytes(cgroups: &str) -> Option<u64> {
         .min()
 }
 
-/// Pieces of at least `bytes` that are free, by `/proc/buddyinfo`: a column an order.
+/// Returns the number of free pieces of at least `bytes`, from `/proc/buddyinfo`, whose columns are orders.
 fn huge_free(buddyinfo: &str, bytes: u64) -> u64 {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     let page = page.ok().flatten().unwrap_or(4096) as u64;

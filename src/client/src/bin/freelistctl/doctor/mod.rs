@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `freelistctl doctor`: finds the faults that keep freelist from working here, and names the command
-//! that mends each.
+//! `freelistctl doctor`: finds the faults that keep freelist from working on this machine, and the command that
+//! mends each.
 
 mod checks;
 mod facts;
@@ -20,7 +20,7 @@ use self::facts::Facts;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Print one JSON object instead.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
     /// The device file.
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     device: PathBuf,
 }
 
-/// Fails when something is wrong; a warning is no failure.
+/// Runs all checks and prints them. Fails if a verdict is wrong, not for warnings.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let checks = checks::all(&Facts::read(&args.device));
     let worst = checks.iter().map(|check| check.verdict).max();
@@ -53,7 +53,7 @@ impl Verdict {
     }
 }
 
-/// Prints a line for each check, and below it the command that mends a fault.
+/// Prints a line for each check, and below it the command that mends the fault.
 fn print(out: &mut impl Write, checks: &[Check]) -> io::Result<()> {
     for check in checks {
         let (style, word) = (check.verdict.style(), check.verdict.word());

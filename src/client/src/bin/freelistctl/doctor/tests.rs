@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The verdicts of `freelistctl doctor`, by facts.
+//! Tests of the verdicts of `freelistctl doctor`.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use freelist::Info;
 use super::super::facts::Apt;
 use super::*;
 
-/// A machine on which all is well.
+/// Returns the facts of a machine without faults.
 fn well() -> Facts {
     let info = Info {
         abi: ABI,
@@ -57,7 +57,7 @@ fn well() -> Facts {
     }
 }
 
-/// The check `name` of these facts: its verdict, and its text with the command.
+/// Returns the verdict of the check `name`, and its text with the command.
 fn of(facts: &Facts, name: &str) -> (Verdict, String) {
     let checks = all(facts);
     let check = checks.iter().find(|check| check.name == name);
@@ -80,7 +80,7 @@ fn nothing_is_wrong_where_all_is_well() {
 
 #[test]
 fn the_series_are_those_that_are_tested() {
-    // The one place that names them; a packaged crate does not have it.
+    // The only place that has them; a packaged crate does not include it.
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../qemu/versions");
     let Ok(text) = std::fs::read_to_string(path) else {
         return;

@@ -7,18 +7,18 @@ use std::io::{self, Write};
 use super::{amount, Kind, View};
 use crate::show::unit;
 
-/// Rows that a map has at most: an arena of 64 GiB is shown as coarsely as it takes.
+/// The most rows of a map; a larger arena has more bytes in each block.
 const ROWS: u64 = 48;
-/// Characters of an offset and the blank behind it.
+/// The characters of an offset and the blank after it.
 const OFFSET: usize = 14;
 
-/// The width of the terminal, 80 where there is none.
+/// Returns the width of the terminal in characters; 80 without a terminal.
 pub(crate) fn width() -> usize {
     let size = ratatui::crossterm::terminal::size();
     size.map_or(80, |(columns, _)| usize::from(columns))
 }
 
-/// Returns the kind that most of each cell is; address space without memory only where there is nothing
+/// Returns the kind of most bytes of each cell. Address space without memory counts only in a cell of nothing
 /// else, so that no block is lost in a large arena.
 fn cells(view: &View, cell: u64) -> Vec<Kind> {
     let count = view.span().div_ceil(cell) as usize;
@@ -36,12 +36,12 @@ fn cells(view: &View, cell: u64) -> Vec<Kind> {
     sums.iter().map(kind).collect()
 }
 
-/// Prints the map, `width` characters wide: the legend with the bytes of each kind, then a row a
-/// line. Rows of nothing but address space are one line with a `*`.
+/// Prints the map, `width` characters wide: the legend with the bytes of each kind, then its rows. A sequence
+/// of rows without memory is one line with a `*`.
 pub(crate) fn print(out: &mut impl Write, view: &View, width: usize) -> io::Result<()> {
     let columns = prev_power_of_two(width.saturating_sub(OFFSET).clamp(16, 128));
     let (page, span) = (view.kinds.page(), view.span());
-    // A power of 2 pages a cell, so that offsets are round.
+    // A cell is a power of 2 of pages, so that offsets are round.
     let cell = span
         .div_ceil(columns as u64 * ROWS)
         .max(page)
@@ -89,7 +89,7 @@ pub(crate) fn print(out: &mut impl Write, view: &View, width: usize) -> io::Resu
     Ok(())
 }
 
-/// The largest power of 2 that is no larger.
+/// Returns the largest power of 2 that is not above `number`.
 fn prev_power_of_two(number: usize) -> usize {
     1 << number.max(1).ilog2()
 }
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_glyph_where_it_lies() {
-        // 64 columns, 48 rows: 4 KiB a block, so that nothing is rounded away.
+        // 64 columns, 48 rows: 4 KiB in each block, so that nothing is rounded.
         let text = plain(&view(), 80);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "arena 3 of sh (pid 17), 4 KiB a block");

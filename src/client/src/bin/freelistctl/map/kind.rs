@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The kinds of memory that a map tells apart, and the look of each.
+//! The kinds of memory that a map shows, and how each looks.
 
 use std::fs;
 
 use anstyle::{AnsiColor, Style};
 use freelist::debugfs::{Content, Extent};
 
-/// The kind of a place in an arena, in the order of the legend. Of several with as many bytes in a
-/// cell, the first is shown.
+/// The kind of memory at a position in an arena, in the order of the legend. If several have the same number of
+/// bytes in a cell, the first is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A live block, in pieces smaller than a huge page.
+    /// A live block, in folios smaller than a huge page.
     Live,
-    /// A live block of which at least a part is in huge pages.
+    /// A live block that is at least partly in huge pages.
     Huge,
-    /// A live block, or a part of one, without memory: never touched, or discarded.
+    /// A live block, or a part of one, without memory: untouched or discarded.
     Untouched,
     /// A page that is divided into smaller blocks.
     Subpage,
     /// Free pages with memory.
     Free,
-    /// A block being made, or memory about to leave.
+    /// A reservation that is not live yet, or memory that is being reclaimed.
     Pending,
     /// Address space without memory.
     Unbacked,
@@ -50,7 +50,7 @@ impl Kind {
         }
     }
 
-    /// In words, for a picture's legend.
+    /// Returns the description for a picture's legend.
     pub(crate) fn meaning(self) -> &'static str {
         match self {
             Self::Live => "live blocks",
@@ -58,12 +58,12 @@ impl Kind {
             Self::Untouched => "live blocks without memory: untouched or discarded",
             Self::Subpage => "pages divided into smaller blocks",
             Self::Free => "free pages with memory",
-            Self::Pending => "being made, or about to leave",
+            Self::Pending => "reserved, or being reclaimed",
             Self::Unbacked => "address space without memory",
         }
     }
 
-    /// On a terminal: told apart without colours, too.
+    /// Returns the character on a terminal, which is distinct without colours too.
     pub(crate) fn glyph(self) -> char {
         match self {
             Self::Live => '#',
@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// A block of colour with the glyph on it.
+    /// Returns the colours of the character on a terminal.
     pub(crate) fn style(self) -> Style {
         let on = |colour: AnsiColor| AnsiColor::Black.on(colour);
         match self {
@@ -90,7 +90,7 @@ impl Kind {
         }
     }
 
-    /// In a picture: told apart by those who see few colours, too (Okabe and Ito, 2008).
+    /// Returns the colour in a picture, distinct for colour-blind readers too (Okabe and Ito, 2008).
     pub(crate) fn colour(self) -> &'static str {
         match self {
             Self::Live => "#0072b2",
@@ -104,16 +104,16 @@ impl Kind {
     }
 }
 
-/// The sizes of a page and a huge page, which tell the kinds of extents apart.
+/// The sizes of a page and a huge page, by which the kinds of extents are known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kinds {
     page: u64,
-    /// Pages of a huge page, as a power of 2; `None` where there are none.
+    /// The log2 of the pages of a huge page; `None` without huge pages.
     huge_order: Option<u32>,
 }
 
 impl Kinds {
-    /// Sizes in bytes; 0 huge ones where there are none.
+    /// Makes it from sizes in bytes; `huge` is 0 without huge pages.
     pub(crate) fn new(page: u64, huge: u64) -> Self {
         let huge_order = (huge / page).checked_ilog2();
         Self { page, huge_order }
@@ -125,7 +125,7 @@ impl Kinds {
         Self::new(rustix::param::page_size() as u64, huge.unwrap_or(0))
     }
 
-    /// Bytes of a page.
+    /// Returns the bytes of a page.
     pub(crate) fn page(self) -> u64 {
         self.page
     }
@@ -152,8 +152,8 @@ impl Kinds {
         }
     }
 
-    /// Calls `see` with the extents that lie in each of `count` cells of `cell` bytes from 0 on: a cell's
-    /// number, an extent, and how many bytes of it lie there. `extents` are ascending.
+    /// Calls `see` with the extents in each of `count` cells of `cell` bytes, from 0 on: the cell's number, the
+    /// extent, and the bytes of it that lie there. `extents` are ascending.
     pub(crate) fn each_cell<'a>(
         self,
         extents: &'a [Extent],

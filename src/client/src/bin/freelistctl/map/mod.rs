@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `freelistctl map`: the layout of an arena, as blocks on the terminal or as a picture.
+//! `freelistctl map`: shows the layout of an arena, as blocks on the terminal or as a picture.
 
 mod blocks;
 mod kind;
@@ -17,19 +17,19 @@ use crate::show::mib;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Its number, as `stat` shows it.
+    /// The arena's number, as in `stat`.
     #[arg(value_name = "ARENA")]
     id: u64,
     /// Write one self-contained picture (SVG) instead.
     #[arg(long, value_name = "FILE", conflicts_with = "rows")]
     svg: Option<PathBuf>,
-    /// Print the rows of debugfs `arenas.d/ID/map` instead: offset, pages, bytes live
-    /// and free, pieces of memory.
+    /// Print the rows of debugfs `arenas.d/ID/map` instead: offset, pages, live and
+    /// free bytes, orders of folios.
     #[arg(long)]
     rows: bool,
 }
 
-/// A map with its title, and the sizes that tell its kinds apart.
+/// A map with its title, and the sizes by which its kinds are known.
 pub(crate) struct View {
     /// `arena 3 of python3 (pid 17)`.
     title: String,
@@ -38,13 +38,13 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Bytes of the address space that the map covers.
+    /// Returns the bytes of address space that the map covers.
     fn span(&self) -> u64 {
         let last = self.extents.last();
         last.map_or(0, |extent| self.kinds.end(extent))
     }
 
-    /// Bytes of each kind that there is, in the order of the legend.
+    /// Returns the bytes of each kind that occurs, in the order of the legend.
     fn sums(&self) -> Vec<(Kind, u64)> {
         let mut sums: Vec<(Kind, u64)> = Kind::ALL.map(|kind| (kind, 0)).into();
         for extent in &self.extents {
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Formats `bytes` of a kind with their name.
+/// Formats the bytes of a kind with its name.
 fn amount(kind: Kind, bytes: u64) -> String {
     format!("{} {}", kind.name(), mib(bytes))
 }
@@ -91,7 +91,7 @@ fn amount(kind: Kind, bytes: u64) -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// An extent of each kind, over 8 MiB with pages of 4 KiB.
+    /// Returns a view of an extent of each kind, over 8 MiB with pages of 4 KiB.
     pub(crate) fn view() -> View {
         let text = "offset pages shift live free orders content\n\
             0x0 256 20 1048576 0 0-4 live\n\

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A map as a picture: rows of address space, each extent as long as it is.
+//! A map as a picture: rows of address space, in which each extent has its length.
 
 use freelist::debugfs::Extent;
 use svg::node::element::{Group, Rectangle, Text, Title};
@@ -9,27 +9,27 @@ use svg::Document;
 use super::{amount, Kind, View};
 use crate::show::unit;
 
-/// Pixels of a row, and where rows begin.
+/// The width of a row in pixels.
 const WIDTH: f64 = 1024.0;
 const LEFT: f64 = 110.0;
 const TOP: f64 = 110.0;
 const ROW: f64 = 18.0;
 const GAP: f64 = 4.0;
-/// Rows at most, and pages of a row at least.
+/// The most rows.
 const ROWS: u64 = 40;
 const PAGES: u64 = 64;
 
-/// A piece of a row: from and to, in bytes.
+/// A part of a row, with its beginning and end in bytes.
 #[derive(Clone, Copy)]
 struct Piece {
     from: u64,
     to: u64,
     kind: Kind,
-    /// Bytes of the extent that it has its kind of.
+    /// The bytes of the extent whose kind it has.
     longest: u64,
 }
 
-/// Draws the map; the picture needs nothing beside it.
+/// Draws the map as a self-contained picture.
 pub(crate) fn draw(view: &View) -> Document {
     let span = view.span();
     let row = span
@@ -71,7 +71,7 @@ fn text(x: f64, y: f64, content: &str) -> Text {
     Text::new(content).set("x", x).set("y", y)
 }
 
-/// The kinds that there are, with their bytes, in two rows.
+/// Draws the kinds that occur, with their bytes, in two rows.
 fn legend(mut document: Document, view: &View) -> Document {
     for (at, (kind, bytes)) in view.sums().into_iter().enumerate() {
         let (column, line) = ((at % 4) as f64, (at / 4) as f64);
@@ -121,11 +121,11 @@ fn bands(view: &View, row: u64) -> Group {
 struct Bands {
     group: Group,
     number: usize,
-    /// Pixels of a byte.
+    /// The pixels of a byte.
     scale: f64,
-    /// Bytes of a pixel.
+    /// The bytes of a pixel.
     pixel: u64,
-    /// Extents of this row that are shorter than a pixel.
+    /// The extents of this row that are shorter than a pixel.
     short: Vec<Piece>,
 }
 
@@ -149,8 +149,8 @@ impl Bands {
         self.group = std::mem::take(&mut self.group).add(shape);
     }
 
-    /// Joins an extent shorter than a pixel with its neighbours, up to a pixel. The piece has the kind of
-    /// its longest extent; unbacked counts only where there is nothing else.
+    /// Joins an extent shorter than a pixel with its neighbours, up to a pixel. The piece has the kind of its
+    /// longest extent; unbacked counts only if there is no other.
     fn join(&mut self, piece: Piece) {
         match self.short.last_mut() {
             Some(before) if before.to == piece.from && piece.to - before.from <= self.pixel => {
@@ -164,7 +164,7 @@ impl Bands {
         }
     }
 
-    /// Draws the short pieces of this row, neighbours of one kind as one.
+    /// Draws the short pieces of this row, with neighbours of the same kind as one.
     fn end_row(&mut self) {
         let short = std::mem::take(&mut self.short);
         let alike = |a: &Piece, b: &Piece| a.kind == b.kind && a.to == b.from;
@@ -182,8 +182,8 @@ impl Bands {
 fn describe(view: &View, extent: &Extent) -> String {
     let kind = view.kinds.of(extent);
     let orders = match extent.orders {
-        Some((least, most)) if least != most => format!(", pieces of 2^{least} to 2^{most} pages"),
-        Some((order, _)) => format!(", pieces of 2^{order} pages"),
+        Some((least, most)) if least != most => format!(", folios of 2^{least} to 2^{most} pages"),
+        Some((order, _)) => format!(", folios of 2^{order} pages"),
         None => String::new(),
     };
     format!(
@@ -250,7 +250,7 @@ mod tests {
         let mut view = view();
         view.title = "arena 1 of <&\"x'> (pid 1)".to_owned();
         let text = draw(&view).to_string();
-        // The name space is a name, no address that is read.
+        // The name of the XML name space is the only address.
         assert_eq!(text.matches("http").count(), 1, "{text}");
         assert!(!text.contains("href") && !text.contains("url("), "{text}");
         assert!(!text.contains("<&"), "{text}");
@@ -269,7 +269,7 @@ mod tests {
         view.extents = Map::parse(&rows).unwrap().0;
         let text = draw(&view).to_string();
         assert!(text.len() < 64 << 10, "{} bytes", text.len());
-        // Nothing of a row is left out.
+        // No extent of a row is missing.
         let pixels = Pixels::of(&text);
         for x in 0..WIDTH as u32 {
             let colour = pixels.at(LEFT + f64::from(x) + 0.5, TOP + ROW / 2.0);

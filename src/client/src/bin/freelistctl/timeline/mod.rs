@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Recordings: samples of arenas over time, a JSON object a line.
+//! Recordings: samples of arenas over time, with a JSON object on each line.
 //!
-//! The first line says where the recording is from; each other one is a moment (`sample`), a mark of a
-//! replayed trace (`mark`), or an event of a tracepoint (`event`). Times are in ns from the beginning,
-//! sizes in bytes.
+//! The first line is the header; each of the others is a moment (`sample`), a mark of a replayed trace (`mark`),
+//! or an event of a tracepoint (`event`). Times are in ns from the beginning, sizes in bytes.
 
 pub(crate) mod plot;
 pub(crate) mod record;
@@ -22,7 +21,7 @@ use serde_json::{Map, Value};
 
 use crate::sample::{Origin, Sample};
 
-/// Of this format.
+/// The version of the format.
 const VERSION: u32 = 1;
 
 /// A line of a recording.
@@ -35,7 +34,7 @@ pub(crate) enum Line {
     Event(Event),
 }
 
-/// Where a recording is from.
+/// The header: the source of a recording.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
     pub(crate) version: u32,
@@ -43,11 +42,11 @@ pub(crate) struct Header {
     pub(crate) title: String,
     pub(crate) kernel: String,
     pub(crate) module: String,
-    /// Whether samples are of all arenas, of those of one's own processes, or of a replay.
+    /// The source of the samples: all arenas, those of the caller's processes, or a replay.
     pub(crate) origin: String,
 }
 
-/// A sample of the arenas at one moment; counters are from the beginning of the arenas.
+/// A sample of the arenas at one moment. Counters count from the beginning of the arenas.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Moment {
     pub(crate) time_ns: u64,
@@ -62,15 +61,15 @@ pub(crate) struct Moment {
     pub(crate) frees: u64,
     pub(crate) grows: u64,
     pub(crate) waits: u64,
-    /// An object an arena, with the names of `stat --json`.
+    /// An object for each arena, with the names of `stat --json`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) arenas: Vec<Value>,
-    /// How often each tracepoint was passed since the recording began.
+    /// The number of events of each tracepoint since the recording began.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) events: BTreeMap<String, u64>,
 }
 
-/// A phase of a replayed trace begins.
+/// The beginning of a phase of a replayed trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     pub(crate) time_ns: u64,
@@ -78,7 +77,7 @@ pub(crate) struct Mark {
     pub(crate) text: String,
 }
 
-/// A tracepoint was passed.
+/// An event of a tracepoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Event {
     pub(crate) time_ns: u64,
@@ -86,7 +85,7 @@ pub(crate) struct Event {
     pub(crate) cpu: u32,
     pub(crate) pid: u32,
     pub(crate) comm: String,
-    /// Its fields, numbers as numbers.
+    /// The event's fields, numbers as numbers.
     pub(crate) fields: Map<String, Value>,
 }
 
@@ -137,7 +136,7 @@ impl Moment {
     }
 }
 
-/// The word for where samples are from.
+/// Returns the name of a sample's source.
 pub(crate) fn origin(origin: Origin) -> &'static str {
     match origin {
         Origin::Debugfs => "debugfs",
@@ -145,14 +144,14 @@ pub(crate) fn origin(origin: Origin) -> &'static str {
     }
 }
 
-/// A recording that is being written.
+/// Writes a recording.
 pub(crate) struct Writer {
     path: PathBuf,
     out: BufWriter<Box<dyn Write>>,
 }
 
 impl Writer {
-    /// Makes the file; `-` is standard output.
+    /// Creates the file; `-` is standard output.
     pub(crate) fn create(path: &Path, header: Header) -> Result<Self> {
         let out: Box<dyn Write> = match path.to_str() {
             Some("-") => Box::new(io::stdout()),
@@ -182,7 +181,7 @@ impl Writer {
 ///
 /// # Errors
 ///
-/// Names the file, and the line that is none of a recording.
+/// An error with the file's name, and the line that is not valid.
 pub(crate) fn read(path: &Path) -> Result<(Header, Vec<Line>)> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     parse(BufReader::new(file)).with_context(|| path.display().to_string())
@@ -193,14 +192,14 @@ fn parse(lines: impl BufRead) -> Result<(Header, Vec<Line>)> {
     let mut header = None;
     for (number, line) in lines.lines().enumerate() {
         let line = line?;
-        let at = || format!("line {} is none of a recording", number + 1);
+        let at = || format!("line {} is not a line of a recording", number + 1);
         match serde_json::from_str(&line).with_context(at)? {
             Line::Recording(first) if number == 0 => header = Some(first),
             line => parsed.push(line),
         }
         ensure!(
             header.is_some(),
-            "it is no recording: `freelistctl record` and `replay --timeline` make one"
+            "it is not a recording: `freelistctl record` and `replay --timeline` make one"
         );
     }
     let header = header.context("it is empty")?;
@@ -256,14 +255,14 @@ mod tests {
     fn what_is_no_recording_is_told_by_its_line() {
         let of = |text: &str| format!("{:#}", parse(text.as_bytes()).unwrap_err());
         assert!(of("").contains("it is empty"));
-        assert!(of("a 1 64\n").contains("line 1 is none of a recording"));
+        assert!(of("a 1 64\n").contains("line 1 is not a line of a recording"));
         let sample = serde_json::to_string(&Line::Sample(Moment::default())).unwrap();
         assert!(of(&sample).contains("replay --timeline"));
         let mut header = Header::new(String::new(), "debugfs");
         let text =
             |header: &Header| serde_json::to_string(&Line::Recording(header.clone())).unwrap();
         let broken = format!("{}\n{{}}\n", text(&header));
-        assert!(of(&broken).contains("line 2 is none"), "{}", of(&broken));
+        assert!(of(&broken).contains("line 2 is not"), "{}", of(&broken));
         header.version = 2;
         assert!(of(&text(&header)).contains("newer freelistctl"));
     }

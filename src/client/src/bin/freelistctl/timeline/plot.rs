@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `freelistctl plot`: a recording as one self-contained picture.
+//! `freelistctl plot`: draws a recording as one self-contained picture.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -21,17 +21,17 @@ pub(crate) struct Args {
     /// The recording, as `record` or `replay --timeline` made it.
     #[arg(value_name = "FILE", default_value = FILE)]
     file: PathBuf,
-    /// The picture; beside the recording unless given.
+    /// The picture; by default beside the recording.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-/// Of the picture, and of its first chart.
+/// The sizes of the picture and of its first chart, in pixels.
 const SIZE: (u32, u32) = (1000, 700);
 const FIRST: u32 = 400;
-/// Room for the numbers at the sides.
+/// The pixels for the numbers at each side.
 const SIDE: u32 = 80;
-/// Told apart by those who see few colours, too (Okabe and Ito, 2008).
+/// Colours that are distinct for colour-blind readers too (Okabe and Ito, 2008).
 const LIVE: RGBColor = RGBColor(0, 114, 178);
 const FREE: RGBColor = RGBColor(0, 158, 115);
 const HELD: RGBColor = RGBColor(20, 20, 20);
@@ -45,7 +45,7 @@ const EVENTS: [RGBColor; 6] = [
     RGBColor(130, 90, 40),
     RGBColor(0, 114, 178),
 ];
-/// Marks that have their text beside them.
+/// The most marks whose text is beside them.
 const TEXTS: usize = 12;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -70,9 +70,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// The samples to draw, over seconds or over the events of a trace.
 struct Series {
     moments: Vec<Moment>,
-    /// Where each moment is on the axis.
+    /// The position of each moment on the axis.
     at: Vec<f64>,
-    /// Phases of a trace: where they are, and their texts.
+    /// The phases of a trace: their positions and their texts.
     marks: Vec<(f64, String)>,
     is_replay: bool,
 }
@@ -112,7 +112,7 @@ impl Series {
         self.at.iter().copied().zip(values).collect()
     }
 
-    /// A counter from the beginning of the recording.
+    /// Returns a counter, counted from the beginning of the recording.
     fn counter(&self, value: impl Fn(&Moment) -> u64) -> Vec<(f64, f64)> {
         let first = self.moments.first().map_or(0, &value);
         self.points(|moment| value(moment).saturating_sub(first) as f64)
@@ -125,7 +125,7 @@ impl Series {
         }
     }
 
-    /// The tracepoints that were passed.
+    /// Returns the names of the tracepoints with events.
     fn events(&self) -> BTreeSet<&str> {
         let names = self.moments.iter().flat_map(|moment| moment.events.keys());
         names
@@ -139,7 +139,7 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// A little above the highest of these.
+/// Returns the end of an axis: a little above the highest of these points.
 fn top(points: &[(f64, f64)]) -> f64 {
     let most = points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
     if most > 0.0 {
@@ -153,10 +153,10 @@ fn top(points: &[(f64, f64)]) -> f64 {
 ///
 /// # Errors
 ///
-/// There is not one sample in it.
+/// Fails if the recording has no sample.
 pub(super) fn draw(header: &Header, lines: &[Line]) -> Result<String> {
     let series = Series::of(lines);
-    ensure!(!series.moments.is_empty(), "there is no sample in it");
+    ensure!(!series.moments.is_empty(), "the recording has no sample");
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
@@ -234,7 +234,7 @@ fn bytes(area: &Area<'_>, series: &Series) -> Drawn {
         let line = [(*at, 0.0), (*at, most)];
         chart.draw_series(LineSeries::new(line, BLACK.mix(0.25)))?;
         if series.marks.len() <= TEXTS {
-            // Neighbours are not on one line.
+            // Neighbours are at different heights.
             let height = most * (0.99 - 0.04 * (number % 3) as f64);
             let style = ("sans-serif", 11).into_font().color(&BLACK.mix(0.7));
             let text = Text::new(format!(" {text}"), (*at, height), style);
@@ -255,7 +255,7 @@ fn counters(area: &Area<'_>, series: &Series) -> Drawn {
     let mut chart = builder(area)
         .right_y_label_area_size(SIDE)
         .build_cartesian_2d(series.range(), 0.0..top(&moved))?
-        // Whole numbers at the side, also where nothing waited.
+        // Whole numbers at the side, even if nothing waited.
         .set_secondary_coord(series.range(), 0.0..top(&waits).max(10.0));
     chart
         .configure_mesh()
@@ -281,7 +281,7 @@ fn counters(area: &Area<'_>, series: &Series) -> Drawn {
     names(&mut chart, SeriesLabelPosition::UpperLeft)
 }
 
-/// Draws the events a second of each tracepoint.
+/// Draws the events per second of each tracepoint.
 fn events(area: &Area<'_>, series: &Series) -> Drawn {
     let rates = |name: &str| -> Vec<(f64, f64)> {
         let count = |moment: &Moment| moment.events.get(name).copied().unwrap_or(0);
@@ -321,7 +321,7 @@ fn events(area: &Area<'_>, series: &Series) -> Drawn {
     names(&mut chart, SeriesLabelPosition::UpperRight)
 }
 
-/// A place on the axis.
+/// Formats a position on the axis.
 fn position(at: f64, is_replay: bool) -> String {
     match is_replay {
         true => grouped(at.max(0.0) as u64),
@@ -329,7 +329,7 @@ fn position(at: f64, is_replay: bool) -> String {
     }
 }
 
-/// The square before a name.
+/// Returns the square before a series' name.
 fn key((x, y): (i32, i32), colour: RGBColor) -> Rectangle<(i32, i32)> {
     Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.filled())
 }
@@ -342,7 +342,7 @@ mod tests {
     use super::*;
     use crate::pixels::Pixels;
 
-    /// A quarter of 64 MiB is live at first, half of it from the middle on, and as much is free.
+    /// Returns a recording with a quarter of 64 MiB live at first, from the middle on half of it, and as much free.
     fn recording(is_replay: bool, events: bool) -> (Header, Vec<Line>) {
         let moment = |step: u64| {
             let live = if step < 50 { 16 << 20 } else { 32 << 20 };
@@ -374,7 +374,7 @@ mod tests {
         format!("#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2)
     }
 
-    /// Rows of the column `x`, above `below`, that have this colour.
+    /// Returns the rows of the column `x`, above `below`, that have this colour.
     fn height(pixels: &Pixels, x: f64, below: u32, colour: RGBColor) -> usize {
         let column = (0..below).map(|y| pixels.at(x, y.into()));
         column.filter(|at| *at == hex(colour)).count()
@@ -392,7 +392,7 @@ mod tests {
                 let ratio = of(late, colour) / of(early, colour);
                 assert!((1.9..2.1).contains(&ratio), "{ratio}");
             }
-            // Live and free are as much; the line of held bytes lies over both.
+            // Live and free bytes are the same; the line of held bytes lies over both.
             let ratio = of(early, LIVE) / of(early, FREE);
             assert!((0.95..1.05).contains(&ratio), "{ratio}");
             assert!(of(early, HELD) >= 1.0);
@@ -407,7 +407,7 @@ mod tests {
         let at = |x: f64| (FIRST..SIZE.1).find(|y| pixels.at(x, f64::from(*y)) == hex(MOVED));
         let (early, late) = (at(300.0).unwrap(), at(700.0).unwrap());
         assert!(late + 50 < early, "it rises from {early} to {late}");
-        // A tebibyte that was moved before is none of it.
+        // The tebibyte that was moved before the recording is not in it.
         assert!(
             text.contains(">\n100.0\n<") || text.contains("100.0"),
             "{text}"

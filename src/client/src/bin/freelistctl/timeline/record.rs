@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `freelistctl record`: samples of arenas while a program runs, or until interrupted.
+//! `freelistctl record`: samples arenas while a program runs, or until interrupted.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -23,24 +23,24 @@ use crate::sample::Sample;
 use crate::show::grouped;
 use crate::stat::seconds;
 
-/// The file that `record` makes and `plot` draws unless another is named.
+/// The file that `record` writes and `plot` draws by default.
 pub(crate) const FILE: &str = "freelist.jsonl";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Seconds from one sample to the next.
+    /// The seconds from one sample to the next.
     #[arg(short, long, value_name = "SECONDS", default_value = "0.1", value_parser = seconds)]
     interval: Duration,
-    /// End after so many seconds.
+    /// Stop after that many seconds.
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     duration: Option<Duration>,
-    /// Write every event of the tracepoints freelist:* too, not only how many.
+    /// Write every event of the tracepoints freelist:* too, not only their number.
     #[arg(short, long)]
     events: bool,
-    /// The recording, a JSON object a line; `-` is standard output.
+    /// The recording, with a JSON object on each line; `-` is standard output.
     #[arg(short, long, value_name = "FILE", default_value = FILE)]
     output: PathBuf,
-    /// A program and its arguments: records until it ends, and ends as it does.
+    /// A program and its arguments: record until it ends, and exit with its status.
     #[arg(last = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
 }
@@ -62,15 +62,15 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Returns whether to end. A program is waited for: SIGINT from the terminal reaches it too, SIGTERM
-    /// is passed on.
+    /// Returns whether to stop. A program is waited for: it gets SIGINT from the terminal too, and SIGTERM is
+    /// passed on to it.
     fn end(&self, program: Option<&Child>) -> bool {
         let terminated = self.terminated.swap(false, Ordering::Relaxed);
         let interrupted = self.interrupted.swap(false, Ordering::Relaxed);
         match program {
             None => terminated || interrupted,
             Some(child) if terminated => {
-                // It may have ended just now.
+                // The program may have ended just now.
                 let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
                 false
             }
@@ -155,7 +155,7 @@ fn spawn(program: &[OsString]) -> Result<Option<Child>> {
 
 /// Waits for the next sample, a signal, or the end of the program.
 fn wait(interval: Duration, signals: &Signals, mut program: Option<&mut Child>) {
-    /// How long an end may be waited for.
+    /// The longest delay until an end is noticed.
     const STEP: Duration = Duration::from_millis(50);
     let next = Instant::now() + interval;
     loop {
@@ -190,13 +190,13 @@ fn told(args: &Args, samples: u64, tracer: Option<&Tracer>) {
     );
 }
 
-/// Ends as the program did.
+/// Ends as the program ended.
 fn of_program(status: ExitStatus) -> ExitCode {
     let code = status.code().or(status.signal().map(|signal| 128 + signal));
     ExitCode::from(code.unwrap_or(1) as u8)
 }
 
-/// `CLOCK_MONOTONIC` in ns.
+/// Returns `CLOCK_MONOTONIC` in ns.
 fn monotonic() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64

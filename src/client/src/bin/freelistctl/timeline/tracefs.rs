@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The module's tracepoints, read through an instance of tracefs of one's own: other tracers are not
-//! disturbed.
+//! The module's tracepoints, read through an instance of tracefs of its own, which leaves other tracers
+//! undisturbed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -14,30 +14,30 @@ use serde_json::{Map, Value};
 
 use super::Event;
 
-/// Where tracefs is.
+/// The directory of tracefs.
 const ROOT: &str = "/sys/kernel/tracing";
-/// The name under which events without room in the kernel's buffer are counted.
+/// The name for the number of events that the kernel's buffer had no room for.
 pub(super) const LOST: &str = "lost";
 
-/// A running trace. It ends when it is dropped: the pipe is closed before the instance is removed,
-/// which the kernel refuses while a file of it is open.
+/// A running trace. It ends when it is dropped: the pipe is closed before the instance is removed, as the kernel
+/// refuses that while a file of the instance is open.
 pub(super) struct Tracer {
     pipe: File,
     _instance: Instance,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line whose rest has not been read yet.
     rest: Vec<u8>,
-    /// `CLOCK_MONOTONIC` at the beginning, in ns.
+    /// The time of the beginning, of `CLOCK_MONOTONIC` in ns.
     start: u64,
     pub(super) counts: BTreeMap<String, u64>,
 }
 
-/// Whether this module has tracepoints that the caller may use.
+/// Returns whether this module has tracepoints that the caller may use.
 pub(super) fn is_there() -> bool {
     Path::new(ROOT).join("events/freelist").is_dir()
 }
 
 impl Tracer {
-    /// Begins to trace. `start` is the moment that times count from.
+    /// Begins to trace. Times of events count from `start`.
     pub(super) fn start(start: u64) -> Result<Self> {
         let instance = Instance::new()?;
         instance.write("trace_clock", "mono")?;
@@ -83,7 +83,7 @@ impl Tracer {
     }
 }
 
-/// A directory of tracefs with buffers and switches of its own, which is removed when it is dropped.
+/// A directory of tracefs with its own buffers and switches, which is removed when it is dropped.
 struct Instance(PathBuf);
 
 impl Instance {
@@ -104,20 +104,20 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         let _ = self.write("events/enable", "0");
-        // It stays while another program reads it.
+        // The directory remains if another program is reading in it.
         let _ = fs::remove_dir(&self.0);
     }
 }
 
-/// `CPU:1 [LOST 12 EVENTS]`
+/// Parses a line about lost events: `CPU:1 [LOST 12 EVENTS]`.
 fn lost(line: &str) -> Option<u64> {
     let (_, rest) = line.strip_prefix("CPU:")?.split_once("[LOST ")?;
     rest.split(' ').next()?.parse().ok()
 }
 
-/// `          name-17      [001] d..1.  1234.567890: wait: arena=3 size=64`
+/// Parses the line of an event: `          name-17      [001] d..1.  1234.567890: wait: arena=3 size=64`.
 fn event(line: &str, start: u64) -> Option<Event> {
-    // A name may have anything in it: the first that goes on like a line counts.
+    // A name may have any character: the first place where the rest is that of a line ends it.
     let mut places = line.match_indices(" [");
     places.find_map(|(at, _)| {
         let (cpu, rest) = line[at + 2..].split_once("] ")?;
@@ -139,7 +139,7 @@ fn event(line: &str, start: u64) -> Option<Event> {
     })
 }
 
-/// `arena=3 size=64`; other words are left out.
+/// Parses the fields of an event: `arena=3 size=64`. Skips other words.
 fn fields(text: &str) -> Map<String, Value> {
     let pair = |word: &str| {
         let (name, value) = word.split_once('=')?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A frame of `freelistctl top`.
+//! Draws a frame of `freelistctl top`.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -13,27 +13,27 @@ use super::state::State;
 use crate::sample::Sample;
 use crate::show::{grouped, mib};
 
-/// Lines above the rows: totals, a bar, rates, a blank one, the columns' names.
+/// The lines above the rows: totals, a bar, rates, a blank line, the columns' names.
 const ABOVE: u16 = 5;
-/// The keys.
+/// The help: the keys.
 const HELP: [&str; 8] = [
     "a, c, Tab      arenas, size classes, the other",
     "a letter       sorts by the column that shows it",
-    "r              the other way round",
+    "r              reverses the order",
     "arrows, pages  scroll",
-    "+, -           look more often, less often",
-    "space          look now",
+    "+, -           refreshes more often, less often",
+    "space          refreshes now",
     "?              this",
     "q, Esc         end",
 ];
 
-/// Lines of a frame that shows all rows.
+/// Returns the lines of a frame that shows all rows.
 pub(crate) fn height(state: &State) -> u16 {
     let rows = state.rows().len().max(1);
     (rows as u16).saturating_add(ABOVE + 1)
 }
 
-/// Draws a frame into `area`, however small it is.
+/// Draws a frame into `area`, of any size.
 pub(crate) fn draw(state: &State, area: Rect, frame: &mut Buffer) {
     let Some(sample) = state.sample() else {
         return;
@@ -77,7 +77,7 @@ fn total_line(sample: &Sample) -> Line<'static> {
     ])
 }
 
-/// A bar of live and free bytes, as parts of the limit.
+/// Draws a bar of live and free bytes, as parts of the limit.
 fn bar_line(sample: &Sample, width: u16) -> Line<'static> {
     let limit = sample.totals.get("limit_bytes");
     let limit = limit.unwrap_or_else(|| sample.arenas.iter().map(|row| row.limit).sum());
@@ -125,7 +125,7 @@ fn rate_line(state: &State) -> Line<'static> {
     Line::from(format!("a second: {}", parts.join("  ")))
 }
 
-/// The rows under the names of their columns; the key of each stands out.
+/// Draws the rows under the names of their columns, in which the key of each stands out.
 fn table(state: &State, area: Rect, frame: &mut Buffer) {
     let columns = state.view().columns();
     let (sorted, falls) = state.sorted_by();
@@ -254,7 +254,7 @@ pub(super) mod tests {
         moment(0, 256, 0)
     }
 
-    /// Two seconds later.
+    /// Returns the sample of two seconds later.
     pub(crate) fn after() -> Sample {
         moment(1000, 288, 10)
     }
@@ -367,10 +367,10 @@ pub(super) mod tests {
     fn without_root_the_last_line_says_what_is_missing() {
         let mut state = state();
         let mut own = sample();
-        own.note = Some("closed; shown are arenas of your own processes".to_owned());
+        own.note = Some("closed; showing only the arenas of your own processes".to_owned());
         own.classes = None;
         state.update(own, Instant::now());
-        assert!(lines(&state, 100, 12)[11].starts_with("closed; shown are"));
+        assert!(lines(&state, 100, 12)[11].starts_with("closed; showing only"));
         state.key(KeyCode::Char('c'), KeyModifiers::NONE);
         assert!(lines(&state, 100, 12)[11].starts_with("size classes need root"));
     }

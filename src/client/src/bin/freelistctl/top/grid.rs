@@ -15,7 +15,7 @@ pub(crate) enum View {
     Classes,
 }
 
-/// A column: its name, the key that sorts by it, whether more comes first then.
+/// A column: its name, the key that sorts by it, and whether the largest value comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Column {
     pub(crate) name: &'static str,
@@ -65,14 +65,14 @@ impl View {
         }
     }
 
-    /// Most held first.
+    /// Returns the column to sort by at first: most held memory.
     pub(crate) fn default_sort(self) -> usize {
         let held = |column: &Column| column.name == "held";
         self.columns().iter().position(held).unwrap_or(0)
     }
 }
 
-/// A cell: its value in the order, and its text.
+/// A cell: its value for sorting, and its text.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Cell {
     Number(f64, String),
@@ -102,15 +102,15 @@ fn plain(number: u64) -> Cell {
     Cell::Number(number as f64, number.to_string())
 }
 
-/// In MiB, without the unit: a row has to fit.
+/// Makes a cell of bytes, in MiB without the unit: a row has to be short.
 fn bytes(number: u64) -> Cell {
     let mib = number as f64 / f64::from(1 << 20);
     Cell::Number(number as f64, format!("{mib:.2}"))
 }
 
-/// How fast a counter goes, where an earlier moment is known.
+/// Returns the change of a counter per second; `None` without an earlier sample.
 pub(crate) fn rate(now: u64, before: Option<u64>, elapsed: Duration) -> Option<f64> {
-    // It may fall, where it is no counter.
+    // The value may fall, if it is not a counter.
     let change = now.wrapping_sub(before?) as i64;
     let seconds = elapsed.as_secs_f64();
     (seconds > 0.0).then(|| change as f64 / seconds)
@@ -166,7 +166,7 @@ fn arenas(now: &Sample, before: Option<&Sample>, elapsed: Duration) -> Vec<Vec<C
     now.arenas.iter().map(row).collect()
 }
 
-/// Classes in which nothing ever happened are left out.
+/// Returns the rows of size classes that were ever used.
 fn classes(now: &Sample, before: Option<&Sample>, elapsed: Duration) -> Vec<Vec<Cell>> {
     let Some(table) = &now.classes else {
         return Vec::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `freelistctl top`: arenas and size classes as they change.
+//! `freelistctl top`: shows arenas and size classes as they change.
 
 mod draw;
 mod grid;
@@ -25,23 +25,23 @@ use crate::stat::seconds;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Seconds from one look to the next.
+    /// The seconds from one refresh to the next.
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     delay: Duration,
-    /// Rows of arenas or of size classes.
+    /// Show arenas or size classes.
     #[arg(long, value_enum, default_value = "arenas")]
     view: View,
-    /// The column to sort by, by its name.
+    /// The column to sort by.
     #[arg(short, long, value_name = "COLUMN")]
     sort: Option<String>,
-    /// Print one frame and end, as where standard output is no terminal.
+    /// Print one frame and end, as without a terminal.
     #[arg(long)]
     once: bool,
 }
 
-/// How long a signal may wait.
+/// The longest delay until a signal is noticed.
 const SIGNALS: Duration = Duration::from_millis(200);
-/// Characters of a line where there is no terminal.
+/// The width in characters without a terminal.
 const WIDTH: u16 = 100;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(name) = &args.sort {
         state.sort_by_name(name).map_err(anyhow::Error::msg)?;
     }
-    // Before the terminal is taken, so that errors are one line as in any other command.
+    // Before the terminal is set up, so that errors are one line as in any other command.
     state.update(Sample::read()?, Instant::now());
     if args.once || !io::stdout().is_terminal() {
         return once(&state);
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let result = match ratatui::try_init() {
         Ok(mut terminal) => live(&mut terminal, &mut state, &ended),
-        Err(error) => Err(error).context("taking the terminal; --once needs none"),
+        Err(error) => Err(error).context("setting up the terminal; --once needs none"),
     };
     // The terminal may be gone.
     let _ = ratatui::try_restore();
@@ -86,7 +86,7 @@ fn once(state: &State) -> Result<()> {
     Ok(())
 }
 
-/// Draws and listens until a key or a signal ends it.
+/// Draws frames and handles keys until a key or a signal ends it.
 fn live(terminal: &mut DefaultTerminal, state: &mut State, ended: &AtomicBool) -> Result<()> {
     let mut next = Instant::now() + state.delay();
     loop {
@@ -103,7 +103,7 @@ fn live(terminal: &mut DefaultTerminal, state: &mut State, ended: &AtomicBool) -
     }
 }
 
-/// Waits for a key, a signal, or the time of the next look.
+/// Waits for a key, a signal, or the time of the next refresh.
 fn listen(state: &mut State, next: Instant, ended: &AtomicBool) -> Result<Action> {
     loop {
         if ended.load(Ordering::Relaxed) {

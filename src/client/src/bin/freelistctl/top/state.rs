@@ -9,7 +9,7 @@ use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 use super::grid::{self, Cell, Column, View};
 use crate::sample::Sample;
 
-/// The action that follows a key.
+/// The action after a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Quit,
@@ -18,28 +18,28 @@ pub(crate) enum Action {
     Draw,
 }
 
-/// By which column rows are sorted, and whether upside down.
+/// The column that rows are sorted by, and whether its order is reversed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sort {
     column: usize,
     reversed: bool,
 }
 
-/// All that a frame is made of.
+/// The state that a frame shows.
 pub(crate) struct State {
     view: View,
     sorts: [Sort; 2],
     delay: Duration,
-    /// Rows that are above the first that is shown.
+    /// The number of rows above the first that is shown.
     scroll: usize,
     help: bool,
     now: Option<(Sample, Instant)>,
     before: Option<(Sample, Instant)>,
 }
 
-/// Rows of a page, for the keys that go by one.
+/// The number of rows that a key for a page scrolls.
 const PAGE: usize = 10;
-/// The least and the longest time between two looks.
+/// The shortest and the longest time between two refreshes.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
 impl State {
@@ -79,27 +79,27 @@ impl State {
         self.now.as_ref().map(|(sample, _)| sample)
     }
 
-    /// The column that rows are sorted by, and whether more comes first.
+    /// Returns the column that rows are sorted by, and whether the largest value comes first.
     pub(crate) fn sorted_by(&self) -> (&'static Column, bool) {
         let sort = self.sorts[self.view as usize];
         let column = &self.view.columns()[sort.column];
         (column, column.falls != sort.reversed)
     }
 
-    /// Takes a sample of the moment `at`; rates are counted from the one before.
+    /// Stores the sample of the moment `at`. Rates count from the one before.
     pub(crate) fn update(&mut self, sample: Sample, at: Instant) {
         self.before = self.now.replace((sample, at));
         self.keep_in_sight();
     }
 
-    /// How fast a total goes, a second.
+    /// Returns the change of a total per second.
     pub(crate) fn rate(&self, name: &str) -> Option<f64> {
         let ((now, at), (before, earlier)) = (self.now.as_ref()?, self.before.as_ref()?);
         let elapsed = at.saturating_duration_since(*earlier);
         grid::rate(now.total(name), before.totals.get(name), elapsed)
     }
 
-    /// The rows in their order.
+    /// Returns the rows in their order.
     pub(crate) fn rows(&self) -> Vec<Vec<Cell>> {
         let Some((now, at)) = &self.now else {
             return Vec::new();
@@ -125,7 +125,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// Names the columns that there are.
+    /// The names of all columns.
     pub(crate) fn sort_by_name(&mut self, name: &str) -> Result<(), String> {
         let columns = self.view.columns();
         let is_it =
@@ -191,7 +191,7 @@ impl State {
         };
     }
 
-    /// At least the last row is shown.
+    /// Scrolls so that at least the last row is shown.
     fn keep_in_sight(&mut self) {
         let last = self.rows().len().saturating_sub(1);
         self.scroll = self.scroll.min(last);
