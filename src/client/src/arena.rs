@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! An open of the device.
+//! The calls of an open arena.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,16 +20,15 @@ use crate::uapi::{
     freelist_limit as Limit, freelist_resize, freelist_stat as Stat, FREELIST_SLACK_NONE,
 };
 
-/// Where the module puts its device.
+/// The path of the module's device.
 pub const DEVICE: &str = "/dev/freelist";
 
-/// What a request got. Plain numbers: dropping it gives nothing back.
+/// A block, as a request returned it. Dropping this does not free the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block {
-    /// Where it lies in the arena, in bytes; aligned to its size class, at most
-    /// to 64 KiB.
+    /// Its offset in the arena, in bytes; aligned to its size class, at most to 64 KiB.
     pub offset: u64,
-    /// Bytes that belong to it, at least as many as were asked for.
+    /// The bytes of the block, at least as many as were asked for.
     pub bytes: u64,
 }
 
@@ -57,19 +56,19 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// As [`Arena::open`].
+    /// Those of [`Arena::open`].
     pub fn open_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = OpenOptions::new().read(true).write(true).open(path);
         Self::opened(file, path)
     }
 
-    /// Opens a new arena for reading only: [`Arena::info`] and [`Arena::stat`]
-    /// work, calls that change it are `EBADF`.
+    /// Opens a new arena for reading only: [`Arena::info`] and [`Arena::stat`] work, calls that change
+    /// the arena fail with `EBADF`.
     ///
     /// # Errors
     ///
-    /// As [`Arena::open`].
+    /// Those of [`Arena::open`].
     pub fn open_read_only() -> Result<Self> {
         Self::opened(File::open(DEVICE), Path::new(DEVICE))
     }
@@ -82,8 +81,8 @@ impl Arena {
         Ok(Self::from_fd(file.into()))
     }
 
-    /// Takes an open file of the device, for instance one that another process
-    /// passed: the arena is shared with it.
+    /// Makes an arena of an open file of the device, for instance of one that another process passed: both
+    /// share the arena.
     pub fn from_fd(file: OwnedFd) -> Self {
         let mode = nix::fcntl::fcntl(&file, nix::fcntl::F_GETFL);
         let writable = mode
@@ -91,8 +90,7 @@ impl Arena {
         Self { file, writable }
     }
 
-    /// Another descriptor of the same arena. ([`Arena::copy`] makes another
-    /// arena.)
+    /// Duplicates the file descriptor of this arena. ([`Arena::copy`] makes another arena.)
     ///
     /// # Errors
     ///
@@ -104,18 +102,15 @@ impl Arena {
         })
     }
 
-    /// Makes a new arena with the same live blocks at the same offsets and a copy
-    /// of what is in them, under the same limit, span and slack. It is the
-    /// caller's own: what is written to either does not show in the other.
+    /// Makes a new arena with the same live blocks at the same offsets, a copy of their content, and the
+    /// same limit, span and slack. A write to either arena does not change the other.
     ///
-    /// A block that another thread allocates, frees or resizes meanwhile is in
-    /// the copy or not.
+    /// A block that another thread allocates, frees or resizes during the call is in the copy or not.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]: `ENOMEM` when memory is short, `EDQUOT` when a limit
-    /// forbids the copy, `EMFILE` when too many files are open, `EBADF` when the
-    /// arena is open for reading only. Nothing is left of the copy then.
+    /// [`Error::Refused`]: `ENOMEM` when memory is short, `EDQUOT` when a limit forbids the copy, `EMFILE`
+    /// when too many files are open, `EBADF` when the arena is open for reading only. No copy remains then.
     pub fn copy(&self) -> Result<Self> {
         let file = sys::clone(self.as_fd()).map_err(Error::refused(Call::Clone))?;
         Ok(Self {
@@ -124,7 +119,7 @@ impl Arena {
         })
     }
 
-    /// What this module offers.
+    /// Returns the properties of the module and the arena.
     ///
     /// # Errors
     ///
@@ -133,8 +128,8 @@ impl Arena {
         sys::info(self.as_fd()).map_err(Error::refused(Call::Info))
     }
 
-    /// Asks for one block of at least `size` bytes. It does not wait: with
-    /// WAIT, a request that would have to is `EAGAIN`.
+    /// Allocates one block of at least `size` bytes. Does not wait: with WAIT, a request that would have to
+    /// wait fails with `EAGAIN`.
     ///
     /// # Errors
     ///
@@ -144,24 +139,23 @@ impl Arena {
         self.alloc_one(size, 0, flags, &mut Timeout::from(Duration::ZERO))
     }
 
-    /// Asks for one block of at least `size` bytes that is aligned to at least
-    /// `1 << align_shift` bytes, at most 30.
+    /// Allocates one block of at least `size` bytes that is aligned to at least `1 << align_shift` bytes;
+    /// `align_shift` is at most 30.
     ///
     /// # Errors
     ///
-    /// As [`Arena::alloc`], and `EINVAL` when `align_shift` is over 30.
+    /// Those of [`Arena::alloc`], and `EINVAL` when `align_shift` is over 30.
     pub fn alloc_aligned(&self, size: u64, align_shift: u32, flags: Flags) -> Result<Block> {
         self.alloc_one(size, align_shift, flags, &mut Timeout::from(Duration::ZERO))
     }
 
-    /// Asks for one block of at least `size` bytes, and waits for it if it has
-    /// to, with WAIT added to `flags`. What is left of `timeout` is in it
-    /// afterwards.
+    /// Allocates one block of at least `size` bytes, and waits for it if necessary: WAIT is added to
+    /// `flags`. Subtracts the time that it waited from `timeout`.
     ///
     /// # Errors
     ///
-    /// As [`Arena::alloc`], and `ETIMEDOUT`; `EINTR` when a signal came, and
-    /// `EAGAIN` when the file is non-blocking or `timeout` is zero.
+    /// Those of [`Arena::alloc`]; `ETIMEDOUT`; `EINTR` when a signal arrived; `EAGAIN` when the file is
+    /// non-blocking or `timeout` is zero.
     pub fn alloc_wait(&self, size: u64, flags: Flags, timeout: &mut Timeout) -> Result<Block> {
         self.alloc_one(size, 0, flags | Flags::WAIT, timeout)
     }
@@ -189,39 +183,35 @@ impl Arena {
         })
     }
 
-    /// Gives the block at `offset` back.
+    /// Frees the block at `offset`.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]: `ENOENT` when nothing live is there, `EINVAL` when
-    /// `offset` cannot be a block's start or lies inside of a live block,
-    /// `EUCLEAN` when its header was overwritten: then it is given back all the
-    /// same.
+    /// [`Error::Refused`]: `ENOENT` when no live block starts there, `EINVAL` when no block can start
+    /// there or `offset` lies inside of a live block, `EUCLEAN` when the block's header was overwritten;
+    /// the block is freed in that case.
     pub fn free(&self, offset: u64) -> Result<()> {
         sys::free(self.as_fd(), freelist_free { offset })
             .map_err(Error::refused(Call::Free { offset }))
     }
 
-    /// Asks for as many blocks of at least `size` bytes as `offsets` has room
-    /// for, in one call. Says how many were given: their offsets are at its
-    /// beginning. Fewer than all is no error; asking for the rest tells why.
+    /// Allocates blocks of at least `size` bytes in one call, as many as `offsets` has entries. Stores
+    /// their offsets at its beginning, and returns their number. Fewer than all are no error; a further
+    /// call for the rest fails with the reason.
     ///
     /// # Errors
     ///
-    /// When not even one was given: those of [`Arena::alloc`], and `EINVAL`
-    /// when `offsets` is empty.
+    /// If no block was allocated: those of [`Arena::alloc`], and `EINVAL` when `offsets` is empty.
     pub fn alloc_bulk(&self, size: u64, flags: Flags, offsets: &mut [u64]) -> Result<usize> {
         self.alloc_many(size, flags, &mut Timeout::from(Duration::ZERO), offsets)
     }
 
-    /// As [`Arena::alloc_bulk`], and waits for blocks if it has to, with WAIT
-    /// added to `flags`: at most `timeout` for all of them together. What is
-    /// left of it is in it afterwards.
+    /// Allocates blocks as [`Arena::alloc_bulk`], and waits for them if necessary, at most `timeout` for
+    /// all of them together: WAIT is added to `flags`. Subtracts the time that it waited from `timeout`.
     ///
     /// # Errors
     ///
-    /// When not even one was given: those of [`Arena::alloc_wait`], and
-    /// `EINVAL` when `offsets` is empty.
+    /// If no block was allocated: those of [`Arena::alloc_wait`], and `EINVAL` when `offsets` is empty.
     pub fn alloc_bulk_wait(
         &self,
         size: u64,
@@ -252,14 +242,12 @@ impl Arena {
         Ok(request.done as usize)
     }
 
-    /// Gives the blocks at `offsets` back, in one call, up to the first that is
-    /// refused. Says how many were taken back; giving the rest tells why not
-    /// more.
+    /// Frees the blocks at `offsets` in one call, up to the first that is refused. Returns the number of
+    /// blocks that it freed; a further call for the rest fails with the reason.
     ///
     /// # Errors
     ///
-    /// When not even one was taken back: those of [`Arena::free`], and `EINVAL`
-    /// when `offsets` is empty.
+    /// If no block was freed: those of [`Arena::free`], and `EINVAL` when `offsets` is empty.
     pub fn free_bulk(&self, offsets: &[u64]) -> Result<usize> {
         let count = offsets.len();
         let done = sys::free_bulk(self.as_fd(), offsets)
@@ -267,15 +255,13 @@ impl Arena {
         Ok(done as usize)
     }
 
-    /// Bounds the bytes of pages that the arena may hold. Live blocks stay as
-    /// they are; what is held beyond it is given back as far as it is free. 0
-    /// changes nothing. Gives what is in force.
+    /// Limits the bytes of pages that the arena may hold. Live blocks stay as they are; free pages above the
+    /// limit are returned to the system. 0 changes nothing. Returns the limits in force.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]: `EPERM` when it is raised above the administrator's
-    /// default without `CAP_SYS_RESOURCE`, `EBADF` when the arena is open for
-    /// reading only.
+    /// [`Error::Refused`]: `EPERM` when `bytes` is above the administrator's default and the caller has no
+    /// `CAP_SYS_RESOURCE`, `EBADF` when the arena is open for reading only.
     pub fn set_limit(&self, bytes: u64) -> Result<Limit> {
         self.bound(Limit {
             bytes,
@@ -283,13 +269,13 @@ impl Arena {
         })
     }
 
-    /// Sets the bytes of the arena's offsets (`INFO.arena_bytes`), before the
-    /// first block is asked for only. 0 changes nothing. Gives what is in force.
+    /// Sets the span of the arena's offsets in bytes (`INFO.arena_bytes`), before its first block is
+    /// allocated. 0 changes nothing. Returns the limits in force.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]: `EINVAL` when `bytes` are not whole pages, more than
-    /// 16 Mi pages, or set too late; `EBADF` as [`Arena::set_limit`].
+    /// [`Error::Refused`]: `EINVAL` when `bytes` are not whole pages, more than 16 Mi pages, or set too
+    /// late; `EBADF` as in [`Arena::set_limit`].
     pub fn set_span(&self, bytes: u64) -> Result<Limit> {
         self.bound(Limit {
             span: bytes,
@@ -297,14 +283,13 @@ impl Arena {
         })
     }
 
-    /// Sets how much more than the most that its blocks ever needed the arena
-    /// may hold before it reuses scattered free memory instead of growing, in
-    /// thousandths; `None` is without a bound. Returns what is in force.
+    /// Sets the slack in thousandths: how much more memory the arena may hold than its blocks ever needed at
+    /// once, before it reuses scattered free memory instead of growing; `None` is unlimited. Returns the
+    /// limits in force.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]: `EINVAL` when it is 0 or over 1000, `EBADF` as
-    /// [`Arena::set_limit`].
+    /// [`Error::Refused`]: `EINVAL` when it is 0 or over 1000, `EBADF` as in [`Arena::set_limit`].
     pub fn set_slack_permille(&self, slack: Option<u32>) -> Result<Limit> {
         let refused = Error::refused(Call::Slack { permille: slack });
         let mut limit = Limit {
@@ -312,24 +297,23 @@ impl Arena {
             ..Limit::default()
         };
         if limit.slack_permille == 0 {
-            // The call would leave it as it is.
+            // The call takes 0 for no change.
             return Err(refused(sys::Errno::INVAL));
         }
         sys::limit(self.as_fd(), &mut limit).map_err(refused)?;
         Ok(limit)
     }
 
-    /// Makes the live block at `offset` `size` bytes long, in whole pages, where
-    /// it is: the tail of a shorter one is free at once, a longer one takes the
-    /// free pages behind it, as `flags` allow. Returns the bytes that it has now.
+    /// Resizes the live block at `offset` to `size` bytes in place, in whole pages. The tail of a block that
+    /// shrinks is free at once; a block that grows gets the free pages that follow it, and new memory as
+    /// `flags` allow. Returns the bytes of the block.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]: `ENOSPC` when what lies behind the block is in use,
-    /// `EINVAL` when the size is 0, when the block has a header or is below a
-    /// page, or for flags other than `LARGER`, `GROW`, `ZERO`, `POPULATE` and `LAZY`;
-    /// `ENOENT` when nothing live is there; those of [`Arena::alloc`]. Nothing
-    /// has changed then.
+    /// [`Error::Refused`]: `ENOSPC` when the pages that follow the block are in use; `EINVAL` when the size
+    /// is 0, when the block has a header or is below a page, or for flags other than `LARGER`, `GROW`,
+    /// `ZERO`, `POPULATE` and `LAZY`; `ENOENT` when no live block starts there; those of [`Arena::alloc`].
+    /// The block is unchanged then.
     pub fn resize(&self, offset: u64, size: u64, flags: Flags) -> Result<u64> {
         let mut request = freelist_resize {
             offset,
@@ -342,15 +326,14 @@ impl Arena {
         Ok(request.block_bytes)
     }
 
-    /// Lets the whole pages inside `bytes` bytes from `offset` on lose their
-    /// memory: they read as zero, and get new memory when they are touched. A
-    /// page that is pinned for I/O keeps its memory, and is zeroed.
+    /// Discards the memory of the whole pages inside of `bytes` bytes from `offset` on: they read as zero,
+    /// and get new memory when they are touched. A page that is pinned for I/O keeps its memory, and is
+    /// zeroed.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]: `EINVAL` when `bytes` is 0, or when some of the range
-    /// lies in no live block, or in one that has a header, is below a page or is
-    /// CONTIG; `EBADF` as [`Arena::set_limit`].
+    /// [`Error::Refused`]: `EINVAL` when `bytes` is 0, or when a part of the range lies in no live block, or
+    /// in one that has a header, is below a page or is CONTIG; `EBADF` as in [`Arena::set_limit`].
     pub fn discard(&self, offset: u64, bytes: u64) -> Result<()> {
         sys::discard(self.as_fd(), freelist_discard { offset, bytes })
             .map_err(Error::refused(Call::Discard { offset, bytes }))
@@ -363,9 +346,8 @@ impl Arena {
         Ok(limit)
     }
 
-    /// Gives wholly free pages back to the system until at most `keep_bytes`
-    /// of them are held. Says how many bytes went. Touching them is `SIGBUS`
-    /// then, until they are part of a block again.
+    /// Returns wholly free pages to the system until the arena holds at most `keep_bytes` of them. Returns
+    /// the bytes of these pages. Touching them raises `SIGBUS` until they are part of a block again.
     ///
     /// # Errors
     ///
@@ -374,22 +356,22 @@ impl Arena {
         sys::trim(self.as_fd(), keep_bytes).map_err(Error::refused(Call::Trim { keep_bytes }))
     }
 
-    /// Returns the arena's counters, of one moment.
+    /// Returns the arena's counters, all of one moment.
     ///
     /// # Errors
     ///
-    /// As [`Arena::info`].
+    /// Those of [`Arena::info`].
     pub fn stat(&self) -> Result<Stat> {
         sys::stat(self.as_fd()).map_err(Error::refused(Call::Stat))
     }
 
-    /// Maps the arena's first `len` bytes; `INFO.arena_bytes` maps all of it.
-    /// Only addresses are used until blocks are touched.
+    /// Maps the arena's first `len` bytes; `INFO.arena_bytes` maps all of it. Takes address space only, until
+    /// blocks are touched.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]: `EINVAL` when `len` is 0 or beyond the arena,
-    /// `ENOMEM` when the process has no room for it.
+    /// [`Error::Refused`]: `EINVAL` when `len` is 0 or beyond the arena, `ENOMEM` when the process has too
+    /// little address space.
     pub fn map(&self, len: u64) -> Result<Mapping> {
         self.map_at(0, len)
     }
@@ -398,7 +380,7 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// As [`Arena::map`].
+    /// Those of [`Arena::map`].
     pub fn map_at(&self, offset: u64, len: u64) -> Result<Mapping> {
         Mapping::new(self.as_fd(), offset, len, self.writable)
             .map_err(Error::refused(Call::Map { offset, len }))

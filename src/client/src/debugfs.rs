@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Where the module's files are, once debugfs is mounted.
+/// The directory of the module's files, if debugfs is mounted.
 pub const DIR: &str = "/sys/kernel/debug/freelist";
 
 fn read(name: &str) -> io::Result<String> {
@@ -14,11 +14,11 @@ fn read(name: &str) -> io::Result<String> {
     fs::read_to_string(&path).map_err(|error| explained(&path, error))
 }
 
-/// An error with the file's name and what to do.
+/// Adds the file's name and advice to an error.
 fn explained(path: &Path, error: io::Error) -> io::Error {
     let advice = match error.kind() {
         io::ErrorKind::NotFound => {
-            "; is debugfs mounted, the module loaded, the arena open? `freelistctl doctor` looks"
+            "; is debugfs mounted, the module loaded, the arena open? See `freelistctl doctor`"
         }
         io::ErrorKind::PermissionDenied => "; only root may use it: run it with sudo",
         _ => "",
@@ -26,7 +26,7 @@ fn explained(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}{advice}", path.display()))
 }
 
-/// The file `stats`: a name and a value a line, in the file's order.
+/// The file `stats`: a name and a value on each line, in the file's order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats(pub Vec<(String, u64)>);
 
@@ -35,7 +35,7 @@ impl Stats {
     ///
     /// # Errors
     ///
-    /// Those of reading it, or `InvalidData` with the line that is no pair.
+    /// Those of reading it, or `InvalidData` with the line that is not a pair.
     pub fn read() -> io::Result<Self> {
         Self::parse(&read("stats")?)
     }
@@ -44,7 +44,7 @@ impl Stats {
     ///
     /// # Errors
     ///
-    /// `InvalidData` with the line that is no pair.
+    /// `InvalidData` with the line that is not a pair.
     pub fn parse(text: &str) -> io::Result<Self> {
         let pair = |line: &str| {
             let (name, value) = line.split_once(' ')?;
@@ -62,13 +62,12 @@ impl Stats {
     }
 }
 
-/// The file `classes`: a header with the columns' names, and a row a size
-/// class.
+/// The file `classes`: a header with the columns' names, and a row for each size class.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Classes {
-    /// The columns' names.
+    /// The names of the columns.
     pub columns: Vec<String>,
-    /// As many values as there are columns, a row a size class.
+    /// A row for each size class, with a value for each column.
     pub rows: Vec<Vec<u64>>,
 }
 
@@ -77,8 +76,7 @@ impl Classes {
     ///
     /// # Errors
     ///
-    /// Those of reading it, or `InvalidData` with the line that does not fit
-    /// the header.
+    /// Those of reading it, or `InvalidData` with the line that does not fit the header.
     pub fn read() -> io::Result<Self> {
         Self::parse(&read("classes")?)
     }
@@ -121,25 +119,25 @@ impl Classes {
 /// A row of the file `arenas`. Sizes are in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArenaRow {
-    /// Its number; no two that ever lived have the same.
+    /// The arena's number, which no other arena ever had.
     pub id: u64,
     /// The process that opened it.
     pub pid: u64,
-    /// In live blocks.
+    /// The bytes of live blocks.
     pub live: u64,
-    /// In free blocks.
+    /// The bytes of free blocks.
     pub free: u64,
-    /// In all pages that it has.
+    /// The bytes of all its pages.
     pub held: u64,
-    /// The most that it may hold.
+    /// The most bytes of pages that it may hold.
     pub limit: u64,
-    /// Requests that wait.
+    /// The number of requests that wait.
     pub waiters: u64,
-    /// That process's name, with what is no plain letter written as `\x0a`.
+    /// The process's name; bytes that are not printable ASCII are written as `\x0a`.
     pub name: String,
 }
 
-/// The file `arenas`: a header with the columns' names, and a row an arena.
+/// The file `arenas`: a header with the columns' names, and a row for each arena.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Arenas(pub Vec<ArenaRow>);
 
@@ -148,14 +146,12 @@ impl Arenas {
     ///
     /// # Errors
     ///
-    /// Those of reading it, or `InvalidData` with the line that does not fit
-    /// the header.
+    /// Those of reading it, or `InvalidData` with the line that does not fit the header.
     pub fn read() -> io::Result<Self> {
         Self::parse(&read("arenas")?)
     }
 
-    /// Parses the file's text. Columns that are not known are skipped, those
-    /// that are not there are 0.
+    /// Parses the file's text. Skips unknown columns; missing columns are 0.
     ///
     /// # Errors
     ///
@@ -197,7 +193,7 @@ impl Arenas {
     }
 }
 
-/// What a range of an arena is: the column `content` of its map.
+/// The column `content` of a map: the state of a range of an arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// A live block.
@@ -206,32 +202,32 @@ pub enum Content {
     Free,
     /// Address space without memory.
     Unbacked,
-    /// A block that is being made, or memory that is about to leave.
+    /// A reservation that is not live yet, or memory that is being reclaimed.
     Pending,
     /// A page that is divided into smaller blocks.
     Subpage,
 }
 
-/// A row of an arena's map: pages side by side that are alike.
+/// A row of an arena's map: neighbouring pages of the same content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it begins, in bytes.
+    /// Its offset in the arena, in bytes.
     pub offset: u64,
-    /// How many pages.
+    /// The number of pages.
     pub pages: u64,
-    /// Bytes of live blocks in it.
+    /// The bytes of live blocks in it.
     pub live: u64,
-    /// Bytes of free blocks in it.
+    /// The bytes of free blocks in it.
     pub free: u64,
-    /// The least and the largest order of the pieces of memory that it lies in, in pages; `None`
-    /// where it has no memory.
+    /// The least and the largest order, in pages, of the folios that are its memory; `None` if it has no
+    /// memory.
     pub orders: Option<(u32, u32)>,
-    /// What it is.
+    /// The state of its pages.
     pub content: Content,
 }
 
-/// The file `arenas.d/ID/map`: what lies where in an arena, without gaps, up to the last offset that
-/// a block ever had.
+/// The file `arenas.d/ID/map`: all of an arena, without gaps, up to the highest offset that a block ever
+/// had.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Map(pub Vec<Extent>);
 
@@ -240,7 +236,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// Those of reading the file, or `InvalidData` with the line that is no row.
+    /// Those of reading the file, or `InvalidData` with the line that is not a row.
     pub fn read(id: u64) -> io::Result<Self> {
         Self::parse(&map(id)?)
     }
@@ -249,7 +245,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// `InvalidData` with the line that is no row.
+    /// `InvalidData` with the line that is not a row.
     pub fn parse(text: &str) -> io::Result<Self> {
         let mut lines = text.lines();
         let header = lines.next().ok_or_else(|| invalid("map", ""))?;
@@ -259,7 +255,7 @@ impl Map {
     }
 }
 
-/// Parses a row of a map, whose columns have these names.
+/// Parses a row of a map with these columns.
 fn extent(columns: &[&str], line: &str) -> Option<Extent> {
     let cells: Vec<&str> = line.split_whitespace().collect();
     let cell = |name: &str| {
@@ -290,7 +286,7 @@ fn extent(columns: &[&str], line: &str) -> Option<Extent> {
     })
 }
 
-/// Returns the text of the file `arenas.d/ID/map`: a header, and a row for each extent of one kind.
+/// Reads the file `arenas.d/ID/map`: a header, and a row for each extent.
 ///
 /// # Errors
 ///
@@ -299,8 +295,8 @@ pub fn map(id: u64) -> io::Result<String> {
     read(&format!("arenas.d/{id}/map"))
 }
 
-/// Has an arena give free pages back until at most `keep` bytes of them are
-/// held (`arenas.d/ID/trim`), whoever opened it.
+/// Has an arena of any process release its free pages until it holds at most `keep` bytes of them
+/// (`arenas.d/ID/trim`).
 ///
 /// # Errors
 ///

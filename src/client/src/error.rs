@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Errors that say what is wrong and what to do.
+//! Errors, whose messages say what is wrong and what to do.
 
 use std::fmt;
 use std::io;
@@ -11,69 +11,69 @@ use nix::errno::Errno;
 use crate::flags::Flags;
 use crate::sys;
 
-/// What the functions of this crate return.
+/// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A call of the contract, as named in error messages.
+/// A call of the contract, as error messages name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     /// FREELIST_IOC_INFO.
     Info,
     /// FREELIST_IOC_ALLOC of `size` bytes.
     Alloc {
-        /// Bytes asked for.
+        /// The bytes that were asked for.
         size: u64,
-        /// What the request allowed.
+        /// The flags of the request.
         flags: Flags,
     },
     /// FREELIST_IOC_FREE of the block at `offset`.
     Free {
-        /// Offset in the arena, in bytes.
+        /// The block's offset in the arena, in bytes.
         offset: u64,
     },
     /// FREELIST_IOC_ALLOC_BULK of `count` blocks of `size` bytes.
     AllocBulk {
-        /// Bytes asked for, of each.
+        /// The bytes that were asked for, of each block.
         size: u64,
-        /// Blocks asked for.
+        /// The number of blocks that were asked for.
         count: usize,
-        /// What the request allowed.
+        /// The flags of the request.
         flags: Flags,
     },
     /// FREELIST_IOC_FREE_BULK of `count` blocks.
     FreeBulk {
-        /// Blocks given back.
+        /// The number of blocks that were to be freed.
         count: usize,
     },
-    /// FREELIST_IOC_LIMIT; what is 0 is left as it is.
+    /// FREELIST_IOC_LIMIT; 0 changes nothing.
     Limit {
-        /// Bytes of pages that the arena may hold.
+        /// The limit in bytes of pages.
         bytes: u64,
-        /// Bytes of its offsets.
+        /// The span of the arena's offsets in bytes.
         span: u64,
     },
     /// FREELIST_IOC_LIMIT, for the slack alone.
     Slack {
-        /// In thousandths; `None` is no bound.
+        /// The slack in thousandths; `None` if unlimited.
         permille: Option<u32>,
     },
     /// FREELIST_IOC_TRIM down to `keep_bytes`.
     Trim {
-        /// Bytes of wholly free pages that may stay.
+        /// The bytes of wholly free pages that may stay.
         keep_bytes: u64,
     },
     /// FREELIST_IOC_RESIZE of the block at `offset`.
     Resize {
-        /// Offset in the arena, in bytes.
+        /// The block's offset in the arena, in bytes.
         offset: u64,
-        /// Bytes asked for.
+        /// The bytes that were asked for.
         size: u64,
     },
     /// FREELIST_IOC_DISCARD of a range.
     Discard {
-        /// Offset in the arena, in bytes.
+        /// The beginning of the range in the arena, in bytes.
         offset: u64,
-        /// Bytes from there on.
+        /// The bytes of the range.
         bytes: u64,
     },
     /// FREELIST_IOC_CLONE.
@@ -82,9 +82,9 @@ pub enum Call {
     Stat,
     /// mmap() of `len` bytes from `offset`.
     Map {
-        /// Offset in the arena, in bytes.
+        /// The beginning of the range in the arena, in bytes.
         offset: u64,
-        /// Bytes to map.
+        /// The bytes of the range.
         len: u64,
     },
 }
@@ -120,9 +120,9 @@ impl fmt::Display for Call {
     }
 }
 
-/// What went wrong.
+/// An error of this crate.
 ///
-/// [`Error::errno`] gives the number for programs; the message is for people.
+/// [`Error::errno`] returns the number for programs; the message is for people.
 /// Converts into [`io::Error`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -131,7 +131,7 @@ pub enum Error {
     Open {
         /// The device file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         errno: Errno,
     },
     /// The device refused a call.
@@ -139,32 +139,31 @@ pub enum Error {
     Refused {
         /// The call.
         call: Call,
-        /// Why; the contract's table says when.
+        /// The module's error; the contract's table lists the reasons.
         errno: Errno,
     },
-    /// A range that is not wholly inside of the [`crate::Mapping`].
+    /// The range is not wholly inside of the [`crate::Mapping`].
     #[error(
         "{len} bytes at offset {offset:#x} are not in this mapping of {mapped} bytes at offset {start:#x}"
     )]
     NotMapped {
-        /// Offset in the arena, in bytes.
+        /// The beginning of the range in the arena, in bytes.
         offset: u64,
-        /// Bytes to access.
+        /// The bytes of the range.
         len: usize,
-        /// First offset of the mapping.
+        /// The first offset of the mapping.
         start: u64,
-        /// Bytes of the mapping.
+        /// The bytes of the mapping.
         mapped: usize,
     },
-    /// An alignment that a [`crate::Heap`] cannot give: its memory is aligned to 1 GiB,
-    /// or to as much as the process may have addresses for.
-    #[error("an alignment to {align} bytes is no power of 2, or more than 1 GiB or the heap's addresses")]
+    /// The alignment is not one that a [`crate::Heap`] has: its memory is aligned to 1 GiB, or less if the
+    /// process has too little address space.
+    #[error("cannot align to {align} bytes: not a power of 2, or more than 1 GiB or than the heap's address space")]
     Alignment {
-        /// What was asked for, in bytes.
+        /// The alignment that was asked for, in bytes.
         align: usize,
     },
-    /// A request to a [`crate::Heap`] by a forked child of the process that it
-    /// belongs to.
+    /// The caller is a forked child of the process that the [`crate::Heap`] belongs to.
     #[error("the heap belongs to the process that this one was forked from")]
     Forked,
 }
@@ -177,7 +176,7 @@ impl Error {
         }
     }
 
-    /// Returns the kernel's number, where the kernel refused.
+    /// Returns the kernel's error number, if the kernel refused the call.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Error::Open { errno, .. } | Error::Refused { errno, .. } => Some(*errno),
@@ -208,7 +207,7 @@ fn open_advice(errno: Errno) -> &'static str {
     }
 }
 
-/// Returns what to do about a request for a block that was refused.
+/// Returns advice for a request for a block that was refused.
 fn alloc_advice(size: u64, flags: Flags, errno: Errno) -> &'static str {
     match errno {
         Errno::EINVAL if size == 0 => "; ask for at least 1 byte",
@@ -216,32 +215,32 @@ fn alloc_advice(size: u64, flags: Flags, errno: Errno) -> &'static str {
             "; a flag or a combination of flags is unknown, or the alignment is over 1 GiB"
         }
         Errno::ENOMEM if !flags.contains(Flags::GROW) => {
-            "; no free block serves it, and without GROW the arena takes no pages"
+            "; no free block fits, and without GROW the arena allocates no pages"
         }
         Errno::ENOMEM => "; the system is short of memory",
-        Errno::EAGAIN => "; it would have to wait: give it a timeout, or poll the arena",
-        Errno::ETIMEDOUT => "; no block came back in time",
+        Errno::EAGAIN => "; it would have to wait: pass a timeout, or poll the arena",
+        Errno::ETIMEDOUT => "; no block was freed in time",
         Errno::ENOSPC => "; the arena's offsets are used up: free blocks",
-        Errno::EOPNOTSUPP => {
-            "; the module does not serve every flag of it: INFO.features tells which"
-        }
+        Errno::EOPNOTSUPP => "; the module does not support all of these flags: see INFO.features",
         _ => "",
     }
 }
 
-/// Returns what to do about a call that was refused.
+/// Returns advice for a call that was refused.
 fn advice(call: Call, errno: Errno) -> &'static str {
-    // Each block of many is asked for and given back like one.
+    // Each of many blocks is allocated and freed like one.
     let call = match call {
         Call::AllocBulk { count: 0, .. } | Call::FreeBulk { count: 0 } => {
-            return "; of no blocks at all"
+            return "; the array of offsets is empty"
         }
         Call::AllocBulk { size, flags, .. } => Call::Alloc { size, flags },
         Call::FreeBulk { .. } => Call::Free { offset: 0 },
         call => call,
     };
     match (call, errno) {
-        (_, Errno::ENOTTY) => "; this file is not /dev/freelist, or the module is older",
+        (_, Errno::ENOTTY) => {
+            "; the file is not /dev/freelist, or the module is too old for this call"
+        }
         (_, Errno::EBADF) => "; the arena has to be open for writing",
         (Call::Alloc { .. } | Call::Resize { .. }, Errno::E2BIG) => {
             "; the largest block is 1 << INFO.max_shift bytes"
@@ -251,31 +250,31 @@ fn advice(call: Call, errno: Errno) -> &'static str {
         }
         (Call::Alloc { size, flags }, errno) => alloc_advice(size, flags, errno),
         (Call::Free { .. } | Call::Resize { .. }, Errno::ENOENT) => {
-            "; no live block is there: freed before?"
+            "; no live block starts there: was it freed before?"
         }
         (Call::Free { .. }, Errno::EUCLEAN) => {
-            "; it was released, but something was written before its beginning"
+            "; the block was freed, but its header had been overwritten"
         }
         (Call::Free { .. }, Errno::EINVAL) => {
-            "; it is no block's start: give back the offset that ALLOC gave"
+            "; no block can start there: pass the offset that ALLOC returned"
         }
         (Call::Limit { .. }, Errno::EPERM) => {
-            "; beyond the module's default it takes CAP_SYS_RESOURCE"
+            "; a limit above the module's default requires CAP_SYS_RESOURCE"
         }
         (Call::Limit { .. }, Errno::EINVAL) => {
-            "; offsets are bounded in whole pages, before the first block is asked for"
+            "; the span is set in whole pages, before the first block is allocated"
         }
         (Call::Slack { .. }, Errno::EINVAL) => "; a slack is 1 to 1000 thousandths, or no bound",
         (Call::Resize { size: 0, .. }, Errno::EINVAL) => "; ask for at least 1 byte, or FREE it",
         (Call::Resize { .. }, Errno::EINVAL) => {
             "; only blocks of whole pages can be resized, without HEADER, CONTIG or WAIT"
         }
-        (Call::Discard { bytes: 0, .. }, Errno::EINVAL) => "; name at least 1 byte",
+        (Call::Discard { bytes: 0, .. }, Errno::EINVAL) => "; pass at least 1 byte",
         (Call::Discard { .. }, Errno::EINVAL) => {
             "; the range has to lie in live blocks of whole pages, without HEADER or CONTIG"
         }
         (Call::Resize { .. }, Errno::ENOSPC) => {
-            "; what lies behind it is in use: ask for another block, and copy"
+            "; the pages after it are in use: allocate another block, and copy"
         }
         (Call::Clone, Errno::ENOMEM) => "; the system is short of memory for a copy",
         (Call::Clone, Errno::EDQUOT) => {
@@ -306,7 +305,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "ALLOC of 64 bytes (LARGER): ENOMEM: Out of memory; \
-             no free block serves it, and without GROW the arena takes no pages"
+             no free block fits, and without GROW the arena allocates no pages"
         );
         assert_eq!(error.errno(), Some(Errno::ENOMEM));
     }
@@ -322,7 +321,7 @@ mod tests {
         assert!(message.starts_with("ALLOC_BULK of 3 blocks of 0 bytes (LARGER|GROW): EINVAL"));
         assert!(message.ends_with("; ask for at least 1 byte"), "{message}");
         let none = refused(Call::FreeBulk { count: 0 }, Errno::EINVAL).to_string();
-        assert!(none.ends_with("; of no blocks at all"), "{none}");
+        assert!(none.ends_with("; the array of offsets is empty"), "{none}");
     }
 
     #[test]
@@ -337,7 +336,7 @@ mod tests {
         assert_eq!(
             resize(8192, Errno::ENOSPC),
             "RESIZE of offset 0x10000 to 8192 bytes: ENOSPC: No space left on device; \
-             what lies behind it is in use: ask for another block, and copy"
+             the pages after it are in use: allocate another block, and copy"
         );
         assert!(resize(0, Errno::EINVAL).ends_with("; ask for at least 1 byte, or FREE it"));
         let call = Call::Slack {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The arenas that processes have open, as `/proc/PID/fdinfo` shows them: those of one's own
-//! processes need no rights.
+//! The arenas that processes have open, as in `/proc/PID/fdinfo`. A user's own processes need no rights.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +12,8 @@ use nix::sys::stat;
 
 use crate::debugfs::Stats;
 
-/// Returns the major number of the module's device, by `/proc/devices`; `None` where the module is not
-/// loaded.
+/// Returns the major number of the module's device from the text of `/proc/devices`; `None` if the module
+/// is not loaded.
 pub fn major(devices: &str) -> Option<u64> {
     let line = devices
         .lines()
@@ -25,22 +24,22 @@ pub fn major(devices: &str) -> Option<u64> {
 /// An arena that at least one process has open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenArena {
-    /// Its number; no two that ever lived have the same.
+    /// The arena's number, which no other arena ever had.
     pub id: u64,
     /// The processes that have it open, ascending.
     pub pids: Vec<u32>,
     /// The name of the first of them.
     pub name: String,
-    /// The fields of STAT, and the bytes of its offsets (`arena_bytes`).
+    /// The fields of STAT, and the span of its offsets in bytes (`arena_bytes`).
     pub stats: Stats,
 }
 
-/// Returns the arenas of all processes that the caller may look into, by number. An arena that is
-/// open in no process any more, only mapped, is not among them.
+/// Returns the arenas of all processes that the caller may inspect, by number. An arena that no process
+/// has open any more, but has mapped, is not among them.
 ///
 /// # Errors
 ///
-/// Those of reading `/proc`. Processes and files that go meanwhile are left out.
+/// Those of reading `/proc`. Processes and files that disappear meanwhile are skipped.
 pub fn arenas() -> io::Result<Vec<OpenArena>> {
     let mut arenas: BTreeMap<u64, OpenArena> = BTreeMap::new();
     let Some(major) = major(&fs::read_to_string("/proc/devices")?) else {
@@ -67,7 +66,7 @@ pub fn arenas() -> io::Result<Vec<OpenArena>> {
     Ok(arenas.into_values().collect())
 }
 
-/// The arenas that a process has open, with their statistics; none where it is another user's. The
+/// Returns the arenas that a process has open, with their statistics; none if it is another user's. The
 /// device has the major number `major`.
 fn of_process(pid: u32, major: u64) -> Vec<(u64, Stats)> {
     let dir = format!("/proc/{pid}");
@@ -76,7 +75,7 @@ fn of_process(pid: u32, major: u64) -> Vec<(u64, Stats)> {
     };
     let arena = |entry: io::Result<fs::DirEntry>| {
         let entry = entry.ok()?;
-        // It asks the file itself, not the link.
+        // The metadata of the file itself, not of the link.
         let file = fs::metadata(entry.path()).ok()?;
         let is_device = file.file_type().is_char_device() && stat::major(file.rdev()) == major;
         let number = entry.file_name();
@@ -86,7 +85,7 @@ fn of_process(pid: u32, major: u64) -> Vec<(u64, Stats)> {
     files.filter_map(arena).collect()
 }
 
-/// Returns the name of a process, with bytes that are not printable ASCII as `\x0a`; empty when the
+/// Returns the name of a process, in which bytes that are not printable ASCII are `\x0a`; empty if the
 /// process is gone.
 fn name(pid: u32) -> String {
     let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -94,8 +93,8 @@ fn name(pid: u32) -> String {
     name.escape_ascii().to_string()
 }
 
-/// Returns the number and the statistics of the arena whose `fdinfo` this is; `None` where the file is
-/// no arena.
+/// Returns the number and the statistics of the arena that an `fdinfo` describes; `None` if the file is not
+/// an arena.
 pub fn parse(text: &str) -> Option<(u64, Stats)> {
     let pair = |line: &str| {
         let (name, value) = line.strip_prefix("freelist_")?.split_once(':')?;
@@ -133,7 +132,7 @@ mod tests {
     #[test]
     fn a_process_without_arenas_has_none() {
         let this = std::process::id();
-        // Its own null device is none.
+        // This process has a null device open, which is not an arena.
         let _null = fs::File::open("/dev/null").unwrap();
         assert_eq!(of_process(this, 1), []);
         let comm = fs::read_to_string("/proc/self/comm").unwrap();

@@ -7,16 +7,15 @@ use std::fmt;
 use crate::uapi;
 
 bitflags::bitflags! {
-    /// What a request allows when the list of its own size class is empty, and
-    /// what the block has to be. `INFO.features` tells which of them the
-    /// running module serves.
+    /// What a request may do if the list of its own size class is empty, and properties of the block.
+    /// `INFO.features` has the flags that the loaded module supports.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Flags: u32 {
-        /// Split a larger free block.
+        /// Splits a larger free block.
         const LARGER = uapi::FREELIST_LARGER;
-        /// Take new pages from the system, within the limit.
+        /// Allocates new pages from the system, within the limit.
         const GROW = uapi::FREELIST_GROW;
-        /// Sleep until a block comes back.
+        /// Sleeps until a block is freed.
         const WAIT = uapi::FREELIST_WAIT;
         /// The block reads as zero.
         const ZERO = uapi::FREELIST_ZERO;
@@ -34,8 +33,7 @@ bitflags::bitflags! {
 }
 
 bitflags::bitflags! {
-    /// What a module offers, `INFO.features`: the flags that it serves, and other parts of the
-    /// contract.
+    /// The features of a module, `INFO.features`: the flags that it supports, and other parts of the contract.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Features: u64 {
         /// [`Flags::LARGER`].
@@ -54,19 +52,19 @@ bitflags::bitflags! {
         const POPULATE = uapi::FREELIST_POPULATE as u64;
         /// [`Flags::LAZY`].
         const LAZY = uapi::FREELIST_LAZY as u64;
-        /// ALLOC and ALLOC_BULK take an alignment.
+        /// ALLOC and ALLOC_BULK accept an alignment.
         const ALIGN = uapi::FREELIST_FEATURE_ALIGN;
-        /// RESIZE is served.
+        /// RESIZE is supported.
         const RESIZE = uapi::FREELIST_FEATURE_RESIZE;
-        /// LIMIT takes a slack.
+        /// LIMIT accepts a slack.
         const SLACK = uapi::FREELIST_FEATURE_SLACK;
-        /// STAT counts what was moved.
+        /// STAT counts moved bytes.
         const MOVED = uapi::FREELIST_FEATURE_MOVED;
-        /// STAT counts what is held in folios of the size of a huge page.
+        /// STAT counts bytes in folios of the size of a huge page.
         const HUGE = uapi::FREELIST_FEATURE_HUGE;
-        /// DISCARD is served.
+        /// DISCARD is supported.
         const DISCARD = uapi::FREELIST_FEATURE_DISCARD;
-        /// CLONE is served.
+        /// CLONE is supported.
         const CLONE = uapi::FREELIST_FEATURE_CLONE;
     }
 }
@@ -76,7 +74,7 @@ impl fmt::Display for Flags {
         if self.is_empty() {
             return f.write_str("no flags");
         }
-        // Name by name: DEFAULT is a short form, not a flag.
+        // Name by name: DEFAULT is a short form of two flags.
         write_names(
             f,
             self.iter_names()
@@ -118,7 +116,7 @@ mod tests {
         assert_eq!(Flags::empty().to_string(), "no flags");
         let features = Features::ZERO | Features::RESIZE;
         assert_eq!(features.to_string(), "ZERO|RESIZE");
-        // A module that is newer has bits without a name.
+        // A newer module has bits without a name.
         assert_eq!(
             Features::from_bits_retain((1 << 63) | 2).to_string(),
             "GROW"

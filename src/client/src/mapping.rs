@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! An arena's offsets as memory.
+//! A mapping of an arena's offsets.
 
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
@@ -9,16 +9,15 @@ use std::ptr::NonNull;
 use crate::error::{Error, Result};
 use crate::sys::{Errno, Map};
 
-/// A part of an arena's address space, mapped into this process. Offsets are
-/// those of the arena, in bytes, whatever part of it is mapped.
+/// A part of an arena's address space, mapped into this process. Offsets are those of the arena, in bytes,
+/// whichever part of it is mapped.
 ///
-/// The memory is shared with everyone who has the arena, so a read gives some
-/// value that each byte had. Touching an offset without a page (no block was
-/// ever there) raises `SIGBUS`. A mapping keeps its arena alive.
+/// The memory is shared with all processes that have the arena, so a read returns some value that each byte
+/// had. Touching an offset without a page (where no block ever was) raises `SIGBUS`. A mapping keeps its
+/// arena alive.
 ///
-/// [`Mapping::read`] and [`Mapping::write`] go byte by byte, which is safe
-/// next to other threads and processes; a program that moves much data takes
-/// [`Mapping::as_ptr`] and sees itself to it that nobody else writes.
+/// [`Mapping::read`] and [`Mapping::write`] access single bytes, which is safe beside other threads and
+/// processes. A program that moves much data uses [`Mapping::as_ptr`], and has to keep other writers out.
 #[derive(Debug)]
 pub struct Mapping {
     map: Map,
@@ -58,7 +57,7 @@ impl Mapping {
         self.start
     }
 
-    /// Bytes mapped.
+    /// Returns the bytes that are mapped.
     #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
     pub fn len(&self) -> usize {
         self.map.len()
@@ -116,7 +115,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Returns where `len` bytes from `offset` begin in the mapping.
+    /// Returns the index in the mapping at which `len` bytes from `offset` begin.
     fn place(&self, offset: u64, len: usize) -> Result<usize> {
         offset
             .checked_sub(self.start)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Sizes as people write them: in arguments and in the environment.
+//! Sizes as people write them, in arguments and in the environment.
 
-/// What is wrong with a size.
+/// The reason why a text is not a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
-    /// It is no whole number, with or without a letter after it.
+    /// It is not a whole number, with or without a letter after it.
     #[error("not a size: write a whole number, with K, M or G after it if you like")]
     Malformed,
     /// It is more than 2^64 - 1 bytes.
@@ -13,7 +13,7 @@ pub enum SizeError {
     TooLarge,
 }
 
-/// Reads bytes; a K, M or G after the number makes it KiB, MiB or GiB. Does not allocate.
+/// Parses a number of bytes; a K, M or G after it makes it KiB, MiB or GiB. Does not allocate.
 ///
 /// # Errors
 ///

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The system calls.
+//! The system calls, and memory that is mapped by them.
 //!
-//! Outwards everything is safe: the calls take and give structures by value, and [`Anonymous`] and
-//! [`Lazy`] are slices. They are made without the C library (rustix does so on Linux), so that its
-//! `errno` stays as it is.
+//! Its interface is safe: the calls take and return structures by value, and [`Anonymous`] and [`Lazy`] are
+//! slices. System calls are made without the C library (rustix does so on Linux), so `errno` keeps its value.
 
 #![expect(unsafe_code, reason = "system calls, and memory that they map")]
 
@@ -43,12 +42,12 @@ pub(crate) use map::Map;
 #[cfg(feature = "std")]
 pub(crate) use thread_end::ThreadEnd;
 
-/// FREELIST_IOC_INFO.
+/// Calls FREELIST_IOC_INFO.
 pub(crate) fn info(fd: BorrowedFd<'_>) -> Result<freelist_info, Errno> {
     let mut answer = freelist_info::default();
     // SAFETY: `answer` is writable for as many bytes as the request's number
     // encodes, because the header makes that number from this structure's
-    // size; no driver accesses more than a request's number says.
+    // size; no driver accesses more bytes than the number encodes.
     unsafe {
         ioctl(
             fd,
@@ -58,21 +57,21 @@ pub(crate) fn info(fd: BorrowedFd<'_>) -> Result<freelist_info, Errno> {
     Ok(answer)
 }
 
-/// FREELIST_IOC_ALLOC; the answer is in the fields of `request`.
+/// Calls FREELIST_IOC_ALLOC; the result is in the fields of `request`.
 pub(crate) fn alloc(fd: BorrowedFd<'_>, request: &mut freelist_alloc) -> Result<(), Errno> {
     // SAFETY: As in `info()`; the reference makes `request` ours alone to
     // write until the call returns.
     unsafe { ioctl(fd, Updater::<{ uapi::FREELIST_IOC_ALLOC }, _>::new(request)) }
 }
 
-/// FREELIST_IOC_FREE.
+/// Calls FREELIST_IOC_FREE.
 pub(crate) fn free(fd: BorrowedFd<'_>, request: freelist_free) -> Result<(), Errno> {
     // SAFETY: As in `info()`; the structure is only read.
     unsafe { ioctl(fd, Setter::<{ uapi::FREELIST_IOC_FREE }, _>::new(request)) }
 }
 
-/// FREELIST_IOC_ALLOC_BULK: blocks for all of `offsets`. The answer is in the
-/// fields of `request`, the array in it is `offsets`.
+/// Calls FREELIST_IOC_ALLOC_BULK for blocks for all of `offsets`. The result is in the fields of
+/// `request`; its array is `offsets`.
 #[cfg(feature = "std")]
 pub(crate) fn alloc_bulk(
     fd: BorrowedFd<'_>,
@@ -91,7 +90,7 @@ pub(crate) fn alloc_bulk(
     }
 }
 
-/// FREELIST_IOC_FREE_BULK of all `offsets`; how many were done.
+/// Calls FREELIST_IOC_FREE_BULK for all `offsets`, and returns the number of blocks that it freed.
 #[cfg(feature = "std")]
 pub(crate) fn free_bulk(fd: BorrowedFd<'_>, offsets: &[u64]) -> Result<u32, Errno> {
     let mut request = freelist_bulk {
@@ -109,13 +108,13 @@ pub(crate) fn free_bulk(fd: BorrowedFd<'_>, offsets: &[u64]) -> Result<u32, Errn
     Ok(request.done)
 }
 
-/// FREELIST_IOC_LIMIT; the answer is in the fields of `request`.
+/// Calls FREELIST_IOC_LIMIT; the result is in the fields of `request`.
 pub(crate) fn limit(fd: BorrowedFd<'_>, request: &mut freelist_limit) -> Result<(), Errno> {
     // SAFETY: As in `alloc()`.
     unsafe { ioctl(fd, Updater::<{ uapi::FREELIST_IOC_LIMIT }, _>::new(request)) }
 }
 
-/// FREELIST_IOC_TRIM; how many bytes were given back.
+/// Calls FREELIST_IOC_TRIM, and returns the bytes that it released.
 pub(crate) fn trim(fd: BorrowedFd<'_>, keep_bytes: u64) -> Result<u64, Errno> {
     let mut request = freelist_trim {
         keep_bytes,
@@ -131,7 +130,7 @@ pub(crate) fn trim(fd: BorrowedFd<'_>, keep_bytes: u64) -> Result<u64, Errno> {
     Ok(request.freed_bytes)
 }
 
-/// FREELIST_IOC_RESIZE; the answer is in the fields of `request`.
+/// Calls FREELIST_IOC_RESIZE; the result is in the fields of `request`.
 pub(crate) fn resize(fd: BorrowedFd<'_>, request: &mut freelist_resize) -> Result<(), Errno> {
     // SAFETY: As in `alloc()`.
     unsafe {
@@ -142,7 +141,7 @@ pub(crate) fn resize(fd: BorrowedFd<'_>, request: &mut freelist_resize) -> Resul
     }
 }
 
-/// FREELIST_IOC_DISCARD.
+/// Calls FREELIST_IOC_DISCARD.
 #[cfg(feature = "std")]
 pub(crate) fn discard(fd: BorrowedFd<'_>, request: freelist_discard) -> Result<(), Errno> {
     // SAFETY: As in `free()`.
@@ -154,7 +153,7 @@ pub(crate) fn discard(fd: BorrowedFd<'_>, request: freelist_discard) -> Result<(
     }
 }
 
-/// FREELIST_IOC_CLONE: the open file of the copy.
+/// Calls FREELIST_IOC_CLONE, and returns the open file of the copy.
 pub(crate) fn clone(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let mut request = freelist_clone::default();
     // SAFETY: As in `alloc()`.
@@ -168,7 +167,7 @@ pub(crate) fn clone(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(request.fd) })
 }
 
-/// FREELIST_IOC_STAT.
+/// Calls FREELIST_IOC_STAT.
 pub(crate) fn stat(fd: BorrowedFd<'_>) -> Result<freelist_stat, Errno> {
     let mut answer = freelist_stat::default();
     // SAFETY: As in `info()`.
@@ -185,7 +184,7 @@ pub(crate) fn stat(fd: BorrowedFd<'_>) -> Result<freelist_stat, Errno> {
 ///
 /// # Safety
 ///
-/// That is so.
+/// All bytes zero is a valid value of the type, and the type needs no `Drop`.
 pub(crate) unsafe trait Zeros {}
 
 // SAFETY: It is a number.
@@ -200,7 +199,7 @@ unsafe impl Zeros for crate::heap::Slab {}
 // SAFETY: All its fields are numbers, atomic or in cells, and pointers that may be null.
 unsafe impl Zeros for crate::heap::Cache {}
 
-/// What a forked child finds in memory.
+/// The content of memory in a forked child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fork {
     /// A copy.
@@ -209,9 +208,8 @@ pub(crate) enum Fork {
     Wipe,
 }
 
-/// A slice of values that are zero at first, in memory of its own from the
-/// system: in pages that are there when they are written, and not from the
-/// program's allocator, which this may be part of.
+/// A slice of values that are zero at first, in memory of its own from the system. Its pages get memory
+/// when they are written. It does not use the program's allocator, which it may be part of.
 ///
 /// # Invariants
 ///
@@ -222,12 +220,12 @@ pub(crate) enum Fork {
 pub(crate) struct Anonymous<T: Zeros> {
     base: NonNull<T>,
     len: usize,
-    /// Bytes that can be written, from the beginning.
+    /// The bytes that can be written, from the beginning.
     #[cfg(feature = "std")]
     open_bytes: AtomicUsize,
 }
 
-/// Bytes that [`Anonymous::open`] makes writable at a time, at least.
+/// The fewest bytes that [`Anonymous::open`] makes writable at a time.
 #[cfg(feature = "std")]
 const OPEN_BYTES: usize = 256 << 10;
 
@@ -237,14 +235,14 @@ unsafe impl<T: Zeros + Send> Send for Anonymous<T> {}
 unsafe impl<T: Zeros + Sync> Sync for Anonymous<T> {}
 
 impl<T: Zeros> Anonymous<T> {
-    /// `len` values, at least one.
+    /// Maps `len` values, at least one.
     pub(crate) fn new(len: usize, fork: Fork) -> Result<Self, Errno> {
         Self::map(len, fork, ProtFlags::READ | ProtFlags::WRITE)
     }
 
-    /// `len` values, at least one, none of which can be written before it is opened: a write is a
-    /// segmentation fault. They count as memory in use when they are open, where the system counts what
-    /// it has promised (`vm.overcommit_memory` 2).
+    /// Reserves `len` values, at least one. A value has to be opened before it is written: a write before
+    /// that is a segmentation fault. Where the system limits committed memory (`vm.overcommit_memory` 2),
+    /// values count once they are open.
     #[cfg(feature = "std")]
     pub(crate) fn reserve(len: usize, fork: Fork) -> Result<Self, Errno> {
         let new = Self::map(len, fork, ProtFlags::READ)?;
@@ -282,8 +280,8 @@ impl<T: Zeros> Anonymous<T> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(Errno::NOMEM)?;
         let bytes = NonZeroUsize::new(bytes).ok_or(Errno::INVAL)?.get();
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: Without MAP_FIXED and with no address wished for, the kernel puts the mapping
-        // where nothing of this process lies.
+        // SAFETY: Without MAP_FIXED and without an address, the kernel puts the mapping
+        // where this process has none.
         let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, prot, flags) }?;
         // INVARIANT: The kernel mapped zeros for us, of `len` values, at a page's start, which is
         // aligned enough for every type, and is not 0.
@@ -293,8 +291,8 @@ impl<T: Zeros> Anonymous<T> {
             #[cfg(feature = "std")]
             open_bytes: AtomicUsize::new(bytes),
         };
-        // Few of the values are used as a rule: a huge page of them would cost 2 MiB, and as much
-        // zeroing. Where there are none, it is refused.
+        // Usually few of the values are used: a huge page of them would cost 2 MiB, and as much
+        // zeroing. A kernel without huge pages refuses it, which does no harm.
         // SAFETY: The range is ours, and this changes nothing that can be read in it.
         let _ = unsafe { madvise(base, bytes, Advice::LinuxNoHugepage) };
         if fork == Fork::Wipe {
@@ -310,10 +308,9 @@ impl<T: Zeros> Deref for Anonymous<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: By the type's invariant the values are mapped as long as
-        // `self` is, and hold what was stored, or zeros, also in a forked child:
-        // `Zeros` makes a value of these. Nobody has a mutable reference, as
-        // this type gives none out.
+        // SAFETY: By the type's invariant the values are mapped as long as `self` is, and hold what was
+        // stored, or zeros, also in a forked child: `Zeros` makes a value of these. There is no mutable
+        // reference, as this type returns none.
         unsafe { slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 }
@@ -326,8 +323,8 @@ impl<T: Zeros> Drop for Anonymous<T> {
     }
 }
 
-/// A slice of `LEN` values that are zero at first, mapped when one of them is first wanted, and for
-/// ever. All threads may ask for it, and so may a signal handler: nothing waits.
+/// A slice of `LEN` values that are zero at first, mapped at the first call that needs it, and never
+/// unmapped. Any thread may use it, and a signal handler too: nothing waits.
 ///
 /// # Invariants
 ///
@@ -342,7 +339,7 @@ pub(crate) struct Lazy<T: Zeros, const LEN: usize> {
 unsafe impl<T: Zeros, const LEN: usize> Zeros for Lazy<T, LEN> {}
 
 impl<T: Zeros + Sync, const LEN: usize> Lazy<T, LEN> {
-    /// Returns one that is not mapped yet.
+    /// Makes one that is not mapped.
     pub(crate) const fn new() -> Self {
         // INVARIANT: It is null.
         Self {
@@ -364,7 +361,7 @@ impl<T: Zeros + Sync, const LEN: usize> Lazy<T, LEN> {
         }
     }
 
-    /// Returns the values, mapped now if they were not.
+    /// Returns the values, and maps them if they were not.
     ///
     /// # Errors
     ///
@@ -379,8 +376,8 @@ impl<T: Zeros + Sync, const LEN: usize> Lazy<T, LEN> {
             .base
             .compare_exchange(old, base, Ordering::AcqRel, Ordering::Relaxed);
         if stored.is_ok() {
-            // INVARIANT: It stays mapped from now on. Otherwise another thread was faster, and ours
-            // is unmapped.
+            // INVARIANT: It stays mapped from now on. If another thread has mapped one meanwhile, this
+            // one is unmapped.
             mem::forget(new);
         }
         self.get().ok_or(Errno::NOMEM)

@@ -1,35 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How long a request may wait.
+//! The longest wait of a request.
 
 use std::time::Duration;
 
-/// How long a request may wait. A call that ends early (`EINTR`) leaves in it
-/// what is left, so that the same request can be made again.
+/// The longest wait of a request. A call that ends early (`EINTR`) leaves the rest in it, so that the same
+/// request can be made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeout(i64);
 
 impl Timeout {
-    /// Until it is served.
+    /// Waits until the request is served.
     pub const FOREVER: Self = Self(-1);
 
-    /// What is left; `None` is for ever.
+    /// Returns the rest; `None` is for ever.
     pub fn left(self) -> Option<Duration> {
         u64::try_from(self.0).ok().map(Duration::from_nanos)
     }
 
-    /// As the contract has it, in nanoseconds.
+    /// Converts from the contract's nanoseconds.
     pub(crate) fn from_ns(ns: i64) -> Self {
         Self(ns)
     }
 
-    /// As the contract has it, in nanoseconds.
+    /// Converts to the contract's nanoseconds.
     pub(crate) fn ns(self) -> i64 {
         self.0
     }
 }
 
-/// More than 292 years are as many.
+/// Converts; a time above 292 years becomes 292 years.
 impl From<Duration> for Timeout {
     fn from(time: Duration) -> Self {
         Self(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX))

@@ -2,9 +2,9 @@
 
 //! Recorded allocation traces, as in `tests/traces/`.
 //!
-//! Text, gzip'd or plain, one event a line: `a ID BYTES` an allocation,
-//! `f ID` its release, `m TEXT` a phase mark, `# key: value` a header line.
-//! IDs are never reused.
+//! A trace is text, compressed by gzip or plain, with one event on each line: `a ID BYTES` an allocation,
+//! `f ID` its release, `m TEXT` the mark of a phase, `# key: value` a line of the header. An ID is never
+//! used twice.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
-/// One line of a trace. Blocks are numbered in the order of their allocation.
+/// An event of a trace. Blocks are numbered in the order of their allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Block number [`usize`] is allocated.
+    /// The block of this number is allocated.
     Alloc(usize),
-    /// Block number [`usize`] is released.
+    /// The block of this number is freed.
     Free(usize),
     /// A phase begins.
     Mark(String),
@@ -27,26 +27,26 @@ pub enum Event {
 /// The point of a trace at which the most bytes are live.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Peak {
-    /// The index of the event that reaches it, in [`Trace::events`].
+    /// The index in [`Trace::events`] of the event that reaches it.
     pub event: usize,
-    /// Bytes live after that event, as asked for.
+    /// The bytes of live blocks after that event, as asked for.
     pub bytes: u64,
-    /// Blocks live after that event.
+    /// The number of live blocks after that event.
     pub blocks: usize,
 }
 
-/// A trace, checked: every release is that of a live block.
+/// A trace in which every release is that of a live block.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {
     /// The header's `key: value` pairs, in order.
     pub header: Vec<(String, String)>,
-    /// What happened, in order.
+    /// The events, in order.
     pub events: Vec<Event>,
-    /// Bytes asked for, by block number.
+    /// The bytes of each block, as asked for, by block number.
     pub sizes: Vec<u64>,
 }
 
-/// Why a file is no trace.
+/// The reason why a file is not a trace.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     /// The file cannot be read.
@@ -54,17 +54,17 @@ pub enum TraceError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why. The message has it, so it is no source of its own.
+        /// The system's error. The message has it, so it is not a source of its own.
         error: io::Error,
     },
-    /// A line is none of a trace.
+    /// A line is not valid in a trace.
     #[error("{}:{line}: {problem}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// The line's number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// A description of the problem.
         problem: String,
     },
 }
@@ -74,7 +74,7 @@ impl Trace {
     ///
     /// # Errors
     ///
-    /// [`TraceError`] names the file and the line.
+    /// [`TraceError`] with the file's name and the line.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, TraceError> {
         let path = path.as_ref();
         let failed = |error| TraceError::Read {
@@ -101,7 +101,7 @@ impl Trace {
     ///
     /// # Errors
     ///
-    /// The number of the bad line, from 1, and what is wrong with it.
+    /// The number of the invalid line, from 1, and a description of the problem.
     pub fn parse(text: &[u8]) -> Result<Self, (usize, String)> {
         let mut parser = Parser::default();
         for (i, line) in text.split(|byte| *byte == b'\n').enumerate() {
@@ -120,8 +120,8 @@ impl Trace {
         pair.map(|(_, value)| value.as_str())
     }
 
-    /// Leaves only what happens up to the end of training step `steps`, which
-    /// is the mark `step N end`. `false` when there are not so many steps.
+    /// Drops the events after training step `steps`, which ends with the mark `step N end`. Returns
+    /// `false`, and changes nothing, if there are fewer steps.
     pub fn keep_steps(&mut self, steps: usize) -> bool {
         let end = format!("step {steps} end");
         let is_end = |event: &Event| matches!(event, Event::Mark(text) if *text == end);
@@ -134,7 +134,7 @@ impl Trace {
         }
     }
 
-    /// Returns the first point with the most bytes live.
+    /// Returns the first point at which the most bytes are live.
     pub fn peak(&self) -> Peak {
         let mut peak = Peak::default();
         let (mut bytes, mut blocks) = (0, 0);
@@ -165,9 +165,9 @@ impl Trace {
 #[derive(Default)]
 struct Parser {
     trace: Trace,
-    /// The block number of each ID, and whether it is still live.
+    /// The block number of each ID, and whether the block is live.
     blocks: HashMap<u64, (usize, bool)>,
-    /// Bytes of all allocations so far.
+    /// The bytes of all allocations so far.
     total: u64,
 }
 
@@ -209,7 +209,7 @@ impl Parser {
 
     fn alloc(&mut self, id: u64, size: u64) -> Result<(), String> {
         let block = self.trace.sizes.len();
-        // The total bounds every sum of sizes that is taken later.
+        // The total is a bound of every sum of sizes that is computed later.
         self.total = self
             .total
             .checked_add(size)
@@ -236,7 +236,7 @@ impl Parser {
 }
 
 fn number(text: &str) -> Result<u64, String> {
-    // Digits only: parse() would take a sign.
+    // Digits only: parse() would accept a sign.
     text.bytes()
         .all(|byte| byte.is_ascii_digit())
         .then(|| text.parse().ok())
@@ -321,11 +321,11 @@ mod tests {
     fn a_missing_or_broken_file_is_named() {
         let error = Trace::read("/nonexistent/trace").unwrap_err();
         assert!(error.to_string().starts_with("/nonexistent/trace: "));
-        // Said once, where an error's sources are printed after it too.
+        // The message has it once, where an error's sources are printed after it too.
         assert!(std::error::Error::source(&error).is_none());
     }
 
-    /// Events, bytes allocated in all and peak, as the traces' README has them.
+    /// Expects events, total bytes and peak as in the traces' README.
     #[test]
     fn the_recorded_traces_are_what_their_readme_says() {
         for (name, events, total, peak) in [

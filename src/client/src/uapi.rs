@@ -2,8 +2,8 @@
 
 //! The contract's structures and numbers, made from the header `freelist.h`.
 //!
-//! What they mean is said in that header, and here. [`crate::Arena`] is the way to use
-//! them; tests and tools that need the bare calls find them here.
+//! The header documents them. Programs use [`crate::Arena`]; tests and tools that need the bare calls find
+//! them here.
 
 #![expect(missing_docs, reason = "each structure documents its fields")]
 #![expect(

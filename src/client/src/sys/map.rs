@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A file's memory, of which every access is checked against its length.
+//! A mapping of a file, each access to which is checked against its length.
 
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
@@ -41,8 +41,8 @@ impl Map {
         let mut prot = ProtFlags::READ;
         prot.set(ProtFlags::WRITE, writable);
         let at = ptr::null_mut();
-        // SAFETY: Without MAP_FIXED and with no address wished for, the kernel
-        // puts the mapping where nothing of this process lies.
+        // SAFETY: Without MAP_FIXED and without an address, the kernel
+        // puts the mapping where this process has none.
         let base = unsafe { mmap(at, len.get(), prot, MapFlags::SHARED, fd, offset) }?;
         // INVARIANT: The kernel mapped `len` bytes at `base`, for us, which is not 0.
         Ok(Self {
@@ -51,8 +51,8 @@ impl Map {
         })
     }
 
-    /// As [`Map::new`], of the file's first bytes, at a multiple of `align`, a power of 2. Both are
-    /// multiples of the page's size.
+    /// Maps the file's first `len` bytes as [`Map::new`], at a multiple of `align`, a power of 2. Both are
+    /// multiples of the page size.
     pub(crate) fn aligned(
         fd: BorrowedFd<'_>,
         len: NonZeroUsize,
@@ -61,8 +61,8 @@ impl Map {
         let reserved = len.get().checked_add(align).ok_or(Errno::NOMEM)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         let (any, none) = (ptr::null_mut(), ProtFlags::empty());
-        // SAFETY: Without MAP_FIXED and with no address wished for, the kernel
-        // puts the mapping where nothing of this process lies.
+        // SAFETY: Without MAP_FIXED and without an address, the kernel
+        // puts the mapping where this process has none.
         let around = unsafe { mmap_anonymous(any, reserved, none, flags) }?;
         let before = around.addr().wrapping_neg() & (align - 1);
         let prot = ProtFlags::READ | ProtFlags::WRITE;
@@ -95,7 +95,7 @@ impl Map {
         Ok(map)
     }
 
-    /// Bytes mapped.
+    /// Returns the bytes that are mapped.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -108,12 +108,12 @@ impl Map {
 
     fn byte(&self, at: usize) -> &AtomicU8 {
         assert!(at < self.len, "byte {at} of a mapping of {}", self.len);
-        // SAFETY: The assertion and the type's invariant put the byte inside
-        // of a mapping that lives as long as `self`. Bytes are accessed as
-        // atomics by all that this crate offers, so that threads do not race;
-        // what other processes store shows as some value of the byte, which is
-        // all that an atomic load promises. A page that is not there ends in
-        // SIGBUS, never in a wrong access.
+        // SAFETY: By the assertion and the type's invariant the byte is inside
+        // of a mapping that lives as long as `self`. All that this crate offers
+        // accesses bytes as atomics, so threads do not race; a store of another
+        // process shows as some value of the byte, which is all that an atomic
+        // load promises. A page without memory ends in SIGBUS, never in a wrong
+        // access.
         unsafe { AtomicU8::from_ptr(self.base.as_ptr().add(at)) }
     }
 
@@ -131,7 +131,7 @@ impl Map {
 impl Drop for Map {
     fn drop(&mut self) {
         // SAFETY: By the type's invariant the range is ours, and `drop()` runs
-        // when no reference into it (see `byte()`) is left.
+        // when no reference into it (see `byte()`) remains.
         let result = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
         debug_assert_eq!(result, Ok(()), "munmap of a whole mapping");
     }
