@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! An arena by hand: a block is an offset, and memory where a mapping shows it.
+//! The calls of an arena: a block is an offset, and a mapping makes it memory.
 //!
-//! Takes a buffer for eight frames of a camera, makes it shorter, lets a part lose its memory, and
-//! gives all of it back. Each step is one call of `/dev/freelist`.
+//! Allocates a buffer for eight frames of a camera, shrinks it, discards the memory of a part, and frees it.
+//! Each step is one call of `/dev/freelist`.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With what to do, where the module is not loaded or the device may not be opened.
+            // The message has advice if the module is not loaded or the device cannot be opened.
             eprintln!("arena: {error}");
             ExitCode::FAILURE
         }
@@ -30,18 +30,18 @@ fn run() -> Result<(), freelist::Error> {
         info.page_size,
         info.limit_bytes >> 20
     );
-    // Before anything is allocated it costs address space only.
+    // Takes address space only, until a block is touched.
     let memory = arena.map(info.arena_bytes)?;
 
     let block = arena.alloc(8 * FRAME, Flags::DEFAULT | Flags::ZERO)?;
-    println!("{} bytes asked for, {} got", 8 * FRAME, block.bytes);
+    println!("{} bytes asked for, {} allocated", 8 * FRAME, block.bytes);
     memory.write(block.offset, b"the first frame")?;
     memory.write(block.offset + 7 * FRAME, b"the last frame")?;
     let mut first = [0; 15];
     memory.read(block.offset, &mut first)?;
     println!("at the start: {}", String::from_utf8_lossy(&first));
 
-    // The tail of a block that becomes shorter is free at once.
+    // The tail of a block that shrinks is free at once.
     let left = arena.resize(block.offset, 2 * FRAME, Flags::empty())?;
     println!("{left} bytes after RESIZE to two frames");
     if Features::from_bits_retain(info.features).contains(Features::DISCARD) {
@@ -55,6 +55,6 @@ fn run() -> Result<(), freelist::Error> {
     println!("a second free: {}", again.expect_err("it is free already"));
     let held = arena.stat()?.held_bytes;
     let freed = arena.trim(0)?;
-    println!("TRIM gave back all that was held: {}", held == freed);
+    println!("TRIM released all that was held: {}", held == freed);
     Ok(())
 }

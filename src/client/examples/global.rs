@@ -2,8 +2,8 @@
 
 //! The allocator of a whole program: no other line of it changes.
 //!
-//! Blocks of 64 KiB and more are an arena's, smaller ones the system allocator's. Without a device
-//! all are, and one line on standard error says so.
+//! An arena has the blocks of 64 KiB and more, the system allocator the smaller ones. Without a device it has
+//! all of them, and one line on standard error reports it.
 
 use freelist::Global;
 
@@ -24,7 +24,7 @@ fn main() {
         "{} bytes after they were dropped",
         Global::usage().live_bytes
     );
-    // The kernel takes free memory when it is short of it; a program that idles may give it back.
+    // The kernel reclaims free memory when it is short of it; a program that idles may release it before.
     Global::trim(0);
     println!("{} bytes are kept", Global::usage().free_bytes);
 }

@@ -2,7 +2,7 @@
 
 //! A heap: a producer hands buffers of many sizes to a consumer in another thread.
 //!
-//! What a program gets from it is as owned as a `Vec<u8>`; what it holds is bounded, and visible.
+//! A buffer is owned like a `Vec<u8>`. The memory that the heap holds is limited, and can be read.
 
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With what to do, where the module is not loaded or the device may not be opened.
+            // The message has advice if the module is not loaded or the device cannot be opened.
             eprintln!("heap: {error}");
             ExitCode::FAILURE
         }
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), freelist::Error> {
     let heap = Heap::open()?;
-    // More than that is an error of the request that asks for it.
+    // A request beyond that fails.
     heap.set_limit(64 << 20)?;
 
     let (sender, receiver) = mpsc::sync_channel(8);
@@ -46,7 +46,7 @@ fn run() -> Result<(), freelist::Error> {
     for (number, buffer) in receiver.iter().enumerate() {
         wrong += buffer.iter().filter(|byte| **byte != number as u8).count();
         bytes += buffer.len();
-        // Its memory is for the next one from here on.
+        // From here on its memory serves the next buffer.
     }
     producer.join().expect("the producer does not panic")?;
     println!("{BUFFERS} buffers of {bytes} bytes, {wrong} of them wrong");
@@ -58,7 +58,7 @@ fn run() -> Result<(), freelist::Error> {
     heap.trim(0)?;
     let stat = heap.stat()?;
     println!(
-        "{} blocks and {} bytes are left after a trim",
+        "{} blocks and {} bytes remain after a trim",
         stat.live_blocks, stat.held_bytes
     );
     Ok(())

@@ -46,4 +46,4 @@ grep -q '^MemoryError' said
 # Without the library.
 status=0
 FREELIST_LIBRARY=/nonexistent.so python3 -m freelist run train.py 2>said || status=$?
-[ "$status" = 1 ] && grep -q '^freelist: .* is not there: looked for /nonexistent.so; install it' said
+[ "$status" = 1 ] && grep -q '^freelist: .* was not found in /nonexistent.so: install it' said

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The heap of the crate `freelist` for C: what `freelist_client.h` declares, and
-//! documents.
+//! The heap of the crate `freelist` for C, as `freelist_client.h` declares and documents it.
 //!
-//! A `struct freelist_heap` is a [`Heap`]. Nothing here panics; if something did,
-//! the program would end at the border to C.
+//! A `struct freelist_heap` is a [`Heap`]. Nothing here panics; a panic would end the program at the
+//! border to C.
 
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -16,23 +15,23 @@ use freelist::uapi::FREELIST_SLACK_NONE;
 use freelist::{Error, Heap, Stat, DEVICE};
 use nix::errno::Errno;
 
-/// `alignof(max_align_t)`, of which the alignment of `malloc()` is a multiple.
+/// `alignof(max_align_t)`, the alignment of `malloc()`.
 const ALIGN: usize = 16;
 
-/// A part of this crate's version.
+/// Parses a part of this crate's version.
 const fn part(digits: &str) -> u32 {
     match u32::from_str_radix(digits, 10) {
         Ok(part) => part,
-        Err(_) => panic!("cargo gives numbers"),
+        Err(_) => panic!("cargo sets numbers"),
     }
 }
 
-/// The version of this library, as `FREELIST_CLIENT_VERSION` is that of its header.
+/// The version of this library, in the form of `FREELIST_CLIENT_VERSION`.
 const VERSION: u32 = (part(env!("CARGO_PKG_VERSION_MAJOR")) << 16)
     | (part(env!("CARGO_PKG_VERSION_MINOR")) << 8)
     | part(env!("CARGO_PKG_VERSION_PATCH"));
 
-/// What `errno` is when `error` was met.
+/// Returns the error number for an error.
 fn number(error: &Error) -> Errno {
     match error {
         Error::Forked => Errno::EPERM,
@@ -40,7 +39,7 @@ fn number(error: &Error) -> Errno {
     }
 }
 
-/// Returns the result, or `failed` with `errno` set.
+/// Returns the result, or sets `errno` and returns `failed`.
 #[inline]
 fn or<T>(result: Result<T, Error>, failed: T) -> T {
     result.unwrap_or_else(|error| {
@@ -50,11 +49,11 @@ fn or<T>(result: Result<T, Error>, failed: T) -> T {
 }
 
 thread_local! {
-    /// Why the last allocation of this thread failed that did.
+    /// The error number of this thread's last failed allocation.
     static REFUSED: Cell<c_int> = const { Cell::new(0) };
 }
 
-/// Null, with `errno` set as malloc() sets it: ENOMEM, or EINVAL for an alignment.
+/// Sets `errno` as malloc() does: ENOMEM, or EINVAL for an alignment. Returns null.
 #[cold]
 fn refused(error: Error) -> *mut u8 {
     REFUSED.set(number(&error) as c_int);
@@ -66,13 +65,13 @@ fn refused(error: Error) -> *mut u8 {
     ptr::null_mut()
 }
 
-/// A block's address, or null with `errno` set.
+/// Returns a block's address, or sets `errno` and returns null.
 #[inline]
 fn address(block: Result<NonNull<u8>, Error>) -> *mut c_void {
     block.map_or_else(refused, NonNull::as_ptr).cast()
 }
 
-/// Returns the layout of an object, or null's errno.
+/// Returns the layout of an object; `None`, with `errno` set, if there is none.
 #[inline]
 fn layout(size: usize, align: usize) -> Option<Layout> {
     let layout = Layout::from_size_align(size, align).ok();
@@ -93,7 +92,7 @@ pub extern "C" fn freelist_client_version() -> u32 {
     VERSION
 }
 
-/// Returns why the last allocation of this thread failed that did, as an errno; 0 if none did.
+/// Returns the error number of this thread's last failed allocation; 0 if none failed.
 #[no_mangle]
 pub extern "C" fn freelist_heap_refused() -> c_int {
     REFUSED.get()
@@ -109,7 +108,7 @@ pub unsafe extern "C" fn freelist_heap_open(device: *const c_char) -> *mut Heap 
     let device = if device.is_null() {
         OsStr::new(DEVICE)
     } else {
-        // SAFETY: It is a C string, says the caller.
+        // SAFETY: By the caller's contract it is a C string.
         OsStr::from_bytes(unsafe { CStr::from_ptr(device) }.to_bytes())
     };
     let heap = Heap::open_path(device).map(|heap| Box::into_raw(Box::new(heap)));
@@ -129,14 +128,14 @@ pub unsafe extern "C" fn freelist_heap_close(heap: *mut Heap) {
     }
 }
 
-/// Allocates.
+/// Allocates a block.
 ///
 /// # Safety
 ///
 /// `heap` is open.
 #[no_mangle]
 pub unsafe extern "C" fn freelist_malloc(heap: *const Heap, size: usize) -> *mut c_void {
-    // SAFETY: It is open, says the caller.
+    // SAFETY: By the caller's contract it is open.
     let heap = unsafe { &*heap };
     match layout(size, ALIGN) {
         Some(layout) => heap.alloc_or(layout, refused).cast(),
@@ -144,7 +143,7 @@ pub unsafe extern "C" fn freelist_malloc(heap: *const Heap, size: usize) -> *mut
     }
 }
 
-/// Allocates zeros.
+/// Allocates a block of zeros.
 ///
 /// # Safety
 ///
@@ -155,7 +154,7 @@ pub unsafe extern "C" fn freelist_calloc(
     count: usize,
     size: usize,
 ) -> *mut c_void {
-    // SAFETY: It is open, says the caller.
+    // SAFETY: By the caller's contract it is open.
     let heap = unsafe { &*heap };
     // A product that overflows is larger than any layout.
     match layout(count.saturating_mul(size), ALIGN) {
@@ -164,7 +163,7 @@ pub unsafe extern "C" fn freelist_calloc(
     }
 }
 
-/// Allocates, aligned.
+/// Allocates an aligned block.
 ///
 /// # Safety
 ///
@@ -175,7 +174,7 @@ pub unsafe extern "C" fn freelist_aligned_alloc(
     align: usize,
     size: usize,
 ) -> *mut c_void {
-    // SAFETY: It is open, says the caller.
+    // SAFETY: By the caller's contract it is open.
     let heap = unsafe { &*heap };
     match layout(size, align) {
         Some(layout) => address(heap.alloc(layout)),
@@ -183,7 +182,7 @@ pub unsafe extern "C" fn freelist_aligned_alloc(
     }
 }
 
-/// Resizes.
+/// Resizes a block.
 ///
 /// # Safety
 ///
@@ -196,16 +195,16 @@ pub unsafe extern "C" fn freelist_realloc(
     size: usize,
 ) -> *mut c_void {
     let Some(block) = NonNull::new(block.cast()) else {
-        // SAFETY: The caller's promise.
+        // SAFETY: By the caller's contract.
         return unsafe { freelist_malloc(heap, size) };
     };
-    // SAFETY: It is open, says the caller.
+    // SAFETY: By the caller's contract it is open.
     let heap = unsafe { &*heap };
-    // SAFETY: It is a live block, says the caller, and all blocks are aligned so.
+    // SAFETY: By the caller's contract it is a live block, and all blocks are aligned so.
     address(unsafe { heap.realloc(block, size, ALIGN) })
 }
 
-/// Releases.
+/// Frees a block.
 ///
 /// # Safety
 ///
@@ -214,35 +213,35 @@ pub unsafe extern "C" fn freelist_realloc(
 #[no_mangle]
 pub unsafe extern "C" fn freelist_free(heap: *const Heap, block: *mut c_void) {
     if let Some(block) = NonNull::new(block.cast()) {
-        // SAFETY: It is open, says the caller.
+        // SAFETY: By the caller's contract it is open.
         let heap = unsafe { &*heap };
-        // SAFETY: It is a live block, says the caller.
+        // SAFETY: By the caller's contract it is a live block.
         unsafe { heap.free(block) };
     }
 }
 
-/// Bytes of a block.
+/// Returns the bytes of a block; 0 for null.
 ///
 /// # Safety
 ///
 /// `heap` is open.
 #[no_mangle]
 pub unsafe extern "C" fn freelist_usable_size(heap: *const Heap, block: *const c_void) -> usize {
-    // SAFETY: It is open, says the caller.
+    // SAFETY: By the caller's contract it is open.
     let heap = unsafe { &*heap };
     NonNull::new(block.cast_mut().cast())
         .and_then(|block| heap.usable_size(block))
         .unwrap_or(0)
 }
 
-/// Bounds what the heap holds.
+/// Limits the bytes of pages that the heap may hold.
 ///
 /// # Safety
 ///
 /// `heap` is open.
 #[no_mangle]
 pub unsafe extern "C" fn freelist_heap_set_limit(heap: *const Heap, bytes: u64) -> c_int {
-    // SAFETY: It is open, says the caller.
+    // SAFETY: By the caller's contract it is open.
     let heap = unsafe { &*heap };
     or(heap.set_limit(bytes).map(|_| 0), -1)
 }
@@ -254,13 +253,13 @@ pub unsafe extern "C" fn freelist_heap_set_limit(heap: *const Heap, bytes: u64) 
 /// `heap` is open.
 #[no_mangle]
 pub unsafe extern "C" fn freelist_heap_set_slack(heap: *const Heap, permille: u32) -> c_int {
-    // SAFETY: It is open, says the caller.
+    // SAFETY: By the caller's contract it is open.
     let heap = unsafe { &*heap };
     let slack = (permille != FREELIST_SLACK_NONE).then_some(permille);
     or(heap.set_slack_permille(slack).map(|_| 0), -1)
 }
 
-/// Gives free memory back.
+/// Returns free memory to the system.
 ///
 /// # Safety
 ///
@@ -271,11 +270,11 @@ pub unsafe extern "C" fn freelist_heap_trim(
     keep_bytes: u64,
     freed_bytes: *mut u64,
 ) -> c_int {
-    // SAFETY: It is open, says the caller.
+    // SAFETY: By the caller's contract it is open.
     let heap = unsafe { &*heap };
     let freed = heap.trim(keep_bytes).map(|bytes| {
         if !freed_bytes.is_null() {
-            // SAFETY: It can be written, says the caller.
+            // SAFETY: By the caller's contract it can be written.
             unsafe { freed_bytes.write(bytes) };
         }
         0
@@ -290,10 +289,10 @@ pub unsafe extern "C" fn freelist_heap_trim(
 /// `heap` is open, and `stat` can be written.
 #[no_mangle]
 pub unsafe extern "C" fn freelist_heap_stat(heap: *const Heap, stat: *mut Stat) -> c_int {
-    // SAFETY: It is open, says the caller.
+    // SAFETY: By the caller's contract it is open.
     let heap = unsafe { &*heap };
     let read = heap.stat().map(|counters| {
-        // SAFETY: It can be written, says the caller.
+        // SAFETY: By the caller's contract it can be written.
         unsafe { stat.write(counters) };
         0
     });

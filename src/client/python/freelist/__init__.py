@@ -2,7 +2,7 @@
 
 """Large blocks of Python programs in an arena of /dev/freelist, and what they hold.
 
-``python -m freelist run PROGRAM`` starts a program so; the functions here are for use in it.
+``python -m freelist run PROGRAM`` starts such a program; the functions here are for use in it.
 """
 
 import ctypes
@@ -14,15 +14,15 @@ from pathlib import Path
 __all__ = ["environment", "is_active", "library", "stats", "trim"]
 
 LIBRARY = "libfreelist_malloc.so"
-# What the kernel shows of an arena in /proc/PID/fdinfo/FD begins so.
+# The prefix of an arena's fields in /proc/PID/fdinfo/FD.
 PREFIX = "freelist_"
 
 
 def library():
     """Returns the path of the malloc library.
 
-    FREELIST_LIBRARY names it; else it is looked for where it is installed to. Raises
-    FileNotFoundError, with the places that were looked in.
+    FREELIST_LIBRARY names it; otherwise it is searched for where it may be installed. Raises
+    FileNotFoundError with the places that were searched.
     """
     given = os.environ.get("FREELIST_LIBRARY")
     if given:
@@ -36,19 +36,19 @@ def library():
             return str(place.resolve())
     looked_in = ", ".join(map(str, places))
     raise FileNotFoundError(
-        f"{LIBRARY} is not there: looked for {looked_in}; install it, or name it in FREELIST_LIBRARY"
+        f"{LIBRARY} was not found in {looked_in}: install it, or name it in FREELIST_LIBRARY"
     )
 
 
 def environment(limit=None, threshold=None, strict=False):
-    """Returns this process's environment as it has to be for a program with its large blocks in an arena.
+    """Returns this process's environment, changed for a program with its large blocks in an arena.
 
     limit is the most that the arena of each process may hold, threshold the bytes from which blocks are
     the arena's: numbers, or texts such as "4G". With strict a block that the arena cannot serve is
     refused instead of being the C library's.
     """
     result = dict(os.environ)
-    # Before whatever is preloaded already, which has the small blocks then.
+    # Before any library that is preloaded already, which has the small blocks then.
     others = [other for other in result.get("LD_PRELOAD", "").split(":") if other]
     path = library()
     result["LD_PRELOAD"] = ":".join([path, *(other for other in others if other != path)])
@@ -65,11 +65,11 @@ def is_active():
 
 
 def stats(pid="self"):
-    """Returns the counters of the arenas that a process has open, a dict each, by the names of
-    FREELIST_IOC_STAT and "arena", its number. Sizes are in bytes.
+    """Returns a dict for each arena that a process has open: its counters by the names of
+    FREELIST_IOC_STAT, and its number as "arena". Sizes are in bytes.
 
-    An empty list: it has no arena (yet). Raises OSError where there is no such process, or it is
-    another user's.
+    The list is empty if the process has no arena (yet). Raises OSError if there is no such process, or
+    it is another user's.
     """
     arenas = {}
     folder = f"/proc/{pid}/fdinfo"
@@ -78,16 +78,16 @@ def stats(pid="self"):
             with open(f"{folder}/{descriptor}", encoding="ascii") as file:
                 lines = [line.partition(":") for line in file if line.startswith(PREFIX)]
         except FileNotFoundError:
-            # It was closed meanwhile.
+            # The program closed it meanwhile.
             continue
         arena = {name[len(PREFIX) :]: int(value) for name, _, value in lines}
         if arena:
-            # Descriptors of one arena show the same.
+            # All descriptors of an arena have the same fields.
             arenas[arena["arena"]] = arena
     return [arenas[number] for number in sorted(arenas)]
 
 
 def trim(keep=0):
-    """Gives free memory of the arena, and of the C library's heap, back to the system, but for about keep
-    bytes. Returns whether any went."""
+    """Returns free memory of the arena, and of the C library's heap, to the system, but for about keep
+    bytes. Returns True if any was returned."""
     return bool(ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(keep)))

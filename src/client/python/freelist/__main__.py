@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 
-"""python -m freelist: runs a Python program with its large blocks in an arena, or shows what one holds."""
+"""python -m freelist: runs a Python program with its large blocks in an arena, or shows the arenas of a process."""
 
 import argparse
 import os
@@ -8,13 +8,13 @@ import sys
 
 import freelist
 
-# What `stat` shows of an arena.
+# The fields that `stat` prints.
 SHOWN = ("live_blocks", "live_bytes", "free_bytes", "held_bytes", "limit_bytes", "allocs", "failures")
 
 
 def run(args):
     environment = freelist.environment(args.limit, args.threshold, args.strict)
-    # The same interpreter, with the options that it was given itself, and the program's words as they are.
+    # The same interpreter with its own options, and the program's arguments unchanged.
     options = sys.orig_argv[1 : sys.orig_argv.index("-m")] if "-m" in sys.orig_argv else []
     os.execve(sys.executable, [sys.executable, *options, *args.program], environment)
 
@@ -33,8 +33,8 @@ def parser():
     result = argparse.ArgumentParser(prog="python -m freelist", description=freelist.__doc__.splitlines()[0])
     commands = result.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("run", help="run a Python program with its large blocks in an arena")
-    command.add_argument("--limit", metavar="SIZE", help="the most that an arena may hold; K, M, G are KiB, MiB, GiB")
-    command.add_argument("--threshold", metavar="SIZE", help="blocks of so many bytes are the arena's (64K)")
+    command.add_argument("--limit", metavar="SIZE", help="limit of an arena in bytes; K, M, G are KiB, MiB, GiB")
+    command.add_argument("--threshold", metavar="SIZE", help="bytes from which blocks are the arena's (64K)")
     command.add_argument("--strict", action="store_true", help="refuse blocks that the arena cannot serve")
     command.usage = "%(prog)s [--limit SIZE] [--threshold SIZE] [--strict] FILE | -m MODULE | -c CODE [ARGUMENT...]"
     command.set_defaults(do=run, parser=command)
@@ -45,7 +45,7 @@ def parser():
 
 
 def split(words):
-    """Splits a command line before the program of `run`, whose words are its own, options too."""
+    """Splits a command line before the program of `run`, which has all further arguments."""
     if words[:1] != ["run"]:
         return words, []
     at = 1

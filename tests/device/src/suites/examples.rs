@@ -28,12 +28,16 @@ fn each_example_of_the_crate_does_what_it_says() {
         (
             "arena",
             vec![
-                format!("{} bytes asked for, {} got", 8 * frame, pages(8 * frame)),
+                format!(
+                    "{} bytes asked for, {} allocated",
+                    8 * frame,
+                    pages(8 * frame)
+                ),
                 "at the start: the first frame".to_owned(),
                 format!("{} bytes after RESIZE to two frames", pages(2 * frame)),
                 "at the start after DISCARD: 0".to_owned(),
                 "a second free: ".to_owned(),
-                "TRIM gave back all that was held: true".to_owned(),
+                "TRIM released all that was held: true".to_owned(),
             ],
         ),
         (
@@ -41,7 +45,7 @@ fn each_example_of_the_crate_does_what_it_says() {
             vec![
                 "200 buffers of ".to_owned(),
                 ", 0 of them wrong\n65 MiB: ".to_owned(),
-                "0 blocks and 0 bytes are left after a trim".to_owned(),
+                "0 blocks and 0 bytes remain after a trim".to_owned(),
             ],
         ),
         (

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The functions that allocate and release, as the C library documents them.
+//! The functions that allocate and free, as the C library documents them.
 //!
-//! A function of ours decides by the size, or by the address, and is the next allocator's otherwise.
+//! Each decides by the size or the address whether the arena serves the call or the next allocator.
 
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -10,20 +10,20 @@ use core::ptr;
 use crate::next;
 use freelist::malloc::{Content, LARGE};
 
-/// `alignof(max_align_t)`, of which the alignment of `malloc()` is a multiple.
+/// `alignof(max_align_t)`, the alignment of `malloc()`.
 const ALIGN: usize = 16;
-/// The largest object that there can be.
+/// The bytes of the largest possible object.
 const PTRDIFF_MAX: usize = isize::MAX as usize;
 
-/// What became of a request for a large block.
+/// The result of a request for a block.
 enum Served {
-    /// The arena has it; or it is refused, null with `errno` set.
+    /// The arena's block, or null with `errno` set if the request is refused.
     Here(*mut c_void),
-    /// It is the next allocator's.
+    /// The next allocator is to serve the request.
     Next,
 }
 
-/// Asks the arena for a block, if it is large.
+/// Allocates a block from the arena, if it is large.
 #[inline]
 fn large(size: usize, align: usize, content: Content) -> Served {
     if LARGE.serves(size) {
@@ -44,7 +44,7 @@ fn really_large(size: usize, align: usize, content: Content) -> Served {
     served
 }
 
-/// Asks the arena for a block; null, without `errno`, if it is refused.
+/// Allocates a block from the arena, if it is large; null, without `errno`, if that fails.
 fn try_large(size: usize, align: usize, content: Content) -> Served {
     if size > PTRDIFF_MAX {
         return Served::Next;
@@ -56,16 +56,16 @@ fn try_large(size: usize, align: usize, content: Content) -> Served {
     }
 }
 
-/// Sets `errno`.
+/// Sets `errno` to `ENOMEM`.
 #[cold]
 pub(crate) fn set_enomem() {
-    // SAFETY: It returns where this thread's own number is, or null where it is being looked up.
+    // SAFETY: It returns the address of this thread's `errno`, or null while it is being looked up.
     if let Some(errno) = unsafe { next::__errno_location().as_mut() } {
         *errno = libc::ENOMEM;
     }
 }
 
-/// Allocates.
+/// Allocates a block.
 #[no_mangle]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
     match large(size, ALIGN, Content::Any) {
@@ -75,10 +75,10 @@ pub extern "C" fn malloc(size: usize) -> *mut c_void {
     }
 }
 
-/// Allocates zeros. What the system gives anew is not touched for it.
+/// Allocates a block of zeros. New memory of the system is not touched for that.
 #[no_mangle]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
-    // A product that overflows is larger than any object, and the next allocator's to refuse.
+    // A product that overflows is larger than any object; the next allocator refuses it.
     match large(count.saturating_mul(size), ALIGN, Content::Zeros) {
         Served::Here(block) => block,
         // SAFETY: Any numbers are allowed.
@@ -86,24 +86,24 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     }
 }
 
-/// Releases.
+/// Frees a block.
 ///
 /// # Safety
 ///
 /// `block` is null or a live block, and is not used afterwards.
 #[no_mangle]
 pub unsafe extern "C" fn free(block: *mut c_void) {
-    // SAFETY: It is given up, says the caller.
+    // SAFETY: By the contract the caller does not use it any more.
     if LARGE.may_have(block.cast()) && unsafe { LARGE.free(block.cast()) } {
         return;
     }
     if next::early_bytes(block).is_none() {
-        // SAFETY: It is none of ours, so that it came from there.
+        // SAFETY: It is not the arena's, so the next allocator returned it.
         unsafe { next::free(block) }
     }
 }
 
-/// Resizes.
+/// Resizes a block.
 ///
 /// # Safety
 ///
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
         return malloc(size);
     }
     if LARGE.may_have(block.cast()) {
-        // SAFETY: The caller's promise.
+        // SAFETY: By the caller's contract.
         if let Some(new) = unsafe { realloc_large(block, size) } {
             return new;
         }
@@ -122,7 +122,7 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
     if let Some(has) = next::early_bytes(block) {
         let new = malloc(size);
         if !new.is_null() {
-            // SAFETY: Both have as many bytes; the old block stays.
+            // SAFETY: Both have as many bytes; the old block stays live.
             unsafe { ptr::copy_nonoverlapping(block.cast::<u8>(), new.cast(), has.min(size)) };
         }
         return new;
@@ -137,15 +137,15 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
     unsafe { next::realloc(block, size) }
 }
 
-/// Resizes a block of the arena; `None` if it is none.
+/// Resizes a block of the arena; `None` if it is one of the next allocator.
 ///
 /// # Safety
 ///
-/// As [`realloc`].
+/// That of [`realloc`].
 #[cold]
 unsafe fn realloc_large(block: *mut c_void, size: usize) -> Option<*mut c_void> {
     if size == 0 {
-        // SAFETY: The caller gives it up.
+        // SAFETY: By the contract the caller does not use it any more.
         return unsafe { LARGE.free(block.cast()) }.then(ptr::null_mut);
     }
     if size > PTRDIFF_MAX {
@@ -154,7 +154,7 @@ unsafe fn realloc_large(block: *mut c_void, size: usize) -> Option<*mut c_void> 
     }
     // SAFETY: Any size is allowed.
     let next = |size| unsafe { next::malloc(size) }.cast();
-    // SAFETY: The caller's promise; what the next allocator returns is a new block, or null.
+    // SAFETY: By the caller's contract; what the next allocator returns is a new block, or null.
     let new = unsafe { LARGE.realloc(block.cast(), size, ALIGN, next) }?;
     if new.is_null() {
         set_enomem();
@@ -162,27 +162,27 @@ unsafe fn realloc_large(block: *mut c_void, size: usize) -> Option<*mut c_void> 
     Some(new.cast())
 }
 
-/// Moves a small block of the next allocator, which is to be large, into the arena. `None` if it
+/// Moves a small block of the next allocator into the arena, if its new size is large; `None` if it
 /// stays there.
 ///
 /// # Safety
 ///
-/// `block` is a live block of the next allocator that the caller gives up if another is returned.
+/// `block` is a live block of the next allocator, and is not used afterwards if another is returned.
 #[cold]
 unsafe fn adopt(block: *mut c_void, size: usize) -> Option<*mut c_void> {
-    // SAFETY: It is a live block, says the caller.
+    // SAFETY: By the caller's contract it is a live block.
     let has = unsafe { next::malloc_usable_size(block) };
-    // A large one is there because the arena refused it; where its bytes are not known it stays.
-    // (One that is just below the threshold may have some more.)
+    // A large block is there because the arena refused it: it stays, as one of unknown size does.
+    // (A block just below the threshold may have some more bytes.)
     if has == 0 || LARGE.serves(has - has / 4) {
         return None;
     }
     match large(size, ALIGN, Content::Any) {
         Served::Here(new) => {
             if !new.is_null() {
-                // SAFETY: Both have as many bytes, and are two blocks.
+                // SAFETY: Both have as many bytes, and do not overlap.
                 unsafe { ptr::copy_nonoverlapping(block.cast::<u8>(), new.cast(), has.min(size)) };
-                // SAFETY: The caller gives it up.
+                // SAFETY: By the contract the caller does not use it any more.
                 unsafe { next::free(block) };
             }
             Some(new)
@@ -191,11 +191,11 @@ unsafe fn adopt(block: *mut c_void, size: usize) -> Option<*mut c_void> {
     }
 }
 
-/// Resizes to a product, which may overflow: `ENOMEM` then.
+/// Resizes a block to a product. Fails with `ENOMEM` if it overflows.
 ///
 /// # Safety
 ///
-/// As [`realloc`].
+/// That of [`realloc`].
 #[no_mangle]
 pub unsafe extern "C" fn reallocarray(
     block: *mut c_void,
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn reallocarray(
     size: usize,
 ) -> *mut c_void {
     match count.checked_mul(size) {
-        // SAFETY: The caller's promise.
+        // SAFETY: By the caller's contract.
         Some(bytes) => unsafe { realloc(block, bytes) },
         None => {
             set_enomem();
@@ -212,12 +212,12 @@ pub unsafe extern "C" fn reallocarray(
     }
 }
 
-/// Returns whether the arena may serve an alignment: others are the next allocator's to judge.
+/// Returns whether the arena may serve an alignment. The next allocator judges all others.
 fn is_alignment(align: usize) -> bool {
     align.is_power_of_two()
 }
 
-/// Allocates, aligned.
+/// Allocates an aligned block.
 #[no_mangle]
 pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     if is_alignment(align) {
@@ -229,7 +229,7 @@ pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     unsafe { next::memalign(align, size) }
 }
 
-/// Allocates, aligned.
+/// Allocates an aligned block.
 #[no_mangle]
 pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     if is_alignment(align) {
@@ -241,7 +241,7 @@ pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     unsafe { next::aligned_alloc(align, size) }
 }
 
-/// Allocates, aligned, and returns an errno instead of setting it.
+/// Allocates an aligned block, and returns an error number instead of setting `errno`.
 ///
 /// # Safety
 ///
@@ -257,16 +257,16 @@ pub unsafe extern "C" fn posix_memalign(
             if new.is_null() {
                 return libc::ENOMEM;
             }
-            // SAFETY: It can be written, says the caller.
+            // SAFETY: By the caller's contract it can be written.
             unsafe { block.write(new) };
             return 0;
         }
     }
-    // SAFETY: The caller's promise.
+    // SAFETY: By the caller's contract.
     unsafe { next::posix_memalign(block, align, size) }
 }
 
-/// Returns the system's page size.
+/// Returns the bytes of a page.
 fn page() -> usize {
     // SAFETY: It takes a number and has no effect.
     match unsafe { libc::getauxval(libc::AT_PAGESZ) } {
@@ -275,7 +275,7 @@ fn page() -> usize {
     }
 }
 
-/// Allocates whole pages' worth of alignment.
+/// Allocates a block that begins with a page.
 #[no_mangle]
 pub extern "C" fn valloc(size: usize) -> *mut c_void {
     match large(size, page(), Content::Any) {
@@ -296,7 +296,7 @@ pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
     }
 }
 
-/// Returns the bytes that a block has.
+/// Returns the bytes of a block.
 ///
 /// # Safety
 ///
@@ -310,7 +310,7 @@ pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
     }
     match next::early_bytes(block) {
         Some(bytes) => bytes,
-        // SAFETY: The caller's promise.
+        // SAFETY: By the caller's contract.
         None => unsafe { next::malloc_usable_size(block) },
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `fork()`, which fails where there is no memory for a copy of the large blocks.
+//! `fork()`, which fails if there is no memory for a copy of the large blocks.
 
 use core::ffi::c_int;
 
@@ -12,10 +12,10 @@ use freelist::malloc::LARGE;
 ///
 /// # Safety
 ///
-/// As the C library says of it.
+/// That of the C library's function.
 #[no_mangle]
 pub unsafe extern "C" fn fork() -> c_int {
-    // SAFETY: The caller's promise.
+    // SAFETY: By the caller's contract.
     let child = LARGE.fork(|| unsafe { next::fork() });
     child.unwrap_or_else(|| {
         set_enomem();

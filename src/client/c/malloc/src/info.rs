@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What is told of memory, and trimming: the next allocator's answer with the arena's added.
+//! Statistics and trimming: the results of the next allocator with those of the arena added.
 
 use core::ffi::{c_char, c_int, c_void};
 use core::{ptr, slice};
@@ -9,8 +9,8 @@ use freelist::malloc::{Text, LARGE};
 
 use crate::{family, next};
 
-/// Gives free memory back to the system: the arena's down to `pad` bytes, and the next allocator's.
-/// Returns 1 if any went, else 0.
+/// Returns free memory to the system: the arena's but for `pad` bytes, and the next allocator's. Returns 1 if
+/// any was returned, otherwise 0.
 #[no_mangle]
 pub extern "C" fn malloc_trim(pad: usize) -> c_int {
     let freed = LARGE.trim(pad);
@@ -19,13 +19,13 @@ pub extern "C" fn malloc_trim(pad: usize) -> c_int {
     c_int::from(freed != 0 || next != 0)
 }
 
-/// Returns the next allocator's numbers, with large blocks among those that are mapped one by one
-/// (`hblks`, `hblkhd`) and in use (`uordblks` is the next allocator's alone), and the arena's free
-/// memory in `fordblks` and `keepcost`.
+/// Returns the next allocator's numbers. Large blocks are added to the blocks that are mapped one by one
+/// (`hblks`, `hblkhd`), not to `uordblks`; the arena's free memory is added to `fordblks` and
+/// `keepcost`.
 #[no_mangle]
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     let usage = LARGE.usage();
-    // SAFETY: It takes nothing.
+    // SAFETY: It has no arguments.
     let mut info = unsafe { next::mallinfo2() };
     info.hblks += usage.live_blocks;
     info.hblkhd += usage.live_bytes;
@@ -34,11 +34,11 @@ pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     info
 }
 
-/// Returns what [`mallinfo2`] does, in numbers that wrap at 2 GiB.
+/// Returns the numbers of [`mallinfo2`], which wrap at 2 GiB.
 #[no_mangle]
 pub extern "C" fn mallinfo() -> libc::mallinfo {
     let usage = LARGE.usage();
-    // SAFETY: It takes nothing.
+    // SAFETY: It has no arguments.
     let mut info = unsafe { next::mallinfo() };
     let add = |field: &mut c_int, bytes: usize| *field = field.wrapping_add(bytes as c_int);
     add(&mut info.hblks, usage.live_blocks);
@@ -48,20 +48,19 @@ pub extern "C" fn mallinfo() -> libc::mallinfo {
     info
 }
 
-/// More bytes than the texts below have, whatever the numbers are.
+/// The most bytes of the texts below, for any numbers.
 const MAX_TEXT: usize = 512;
 
 /// Writes to a C stream.
 fn write(stream: *mut libc::FILE, bytes: &[u8]) {
-    // SAFETY: The stream is open, says the caller of the function that this is for, and the bytes
-    // are there.
+    // SAFETY: The callers' contract is that the stream is open, and the bytes can be read.
     unsafe { next::fwrite(bytes.as_ptr().cast(), 1, bytes.len(), stream) };
 }
 
 /// Writes the next allocator's statistics to standard error, and the arena's.
 #[no_mangle]
 pub extern "C" fn malloc_stats() {
-    // SAFETY: It takes nothing.
+    // SAFETY: It has no arguments.
     unsafe { next::malloc_stats() };
     let usage = LARGE.usage();
     let text = Text::<MAX_TEXT>::new(format_args!(
@@ -88,7 +87,7 @@ pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) ->
     // SAFETY: Both are writable, until the stream is closed below.
     let memory = unsafe { next::open_memstream(&mut document, &mut len) };
     if memory.is_null() {
-        // SAFETY: The caller's promise.
+        // SAFETY: By the caller's contract.
         return unsafe { next::malloc_info(options, stream) };
     }
     // SAFETY: The stream was opened just now.

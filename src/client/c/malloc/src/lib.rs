@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `libfreelist_malloc.so`: the malloc family for programs as they are, by `LD_PRELOAD` or linked.
+//! `libfreelist_malloc.so`: the malloc family for unchanged programs, by `LD_PRELOAD` or linked.
 //!
-//! Blocks below the threshold are the next allocator's, larger ones the arena's; see
-//! [`freelist::malloc`]. What the next allocator alone can answer (an alignment that is none, a size
-//! that cannot be) is passed on to it, so that each function fails as it does there. `mallopt()` is
-//! not defined here and so is the next allocator's too.
+//! The next allocator has the blocks below the threshold, the arena the larger ones; see
+//! [`freelist::malloc`]. A call that only the next allocator can judge (an invalid alignment, an
+//! impossible size) is passed on to it, so each function fails as it does there. `mallopt()` is not
+//! defined here, and so is the next allocator's too.
 //!
-//! Every program that is started with it loads it, so that loading has to cost next to nothing: it
-//! is made of Rust's core library, calls few functions of the C library, and is linked into as few
-//! mappings and pages as it can be (build.rs).
+//! Every program that is started with the library loads it, so loading has to cost almost nothing: it
+//! is made of Rust's core library, calls few functions of the C library, and is linked into few
+//! mappings and pages (build.rs).
 
 #![no_std]
 
@@ -20,8 +20,8 @@ mod next;
 
 use freelist::malloc::LARGE;
 
-/// Runs before the program's own constructors, as a rule: reads the environment while it is as the
-/// program was given it, and asks to be called around forks before any other library does.
+/// Usually runs before the program's own constructors: reads the environment before the program can
+/// change it, and registers the handlers of forks before any other library does.
 extern "C" fn prepare() {
     LARGE.prepare();
 }
@@ -30,8 +30,8 @@ extern "C" fn prepare() {
 #[link_section = ".init_array"]
 static PREPARE: extern "C" fn() = prepare;
 
-// What libraries begin with otherwise (crtbegin.o) has a name for each of them, by which the C
-// library forgets its handlers when it is unloaded. This one is not unloaded.
+// The usual startup file (crtbegin.o) has such a symbol in each library, by which the C library removes
+// the library's handlers when it is unloaded. This one is not unloaded.
 core::arch::global_asm!(
     ".pushsection .rodata.dso_handle, \"a\"",
     ".balign 8",
@@ -44,11 +44,11 @@ core::arch::global_asm!(
 );
 
 /// Ends the program at a fault of this library. Where panics unwind, Rust's standard library, which
-/// other crates of the workspace bring, has a handler.
+/// other crates of the workspace link, has a handler.
 #[cfg(panic = "abort")]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     freelist::malloc::say(format_args!("{info}"));
-    // SAFETY: It takes nothing and does not return.
+    // SAFETY: It has no arguments and does not return.
     unsafe { libc::abort() }
 }

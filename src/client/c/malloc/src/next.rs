@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The next allocator in line: the C library's, or one that is preloaded after this library.
+//! The next allocator: the C library's, or one that is preloaded after this library.
 //!
-//! It is looked up at the first call of each function, by `dlsym(RTLD_NEXT, ...)`. A C library whose
-//! `dlsym()` allocates would call us again before there is an answer: such a request is served from a
-//! few KiB of our own, which are never taken back.
+//! Each of its functions is looked up at the first call, by `dlsym(RTLD_NEXT, ...)`. If the C library's
+//! `dlsym()` allocates, it calls this library again before the look-up is complete: such a request is
+//! served from a few KiB of memory of this module, which are never freed.
 
 use core::ffi::{c_char, c_int, c_void, CStr};
 use core::mem::{self, MaybeUninit};
@@ -14,24 +14,24 @@ use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering::*};
 use rustix::mm::{mmap_anonymous, munmap, MapFlags, ProtFlags};
 use rustix::thread::gettid;
 
-/// Bytes for what is allocated while the next allocator is looked up.
+/// The bytes for blocks that are allocated while the next allocator is looked up.
 const EARLY_BYTES: usize = 16 << 10;
-/// Alignment of these blocks.
+/// The alignment of these blocks.
 const ALIGN: usize = 16;
 
 /// The address of a function of the next allocator; null until it is looked up.
 pub(crate) struct Next(AtomicPtr<c_void>);
 
-/// Threads that can look something up at a time and still be known for it.
+/// The most threads that can be in a look-up at a time and still be recognised in it.
 const LOOKING_THREADS: usize = 8;
 
-/// The threads that are looking something up, by their numbers (`gettid()`); 0 for none. Two may look
-/// up the same, which changes nothing; one must not do so while it does so already. A number of a
-/// thread is not used again in a forked child, in which such an entry may stay.
+/// The threads that are in a look-up, by their numbers (`gettid()`); 0 is an empty entry. Two threads may look
+/// up the same function, which does no harm; one thread must not do so within its own look-up. An entry
+/// may remain in a forked child, in which no thread gets that number.
 ///
-/// It is among what is not zero at first. All that is written when a program starts is less than a
-/// page, and so follows in the same page of the file's mapping. Zeros alone would be a mapping of
-/// their own, which each program makes and each fork copies.
+/// It is in the section of values that are not zero at first. All that is written at the start of a program is
+/// less than a page, and so follows in the same page of the file's mapping. A section of zeros would be a
+/// mapping of its own, which each program makes and each fork copies.
 #[link_section = ".data"]
 static LOOKING: [AtomicI32; LOOKING_THREADS] = [const { AtomicI32::new(0) }; LOOKING_THREADS];
 
@@ -54,7 +54,7 @@ impl Next {
         if LOOKING.iter().any(|entry| entry.load(Relaxed) == this) {
             return None;
         }
-        // With more threads than entries one goes without: only a C library whose `dlsym()` allocates
+        // With more threads than entries one has none: only a C library whose `dlsym()` allocates
         // would notice.
         let claim = |entry: &&AtomicI32| {
             let claimed = entry.compare_exchange(0, this, Relaxed, Relaxed);
@@ -71,15 +71,15 @@ impl Next {
     }
 }
 
-/// Defines a function that calls the next allocator's of that name; where there is none, or it is
-/// being looked up, the result is `$otherwise`.
+/// Defines a function that calls the next allocator's function of that name. If there is none, or it is
+/// being looked up, it returns `$otherwise`.
 macro_rules! next {
     ($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?, $otherwise:expr) => {
-        /// Returns the next allocator's function of this name.
+        /// Calls the next allocator's function of this name.
         ///
         /// # Safety
         ///
-        /// As the C library says of it.
+        /// That of the C library's function.
         #[inline]
         pub(crate) unsafe fn $name($($argument: $type),*) $(-> $result)? {
             const NAME: &CStr =
@@ -94,7 +94,7 @@ macro_rules! next {
                     // SAFETY: It is the function of that name, which has this type in every C
                     // library and allocator.
                     let function = unsafe { mem::transmute::<*mut c_void, Function>(function) };
-                    // SAFETY: The caller's promise.
+                    // SAFETY: By the caller's contract.
                     unsafe { function($($argument),*) }
                 }
                 None => $otherwise,
@@ -121,7 +121,7 @@ next!(mallinfo2() -> libc::mallinfo2, zeroed());
 
 next!(fork() -> c_int, -1);
 
-// Functions of the C library that few programs need: what is linked is looked up in each of them.
+// Functions of the C library that few programs need. Linked symbols would be looked up in each program.
 next!(fclose(stream: *mut libc::FILE) -> c_int, libc::EOF);
 next!(fwrite(bytes: *const c_void, size: usize, count: usize, stream: *mut libc::FILE) -> usize, 0);
 next!(open_memstream(bytes: *mut *mut c_char, len: *mut usize) -> *mut libc::FILE, ptr::null_mut());
@@ -137,17 +137,17 @@ pub(crate) fn stderr() -> *mut libc::FILE {
     }
 }
 
-/// A structure of numbers that are all 0.
+/// Returns a structure of numbers that are all 0.
 fn zeroed<T: Copy>() -> T {
     // SAFETY: It is used for the two structures above alone, which are numbers.
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-/// Memory for what is allocated while the next allocator is looked up; null until it is needed.
+/// The memory for blocks that are allocated during a look-up; null until it is needed.
 static EARLY: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static EARLY_USED: AtomicUsize = AtomicUsize::new(0);
 
-/// Returns that memory, mapped now if it was not; `None` if there is none.
+/// Returns that memory, and maps it if it was not; `None` if there is none.
 fn early_memory() -> Option<usize> {
     let base = EARLY.load(Relaxed);
     if !base.is_null() {
@@ -159,15 +159,14 @@ fn early_memory() -> Option<usize> {
     match EARLY.compare_exchange(base, new, Relaxed, Relaxed) {
         Ok(_) => Some(new as usize),
         Err(other) => {
-            // SAFETY: Another thread was faster, and no other code knows of this mapping.
+            // SAFETY: Another thread has stored its mapping before, and no other code knows of this one.
             let _ = unsafe { munmap(new, EARLY_BYTES) };
             Some(other as usize)
         }
     }
 }
 
-/// Allocates from the few bytes of our own; null when they are used up. Before the block is its
-/// size.
+/// Allocates from that memory; null if it is used up. The size of the block is stored before it.
 #[cold]
 fn early(size: usize, align: usize) -> *mut c_void {
     let Some(base) = early_memory() else {
@@ -184,13 +183,12 @@ fn early(size: usize, align: usize) -> *mut c_void {
     if taken.is_err() {
         return ptr::null_mut();
     }
-    // SAFETY: The bytes before the block lie in the memory too, and are this block's.
+    // SAFETY: The bytes before the block lie in that memory too, and belong to this block.
     unsafe { ((at - size_of::<usize>()) as *mut usize).write_unaligned(size) };
     at as *mut c_void
 }
 
-/// Returns the bytes of a block that was allocated while the next allocator was looked up; `None`
-/// for all others.
+/// Returns the bytes of a block that was allocated during a look-up; `None` for all others.
 #[inline]
 pub(crate) fn early_bytes(block: *mut c_void) -> Option<usize> {
     let base = EARLY.load(Relaxed);
