@@ -92,7 +92,7 @@ pub use mapping::Mapping;
 pub use timeout::Timeout;
 pub use uapi::{freelist_info as Info, freelist_limit as Limit, freelist_stat as Stat};
 
-/// What README shows compiles.
+/// Compiles the examples of README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

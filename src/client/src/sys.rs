@@ -231,7 +231,7 @@ const OPEN_BYTES: usize = 256 << 10;
 
 // SAFETY: It owns its values, as `Box<[T]>` does.
 unsafe impl<T: Zeros + Send> Send for Anonymous<T> {}
-// SAFETY: It gives out shared references only, as `Box<[T]>` does.
+// SAFETY: It returns shared references only, as `Box<[T]>` does.
 unsafe impl<T: Zeros + Sync> Sync for Anonymous<T> {}
 
 impl<T: Zeros> Anonymous<T> {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Allocators of small and large blocks: the program's malloc(), which is a peer's
-//! when its library was loaded first (LD_PRELOAD), and the heap of the client.
+//! Allocators of small and large blocks: the program's malloc(), which is another library's if that was
+//! loaded first (LD_PRELOAD), and the heap of the client.
 //!
-//! Each call of either is a call of a function: the heap, a crate, could be compiled into
-//! the caller, which no peer's library can.
+//! Each call of either is a call of a function: the heap, a crate, could be inlined into the caller, which no
+//! library can.
 
 #![expect(unsafe_code, reason = "memory that is handed out by its address")]
 
@@ -16,19 +16,19 @@ use nix::libc;
 
 use crate::sys::{self, Pages};
 
-/// Hands blocks out by their addresses.
+/// An allocator of blocks, which are addresses.
 pub trait Allocator {
-    /// A block of at least `size` bytes, which is written to by who gets it.
+    /// Allocates a block of at least `size` bytes, which the caller writes to.
     fn alloc(&self, size: usize) -> *mut u8;
 
-    /// Gives a block back.
+    /// Frees a block.
     ///
     /// # Safety
     ///
     /// It came from [`Allocator::alloc`], and is not used afterwards.
     unsafe fn free(&self, block: *mut u8);
 
-    /// Bytes that it holds, where it can say so; else what is resident has to do.
+    /// Returns the bytes that it holds, if it counts them; otherwise resident memory is measured.
     fn held(&self) -> Option<u64> {
         None
     }
@@ -53,11 +53,11 @@ impl Allocator for Malloc {
     }
 }
 
-/// The heap.
+/// The client's heap.
 pub struct Client(pub Heap);
 
 impl Client {
-    /// A new one.
+    /// Opens a new heap.
     pub fn open() -> Self {
         Self(Heap::open().expect("the module is loaded"))
     }
@@ -133,11 +133,11 @@ impl Allocator for WholeProgram {
     }
 }
 
-/// Always the same memory, so that the rest of a measurement can be measured.
+/// An allocator that returns the same memory each time, to measure the rest of a measurement.
 pub struct Nothing(Pages);
 
 impl Nothing {
-    /// With blocks of at most `most` bytes.
+    /// Makes one for blocks of at most `most` bytes.
     pub fn of(most: usize) -> Self {
         Self(Pages::anonymous(most))
     }
@@ -163,14 +163,14 @@ impl Allocator for Nothing {
     }
 }
 
-/// A block in use. Each is written to in every page of it when it comes, as programs do.
+/// A block in use. Each of its pages is written to when it is allocated, as programs do.
 pub struct Block(*mut u8);
 
 impl Block {
     /// None.
     pub const NONE: Self = Self(ptr::null_mut());
 
-    /// A new one, touched.
+    /// Allocates a block and touches it.
     #[inline]
     pub fn new(allocator: &impl Allocator, size: usize) -> Self {
         let block = allocator.alloc(size);
@@ -179,7 +179,7 @@ impl Block {
         Self(block)
     }
 
-    /// Gives it back to the allocator that it is of, if there is one.
+    /// Frees the block to the allocator that it is of, if there is one.
     #[inline]
     pub fn free(&mut self, allocator: &impl Allocator) {
         let block = std::mem::replace(&mut self.0, ptr::null_mut());

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The allocators of other people, and how they are set.
+//! Other allocators, and their settings.
 
-/// Where `scripts/bench` puts the libraries.
+/// The directory in which `scripts/bench` puts the libraries.
 const LIBRARIES: &str = "lib";
 
-/// An allocator that a process is given instead of the C library's.
+/// An allocator that replaces the C library's in a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Malloc {
-    /// What tables call it.
+    /// The name in tables.
     pub name: &'static str,
-    /// Its library; none is the C library itself.
+    /// The library; `None` is the C library itself.
     library: Option<&'static str>,
-    /// How it is set: a variable of the environment and its value, each.
+    /// The settings: environment variables and their values.
     settings: &'static [(&'static str, &'static str)],
 }
 
@@ -33,7 +33,7 @@ const MIMALLOC: Option<&str> = Some("libmimalloc.so.3");
 const JEMALLOC: Option<&str> = Some("libjemalloc.so.2");
 const TCMALLOC: Option<&str> = Some("libtcmalloc_minimal.so.4");
 
-/// As they come.
+/// The allocators with their defaults.
 pub const AS_THEY_COME: [Malloc; 4] = [
     Malloc {
         name: "glibc",
@@ -57,7 +57,7 @@ pub const AS_THEY_COME: [Malloc; 4] = [
     },
 ];
 
-/// Set to keep what they got, so that large blocks are used again as they are.
+/// The allocators set to keep freed memory, so that large blocks are used again unchanged.
 pub const KEEPING: [Malloc; 4] = [
     Malloc {
         name: "glibc_keeping",
@@ -84,7 +84,7 @@ pub const KEEPING: [Malloc; 4] = [
     },
 ];
 
-/// Set to leave what is free to the kernel, which takes it when it is short of memory (MADV_FREE).
+/// The allocators set to leave free memory to the kernel, which reclaims it under pressure (MADV_FREE).
 pub const LEAVING: [Malloc; 2] = [
     Malloc {
         name: "mimalloc_leaving",
@@ -101,8 +101,8 @@ pub const LEAVING: [Malloc; 2] = [
     },
 ];
 
-/// Returns the one of them with that name, as it comes.
+/// Returns the allocator with that name, with its defaults.
 pub fn named(name: &str) -> Malloc {
     let peer = AS_THEY_COME.iter().find(|peer| peer.name == name);
-    *peer.expect("one of the peers")
+    *peer.expect("one of the allocators")
 }

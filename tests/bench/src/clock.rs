@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long things take: in a VM that counts instructions one of them is one
-//! nanosecond, elsewhere it is time.
+//! Durations: in a VM that counts instructions an instruction is a nanosecond; elsewhere they are time.
 
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-/// What a nanosecond of the clock is.
+/// The unit that a nanosecond of the clock stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Clock {
-    /// An instruction, of the one CPU that there is (`scripts/vm --icount`).
+    /// An instruction of the only CPU (`scripts/vm --icount`).
     Instructions,
-    /// Time on the wall.
+    /// Wall-clock time.
     Wall,
 }
 
 impl Clock {
-    /// Returns the unit of what is measured.
+    /// Returns the name of the unit.
     pub fn unit(self) -> &'static str {
         match self {
             Self::Instructions => "instructions",
@@ -25,7 +24,7 @@ impl Clock {
         }
     }
 
-    /// What the names of tables and figures end in: instructions are the rule.
+    /// Returns the suffix of the names of tables and figures; empty for instructions.
     pub fn suffix(self) -> &'static str {
         match self {
             Self::Instructions => "",
@@ -33,8 +32,7 @@ impl Clock {
         }
     }
 
-    /// Returns how often something is measured: instructions are the same each time but for what
-    /// the kernel does in between.
+    /// Returns the number of rounds: instructions are the same each time, but for the kernel's own work.
     pub fn rounds(self) -> usize {
         match self {
             Self::Instructions => 3,
@@ -43,14 +41,14 @@ impl Clock {
     }
 }
 
-/// Returns how long `work` takes.
+/// Returns the duration of `work`.
 pub fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
     start.elapsed()
 }
 
-/// Returns how long one of `count` times `work` takes, in nanoseconds.
+/// Returns the mean duration of `work` over `count` calls, in nanoseconds.
 pub fn each(count: usize, mut work: impl FnMut()) -> f64 {
     let all = timed(|| {
         for _ in 0..count {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What freelist costs beside what programs would use instead, in one VM.
+//! Measures the costs of freelist and of its alternatives, in one VM.
 //!
-//! `freelist-bench run CLOCK` prints figures (see `print`), which `scripts/bench` and the crate
-//! `freelist-report` make tables and plots of. A slow row is no failure here.
+//! `freelist-bench run CLOCK` prints figures (see `print`), of which `scripts/bench` and the crate
+//! `freelist-report` make tables and plots. A slow row is not a failure.
 //!
-//! Same work on each side: the same sizes, every page written to in the same way, and used as
-//! often before. Those that are compared take turns, round by round.
+//! Each side does the same work: the same sizes, every page written to in the same way, and used as often
+//! before. The sides take turns, round by round.
 
 mod allocator;
 mod allocators;
@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 use clock::Clock;
 use print::Printer;
 
-/// Measures freelist, and what programs would use instead.
+/// Measures freelist and its alternatives.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -36,20 +36,20 @@ struct Cli {
 enum What {
     /// Prints figures.
     Run {
-        /// What the clock of this machine counts.
+        /// The unit of this machine's clock.
         clock: Clock,
-        /// Only these groups of them.
+        /// Only these groups of figures.
         #[arg(value_parser = PossibleValuesParser::new(rows::GROUPS.map(|group| group.name)))]
         groups: Vec<String>,
     },
-    /// One measurement, in this process.
+    /// Makes one measurement, in this process.
     #[command(hide = true)]
     Probe {
-        /// Which.
+        /// The name of the measurement.
         name: String,
-        /// Whose: `client`, `global`, `malloc` or `nobody`.
+        /// The allocator: `client`, `global`, `malloc` or `nobody`.
         who: String,
-        /// What it wants to know.
+        /// The arguments of the measurement.
         args: Vec<String>,
     },
 }

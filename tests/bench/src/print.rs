@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is printed: lines that the crate `freelist-report` makes tables of.
+//! Prints lines, of which the crate `freelist-report` makes tables.
 //!
-//! `# bench: NAME VALUE UNIT AIM [SPREAD]`. A name of three parts, TABLE/ROW/COLUMN, is
-//! a cell of a table; the others are figures of their own. SPREAD is half of what
-//! lies between the quartiles of several rounds, as a part of their median.
+//! `# bench: NAME VALUE UNIT AIM [SPREAD]`. A name of three parts, TABLE/ROW/COLUMN, is a cell of a table; all
+//! others are figures of their own. SPREAD is half of the distance between the quartiles of several rounds,
+//! relative to their median.
 
 use std::fmt::Display;
 
 use crate::clock::Clock;
 use crate::samples::Samples;
 
-/// Prints for one kind of clock.
+/// Prints figures of one clock.
 #[derive(Clone, Copy)]
 pub struct Printer {
     clock: Clock,
 }
 
 impl Printer {
-    /// Of what this clock measures.
+    /// Makes a printer for this clock.
     pub fn new(clock: Clock) -> Self {
         Self { clock }
     }
 
-    /// A cell of a table of costs.
+    /// Prints a cell of a table of costs.
     pub fn cell(self, table: &str, row: impl Display, column: &str, samples: &Samples) {
         self.cell_in(table, row, column, samples, self.clock.unit());
     }
 
-    /// A cell of a table of something else.
+    /// Prints a cell of a table of other values.
     pub fn cell_in(
         self,
         table: &str,
@@ -41,7 +41,7 @@ impl Printer {
         self.line(&name, samples, unit, "-");
     }
 
-    /// A figure that counts by instructions, and is only shown where it is time.
+    /// Prints a figure of instructions, which is only informative if the clock is time.
     pub fn counted(self, name: &str, samples: &Samples, unit: &str, aim: &str) {
         match self.clock {
             Clock::Instructions => self.line(name, samples, unit, aim),
@@ -49,7 +49,7 @@ impl Printer {
         }
     }
 
-    /// A figure that is what it is by any clock.
+    /// Prints a figure that does not depend on the clock.
     pub fn figure(self, name: &str, samples: &Samples, unit: &str, aim: &str) {
         self.line(name, samples, unit, aim);
     }
@@ -63,7 +63,7 @@ impl Printer {
     }
 }
 
-/// A size as tables have it: `64KiB`.
+/// Formats a size for tables: `64KiB`.
 pub fn size(bytes: usize) -> String {
     match bytes {
         _ if bytes >= 1 << 20 && bytes % (1 << 20) == 0 => format!("{}MiB", bytes >> 20),

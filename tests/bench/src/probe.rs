@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Measurements in a process of their own: with another malloc(), or with memory that
-//! has never been used.
+//! Measurements in a process of their own: with another malloc(), or with memory that has never been used.
 //!
-//! This program starts itself with `probe NAME ARGS...`, and that one prints what it has
-//! measured, `KEY VALUE` a line.
+//! This program starts itself with `probe NAME ARGS...`, which prints its results, `KEY VALUE` on each line.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,24 +14,24 @@ use anyhow::{bail, Context, Result};
 
 use crate::allocators::Malloc;
 
-/// Where a probe finds the cgroup that it is to join.
+/// The environment variable with the cgroup that a probe has to join.
 const CGROUP: &str = "FREELIST_BENCH_CGROUP";
 
-/// Who hands out the blocks in a probe.
+/// The allocator of the blocks in a probe.
 #[derive(Clone, Copy, Debug)]
 pub enum Who {
     /// The client's heap.
     Client,
-    /// The same, as the allocator of a whole program.
+    /// The heap as the allocator of a whole program.
     Global,
-    /// malloc(), this one's.
+    /// The malloc() of this library.
     Malloc(Malloc),
-    /// Nobody: what the measurement costs by itself.
+    /// None: the cost of the measurement itself.
     Nobody,
 }
 
 impl Who {
-    /// What tables call it.
+    /// Returns the name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Client => "freelist",
@@ -43,7 +41,7 @@ impl Who {
         }
     }
 
-    /// What a probe calls it.
+    /// Returns the name on a probe's command line.
     fn word(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -61,7 +59,7 @@ impl Who {
     }
 }
 
-/// What a probe has printed.
+/// The values that a probe has printed.
 #[derive(Debug, Default)]
 pub struct Values(BTreeMap<String, f64>);
 
@@ -72,7 +70,7 @@ impl Values {
         value.with_context(|| format!("the probe has not measured {key}"))
     }
 
-    /// Reads lines `KEY VALUE`.
+    /// Parses lines `KEY VALUE`.
     pub fn parse(text: &str) -> Result<Self> {
         let mut values = BTreeMap::new();
         for line in text.lines() {
@@ -109,14 +107,14 @@ pub fn run(name: &str, who: Who, args: &[&str]) -> Result<Values> {
     Values::parse(&text)
 }
 
-/// Begins one in a cgroup. It reads from us, and goes on when it is told to.
+/// Starts a probe in a cgroup. It reads from a pipe, and continues when a line comes.
 pub fn start(name: &str, who: Who, cgroup: &str) -> Result<Child> {
     let mut command = command(name, who, &[])?;
     command.env(CGROUP, cgroup).stdin(Stdio::piped());
     Ok(command.spawn()?)
 }
 
-/// Joins the cgroup that this process is to be in, before it has anything.
+/// Joins the cgroup that is set for this process, before it allocates anything.
 pub fn join() -> Result<()> {
     if let Some(cgroup) = env::var_os(CGROUP) {
         fs::write(Path::new(&cgroup).join("cgroup.procs"), "0")?;

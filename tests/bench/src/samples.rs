@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Several measurements of the same thing.
+//! Repeated measurements.
 
 use crate::clock::Clock;
 
-/// Measurements of the same thing, one a round.
+/// The measurements of one thing, one for each round.
 #[derive(Clone, Debug, Default)]
 pub struct Samples(Vec<f64>);
 
 impl Samples {
-    /// Adds that of a round.
+    /// Adds the measurement of a round.
     pub fn add(&mut self, sample: f64) {
         self.0.push(sample);
     }
 
-    /// Returns whether there are none.
+    /// Returns whether there are no measurements.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What counts of them: of instructions the least, as what is more is the kernel's
-    /// own business in between; of times the median.
+    /// Returns the value that counts: the least number of instructions, as more are the kernel's own work; the
+    /// median of times.
     pub fn value(&self, clock: Clock) -> f64 {
         match clock {
             Clock::Instructions => self.sorted().first().copied().unwrap_or(f64::NAN),
@@ -28,7 +28,7 @@ impl Samples {
         }
     }
 
-    /// Half of what lies between the quartiles, as a part of the median.
+    /// Returns half of the distance between the quartiles, relative to the median.
     pub fn spread(&self) -> f64 {
         let median = self.quantile(0.5);
         if median == 0.0 {
@@ -37,8 +37,7 @@ impl Samples {
         (self.quantile(0.75) - self.quantile(0.25)) / 2.0 / median.abs()
     }
 
-    /// Returns how many times that of `other` it is, round by round: what disturbs a whole round
-    /// disturbs both.
+    /// Returns the ratios to `other`, round by round: what disturbs a whole round disturbs both.
     pub fn over(&self, other: &Self, clock: Clock) -> Self {
         match clock {
             Clock::Instructions => Self(vec![self.value(clock) / other.value(clock)]),
@@ -46,18 +45,18 @@ impl Samples {
         }
     }
 
-    /// `work` of each.
+    /// Applies `work` to each.
     pub fn map(&self, work: impl FnMut(f64) -> f64) -> Self {
         Self(self.0.iter().copied().map(work).collect())
     }
 
-    /// `work` of both, round by round.
+    /// Applies `work` to both, round by round.
     fn with(&self, other: &Self, work: impl Fn(f64, f64) -> f64) -> Self {
         let pairs = self.0.iter().zip(&other.0);
         Self(pairs.map(|(one, other)| work(*one, *other)).collect())
     }
 
-    /// Those of them that are the most, of the values that count.
+    /// Returns the samples with the largest value.
     pub fn worst<'a>(all: impl IntoIterator<Item = &'a Self>, clock: Clock) -> &'a Self {
         Self::by_value(all, clock)
             .last()
@@ -65,7 +64,7 @@ impl Samples {
             .expect("there are some")
     }
 
-    /// Those of them that are the least, of the values that count.
+    /// Returns the samples with the least value.
     pub fn best<'a>(all: impl IntoIterator<Item = &'a Self>, clock: Clock) -> &'a Self {
         Self::by_value(all, clock)
             .first()
@@ -85,7 +84,7 @@ impl Samples {
         sorted
     }
 
-    /// Between the two that are next to it, in proportion.
+    /// Interpolates linearly between the two nearest measurements.
     fn quantile(&self, part: f64) -> f64 {
         let sorted = self.sorted();
         let Some(last) = sorted.len().checked_sub(1) else {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Calls of the system as a C program makes them, and memory that is touched.
+//! System calls as a C program makes them, and memory that is touched.
 //!
-//! Whatever fails ends the measurement: there would be nothing to compare.
+//! Any failure ends the measurement: there would be nothing to compare.
 
 #![expect(unsafe_code, reason = "system calls, and memory that they map")]
 
@@ -21,7 +21,7 @@ use nix::libc;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::mman::{madvise, mmap, mmap_anonymous, munmap, MapFlags, MmapAdvise, ProtFlags};
 
-/// Bytes of a page: those of this machine's kind are the ones that are compared.
+/// The bytes of a page: all comparisons are on machines with such pages.
 pub const PAGE: usize = 4096;
 
 /// Writes a byte to every page of `len` bytes.
@@ -33,7 +33,7 @@ pub const PAGE: usize = 4096;
 pub unsafe fn touch(base: *mut u8, len: usize) {
     let mut at = 0;
     while at < len {
-        // SAFETY: Inside of what the caller names.
+        // SAFETY: By the caller's contract: it is inside of the range.
         unsafe { base.add(at).write_volatile(1) };
         at += PAGE;
     }
@@ -49,12 +49,12 @@ pub struct Pages {
     len: usize,
 }
 
-// SAFETY: A mapping belongs to the process. What its parts are used for is up to
-// who has the blocks in it.
+// SAFETY: A mapping belongs to the process. The users of its parts agree on
+// which thread has which block.
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    /// New private memory.
+    /// Maps new private memory.
     pub fn anonymous(len: usize) -> Self {
         // SAFETY: The kernel puts it where nothing of this process lies.
         let base = unsafe {
@@ -68,7 +68,7 @@ impl Pages {
         Self::of(base, len)
     }
 
-    /// Returns the begin of a file.
+    /// Maps the beginning of a file.
     pub fn shared(file: impl AsFd, len: usize) -> Self {
         // SAFETY: As above.
         let base = unsafe {
@@ -90,13 +90,13 @@ impl Pages {
         Self { base, len }
     }
 
-    /// Gives the kernel advice about all of it.
+    /// Passes advice about all of it to the kernel.
     pub fn advise(&self, advice: MmapAdvise) {
         // SAFETY: The range is ours, and what it is of is not lost by any advice that is given here.
         unsafe { madvise(self.base.cast(), self.len, advice) }.expect("madvise");
     }
 
-    /// Has the `len` bytes from `at` on mapped for writing.
+    /// Populates the `len` bytes from `at` on for writing.
     pub fn populate(&self, at: usize, len: usize) {
         assert!(at.checked_add(len).is_some_and(|end| end <= self.len));
         // SAFETY: Just looked at; nothing in them changes.
@@ -113,7 +113,7 @@ impl Pages {
     /// Writes a byte to every page of the `len` bytes from `at` on.
     pub fn touch(&self, at: usize, len: usize) {
         assert!(at.checked_add(len).is_some_and(|end| end <= self.len));
-        // SAFETY: Just looked at; who is handed a block touches it alone.
+        // SAFETY: The range was checked; the thread that has a block touches it alone.
         unsafe { touch(self.base.as_ptr().add(at), len) };
     }
 
@@ -134,7 +134,7 @@ fn not_zero(len: usize) -> NonZeroUsize {
     NonZeroUsize::new(len).expect("some bytes")
 }
 
-/// Memory of `len` bytes behind a file of its own.
+/// Makes a file in memory of `len` bytes.
 pub fn memfd(len: usize) -> OwnedFd {
     let file = memfd_create(c"bench", MFdFlags::MFD_CLOEXEC).expect("memfd_create");
     nix::unistd::ftruncate(&file, len as i64).expect("ftruncate");
@@ -159,7 +159,7 @@ impl DmaHeap {
         Self(File::open("/dev/dma_heap/system").expect("this kernel has a dma-buf heap"))
     }
 
-    /// A buffer of `len` bytes.
+    /// Allocates a buffer of `len` bytes.
     pub fn alloc(&self, len: usize) -> OwnedFd {
         const DMA_HEAP_IOCTL_ALLOC: libc::c_ulong = nix::request_code_readwrite!(b'H', 0, 24);
         let mut request = DmaHeapAllocation {
@@ -180,14 +180,14 @@ fn done(result: libc::c_int) {
     assert_eq!(result, 0, "ioctl: {}", Errno::last());
 }
 
-/// An ioctl that no file knows.
+/// Makes an ioctl that no file implements.
 pub fn empty(fd: BorrowedFd<'_>) {
     // SAFETY: No driver has an ioctl of this type; the argument is not a pointer.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), nix::request_code_none!(0xee, 0x7f), 0) };
     assert_eq!(result, -1);
 }
 
-/// A system call that does next to nothing.
+/// Makes a system call that does almost nothing.
 pub fn getppid() {
     // SAFETY: It takes nothing, and cannot fail.
     unsafe { libc::syscall(libc::SYS_getppid) };
@@ -206,7 +206,7 @@ impl Raw {
         Self(file.expect("the module is loaded").into())
     }
 
-    /// A block's offset.
+    /// Allocates a block, and returns its offset.
     #[inline]
     pub fn alloc(&self, size: usize, flags: u32) -> usize {
         let mut request = freelist_alloc {
@@ -219,7 +219,7 @@ impl Raw {
         request.offset as usize
     }
 
-    /// Gives a block back.
+    /// Frees a block.
     #[inline]
     pub fn free(&self, offset: usize) {
         let request = freelist_free {
@@ -229,7 +229,7 @@ impl Raw {
         done(unsafe { libc::ioctl(self.fd(), FREELIST_IOC_FREE.into(), &request) });
     }
 
-    /// Blocks for all of `offsets`.
+    /// Allocates blocks for all of `offsets`.
     #[inline]
     pub fn alloc_bulk(&self, size: usize, offsets: &mut [u64]) {
         let mut request = freelist_bulk {
@@ -245,7 +245,7 @@ impl Raw {
         assert_eq!(request.done, request.count);
     }
 
-    /// Gives all of `offsets` back.
+    /// Frees the blocks at `offsets`.
     #[inline]
     pub fn free_bulk(&self, offsets: &[u64]) {
         let mut request = freelist_bulk {
@@ -258,7 +258,7 @@ impl Raw {
         assert_eq!(request.done, request.count);
     }
 
-    /// Gives all free pages back to the system.
+    /// Returns all free pages to the system.
     pub fn trim(&self) {
         let mut request = freelist_trim::default();
         // SAFETY: The structure is what the call takes, and writable.
@@ -273,7 +273,7 @@ impl Raw {
         answer
     }
 
-    /// Returns its first `len` bytes of memory.
+    /// Maps the first `len` bytes of the arena.
     pub fn map(&self, len: usize) -> Pages {
         Pages::shared(&self.0, len)
     }

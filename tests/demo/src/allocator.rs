@@ -2,18 +2,18 @@
 
 //! The allocators that are compared, and how each is set.
 
-/// An allocator as a program is given it: a library put before the C library, and variables.
+/// An allocator of an unchanged program: a library that is preloaded, and variables.
 #[derive(Clone, Copy, Debug)]
 pub struct Allocator {
     /// The name in records, tables and on the command line.
     pub name: &'static str,
-    /// What it is, for a reader who sees the table first.
+    /// A description for a reader of the table.
     pub what: &'static str,
     /// The library to preload; `None` is the C library itself.
     pub library: Option<&'static str>,
     /// Variables of the environment.
     pub settings: &'static [(&'static str, &'static str)],
-    /// Whether `make demo` measures it where none is named.
+    /// `true` if `make demo` measures it when no allocator is named.
     pub is_default: bool,
 }
 
@@ -21,16 +21,16 @@ const JEMALLOC: Option<&str> = Some("libjemalloc.so.2");
 const MIMALLOC: Option<&str> = Some("libmimalloc.so.3");
 const TCMALLOC: Option<&str> = Some("libtcmalloc_minimal.so.4");
 
-/// The allocator that the others are measured against in memory: it maps each large block, and
-/// unmaps it when it is freed, so that nothing free is held.
+/// The baseline for memory: it maps each large block, and unmaps it when it is freed, so it holds no
+/// free memory.
 pub const TIGHTEST: &str = "glibc-mmap";
-/// Ours.
+/// This project's allocator.
 pub const FREELIST: &str = "freelist";
 
 /// All settings that can be measured, by name.
 ///
-/// The default ones are each allocator as it comes, and with all that its documentation offers for
-/// holding less.
+/// The default ones are each allocator with its defaults, and with all that its documentation offers to hold
+/// less memory.
 pub const ALLOCATORS: &[Allocator] = &[
     Allocator {
         name: "glibc",
@@ -55,7 +55,7 @@ pub const ALLOCATORS: &[Allocator] = &[
     },
     Allocator {
         name: "jemalloc-decay0",
-        what: "jemalloc, free pages given back at once",
+        what: "jemalloc, free pages released at once",
         library: JEMALLOC,
         settings: &[("MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")],
         is_default: false,
@@ -69,7 +69,7 @@ pub const ALLOCATORS: &[Allocator] = &[
     },
     Allocator {
         name: "jemalloc-tight",
-        what: "jemalloc, without huge pages, free pages given back at once",
+        what: "jemalloc, without huge pages, free pages released at once",
         library: JEMALLOC,
         settings: &[("MALLOC_CONF", "thp:never,dirty_decay_ms:0,muzzy_decay_ms:0")],
         is_default: true,
@@ -83,7 +83,7 @@ pub const ALLOCATORS: &[Allocator] = &[
     },
     Allocator {
         name: "mimalloc-purge0",
-        what: "mimalloc, free pages given back at once",
+        what: "mimalloc, free pages released at once",
         library: MIMALLOC,
         settings: &[("MIMALLOC_PURGE_DELAY", "0")],
         is_default: false,
@@ -97,7 +97,7 @@ pub const ALLOCATORS: &[Allocator] = &[
     },
     Allocator {
         name: "mimalloc-tight",
-        what: "mimalloc, without huge pages, free pages given back at once",
+        what: "mimalloc, without huge pages, free pages released at once",
         library: MIMALLOC,
         settings: &[("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "0")],
         is_default: true,
@@ -111,7 +111,7 @@ pub const ALLOCATORS: &[Allocator] = &[
     },
     Allocator {
         name: "tcmalloc-tight",
-        what: "tcmalloc, free pages given back at once",
+        what: "tcmalloc, free pages released at once",
         library: TCMALLOC,
         settings: &[("TCMALLOC_AGGRESSIVE_DECOMMIT", "true")],
         is_default: true,

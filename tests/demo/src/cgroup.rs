@@ -12,7 +12,7 @@ use freelist_demo::record::Usage;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// How long a cgroup's last process may take to leave it.
+/// The longest time until a cgroup's last process has left it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cgroup, removed when it is dropped.
@@ -64,17 +64,17 @@ impl Cgroup {
         Ok(value.parse()?)
     }
 
-    /// Bytes that are charged to it.
+    /// Returns the bytes that are charged to it.
     pub fn current(&self) -> Result<u64> {
         self.bytes("memory.current")
     }
 
-    /// Returns the most that was charged to it, in bytes.
+    /// Returns the most bytes that were charged to it.
     pub fn peak(&self) -> Result<u64> {
         self.bytes("memory.peak")
     }
 
-    /// What its processes have used.
+    /// Returns the usage of its processes.
     pub fn usage(&self) -> Result<Usage> {
         Ok(Usage {
             faults: self.value("memory.stat", "pgfault")?,

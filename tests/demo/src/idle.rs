@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What another process can have of a program's memory while it idles between two steps.
+//! Memory of a program that another process can get while the program idles between two steps.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -16,8 +16,8 @@ use crate::cgroup::{self, Cgroup};
 use crate::run;
 
 const MIB: usize = 1 << 20;
-/// What both may hold together beyond what the program held at most: the other process gets
-/// that much even where the program gives nothing back.
+/// The bytes that both may hold together above the program's peak: the other process gets these even if the
+/// program releases nothing.
 const ROOM: u64 = 32 << 20;
 
 /// Runs a workload and, while it idles, a process that touches more and more memory until the
@@ -59,7 +59,7 @@ fn eaten(both: &Cgroup) -> Result<u64> {
     Ok((touched * MIB) as u64)
 }
 
-/// Touches memory in the cgroup until it is killed, a line for each MiB.
+/// Touches memory in the cgroup until it is killed, and prints a line for each MiB.
 pub fn eat(path: &Path) -> Result<()> {
     cgroup::join(path)?;
     fs::write("/proc/self/oom_score_adj", "1000")?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The smallest limit under which a program ends as it should.
+//! The smallest limit under which a program succeeds.
 
 use anyhow::Result;
 use freelist_demo::allocator::Allocator;
@@ -10,17 +10,17 @@ use freelist_demo::workload::Workload;
 use crate::cgroup::Cgroup;
 use crate::run::{self, Seen};
 
-/// How near the limits that are too small and large enough come to each other.
+/// The relative distance to which the largest limit that fails and the smallest that suffices are brought.
 const PRECISION: f64 = 0.02;
 
-/// Lowers `memory.max` from what the program holds at most without a limit, in steps that double,
-/// until it fails, and bisects what lies between to 2 %.
+/// Lowers `memory.max` from the program's peak without a limit, in steps that double, until it fails, and
+/// bisects the rest to 2 %.
 pub fn bisect(workload: &Workload, allocator: &Allocator) -> Result<Record> {
     let cgroup = Cgroup::new("peak")?;
     let whole = run::watch(workload.command, allocator, &cgroup, |_, _| Ok(()))?;
     let peak = cgroup.peak()?;
     drop(cgroup);
-    // Free memory may be part of the peak: it may end under less.
+    // Free memory may be part of the peak: it may succeed under less.
     let (mut finishes, mut step) = (peak, peak as f64 * PRECISION);
     let mut fails = loop {
         let limit = finishes.saturating_sub(step as u64);

@@ -31,30 +31,30 @@ enum What {
     Run {
         #[command(flatten)]
         selection: Selection,
-        /// How often each is run; the order of allocators is turned round every other time.
+        /// The number of rounds; every other one has the allocators in reverse order.
         #[arg(long, default_value_t = 1)]
         rounds: u32,
-        /// Whether the clock of this machine counts instructions.
+        /// The clock of this machine counts instructions.
         #[arg(long)]
         icount: bool,
     },
-    /// Looks for the smallest limit under which each ends as it should.
+    /// Finds the smallest limit under which each succeeds.
     Limits {
         #[command(flatten)]
         selection: Selection,
     },
-    /// Measures what another process can have while each idles between two steps.
+    /// Measures the memory that another process gets while each idles between two steps.
     Idle {
         #[command(flatten)]
         selection: Selection,
     },
-    /// Prints the names of the allocators, and what each is.
+    /// Prints the names of the allocators, with descriptions.
     List {
-        /// These; each at its default and its tightest setting if none is named.
+        /// The allocators; each with its defaults and its tightest setting if none is named.
         #[arg(long, value_delimiter = ',', value_parser = an_allocator)]
         allocators: Vec<Allocator>,
     },
-    /// Becomes a command in a cgroup, under an allocator.
+    /// Executes a command in a cgroup, under an allocator.
     #[command(hide = true)]
     Enter {
         cgroup: PathBuf,

@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is printed, a line of JSON each.
+//! The records that are printed, a line of JSON each.
 
 use serde::{Deserialize, Serialize};
 
-/// A line.
+/// A record.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Record {
     /// The machine, before all others.
     Machine {
-        /// Its kernel.
+        /// The release of its kernel.
         kernel: String,
-        /// What a nanosecond of its clock is.
+        /// The unit of its clock.
         clock: Clock,
     },
     /// A program that ran to its end.
     Run(Run),
-    /// The smallest limit under which a program ended as it should.
+    /// The smallest limit under which a program succeeded.
     Limit {
         /// The workload.
         workload: String,
         /// The allocator.
         allocator: String,
-        /// In bytes (`memory.max`).
+        /// The limit in bytes (`memory.max`).
         finishes: u64,
-        /// The largest that was tried and is too small.
+        /// The largest limit that was tried and is too small.
         fails: u64,
     },
-    /// What another process got while the program idled between two steps, both under one limit.
+    /// The memory that another process got while the program idled between two steps, under one limit.
     Idle {
         /// The workload.
         workload: String,
@@ -36,22 +36,22 @@ pub enum Record {
         allocator: String,
         /// The limit of both together, in bytes.
         limit: u64,
-        /// What the program held when it fell idle, in bytes.
+        /// The bytes that the program held when it became idle.
         held: u64,
-        /// What the other process touched before it was killed, in bytes.
+        /// The bytes that the other process touched before it was killed.
         got: u64,
-        /// Whether the program went on afterwards to its end.
+        /// `true` if the program then continued to its end.
         goes_on: bool,
     },
 }
 
-/// What the guest's clock counts.
+/// The unit of the guest's clock.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Clock {
     /// Instructions: one is a nanosecond.
     Instructions,
-    /// Time.
+    /// Wall-clock time.
     Wall,
 }
 
@@ -64,15 +64,15 @@ pub struct Run {
     pub allocator: String,
     /// The number of the round, from 0.
     pub round: u32,
-    /// What the program printed beside its marks: checksums.
+    /// The checksums that the program printed beside its marks.
     pub result: String,
-    /// The moments at which the program waited until it had been looked at.
+    /// The moments at which the program waited for a measurement.
     pub marks: Vec<Mark>,
-    /// The most that was charged to the cgroup, in bytes (`memory.peak`).
+    /// The most bytes that were charged to the cgroup (`memory.peak`).
     pub peak: u64,
-    /// All of the run.
+    /// The usage of the whole run.
     pub total: Usage,
-    /// What was charged to the cgroup, every 10 ms; of equal ones the first and the last.
+    /// The bytes charged to the cgroup, every 10 ms; of equal samples the first and the last.
     pub samples: Vec<Sample>,
 }
 
@@ -104,17 +104,17 @@ impl Run {
 /// A moment of a run.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Mark {
-    /// What is done.
+    /// The work that is done.
     pub name: String,
-    /// Its result, as the program printed it.
+    /// The result of the work, as the program printed it.
     pub result: String,
-    /// What is charged to the cgroup, in bytes (`memory.current`).
+    /// The bytes that are charged to the cgroup (`memory.current`).
     pub current: u64,
-    /// What was used since the begin.
+    /// The usage since the beginning.
     pub usage: Usage,
 }
 
-/// What a cgroup has used since its begin.
+/// The usage of a cgroup since its beginning.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Usage {
     /// Page faults.
@@ -126,7 +126,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// What was used since `earlier`.
+    /// Returns the usage since `earlier`.
     pub fn since(self, earlier: Self) -> Self {
         Self {
             faults: self.faults - earlier.faults,
@@ -136,19 +136,19 @@ impl Usage {
     }
 }
 
-/// What was held at a moment.
+/// The memory at one moment.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Sample {
-    /// Microseconds since the begin of the run.
+    /// The time since the beginning of the run in microseconds.
     pub at_us: u64,
-    /// Bytes charged to the cgroup (`memory.current`).
+    /// The bytes charged to the cgroup (`memory.current`).
     pub current: u64,
-    /// Of these, bytes in free blocks of freelist's arenas.
+    /// The bytes of these in free blocks of freelist's arenas.
     pub free: u64,
 }
 
 impl Sample {
-    /// Adds the sample to earlier ones: of equal ones the first and the last are kept.
+    /// Appends the sample to earlier ones: of equal ones the first and the last are kept.
     pub fn add_to(self, samples: &mut Vec<Sample>) {
         let is_equal = |other: &Sample| (other.current, other.free) == (self.current, self.free);
         if samples.len() >= 2 && samples[samples.len() - 2..].iter().all(is_equal) {

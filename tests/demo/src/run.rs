@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Running a program in a cgroup and looking at it: at its marks, and all the time.
+//! Runs a program in a cgroup, and measures it at its marks and all the time.
 
 use std::env;
 use std::fs::{self, File};
@@ -19,10 +19,10 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::cgroup::{self, Cgroup};
 
-/// How often what is held is looked at.
+/// The interval of samples.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Where the programs of the workloads are.
+/// The directory of the workloads' programs.
 const PROGRAMS: &str = "workloads";
 /// The counters of all arenas.
 const MODULE_STATS: &str = "/sys/kernel/debug/freelist/stats";
@@ -40,20 +40,20 @@ const ENVIRONMENT: [(&str, &str); 8] = [
     ("PYTHONHASHSEED", "0"),
 ];
 
-/// What was seen of a program.
+/// The observations of a program.
 pub struct Seen {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// What it printed beside its marks.
+    /// The output beside its marks.
     pub result: String,
     /// Its marks.
     pub marks: Vec<Mark>,
-    /// What it held.
+    /// The samples of its memory.
     pub samples: Vec<Sample>,
 }
 
 impl Seen {
-    /// Returns whether it ended as it should, with the results of `other`.
+    /// Returns whether it succeeded with the results of `other`.
     pub fn is_as_good_as(&self, other: &Self) -> bool {
         let results = |seen: &Self| -> Vec<String> {
             let marks = seen.marks.iter().map(|mark| mark.result.clone());
@@ -63,8 +63,8 @@ impl Seen {
     }
 }
 
-/// Runs `command` under an allocator in a cgroup, to its end. `at_mark` is called when the program
-/// waits at a mark; it goes on afterwards.
+/// Runs `command` under an allocator in a cgroup, to its end. Calls `at_mark` while the program waits at a
+/// mark.
 pub fn watch(
     command: &[&str],
     allocator: &Allocator,
@@ -123,7 +123,7 @@ pub fn watch(
     })
 }
 
-/// Answers a program at its mark, unless it was killed there.
+/// Lets a program continue after its mark, unless it was killed there.
 fn go_on(answers: &mut ChildStdin) -> Result<()> {
     match answers.write_all(b"\n") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
@@ -131,8 +131,8 @@ fn go_on(answers: &mut ChildStdin) -> Result<()> {
     }
 }
 
-/// By way of this program, which is static: nothing but the workload is preloaded, and all that it
-/// uses is in the cgroup.
+/// Starts the command by way of this program, which is static: the library is preloaded in the workload alone,
+/// and all that it uses is charged to the cgroup.
 fn start(command: &[&str], allocator: &Allocator, cgroup: &Cgroup) -> Result<Child> {
     Command::new("/proc/self/exe")
         .arg("enter")
@@ -146,7 +146,7 @@ fn start(command: &[&str], allocator: &Allocator, cgroup: &Cgroup) -> Result<Chi
         .context("this program, once more")
 }
 
-/// Becomes `command` in the cgroup. Returns only if that fails.
+/// Executes `command` in the cgroup. Returns only if that fails.
 pub fn enter(path: &Path, allocator: &Allocator, command: &[String]) -> Result<()> {
     let (program, arguments) = command.split_first().context("a command")?;
     cgroup::join(path)?;
@@ -165,7 +165,7 @@ pub fn enter(path: &Path, allocator: &Allocator, command: &[String]) -> Result<(
     Err(command.exec()).with_context(|| program.clone())
 }
 
-/// Bytes in free blocks of all arenas.
+/// Returns the bytes of free blocks of all arenas.
 fn free_bytes() -> Result<u64> {
     let stats = fs::read_to_string(MODULE_STATS).context("the module is not loaded")?;
     let mut lines = stats.lines().filter_map(|line| line.split_once(' '));

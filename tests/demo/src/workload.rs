@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The programs that are run, as they are in Debian.
+//! The programs that are run, unchanged from Debian.
 
 /// A program and its arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
     /// The name in records, tables and on the command line.
     pub name: &'static str,
-    /// What it does.
+    /// A description.
     pub what: &'static str,
     /// The command. It runs in the directory of the workloads, with one thread.
     pub command: &'static [&'static str],
@@ -15,11 +15,11 @@ pub struct Workload {
     pub warm_up: &'static [&'static str],
     /// The mark after which the process idles, for those that have marks (see `mark.py`).
     pub idles_at: Option<&'static str>,
-    /// Whether the plots show it.
+    /// `true` if the plots show it.
     pub is_plotted: bool,
 }
 
-/// All of them. The results are the same whatever the allocator: seeds are fixed.
+/// All workloads. Their results do not depend on the allocator: seeds are fixed.
 pub const WORKLOADS: &[Workload] = &[
     Workload {
         name: "gpt",
@@ -79,7 +79,7 @@ pub const WORKLOADS: &[Workload] = &[
     },
 ];
 
-/// `true` as a program, not as the shell's own.
+/// Runs `true` as a program, not the shell's own.
 const SHELL: &str = "i=0; while [ $i -lt 1000 ]; do /bin/true; i=$((i + 1)); done; echo $i";
 
 /// The stream's checksum is the result.

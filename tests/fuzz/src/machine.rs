@@ -92,7 +92,7 @@ fn ioctl(file: i32, request: u32, words: &mut [u64]) -> bool {
 }
 
 impl Machine {
-    /// Takes address space.
+    /// Reserves address space.
     pub fn new(memory: i32) -> io::Result<Self> {
         // SAFETY: The kernel puts it where nothing of this process lies.
         let base = unsafe {
@@ -108,7 +108,7 @@ impl Machine {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // INVARIANT: It is new, and is never given back: what is unmapped there is covered again.
+        // INVARIANT: It is new, and is never released: what is unmapped there is covered again.
         Ok(Self {
             files: std::array::from_fn(|_| AtomicI32::new(-1)),
             blocks: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -121,14 +121,14 @@ impl Machine {
         })
     }
 
-    /// The calling thread is the first, or the second.
+    /// Registers the calling thread as the first or the second.
     pub fn begin(&self, second: bool) {
         // SAFETY: Only names this thread.
         let this = unsafe { libc::pthread_self() };
         self.threads[usize::from(second)].store(this, Relaxed);
     }
 
-    /// Two arenas with nothing in them, and nothing mapped.
+    /// Opens two empty arenas, with nothing mapped.
     pub fn set_up(&self) {
         self.clear();
         for (slot, place) in self.files[..2].iter().zip([0, 1]) {
@@ -162,7 +162,7 @@ impl Machine {
         tell(&self.delay, b"0");
     }
 
-    /// Puts nothing over a part of our address space.
+    /// Maps an inaccessible range over a part of the reserved address space.
     fn cover(&self, at: usize, len: usize) {
         // SAFETY: The range is ours (type invariant), and nothing in it is known to Rust.
         unsafe {
@@ -199,7 +199,7 @@ impl Machine {
     }
 
     fn offset(&self, which: u64) -> u64 {
-        // Mostly a block that was given out, sometimes any number.
+        // Mostly a live block's offset, sometimes any number.
         match which % 8 {
             0 => which,
             _ => self.blocks[which as usize / 8 % BLOCKS].load(Relaxed),
@@ -219,7 +219,7 @@ impl Machine {
         self.files[which as usize % 2].load(Relaxed)
     }
 
-    /// Another file in the place of one.
+    /// Replaces one of the files.
     fn replace(&self, which: u64, file: i32) {
         let old = self.files[which as usize % FILES].swap(file, Relaxed);
         if old >= 0 {
@@ -234,7 +234,7 @@ impl Machine {
         let file = self.file(a);
         let place = a as usize % PLACES;
         let at = self.base + place * PLACE_LEN;
-        // Some whole pages of the place; more often from its begin, where the blocks are.
+        // Some whole pages of the place, more often from its beginning, where the blocks are.
         let pages = PLACE_LEN / PAGE;
         let first = b as usize % if b % 2 == 0 { 64 } else { pages };
         let count = 1 + c as usize % (pages - first).min(256);

@@ -2,19 +2,19 @@
 
 //! Coverage-guided fuzzing of the calls, in a VM whose kernel has KCOV.
 //!
-//! A [`program`] is a sequence of calls for two threads. One that reaches a point of the module
-//! that none before it did is kept, and others are made of those that are kept; in which of its
-//! allocations a call fails (`fail-nth`) is a part of a program as its numbers are. After each the
-//! module's invariants hold, nothing is left when all is closed, and the kernel has not warned.
+//! A [`program`] is a sequence of calls for two threads. A program that reaches a new point of the module is
+//! kept, and others are derived from the kept ones. Which of its allocations fails in a call (`fail-nth`) is a
+//! part of a program like its numbers. After each program the module's invariants hold, nothing remains when
+//! all is closed, and the kernel has not warned.
 //!
-//! It is not syzkaller because that needs a network, ssh and an image in the VM: this runs for some
-//! seconds in each debug run of the tests, and checks the engine's invariants after each program.
+//! syzkaller needs a network, ssh and an image in the VM. This fuzzer runs for some seconds in each debug run of
+//! the tests, and checks the engine's invariants after each program.
 //!
 //! | module | is |
 //! | --- | --- |
-//! | `program` | what is run, as data and as text |
-//! | `machine` | what its calls do |
-//! | `worker` | the process that makes them, and who watches it |
+//! | `program` | programs, as data and as text |
+//! | `machine` | the execution of their calls |
+//! | `worker` | the process that executes them, and its supervisor |
 
 mod machine;
 mod program;
@@ -37,47 +37,47 @@ use worker::{End, Worker};
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
-    /// How long, after the corpus was run.
+    /// The seconds to fuzz after the corpus.
     #[arg(long, value_name = "S", default_value_t = 15)]
     seconds: u64,
-    /// Where the random numbers start; printed, and new each time when not given.
+    /// The seed of the random numbers; printed, and new each time by default.
     #[arg(long)]
     seed: Option<u64>,
-    /// Programs to begin with, one a line.
+    /// The programs to begin with, one on each line.
     #[arg(long, value_name = "FILE")]
     corpus: Option<PathBuf>,
-    /// Print programs that reach all that was reached: `# corpus PROGRAM`.
+    /// Print programs that together reach all points: `# corpus PROGRAM`.
     #[arg(long)]
     keep: bool,
-    /// Print which points of the module were reached, as the device tests do, in place of figures.
+    /// Print the points of the module that were reached, as the device tests do, instead of figures.
     #[arg(long)]
     coverage: bool,
-    /// Run this program only, as it was printed, so many times: threads race.
+    /// Run this program only, in the form in which it is printed.
     #[arg(long, value_name = "PROGRAM")]
     replay: Option<Program>,
-    /// How often a replayed program is run.
+    /// The number of times that a replayed program is run: threads race.
     #[arg(long, value_name = "N", default_value_t = 1)]
     times: u32,
-    /// Print each program before it runs: the last one is what a kernel that died had to run.
+    /// Print each program before it runs: after a crash of the kernel the last one is the culprit.
     #[arg(long)]
     verbose: bool,
 }
 
-/// Between two lines that say how far it is.
+/// The interval of progress lines.
 const REPORT: Duration = Duration::from_secs(5);
-/// Offsets in a line.
+/// The offsets on each line.
 const IN_A_LINE: usize = 64;
 
-/// What was run and found.
+/// The state of a fuzzing run.
 struct Fuzzer {
     worker: Worker,
     verbose: bool,
-    /// Every point that was reached.
+    /// All points that were reached.
     points: HashSet<u64>,
-    /// Programs that reached a new one, and all that each reached.
+    /// The programs that reached a new point, and all points of each.
     kept: Vec<(Program, HashSet<u64>)>,
     programs: u64,
-    /// Programs that ended for want of memory.
+    /// The number of programs that ended for lack of memory.
     killed: u64,
     reported: Instant,
 }
@@ -95,7 +95,7 @@ impl Fuzzer {
         })
     }
 
-    /// Runs a program, and keeps it if it reaches something new.
+    /// Runs a program, and keeps it if it reaches a new point.
     fn run(&mut self, program: Program) -> Result<(), String> {
         if self.verbose {
             eprintln!("{program}");
@@ -119,7 +119,7 @@ impl Fuzzer {
         Ok(())
     }
 
-    /// Runs those of a file.
+    /// Runs the programs of a file.
     fn corpus(&mut self, path: &Path) -> Result<(), String> {
         let text =
             fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -132,7 +132,7 @@ impl Fuzzer {
         Ok(())
     }
 
-    /// Makes programs, and runs them.
+    /// Derives programs and runs them.
     fn fuzz(&mut self, seconds: u64, rng: &mut Rng) -> Result<(), String> {
         let end = Instant::now() + Duration::from_secs(seconds);
         while Instant::now() < end {
@@ -148,7 +148,7 @@ impl Fuzzer {
         Ok(())
     }
 
-    /// Few programs that reach all of it, each chosen for what it adds most.
+    /// Returns few programs that reach all points, each chosen for the most new ones.
     fn smallest(&self) -> Vec<&Program> {
         let mut missing = self.points.clone();
         let mut chosen = Vec::new();
@@ -167,7 +167,7 @@ impl Fuzzer {
         chosen
     }
 
-    /// What was reached, in words for `freelist-report module-coverage`.
+    /// Prints the points in the form for `freelist-report module-coverage`.
     fn print_coverage(&self) {
         let module = Module::loaded();
         let mut sections: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
@@ -193,7 +193,7 @@ impl Fuzzer {
     }
 }
 
-/// Prints a test's result, and says whether it passed.
+/// Prints a test's result. Returns whether it passed.
 fn result(number: u32, name: &str, result: &Result<(), String>) -> bool {
     let not = if result.is_ok() { "" } else { "not " };
     if let Err(error) = result {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Programs: sequences of calls for two threads; how they are made, changed and written down.
+//! Programs: sequences of calls for two threads; how they are generated, mutated and written.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 use fastrand::Rng;
 
-/// What a call is. Its numbers are what [`crate::machine`] makes of them.
+/// The kind of a call. [`crate::machine`] defines the meaning of its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Open,
@@ -43,7 +43,7 @@ use Kind::{
     Open, Poll, Protect, Raw, Read, Remap, Show, Shrink, Signal, Touch, Trim, Unmap, Write,
 };
 
-/// Every call: its name, and how often it is taken.
+/// All kinds: their names, and their weights.
 const KINDS: [(Kind, &str, u32); 26] = [
     (Open, "open", 4),
     (Dup, "dup", 2),
@@ -73,20 +73,20 @@ const KINDS: [(Kind, &str, u32); 26] = [
     (Delay, "delay", 1),
 ];
 
-/// Numbers that a call takes.
+/// The numbers of a call.
 pub const ARGUMENTS: usize = 4;
-/// Calls that a program has at most.
-const MOST_CALLS: usize = 32;
-/// Failure points that are tried in a call.
-const MOST_POINTS: u32 = 48;
+/// The most calls of a program.
+const MAX_CALLS: usize = 32;
+/// The most failure points that are tried in a call.
+const MAX_POINTS: u32 = 48;
 
-/// One call.
+/// A call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
     pub kind: Kind,
-    /// Whether the second thread makes it.
+    /// `true` if the second thread makes it.
     pub second: bool,
-    /// The failure point that fails in it; 0 is none.
+    /// The failure point that fails in it; 0 for none.
     pub fail: u32,
     pub args: [u64; ARGUMENTS],
 }
@@ -109,7 +109,7 @@ impl Call {
     }
 }
 
-/// A number: small ones, those about a power of 2, and rarely any.
+/// Returns a random number: mostly a small one or one near a power of 2.
 fn number(rng: &mut Rng) -> u64 {
     match rng.u8(..16) {
         0..8 => rng.u64(..128),
@@ -125,13 +125,13 @@ fn number(rng: &mut Rng) -> u64 {
 pub struct Program(pub Vec<Call>);
 
 impl Program {
-    /// A new one.
+    /// Makes a random program.
     pub fn random(rng: &mut Rng) -> Self {
-        let count = rng.usize(1..MOST_CALLS / 2);
+        let count = rng.usize(1..MAX_CALLS / 2);
         Self((0..count).map(|_| Call::random(rng)).collect())
     }
 
-    /// This one with some changes, which may be parts of `other`.
+    /// Returns the program with some changes, some of which may be parts of `other`.
     pub fn mutated(&self, other: &Self, rng: &mut Rng) -> Self {
         let mut calls = self.0.clone();
         for _ in 0..rng.usize(1..4) {
@@ -147,7 +147,7 @@ impl Program {
                         continue;
                     };
                     match change {
-                        4..6 => call.fail = rng.u32(..MOST_POINTS),
+                        4..6 => call.fail = rng.u32(..MAX_POINTS),
                         6 => call.second = !call.second,
                         7 => drop(calls.remove(at)),
                         _ => call.args[rng.usize(..ARGUMENTS)] = number(rng),
@@ -155,7 +155,7 @@ impl Program {
                 }
             }
         }
-        calls.truncate(MOST_CALLS);
+        calls.truncate(MAX_CALLS);
         if calls.is_empty() {
             return Self::random(rng);
         }
@@ -220,7 +220,7 @@ mod tests {
         for _ in 0..1000 {
             let other = Program::random(&mut rng);
             program = program.mutated(&other, &mut rng);
-            assert!((1..=MOST_CALLS).contains(&program.0.len()));
+            assert!((1..=MAX_CALLS).contains(&program.0.len()));
             assert_eq!(program.to_string().parse(), Ok(program.clone()));
         }
     }

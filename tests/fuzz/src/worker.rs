@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The process that runs programs, and the one that watches it.
+//! The process that runs programs, and its supervisor.
 
 #![expect(unsafe_code, reason = "fork(), and a signal handler")]
 
@@ -23,14 +23,14 @@ use nix::unistd::{fork, pipe, ForkResult, Pid};
 use crate::machine::{left, wrong, Machine};
 use crate::program::{Call, Program};
 
-/// A program ends within seconds, unless something hangs; in ms.
+/// The time in ms after which a program is taken to hang; programs end within seconds.
 const PATIENCE: u16 = 60_000;
-/// Entries of each thread's buffer.
+/// The entries of each thread's buffer.
 const ENTRIES: usize = 1 << 18;
-/// After so many programs the process is killed with all that it has open, and another begins.
+/// The number of programs after which the process is killed with all its files, and another one started.
 const LIFE: u32 = 64;
 
-/// How a program ended, where nothing is wrong with the module.
+/// The end of a program that found no fault of the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Done,
@@ -38,12 +38,12 @@ pub enum End {
     Killed,
 }
 
-/// Runs programs, and notes what they reach.
+/// Runs programs, and records the points that they reach.
 pub struct Worker {
-    /// Of the two threads.
+    /// The buffers of the two threads.
     kcov: [Buffer; 2],
     running: Option<Running>,
-    /// What the kernel had warned of before.
+    /// The kernel's taint before.
     taint: String,
 }
 
@@ -63,14 +63,14 @@ impl Worker {
         })
     }
 
-    /// Gives what was reached since, and forgets it.
+    /// Passes the points that were reached since the last call to `each`, and clears them.
     pub fn reached(&self, mut each: impl FnMut(u64)) {
         for buffer in &self.kcov {
             buffer.drain(&mut each);
         }
     }
 
-    /// Runs `program`. An error is what went wrong.
+    /// Runs `program`. The error is a description of a fault.
     pub fn run(&mut self, program: &Program) -> Result<End, String> {
         let running = match &mut self.running {
             Some(running) => running,
@@ -82,7 +82,7 @@ impl Worker {
         let end = match answer {
             Ok(answer) if answer == "ok" => End::Done,
             Ok(answer) if !answer.is_empty() => return Err(answer),
-            // It ended, or hangs.
+            // The process has ended, or hangs.
             Ok(_) => self.end(false)?,
             Err(error) => return Err(error),
         };
@@ -99,7 +99,7 @@ impl Worker {
         Ok(end)
     }
 
-    /// Ends the process, or finds that it has ended; nothing of it may be left.
+    /// Ends the process, or finds that it has ended. Nothing of it may remain.
     pub fn end(&mut self, killed: bool) -> Result<End, String> {
         let Some(running) = self.running.take() else {
             return Ok(End::Done);
@@ -116,10 +116,10 @@ impl Worker {
 }
 
 impl Running {
-    /// What it says of the program; nothing if it ended.
+    /// Sends the process a program, and returns its answer; empty if it ended.
     fn ask(&mut self, program: &Program, last: bool) -> Result<String, String> {
         let last = if last { "!" } else { "" };
-        // One that has ended is seen below.
+        // A process that has ended is found below.
         let _ = writeln!(self.to, "{last}{program}");
         let mut ready = [PollFd::new(self.from.get_ref().as_fd(), PollFlags::POLLIN)];
         if !matches!(poll(&mut ready, PollTimeout::from(PATIENCE)), Ok(1)) {
@@ -131,7 +131,7 @@ impl Running {
     }
 }
 
-/// What the kernel has warned of.
+/// Returns the kernel's taint: the warnings so far.
 fn taint() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/tainted")?
         .trim()
@@ -153,7 +153,7 @@ fn stacks(pid: Pid) -> String {
 fn start(kcov: &[Buffer; 2]) -> nix::Result<Running> {
     let (from, answer) = pipe()?;
     let (programs, to) = pipe()?;
-    // SAFETY: This process has one thread, so the child may do what it wants.
+    // SAFETY: This process has one thread, so the child may call any function.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Running {
             pid: child,
@@ -177,11 +177,11 @@ fn start(kcov: &[Buffer; 2]) -> nix::Result<Running> {
     }
 }
 
-/// Makes a call of this thread, one of its allocations failing where it says so.
+/// Makes a call in this thread, with the failure of one of its allocations.
 fn run(machine: &Machine, faults: Option<&FailNth>, call: &Call) {
     match faults {
         Some(faults) if call.fail > 0 => {
-            // A signal whose frame cannot be written kills, and rightly.
+            // A signal whose frame cannot be written ends the process, as it should.
             let signal = SigSet::from(Signal::SIGUSR1);
             let _ = signal.thread_block();
             faults.run(call.fail as usize, || machine.run(call));
@@ -191,7 +191,7 @@ fn run(machine: &Machine, faults: Option<&FailNth>, call: &Call) {
     }
 }
 
-/// Reads programs, runs them, and says how each went, until there are no more.
+/// Reads programs, runs them and answers with their results, until there are no more.
 fn work(programs: impl BufRead, mut answer: File, kcov: &[Buffer; 2]) -> io::Result<()> {
     extern "C" fn nothing(_: i32) {}
     let action = SigAction::new(
@@ -206,7 +206,7 @@ fn work(programs: impl BufRead, mut answer: File, kcov: &[Buffer; 2]) -> io::Res
     let memory = memfd_create(c"touched", MFdFlags::empty())?.into_raw_fd();
     let machine = Arc::new(Machine::new(memory)?);
 
-    // The second thread, and its part of a program.
+    // The second thread runs its part of a program.
     let (give, take) = mpsc::channel::<Vec<Call>>();
     let (done, wait) = mpsc::channel::<io::Result<()>>();
     let second = machine.clone();

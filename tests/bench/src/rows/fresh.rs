@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that is new, touched in every page for the first time, and given back to the
-//! system.
+//! New memory: its pages touched for the first time, then returned to the system.
 
 use std::time::Duration;
 
@@ -14,11 +13,11 @@ use crate::print::Printer;
 use crate::samples::Samples;
 use crate::sys::{Pages, Raw};
 
-/// Bytes of the memory: whole huge pages.
+/// The bytes of the memory: whole huge pages.
 const BYTES: usize = 32 << 20;
 const HUGE: usize = 2 << 20;
 
-/// The way, its time to be used and its time to be given back.
+/// A way to get memory, with the times until it is touched and until it is returned.
 type Way = (&'static str, fn(&Raw, &Pages) -> [Duration; 2]);
 
 const WAYS: [Way; 5] = [
@@ -53,7 +52,7 @@ fn anonymous(pages: MmapAdvise, populated: bool) -> [Duration; 2] {
     let used = timed(|| {
         let new = Pages::anonymous(BYTES + HUGE);
         new.advise(pages);
-        // Whole huge pages, wherever it begins.
+        // Whole huge pages, at any address.
         let at = new.as_ptr().align_offset(HUGE);
         if populated {
             new.populate(at, BYTES);
@@ -71,7 +70,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
     for round in 0..=clock.rounds() {
         for ((_, way), samples) in WAYS.iter().zip(&mut samples) {
             let times = way(&raw, &view);
-            // The first round warms up what is not memory: tables, lists of pages.
+            // The first round warms up everything but the memory: tables, lists of pages.
             if round > 0 {
                 for (samples, time) in samples.iter_mut().zip(times) {
                     let mebibytes = (BYTES >> 20) as f64;

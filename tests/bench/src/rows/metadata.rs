@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the module itself needs to know of what it holds.
+//! The module's metadata for the memory that it holds.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::print::{size, Printer};
 use crate::samples::Samples;
 use crate::sys::Raw;
 
-/// Bytes that are held.
+/// The bytes that are held.
 const HELD: usize = 64 << 20;
 const SIZES: [(usize, &str); 5] = [
     (32, "<=3.2"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is measured.
+//! The measurements.
 
 mod fresh;
 mod metadata;
@@ -17,24 +17,24 @@ use crate::allocator::{Allocator, Client, Malloc, Nothing, WholeProgram};
 use crate::clock::Clock;
 use crate::print::Printer;
 
-/// Figures that belong together.
+/// A group of figures.
 pub struct Group {
-    /// What `freelist-bench run` calls it.
+    /// The name on the command line of `freelist-bench run`.
     pub name: &'static str,
-    /// The only clock that they want, if they do not want both.
+    /// The only clock that the group is measured by, if there is only one.
     only: Option<Clock>,
-    /// Measures and prints them.
+    /// Measures and prints the figures.
     pub run: fn(Printer, Clock) -> Result<()>,
 }
 
 impl Group {
-    /// Returns whether they can be measured by this clock.
+    /// Returns whether the group is measured by this clock.
     pub fn is_for(&self, clock: Clock) -> bool {
         self.only.is_none_or(|only| only == clock)
     }
 }
 
-/// All of them, in the order in which they are measured.
+/// All groups, in the order in which they are measured.
 pub const GROUPS: [Group; 9] = [
     Group {
         name: "pairs",
@@ -83,14 +83,14 @@ pub const GROUPS: [Group; 9] = [
     },
 ];
 
-/// A measurement in a process of its own.
+/// Makes a measurement in a process of its own.
 pub fn probe(name: &str, who: &str, args: &[String]) -> Result<()> {
     match who {
         "client" => probe_of(name, &Client::open(), args),
         "global" => probe_of(name, &WholeProgram, args),
         "malloc" => probe_of(name, &Malloc, args),
         "nobody" => probe_of(name, &Nothing::of(64 << 20), args),
-        _ => bail!("there is no {who}"),
+        _ => bail!("there is no allocator {who}"),
     }
 }
 

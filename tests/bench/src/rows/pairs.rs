@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A block taken and given back by the raw calls, where its list is not empty: by itself,
-//! and in batches.
+//! A block allocated and freed by the raw calls, while its list is not empty: alone, and in batches.
 
 use std::os::fd::AsFd;
 
@@ -13,9 +12,9 @@ use crate::samples::Samples;
 use crate::sys::{self, Raw};
 
 const SIZES: [usize; 7] = [32, 64, 256, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
-/// Blocks in a batch.
+/// The blocks of a batch.
 const BATCH: usize = 64;
-/// Sizes that are compared in batches: one of each kind of block.
+/// The sizes that are compared in batches: one of each kind of block.
 const IN_BATCHES: [usize; 3] = [64, 1 << 10, 4 << 10];
 const COUNT: usize = 1000;
 
@@ -52,7 +51,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
     ] {
         printer.cell("nothing", "call", column, samples);
     }
-    // What the kernel does for any driver's call, whatever ours makes of one that it does not know.
+    // The kernel's part of any driver's call, without the work of this module for an unknown one.
     let empty = Samples::best([null, own], clock);
     let two = Samples::from_iter([2.0 * empty.value(clock)]);
     for (bytes, pair) in SIZES.into_iter().zip(&pairs) {

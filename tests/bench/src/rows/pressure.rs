@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that one process holds in free blocks, and that another one needs: both are in a cgroup
-//! that has not enough for the two of them.
+//! Memory that one process holds in free blocks, and that another one needs: both are in a cgroup that is too
+//! small for both.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -19,11 +19,11 @@ use crate::probe::{self, Who};
 use crate::samples::Samples;
 use crate::sys::Pages;
 
-/// What both may have together, what the one keeps, and what the other one needs, in bytes.
+/// The bytes that both may have together; the bytes that the one keeps, and that the other one needs.
 const LIMIT: usize = 224 << 20;
 const HOARDED: usize = 96 << 20;
 const NEEDED: usize = 192 << 20;
-/// Bytes of the blocks that are hoarded.
+/// The bytes of each block that is hoarded.
 const BLOCK: usize = 64 << 10;
 
 /// A cgroup, removed at the end.
@@ -42,7 +42,7 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// Processes that were killed in it because there was no memory.
+    /// Returns the number of processes that were killed in it for lack of memory.
     fn kills(&self) -> Result<f64> {
         let text = fs::read_to_string(self.0.join("memory.events"))?;
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
@@ -57,7 +57,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Begins a probe in the cgroup, and waits until it has said that it is ready, or was killed.
+/// Starts a probe in the cgroup, and waits until it is ready, or was killed.
 fn start(name: &str, who: Who, cgroup: &Cgroup) -> Result<(Child, BufReader<impl Read>)> {
     let path = cgroup.0.to_str().context("a path")?;
     let mut child = probe::start(name, who, path)?;
@@ -69,7 +69,7 @@ fn start(name: &str, who: Who, cgroup: &Cgroup) -> Result<(Child, BufReader<impl
     Ok((child, lines))
 }
 
-/// Nanoseconds a MiB that the one in need has waited for, if it lived, and how many were killed.
+/// Returns the nanoseconds per MiB that the process in need waited, if it lived, and the number of kills.
 fn once(who: Who) -> Result<(Option<f64>, f64)> {
     let cgroup = Cgroup::new()?;
     let (mut hoarder, _out) = start("hoard", who, &cgroup)?;
@@ -102,7 +102,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
         for (at, who) in whos.iter().enumerate() {
             let (time, killed) = once(*who)?;
             kills[at].add(killed);
-            // Who was killed has no time; who has killed has none that can be compared.
+            // A killed process has no time; one for which another was killed has none to compare.
             if let (Some(time), 0.0) = (time, killed) {
                 times[at].add(time);
             }
@@ -121,7 +121,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
         "processes",
         "=0",
     );
-    // By default the other allocators get a process killed.
+    // With their defaults the other allocators get a process killed.
     for (at, who) in whos.iter().enumerate().skip(whos.len() - LEAVING.len()) {
         if !times[at].is_empty() && !times[ours].is_empty() {
             let name = format!("pressure_over_{}", who.name());
@@ -131,7 +131,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
     Ok(())
 }
 
-/// Says that it is ready, and waits until it is told to go on.
+/// Reports that it is ready, and waits for a line.
 fn wait() -> Result<()> {
     println!("ready");
     io::stdout().flush()?;
@@ -139,7 +139,7 @@ fn wait() -> Result<()> {
     Ok(())
 }
 
-/// Has used memory, and keeps what its allocator keeps.
+/// Uses memory and frees it, and then has what its allocator keeps.
 pub fn hoard(allocator: &impl Allocator) -> Result<()> {
     let mut blocks: Vec<Block> = (0..HOARDED / BLOCK)
         .map(|_| Block::new(allocator, BLOCK))
@@ -150,7 +150,7 @@ pub fn hoard(allocator: &impl Allocator) -> Result<()> {
     wait()
 }
 
-/// Wants more than there is, in pages that are as hard to get for everybody.
+/// Needs more memory than there is, in pages that are equally costly beside any allocator.
 pub fn need() -> Result<()> {
     let memory = Pages::anonymous(NEEDED);
     memory.advise(MmapAdvise::MADV_NOHUGEPAGE);

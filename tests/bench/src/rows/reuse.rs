@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A buffer that is taken, touched in every page, and given back, again and again.
+//! A buffer that is allocated, touched in every page, and freed, again and again.
 
 use anyhow::{Context, Result};
 
@@ -13,15 +13,15 @@ use crate::samples::Samples;
 use crate::sys::{memfd, DmaHeap, Pages, Raw};
 
 const SIZES: [usize; 6] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
-/// From here on ten times fewer instructions are aimed at; six times below.
+/// The size from which ten times fewer instructions are the aim; six times below.
 const LARGE: usize = 64 << 10;
 
-/// Returns how often: as many as take some hundred thousand instructions.
+/// Returns the number of repetitions that take some hundred thousand instructions.
 fn count(bytes: usize) -> usize {
     ((4 << 20) / bytes).clamp(4, 100)
 }
 
-/// What programs do without an allocator.
+/// The ways of programs without an allocator.
 struct Ways {
     raw: Raw,
     view: Pages,

@@ -12,7 +12,7 @@ use crate::sys::Raw;
 const SIZES: [usize; 3] = [64, 8 << 10, 100 << 10];
 const COUNT: usize = 400;
 
-/// Live blocks of 32 bytes, every other one of those that there are.
+/// Allocates `count` live blocks of 32 bytes, each beside a free one.
 fn litter(raw: &Raw, count: usize) {
     let mut offsets = vec![0; 1000];
     for _ in 0..2 * count / offsets.len() {
@@ -23,13 +23,13 @@ fn litter(raw: &Raw, count: usize) {
     assert!(raw.stat().live_blocks >= count as u64);
 }
 
-/// A block taken and given back at once; and one of many that are taken, then all given back in
-/// another order, which no short list can hide.
+/// Returns the costs of a block that is allocated and freed at once, and of one of many that are allocated, then all
+/// freed in another order, for which no short list suffices.
 fn costs(raw: &Raw, bytes: usize) -> [f64; 2] {
     let at_once = each(COUNT, || raw.free(raw.alloc(bytes, 0)));
     let later = each(1, || {
         let blocks: Vec<_> = (0..COUNT).map(|_| raw.alloc(bytes, 0)).collect();
-        // Every seventh, so that neighbours are not given back together.
+        // Every seventh, so that no two neighbours are freed in sequence.
         for index in 0..COUNT {
             raw.free(blocks[index * 7 % COUNT]);
         }
@@ -37,7 +37,7 @@ fn costs(raw: &Raw, bytes: usize) -> [f64; 2] {
     [at_once, later / COUNT as f64]
 }
 
-/// Costs with few and with many of something, round by round.
+/// The costs with few and with many of something, round by round.
 type Costs = [[Samples; 2]; 2];
 
 fn add(costs: &mut [Samples; 2], new: [f64; 2]) {
@@ -64,7 +64,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
         for round in 0..=clock.rounds() {
             for (raw, samples) in [&few, &many].into_iter().zip(&mut samples) {
                 let new = costs(raw, bytes);
-                // The first one grows the arena.
+                // The first round grows the arena.
                 if round > 0 {
                     add(samples, new);
                 }

@@ -20,18 +20,18 @@ use crate::probe;
 use crate::samples::Samples;
 use crate::sys::{self, Raw};
 
-/// How long threads work for a sample.
+/// The time that threads work for a sample.
 const TIME: Duration = Duration::from_millis(60);
 const ROUNDS: usize = 25;
-/// Operations between two looks at the clock.
+/// The operations between two reads of the clock.
 const BATCH: usize = 50;
-/// Bytes of a block of the raw calls.
+/// The bytes of a block of the raw calls.
 const BYTES: usize = 64;
 
-/// What a thread does all the time.
+/// The work that a thread repeats.
 type Work<'a> = Box<dyn FnMut() + 'a>;
 
-/// Blocks of a thread through the client: of many sizes, replaced in no order.
+/// The blocks of a thread through the client: of many sizes, replaced in random order.
 struct Churn<'a, A> {
     allocator: &'a A,
     rng: fastrand::Rng,
@@ -55,11 +55,11 @@ impl<'a, A: Allocator> Churn<'a, A> {
     }
 }
 
-/// What threads do.
+/// The kind of work of the threads.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Kind {
-    /// What the others are measured against.
+    /// The baseline of all others.
     EmptyIoctls,
     Client,
     TwoArenas,
@@ -67,14 +67,14 @@ enum Kind {
 }
 
 impl Kind {
-    /// What tables call it.
+    /// Returns the name in tables.
     fn name(self) -> String {
         let value = self.to_possible_value().expect("none is hidden");
         value.get_name().to_owned()
     }
 }
 
-/// What there is for threads to use.
+/// The resources that threads use.
 struct Things {
     arenas: [Raw; 2],
     client: Client,
@@ -84,7 +84,7 @@ impl Things {
     fn open() -> Result<Self> {
         ensure!(
             thread::available_parallelism()?.get() >= 2,
-            "this wants two CPUs"
+            "this needs two CPUs"
         );
         Ok(Self {
             arenas: [Raw::open(), Raw::open()],
@@ -92,7 +92,7 @@ impl Things {
         })
     }
 
-    /// What the thread on a CPU does.
+    /// Returns the work of the thread on a CPU.
     fn work(&self, kind: Kind, cpu: usize) -> Work<'_> {
         let pair = |arena: usize| {
             let arena = &self.arenas[arena];
@@ -109,7 +109,7 @@ impl Things {
         }
     }
 
-    /// Operations a second of threads on `cpus` together, for so long.
+    /// Returns the operations per second of threads on `cpus` together, over `time`.
     fn rate(&self, kind: Kind, cpus: Range<usize>, time: Duration) -> f64 {
         let barrier = Barrier::new(cpus.len());
         let one = |cpu: usize| {
@@ -170,7 +170,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
     Ok(())
 }
 
-/// Two threads for some seconds, for a profile.
+/// Runs two threads for some seconds, for a profile.
 pub fn probe(args: &[String]) -> Result<()> {
     let [kind, seconds] = args else {
         bail!("what they do, and for how many seconds");

@@ -16,20 +16,20 @@ use crate::print::Printer;
 use crate::probe::{self, Who};
 use crate::samples::Samples;
 
-/// Where `scripts/bench` puts them.
+/// The directory in which `scripts/bench` puts them.
 const TRACES: &str = "traces";
 const SMALL: [&str; 2] = ["small_sqlite3", "small_git_log"];
 const TRAINING: [&str; 3] = ["torch_resnet18", "torch_gpt", "torch_unet"];
-/// How often a training run is measured: each is long, and whether the system has huge pages for a
-/// peer is not the same each time.
+/// The rounds of a training run: each is long, and an allocator does not have huge pages from the system in each of
+/// them.
 const TRAINING_ROUNDS: usize = 3;
-/// How often a trace is gone through in a process.
+/// The number of times that a process replays a trace.
 const TIMES: usize = 3;
 
-/// The first time that a process does it, and the best of the others.
+/// The first time that a process replays it, and the best of the others.
 const PARTS: [&str; 2] = ["first", "again"];
 
-/// What a trace does, in the fewest words.
+/// A step of a trace, in a compact form.
 #[derive(Clone, Copy)]
 enum Step {
     Alloc { block: usize, size: usize },
@@ -37,7 +37,7 @@ enum Step {
 }
 
 impl Step {
-    /// As two numbers: the block, and one more than its size; 0 is its release.
+    /// Encodes the step as two numbers: the block, and its size plus 1; 0 is its release.
     fn bytes(self) -> [u8; 8] {
         let (block, size) = match self {
             Self::Alloc { block, size } => (block, size + 1),
@@ -57,8 +57,8 @@ impl Step {
     }
 }
 
-/// Puts a trace into a file of its steps, which takes one block to be read: a probe's allocator has
-/// handed little else out before.
+/// Writes the steps of a trace to a file that takes one block to read: a probe's allocator has allocated little
+/// before.
 fn prepare(name: &str) -> Result<Prepared> {
     let trace = Trace::read(Path::new(TRACES).join(format!("{name}.txt.gz")))?;
     let step = |event: &Event| match *event {
@@ -84,15 +84,15 @@ fn prepare(name: &str) -> Result<Prepared> {
     })
 }
 
-/// A trace as a probe wants it.
+/// A trace in the form for a probe.
 struct Prepared {
-    /// The file and how many blocks are in it.
+    /// The file and the number of its blocks.
     args: [String; 2],
     events: f64,
     peak: f64,
 }
 
-/// Goes through a trace once, and gives back what it leaves.
+/// Replays a trace once, and frees the blocks that it leaves.
 #[inline(never)]
 fn replay(allocator: &impl Allocator, steps: &[u8], blocks: &mut [Block]) -> Duration {
     let time = timed(|| {
@@ -109,7 +109,7 @@ fn replay(allocator: &impl Allocator, steps: &[u8], blocks: &mut [Block]) -> Dur
     time
 }
 
-/// A line of /proc/self/status, in bytes.
+/// Returns a line of /proc/self/status, in bytes.
 fn status(name: &str) -> Result<f64> {
     let text = fs::read_to_string("/proc/self/status")?;
     let line = text.lines().find(|line| line.starts_with(name));
@@ -117,15 +117,15 @@ fn status(name: &str) -> Result<f64> {
     Ok(kib.context("a line in KiB")?.parse::<f64>()? * 1024.0)
 }
 
-/// In a process of its own: how long the first time takes, and the best of those after it; and
-/// of memory, what the process had more of at most than before the first one.
+/// Measures in a process of its own: the time of the first replay, the best of those after it, and the peak of
+/// memory above that before the first one.
 pub fn probe(allocator: &impl Allocator, args: &[String]) -> Result<()> {
     let [path, count] = args else {
         bail!("a file, and how many blocks are in it");
     };
     let steps = fs::read(path)?;
     let mut blocks: Vec<Block> = (0..count.parse()?).map(|_| Block::NONE).collect();
-    // From here on the peak of what is resident is that of the trace.
+    // From here on the peak of resident memory is that of the trace.
     fs::write("/proc/self/clear_refs", "5")?;
     let before = status("VmRSS")?;
     let first = replay(allocator, &steps, &mut blocks);
@@ -140,12 +140,12 @@ pub fn probe(allocator: &impl Allocator, args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What was measured of a trace, by who handed the blocks out.
+/// The measurements of a trace, by allocator.
 struct Replays {
     whos: Vec<Who>,
-    /// All of it, by [`PARTS`].
+    /// All durations, by [`PARTS`].
     times: Vec<[Samples; 2]>,
-    /// Over what was asked for at the peak.
+    /// Held memory over what was asked for, at the peak.
     held: Vec<Samples>,
     resident: Vec<Samples>,
     events: f64,
