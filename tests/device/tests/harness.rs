@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Holds the harness to what it says about tests of every end. Needs no
-//! device, so it runs on any host.
+//! Tests of the harness: its results for tests of every outcome. Needs no device, so it runs on any host.
 
 use std::process::Command;
 

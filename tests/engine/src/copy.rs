@@ -10,9 +10,9 @@ use crate::host::Arena;
 pub struct Copying<const KIB: usize> {
     /// The target.
     pub target: Arena<KIB>,
-    /// Where the next step looks in the source, as a page number.
+    /// The page number in the source at which the next step begins.
     from: Option<u32>,
-    /// What the last step found, reserved in the target.
+    /// The extents that the last step found, reserved in the target.
     found: Vec<(LiveExtent, Reservation)>,
 }
 
@@ -28,12 +28,11 @@ impl<const KIB: usize> Copying<KIB> {
         }
     }
 
-    /// Reserves in the target what the next `most` extents of the source have. Returns whether
-    /// there is any more to do.
+    /// Reserves the next `most` extents of the source in the target. Returns whether there may be more.
     ///
     /// # Panics
     ///
-    /// When the target has no room at an offset of the source.
+    /// If the target has no room at an offset of the source.
     pub fn find(&mut self, source: &Arena<KIB>, most: u32) -> bool {
         let Some(from) = self.from else {
             return false;
@@ -63,7 +62,7 @@ impl<const KIB: usize> Copying<KIB> {
         }
     }
 
-    /// Brings what was found its memory: pages that the source has, holes where it has none.
+    /// Brings memory to these extents: pages where the source has pages, holes where it has none.
     pub fn fill(&mut self, source: &Arena<KIB>) {
         for (_, reservation) in &mut self.found {
             while reservation.missing() > 0 {
@@ -78,7 +77,7 @@ impl<const KIB: usize> Copying<KIB> {
         }
     }
 
-    /// Makes live what is still live in the source. With `all` false everything is undone.
+    /// Makes live what is still live in the source. If `all` is `false`, cancels everything.
     pub fn commit(&mut self, source: &Arena<KIB>, all: bool) {
         let target = &mut self.target;
         for (extent, reservation) in self.found.drain(..) {
@@ -115,7 +114,7 @@ impl<const KIB: usize> Copying<KIB> {
 }
 
 impl<const KIB: usize> Arena<KIB> {
-    /// Undoes a reservation, of which some pages may be holes.
+    /// Cancels a reservation, of which some pages may be holes.
     fn undo(&mut self, reservation: Reservation) {
         let mut rest = self.engine.cancel(reservation, &mut Garbage::default());
         while let Some(isolated) = rest {
@@ -130,7 +129,7 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
-    /// A copy of all that is live.
+    /// Copies all that is live.
     pub fn copy(&self, span: u32) -> Self {
         let mut copying = Copying::new(span);
         while copying.find(self, 7) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the engine needs around it, on the host: an arena without locks, that has its pages itself and
-//! whose every step can be checked.
+//! The engine's surroundings on the host: an arena without locks, that has its pages itself and whose every step
+//! can be checked.
 
 mod blocks;
 mod lazy;
@@ -27,14 +27,14 @@ impl Backend for Host {
 
 /// A page of memory.
 pub struct Page {
-    /// Which page it is; no two have the same.
+    /// The number of the page, which no other page has.
     pub id: u64,
-    /// Its bytes that were in live blocks: they may be old.
+    /// The bytes that were in live blocks, and so may be old.
     used: RefCell<Vec<Range<usize>>>,
 }
 
 impl Page {
-    /// Some of its bytes are in a live block from now on. Says whether any was before.
+    /// Puts some of its bytes into a live block. Returns whether any was in one before.
     fn take_into_use(&self, bytes: Range<usize>) -> bool {
         let mut all = self.used.borrow_mut();
         let covers = |used: &Range<usize>| used.start <= bytes.start && bytes.end <= used.end;
@@ -48,7 +48,7 @@ impl Page {
     }
 }
 
-/// `len` default values.
+/// Makes `len` default values.
 pub fn slice<T: Default>(len: usize) -> Box<[T]> {
     (0..len).map(|_| T::default()).collect()
 }
@@ -58,7 +58,7 @@ pub fn reuse(split: bool, grow: bool) -> Policy {
     Policy::Reuse { split, grow }
 }
 
-/// A request for `size` bytes with `FREELIST_DEFAULT`.
+/// Returns a request for `size` bytes with `FREELIST_DEFAULT`.
 pub fn request(size: u64) -> Request {
     Request {
         size,
@@ -81,24 +81,24 @@ macro_rules! at_every_page_size {
 pub struct Arena<const KIB: usize> {
     /// The engine itself.
     pub engine: Engine<Host, KIB>,
-    /// Metadata that is left over from earlier calls.
+    /// Unused metadata of earlier calls.
     pub prealloc: Prealloc<Host, KIB>,
     /// The pages, by their numbers.
     pub backed: BTreeMap<u32, Page>,
     next_id: u64,
-    /// Pages that the engine may hold.
+    /// The most pages that the engine may hold.
     pub limit: u32,
-    /// Pages that were moved to other blocks.
+    /// The number of pages that were moved to other blocks.
     pub moved: u64,
-    /// Whether [`Engine::check`] is called after every step.
+    /// `true` if [`Engine::check`] is called after every step.
     pub checked: bool,
 }
 
 impl<const KIB: usize> Arena<KIB> {
-    /// Bytes of a page.
+    /// The bytes of a page.
     pub const PAGE: u64 = KIB as u64 * 1024;
 
-    /// An empty arena of `span` pages of address space.
+    /// Makes an empty arena of `span` pages of address space.
     pub fn new(span: u32) -> Self {
         Self {
             engine: Engine::new(span, slice(QUICK_LISTS)),
@@ -116,11 +116,11 @@ impl<const KIB: usize> Arena<KIB> {
         self.engine.counters()
     }
 
-    /// Proves the invariants, with what only the surroundings know.
+    /// Checks the invariants, with those that only the surroundings can check.
     ///
     /// # Panics
     ///
-    /// When one does not hold.
+    /// If one does not hold.
     pub fn check(&self) {
         if let Err(violation) = self.engine.check() {
             panic!("{violation}");

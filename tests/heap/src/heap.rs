@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The client's own files.
+//! The client's own files, built as modules of this crate.
 
 #[path = "../../../src/client/src/heap/central.rs"]
 pub(crate) mod central;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What threads share of the client's heap, the very same files, in which loom's locks and
-//! atomics are in the place of those of the standard library, to run them in every order of threads.
+//! The shared parts of the client's heap, from the same files, with loom's locks and atomics instead of the
+//! standard library's, to run them in every order of threads.
 //!
-//! [`Heap`] is the heap but for what a thread keeps for itself: slabs, the table of what lies
-//! where, and an arena that hands out pages. [`Kept`] is what a thread keeps of a class, which others drain.
+//! [`Heap`] is the heap without the caches of threads: slabs, the table of blocks, and an arena of pages.
+//! [`Kept`] is a thread's magazine of a class, which others drain.
 
 #![warn(missing_docs)]
-// Its tests are in tests/: the files' own are the client's to run.
+// The files' own tests are run by the client; those of this crate are in tests/.
 #![cfg(not(test))]
 
 use std::collections::BTreeMap;
@@ -24,13 +24,13 @@ use heap::class::{Class, GRAIN_BYTES, MAX_CACHED, MIN_BYTES};
 use heap::magazine::Magazine;
 use heap::table::Table;
 
-/// What the files call the standard library's.
+/// The types that the files have from `crate::sync`.
 mod sync {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic;
     pub(crate) use loom::sync::{Mutex, MutexGuard};
 
-    /// The system's two kinds together order accesses as a barrier in each thread would.
+    /// Orders accesses as a fence: in loom both kinds of barrier together are a fence in each thread.
     pub(crate) fn light_barrier() {
         atomic::fence(atomic::Ordering::SeqCst);
     }
@@ -41,7 +41,7 @@ mod sync {
     }
 }
 
-/// Memory that the system would map: values that are as if all their bytes were zero.
+/// Memory as from the system: values as if all their bytes were zero.
 mod sys {
     use std::ops::Deref;
 
@@ -77,9 +77,9 @@ mod sys {
     }
 }
 
-/// Errors, of which there is one here.
+/// The only error here.
 mod error {
-    /// The arena has no more.
+    /// The arena is full.
     #[derive(Debug)]
     pub(crate) struct Exhausted;
 
@@ -91,11 +91,11 @@ mod heap;
 #[path = "../../../src/client/src/malloc/once.rs"]
 mod once;
 
-/// A pair that is computed once, read without waiting.
+/// A pair that is computed once, and read without waiting.
 pub struct Pair(once::Once<(u32, u32)>);
 
 impl Pair {
-    /// Without a value.
+    /// Makes one without a value.
     #[expect(clippy::new_without_default, reason = "a test has no use for it")]
     pub fn new() -> Self {
         Self(once::Once {
@@ -109,21 +109,20 @@ impl Pair {
         self.0.get()
     }
 
-    /// Returns the pair that is stored, or this one, which is stored then if no other one is being
-    /// stored.
+    /// Returns the stored pair, or `pair`, which it stores unless another thread is storing one.
     pub fn get_or_store(&self, pair: (u32, u32)) -> (u32, u32) {
         self.0.get_or_compute(|_| pair)
     }
 }
 
-/// Blocks of one class that a thread keeps, by numbers from 1.
+/// A thread's blocks of one class, by numbers from 1.
 pub struct Kept(Magazine);
 
-/// Bytes of the blocks that it keeps.
+/// The bytes of these blocks.
 const KEPT_BYTES: usize = 16;
 
 impl Kept {
-    /// Without any.
+    /// Makes an empty one.
     #[expect(clippy::new_without_default, reason = "a test has no use for it")]
     pub fn new() -> Self {
         let magazine = Magazine::default();
@@ -138,13 +137,13 @@ impl Kept {
         self.0.push(NonNull::dangling().with_addr(address))
     }
 
-    /// Takes the block that came last.
+    /// Takes the newest block.
     pub fn pop(&self) -> Option<usize> {
         let block = self.0.pop()?;
         Some(block.addr().get() / KEPT_BYTES)
     }
 
-    /// Takes all, in another thread.
+    /// Takes all blocks, in another thread.
     pub fn drain(&self) -> Vec<usize> {
         let mut blocks = [ptr::null_mut(); MAX_CACHED];
         let closed = self.0.close();
@@ -156,9 +155,9 @@ impl Kept {
     }
 }
 
-/// An arena of 4 KiB pages, of which it hands the lowest out first, as a call of the module does.
+/// A simulated arena of 4 KiB pages, which allocates the lowest free pages in one call, as the module does.
 struct Arena {
-    /// Live blocks, by their first pages: how many they have.
+    /// The number of pages of each live block, by its first page.
     live: Mutex<BTreeMap<usize, usize>>,
     pages: usize,
     users: Users,
@@ -204,11 +203,11 @@ impl Source for Arena {
     }
 }
 
-/// Who uses each KiB of the arena; 0 is nobody. Relaxed, so that it is only seen
-/// in order where the heap makes one.
+/// The user of each KiB of the arena; 0 if none. Relaxed, so that a change is seen in order only if the
+/// heap orders it.
 struct Users(Vec<AtomicU32>);
 
-/// Blocks are multiples of it in these tests: each is looked at, and there should be few.
+/// The unit of blocks' sizes in these tests: each unit is checked, and there should be few.
 const CELL_BYTES: usize = 1 << 10;
 
 impl Users {
@@ -230,7 +229,7 @@ impl Users {
     }
 }
 
-/// A block that is in use, and how large it is.
+/// A live block, with its size.
 #[derive(Debug)]
 pub struct Block {
     offset: usize,
@@ -238,13 +237,13 @@ pub struct Block {
 }
 
 impl Block {
-    /// The same block, for who frees it twice.
+    /// Returns a copy, to free the block twice.
     pub fn again(&self) -> Self {
         Self { ..*self }
     }
 }
 
-/// The heap, and what is in its blocks.
+/// The heap, with the users of its blocks.
 pub struct Heap {
     central: Central,
     table: Table,
@@ -252,7 +251,7 @@ pub struct Heap {
 }
 
 impl Heap {
-    /// With an arena of `pages` times 4 KiB.
+    /// Makes a heap with an arena of `pages` times 4 KiB.
     pub fn new(pages: usize) -> Self {
         let bytes = pages * GRAIN_BYTES;
         let users = (0..bytes / CELL_BYTES).map(|_| AtomicU32::new(0));
@@ -267,8 +266,8 @@ impl Heap {
         }
     }
 
-    /// Takes at most `count` small blocks, as a thread does that keeps none. None where the arena
-    /// has no more.
+    /// Allocates at most `count` small blocks, as a thread without a cache does. Returns fewer if the arena is
+    /// full.
     pub fn take(&self, bytes: usize, count: usize, user: u32) -> Vec<Block> {
         let class = Class::of(bytes).unwrap();
         let mut taken = vec![0; count];
@@ -284,7 +283,7 @@ impl Heap {
         blocks.inspect(|block| self.begin(block, user)).collect()
     }
 
-    /// Gives small blocks of one class back that are this user's.
+    /// Frees small blocks of one class, whose user this is.
     pub fn put(&self, blocks: Vec<Block>, user: u32) {
         for block in &blocks {
             self.end(block, user);
@@ -293,13 +292,13 @@ impl Heap {
         let Some(first) = offsets.first() else {
             return;
         };
-        // The class is what the table says, as a thread knows only addresses.
+        // The class is that of the table, as a thread knows only addresses.
         let class = self.table.class(*first).expect("it is in a slab");
         let put = self.central.put(&self.arena, &self.table, class, &offsets);
         put.expect("they are live");
     }
 
-    /// Takes a large block of a page, as the heap does; `None` where the arena has no more.
+    /// Allocates a large block of one page, as the heap does; `None` if the arena is full.
     pub fn take_large(&self, user: u32) -> Option<Block> {
         let mut offset = [0];
         self.arena
@@ -312,7 +311,7 @@ impl Heap {
         Some(block)
     }
 
-    /// Gives a large block back, as the heap does; `false` if it is none.
+    /// Frees a large block, as the heap does; `false` if it is not live.
     pub fn put_large(&self, block: &Block) -> bool {
         let is_known = self.table.clear_large(block.offset).is_some();
         if is_known {
@@ -321,7 +320,7 @@ impl Heap {
         is_known
     }
 
-    /// Gives back to the arena what is wholly free.
+    /// Frees the slabs that are wholly free.
     pub fn trim(&self) {
         self.central.trim(&self.arena);
     }
@@ -331,7 +330,7 @@ impl Heap {
         self.central.discard(&self.arena, &self.table);
     }
 
-    /// That all came back.
+    /// Checks that all memory is back in the arena.
     pub fn ends(&self) {
         self.trim();
         assert!(self.arena.live.lock().unwrap().is_empty());
@@ -341,11 +340,11 @@ impl Heap {
     fn begin(&self, block: &Block, user: u32) {
         assert_eq!(block.offset % MIN_BYTES, 0);
         self.arena.users.become_of(block, 0, user);
-        // Others have a chance to think that it is theirs.
+        // Lets other threads run that might take the block for theirs.
         thread::yield_now();
     }
 
-    /// Notes that the user of a block is done with it, and checks that there was no other.
+    /// Ends the use of a block, and checks that it had no other user.
     pub fn end(&self, block: &Block, user: u32) {
         self.arena.users.become_of(block, user, 0);
     }

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two threads of a heap, and two that want one value, in every order in which they can run, as far as loom finds one that
-//! differs (Norris and Demsky, 2013), with what relaxed atomics may show in each.
+//! Two threads of a heap, and two that compute one value, in every order that loom distinguishes (Norris and
+//! Demsky, 2013), with the values that relaxed atomics may show in each.
 //!
-//! A thread writes its number to its block, and finds it there when it gives the block back:
-//! no other thread has it meanwhile, and earlier writes are seen.
+//! A thread writes its number to its block, and checks it when it frees the block: no other thread has had
+//! it, and earlier writes are seen.
 
 use freelist_heap_tests::{Heap, Kept, Pair};
 use loom::sync::Arc;
 use loom::thread::{Builder, JoinHandle};
 
-/// Bytes of which two blocks are a slab of one page, and one block is.
+/// The bytes of half a slab of one page.
 const HALF: usize = 2 << 10;
 const WHOLE: usize = 4 << 10;
-/// Four of them are a slab of five pages.
+/// The bytes of a quarter of a slab of five pages.
 const FIVE: usize = 5 << 10;
 
-/// Words of a thread's stack. The 4,096 that loom takes by itself are too few for a heap's tables, which
-/// are moved where code is not optimised.
+/// The words of a thread's stack. loom's default of 4,096 is too small for a heap's tables, which
+/// unoptimised code moves over the stack.
 const STACK_WORDS: usize = 1 << 16;
 
 fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
@@ -35,7 +35,7 @@ fn check(body: impl Fn() + Send + Sync + 'static) {
     });
 }
 
-/// Runs what one thread does and what another one does at the same time, in a heap of so many pages.
+/// Runs two threads at the same time, in a heap of `pages` pages.
 fn both(pages: usize, one: fn(&Heap), other: fn(&Heap)) {
     check(move || {
         let heap = Arc::new(Heap::new(pages));
@@ -47,13 +47,13 @@ fn both(pages: usize, one: fn(&Heap), other: fn(&Heap)) {
     });
 }
 
-/// Takes some and gives them back.
+/// Allocates some blocks and frees them.
 fn uses(heap: &Heap, bytes: usize, count: usize, user: u32) {
     let blocks = heap.take(bytes, count, user);
     heap.put(blocks, user);
 }
 
-/// The same with a large block, where there is one.
+/// Allocates a large block and frees it, if there is memory.
 fn uses_large(heap: &Heap, user: u32) {
     if let Some(block) = heap.take_large(user) {
         heap.end(&block, user);
@@ -110,7 +110,7 @@ fn no_page_is_discarded_in_which_a_block_is_in_use() {
     );
 }
 
-/// The owner goes on as another thread drains what it keeps: each block is somewhere, once.
+/// Has another thread drain a magazine while its owner uses it: each block is in one place.
 #[test]
 fn a_block_that_is_drained_is_not_the_owner_s() {
     for pops in 1..=3 {
@@ -126,7 +126,7 @@ fn a_block_that_is_drained_is_not_the_owner_s() {
             blocks.extend(kept.drain());
             blocks.sort_unstable();
             assert_eq!(blocks, [1, 2, 3]);
-            // It goes on.
+            // The owner continues.
             assert!(kept.push(1) && kept.push(2));
             assert_eq!(
                 (kept.pop(), kept.pop(), kept.pop()),
@@ -136,7 +136,7 @@ fn a_block_that_is_drained_is_not_the_owner_s() {
     }
 }
 
-/// A block that was drained may be the owner's again by way of another thread.
+/// Returns a drained block to its owner by way of another thread.
 #[test]
 fn a_block_that_was_drained_and_comes_back_is_kept() {
     check(|| {
@@ -146,7 +146,7 @@ fn a_block_that_was_drained_and_comes_back_is_kept() {
         let thread = spawn(move || shared.drain());
         let popped = kept.pop();
         let drained = thread.join().unwrap();
-        // The drain may have come and gone while the owner left the block alone.
+        // The drain may have ended after the owner left the block alone.
         let popped = popped.or_else(|| kept.pop());
         assert!(popped.is_some() ^ (drained == [1]));
         assert!(kept.push(1), "it is kept nowhere");
@@ -161,7 +161,7 @@ fn a_block_comes_back_from_another_thread() {
         let blocks = heap.take(HALF, 2, 1);
         let shared = heap.clone();
         let thread = spawn(move || shared.put(blocks, 1));
-        // The whole slab is taken, or it is back.
+        // The whole slab is in use, or it is free again.
         uses(&heap, HALF, 1, 2);
         thread.join().unwrap();
         heap.ends();
@@ -200,7 +200,7 @@ fn a_pair_is_stored_once_and_read_whole() {
         let mine = pair.get_or_store((2, 20));
         assert!(matches!(mine, (1, 10) | (2, 20)));
         let seen = thread.join().unwrap();
-        // Both have returned, so that one of them has stored its pair, which stays.
+        // Both have returned, so one of them has stored its pair, which stays.
         let stored = pair.get().unwrap();
         assert!(matches!(stored, (1, 10) | (2, 20)));
         assert!(seen.is_none_or(|seen| seen == stored));

@@ -7,10 +7,10 @@ use std::iter::Peekable;
 use anyhow::{anyhow, ensure, Result};
 use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
 
-/// Where a path begins.
+/// The beginning of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Root {
-    /// The root of the crate, by `crate` or by as many `super` as it takes.
+    /// The root of the crate, by `crate` or by enough `super`.
     Crate,
     /// The `kernel` crate.
     Kernel,
@@ -18,14 +18,14 @@ pub enum Root {
     File,
 }
 
-/// A path, as far as it says where it leads.
+/// A path that leaves its folder, up to its first name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Path {
-    /// Where it begins.
+    /// The beginning.
     pub root: Root,
     /// The first name after that; empty for [`Root::File`].
     pub name: String,
-    /// The line that it is on, from 1.
+    /// The line, from 1.
     pub line: usize,
 }
 
@@ -66,7 +66,7 @@ fn read(tokens: TokenStream, depth: usize, paths: &mut Vec<Path>) -> Result<()> 
     Ok(())
 }
 
-/// Reads what follows `mod`: a module inside of the file is one deeper.
+/// Reads the tokens after `mod`: a module inside of the file is one deeper.
 fn read_mod(tokens: &mut Tokens, depth: usize, paths: &mut Vec<Path>) -> Result<()> {
     tokens.next();
     if let Some(TokenTree::Group(body)) =
@@ -108,14 +108,14 @@ fn read_path(word: &Ident, tokens: &mut Tokens, depth: usize, paths: &mut Vec<Pa
     Ok(())
 }
 
-/// Takes `::` away, if that comes next.
+/// Skips `::`. Returns whether it was there.
 fn is_separator(tokens: &mut Tokens) -> bool {
     let colon =
         |token: &TokenTree| matches!(token, TokenTree::Punct(mark) if mark.as_char() == ':');
     tokens.next_if(colon).is_some() && tokens.next_if(colon).is_some()
 }
 
-/// Adds the name that comes next, or those of a group in braces.
+/// Adds the next name, or those of a group in braces.
 fn read_names(root: Root, tokens: &mut Tokens, paths: &mut Vec<Path>) {
     let mut add = |name: &Ident| {
         paths.push(Path {

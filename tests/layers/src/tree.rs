@@ -12,15 +12,15 @@ use crate::paths::{paths, Path};
 
 /// A source file of the module.
 pub struct File {
-    /// Below `src/`.
+    /// The path below `src/`.
     pub name: String,
-    /// Its folder; `None` for one that lies in `src/` itself.
+    /// The folder; `None` for a file in `src/` itself.
     pub folder: Option<String>,
     /// The paths in it that leave its folder.
     pub paths: Vec<Path>,
 }
 
-/// All of them.
+/// The module's source files.
 pub struct Tree {
     top: PathBuf,
     /// The folders of `src/`, in the order of their names.
@@ -30,8 +30,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads the files below `top` but for those in the folders `beside`, which are no part of the
-    /// module.
+    /// Reads the files below `top`, without those in the folders `beside`, which are not part of the module.
     pub fn read(top: &FsPath, beside: &[&str]) -> Result<Self> {
         let mut tree = Self {
             top: top.to_owned(),
@@ -69,7 +68,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Returns the folders that the table in the root file's documentation has, from the first row on.
+    /// Returns the folders in the table of the root file's documentation.
     pub fn map(&self, root: &str) -> Result<Vec<String>> {
         let text = fs::read_to_string(self.top.join(root)).with_context(|| root.to_owned())?;
         let rows = text.lines().filter_map(|line| line.strip_prefix("//! | `"));

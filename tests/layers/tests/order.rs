@@ -6,9 +6,9 @@ use std::path::Path;
 
 use freelist_layers::{File, Root, Tree};
 
-/// The folders of the module: each uses those before it, and itself.
+/// The folders of the module, each of which uses itself and those before it.
 const ORDER: [&str; 7] = ["engine", "ffi", "mm", "arena", "debug", "device", "kunit"];
-/// Folders of `src/` that are no part of the module's tree of Rust files.
+/// The folders of `src/` that are not part of the module's tree of Rust files.
 const BESIDE: [&str; 4] = ["c", "client", "man", "uapi"];
 /// The files that lie in `src/` itself: the root, and the loaded module, which uses all.
 const ROOT: &str = "freelist_main.rs";
@@ -23,7 +23,7 @@ fn place(folder: &str) -> Option<usize> {
     ORDER.iter().position(|name| *name == folder)
 }
 
-/// Returns the paths of a file that `are_wrong`, as lines that say where they are.
+/// Returns the paths of a file that `are_wrong`, as lines with their positions.
 fn wrong(file: &File, are_wrong: impl Fn(Root, &str) -> bool) -> Vec<String> {
     let paths = file.paths.iter();
     paths

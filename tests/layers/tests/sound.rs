@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the module promises by its types holds for every type that they can be used with.
+//! The module's types are sound for every type that they can be used with.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +8,10 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use walkdir::WalkDir;
 
-/// The parts of the module that have code of their own; the client is another crate.
+/// The folders with unsafe code of their own; the client is another crate.
 const FOLDERS: [&str; 6] = ["ffi", "mm", "arena", "debug", "device", "kunit"];
 
-/// Tokens of a file, each as text; groups in `()` and `[]` are one, those in `{}` are entered.
+/// Collects the tokens of a file as text; a group in `()` or `[]` is one token, one in `{}` is entered.
 fn words(tokens: TokenStream, words: &mut Vec<String>) {
     for token in tokens {
         match token {
@@ -25,7 +25,7 @@ fn words(tokens: TokenStream, words: &mut Vec<String>) {
     }
 }
 
-/// The parameters between `<` and its `>`, from the word after the `<` on.
+/// Returns the parameters between `<` and its `>`, from the word after the `<` on.
 fn parameters(words: &[String]) -> Vec<String> {
     let (mut depth, mut all) = (0, vec![String::new()]);
     for word in words {
@@ -44,7 +44,7 @@ fn parameters(words: &[String]) -> Vec<String> {
     all
 }
 
-/// Whether words that begin with `unsafe impl <` say something of any type whatever.
+/// Returns whether the words after `unsafe impl <` are an implementation for any type.
 fn is_of_any_type(words: &[String]) -> bool {
     let body = words.iter().position(|word| word == "{").unwrap_or(0);
     let has_bounds = words[..body].iter().any(|word| word == "where");
@@ -55,8 +55,8 @@ fn is_of_any_type(words: &[String]) -> bool {
     !has_bounds && of_types.any(|name| !name.contains(':'))
 }
 
-/// Whether words that begin with `fn NAME <` return something that lives as long as the caller likes: a
-/// lifetime that no argument has.
+/// Returns whether the words after `fn NAME <` are a function that returns a lifetime of the caller's choice,
+/// which no argument has.
 fn has_free_lifetime(words: &[String]) -> bool {
     let lifetimes = parameters(&words[3..]);
     let arguments = words.iter().find(|word| word.starts_with('('));
@@ -71,7 +71,7 @@ fn has_free_lifetime(words: &[String]) -> bool {
         .any(|name| !arguments.contains(name.as_str()) && signature.contains(&format!("&{name}")))
 }
 
-/// What is wrong with a source file, by the words that it begins with.
+/// Returns the unsound declarations of a source file.
 fn wrong(text: &str) -> Vec<String> {
     let mut all = Vec::new();
     words(text.parse().expect("it is Rust"), &mut all);

@@ -12,7 +12,7 @@ use std::process::Command;
 use serde::Deserialize;
 use spdx::{Expression, ParseMode};
 
-/// `src/deny.toml`, as far as it is of interest here.
+/// The part of `src/deny.toml` that is used here.
 #[derive(Deserialize)]
 struct Deny {
     graph: Graph,
@@ -29,7 +29,7 @@ struct Licenses {
     allow: Vec<String>,
 }
 
-/// What `cargo metadata` says of all crates.
+/// The part of the output of `cargo metadata` that is used here.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,

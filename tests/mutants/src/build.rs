@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Making programs of changed sources.
+//! Builds programs of mutated sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,8 +14,8 @@ use serde::Deserialize;
 use crate::list::{plain, Mutant};
 use crate::weave::Source;
 
-/// The tests of the engine and itself, as one crate: one program, and the compiler sees the engine's
-/// generic code once only. The first failure ends it: that is all that is asked.
+/// The root of a crate that is the engine and its tests: one program, in which the engine's generic code is
+/// compiled once. It ends at the first failure, which is all that is needed.
 const CRATE: &str = "tests/engine/src/lib.rs";
 const ADDED: &str = r#"
 #[cfg(test)]
@@ -43,14 +43,14 @@ const TESTS: &str = "tests/engine/tests";
 /// Tests that have a heap of their own in the place of the engine.
 const OTHER: &str = "linear";
 
-/// The workspace that is changed.
+/// The workspace with the sources.
 pub struct Tree {
     top: PathBuf,
-    /// The files with changes, as they are without.
+    /// The files with mutants, as they are without.
     sources: BTreeMap<String, Source>,
 }
 
-/// What cargo says, as far as it is of interest.
+/// The part of cargo's messages that is used here.
 #[derive(Deserialize)]
 struct Said {
     message: Option<Message>,
@@ -71,11 +71,11 @@ struct Place {
     is_primary: bool,
 }
 
-/// Which lines of which files are of which change.
+/// The lines of each file, with the mutant that they belong to.
 type Lines = BTreeMap<String, Vec<(Range<usize>, usize)>>;
 
 impl Tree {
-    /// Returns the sources at `top`, which are as they should be; the changes get their names.
+    /// Reads the unchanged sources at `top`, and names the mutants.
     pub fn new(top: PathBuf, mutants: &mut [Mutant]) -> Result<Self> {
         let mut sources = BTreeMap::new();
         for mutant in mutants {
@@ -103,7 +103,7 @@ impl Tree {
         Ok(Self { top, sources })
     }
 
-    /// Returns the changes that can be in one program, if they compile.
+    /// Returns the mutants that can be in one program, if they compile.
     pub fn together(&self, mutants: &[Mutant]) -> Result<Vec<usize>> {
         let mut ids = Vec::new();
         for (id, mutant) in mutants.iter().enumerate() {
@@ -114,7 +114,7 @@ impl Tree {
         Ok(ids)
     }
 
-    /// Builds the program with all of these changes, or says which do not compile.
+    /// Builds the program with all of these mutants, or returns those that do not compile.
     pub fn build(
         &self,
         mutants: &[Mutant],
@@ -159,7 +159,7 @@ impl Tree {
         Ok(Err(wrong))
     }
 
-    /// Builds the program with this change only. `None`: it does not compile.
+    /// Builds the program with this mutant only; `None` if it does not compile.
     pub fn build_alone(&self, mutants: &[Mutant], id: usize) -> Result<Option<PathBuf>> {
         for (file, source) in &self.sources {
             let text = if mutants[id].file == *file {
@@ -168,7 +168,7 @@ impl Tree {
                 source.with_all(mutants, &[])?.text
             };
             let path = self.top.join(file);
-            // What is as it was is not compiled again.
+            // An unchanged file is not compiled again.
             if fs::read_to_string(&path)? != text {
                 fs::write(path, text)?;
             }
@@ -176,7 +176,7 @@ impl Tree {
         Ok(self.cargo()?.0)
     }
 
-    /// Builds what is there: the program, or the errors.
+    /// Builds the sources as they are: returns the program, or the errors.
     fn cargo(&self) -> Result<(Option<PathBuf>, Vec<Message>)> {
         let output = Command::new("cargo")
             .args([
@@ -187,10 +187,10 @@ impl Tree {
                 "--message-format=json",
             ])
             .current_dir(&self.top)
-            // Tests that take long are short enough with it; all checks stay.
+            // Long tests become short enough by it; all checks stay.
             .env("CARGO_PROFILE_TEST_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_TEST_DEBUG", "0")
-            // As cargo-mutants has it: what is only odd is no error.
+            // As in cargo-mutants: a warning is not an error.
             .env("RUSTFLAGS", "--cap-lints=allow")
             .stderr(Stdio::inherit())
             .output()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The changes, as cargo-mutants lists them.
+//! The mutants, as cargo-mutants lists them.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -9,11 +9,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-/// A place in a file; both count from 1.
+/// A position in a file; line and column count from 1.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub line: usize,
-    /// In characters.
+    /// The column in characters.
     pub column: usize,
 }
 
@@ -26,27 +26,27 @@ pub struct Span {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Function {
     pub function_name: String,
-    /// With its arrow; empty where there is none.
+    /// The type with its arrow; empty if there is none.
     pub return_type: String,
     pub span: Span,
 }
 
-/// A change: what is put in place of some piece of a function.
+/// A mutant: a replacement for a piece of a function.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Mutant {
-    /// From the top.
+    /// The path from the top of the workspace.
     pub file: String,
     pub function: Option<Function>,
     pub span: Span,
     pub replacement: String,
     genre: String,
-    /// What is changed, and in which function: see [`Mutant::set_name`].
+    /// The change and its function: see [`Mutant::set_name`].
     #[serde(skip)]
     pub name: String,
 }
 
 impl Mutant {
-    /// Names it, given the piece that it replaces.
+    /// Sets the name, from the piece that is replaced.
     pub fn set_name(&mut self, piece: &str) {
         let Self {
             file, replacement, ..
@@ -62,14 +62,14 @@ impl Mutant {
         };
     }
 
-    /// Returns its name and its place: no two have the same.
+    /// Returns the name and the position, which are unique together.
     pub fn full_name(&self) -> String {
         let Position { line, column } = self.span.start;
         format!("{line}:{column}: {}", self.name)
     }
 }
 
-/// A file's path without what it goes back.
+/// Returns a file's path without `..` at its beginning.
 pub fn plain(path: &str) -> &str {
     path.rsplit_once("../").map_or(path, |(_, rest)| rest)
 }

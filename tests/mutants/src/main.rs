@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tries every change that cargo-mutants would make to the engine, and says which of them no test
+//! Runs the tests with every mutant of the engine that cargo-mutants lists, and reports those that no test
 //! notices.
 //!
-//! cargo-mutants compiles the tests once for each change, which takes a hundred times as long as
-//! they take to fail. Here one program has all changes in it: each function is there once as it is
-//! and once for each of its changes, and an environment variable says which one is called (schemata:
-//! Untch, Offutt and Harrold, 1993).
+//! cargo-mutants compiles the tests once for each mutant, which takes a hundred times as long as they take to
+//! fail. Here one program has all mutants in it: each function is there once unchanged and once for each of its
+//! mutants, and an environment variable selects the one that is called (schemata: Untch, Offutt and Harrold,
+//! 1993).
 
 mod build;
 mod list;
@@ -26,19 +26,19 @@ use list::Mutant;
 use state::{Outcome, State};
 use trial::Limits;
 
-/// Tries changes of the engine.
+/// Runs the tests with mutants of the engine.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
-    /// A workspace with the engine and its tests and nothing else, which is changed.
+    /// A workspace with the engine and its tests and nothing else, whose files are changed.
     tree: PathBuf,
-    /// What `cargo mutants --list --json` says of it.
+    /// The output of `cargo mutants --list --json` for it.
     list: PathBuf,
-    /// What is known of changes already; what is found is added.
+    /// The known outcomes, to which new ones are added.
     outcomes: PathBuf,
-    /// Why the tests need not notice some of them: TOML.
+    /// The reasons why the tests need not notice some mutants, as TOML.
     explained: PathBuf,
-    /// As many are tried at a time.
+    /// The number of mutants that run at a time.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
 }
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
     let limits = Limits::of(&program)?;
     trial::run_all(&program, &mutants, &together, cli.jobs, &limits, &state)?;
 
-    // And the rest.
+    // All others.
     for (id, mutant) in mutants.iter().enumerate() {
         if state.get(mutant).is_none() {
             let outcome = match tree.build_alone(&mutants, id)? {
@@ -87,12 +87,12 @@ fn main() -> Result<()> {
     report(&mutants, &state, &explained)
 }
 
-/// Prints what came of it.
+/// Prints the result.
 fn report(mutants: &[Mutant], state: &State, explained: &BTreeMap<String, String>) -> Result<()> {
     let mut counts = BTreeMap::new();
     let (mut unexplained, mut used) = (0, Vec::new());
     for mutant in mutants {
-        let outcome = state.get(mutant).context("every one was tried")?;
+        let outcome = state.get(mutant).context("every mutant was run")?;
         *counts.entry(outcome).or_insert(0) += 1;
         if outcome != Outcome::Lived {
             continue;

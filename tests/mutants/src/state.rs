@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known of changes, in a file: a run that was interrupted goes on.
+//! The known outcomes of mutants, in a file, so that an interrupted run continues.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -33,7 +33,7 @@ impl Outcome {
     ];
 }
 
-/// Outcomes, by the names of changes.
+/// The outcomes, by the names of mutants.
 pub struct State(Mutex<(HashMap<String, Outcome>, File)>);
 
 impl State {

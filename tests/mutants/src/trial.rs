@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Running the tests with a change.
+//! Runs the tests with a mutant.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -14,7 +14,7 @@ use anyhow::{ensure, Context, Result};
 use crate::list::Mutant;
 use crate::state::{Outcome, State};
 
-/// Parts of the tests, by their names: what is quick and notices most comes first.
+/// The parts of the tests, by their names: those that are quick and notice most come first.
 const PARTS: [&[&str]; 3] = [
     &["pages_of_4_kib"],
     &[
@@ -31,16 +31,16 @@ const PARTS: [&[&str]; 3] = [
         "--skip=promises::",
     ],
 ];
-/// At most `$0` seconds of a CPU's time, 8 GB, and ten minutes of ours.
+/// Limits a command to `$0` seconds of CPU time, 8 GB, and ten minutes of real time.
 const LIMITED: &str = "ulimit -t $0 -v 8000000; exec timeout --signal=KILL 600 \"$@\"";
-/// Nothing takes so many seconds of a CPU's time on any machine.
+/// The seconds of CPU time that no part needs on any machine.
 const AMPLE: u64 = 120;
 
-/// Seconds of a CPU's time for each part: what takes longer never ends.
+/// The seconds of CPU time for each part, after which it is taken to be endless.
 pub struct Limits([u64; PARTS.len()]);
 
 impl Limits {
-    /// Four times what the parts of a program take without any change, which they have to pass.
+    /// Sets them to four times the time of each part without a mutant, which has to pass.
     pub fn of(program: &Path) -> Result<Self> {
         let mut limits = [0; PARTS.len()];
         for (limit, part) in limits.iter_mut().zip(PARTS) {
@@ -56,7 +56,7 @@ impl Limits {
     }
 }
 
-/// Runs the tests with one of the changes of `program`, or with none.
+/// Runs the tests with one of the mutants of `program`, or with none.
 pub fn run(program: &Path, id: Option<usize>, limits: &Limits) -> Result<Outcome> {
     for (part, limit) in PARTS.iter().zip(limits.0) {
         let status = run_part(program, id, part, limit)?;
@@ -87,7 +87,7 @@ fn run_part(program: &Path, id: Option<usize>, part: &[&str], limit: u64) -> Res
     command.status().context("bash")
 }
 
-/// What the end of a part that did not pass says. The limits kill by two signals.
+/// Returns the outcome for a part that did not pass. Two signals are those of the limits.
 fn outcome(status: ExitStatus) -> Outcome {
     const SIGKILL: i32 = 9;
     const SIGXCPU: i32 = 24;
@@ -97,7 +97,7 @@ fn outcome(status: ExitStatus) -> Outcome {
     }
 }
 
-/// Tries all of `ids`, so many at a time.
+/// Runs all of `ids`, some at a time.
 pub fn run_all(
     program: &Path,
     mutants: &[Mutant],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sources with changes in them.
+//! Sources with mutants in them.
 
 use std::ops::Range;
 
@@ -8,24 +8,24 @@ use anyhow::{ensure, Context, Result};
 
 use crate::list::{Mutant, Position, Span};
 
-/// A source file, with the places of its lines.
+/// A source file, with the positions of its lines.
 pub struct Source {
     text: String,
-    /// Where each line begins, in bytes.
+    /// The beginning of each line, in bytes.
     lines: Vec<usize>,
 }
 
-/// A function with changes: where its body is, and which changes it has.
+/// A function with mutants: its body, and their numbers.
 struct Function {
-    /// Between its braces.
+    /// The range between its braces.
     body: Range<usize>,
     mutants: Vec<usize>,
 }
 
-/// A source with changes in it.
+/// A source with mutants in it.
 pub struct Woven {
     pub text: String,
-    /// Which lines are of which change; they count from 1.
+    /// The lines of each mutant; they count from 1.
     pub lines: Vec<(Range<usize>, usize)>,
 }
 
@@ -47,7 +47,7 @@ impl Source {
         Ok(self.offset(span.start)?..self.offset(span.end)?)
     }
 
-    /// Returns where a function's signature and its body are.
+    /// Returns the ranges of a function's signature and body.
     fn parts(&self, span: Span) -> Result<(Range<usize>, Range<usize>)> {
         let whole = self.range(span)?;
         let mut at = whole.start;
@@ -68,8 +68,8 @@ impl Source {
         Ok((at..at + open, at + open + 1..whole.end - 1))
     }
 
-    /// Returns whether a change can be in a program beside others: it is one of a function's body,
-    /// and the function is no constant one, and gives a type that has a name.
+    /// Returns whether a mutant can be in a program beside others: it changes a function's body, and the
+    /// function is not `const` and returns a type that has a name.
     pub fn can_be_chosen(&self, mutant: &Mutant) -> Result<bool> {
         let Some(function) = &mutant.function else {
             return Ok(false);
@@ -84,12 +84,12 @@ impl Source {
             && !self.text[body].contains(" fn "))
     }
 
-    /// Returns the piece that a change replaces.
+    /// Returns the piece that a mutant replaces.
     pub fn piece(&self, mutant: &Mutant) -> Result<&str> {
         Ok(&self.text[self.range(mutant.span)?])
     }
 
-    /// A piece of the source with a change in it.
+    /// Returns a piece of the source with a mutant in it.
     fn changed(&self, mutant: &Mutant, piece: Range<usize>) -> Result<String> {
         let span = self.range(mutant.span)?;
         ensure!(
@@ -101,16 +101,19 @@ impl Source {
         Ok([&self.text[before], &mutant.replacement, &self.text[after]].concat())
     }
 
-    /// Returns the source with one change.
+    /// Returns the source with one mutant.
     pub fn with(&self, mutant: &Mutant) -> Result<String> {
         self.changed(mutant, 0..self.text.len())
     }
 
-    /// Returns the source with all of `ids`: a function asks which of its changes it is to have.
+    /// Returns the source with all of `ids`, between which each function chooses.
     pub fn with_all(&self, mutants: &[Mutant], ids: &[usize]) -> Result<Woven> {
         let mut functions: Vec<Function> = Vec::new();
         for id in ids {
-            let function = mutants[*id].function.as_ref().context("it has none")?;
+            let function = mutants[*id]
+                .function
+                .as_ref()
+                .context("the mutant has no function")?;
             let (_, body) = self.parts(function.span)?;
             match functions.iter_mut().find(|other| other.body == body) {
                 Some(function) => function.mutants.push(*id),

@@ -7,12 +7,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// The switch of the thread that made it.
+/// The switch of the thread that opened it.
 #[derive(Debug)]
 pub struct FailNth(File);
 
 impl FailNth {
-    /// Lets all kinds of allocations and copies fail, quietly. [`None`] where the kernel has no
+    /// Lets all kinds of allocations and copies fail, without messages. Returns [`None`] if the kernel has no
     /// fault injection.
     ///
     /// # Errors
@@ -40,17 +40,17 @@ impl FailNth {
         Ok(file.open("/proc/thread-self/fail-nth").ok().map(Self))
     }
 
-    /// Runs `call`, which makes system calls in this thread, with its failure point number `nth`
-    /// failing. Says also whether there was one.
+    /// Runs `call`, which makes system calls in this thread, and lets its failure point number `nth` fail.
+    /// Returns also whether it had that point.
     ///
     /// # Panics
     ///
-    /// Where the kernel refuses the number: it has to be positive.
+    /// If the kernel refuses the number, which has to be positive.
     pub fn run<T>(&self, nth: usize, call: impl FnOnce() -> T) -> (T, bool) {
         let text = nth.to_string();
         let set = self.0.write_at(text.as_bytes(), 0);
         let result = call();
-        // What is left may make these fail in place of the call.
+        // Failures that were not used up may hit these calls instead.
         let mut left = [0; 16];
         let read = self.0.read_at(&mut left, 0);
         while self.0.write_at(b"0", 0).is_err() {}

@@ -2,13 +2,13 @@
 
 //! The points of the module that tasks reach, by KCOV (Documentation/dev-tools/kcov.rst).
 //!
-//! The compiler puts a call at the begin of basic blocks; a task that has a [`Buffer`] notes there
-//! where it was called from. Of our debug kernel only this module has such calls (`KCOV_INSTRUMENT`
-//! in its Kbuild). A buffer serves one task at a time, which is not inherited, and any process that has it
-//! open may read it meanwhile.
+//! The compiler puts a call at the beginning of basic blocks; a task that has a [`Buffer`] notes there the
+//! address of the call. In the debug kernel only this module has such calls (`KCOV_INSTRUMENT` in its Kbuild).
+//! A buffer is for one task at a time, is not inherited, and can be read at any time by any process that has it
+//! open.
 //!
-//! Many tasks, started anywhere: one process opens [`Buffers`] and drains them; its children
-//! inherit them, and every task of theirs that calls [`note`] takes one that is free, until it ends.
+//! For many tasks, started anywhere, one process opens [`Buffers`] and drains them. Its children inherit them,
+//! and each of their tasks that calls [`note`] takes a free one until it ends.
 
 #![expect(unsafe_code, reason = "ioctl() and a buffer that the kernel fills")]
 
@@ -25,7 +25,7 @@ const INIT_TRACE: u64 = 0x8008_6301;
 const ENABLE: u64 = 0x6364;
 const TRACE_PC: u64 = 0;
 
-/// ioctl() with a number.
+/// Makes an ioctl with a number.
 fn ioctl(file: RawFd, request: u64, number: u64) -> io::Result<()> {
     // SAFETY: These requests of KCOV, and no request of any other file, take a number; a file that
     // does not know them refuses.
@@ -35,7 +35,7 @@ fn ioctl(file: RawFd, request: u64, number: u64) -> io::Result<()> {
     }
 }
 
-/// Where one task at a time notes what it reaches.
+/// A buffer in which one task at a time notes the points that it reaches.
 ///
 /// # Invariants
 ///
@@ -43,13 +43,13 @@ fn ioctl(file: RawFd, request: u64, number: u64) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Buffer {
     file: File,
-    /// The first is how many of the rest are in use.
+    /// The entries; the first is the number of the others that are in use.
     entries: &'static [AtomicU64],
 }
 
 impl Buffer {
-    /// A buffer of so many 8-byte entries. It fails with [`io::ErrorKind::NotFound`] where the
-    /// kernel has no KCOV, or debugfs is not mounted.
+    /// Makes a buffer of `entries` 8-byte entries. Fails with [`io::ErrorKind::NotFound`] if the kernel has no
+    /// KCOV, or debugfs is not mounted.
     pub fn new(entries: usize) -> io::Result<Self> {
         let file = File::options()
             .read(true)
@@ -77,14 +77,14 @@ impl Buffer {
         Ok(Self { file, entries })
     }
 
-    /// From here to its end this task notes here what it reaches. It fails where the task has a
-    /// buffer, or another task has this one.
+    /// Makes the calling task note its points in this buffer until it ends. Fails if the task has a buffer, or
+    /// another task has this one.
     pub fn enable(&self) -> io::Result<()> {
         ioctl(self.file.as_raw_fd(), ENABLE, TRACE_PC)
     }
 
-    /// Gives every address that was noted, and forgets them. A task may note meanwhile: nothing is
-    /// lost by that, but some come twice. Says whether the buffer was full, and some were lost.
+    /// Passes every noted address to `each`, and clears the buffer. Addresses that a task notes at that time
+    /// are not lost, but some may come twice. Returns whether the buffer was full, and so some were lost.
     pub fn drain(&self, mut each: impl FnMut(u64)) -> bool {
         let room = self.entries.len() as u64 - 1;
         let count = self.entries[0].load(Ordering::Relaxed).min(room);
@@ -96,7 +96,7 @@ impl Buffer {
     }
 }
 
-/// Names the buffers that a process inherits: their descriptors.
+/// The environment variable with the descriptors of the buffers that a process inherits.
 const VARIABLE: &str = "FREELIST_KCOV";
 
 /// Buffers for the tasks of child processes.
@@ -104,7 +104,7 @@ const VARIABLE: &str = "FREELIST_KCOV";
 pub struct Buffers(Vec<Buffer>);
 
 impl Buffers {
-    /// `count` of them, for as many tasks at a time, of so many entries each. Processes that are
+    /// Makes `count` buffers, for as many tasks at a time, of `entries` entries each. Processes that are
     /// started later inherit them.
     pub fn new(count: usize, entries: usize) -> io::Result<Self> {
         let buffers: Vec<_> = (0..count)
@@ -119,20 +119,20 @@ impl Buffers {
         Ok(Self(buffers))
     }
 
-    /// What has to be in the environment of a child whose tasks are to note, as a name and a value.
+    /// Returns the environment variable, name and value, for a child whose tasks are to note points.
     pub fn variable(&self) -> (&'static str, String) {
         let numbers = self.0.iter().map(|one| one.file.as_raw_fd().to_string());
         (VARIABLE, numbers.collect::<Vec<_>>().join(","))
     }
 
-    /// Drains all; the number is of those that were full.
+    /// Drains all buffers. Returns the number of those that were full.
     pub fn drain(&self, mut each: impl FnMut(u64)) -> usize {
         self.0.iter().filter(|one| one.drain(&mut each)).count()
     }
 }
 
-/// Takes an inherited buffer for this task, if there is one left. Children do not inherit that:
-/// every task says so for itself.
+/// Takes a free inherited buffer for this task, if there is one. Children do not inherit that: each task has to
+/// call this for itself.
 pub fn note() {
     let Ok(numbers) = env::var(VARIABLE) else {
         return;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a kernel for tests offers to programs: the points that they reach ([`kcov`]), and
-//! allocations that fail ([`FailNth`]).
+//! The test features of the debug kernel: the points that tasks reach ([`kcov`]), and allocations that fail
+//! ([`FailNth`]).
 
 mod fail_nth;
 pub mod kcov;

@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the module lies.
+//! The addresses of the loaded module.
 
 use std::fs;
 use std::path::Path;
 
-/// A place in the module's file.
+/// A position in the module's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place<'a> {
     /// The section's name.
     pub section: &'a str,
-    /// Bytes from its begin.
+    /// The bytes from its beginning.
     pub offset: u64,
 }
 
 /// The sections of the loaded module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
-    /// Where each begins, and its name; in the order of addresses.
+    /// The beginning and the name of each section, in the order of addresses.
     sections: Vec<(u64, String)>,
 }
 
-/// No section of ours has more.
+/// The most bytes of a section.
 const MOST: u64 = 1 << 24;
 
 impl Module {
-    /// Returns the module as it is loaded now, if it is: its addresses are for root to see.
+    /// Returns the module as it is loaded now; `None` if it is not. Only root can read its addresses.
     pub fn loaded() -> Option<Self> {
         Self::read(Path::new("/sys/module/freelist/sections"))
     }
@@ -42,7 +42,7 @@ impl Module {
         (!sections.is_empty()).then_some(Self { sections })
     }
 
-    /// Returns where in the file the code at an address is.
+    /// Returns the position in the file of the code at an address.
     pub fn place(&self, address: u64) -> Option<Place<'_>> {
         let after = self
             .sections

@@ -15,12 +15,12 @@ use freelist::Global;
 #[global_allocator]
 static ALLOCATOR: Global = Global;
 
-/// Bytes of this program's large blocks.
+/// Returns the bytes of this program's large blocks.
 fn large() -> usize {
     Global::usage().live_bytes
 }
 
-/// Returns whether large blocks are the arena's: this program is told when there is none to be had.
+/// Returns whether the arena has large blocks: the environment has a variable when it has not.
 fn has_arena() -> bool {
     std::env::args().nth(1).is_none_or(|word| word != "without")
 }
@@ -48,7 +48,7 @@ fn collections() {
         .map(|(word, numbers)| (word.as_str(), numbers.len()))
         .collect();
     assert_eq!(lengths["word 3"], 51);
-    // It grows from the smallest class to whole pages, and is zero where it says so.
+    // A block grows from the smallest class to whole pages, and is zero if that was asked for.
     let before = large();
     let mut grown = Vec::new();
     for number in 0..1_000_000_u32 {
@@ -69,7 +69,7 @@ fn collections() {
     assert!(vec![0_u8; 3 << 20].iter().all(|byte| *byte == 0));
 }
 
-/// Uses memory when the thread that it is of has ended.
+/// Uses memory after its thread has ended.
 struct Late(RefCell<Vec<String>>);
 
 impl Drop for Late {
@@ -92,7 +92,7 @@ fn threads() {
         .map(|thread| {
             let send = send.clone();
             thread::spawn(move || {
-                // Before or after the heap's own: both orders are tried.
+                // Before or after the heap's own: both orders occur.
                 if thread % 2 == 0 {
                     LATE.with(|late| late.0.borrow_mut().push("early".to_owned()));
                 }
@@ -117,7 +117,7 @@ fn threads() {
     }
 }
 
-/// Another program is run, by fork and exec as much as by spawning.
+/// Runs another program, by fork and exec and by spawning.
 fn programs() {
     let this = std::env::current_exe().expect("/proc is mounted");
     let mut command = Command::new(this);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which points of the module the tests reach.
+//! The points of the module that the tests reach.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
@@ -11,33 +11,33 @@ use freelist_probe::Module;
 
 use crate::kit::module::{load, unload, MODULE};
 
-/// As many tasks of a test note at a time; what others reach is not seen.
+/// The most tasks of a test that note points at a time; those of others are not seen.
 const TASKS: usize = 32;
-/// A task fills 1 MiB in some tens of milliseconds.
+/// The entries of a buffer; a task fills its 1 MiB in some tens of milliseconds.
 const ENTRIES: usize = 1 << 17;
-/// As many addresses as the module has bytes, about.
+/// The entries of `late`: about as many as the module has bytes.
 const LATE: usize = 1 << 18;
-/// Offsets in a line.
+/// The offsets in a line of output.
 const IN_A_LINE: usize = 64;
 
-/// What was reached so far.
+/// The points that were reached so far.
 pub(super) struct Coverage {
     buffers: Buffers,
-    /// Where the module lay when the test began.
+    /// The module's addresses when the test began.
     module: Option<Module>,
-    /// What this test reached.
+    /// The addresses that this test reached.
     addresses: HashSet<u64>,
-    /// Addresses that were seen of late, each where its low bits say: most come again and again,
-    /// and a set is slow.
+    /// A cache of recent addresses, by their low bits: most addresses come again and again, and a set is
+    /// slow.
     late: Vec<u64>,
-    /// What all reached: offsets by section.
+    /// The offsets that all tests reached, by section.
     reached: BTreeMap<String, BTreeSet<u64>>,
-    /// How often a buffer was full.
+    /// The number of times that a buffer was full.
     full: usize,
 }
 
 impl Coverage {
-    /// Unloads the module and loads it again: what is reached then counts too.
+    /// Loads the module anew, so that the points of that count too.
     pub(super) fn new() -> io::Result<Self> {
         let mut this = Self {
             buffers: Buffers::new(TASKS, ENTRIES)?,
@@ -58,7 +58,7 @@ impl Coverage {
         Ok(this)
     }
 
-    /// Counts what this process itself has reached.
+    /// Counts the points that this process itself has reached.
     fn count(&mut self, module: Option<Module>, own: &Buffer) {
         let addresses = &mut self.addresses;
         own.drain(|address| {
@@ -67,17 +67,17 @@ impl Coverage {
         self.resolve(module);
     }
 
-    /// For the environment of a test.
+    /// Returns the environment variable for a test.
     pub(super) fn variable(&self) -> (&'static str, String) {
         self.buffers.variable()
     }
 
-    /// A test begins.
+    /// Begins a test.
     pub(super) fn begin(&mut self) {
         self.module = Module::loaded();
     }
 
-    /// Takes what was noted since, so that there is room.
+    /// Reads what was noted since, which makes room.
     pub(super) fn collect(&mut self) {
         let Self {
             addresses, late, ..
@@ -91,8 +91,8 @@ impl Coverage {
         });
     }
 
-    /// The test has ended. What one reached that loaded the module anew is not counted: the same
-    /// address may have been two places.
+    /// Ends a test. The points of a test that loads the module anew are not counted, as an address may be two
+    /// positions.
     pub(super) fn end(&mut self) {
         self.collect();
         self.late.fill(0);
@@ -104,7 +104,7 @@ impl Coverage {
         }
     }
 
-    /// Finds where in the module's file the addresses are.
+    /// Finds the positions of the addresses in the module's file.
     fn resolve(&mut self, module: Option<Module>) {
         let module = module.as_ref();
         for address in self.addresses.drain() {
@@ -115,7 +115,7 @@ impl Coverage {
         }
     }
 
-    /// What was reached, in words for `freelist-report module-coverage`.
+    /// Returns the points in the form for `freelist-report module-coverage`.
     pub(super) fn lines(&self) -> impl Iterator<Item = String> + '_ {
         let sections = self.reached.iter().flat_map(|(section, offsets)| {
             let offsets: Vec<_> = offsets

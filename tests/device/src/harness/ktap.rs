@@ -7,10 +7,10 @@ use std::io::Write;
 
 use super::Verdict;
 
-/// How deep nested lines stand; what KUnit prints.
+/// The indentation of a nested level, as KUnit has it.
 const INDENT: &str = "    ";
 
-/// Prints results as they come.
+/// Prints results when they come.
 pub(super) struct Writer<W: Write> {
     out: W,
     suites: usize,
@@ -34,7 +34,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// A line, out at once: what reads it may want to know where a run hangs.
+    /// Prints a line at once, so that a reader knows where a run hangs.
     fn line(&mut self, text: &str) {
         writeln!(self.out, "{text}")
             .and_then(|()| self.out.flush())
@@ -64,12 +64,12 @@ impl<W: Write> Writer<W> {
         self.line(&format!("{INDENT}# running: {name}"));
     }
 
-    /// A diagnostic of the whole run.
+    /// Prints a diagnostic of the whole run.
     pub(super) fn say(&mut self, text: &str) {
         self.line(&format!("# {text}"));
     }
 
-    /// A test's diagnostics, then its result.
+    /// Prints a test's diagnostics, then its result.
     pub(super) fn result(&mut self, name: &str, verdict: &Verdict, said: &[String]) {
         self.tests += 1;
         for line in said {
@@ -102,7 +102,7 @@ impl<W: Write> Writer<W> {
         self.line(&format!("{result} {} {name}", self.suites));
     }
 
-    /// Returns the totals; whether no test failed.
+    /// Prints the totals. Returns whether no test failed.
     pub(super) fn finish(&mut self) -> bool {
         let Self {
             passed,

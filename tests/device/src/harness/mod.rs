@@ -22,17 +22,17 @@ use process::Verdict;
 pub struct Test {
     /// The function's name.
     pub name: &'static str,
-    /// Returns when the promise holds, else panics.
+    /// Returns if the promise holds, otherwise panics.
     pub run: fn(),
 }
 
 /// The tests of one area.
 pub struct Suite {
-    /// `freelist_<area>`.
+    /// The name, `freelist_<area>`.
     pub name: &'static str,
-    /// Run in this order.
+    /// The tests, in the order in which they run.
     pub tests: &'static [Test],
-    /// Run only when named: for suites that are meant to fail.
+    /// Runs only when it is named: for suites that are meant to fail.
     pub hidden: bool,
 }
 
@@ -53,16 +53,16 @@ macro_rules! suite {
 }
 pub(crate) use suite;
 
-/// The status of a test's process that says "skipped", as kselftest has it.
+/// The exit status of a test's process for "skipped", as in kselftest.
 const SKIPPED: u8 = 4;
 
-/// Ends this test as skipped: this machine cannot show what it promises.
+/// Ends this test as skipped: this machine cannot show the promise.
 pub fn skip(reason: &str) -> ! {
     eprintln!("SKIP {reason}");
     std::process::exit(SKIPPED.into())
 }
 
-/// Returns the tests that `names` select; all that are not hidden when it is empty.
+/// Returns the tests that `names` select; without names all that are not hidden.
 pub fn selected<'a>(
     suites: &'a [Suite],
     names: &'a [String],
@@ -94,15 +94,15 @@ pub fn one(suites: &[Suite], name: &str) -> ExitCode {
     }
 }
 
-/// How tests are run.
+/// The options of a run.
 pub struct Options {
     /// End with the first test that fails, and name each before it runs.
     pub until_failure: bool,
-    /// How much work the longer tests do.
+    /// A factor for the work of the longer tests.
     pub scale: u32,
-    /// How long a test may take.
+    /// The longest time for a test.
     pub timeout: Duration,
-    /// Print which points of the module were reached.
+    /// Print the points of the module that were reached.
     pub coverage: bool,
 }
 

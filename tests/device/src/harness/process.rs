@@ -15,24 +15,23 @@ use nix::unistd::Pid;
 use super::{Coverage, Options, SKIPPED};
 use crate::kit::SCALE_VARIABLE;
 
-/// How a test ended.
+/// The end of a test.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Passed,
-    /// With the reason.
+    /// Skipped, with the reason.
     Skipped(String),
-    /// With the reason where the test could not say it itself.
+    /// Failed, with the reason if the test could not print it.
     Failed(Option<String>),
 }
 
-/// How long a killed process may take to end, and what is left of its output
-/// to come.
+/// The longest time until a killed process has ended, and its output has come.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Between two looks at whether a process has ended.
+/// The longest pause between two checks for the end of a process.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
-/// Runs the test `name`, gives its verdict and what it said, and notes which points it reached.
+/// Runs the test `name`, returns its verdict and its output, and notes the points that it reached.
 pub(super) fn run(
     name: &str,
     options: &Options,
@@ -44,7 +43,7 @@ pub(super) fn run(
         .env(SCALE_VARIABLE, options.scale.to_string())
         .envs(coverage.as_ref().map(|coverage| coverage.variable()))
         .env("RUST_BACKTRACE", "0")
-        // Of its own, so that its children can be ended with it.
+        // A group of its own, so that its children can be ended with it.
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -66,7 +65,7 @@ pub(super) fn run(
         }
     };
     let status = wait(&mut child, timeout, &mut meanwhile);
-    // Whatever the test left running; its group is gone already otherwise.
+    // Ends what the test left running; otherwise the group is gone already.
     let _ = killpg(group, Signal::SIGKILL);
     let late = status.is_none();
     let status = status.or_else(|| wait(&mut child, GRACE, &mut meanwhile));
@@ -106,8 +105,7 @@ fn verdict(status: ExitStatus, said: &mut Vec<String>) -> Verdict {
     )
 }
 
-/// Returns the status, or [`None`] when there is none in time. Does something else often,
-/// meanwhile.
+/// Returns the status, or [`None`] if there is none in time. Calls `meanwhile` often.
 fn wait(child: &mut Child, timeout: Duration, mut meanwhile: impl FnMut()) -> Option<ExitStatus> {
     let end = Instant::now() + timeout;
     let mut pause = Duration::from_millis(1);
@@ -124,7 +122,7 @@ fn wait(child: &mut Child, timeout: Duration, mut meanwhile: impl FnMut()) -> Op
     }
 }
 
-/// Returns the lines of both outputs, as they come; the end when both are closed.
+/// Returns the lines of both outputs as they come; the channel ends when both are closed.
 fn collect(child: &mut Child) -> mpsc::Receiver<String> {
     let (send, receive) = mpsc::channel();
     let outputs: [Option<Box<dyn Read + Send>>; 2] = [

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use super::process::spawn_child;
 use crate::harness::skip;
 
-/// A cgroup of its own, removed at the end.
+/// A cgroup, removed when it is dropped.
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes one, or skips the test where memory cgroups are not there.
+    /// Makes a cgroup, or skips the test if there are no memory cgroups.
     pub fn new(name: &str) -> Self {
         let root = Path::new("/sys/fs/cgroup");
         let enabled = fs::write(root.join("cgroup.subtree_control"), "+memory");
@@ -36,12 +36,12 @@ impl Cgroup {
         fs::write(self.0.join(name), value).expect("root may set it");
     }
 
-    /// Bytes that are charged to it.
+    /// Returns the bytes that are charged to it.
     pub fn current(&self) -> u64 {
         self.read("memory.current").trim().parse().expect("bytes")
     }
 
-    /// Returns how often this has happened in it (memory.events).
+    /// Returns the number of such events in it (memory.events).
     pub fn event(&self, name: &str) -> u64 {
         let text = self.read("memory.events");
         let mut lines = text.lines().filter_map(|line| line.split_once(' '));
@@ -54,25 +54,25 @@ impl Cgroup {
         self.read("cgroup.events").contains("frozen 1")
     }
 
-    /// Returns its number, by which the kernel's shrinkers name it.
+    /// Returns its inode number, by which the kernel's shrinkers name it.
     pub fn inode(&self) -> u64 {
         use std::os::unix::fs::MetadataExt;
         fs::metadata(&self.0).expect("it is there").ino()
     }
 
-    /// This process belongs to it from now on.
+    /// Moves this process into it.
     pub fn join(&self) {
         self.write("cgroup.procs", "0");
     }
 
-    /// It may have `bytes` from now on, and no swap.
+    /// Limits it to `bytes`, without swap.
     pub fn limit(&self, bytes: u64) {
         // Absent on a kernel without swap.
         let _ = fs::write(self.0.join("memory.swap.max"), "0");
         self.write("memory.max", &bytes.to_string());
     }
 
-    /// What gives it room again, also when it is full.
+    /// Returns the means to raise its limit, which works even if it is full.
     pub fn room(&self) -> Room {
         let path = self.0.join("memory.max");
         let file = File::options().write(true).open(path);
@@ -82,7 +82,7 @@ impl Cgroup {
     /// Removes it, after its last process has ended.
     #[track_caller]
     pub fn remove(self) {
-        // Its last process may have ended a moment ago, and be counted still.
+        // Its last process may have ended just now, and still be counted.
         let deadline = Instant::now() + Duration::from_secs(10);
         while let Err(error) = fs::remove_dir(&self.0) {
             assert!(Instant::now() < deadline, "the cgroup stays: {error}");
@@ -101,11 +101,11 @@ impl Cgroup {
     }
 }
 
-/// The file of a cgroup's limit, open: to open it takes memory.
+/// The open file of a cgroup's limit: opening it would take memory.
 pub struct Room(File);
 
 impl Room {
-    /// Takes the limit away.
+    /// Removes the limit.
     pub fn make(&self) {
         let written = (&self.0).write_all(b"max");
         written.expect("root may set it");
@@ -114,7 +114,7 @@ impl Room {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A failed test may have left it in use; the next one has another.
+        // A failed test may have left it in use; the next test makes another one.
         let _ = fs::remove_dir(&self.0);
     }
 }

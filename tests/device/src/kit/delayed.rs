@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that comes when a test says so (userfaultfd): a system call that touches it waits until then.
+//! Memory that comes when a test provides it (userfaultfd): a system call that touches it waits until then.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -12,17 +12,17 @@ use super::view::{ioctl_at, Address};
 use super::{system_page, View};
 use crate::harness::skip;
 
-/// Calls of linux/userfaultfd.h.
+/// The calls of linux/userfaultfd.h.
 const API: u32 = 0xc018_aa3f;
 const REGISTER: u32 = 0xc020_aa00;
 const COPY: u32 = 0xc028_aa03;
 const WAKE: u32 = 0x8010_aa02;
-/// Pages that are missing are served by the descriptor.
+/// The mode in which the descriptor serves missing pages.
 const MISSING: u64 = 1;
-/// Bytes of an event.
+/// The bytes of an event.
 const EVENT: usize = 32;
 
-/// The structure of a call: numbers of 8 bytes.
+/// Makes the structure of a call: numbers of 8 bytes.
 fn argument(words: &[u64]) -> View {
     let view = View::anonymous(words.len() * 8);
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -37,7 +37,7 @@ pub struct Delayed {
 }
 
 impl Delayed {
-    /// Makes one, or skips the test where the kernel cannot.
+    /// Makes such a page, or skips the test if the kernel cannot.
     pub fn new() -> Self {
         let Some(faults) = userfaultfd() else {
             skip("this kernel has no userfaultfd");
@@ -55,19 +55,19 @@ impl Delayed {
         ioctl_at(&self.faults, request, argument(words).address(0))
     }
 
-    /// The address of byte `at` of it.
+    /// Returns the address of its byte `at`.
     pub fn address(&self, at: usize) -> Address {
         self.view.address(at)
     }
 
-    /// Waits until it is touched.
+    /// Waits until a thread touches it.
     pub fn await_touch(&self) {
         let mut event = [0; EVENT];
         let read = nix::unistd::read(&self.faults, &mut event);
         assert_eq!(read, Ok(EVENT), "an event");
     }
 
-    /// Its memory comes, and begins with `bytes`: what waits for it goes on.
+    /// Provides its memory, which begins with `bytes`: a call that waits for it continues.
     pub fn bring(&self, bytes: &[u8]) {
         let (page, from) = (system_page(), View::anonymous(system_page()));
         from.set_bytes(0, bytes);
@@ -76,17 +76,17 @@ impl Delayed {
         brought.expect("UFFDIO_COPY");
     }
 
-    /// It is unmapped: what waits for it fails.
+    /// Unmaps it: a call that waits for it fails.
     pub fn take_away(&mut self) {
         let start = self.address(0).get() as u64;
-        // Before there is a hole that it could come to lie in.
+        // Before the hole exists, in which the structure could be mapped.
         let range = argument(&[start, system_page() as u64]);
         self.view.unmap(0..system_page()).expect("munmap");
         let woken = ioctl_at(&self.faults, WAKE, range.address(0));
         woken.expect("UFFDIO_WAKE");
     }
 
-    /// The bytes that it has in `range`, once they are there.
+    /// Returns its bytes in `range`, once they are there.
     pub fn bytes(&self, range: Range<usize>) -> Vec<u8> {
         self.view.bytes(range.start, range.len())
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the module's tracepoints report.
+//! The events of the module's tracepoints.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -11,20 +11,20 @@ use freelist::Arena;
 
 use super::trace::Instance;
 
-/// Where the module's events are, in an instance of the tracer.
+/// The directory of the module's events, in an instance of the tracer.
 const SYSTEM: &str = "events/freelist";
 
-/// One event: what was printed of it.
+/// An event.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// Its name.
     pub name: String,
-    /// `NAME=VALUE`, separated by blanks.
+    /// Its fields, `NAME=VALUE`, separated by blanks.
     text: String,
 }
 
 impl Event {
-    /// The value of a field, as it was printed.
+    /// Returns the value of a field, as it was printed.
     #[track_caller]
     pub fn text(&self, field: &str) -> &str {
         let values = self.text.split(' ').filter_map(|word| word.split_once('='));
@@ -35,7 +35,7 @@ impl Event {
         value
     }
 
-    /// The value of a field that is a number: decimal, or hexadecimal behind `0x`.
+    /// Returns the value of a field that is a number: decimal, or hexadecimal after `0x`.
     #[track_caller]
     pub fn number(&self, field: &str) -> i64 {
         let text = self.text(field);
@@ -47,14 +47,14 @@ impl Event {
     }
 }
 
-/// The tracer, switched on for events of the module, in the order in which they happen on all CPUs.
+/// The tracer, switched on for events of the module, ordered over all CPUs.
 pub struct Events(Instance);
 
 impl Events {
-    /// Records all events of those names.
+    /// Records all events of these names.
     pub fn record(names: &[&str]) -> Self {
         let instance = Instance::new();
-        // Counted, not timed: CPUs whose clocks differ do not change the order.
+        // A counter, not a time: CPUs whose clocks differ do not change the order.
         instance.set("trace_clock", "counter");
         instance.set("buffer_size_kb", "4096");
         for name in names {
@@ -63,17 +63,17 @@ impl Events {
         Self(instance)
     }
 
-    /// Records no more from here on.
+    /// Stops the recording.
     pub fn stop(&self) {
         self.0.set(&format!("{SYSTEM}/enable"), "0");
     }
 
-    /// The events of an arena so far.
+    /// Returns the events of an arena so far.
     pub fn of(&self, arena: &Arena) -> Vec<Event> {
         self.of_number(number(arena))
     }
 
-    /// The same by the arena's number.
+    /// Returns the events of the arena with this number.
     pub fn of_number(&self, arena: i64) -> Vec<Event> {
         let text = fs::read_to_string(self.0 .0.join("trace")).expect("root may read it");
         assert!(!text.contains("LOST"), "the buffer is too small");
@@ -84,13 +84,13 @@ impl Events {
             .collect()
     }
 
-    /// The text that says what an event has.
+    /// Returns the text of an event's format.
     pub fn format(&self, name: &str) -> String {
         let path = Path::new(SYSTEM).join(name).join("format");
         fs::read_to_string(self.0 .0.join(path)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// The names of all events, sorted.
+    /// Returns the names of all events, sorted.
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.0 .0.join(SYSTEM)).expect("the module has events");
         let directories = entries.flatten().filter(|entry| entry.path().is_dir());
@@ -102,7 +102,7 @@ impl Events {
     }
 }
 
-/// The number of an arena.
+/// Returns the number of an arena.
 #[track_caller]
 pub fn number(arena: &Arena) -> i64 {
     let path = format!("/proc/self/fdinfo/{}", arena.as_fd().as_raw_fd());
