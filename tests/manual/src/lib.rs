@@ -31,8 +31,8 @@ pub fn read(name: &str) -> Result<String> {
     std::fs::read_to_string(path(name)).with_context(|| name.to_owned())
 }
 
-/// Returns the files of this clone below `folder` whose names end in `ending`, sorted. Fails where a
-/// directory cannot be read.
+/// Returns the files of this clone below `folder` whose names end in `ending`, sorted. Fails if a directory
+/// cannot be read.
 pub fn files(folder: &str, ending: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -46,7 +46,7 @@ pub fn files(folder: &str, ending: &str) -> Result<Vec<String>> {
                 format!("{folder}/{name}")
             };
             if entry.file_type()?.is_dir() {
-                // What is built, and what is not ours.
+                // Build output and foreign files.
                 if !matches!(name.as_str(), ".git" | "build" | "target" | "out") {
                     folders.push(inner);
                 }
@@ -65,8 +65,8 @@ pub fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// Returns the names of all errors, from the kernel's headers for user space, and the one that these
-/// headers do not have. Fails where the headers are not installed.
+/// Returns the names of all errors, from the kernel's headers for user space, and the one that these headers
+/// lack. Fails if the headers are not installed.
 pub fn errnos() -> Result<BTreeSet<String>> {
     let mut known = BTreeSet::from(["ERESTARTSYS".to_owned()]);
     for name in ["errno-base.h", "errno.h"] {

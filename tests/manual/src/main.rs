@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `freelist-snippets DIR`: writes the programs of README and of the manual pages into DIR, a file
-//! each, named by its text and its line there.
+//! `freelist-snippets DIR`: writes each program of README and of the manual pages into a file in DIR, named by its
+//! text and its line there.
 
 use std::fs;
 use std::path::Path;

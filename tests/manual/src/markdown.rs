@@ -42,8 +42,8 @@ pub fn links(text: &str) -> Vec<String> {
     found
 }
 
-/// Returns the commands of the fenced blocks of `text` with the info string `console`: lines that
-/// begin with `$ `, without it and without the comment behind them.
+/// Returns the commands of the fenced blocks of `text` with the info string `console`: the lines that begin with
+/// `$ `, without that and without the comment after them.
 pub fn commands(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut inside = false;

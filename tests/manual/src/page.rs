@@ -16,7 +16,7 @@ pub fn names(text: &str, name: &str) -> BTreeSet<String> {
                 inside = word == name;
             } else if inside && word.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-') {
                 found.insert(word.to_owned());
-                // What follows the name of a function are its parameters.
+                // The words after the name of a function are its parameters.
                 inside = name != "Fn";
             }
         }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The report on speed: what the benchmarks have printed, `# bench: NAME VALUE UNIT AIM [SPREAD]`.
+//! The report on speed, from the lines that the benchmarks print: `# bench: NAME VALUE UNIT AIM [SPREAD]`.
 //!
-//! A name TABLE/ROW/COLUMN is a cell of a table, which `tests/bench/tables.toml` knows; others
-//! are figures of their own, which `tests/bench/figures.toml` knows.
+//! A name TABLE/ROW/COLUMN is a cell of a table, described in `tests/bench/tables.toml`; all others are figures
+//! of their own, described in `tests/bench/figures.toml`.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs;
@@ -18,17 +18,17 @@ use crate::figure::{figures, rounded, Figure};
 use crate::plot::{self, Kind};
 use crate::report::{json, Catalogue, Line, Report};
 
-/// What is known of a table beforehand.
+/// The description of a table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KnownTable {
-    /// What is in it, in a few words.
+    /// A description of its cells.
     what: String,
-    /// What its plot looks like, if it has one.
+    /// The kind of its plot, if it has one.
     plot: Option<Kind>,
 }
 
-/// Figures that belong together, by rows and columns.
+/// The cells of a table.
 #[derive(Debug)]
 pub struct Cells {
     pub name: String,
@@ -95,7 +95,7 @@ impl Display for Cells {
     }
 }
 
-/// All that was measured.
+/// All results of the benchmarks.
 #[derive(Debug)]
 pub struct Bench {
     report: Report,
@@ -103,7 +103,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Of what was printed, in files.
+    /// Reads the results from files.
     pub fn read(top: &Path, printed: &[PathBuf]) -> Result<Self> {
         let catalogue = Catalogue::read(&top.join("tests/bench/figures.toml"))?;
         let path = top.join("tests/bench/tables.toml");
@@ -154,13 +154,13 @@ impl Bench {
         })
     }
 
-    /// Returns all figures, those in tables too, as an array of objects.
+    /// Returns all figures, with those in tables, as an array of objects.
     pub fn json(&self) -> Result<String> {
         let cells: Vec<_> = self.tables.iter().flat_map(Cells::lines).collect();
         json(self.report.lines.iter().chain(&cells))
     }
 
-    /// Draws what is counted in instructions: `NAME.svg` a table, in `dir`.
+    /// Draws the tables of instructions into `dir`, each as `NAME.svg`.
     pub fn plot(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         for cells in &self.tables {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table and the plots of `make demo`: what unchanged programs held and used, by allocator.
+//! The table and the plots of `make demo`: the memory and the time of unchanged programs, by allocator.
 
 mod plots;
 mod table;
@@ -16,7 +16,7 @@ use freelist_demo::workload::WORKLOADS;
 
 pub use table::Format;
 
-/// All that was measured.
+/// All results of the demo.
 pub struct Demo {
     kernel: String,
     clock: Clock,
@@ -58,7 +58,7 @@ impl Demo {
         Ok(demo)
     }
 
-    /// Returns the workloads that were run, in the order in which the demo has them.
+    /// Returns the workloads that were run, in the demo's order.
     fn workloads(&self) -> Vec<&'static str> {
         let names = WORKLOADS.iter().map(|workload| workload.name);
         names
@@ -66,8 +66,7 @@ impl Demo {
             .collect()
     }
 
-    /// Returns the allocators that a workload was run under, in the order in which the demo has
-    /// them.
+    /// Returns the allocators under which a workload was run, in the demo's order.
     fn allocators(&self, workload: &str) -> Vec<&'static str> {
         let names = ALLOCATORS.iter().map(|allocator| allocator.name);
         names
@@ -108,7 +107,7 @@ impl Demo {
         Some((lower + upper) / 2.0)
     }
 
-    /// What `time` is in: where a nanosecond is an instruction, a second is 10^9 of them.
+    /// Returns the unit of `time`: if a nanosecond is an instruction, a second is 10^9 of them.
     fn time_unit(&self) -> &'static str {
         match self.clock {
             Clock::Instructions => "G instructions",
@@ -126,12 +125,12 @@ impl Demo {
     }
 }
 
-/// Bytes as MiB.
+/// Converts bytes to MiB.
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// Microseconds of the machine's clock, in `Demo::time_unit`.
+/// Converts microseconds of the machine's clock to `Demo::time_unit`.
 fn time(us: u64) -> f64 {
     us as f64 / 1e6
 }
@@ -244,7 +243,7 @@ mod tests {
             "",
         ];
         assert_eq!(row, expected);
-        // Free memory is known of ours alone.
+        // Only freelist's free memory is known.
         assert_eq!(cells(&text, "glibc-mmap")[4], "");
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much of the engine its tests reach: what `llvm-cov export --summary-only` says of its files.
+//! The coverage of the engine by its tests, from the output of `llvm-cov export --summary-only`.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 
-/// Where the engine's sources are.
+/// The directory of the engine's sources.
 const ENGINE: &str = "/src/engine/";
 
 #[derive(Deserialize)]
@@ -51,11 +51,11 @@ impl Count {
     }
 }
 
-/// What was reached of each file.
+/// The coverage of each file.
 pub struct EngineCoverage(Vec<(String, Summary)>);
 
 impl EngineCoverage {
-    /// Reads what llvm-cov has exported.
+    /// Reads the output of llvm-cov.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         Self::new(&text).with_context(|| path.display().to_string())

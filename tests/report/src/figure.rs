@@ -1,25 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Figures that were measured, as lines `# TAG: NAME VALUE UNIT AIM [SPREAD]`, and what they
-//! are held to.
+//! Measured figures, as lines `# TAG: NAME VALUE UNIT AIM [SPREAD]`, and their aims.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 use anyhow::{bail, Context, Error, Result};
 
-/// What a figure is held to.
+/// The aim of a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Aim {
     AtMost(f64),
     AtLeast(f64),
     Exactly(f64),
-    /// It is only shown.
+    /// None: the figure is only shown.
     Shown,
 }
 
 impl Aim {
-    /// Returns whether a figure of that value meets it.
+    /// Returns whether a figure of that value meets the aim.
     pub fn is_met_by(self, value: f64) -> bool {
         match self {
             Self::AtMost(most) => value <= most,
@@ -29,8 +28,7 @@ impl Aim {
         }
     }
 
-    /// Returns whether `one` is farther from it than `other`. Of what is only shown the most
-    /// counts.
+    /// Returns whether `one` is farther from the aim than `other`. Without an aim the larger one is worse.
     pub fn is_worse(self, one: f64, other: f64) -> bool {
         match self {
             Self::AtMost(_) | Self::Shown => one > other,
@@ -70,14 +68,14 @@ impl Display for Aim {
     }
 }
 
-/// A figure that was printed.
+/// A printed figure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     pub name: String,
     pub value: f64,
     pub unit: String,
     pub aim: Aim,
-    /// Half of what lies between the quartiles of several measurements, as a part of their median.
+    /// Half of the distance between the quartiles of several measurements, relative to their median.
     pub spread: Option<f64>,
 }
 
@@ -102,7 +100,7 @@ impl FromStr for Figure {
     }
 }
 
-/// Returns the figures in what was printed, with this tag.
+/// Returns the figures in a text, with this tag.
 pub fn figures<'a>(text: &'a str, tag: &'a str) -> impl Iterator<Item = Result<Figure>> + 'a {
     let lines = text.lines().filter_map(move |line| {
         let line = line.trim_start().strip_prefix('#')?.trim_start();
@@ -111,7 +109,7 @@ pub fn figures<'a>(text: &'a str, tag: &'a str) -> impl Iterator<Item = Result<F
     lines.map(str::parse)
 }
 
-/// A value as a reader wants it: JSON has all digits.
+/// Formats a value for a reader: JSON has all digits.
 pub fn rounded(value: f64) -> String {
     match value.abs() {
         _ if value.fract() == 0.0 => format!("{value}"),

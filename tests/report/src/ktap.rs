@@ -4,14 +4,14 @@
 
 /// The result of a test.
 pub struct Outcome<'a> {
-    /// The suite that it stands below.
+    /// The suite that the test is in.
     pub suite: &'a str,
     /// Its name; empty if it has none.
     pub name: &'a str,
     pub passed: bool,
 }
 
-/// Returns the results of the tests of a document that stand below a suite and were not skipped.
+/// Returns the results of the tests of a document that are in a suite and were not skipped.
 pub fn outcomes(ktap: &str) -> impl Iterator<Item = Outcome<'_>> {
     let mut suite = "";
     ktap.lines().filter_map(move |line| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tables of what the tests have shown.
+//! Makes tables of the tests' results.
 
 mod bench;
 mod demo;
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-/// Makes tables of what the tests have shown.
+/// Makes tables of the tests' results.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -35,55 +35,55 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
-    /// What the benchmarks have printed: tables, build/bench.json, and plots. The status says
-    /// nothing of what was measured.
+    /// Results of the benchmarks: tables, build/bench.json, and plots. The status does not depend on the
+    /// figures.
     Bench {
-        /// Where plots are put.
+        /// The directory of the plots.
         #[arg(long, value_name = "DIR")]
         plots: PathBuf,
-        /// What they printed.
+        /// Files with the output of the benchmarks.
         #[arg(required = true)]
         printed: Vec<PathBuf>,
     },
-    /// How much of the engine a run of its tests has reached, by what llvm-cov has exported.
+    /// Coverage of the engine by its tests, from the output of llvm-cov.
     EngineCoverage {
-        /// Its summary, JSON.
+        /// The summary, as JSON.
         summary: PathBuf,
     },
-    /// What make demo has measured: a table, also as demo.md, and plots. The status is not 0 if
-    /// results differ by allocator.
+    /// Results of make demo: a table, also as demo.md, and plots. The status is not 0 if results differ by
+    /// allocator.
     Demo {
-        /// Where the table and the plots are put.
+        /// The directory of the table and the plots.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-        /// What was printed.
+        /// Files with the output of make demo.
         #[arg(required = true)]
         printed: Vec<PathBuf>,
     },
-    /// Cases of trusted peers, and which test holds each or why it cannot apply: Markdown. The status
-    /// is not 0 when one has neither, or a test names one that is not there.
+    /// Cases of other projects' tests, with the test that holds each or the reason why none can: Markdown. The
+    /// status is not 0 if a case has neither, or a test names an unknown one.
     PriorArt {
-        /// Print how many there are instead, as figures for the report on trust.
+        /// Print the numbers of cases instead, as figures for the report on trust.
         #[arg(long)]
         figures: bool,
     },
-    /// How much of the module the tests reach, by what they print with --coverage.
+    /// Coverage of the module by the tests, from their output with --coverage.
     ModuleCoverage {
-        /// The file that they ran with, as it was built for the debug kernel.
+        /// The module's file that they ran with, built for the debug kernel.
         module: PathBuf,
-        /// What they printed.
+        /// Files with the output of the tests.
         #[arg(required = true)]
         printed: Vec<PathBuf>,
     },
-    /// In which functions the instructions of calls are: what scripts/profile prints.
+    /// The functions of the instructions of calls, as scripts/profile prints them.
     Profile {
-        /// What /proc/kallsyms says there.
+        /// The text of /proc/kallsyms there.
         symbols: PathBuf,
         /// The addresses of the instructions, in the order in which they were run.
         addresses: PathBuf,
     },
-    /// The figures of the last run of every stage: a table, and build/trust.json. The status is
-    /// not 0 when one is missing, or misses its aim without an explanation.
+    /// The figures of the last run of every stage: a table, and build/trust.json. The status is not 0 if one is
+    /// missing, or misses its aim without an explanation.
     Trust,
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much of the module the tests reach: the points that the compiler put into its file for KCOV,
-//! against those that the device tests and the fuzzer print.
+//! The coverage of the module by the tests: the points that the compiler put into its file for KCOV, and those
+//! of them that the device tests and the fuzzer print.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -20,10 +20,10 @@ use syn::spanned::Spanned;
 use syn::visit::Visit;
 use syn::{Attribute, ImplItemFn, ItemFn};
 
-/// What the compiler calls at a point.
+/// The function that the compiler calls at a point.
 const TRACE: &str = "__sanitizer_cov_trace_pc";
-/// Parts of the names of what is called when a check fails, which only a bug of the module can bring
-/// about: an overflow, an index out of bounds, what the library demands of its callers.
+/// Parts of the names of functions that are called when a check fails, which takes a bug of the module: an overflow,
+/// an index out of bounds, a violated contract of the library.
 const PANICS: [&str; 4] = [
     "4core9panicking",
     "4core6option",
@@ -32,35 +32,34 @@ const PANICS: [&str; 4] = [
 ];
 /// The module's sources, by directory.
 const SOURCES: &str = "/src/";
-/// Files and folders that hold no work of the module: its own tests, and the proof of the engine's invariants,
-/// most of whose points say what is broken.
+/// Files and folders that are not part of the module's work: its own tests, and the check of the engine's
+/// invariants, most of whose points report a violation.
 const TESTS: [&str; 2] = ["kunit/", "engine/check.rs"];
-/// What is compiled for the module's own tests alone says so by this.
+/// The configuration option under which code is compiled for the module's own tests alone.
 const FOR_TESTS: &str = "CONFIG_KUNIT";
 
 /// A point: its section, and the return address of the call there, as KCOV notes it.
 type Point = (String, u64);
 
-/// Where in our sources a point is.
+/// The position of a point in the sources.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
-    /// File and line; 0 where the compiler says none.
+    /// A file and a line of the module; 0 if the compiler records none.
     Ours(String, u32),
-    /// All of it is code of libraries, which is compiled into the module: their checks, and what
-    /// they drop.
+    /// Code of libraries only, which is compiled into the module: their checks and destructors.
     Library,
-    /// [`TESTS`], or a function that is for them alone.
+    /// A file in [`TESTS`], or a function for tests alone.
     Test,
 }
 
-/// The points of the module's code, and which of them were reached.
+/// The points of the module's code, and those of them that were reached.
 #[derive(Default)]
 pub struct ModuleCoverage {
-    /// Of each source file: its places, and how many points of each there are, and were reached.
-    /// One that is inlined in many functions has many.
+    /// The lines of each source file, with the number of points of each, and of those that were reached. A line
+    /// that is inlined in many functions has many.
     files: BTreeMap<String, BTreeMap<u32, Tally>>,
     library: Tally,
-    /// ModuleCoverage after which nothing but a panic can follow.
+    /// The points after which only a panic can follow.
     checks: Tally,
 }
 
@@ -78,7 +77,7 @@ impl Tally {
 }
 
 impl ModuleCoverage {
-    /// Reads the module's file, and what tests printed.
+    /// Reads the module's file and the output of tests.
     pub fn read(module: &Path, printed: &[PathBuf]) -> Result<Self> {
         let mut reached = BTreeSet::new();
         for path in printed {
@@ -107,7 +106,7 @@ impl ModuleCoverage {
     }
 }
 
-/// What lines like `# points SECTION HEX...` say.
+/// Parses lines `# points SECTION HEX...`.
 fn parse(text: &str) -> Result<BTreeSet<Point>> {
     let mut reached = BTreeSet::new();
     for line in text.lines() {
@@ -124,7 +123,7 @@ fn parse(text: &str) -> Result<BTreeSet<Point>> {
     Ok(reached)
 }
 
-/// Returns the points of each section, and whether each is of a check.
+/// Returns the points of each section, each with `true` if it is one of a check.
 fn points(file: &[u8]) -> Result<BTreeMap<String, BTreeMap<u64, bool>>> {
     let file = object::File::parse(file)?;
     let mut all = BTreeMap::new();
@@ -134,7 +133,7 @@ fn points(file: &[u8]) -> Result<BTreeMap<String, BTreeMap<u64, bool>>> {
             if let (RelocationKind::PltRelative, RelocationTarget::Symbol(symbol)) =
                 (relocation.kind(), relocation.target())
             {
-                // It is of the last four bytes of the call, or jump.
+                // The relocation is in the last four bytes of the call or jump.
                 calls.insert(offset + 4, file.symbol_by_index(symbol)?.name()?);
             }
         }
@@ -154,7 +153,7 @@ fn points(file: &[u8]) -> Result<BTreeMap<String, BTreeMap<u64, bool>>> {
     Ok(all)
 }
 
-/// Returns whether every way on from here ends in a panic.
+/// Returns whether every path from here ends in a panic.
 fn panics(code: &[u8], calls: &BTreeMap<u64, &str>, from: u64) -> bool {
     let panics = |name: &&str| PANICS.iter().any(|part| name.contains(part));
     let (mut ways, mut seen) = (vec![from], BTreeSet::new());
@@ -186,7 +185,7 @@ fn panics(code: &[u8], calls: &BTreeMap<u64, &str>, from: u64) -> bool {
     true
 }
 
-/// Returns the places of addresses in a section.
+/// Returns the positions in the sources of addresses in a section.
 fn places(module: &Path, section: &str, points: impl Iterator<Item = u64>) -> Result<Vec<Place>> {
     let mut child = Command::new("addr2line")
         .args(["--inlines", "--addresses", "--section", section, "--exe"])
@@ -195,7 +194,7 @@ fn places(module: &Path, section: &str, points: impl Iterator<Item = u64>) -> Re
         .stdout(Stdio::piped())
         .spawn()
         .context("addr2line")?;
-    // The call itself, not what comes after it.
+    // The address of the call itself, not of the instruction after it.
     let asked: Vec<u64> = points.map(|point| point - 1).collect();
     let mut input = child.stdin.take().context("it was piped")?;
     let text: Vec<_> = asked
@@ -224,12 +223,12 @@ fn places(module: &Path, section: &str, points: impl Iterator<Item = u64>) -> Re
         .collect())
 }
 
-/// The functions of source files that only tests call, by file, as far as they were looked up.
+/// The functions of source files that only tests call, by file, as they are needed.
 #[derive(Default)]
 struct Functions(BTreeMap<String, Vec<RangeInclusive<usize>>>);
 
 impl Functions {
-    /// Returns whether a line of a file is one of theirs; not where the file cannot be read.
+    /// Returns whether a line of a file is in one of these; `false` if the file cannot be read.
     fn are_for_tests(&mut self, path: &str, line: u32) -> bool {
         let lines = self.0.entry(path.to_owned()).or_insert_with(|| {
             let text = fs::read_to_string(path).unwrap_or_default();
@@ -272,8 +271,8 @@ fn for_tests(text: &str) -> syn::Result<Vec<RangeInclusive<usize>>> {
     Ok(lines.0)
 }
 
-/// Returns the place of a point by its frames, `FILE:LINE`, from the function that was inlined to
-/// the one that the code is in now.
+/// Returns the position of a point by its frames, `FILE:LINE`, from the inlined function to the one that has the
+/// code.
 fn place(frames: &[&str], mut is_for_tests: impl FnMut(&str, u32) -> bool) -> Place {
     let ours = |frame: &&str| {
         let (path, line) = frame.split(" (").next()?.rsplit_once(':')?;

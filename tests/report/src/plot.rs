@@ -11,22 +11,22 @@ use serde::Deserialize;
 
 use crate::bench::Cells;
 
-/// What a plot looks like. Both have a logarithmic axis: what is compared differs by hundreds.
+/// The kind of a plot. Both have a logarithmic axis, as values differ by hundreds.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A line a column, from row to row.
+    /// A line for each column, from row to row.
     Lines,
-    /// A group of bars a row.
+    /// A group of bars for each row.
     Bars,
 }
 
-/// Of the picture, and of the part of it that has the chart.
+/// The size of the picture, and of the chart in it.
 const SIZE: (u32, u32) = (920, 480);
 const CHART: u32 = 740;
-/// How much of the width of a row its bars have.
+/// The part of a row's width that its bars have.
 const BARS: f64 = 0.85;
-/// Told apart by those who see few colours, too (Okabe and Ito, 2008).
+/// Colours that are distinct for colour-blind readers too (Okabe and Ito, 2008).
 pub const OTHERS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(0, 158, 115),
@@ -37,7 +37,7 @@ pub const OTHERS: [RGBColor; 7] = [
     RGBColor(130, 90, 40),
 ];
 
-/// Ours stand out. What is the same thing, set in another way (NAME_keeping), is paler.
+/// Returns the style of each column: freelist's stands out; another setting of the same (NAME_keeping) is paler.
 fn styles<'a>(columns: &IndexSet<&'a str>) -> Vec<ShapeStyle> {
     let mut others = IndexSet::new();
     let style = |column: &&'a str| {
@@ -60,7 +60,7 @@ fn styles<'a>(columns: &IndexSet<&'a str>) -> Vec<ShapeStyle> {
     columns.iter().map(style).collect()
 }
 
-/// A name as people write it.
+/// Returns a name with blanks for its underscores.
 fn words(name: &str) -> String {
     name.replace('_', " ")
 }
@@ -80,7 +80,7 @@ fn draw_with(
     let points = |column: &str| -> Vec<(f64, f64)> {
         let values = rows.iter().enumerate();
         let points = values.filter_map(|(x, row)| Some((x as f64, cells.value(row, column)?)));
-        // The axis has no 0.
+        // A logarithmic axis has no 0.
         points.filter(|(_, value)| *value > 0.0).collect()
     };
     let all: Vec<f64> = columns

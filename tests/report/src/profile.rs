@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! In which functions instructions are that a VM has run (`scripts/profile`).
+//! The functions of the instructions that a VM has run (`scripts/profile`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -9,16 +9,16 @@ use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 
-/// Where every call begins, by architecture.
+/// The functions in which every call begins, by architecture.
 const ENTRIES: [&str; 2] = ["entry_SYSCALL_64", "el0t_64_sync"];
-/// What the names of functions begin with where interrupts do (x86), and the last instruction of one:
-/// in a VM that is slow by being watched there are more of them than else.
+/// The prefixes of functions in which interrupts begin (x86), and the last instruction of an interrupt: a VM that
+/// is slowed down by recording has more of them than usual.
 const INTERRUPTS: [&str; 2] = ["asm_sysvec_", "asm_common_interrupt"];
 const INTERRUPT_END: &str = "native_irq_return_iret";
-/// Programs are below.
+/// The lowest address of the kernel; programs are below.
 const KERNEL: u64 = 1 << 63;
 
-/// Instructions of each function.
+/// The instructions of each function.
 pub struct Profile {
     functions: Vec<(String, usize)>,
     instructions: usize,
@@ -26,8 +26,8 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Reads what /proc/kallsyms says, and the instructions in the order in which they were run, a
-    /// line each: the CPU's number and the address in hexadecimal.
+    /// Reads the text of /proc/kallsyms, and the instructions in the order in which they were run: on each line
+    /// the CPU's number and the address in hexadecimal.
     pub fn read(symbols: &Path, addresses: &Path) -> Result<Self> {
         let read =
             |path: &Path| fs::read_to_string(path).with_context(|| path.display().to_string());
@@ -58,7 +58,7 @@ impl Profile {
                 run.push((name, begins));
             }
         }
-        // From the begin of a call to that of another: whole calls only.
+        // From the beginning of a call to that of another: whole calls only.
         let is_entry = |(name, begins): &(&str, bool)| *begins && ENTRIES.contains(name);
         let entries: Vec<usize> = (0..run.len()).filter(|at| is_entry(&run[*at])).collect();
         let (first, last) = match (entries.first(), entries.last()) {
@@ -83,13 +83,13 @@ impl Profile {
     }
 }
 
-/// A function's address and name: `ADDRESS TYPE NAME [MODULE]`.
+/// Parses a function's address and name: `ADDRESS TYPE NAME [MODULE]`.
 fn symbol(line: &str) -> Option<(u64, &str)> {
     let mut words = line.split_whitespace();
     let address = u64::from_str_radix(words.next()?, 16).ok()?;
     let is_code = matches!(words.next()?, "t" | "T" | "w" | "W");
     let name = words.next()?;
-    // What is before a function is no function.
+    // The padding before a function is not one.
     (is_code && !name.starts_with("__pfx_")).then_some((address, name))
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A table of figures and what they are held to. A file says what each is, so that none is missed
-//! when it is not printed.
+//! A table of figures and their aims. A file describes all figures, so that a missing one is noticed.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -16,23 +15,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::figure::{rounded, Aim, Figure};
 
-/// The suffix of a figure's name if it is a time, and the figure without the suffix a count of instructions.
+/// The suffix of a figure's name if it is a time; without it the figure is a count of instructions.
 const BY_TIME: &str = "_wall";
 
-/// What is known of a figure beforehand.
+/// The description of a figure.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Known {
-    /// What it is, in a few words.
+    /// A short description.
     what: String,
-    /// Why it misses its aim, where it does, or where it has none, what makes it that.
+    /// The reason why it misses its aim, if it does; without an aim, the reason for its value.
     explained: Option<String>,
 }
 
-/// What is known of all figures beforehand, in the order of the report.
+/// The descriptions of all figures, in the order of the report.
 ///
-/// One name may be that of several, `reuse_{4,16}KiB`: each is what is said once, with its own word,
-/// spaces for underscores, in place of `{}`.
+/// One name may stand for several, as `reuse_{4,16}KiB`: the description of each has its own word, with spaces
+/// for underscores, in place of `{}`.
 #[derive(Debug, Deserialize)]
 #[serde(from = "IndexMap<String, Known>")]
 pub struct Catalogue(IndexMap<String, Known>);
@@ -55,7 +54,7 @@ impl From<IndexMap<String, Known>> for Catalogue {
     }
 }
 
-/// What is before, within and after the braces of a name that has some.
+/// Returns the parts before, within and after the braces of a name, if it has some.
 fn braces(name: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = name.split_once('{')?;
     let (words, after) = rest.split_once('}')?;
@@ -63,7 +62,7 @@ fn braces(name: &str) -> Option<(&str, &str, &str)> {
 }
 
 impl Catalogue {
-    /// Reads a file: TOML, a table a figure or some of a kind.
+    /// Reads a file: TOML, with a table for each figure or kind of figures.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         toml::from_str(&text).with_context(|| path.display().to_string())
@@ -75,7 +74,7 @@ impl Catalogue {
     }
 }
 
-/// A figure, and where it was measured.
+/// A figure, and the stage that measured it.
 pub type Measured = (Figure, String);
 
 /// A line of the report.
@@ -83,7 +82,7 @@ pub type Measured = (Figure, String);
 pub struct Line {
     pub name: String,
     pub what: String,
-    /// Where it was measured.
+    /// The stage that measured it.
     pub stage: String,
     pub value: f64,
     pub unit: String,
@@ -96,7 +95,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// Of a figure that is `what`.
+    /// Makes a line of a figure, which is `what`.
     pub fn new((figure, stage): Measured, what: String, explained: Option<String>) -> Self {
         let met = figure.aim.is_met_by(figure.value);
         let says_why = !met || figure.aim == Aim::Shown;
@@ -113,7 +112,7 @@ impl Line {
         }
     }
 
-    /// Returns whether it misses its aim without an explanation.
+    /// Returns whether the figure misses its aim without an explanation.
     fn is_unexplained(&self) -> bool {
         !self.met && self.explained.is_none()
     }
@@ -132,12 +131,12 @@ impl Line {
 pub struct Report {
     pub lines: Vec<Line>,
     missing: Vec<String>,
-    /// What else keeps it from being whole, in words.
+    /// Descriptions of other faults of the run.
     pub wrong: Vec<String>,
 }
 
 impl Report {
-    /// Of what was measured. Of several values of a figure the worst counts.
+    /// Makes a report of measured figures. Of several values of a figure the worst counts.
     pub fn new(
         catalogue: &Catalogue,
         measured: impl IntoIterator<Item = Measured>,
@@ -175,8 +174,8 @@ impl Report {
         })
     }
 
-    /// Returns whether all figures are there, and meet their aims or say why not, and nothing else
-    /// is wrong.
+    /// Returns whether all figures are there, and meet their aims or have an explanation, and there is no other
+    /// fault.
     pub fn holds(&self) -> bool {
         self.wrong.is_empty()
             && self.missing.is_empty()
@@ -184,7 +183,7 @@ impl Report {
     }
 }
 
-/// Lines, as an array of objects.
+/// Returns lines as an array of objects.
 pub fn json<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Result<String> {
     let lines: Vec<_> = lines.into_iter().collect();
     Ok(serde_json::to_string_pretty(&lines)? + "\n")
@@ -229,7 +228,7 @@ impl Display for Report {
         for line in self.lines.iter().filter(|line| line.is_unexplained()) {
             writeln!(f, "MISSED: {line}: nothing explains it")?;
         }
-        // What has the same reason is told together.
+        // Figures with the same explanation are listed together.
         let told: Vec<_> = self
             .lines
             .iter()
@@ -307,7 +306,7 @@ mod tests {
         let report = report(known, &[("stock", text)]).unwrap();
         let whats: Vec<_> = report.lines.iter().map(|line| line.what.as_str()).collect();
         assert_eq!(whats, ["gpt: held", "unet 2: held"]);
-        // The reason of both is told once.
+        // The common explanation is printed once.
         let text = report.to_string();
         let told =
             "\nmissed: gpt: held: 3 ratio, not <= 2\nmissed: unet 2: held: 4 ratio, not <= 2\n    \
@@ -324,7 +323,7 @@ mod tests {
             text.contains("\nshown: a call: 5 ns\n    most of it is the entry\n"),
             "{text}"
         );
-        // What meets its aim is not.
+        // A figure that meets its aim is not listed.
         let met = report(known, &[("stock", "# trust: cost 5 ns <=5\n")]).unwrap();
         assert!(!met.to_string().contains("entry"));
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table of faults that reviews found, and which tests show that each is gone.
+//! The table of faults that reviews found, with the tests that show that each is gone.
 //!
-//! `tests/reviews` has a line a fault: `NUMBER FAULT: SUITE/TEST, SUITE/TEST`. A fault is held when each of
-//! its tests has passed in some stage, and failed in none; one without a test is not.
+//! `tests/reviews` has a line for each fault: `NUMBER FAULT: SUITE/TEST, SUITE/TEST`. A fault is held if each of
+//! its tests has passed in some stage, and failed in none; one without a test is not held.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use anyhow::{bail, Context, Result};
 use crate::figure::{Aim, Figure};
 use crate::ktap::outcomes;
 
-/// Where the table is, below the top of the project.
+/// The path of the table in the project.
 const TABLE: &str = "tests/reviews";
 
 /// A fault.
@@ -53,10 +53,10 @@ impl Reviews {
         Ok(Self(all))
     }
 
-    /// Returns how many are held by what the stages have printed, as a figure, and what of the others
-    /// has not passed, in words.
+    /// Returns the number of faults that are held according to the output of the stages, as a figure, and
+    /// descriptions of the others.
     pub fn judge(&self, stages: &BTreeMap<String, String>) -> (Figure, Vec<String>) {
-        // One failure counts more than all successes.
+        // One failure outweighs all successes.
         let mut results = BTreeMap::new();
         for outcome in stages.values().flat_map(|text| outcomes(text)) {
             let test = format!("{}/{}", outcome.suite, outcome.name);
@@ -91,7 +91,7 @@ impl Reviews {
     }
 }
 
-/// A line of the table.
+/// Parses a line of the table.
 fn fault(line: &str) -> Result<Fault> {
     let (before, tests) = line.split_once(':').context("no colon")?;
     let (number, what) = before
@@ -130,7 +130,7 @@ mod tests {
             .collect()
     }
 
-    /// What the sources have as a test: a function, or a name that a program prints.
+    /// Looks for each test in the sources: a function, or a name that a program prints.
     #[test]
     fn every_test_that_a_fault_names_is_in_the_sources() {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

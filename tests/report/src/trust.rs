@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The report on trust: figures that the tests have measured, and what they are held to.
+//! The report on trust: measured figures and their aims.
 //!
-//! A test prints a figure as a diagnostic line of its KTAP, `# trust: NAME VALUE UNIT AIM`.
-//! `tests/report/figures.toml` says what each is.
+//! A test prints a figure as a diagnostic line of its KTAP, `# trust: NAME VALUE UNIT AIM`, which
+//! `tests/report/figures.toml` describes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,8 +16,7 @@ use crate::ktap::outcomes;
 use crate::report::{Catalogue, Report};
 use crate::reviews::Reviews;
 
-/// Returns all figures of the last runs: reads what the stages have left in `build/test` under
-/// `top`.
+/// Reads the figures of the last runs, which the stages have left in `build/test` under `top`.
 pub fn read(top: &Path) -> Result<Report> {
     let catalogue = Catalogue::read(&top.join("tests/report/figures.toml"))?;
     let dir = top.join("build/test");
@@ -43,7 +42,7 @@ pub fn read(top: &Path) -> Result<Report> {
     Ok(report)
 }
 
-/// Which stages did not pass, by what `scripts/test --status` says: `NAME STATE` a line.
+/// Returns the stages that did not pass, from the output of `scripts/test --status`: `NAME STATE` on each line.
 fn not_passed(status: &str) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for line in status.lines() {

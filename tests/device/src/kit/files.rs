@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What programs do with descriptors, without a wrapper in the crates that we use.
+//! Operations on descriptors that have no wrapper in the crates that are used here.
 
 #![expect(unsafe_code, reason = "bare system calls")]
 
@@ -14,7 +14,7 @@ fn count(result: isize) -> Result<usize, Errno> {
     Errno::result(result).map(|count| count as usize)
 }
 
-/// sendfile() of `len` bytes from the beginning of a file.
+/// Calls sendfile() for `len` bytes from the beginning of a file.
 pub fn send_file(to: impl AsFd, from: impl AsFd, len: usize) -> Result<usize, Errno> {
     let (to, from) = (to.as_fd().as_raw_fd(), from.as_fd().as_raw_fd());
     let mut offset = 0;
@@ -22,28 +22,28 @@ pub fn send_file(to: impl AsFd, from: impl AsFd, len: usize) -> Result<usize, Er
     count(unsafe { libc::sendfile(to, from, &raw mut offset, len) })
 }
 
-/// splice() of `len` bytes; one of the two is a pipe.
+/// Calls splice() for `len` bytes; one of the two is a pipe.
 pub fn splice(from: impl AsFd, to: impl AsFd, len: usize) -> Result<usize, Errno> {
     let (from, to) = (from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());
     // SAFETY: The descriptors are open. Without offsets nothing of ours is accessed.
     count(unsafe { libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), len, 0) })
 }
 
-/// copy_file_range() of `len` bytes.
+/// Calls copy_file_range() for `len` bytes.
 pub fn copy_range(from: impl AsFd, to: impl AsFd, len: usize) -> Result<usize, Errno> {
     let (from, to) = (from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());
     // SAFETY: As above.
     count(unsafe { libc::copy_file_range(from, ptr::null_mut(), to, ptr::null_mut(), len, 0) })
 }
 
-/// fcntl() with a number.
+/// Calls fcntl() with a number.
 pub fn control(fd: impl AsFd, command: i32, number: i32) -> Result<i32, Errno> {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: The descriptor is open, and the commands that are used here take numbers alone.
     Errno::result(unsafe { libc::fcntl(fd, command, number) })
 }
 
-/// pidfd_getfd(): a descriptor of another process's, as one of our own.
+/// Calls pidfd_getfd(): duplicates a descriptor of another process.
 pub fn take_from(pid: Pid, fd: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: Gives a new descriptor.
     let process = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
@@ -56,8 +56,8 @@ pub fn take_from(pid: Pid, fd: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(taken as RawFd) })
 }
 
-/// dup3() of a descriptor to a number that nobody may own yet: if it succeeds the number is closed
-/// again. `EBUSY` where a call under way has the number reserved, `EEXIST` where a file has it.
+/// Calls dup3() of a descriptor to a number that must not be in use: if it succeeds, the number is closed
+/// again. Fails with `EBUSY` if a running call has reserved the number, with `EEXIST` if a file has it.
 pub fn try_number(fd: impl AsFd, number: RawFd) -> Result<(), Errno> {
     // SAFETY: Asks for the flags of what may be a descriptor.
     if unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0 {

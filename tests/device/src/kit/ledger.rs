@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Blocks with everything that is promised of them checked.
+//! Blocks of which every promise is checked.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use freelist::{Arena, Block, Flags, Mapping, Result};
 
 use super::{block_bytes_of, class_of, KIB};
 
-/// In blocks larger than this not every page is touched.
+/// The size in bytes above which not every page of a block is touched.
 const TOUCH_ALL: u64 = 4 << 20;
-/// The distance of touches in larger blocks, in bytes; not a multiple of any
-/// page size, so that touches are at all places of a page.
+/// The distance of touches in larger blocks, in bytes; not a multiple of any page size, so that touches
+/// are at all positions of a page.
 const STRIDE: u64 = (256 << 10) + 61;
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Ledger<'a> {
 }
 
 impl<'a> Ledger<'a> {
-    /// Of an arena and a mapping of all of it.
+    /// Makes a ledger of an arena and a mapping of all of it.
     #[track_caller]
     pub fn new(arena: &'a Arena, memory: &'a Mapping) -> Self {
         let info = arena.info().expect("INFO");
@@ -54,8 +54,7 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Asks for a block, and checks what was given against the contract and
-    /// all other blocks.
+    /// Allocates a block, and checks it against the contract and all other blocks.
     #[track_caller]
     pub fn alloc(&mut self, size: u64, flags: Flags) -> Result<Block> {
         let block = self.arena.alloc(size, flags)?;
@@ -97,7 +96,7 @@ impl<'a> Ledger<'a> {
         Ok(block)
     }
 
-    /// Checks that a live block's bytes are as they were written.
+    /// Checks that a live block's bytes are unchanged.
     #[track_caller]
     pub fn check(&self, offset: u64) {
         let live = &self.live[&offset];
@@ -114,7 +113,7 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Checks a block and gives it back.
+    /// Checks a block and frees it.
     #[track_caller]
     pub fn free(&mut self, offset: u64) {
         self.check(offset);
@@ -122,7 +121,7 @@ impl<'a> Ledger<'a> {
         self.arena.free(offset).expect("the block is live");
     }
 
-    /// Checks and gives back every block, and the arena's own invariants.
+    /// Checks and frees every block, and checks the arena's own invariants.
     #[track_caller]
     pub fn free_all(&mut self) {
         super::check();
@@ -141,17 +140,17 @@ impl<'a> Ledger<'a> {
         self.offsets().nth(nth).expect("so many blocks are live")
     }
 
-    /// Blocks that are live.
+    /// Returns the number of live blocks.
     pub fn len(&self) -> usize {
         self.live.len()
     }
 
-    /// Bytes of the blocks that are live.
+    /// Returns the bytes of live blocks.
     pub fn bytes(&self) -> u64 {
         self.live.values().map(|live| live.bytes).sum()
     }
 
-    /// Bytes that were asked for by the blocks that are live.
+    /// Returns the bytes that were asked for by the live blocks.
     pub fn requested(&self) -> u64 {
         self.live.values().map(|live| live.size).sum()
     }
@@ -168,8 +167,8 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// Returns the places and bytes of a block's pattern: its first and its last byte, and one of every
-/// page, or of every [`STRIDE`] where there are many.
+/// Returns the positions and bytes of a block's pattern: its first and its last byte, and one of every page, or of
+/// every [`STRIDE`] if there are many pages.
 fn touches(live: &Live, page: u64) -> impl Iterator<Item = (u64, u8)> {
     let step = if live.bytes <= TOUCH_ALL {
         page

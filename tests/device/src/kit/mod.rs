@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What tests are made of.
+//! The parts of tests.
 
 pub mod batch;
 pub mod cgroup;
@@ -34,14 +34,14 @@ pub use cgroup::Cgroup;
 pub use ledger::Ledger;
 pub use view::View;
 
-/// Prints a figure that was measured, in words: it is shown with the result of all tests.
+/// Prints a measured figure, which is shown with the result of all tests.
 #[macro_export]
 macro_rules! figure {
     ($($words:tt)*) => { eprintln!("figure: {}", format_args!($($words)*)) };
 }
 
-/// Prints a figure of the report on trust, which the crate `freelist-report` makes: its name there,
-/// its value, its unit, and what it is held to (`<=X`, `>=X`, `=X`, or `-`).
+/// Prints a figure of the report on trust, which the crate `freelist-report` makes: its name there, its value, its
+/// unit, and its aim (`<=X`, `>=X`, `=X`, or `-`).
 #[macro_export]
 macro_rules! trust {
     ($name:expr, $value:expr, $unit:expr, $aim:expr) => {
@@ -49,10 +49,10 @@ macro_rules! trust {
     };
 }
 
-/// Says how much work the longer tests do, from the harness to the test.
+/// The environment variable by which the harness tells a test the factor for the work of longer tests.
 pub const SCALE_VARIABLE: &str = "FREELIST_SCALE";
 
-/// Repeats the random choices of an earlier run.
+/// The environment variable that repeats the random choices of an earlier run.
 const SEED_VARIABLE: &str = "FREELIST_SEED";
 
 /// 1 KiB.
@@ -65,20 +65,20 @@ pub const SMALLEST: u64 = 32;
 pub fn largest_block() -> u64 {
     page() << 23
 }
-/// Split what there is, take no pages.
+/// Splits free blocks, but takes no new pages.
 pub const LARGER: Flags = Flags::LARGER;
-/// Take pages.
+/// Takes new pages.
 pub const GROW: Flags = Flags::GROW;
 /// LARGER and GROW.
 pub const DEFAULT: Flags = Flags::DEFAULT;
 
-/// `count`, times what the command line asks for.
+/// Returns `count` times the factor of the command line.
 pub fn scaled(count: usize) -> usize {
     let scale = env::var(SCALE_VARIABLE).ok();
     count * scale.and_then(|scale| scale.parse().ok()).unwrap_or(1)
 }
 
-/// Random numbers whose seed is printed, and taken from the environment.
+/// Returns a random number generator, whose seed is printed, or taken from the environment.
 pub fn random() -> fastrand::Rng {
     let seed = env::var(SEED_VARIABLE)
         .ok()
@@ -88,7 +88,7 @@ pub fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// A size between 1 and `most` bytes, every magnitude as likely as another.
+/// Returns a size between 1 and `most` bytes, each magnitude with the same probability.
 pub fn random_size(rng: &mut fastrand::Rng, most: u64) -> u64 {
     let shift = rng.u32(0..=most.ilog2());
     rng.u64(1..=(2u64 << shift).min(most))
@@ -100,19 +100,19 @@ pub fn system_page() -> usize {
     page.ok().flatten().expect("the page size is known") as usize
 }
 
-/// A new arena.
+/// Opens a new arena.
 #[track_caller]
 pub fn arena() -> Arena {
     Arena::open().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// What the module offers.
+/// Returns the properties of the module.
 #[track_caller]
 pub fn info() -> Info {
     arena().info().expect("INFO")
 }
 
-/// Returns the arena's page size, in bytes: the system's, as the suite of INFO holds.
+/// Returns the arena's page size, in bytes: it is the system's, as the suite of INFO checks.
 pub fn page() -> u64 {
     system_page() as u64
 }
@@ -124,7 +124,7 @@ pub fn touch_all(view: &View, offset: u64, bytes: u64) {
     }
 }
 
-/// Returns the counters, which add up, of an arena that was always within its limit.
+/// Returns the counters of an arena that was never above its limit, and checks that they add up.
 #[track_caller]
 pub fn stat(arena: &Arena) -> Stat {
     let stat = counters(arena);
@@ -135,7 +135,7 @@ pub fn stat(arena: &Arena) -> Stat {
     stat
 }
 
-/// Returns the counters, which add up, also where the limit is below what is live.
+/// Returns the counters, and checks that they add up, even if more is live than the limit allows.
 #[track_caller]
 pub fn counters(arena: &Arena) -> Stat {
     let stat = arena.stat().expect("STAT");
@@ -153,7 +153,7 @@ pub fn counters(arena: &Arena) -> Stat {
     stat
 }
 
-/// Lets the module prove the invariants of every arena, where it can.
+/// Has the module check the invariants of every arena, if it can.
 #[track_caller]
 pub fn check() {
     let path = std::path::Path::new(freelist::debugfs::DIR).join("check");
@@ -163,21 +163,21 @@ pub fn check() {
     }
 }
 
-/// A block that there must be room for.
+/// Allocates a block for which there must be room.
 #[track_caller]
 pub fn alloc(arena: &Arena, size: u64) -> Block {
     let block = arena.alloc(size, DEFAULT);
     block.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Gives back a block that is live.
+/// Frees a live block.
 #[track_caller]
 pub fn free(arena: &Arena, block: Block) {
     let result = arena.free(block.offset);
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// The call is refused, with this errno.
+/// Checks that the call is refused, with this errno.
 #[track_caller]
 pub fn refused<T: Debug>(result: freelist::Result<T>, errno: Errno) {
     match result {
@@ -191,7 +191,7 @@ pub fn class_of(size: u64) -> u64 {
     size.next_power_of_two().max(SMALLEST)
 }
 
-/// Returns the bytes that belong to a block: its size class up to half a page, whole pages above.
+/// Returns the bytes of a block: its size class up to half a page, whole pages above.
 pub fn block_bytes_of(size: u64, page: u64) -> u64 {
     if size <= page / 2 {
         class_of(size)
@@ -200,14 +200,14 @@ pub fn block_bytes_of(size: u64, page: u64) -> u64 {
     }
 }
 
-/// Bytes that a request may take here: within the arena's limit, and so that
-/// the machine is left with some memory.
+/// Returns the bytes that a test may allocate: within the arena's limit, and so that the machine keeps some
+/// memory.
 pub fn room() -> u64 {
     let available = meminfo("MemAvailable");
     info().limit_bytes.min(available / 4 * 3)
 }
 
-/// A line of /proc/meminfo, in bytes.
+/// Returns a value of /proc/meminfo, in bytes.
 pub fn meminfo(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
     let line = text.lines().find(|line| line.starts_with(name));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module, loaded and unloaded.
+//! Loads and unloads the module.
 
 use std::fs::File;
 use std::thread;
@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 
-/// Its file, where `scripts/vm` puts it.
+/// The module's file, where `scripts/vm` puts it.
 pub const MODULE: &str = "/freelist/module.ko";
 
-/// Loads it from its file.
+/// Loads the module from its file.
 pub fn load(file: &File) -> Result<(), Errno> {
     finit_module(file, c"", ModuleInitFlags::empty())
 }
 
-/// Unloads it, once it has no user.
+/// Unloads the module, once it has no user.
 #[track_caller]
 pub fn unload() {
     let deadline = Instant::now() + Duration::from_secs(10);
     while let Err(error) = delete_module(c"freelist", DeleteModuleFlags::O_NONBLOCK) {
-        // A file may be closed a moment after its process has ended.
+        // A file may be closed shortly after its process has ended.
         assert!(Instant::now() < deadline, "the module stays: {error}");
         thread::sleep(Duration::from_millis(5));
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The pages behind addresses, as `/proc/self/pagemap` tells root
+//! The pages at addresses, as root can read them from `/proc/self/pagemap`
 //! (Documentation/admin-guide/mm/pagemap.rst of the kernel).
 
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use super::system_page;
 use super::view::View;
 
-/// Bits of an entry.
+/// The bits of an entry.
 const PRESENT: u64 = 1 << 63;
 const NUMBER: u64 = (1 << 55) - 1;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Children that share what this process has.
+//! Children that share the resources of this process.
 
 #![expect(unsafe_code, reason = "fork(), and calls that nix does not have")]
 
@@ -31,7 +31,7 @@ impl Child {
         waitpid(self.0, None).expect("the child is ours to wait for")
     }
 
-    /// Waits for its end, and panics unless it went well.
+    /// Waits for its end, and panics if its status is not 0.
     #[track_caller]
     pub fn succeed(self) {
         let pid = self.0;
@@ -41,7 +41,7 @@ impl Child {
 
 /// Runs `work` in a forked child; a panic there is the status 1.
 pub fn spawn_child(work: impl FnOnce()) -> Child {
-    // A thread that was joined is there for a moment more.
+    // A thread that was joined may exist for a moment more.
     let deadline = Instant::now() + Duration::from_secs(10);
     while fs::read_dir("/proc/self/task")
         .expect("/proc is mounted")
@@ -61,15 +61,15 @@ pub fn spawn_child(work: impl FnOnce()) -> Child {
         ForkResult::Child => {
             freelist_probe::kcov::note();
             let result = panic::catch_unwind(AssertUnwindSafe(work));
-            // Not exit(): the parent's buffers and handlers are not ours.
+            // Not exit(): the parent's buffers and handlers must not run here.
             // SAFETY: _exit() ends the process and touches nothing of it.
             unsafe { libc::_exit(result.is_err().into()) }
         }
     }
 }
 
-/// Runs `work` in a child that has this process's memory as its own, while this process waits: as after
-/// vfork(), but on a stack that is not the parent's. A panic there is the status 1.
+/// Runs `work` in a child in this process's memory, while this process waits: as after vfork(), but on a stack of
+/// its own. A panic there is the status 1.
 pub fn in_same_memory(work: impl FnOnce()) -> WaitStatus {
     struct Run<'a>(Option<Box<dyn FnOnce() + 'a>>);
 
@@ -104,12 +104,12 @@ const CAP_IPC_LOCK: u32 = 14;
 /// CAP_SYS_RESOURCE of linux/capability.h.
 const CAP_SYS_RESOURCE: u32 = 24;
 
-/// This process may not exceed limits from now on, and is root otherwise.
+/// Makes this process, which is root, subject to limits from now on.
 pub fn drop_cap_sys_resource() {
     drop_capability(CAP_SYS_RESOURCE);
 }
 
-/// This process may lock no more memory than RLIMIT_MEMLOCK from now on, and is root otherwise.
+/// Makes this process, which is root, subject to RLIMIT_MEMLOCK from now on.
 pub fn drop_cap_ipc_lock() {
     drop_capability(CAP_IPC_LOCK);
 }
@@ -150,7 +150,7 @@ pub fn fork_child(work: impl FnOnce()) -> WaitStatus {
     spawn_child(work).wait()
 }
 
-/// Returns the signal that `work` dies of, tried in a forked child.
+/// Returns the signal that ends `work`, which runs in a forked child.
 #[track_caller]
 pub fn signal_of(work: impl FnOnce()) -> Option<Signal> {
     match fork_child(work) {
@@ -160,7 +160,7 @@ pub fn signal_of(work: impl FnOnce()) -> Option<Signal> {
     }
 }
 
-/// A descriptor that serves page faults of this process, where the kernel has that.
+/// Returns a descriptor that serves page faults of this process, if the kernel has them.
 pub fn userfaultfd() -> Option<OwnedFd> {
     // SAFETY: Gives a new descriptor.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
@@ -168,8 +168,8 @@ pub fn userfaultfd() -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Forks while other threads run, which [`spawn_child`] does not allow: the child reads the first
-/// byte of a view, which is its status.
+/// Forks while other threads run, which [`spawn_child`] does not allow. The status of the child is the first byte
+/// of a view.
 pub fn fork_beside_threads(view: &View) -> WaitStatus {
     // SAFETY: The child calls nothing that takes a lock: it reads and ends.
     match unsafe { fork() }.expect("fork") {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The calls as C programs make them, and request numbers of every kind.
+//! The calls as C programs make them, and requests with any number.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -17,7 +17,7 @@ use nix::sys::stat::Mode;
 
 use super::view::ioctl;
 
-/// Bits of a request's number, as asm-generic/ioctl.h has them.
+/// The bits of a request's number, as in asm-generic/ioctl.h.
 const SIZE_SHIFT: u32 = 16;
 const SIZE_MASK: u32 = (1 << 14) - 1;
 const DIRECTION_SHIFT: u32 = 30;
@@ -31,27 +31,27 @@ pub fn size(request: u32) -> u32 {
     (request >> SIZE_SHIFT) & SIZE_MASK
 }
 
-/// `request` with another size.
+/// Returns `request` with another size.
 pub fn with_size(request: u32, size: u32) -> u32 {
     request & !(SIZE_MASK << SIZE_SHIFT) | (size << SIZE_SHIFT)
 }
 
-/// `request` with another direction: 0 none, 1 write, 2 read, 3 both.
+/// Returns `request` with another direction: 0 none, 1 write, 2 read, 3 both.
 pub fn with_direction(request: u32, direction: u32) -> u32 {
     request & !(3 << DIRECTION_SHIFT) | (direction << DIRECTION_SHIFT)
 }
 
-/// `request` with another number.
+/// Returns `request` with another number.
 pub fn with_number(request: u32, number: u32) -> u32 {
     request & !0xff | number
 }
 
-/// `request` with another type byte.
+/// Returns `request` with another type byte.
 pub fn with_type(request: u32, kind: u32) -> u32 {
     request & !(0xff << TYPE_SHIFT) | (kind << TYPE_SHIFT)
 }
 
-/// The calls.
+/// The numbers of the calls.
 pub const REQUESTS: [u32; 8] = [
     FREELIST_IOC_INFO,
     FREELIST_IOC_ALLOC,
@@ -63,49 +63,49 @@ pub const REQUESTS: [u32; 8] = [
     FREELIST_IOC_STAT,
 ];
 
-/// A new arena, opened as `mode` says.
+/// Opens a new arena in this mode.
 #[track_caller]
 pub fn open_as(mode: OFlag) -> OwnedFd {
     open(DEVICE, mode | OFlag::O_CLOEXEC, Mode::empty()).expect("the device opens")
 }
 
-/// FREELIST_IOC_INFO.
+/// Calls FREELIST_IOC_INFO.
 pub fn info(fd: impl AsFd) -> Result<freelist_info, Errno> {
     let mut answer = freelist_info::default();
     ioctl(fd.as_fd(), FREELIST_IOC_INFO, &mut answer)?;
     Ok(answer)
 }
 
-/// FREELIST_IOC_ALLOC with every field as given.
+/// Calls FREELIST_IOC_ALLOC with these fields.
 pub fn alloc(fd: impl AsFd, mut request: freelist_alloc) -> Result<freelist_alloc, Errno> {
     ioctl(fd.as_fd(), FREELIST_IOC_ALLOC, &mut request)?;
     Ok(request)
 }
 
-/// FREELIST_IOC_ALLOC; what a call that fails answers is in `request`.
+/// Calls FREELIST_IOC_ALLOC; `request` has the result, even of a call that fails.
 pub fn alloc_in(fd: impl AsFd, request: &mut freelist_alloc) -> Result<(), Errno> {
     ioctl(fd.as_fd(), FREELIST_IOC_ALLOC, request).map(drop)
 }
 
-/// FREELIST_IOC_FREE.
+/// Calls FREELIST_IOC_FREE.
 pub fn free(fd: impl AsFd, offset: u64) -> Result<(), Errno> {
     ioctl(fd.as_fd(), FREELIST_IOC_FREE, &mut freelist_free { offset })?;
     Ok(())
 }
 
-/// FREELIST_IOC_ALLOC_BULK with every field as given.
+/// Calls FREELIST_IOC_ALLOC_BULK with these fields.
 pub fn alloc_bulk(fd: impl AsFd, mut request: freelist_bulk) -> Result<freelist_bulk, Errno> {
     ioctl(fd.as_fd(), FREELIST_IOC_ALLOC_BULK, &mut request)?;
     Ok(request)
 }
 
-/// FREELIST_IOC_FREE_BULK with every field as given.
+/// Calls FREELIST_IOC_FREE_BULK with these fields.
 pub fn free_bulk(fd: impl AsFd, mut request: freelist_bulk) -> Result<freelist_bulk, Errno> {
     ioctl(fd.as_fd(), FREELIST_IOC_FREE_BULK, &mut request)?;
     Ok(request)
 }
 
-/// FREELIST_IOC_LIMIT.
+/// Calls FREELIST_IOC_LIMIT.
 pub fn limit(fd: impl AsFd, bytes: u64, span: u64) -> Result<freelist_limit, Errno> {
     let mut request = freelist_limit {
         bytes,
@@ -116,7 +116,7 @@ pub fn limit(fd: impl AsFd, bytes: u64, span: u64) -> Result<freelist_limit, Err
     Ok(request)
 }
 
-/// FREELIST_IOC_TRIM: the bytes that went.
+/// Calls FREELIST_IOC_TRIM. Returns the bytes that it released.
 pub fn trim(fd: impl AsFd, keep_bytes: u64) -> Result<u64, Errno> {
     let mut request = freelist_trim {
         keep_bytes,
@@ -126,14 +126,14 @@ pub fn trim(fd: impl AsFd, keep_bytes: u64) -> Result<u64, Errno> {
     Ok(request.freed_bytes)
 }
 
-/// FREELIST_IOC_STAT.
+/// Calls FREELIST_IOC_STAT.
 pub fn stat(fd: impl AsFd) -> Result<freelist_stat, Errno> {
     let mut answer = freelist_stat::default();
     ioctl(fd.as_fd(), FREELIST_IOC_STAT, &mut answer)?;
     Ok(answer)
 }
 
-/// A request of `size` bytes that may split and grow.
+/// Returns a request for `size` bytes that may split and grow.
 pub fn request(size: u64) -> freelist_alloc {
     freelist_alloc {
         size,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the C library and the kernel keep in memory that is shared: mutexes, stacks.
+//! Objects of the C library and the kernel in shared memory: mutexes, stacks.
 
 #![expect(unsafe_code, reason = "the C library works on memory by itself")]
 
@@ -47,7 +47,7 @@ impl<'a> Mutex<'a> {
         self.view.address(self.at).get() as *mut _
     }
 
-    /// Locks it. `EOWNERDEAD`: it is locked, and its owner has died.
+    /// Locks it. Fails with `EOWNERDEAD` if its owner has died; it is locked then.
     pub fn lock(&self) -> Result<(), Errno> {
         // SAFETY: `new` has initialized it, and the view is there.
         errno(unsafe { libc::pthread_mutex_lock(self.get()) })
@@ -59,15 +59,15 @@ impl<'a> Mutex<'a> {
         errno(unsafe { libc::pthread_mutex_unlock(self.get()) })
     }
 
-    /// It can be used again after its owner has died.
+    /// Makes it usable again after its owner has died.
     pub fn repair(&self) -> Result<(), Errno> {
         // SAFETY: As above.
         errno(unsafe { libc::pthread_mutex_consistent(self.get()) })
     }
 }
 
-/// Runs a thread whose stack is `len` bytes of a view from `at` on, until it has counted to
-/// `count` recursively. Returns what it counted.
+/// Runs a thread whose stack is `len` bytes of a view from `at` on, until it has counted to `count` recursively.
+/// Returns the count.
 pub fn on_a_stack(view: &View, at: usize, len: usize, count: usize) -> usize {
     extern "C" fn run(count: *mut libc::c_void) -> *mut libc::c_void {
         fn count_to(left: usize) -> usize {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's shrinkers, told to shrink.
+//! Triggers the kernel's shrinkers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,12 @@ pub fn of_module() -> Option<PathBuf> {
     Some(ours.next().expect("the module has a shrinker"))
 }
 
-/// Makes the kernel shrink: the module alone where it can be told so, in all of its cgroups, else
-/// everybody.
+/// Has the module's shrinker scan, in all cgroups, if the kernel has a file for that; otherwise all shrinkers.
 pub fn force(module: Option<&Path>) {
     let Some(dir) = module else {
         return fs::write("/proc/sys/vm/drop_caches", "2").expect("root may write it");
     };
-    // Lines `INODE COUNT...`, a count a node.
+    // Lines `INODE COUNT...`, with a count for each node.
     let counts = fs::read_to_string(dir.join("count")).expect("root may read it");
     for line in counts.lines() {
         let inode = line.split(' ').next().expect("a cgroup");

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a thread asks the page allocator for, by the kernel's tracepoint
-//! `kmem:mm_page_alloc`.
+//! The requests of a thread to the page allocator, by the kernel's tracepoint `kmem:mm_page_alloc`.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -18,15 +17,15 @@ const INSTANCES: &str = "/sys/kernel/tracing/instances";
 /// One call of the page allocator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageAlloc {
-    /// It is of `1 << order` pages.
+    /// The log2 of its pages.
     pub order: u32,
-    /// Names of the flags, joined by `|`.
+    /// The names of its flags, joined by `|`.
     pub flags: String,
 }
 
 impl PageAlloc {
-    /// Returns whether it may reclaim memory by itself, or wake who does. Flags that are not known
-    /// to say neither are taken for ones that do.
+    /// Returns whether it may reclaim memory by itself, or wake a thread that does. Unknown flags are taken to
+    /// allow that.
     pub fn may_reclaim(&self) -> bool {
         const NEITHER: [&str; 14] = [
             "__GFP_HIGHMEM",
@@ -48,15 +47,14 @@ impl PageAlloc {
         !flags.all(|flag| NEITHER.contains(&flag))
     }
 
-    /// Returns whether it is for objects of the kernel's own that can be reclaimed: nodes of the
-    /// page cache's tree, in slabs whose orders and flags are the kernel's.
+    /// Returns whether it is for reclaimable objects of the kernel: nodes of the page cache's tree, in slabs whose
+    /// orders and flags the kernel decides.
     pub fn is_of_a_slab(&self) -> bool {
         self.flags.contains("__GFP_RECLAIMABLE")
     }
 
-    /// Returns whether a debug kernel made it for a record of another allocation: a pool of
-    /// stacks now and then, which is charged to no cgroup and may reclaim as that one may
-    /// (`gfp_nested_mask()`).
+    /// Returns whether a debug kernel made it to record another allocation: a pool of stacks now and then, which
+    /// is charged to no cgroup and may reclaim if that one may (`gfp_nested_mask()`).
     pub fn is_record(&self) -> bool {
         const ITS_OWN: [&str; 3] = ["__GFP_NOWARN", "__GFP_NORETRY", "__GFP_NOMEMALLOC"];
         let has = |flag: &str| self.flags.split('|').any(|known| known == flag);
@@ -66,9 +64,9 @@ impl PageAlloc {
 
 /// The tracer, switched on for this thread.
 ///
-/// To open its reader asks for pages of a high order, and may call the OOM
-/// killer where there are none: it is opened once, when recording begins.
-// An instance with a file open is not removed: they are dropped in this order.
+/// Opening its reader allocates pages of a high order, and may call the OOM killer if there are none: it is
+/// opened once, when recording begins.
+// An instance with an open file cannot be removed: the fields are dropped in this order.
 pub struct PageAllocs {
     reader: File,
     switch: File,
@@ -76,7 +74,7 @@ pub struct PageAllocs {
 }
 
 impl PageAllocs {
-    /// Records what this thread does, with room for `kib` KiB a CPU.
+    /// Records the allocations of this thread, with a buffer of `kib` KiB for each CPU.
     pub fn record(kib: u64) -> Self {
         let instance = Instance::new();
         instance.set("buffer_size_kb", &kib.to_string());
@@ -101,8 +99,7 @@ impl PageAllocs {
         }
     }
 
-    /// What `work` asks for, and its result. Both switches may ask for single
-    /// pages too.
+    /// Returns the allocations of `work`, and its result. Both switches may allocate single pages too.
     pub fn of<T>(&self, work: impl FnOnce() -> T) -> (T, Vec<PageAlloc>) {
         nix::unistd::write(&self.switch, b"1").expect("on");
         let result = work();
@@ -113,7 +110,7 @@ impl PageAllocs {
         (result, text.lines().filter_map(parse).collect())
     }
 
-    /// Returns all that was recorded since the last time.
+    /// Returns the text that was recorded since the last call.
     fn read(&self) -> String {
         let mut text = Vec::new();
         let mut part = [0; 4096];
@@ -132,7 +129,7 @@ impl PageAllocs {
 pub(super) struct Instance(pub(super) PathBuf);
 
 impl Instance {
-    /// Ends the test as skipped where the kernel has none.
+    /// Makes an instance, or ends the test as skipped if the kernel has no tracer.
     pub(super) fn new() -> Self {
         let path = Path::new(INSTANCES).join(format!("freelist-{}", nix::unistd::gettid()));
         if fs::create_dir(&path).is_err() {
@@ -155,7 +152,7 @@ impl Drop for Instance {
     }
 }
 
-/// `... mm_page_alloc: page=... pfn=0x1 order=3 migratetype=0 gfp_flags=A|B`
+/// Parses `... mm_page_alloc: page=... pfn=0x1 order=3 migratetype=0 gfp_flags=A|B`.
 fn parse(line: &str) -> Option<PageAlloc> {
     let (_, event) = line.split_once("mm_page_alloc: ")?;
     let value = |name: &str| {

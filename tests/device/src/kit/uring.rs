@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages that the kernel pins for as long as a program likes: registered buffers of io_uring.
+//! Pages that the kernel pins for a program: registered buffers of io_uring.
 
 #![expect(unsafe_code, reason = "the kernel works on memory by itself")]
 
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use super::View;
 
-/// All of a view, pinned.
+/// A view whose pages are pinned.
 pub struct Pinned<'a> {
     ring: IoUring,
     view: &'a View,

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mappings in every way that the kernel allows, and calls with every pointer
-//! that a program can give.
+//! Mappings of every kind that the kernel allows, and calls with every pointer that a program can pass.
 //!
-//! A wrong access here ends the process by a signal, which is a test's result;
-//! it never reaches memory that Rust knows: accesses are checked against what
-//! is mapped, and are atomic, because others may write.
+//! A wrong access here ends the process by a signal, which is a test's result. It never reaches memory that Rust
+//! knows: accesses are checked against the mapping, and are atomic, as others may write.
 
 #![expect(unsafe_code, reason = "mappings and bare system calls")]
 
@@ -19,22 +17,21 @@ use freelist::uapi;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags};
 
-/// An address to give to the kernel. Either nothing of this process's is there,
-/// or a [`View`].
+/// An address for the kernel, at which this process has nothing, or a [`View`].
 #[derive(Debug, Clone, Copy)]
 pub struct Address(usize);
 
 impl Address {
     /// The null pointer.
     pub const NULL: Self = Self(0);
-    /// In the first page, which no process may map.
+    /// An address in the first page, which no process may map.
     pub const FIRST_PAGE: Self = Self(0x10);
-    /// The upper half of the address space is the kernel's.
+    /// An address in the upper half of the address space, which is the kernel's.
     pub const KERNEL: Self = Self((1 << (usize::BITS - 1)) | 0x1000);
-    /// The very last bytes, so that any structure wraps around.
+    /// The last bytes of the address space, so that any structure wraps around.
     pub const LAST: Self = Self(usize::MAX - 7);
 
-    /// As a number.
+    /// Returns the address as a number.
     pub fn get(self) -> usize {
         self.0
     }
@@ -53,7 +50,7 @@ pub struct View {
 }
 
 impl View {
-    /// mmap() of `len` bytes of a file from `offset`, anywhere.
+    /// Calls mmap() for `len` bytes of a file from `offset`, at any address.
     pub fn map(
         fd: impl AsFd,
         offset: u64,
@@ -64,7 +61,7 @@ impl View {
         Self::map_near(Address::NULL, fd, offset, len, prot, flags)
     }
 
-    /// As [`View::map`], where an address is wished for.
+    /// Maps as [`View::map`], with a wish for an address.
     pub fn map_near(
         wish: Address,
         fd: impl AsFd,
@@ -93,15 +90,15 @@ impl View {
         Ok(Self::own(base as usize, len))
     }
 
-    /// mmap() as programs do it: shared, readable and writable.
+    /// Calls mmap() as programs do: shared, readable and writable.
     #[track_caller]
     pub fn shared(fd: impl AsFd, offset: u64, len: usize) -> Self {
         let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         Self::map(fd, offset, len, prot, MapFlags::MAP_SHARED).expect("mmap of the arena")
     }
 
-    /// Private memory of `len` bytes, with more than the largest structure of
-    /// any ioctl() after it that cannot be accessed.
+    /// Maps private memory of `len` bytes, followed by an inaccessible range that is larger than the largest
+    /// structure of any ioctl().
     pub fn anonymous(len: usize) -> Self {
         const LARGEST: usize = 1 << 14;
         let page = super::system_page();
@@ -126,7 +123,7 @@ impl View {
         Self { base, len, pieces }
     }
 
-    /// Bytes from the first to the last that can be accessed.
+    /// Returns the bytes from the first to the last that can be accessed.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -137,7 +134,7 @@ impl View {
         Address(self.base + at)
     }
 
-    /// Returns the address of the last `bytes` before what cannot be accessed.
+    /// Returns the address of the last `bytes` before the end of what can be accessed.
     pub fn tail(&self, bytes: usize) -> Address {
         self.address(self.len - bytes)
     }
@@ -152,17 +149,17 @@ impl View {
         unsafe { AtomicU8::from_ptr(address as *mut u8) }
     }
 
-    /// Reads byte `at`; a signal, where the page cannot be read.
+    /// Reads byte `at`; raises a signal if the page cannot be read.
     pub fn load(&self, at: usize) -> u8 {
         self.byte(at).load(Ordering::Relaxed)
     }
 
-    /// Writes byte `at`; a signal, where the page cannot be written.
+    /// Writes byte `at`; raises a signal if the page cannot be written.
     pub fn store(&self, at: usize, value: u8) {
         self.byte(at).store(value, Ordering::Relaxed);
     }
 
-    /// Reads byte `at` for what that does.
+    /// Reads byte `at`, for the effect only.
     pub fn touch(&self, at: usize) {
         std::hint::black_box(self.load(at));
     }
@@ -179,8 +176,7 @@ impl View {
         }
     }
 
-    /// Reads byte `at` through the kernel, which answers `EFAULT` where a
-    /// program would get a signal.
+    /// Reads byte `at` through the kernel, which fails with `EFAULT` where a program would get a signal.
     pub fn probe(&self, at: usize) -> Result<u8, Errno> {
         let (read, write) = nix::unistd::pipe().expect("pipe");
         write_from(&write, self.address(at), 1)?;
@@ -189,7 +185,7 @@ impl View {
         Ok(byte[0])
     }
 
-    /// Returns whether the page of byte `at` belongs to any mapping, without a touch.
+    /// Returns whether the page of byte `at` belongs to any mapping, without touching it.
     pub fn is_mapped(&self, at: usize) -> bool {
         let page = super::system_page();
         let address = (self.base + at) / page * page;
@@ -205,7 +201,7 @@ impl View {
         (address as *mut _, range.len())
     }
 
-    /// mprotect() of a range.
+    /// Calls mprotect() for a range.
     pub fn protect(&self, range: Range<usize>, prot: ProtFlags) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
         // SAFETY: The range is this mapping's; accesses may end in a
@@ -213,7 +209,7 @@ impl View {
         Errno::result(unsafe { libc::mprotect(address, len, prot.bits()) }).map(drop)
     }
 
-    /// madvise() of a range.
+    /// Calls madvise() for a range.
     pub fn advise(&self, range: Range<usize>, advice: MmapAdvise) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
         // SAFETY: The range is this mapping's, whose contents may change at
@@ -221,7 +217,7 @@ impl View {
         Errno::result(unsafe { libc::madvise(address, len, advice as i32) }).map(drop)
     }
 
-    /// munmap() of a range.
+    /// Calls munmap() for a range.
     pub fn unmap(&mut self, range: Range<usize>) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
         // SAFETY: The range is this mapping's, and no longer counted as such
@@ -242,7 +238,7 @@ impl View {
         Ok(())
     }
 
-    /// mmap() of anonymous memory over a range, which stays this value's.
+    /// Maps anonymous memory over a range, which stays this value's.
     pub fn cover(&self, range: Range<usize>) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
         let prot = libc::PROT_READ | libc::PROT_WRITE;
@@ -256,7 +252,7 @@ impl View {
         Ok(())
     }
 
-    /// mmap() of a file over a range, which stays this value's.
+    /// Maps a file over a range, which stays this value's.
     pub fn cover_with(&self, range: Range<usize>, fd: impl AsFd, offset: u64) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
         let prot = libc::PROT_READ | libc::PROT_WRITE;
@@ -270,14 +266,14 @@ impl View {
         Ok(())
     }
 
-    /// madvise() with a number of which nix knows nothing.
+    /// Calls madvise() with a number that nix does not have.
     pub fn advise_raw(&self, range: Range<usize>, advice: i32) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
         // SAFETY: As in `advise()`.
         Errno::result(unsafe { libc::madvise(address, len, advice) }).map(drop)
     }
 
-    /// mremap() of the whole mapping, of `len` bytes, to another place.
+    /// Calls mremap() for the whole mapping, of `len` bytes, to another address.
     pub fn move_to_elsewhere(&mut self, len: usize) -> Result<(), Errno> {
         let there = Self::anonymous(len);
         let target = there.base as *mut libc::c_void;
@@ -295,8 +291,8 @@ impl View {
         Ok(())
     }
 
-    /// mremap() of a range that asks for it to stay where it is, too: elsewhere, or over all of
-    /// `target`. That is for the kernel to refuse.
+    /// Calls mremap() for a range that is to stay mapped too: to any address, or over all of `target`. Returns the
+    /// error with which the kernel refuses that.
     pub fn leave_behind(&self, range: Range<usize>, target: Option<Self>) -> Errno {
         let (address, len) = self.absolute(&range);
         let mut flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
@@ -311,21 +307,21 @@ impl View {
         Errno::last()
     }
 
-    /// mlock() of a range.
+    /// Calls mlock() for a range.
     pub fn lock(&self, range: Range<usize>) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
         // SAFETY: The range is this mapping's; what is in it stays.
         Errno::result(unsafe { libc::mlock(address, len) }).map(drop)
     }
 
-    /// munlock() of a range.
+    /// Calls munlock() for a range.
     pub fn unlock(&self, range: Range<usize>) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
         // SAFETY: As in `lock()`.
         Errno::result(unsafe { libc::munlock(address, len) }).map(drop)
     }
 
-    /// process_madvise() of several ranges of this process: the bytes that were advised of.
+    /// Calls process_madvise() for several ranges of this process. Returns the bytes that were advised of.
     pub fn advise_ranges(&self, ranges: &[Range<usize>], advice: i32) -> Result<usize, Errno> {
         let vectors: Vec<libc::iovec> = ranges
             .iter()
@@ -346,8 +342,7 @@ impl View {
         advised.map(|advised| advised as usize)
     }
 
-    /// mremap() of the whole mapping from `old` to `new` bytes. What is refused
-    /// leaves it as it was.
+    /// Calls mremap() for the whole mapping, from `old` to `new` bytes. On failure it is unchanged.
     pub fn remap(&mut self, old: usize, new: usize, flags: i32) -> Result<(), Errno> {
         assert_eq!(flags & libc::MREMAP_FIXED, 0, "would hit the heap");
         // SAFETY: The range is this mapping's, and the kernel chooses where it
@@ -377,7 +372,7 @@ impl Drop for View {
     }
 }
 
-/// read() of `len` bytes to an address.
+/// Calls read() for `len` bytes to an address.
 pub fn read_to(fd: impl AsFd, to: Address, len: usize) -> Result<usize, Errno> {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: The kernel answers EFAULT where it cannot write. By the type's
@@ -386,8 +381,7 @@ pub fn read_to(fd: impl AsFd, to: Address, len: usize) -> Result<usize, Errno> {
     Errno::result(got).map(|got| got as usize)
 }
 
-/// vmsplice() of `len` bytes at an address into a pipe, which refers to their
-/// pages from then on.
+/// Calls vmsplice() for `len` bytes at an address into a pipe, which then refers to their pages.
 pub fn splice_from(pipe: impl AsFd, from: Address, len: usize) -> Result<usize, Errno> {
     let fd = pipe.as_fd().as_raw_fd();
     let bytes = libc::iovec {
@@ -400,7 +394,7 @@ pub fn splice_from(pipe: impl AsFd, from: Address, len: usize) -> Result<usize, 
     Errno::result(spliced).map(|spliced| spliced as usize)
 }
 
-/// write() of `len` bytes at an address.
+/// Calls write() for `len` bytes at an address.
 pub fn write_from(fd: impl AsFd, from: Address, len: usize) -> Result<usize, Errno> {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: The kernel only reads, and answers EFAULT where it cannot.
@@ -408,7 +402,7 @@ pub fn write_from(fd: impl AsFd, from: Address, len: usize) -> Result<usize, Err
     Errno::result(written).map(|written| written as usize)
 }
 
-/// ioctl() with a pointer that may be anything.
+/// Calls ioctl() with any pointer.
 pub fn ioctl_at(fd: impl AsFd, request: u32, at: Address) -> Result<i32, Errno> {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: A driver accesses at most the bytes that the request's number
@@ -423,7 +417,7 @@ pub fn ioctl_at(fd: impl AsFd, request: u32, at: Address) -> Result<i32, Errno> 
 pub trait Plain: Copy {
     /// Returns its bytes.
     fn to_bytes(&self) -> Vec<u8>;
-    /// From the first bytes of `bytes`.
+    /// Makes a value from the first bytes of `bytes`.
     fn from_bytes(bytes: &[u8]) -> Self;
 }
 
@@ -460,10 +454,9 @@ plain!(
     uapi::freelist_stat
 );
 
-/// ioctl() with a structure, as C programs do it: whatever it answers, also
-/// when it fails, is in the structure.
+/// Calls ioctl() with a structure, as C programs do: the result is in the structure, even of a call that fails.
 pub fn ioctl<T: Plain>(fd: BorrowedFd<'_>, request: u32, with: &mut T) -> Result<i32, Errno> {
-    // Its end is the end of what can be accessed.
+    // Its end is the end of the accessible range.
     let view = View::anonymous(size_of::<T>());
     let at = view.len() - size_of::<T>();
     view.set_bytes(at, &with.to_bytes());

@@ -19,12 +19,12 @@ use super::thread::{self, Scope};
 use super::{alloc, arena, page, DEFAULT, MIB};
 use crate::harness::skip;
 
-/// How long what is to happen may take: far more than it does, on any machine.
+/// The longest time for an expected event: far more than it takes, on any machine.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it is watched that something does not happen.
+/// The time for which a test watches that something does not happen.
 pub const WHILE: Duration = Duration::from_millis(60);
 
-/// A request that may sleep at most `timeout`; [`None`] is for ever.
+/// Returns a request that may sleep at most `timeout`; [`None`] is for ever.
 pub fn waiting(size: u64, flags: Flags, timeout: Option<Duration>) -> freelist_alloc {
     freelist_alloc {
         size,
@@ -34,14 +34,14 @@ pub fn waiting(size: u64, flags: Flags, timeout: Option<Duration>) -> freelist_a
     }
 }
 
-/// How a call ended.
+/// The end of a call.
 #[derive(Debug)]
 pub struct Ended {
-    /// The structure, answered or not.
+    /// The structure, with the result if there is one.
     pub request: freelist_alloc,
-    /// What it says.
+    /// The result of the call.
     pub result: Result<(), Errno>,
-    /// From its begin to its end.
+    /// The duration of the call.
     pub took: Duration,
 }
 
@@ -77,7 +77,7 @@ impl Waiter {
         Self { thread, id, ended }
     }
 
-    /// Begins the call, which sleeps when this returns.
+    /// Begins the call, and returns once it sleeps.
     #[track_caller]
     pub fn asleep<'scope>(
         scope: Scope<'scope, '_>,
@@ -89,14 +89,14 @@ impl Waiter {
         this
     }
 
-    /// How the call ended, in time.
+    /// Returns the end of the call, which has to come in time.
     #[track_caller]
     pub fn end(&self) -> Ended {
         let ended = self.ended.recv_timeout(PATIENCE);
         ended.unwrap_or_else(|_| panic!("the call goes on for {PATIENCE:?}"))
     }
 
-    /// Returns the block that the call got, in time.
+    /// Returns the block that the call allocated, in time.
     #[track_caller]
     pub fn served(&self) -> u64 {
         let ended = self.end();
@@ -104,7 +104,7 @@ impl Waiter {
         ended.request.offset
     }
 
-    /// The call goes on, so far as can be seen.
+    /// Checks that the call has not ended.
     #[track_caller]
     pub fn sleeps_on(&self) {
         if let Ok(ended) = self.ended.recv_timeout(WHILE) {
@@ -124,7 +124,7 @@ pub fn sleeps_in_ioctl(task: &str) {
     let wanted = format!("{} ", libc::SYS_ioctl);
     let start = Instant::now();
     let mut seen = 0;
-    // Twice in a row, because a call may sleep for a moment elsewhere.
+    // Twice in a row, as a call may sleep for a moment elsewhere.
     while seen < 2 {
         assert!(
             start.elapsed() < PATIENCE,

@@ -15,11 +15,11 @@ use plotters::prelude::*;
 use super::{mib, time, Demo};
 use crate::plot::OTHERS;
 
-/// Of a panel: each workload has one, two side by side.
+/// The size of a panel in pixels: each workload has one, two side by side.
 const PANEL: (u32, u32) = (620, 400);
 /// The height of the row with the allocators' names.
 const LEGEND: u32 = 60;
-/// How much of what lies between the least and the most the axes have beyond them.
+/// The part of the range of values by which an axis extends beyond them.
 const MARGIN: f64 = 0.08;
 
 type Drawn<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -76,7 +76,7 @@ fn names(demo: &Demo) -> Vec<&'static str> {
     names
 }
 
-/// The colours of allocators by the first part of their names, as places in `OTHERS`.
+/// The colours of allocators, by the first part of their names, as indices of `OTHERS`.
 const COLOURS: [(&str, usize); 4] = [
     ("glibc", 0),
     ("jemalloc", 1),
@@ -84,10 +84,10 @@ const COLOURS: [(&str, usize); 4] = [
     ("tcmalloc", 6),
 ];
 
-/// What ours holds without the memory of free blocks, which others could have at any time.
+/// The name for freelist's memory without that of free blocks, which others could have at any time.
 const IN_USE: &str = "freelist-less-free";
 
-/// Ours stands out; NAME-SETTING is a paler NAME.
+/// Returns the style of an allocator: freelist's stands out; NAME-SETTING is paler than NAME.
 fn style(name: &str) -> ShapeStyle {
     let (base, setting) = name.split_once('-').unwrap_or((name, ""));
     let known = COLOURS.iter().find(|(known, _)| *known == base);
@@ -124,7 +124,7 @@ fn caption(name: &str) -> &str {
     workload::named(name).map_or(name, |workload| workload.what)
 }
 
-/// From the least to the most of some values, and a little beyond.
+/// Returns the range of some values, extended a little.
 fn range(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     let least = values.clone().fold(f64::MAX, f64::min);
     let most = values.fold(0.0, f64::max);
@@ -132,7 +132,7 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     (least - margin).max(0.0)..most + margin
 }
 
-/// What each held, over time: the first round.
+/// Draws the memory of each allocator over time, in the first round.
 fn memory(demo: &Demo, workload: &str, area: &Area) -> Drawn {
     let runs: Vec<&Run> = demo.runs(workload).filter(|run| run.round == 0).collect();
     let samples = || runs.iter().flat_map(|run| &run.samples);
@@ -166,11 +166,11 @@ fn memory(demo: &Demo, workload: &str, area: &Area) -> Drawn {
     Ok(())
 }
 
-/// How many points a line has at most: about one for two pixels.
+/// The most points of a line: about one for two pixels.
 const POINTS: f64 = 280.0;
 
-/// A run's samples as points; of those that are too near to be told apart the highest. The last
-/// is the end of the process, which is not drawn.
+/// Returns a run's samples as points; of those too near to be distinguished the highest. Leaves out the last,
+/// which is the end of the process.
 fn thinned(run: &Run, end: f64, bytes: impl Fn(&Sample) -> u64) -> Vec<(f64, f64)> {
     let mut points: Vec<(f64, f64)> = Vec::new();
     let place = |at: f64| (at / end * POINTS) as u64;
@@ -185,7 +185,7 @@ fn thinned(run: &Run, end: f64, bytes: impl Fn(&Sample) -> u64) -> Vec<(f64, f64
     points
 }
 
-/// A dot an allocator: the better the nearer to the corner at the left and below.
+/// Draws a dot for each allocator: nearer to the lower left corner is better.
 fn peak(demo: &Demo, workload: &str, area: &Area) -> Drawn {
     let allocators = demo.allocators(workload);
     let dot = |name: &&'static str| {
@@ -227,7 +227,7 @@ fn peak(demo: &Demo, workload: &str, area: &Area) -> Drawn {
     Ok(())
 }
 
-/// Pixels between two lines of labels, and the width of the widest label.
+/// The pixels between two lines of labels, and the width of the widest label.
 const LINE: i32 = 12;
 const WIDEST: i32 = 90;
 

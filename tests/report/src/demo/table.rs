@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table: a row an allocator, for each workload.
+//! The table: a row for each allocator, for each workload.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use freelist_demo::workload;
 
 use super::{mib, time, Demo};
 
-/// How a table is written.
+/// The format of a table.
 #[derive(Clone, Copy)]
 pub enum Format {
     /// For a terminal.
@@ -143,7 +143,7 @@ impl Demo {
         columns
     }
 
-    /// Returns the smallest limit under which it ended, in MiB.
+    /// Returns the smallest limit under which it succeeded, in MiB.
     fn limit(&self, workload: &str, allocator: &str) -> Option<f64> {
         self.records.iter().find_map(|record| match record {
             Record::Limit {
@@ -156,7 +156,7 @@ impl Demo {
         })
     }
 
-    /// What it still held, in MiB, when another process had taken all that it could get.
+    /// Returns the memory that it still held, in MiB, when another process had got all that it could.
     fn idle(&self, workload: &str, allocator: &str) -> String {
         let found = self.records.iter().find_map(|record| match record {
             Record::Idle {
@@ -182,7 +182,7 @@ fn is_other(record: &Record, name: &str) -> bool {
     matches!(record, Record::Limit { workload, .. } | Record::Idle { workload, .. } if workload == name)
 }
 
-/// A value with that many decimals; empty where it was not measured.
+/// Formats a value with that many decimals; empty if it was not measured.
 fn shown(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(String::new, |value| format!("{value:.decimals$}"))
 }
