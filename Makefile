@@ -11,7 +11,7 @@ export KERNEL
 
 ifdef KDIR
 .DEFAULT_GOAL := modules
-# All others are of the kernels of qemu/versions.
+# All other targets are for the kernels of qemu/versions.
 takes-kdir := help modules modules_install install uninstall clippy doc rust-analyzer fmt clean
 refused := $(filter-out $(takes-kdir),$(MAKECMDGOALS))
 ifneq ($(refused),)

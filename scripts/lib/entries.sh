@@ -140,7 +140,7 @@ need_kernel() {
 			echo "$recipe"
 			cat "$VERSIONS/$series/version" "$TOOLCHAIN"
 		} | digest)
-		# What nobody boots here is a tree without the kernel itself.
+		# A kernel that is not booted here is a tree without its image.
 		local kind=stock
 		if [[ $series == *+* ]]; then kind=tree; fi
 		cache_entry $kind "$key" make-stock "$ROOT" "$KERNEL_SOURCE" \

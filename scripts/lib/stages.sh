@@ -128,7 +128,7 @@ user_space() {
 		for program; do echo "# suite $program"; ./$program; done
 		echo "# suite snippets"; snippets/run freelist_snippets -; '"${3:-true}; true" sh "${programs[@]##*/}"
 }
-# Has enough memory for the largest block.
+# The memory suffices for the largest block.
 stage_stock() { user_space "$1" 3072; }
 # Runs the suites for a machine with little memory, on one.
 stage_small() {

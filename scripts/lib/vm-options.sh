@@ -57,6 +57,6 @@ after--		command+' "$@"
 		wrong "--no-module and --module $module exclude each other"
 	fi
 	if [[ $kernel == */* ]] && [ -n "$with_module" ] && [ -z "$module" ]; then
-		wrong "--kernel $kernel: a kernel that is a file wants --module FILE or --no-module"
+		wrong "--kernel $kernel: a kernel that is a file needs --module FILE or --no-module"
 	fi
 }

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What scripts/package knows of the machine: which kernel the module is for, how it is signed, as whom
-# things are built. Sourced after common.sh.
+# The machine, for scripts/package: the kernel that the module is for, the keys that sign it, the user as
+# whom it is built. Sourced after common.sh.
 # shellcheck shell=bash
 
 # Tests look at the files of another machine.
 MACHINE=${FREELIST_MACHINE:-}
 
-# What is built here belongs to the one who has this clone, though root installs it: as_owner COMMAND...
+# as_owner COMMAND...: runs it as the owner of this clone, to whom build output belongs, though root installs.
 as_owner() {
 	local owner
 	owner=$(stat -c %U "$TOP")
@@ -75,7 +75,7 @@ sign() {
 		CACHE=$(as_owner bash -c '. "$1/scripts/lib/common.sh"; echo "$CACHE"' sh "$TOP")
 		need_kernel "$2"
 		hash=$(sed -n 's/^CONFIG_MODULE_SIG_HASH="\(.*\)"/\1/p' "$KERNEL_BUILD/.config")
-		# It is written beside itself.
+		# sign-file writes a file beside the module.
 		work=$(mktemp -d)
 		cp "$1" "$work/module.ko"
 		in_root --ro-bind "$KERNEL_BUILD" /kernel/build --bind "$work" /run/work \

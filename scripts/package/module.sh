@@ -46,7 +46,7 @@ freelist_load() {
 	return 1
 }
 
-# What makes a kernel that takes signed modules only (Secure Boot, lockdown, module.sig_enforce) take ours.
+# Says how a kernel that loads signed modules only (Secure Boot, lockdown, module.sig_enforce) loads this one.
 freelist_signing() {
 	freelist_say "this kernel takes signed modules only. Once, as root:"
 	freelist_say "  apt install dkms mokutil && dkms generate_mok"

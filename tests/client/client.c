@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The C library of the client, as a C or C++ program uses it. Prints KTAP.
- * What the heap promises beyond its functions is tested in tests/device.
+ * tests/device has the other tests of the heap.
  *
  * Usage: client [DEVICE]	(default /dev/freelist)
  *
@@ -29,11 +29,11 @@ static void result(int passed, const char *promise)
 		failed = 1;
 	}
 	printf("    %s %d %s\n", passed ? "ok" : "not ok", ++number, promise);
-	/* A child must not print it again. */
+	/* A child must not print the buffer again. */
 	fflush(stdout);
 }
 
-/* Whether all bytes of a block are @byte. */
+/* Returns 1 if all bytes of a block are @byte. */
 static int all(const void *block, int byte, size_t size)
 {
 	const unsigned char *bytes = (const unsigned char *)block;
@@ -45,7 +45,7 @@ static int all(const void *block, int byte, size_t size)
 	return 1;
 }
 
-/* Live blocks of the arena, when the heap keeps nothing that it need not. */
+/* Returns the live blocks of the arena, after a trim of the heap. */
 static unsigned long long live(struct freelist_heap *heap)
 {
 	struct freelist_stat stat;
@@ -116,13 +116,13 @@ static int realloc_keeps_what_is_there(struct freelist_heap *heap)
 		good = block && all(block, 0x5a, size < next ? size : next);
 		size = next;
 	}
-	/* Refused, it is as it was. */
+	/* A refused block is unchanged. */
 	memset(block, 0x5a, size);
 	errno = 0;
 	good &= !freelist_realloc(heap, block, (size_t)64 << 30) && errno == ENOMEM &&
 		freelist_heap_refused() == E2BIG;
 	good &= all(block, 0x5a, size);
-	/* Within its bytes it stays. */
+	/* A block stays in place within its bytes. */
 	size = freelist_usable_size(heap, block);
 	same = freelist_realloc(heap, block, size);
 	good &= same == block;
@@ -166,7 +166,7 @@ static int a_trim_says_what_went(struct freelist_heap *heap)
 	struct freelist_stat stat;
 	uint64_t freed = 0;
 	int good = live(heap) == 0;
-	/* Volatile: what is written to a block that is freed may be left out. */
+	/* Volatile: the compiler may omit writes to a block that is freed. */
 	volatile char *block = (volatile char *)freelist_malloc(heap, 3 << 20);
 	size_t at;
 
@@ -290,7 +290,7 @@ static void *use_plugin(void *argument)
 
 	pthread_barrier_wait(&plugin->used);
 	pthread_barrier_wait(&plugin->unloaded);
-	/* What the thread's end would call is not there any more. */
+	/* The code that the thread's end would call is unloaded. */
 	return wrong;
 }
 

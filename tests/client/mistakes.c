@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Mistakes that a compiler sees by the attributes of freelist_client.h: the one that MISTAKE names,
- * 0 being none. tests/scripts/make compiles it; it is not run.
+ * Mistakes that a compiler finds by the attributes of freelist_client.h: the one with the number
+ * MISTAKE; 0 is none. tests/scripts/make compiles it; it is not run.
  */
 #include "freelist_client.h"
 

@@ -4,7 +4,7 @@
  */
 #include "freelist_client.h"
 
-/* Uses a heap, whose memory this thread keeps some of. NULL when it went well. */
+/* Uses a heap, some memory of which this thread caches. Returns NULL on success. */
 void *use_heap(void *device);
 
 void *use_heap(void *device)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Makes every call in every way that gives the same answer each time, and
- * prints the answers. Compiled for 32 and for 64 bit: both print the same, or
- * the layout differs somewhere.
+ * Makes every call in each way that has the same result each time, and prints
+ * the results. Compiled for 32 and for 64 bit: if these differ, so does the
+ * layout of a structure.
  * Peer: vulnerabilities 32_bit_layout.
  */
 #include <errno.h>
@@ -22,7 +22,7 @@ static void put(const char *name, unsigned long long value)
 	printf("%s.%s %#llx\n", call, name, value);
 }
 
-/* Makes a call; prints its name and what it says. */
+/* Makes a call, and prints its name and its result. */
 static int made(int fd, const char *name, unsigned long request, void *argument)
 {
 	int result = ioctl(fd, request, argument);
@@ -218,7 +218,7 @@ int main(void)
 	bulk(fd, FREELIST_IOC_FREE_BULK, 0, 200, (unsigned long)offsets, 0);
 	bulk(fd, FREELIST_IOC_FREE_BULK, 0, 0, (unsigned long)offsets, 0);
 	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, 0, FREELIST_DEFAULT);
-	/* Where an address of 32 bits ends there is nothing for either. */
+	/* Neither program has anything at the end of the 32-bit addresses. */
 	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, 0xffffffff00000000, FREELIST_DEFAULT);
 	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, -8ULL, FREELIST_DEFAULT);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The contract's header as a C or C++ program of any age sees it: the layout
- * is checked while this compiles, four calls when it runs. It keeps to
- * what C89 and C++98 have in common, and prints KTAP. With LAYOUT_ONLY it is
+ * is checked when this is compiled, the calls when it runs. It is valid C89
+ * and C++98, and prints KTAP. With LAYOUT_ONLY it is
  * the checks of the layout alone and needs no C library. With the header of the
  * contract's first version (abi-1/freelist.h, which never changes) it is a
  * program of that time: what came later is left out.
@@ -170,7 +170,7 @@ static int report(int passed, const char *promise)
 	return passed;
 }
 
-/* 1 when the call fails with @error. */
+/* Returns 1 if the call fails with @error. */
 static int refused(int fd, unsigned long request, void *argument, int error)
 {
 	errno = 0;
@@ -180,7 +180,7 @@ static int refused(int fd, unsigned long request, void *argument, int error)
 #define BATCH 100
 
 #if FREELIST_ABI >= 2
-/* What changes a block where it is, and bounds what is held beyond the need. */
+/* Resizes a block in place, and sets the slack. */
 static void resize_and_slack(int fd, __u64 page, __u64 span)
 {
 	struct freelist_resize resize;
@@ -223,7 +223,7 @@ static void resize_and_slack(int fd, __u64 page, __u64 span)
 	       "the_slack_is_as_it_was_set");
 }
 
-/* A copy has what is live, and is another arena. */
+/* Copies the live blocks to another arena. */
 static void copied(int fd, const struct freelist_alloc *block, const char *memory)
 {
 	struct freelist_clone clone;
@@ -254,7 +254,7 @@ static void copied(int fd, const struct freelist_alloc *block, const char *memor
 		close(clone.fd);
 }
 
-/* Whether all features are there that came with the second version. */
+/* Returns 1 if all features of the second version are there. */
 static int has_features(__u64 features)
 {
 	const __u64 all = FREELIST_FEATURE_ALIGN | FREELIST_FEATURE_RESIZE |
@@ -320,7 +320,7 @@ static void other_calls(const char *device)
 	       ioctl(fd, FREELIST_IOC_FREE, &request.offset) == 0,
 	       "a_block_may_have_a_header");
 
-	/* More than is left: waited for in vain, and what is left of the time. */
+	/* More than fits: the wait times out, and leaves no time. */
 	memset(&request, 0, sizeof(request));
 	request.size = (__u64)900 << 10;
 	request.flags = FREELIST_DEFAULT | FREELIST_WAIT;

@@ -32,7 +32,7 @@ run_suite() {
 # expect WHAT IS WANTED
 expect() {
 	if [ "$2" != "$3" ]; then
-		echo "$1 is '$2', wanted '$3'"
+		echo "$1 is '$2', expected '$3'"
 		exit 1
 	fi
 }

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Sourced by what runs in the system that tests/scripts/system boots: first, and second after a reboot.
+# Sourced by the scripts that run in the system of tests/scripts/system: first, and second after a reboot.
 # shellcheck shell=bash
 
 release=$(uname -r)
@@ -18,7 +18,7 @@ says() { grep -qE -e "$1" "$2" || { echo "no '$1' in:"; cat "$2"; exit 1; }; }
 loaded() { grep -q '^freelist ' /proc/modules; }
 the_device_is_the_groups() { expect 'the device' "$(stat -c '%a %U %G' /dev/freelist)" '660 root freelist'; }
 
-# Every file of the system but what logs, caches and runs; and who is in it.
+# Every file of the system but logs, caches and state; and every group.
 everything() {
 	find / -xdev \( -path /work -o -path /freelist -o -path /var/log -o -path /var/cache -o -path /var/tmp -o -path /root \
 		-o -path /var/lib/systemd -o -path '/var/lib/dpkg/*-old' -o -path /home -o -path '/etc/*-' -o -path /var/mail \) -prune -o -print |
@@ -26,8 +26,8 @@ everything() {
 	cut -d: -f1 /etc/group
 }
 
-# hold: a user of the group has 48 MiB in an arena, until it is told to go on; it then says what is in them.
-# Its number is in $holder.
+# hold: starts a process of the group that has 48 MiB in an arena until goes_on, and then prints a check of
+# their content. Its number is in $holder.
 hold() {
 	mkfifo "$scratch/go"
 	chmod 755 "$scratch"

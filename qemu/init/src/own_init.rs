@@ -16,11 +16,11 @@ use crate::mounts;
 /// The argument with which this program is that service.
 pub const SERVICE: &str = "service";
 
-/// This program, where the initramfs has it besides `/init`.
+/// The path of this program in the initramfs, besides `/init`.
 const PROGRAM: &str = "/freelist/init";
 
 const INIT: &str = "/sbin/init";
-/// It was in the root to pack it.
+/// The program that grows the file system; the root has it, as packing needs it.
 const GROW: &str = "/sbin/resize2fs";
 const UNITS: &str = "/run/systemd/system";
 const UNIT: &str = "freelist-command.service";
@@ -41,7 +41,7 @@ pub fn become_init() -> Result<Infallible> {
     );
     let wants = format!("{UNITS}/{UP}.wants");
     fs::create_dir_all(&wants)?;
-    // Without the default dependencies it may come after the target that wants it.
+    // Without the default dependencies it may be ordered after the target that wants it.
     let unit = format!(
         "[Unit]\nDescription=the command of scripts/vm\nDefaultDependencies=no\nAfter={UP}\n\
          [Service]\nType=oneshot\nExecStart={PROGRAM} {SERVICE}\nTimeoutStartSec=infinity\n"
@@ -51,7 +51,7 @@ pub fn become_init() -> Result<Infallible> {
     Err(Command::new(INIT).exec()).with_context(|| format!("{INIT} of the root"))
 }
 
-/// Has the init shut the system down, and waits for that.
+/// Has the init shut the system down, and waits for its end.
 pub fn reboot() -> Result<Infallible> {
     let asked = Command::new("systemctl")
         .args(["reboot", "--no-block"])

@@ -61,7 +61,7 @@ impl Language {
 /// A program in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snippet {
-    /// Its language.
+    /// The language of the program.
     pub language: Language,
     /// The line of the text where it begins, from 1.
     pub line: usize,
@@ -100,7 +100,7 @@ pub fn in_page(text: &str) -> Result<Vec<Snippet>> {
             continue;
         }
         let body = until(&mut lines, number, ".Ed")?;
-        // What a reader sees of an escaped backslash.
+        // An escaped backslash, as a reader sees it.
         let body = body.replace("\\e", "\\");
         found.push(Snippet {
             language: Language::of_text(&body)?,
@@ -111,7 +111,7 @@ pub fn in_page(text: &str) -> Result<Vec<Snippet>> {
     Ok(found)
 }
 
-/// Takes the lines up to `end`. Fails where there is no such line after line `from`.
+/// Returns the lines up to `end`. Fails if there is no such line after line `from`.
 fn until<'a>(
     lines: &mut impl Iterator<Item = (usize, &'a str)>,
     from: usize,

@@ -71,7 +71,7 @@ fn the_page_has_no_field_that_the_header_lacks() {
         .flat_map(|(_, fields)| fields)
         .collect();
     known.extend(parameters());
-    // Of /proc, and names that are made of fields.
+    // Files of /proc, and names that are made of fields.
     known.extend(
         [
             "KReclaimable",
@@ -102,7 +102,7 @@ fn the_errors_of_the_page_are_those_of_the_header() {
         .filter_map(|line| line.strip_prefix(" * ")?.split('\t').next());
     let header = errnos_in(&rows.collect::<Vec<_>>().join(" ")).unwrap();
     same("errors", (HEADER, &header), (PAGE, &errors_of_the_page()));
-    // Those in the comments of its fields, too.
+    // The errors in the comments of its fields, too.
     same(
         "errors",
         ("its table", &header),
@@ -115,7 +115,7 @@ fn errors_of_the_module() -> Names {
     let mut code = String::new();
     for folder in ["ffi", "mm", "arena", "debug", "device"] {
         let mut names = files(&format!("src/{folder}"), ".rs").unwrap();
-        // No call gets there, and ordinary modules do not have it.
+        // No call reaches it, and ordinary modules do not have it.
         names.retain(|name| name != "src/debug/bench.rs");
         for name in names {
             for line in read(&name).unwrap().lines() {
@@ -207,7 +207,7 @@ fn the_variables_of_the_drop_in_are_those_of_its_page() {
             .next()
             .unwrap(),
     );
-    // This one is read by `freelistctl run` alone.
+    // `freelistctl run` alone reads this one.
     sources.insert("FREELIST_LIBRARY".to_owned());
     let text = read(PAGE).unwrap();
     let page = page::names(&page::items(page::section(&text, "ENVIRONMENT")), "Ev");

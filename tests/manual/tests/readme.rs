@@ -97,7 +97,7 @@ fn every_command_for_the_readers_machine_exists() {
         for command in markdown::commands(&read(name).unwrap()) {
             let command = command.strip_prefix("sudo ").unwrap_or(&command);
             let mut words = command.split_whitespace().filter(|word| {
-                // What is set for the command.
+                // A variable for the command.
                 !word
                     .split_once('=')
                     .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_uppercase()))

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table of peer cases: what trusted projects test, and which test of ours holds the same.
+//! The table of prior art: the cases that other projects test, and the tests here that hold them.
 //!
-//! `tests/prior_art/PEER` lists every case of a peer, one a line: its name, and the reason where it
+//! `tests/prior_art/PROJECT` lists every case of a project, one on each line: its name, and the reason if it
 //! cannot apply here. A test names the cases that it holds in its doc comment, after `Peer:`, as
-//! `PEER CASE, CASE; PEER CASE.`; a file that is all about a case names it in its own.
+//! `PROJECT CASE, CASE; PROJECT CASE.`; a file that is all about a case names it in its own.
 
 mod claims;
 #[cfg(test)]
@@ -20,20 +20,20 @@ use walkdir::WalkDir;
 
 use claims::{claims, Claim};
 
-/// Where tests are.
+/// The directories of tests.
 const SOURCES: [&str; 2] = ["src", "tests"];
 
-/// A case of a peer.
+/// A case of a project.
 #[derive(Debug)]
 struct Case {
     name: String,
-    /// Why it cannot apply.
+    /// The reason why it cannot apply.
     reason: Option<String>,
     /// The tests that hold it.
     tests: BTreeSet<String>,
 }
 
-/// All cases of all peers, by the peer's name, and what is wrong with them.
+/// The cases of all projects, by the project's name, and faults of the lists and the tests.
 #[derive(Debug)]
 pub struct PriorArt {
     cases: BTreeMap<String, Vec<Case>>,
@@ -64,7 +64,7 @@ impl PriorArt {
         Ok(peers)
     }
 
-    /// Enters what a test says that it holds.
+    /// Adds a test to the cases that it claims to hold.
     fn add(&mut self, claim: Claim) {
         let Claim { test, said } = claim;
         for (peer, case) in said {
@@ -78,7 +78,7 @@ impl PriorArt {
         }
     }
 
-    /// Every case has a test, or else a reason.
+    /// Checks that every case has either a test or a reason.
     fn judge(&mut self) {
         for (peer, cases) in &self.cases {
             for Case {
@@ -105,7 +105,7 @@ impl PriorArt {
         self.wrong.is_empty()
     }
 
-    /// Returns how many there are, as lines of KTAP for the report on trust.
+    /// Returns the numbers of cases, as lines of KTAP for the report on trust.
     pub fn figures(&self) -> String {
         let (held, all) = self.counts();
         let wrong = self.wrong.len();
@@ -116,13 +116,13 @@ impl PriorArt {
         )
     }
 
-    /// Returns how many cases of a peer have a test, and how many there are.
+    /// Returns the number of a project's cases that have a test, and of all its cases.
     fn count(cases: &[Case]) -> (usize, usize) {
         let held = cases.iter().filter(|case| !case.tests.is_empty());
         (held.count(), cases.len())
     }
 
-    /// The same of all peers.
+    /// Returns the same numbers for all projects.
     fn counts(&self) -> (usize, usize) {
         let counts = self.cases.values().map(|cases| Self::count(cases));
         counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
@@ -189,7 +189,7 @@ fn is_source(path: &Path) -> bool {
         .is_some_and(|extension| extension == "rs" || extension == "c")
 }
 
-/// Returns the files below `dir` that are wanted: their paths in it, and their text.
+/// Returns the paths and texts of the files below `dir` that `wanted` selects.
 fn files(dir: &Path, wanted: fn(&Path) -> bool) -> Result<Vec<(String, String)>> {
     let mut all = Vec::new();
     for entry in WalkDir::new(dir).sort_by_file_name() {
