@@ -143,7 +143,7 @@ modules:
 
 # Their results are for the tools of this machine.
 modules_install rust-analyzer:
-	@echo 'freelist: $@ wants a kernel tree of your own: make KDIR=/path/to/build $@' >&2; exit 1
+	@echo 'freelist: $@ needs a kernel tree of your own: make KDIR=/path/to/build $@' >&2; exit 1
 
 clippy:
 	@scripts/lint --kernel $(KERNEL)

@@ -33,14 +33,14 @@ impl Arena {
         }
     }
 
-    /// Returns whether the smallest refused request could be served now, if other arenas gave `elsewhere`
-    /// bytes back.
-    pub(super) fn could_serve_refused(&self, state: &mut State, elsewhere: u64) -> bool {
+    /// Returns whether the smallest refused request could be served now, if other arenas released
+    /// `reclaimable` bytes.
+    pub(super) fn could_serve_refused(&self, state: &mut State, reclaimable: u64) -> bool {
         let Some(refused) = state.refused else {
             return false;
         };
         let admission = state.waiters.admission(None, false);
-        let headroom = self.headroom_with(state, elsewhere);
+        let headroom = self.headroom_with(state, reclaimable);
         state
             .engine
             .could_serve(&refused, admission, headroom, &mut KernelGarbage::default())
@@ -57,9 +57,9 @@ impl Arena {
             // after it causes a wake-up.
             self.shared_limit.refuse(self.id);
             drop(state);
-            let elsewhere = shrinker::reclaimable_of_others(self) << PAGE_SHIFT;
+            let reclaimable = shrinker::reclaimable_of_others(self) << PAGE_SHIFT;
             state = self.lock();
-            ready = state.refused.is_none() || self.could_serve_refused(&mut state, elsewhere);
+            ready = state.refused.is_none() || self.could_serve_refused(&mut state, reclaimable);
         }
         if ready {
             state.refused = None;

@@ -117,12 +117,12 @@ impl Arena {
         if least > headroom {
             return Err(Short::Own);
         }
-        let wanted = match reuse {
+        let target = match reuse {
             true => missing - state.engine.reuse_target(missing, state.promised),
             false => missing,
         };
         // Room that is taken in vain, even for a moment, could make another arena's request fail.
-        for pages in [wanted.clamp(least, headroom), least] {
+        for pages in [target.clamp(least, headroom), least] {
             let bytes = u64::from(pages) << PAGE_SHIFT;
             if self.shared_limit.take(bytes) {
                 state.promised += bytes;

@@ -372,13 +372,13 @@ impl Arena {
         self.headroom_with(state, 0)
     }
 
-    /// Returns the headroom if other arenas gave `elsewhere` bytes back.
-    pub(super) fn headroom_with(&self, state: &State, elsewhere: u64) -> u64 {
+    /// Returns the headroom if other arenas released `reclaimable` bytes.
+    pub(super) fn headroom_with(&self, state: &State, reclaimable: u64) -> u64 {
         let held = state.taken();
         state
             .limit
             .saturating_sub(held)
-            .min(self.shared_limit.headroom().saturating_add(elsewhere))
+            .min(self.shared_limit.headroom().saturating_add(reclaimable))
     }
 
     /// Returns the number of waiters.

@@ -103,15 +103,15 @@ unsigned long freelist_vma_mapped(struct vm_area_struct *vma, unsigned long addr
 
 	while (count < pages) {
 		unsigned long at = address + (count << PAGE_SHIFT);
-		int wanted = min(pages - count, ARRAY_SIZE(found));
+		int batch = min(pages - count, ARRAY_SIZE(found));
 		int number = freelist_huge_mapped(vma, at);
 
 		if (!number) {
-			number = get_user_pages_fast_only(at, wanted, flags, found);
+			number = get_user_pages_fast_only(at, batch, flags, found);
 			if (number <= 0)
 				break;
 			release_pages(found, number);
-			if (number < wanted)
+			if (number < batch)
 				return count + number;
 		}
 		count += number;

@@ -31,7 +31,7 @@ use kernel::{
     sync::atomic::Relaxed, //
 };
 
-/// How often the removal of a range is tried: a split may fail for want of memory, or because another
+/// How often the removal of a range is tried: a split may fail for lack of memory, or because another
 /// thread holds a reference to the folio for a moment.
 const TRIES: u32 = 3;
 

@@ -269,18 +269,18 @@ impl Heap {
         let layout = layout.map_err(|_| Error::Alignment { align })?;
         let has = self.0.usable(block)?;
         let aligned = block.addr().get() % align == 0;
-        let wants = bytes_for(layout);
-        let are_large = Class::of(wants).is_none() && Class::of(has).is_none();
-        if aligned && are_large && self.0.resize_large(block, has, wants) {
+        let needs = bytes_for(layout);
+        let are_large = Class::of(needs).is_none() && Class::of(has).is_none();
+        if aligned && are_large && self.0.resize_large(block, has, needs) {
             return Ok(block);
         }
-        if aligned && wants <= has && (wants > has / 2 || Class::of(wants) == Class::of(has)) {
+        if aligned && needs <= has && (needs > has / 2 || Class::of(needs) == Class::of(has)) {
             return Ok(block);
         }
         let new = match self.alloc(layout) {
             Ok(new) => new,
             // The block is large enough as it is.
-            Err(_) if aligned && wants <= has => return Ok(block),
+            Err(_) if aligned && needs <= has => return Ok(block),
             Err(error) => return Err(error),
         };
         let len = has.min(size);

@@ -103,6 +103,6 @@ pub const LEAVING: [Malloc; 2] = [
 
 /// Returns the allocator with that name, with its defaults.
 pub fn named(name: &str) -> Malloc {
-    let peer = AS_THEY_COME.iter().find(|peer| peer.name == name);
-    *peer.expect("one of the allocators")
+    let other = AS_THEY_COME.iter().find(|other| other.name == name);
+    *other.expect("one of the allocators")
 }

@@ -36,7 +36,7 @@ impl Who {
         match self {
             Self::Client => "freelist",
             Self::Global => "freelist_global",
-            Self::Malloc(peer) => peer.name,
+            Self::Malloc(other) => other.name,
             Self::Nobody => "nobody",
         }
     }
@@ -51,10 +51,10 @@ impl Who {
         }
     }
 
-    /// Returns the client, and all of `peers`.
-    pub fn and(peers: &[Malloc]) -> Vec<Self> {
+    /// Returns the client, and all of `others`.
+    pub fn and(others: &[Malloc]) -> Vec<Self> {
         let mut all = vec![Self::Client];
-        all.extend(peers.iter().copied().map(Self::Malloc));
+        all.extend(others.iter().copied().map(Self::Malloc));
         all
     }
 }
@@ -90,8 +90,8 @@ pub fn value(key: &str, value: f64) {
 fn command(name: &str, who: Who, args: &[&str]) -> Result<Command> {
     let mut command = Command::new(env::current_exe()?);
     command.args(["probe", name, who.word()]).args(args);
-    if let Who::Malloc(peer) = who {
-        command.envs(peer.environment());
+    if let Who::Malloc(other) = who {
+        command.envs(other.environment());
     }
     command.stdout(Stdio::piped());
     Ok(command)

@@ -227,7 +227,7 @@ fn main() -> ExitCode {
     };
     let found = found.and_then(|()| fuzzer.worker.end(true).map(|_| ()));
     println!(
-        "    # {} programs, {} killed for want of memory",
+        "    # {} programs, {} killed for lack of memory",
         fuzzer.programs, fuzzer.killed
     );
     if cli.coverage {

@@ -22,7 +22,7 @@ pub struct Module {
 }
 
 /// The most bytes of a section.
-const MOST: u64 = 1 << 24;
+const MAX_SECTION_BYTES: u64 = 1 << 24;
 
 impl Module {
     /// Returns the module as it is loaded now; `None` if it is not. Only root can read its addresses.
@@ -49,7 +49,7 @@ impl Module {
             .partition_point(|(begin, _)| *begin <= address);
         let (begin, name) = self.sections.get(after.checked_sub(1)?)?;
         let offset = address - begin;
-        (offset < MOST).then_some(Place {
+        (offset < MAX_SECTION_BYTES).then_some(Place {
             section: name,
             offset,
         })
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(module.place(0x1000), place(".init.text", 0));
         assert_eq!(module.place(0x7fff), place(".init.text", 0x6fff));
         assert_eq!(module.place(0x8123), place(".text", 0x123));
-        assert_eq!(module.place(0x8000 + MOST), None);
+        assert_eq!(module.place(0x8000 + MAX_SECTION_BYTES), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) struct Gate {
 
 /// The guard of a [`Gate`], which unlocks it when it is dropped.
 #[must_use]
-pub(super) struct Held<'gate> {
+pub(super) struct Guard<'gate> {
     gate: &'gate Gate,
     how: How,
 }
@@ -79,10 +79,10 @@ impl Gate {
 
     /// Locks it together with other threads.
     #[inline]
-    pub(super) fn shared(&self) -> Held<'_> {
+    pub(super) fn shared(&self) -> Guard<'_> {
         let before = self.state.fetch_add(1, Ordering::Acquire);
         if before & EXCLUSIVE == 0 {
-            return Held {
+            return Guard {
                 gate: self,
                 how: How::Shared,
             };
@@ -91,12 +91,12 @@ impl Gate {
     }
 
     #[cold]
-    fn shared_later(&self) -> Held<'_> {
+    fn shared_later(&self) -> Guard<'_> {
         let mut tries = 0;
         loop {
             self.state.fetch_sub(1, Ordering::Relaxed);
             if self.is_mine() {
-                return Held {
+                return Guard {
                     gate: self,
                     how: How::Again,
                 };
@@ -106,7 +106,7 @@ impl Gate {
                 tries += 1;
             }
             if self.state.fetch_add(1, Ordering::Acquire) & EXCLUSIVE == 0 {
-                return Held {
+                return Guard {
                     gate: self,
                     how: How::Shared,
                 };
@@ -115,9 +115,9 @@ impl Gate {
     }
 
     /// Locks it exclusively, once all other threads have unlocked it.
-    pub(super) fn exclusive(&self) -> Held<'_> {
+    pub(super) fn exclusive(&self) -> Guard<'_> {
         if self.is_mine() {
-            return Held {
+            return Guard {
                 gate: self,
                 how: How::Again,
             };
@@ -132,7 +132,7 @@ impl Gate {
             pause(tries);
             tries += 1;
         }
-        Held {
+        Guard {
             gate: self,
             how: How::Exclusive,
         }
@@ -146,7 +146,7 @@ impl Gate {
     }
 }
 
-impl Held<'_> {
+impl Guard<'_> {
     /// Keeps it locked until the same thread calls [`Gate::open`].
     pub(super) fn keep(self) {
         mem::forget(self);
@@ -154,16 +154,16 @@ impl Held<'_> {
 }
 
 impl Gate {
-    /// Unlocks what [`Gate::exclusive`] locked and [`Held::keep`] kept.
+    /// Unlocks what [`Gate::exclusive`] locked and [`Guard::keep`] kept.
     pub(super) fn open(&self) {
-        drop(Held {
+        drop(Guard {
             gate: self,
             how: How::Exclusive,
         });
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
         match self.how {

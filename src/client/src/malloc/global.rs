@@ -87,17 +87,17 @@ unsafe impl GlobalAlloc for Global {
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: By the caller's contract `size` does not overflow with the alignment.
-        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        let new_layout = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         if LARGE.may_have(block) {
             // SAFETY: By the caller's contract `size` is not 0.
-            let next = |_| unsafe { System.alloc(wanted) };
+            let next = |_| unsafe { System.alloc(new_layout) };
             // SAFETY: It is a live block, which the caller replaces by the one that is returned.
             if let Some(new) = unsafe { LARGE.realloc(block, size, layout.align(), next) } {
                 return new;
             }
         }
         if LARGE.serves(size) && !LARGE.serves(layout.size()) {
-            if let Some(new) = large(wanted, Content::Any) {
+            if let Some(new) = large(new_layout, Content::Any) {
                 if !new.is_null() {
                     // SAFETY: The old block has its layout's bytes, which are fewer, and the new
                     // one does not overlap it.

@@ -57,13 +57,13 @@ pub(super) fn random_address(attempt: usize) -> usize {
 pub(super) fn map_file(fd: RawFd, offset: usize, len: usize, at: usize) -> Result<usize, Errno> {
     let mut flags = MapFlags::SHARED;
     flags.set(MapFlags::FIXED_NOREPLACE, at != 0);
-    let (wanted, offset) = (at as *mut c_void, offset as u64);
+    let (hint, offset) = (at as *mut c_void, offset as u64);
     // SAFETY: The number is used for this call alone, which the kernel refuses if it is closed. No
     // mapping that is there is replaced: `FIXED_NOREPLACE` refuses that, and without it the kernel
     // chooses.
     let mapped = unsafe {
         let file = BorrowedFd::borrow_raw(fd);
-        mmap(wanted, len, READ_WRITE, flags, file, offset)
+        mmap(hint, len, READ_WRITE, flags, file, offset)
     }? as usize;
     if at != 0 && mapped != at {
         // A kernel before 4.17 takes the address for a hint.

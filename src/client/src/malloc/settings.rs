@@ -91,12 +91,12 @@ impl Settings {
     ) -> Self {
         let mut settings = DEFAULT;
         settings.quiet = get(c"FREELIST_QUIET").is_some_and(|value| value == c"1");
-        let mut read = |name: &'static CStr, wanted, set: &mut dyn FnMut(&str) -> bool| {
+        let mut read = |name: &'static CStr, valid, set: &mut dyn FnMut(&str) -> bool| {
             let Some(value) = get(name).filter(|value| !value.is_empty()) else {
                 return;
             };
             if !value.to_str().is_ok_and(set) {
-                complain((name.to_str().unwrap_or_default(), wanted), value);
+                complain((name.to_str().unwrap_or_default(), valid), value);
             }
         };
         read(
@@ -168,11 +168,11 @@ impl Settings {
         if variables().next().is_none() {
             return DEFAULT;
         }
-        Self::from(variable, |(name, wanted), value| {
+        Self::from(variable, |(name, valid), value| {
             if first {
                 let value = value.to_string_lossy_or_cut();
                 say(format_args!(
-                    "{name}={value}: not understood, the default holds; it takes {wanted}"
+                    "{name}={value}: not understood, the default holds; it takes {valid}"
                 ));
             }
         })
@@ -272,7 +272,7 @@ mod tests {
             (c"FREELIST_QUIET", c"1"),
             (c"FREELIST_REPORT", c"/dev/null"),
         ]);
-        let wanted = Settings {
+        let expected = Settings {
             threshold: 1 << 20,
             limit: 2 << 30,
             strict: true,
@@ -281,7 +281,7 @@ mod tests {
             report: Path::new("/dev/null"),
             privileged: false,
         };
-        assert_eq!((settings, wrong), (wanted, vec![]));
+        assert_eq!((settings, wrong), (expected, vec![]));
     }
 
     #[test]

@@ -89,9 +89,9 @@ fn once(who: Who) -> Result<(Option<f64>, f64)> {
 }
 
 pub fn run(printer: Printer, clock: Clock) -> Result<()> {
-    let peers: [Malloc; 4] = [named("mimalloc"), named("jemalloc"), LEAVING[0], LEAVING[1]];
+    let others: [Malloc; 4] = [named("mimalloc"), named("jemalloc"), LEAVING[0], LEAVING[1]];
     let mut whos = vec![Who::Nobody];
-    whos.extend(Who::and(&peers));
+    whos.extend(Who::and(&others));
     let mut times = vec![Samples::default(); whos.len()];
     let mut kills = vec![Samples::default(); whos.len()];
     let rounds = match clock {

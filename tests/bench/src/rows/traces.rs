@@ -200,16 +200,16 @@ pub fn small(printer: Printer, clock: Clock) -> Result<()> {
             }
         }
         let ours = &replays.times[replays.find("freelist")];
-        for (peer, aim) in [
+        for (other, aim) in [
             ("glibc", "<=1"),
             ("mimalloc", "<=1.3"),
             ("jemalloc", "-"),
             ("tcmalloc", "-"),
         ] {
-            let theirs = &replays.times[replays.find(named(peer).name)];
+            let theirs = &replays.times[replays.find(named(other).name)];
             for (part, (ours, theirs)) in PARTS.iter().zip(ours.iter().zip(theirs)) {
                 let ratio = ours.over(theirs, clock);
-                printer.counted(&format!("{trace}_{part}_over_{peer}"), &ratio, "ratio", aim);
+                printer.counted(&format!("{trace}_{part}_over_{other}"), &ratio, "ratio", aim);
             }
         }
     }
@@ -218,8 +218,8 @@ pub fn small(printer: Printer, clock: Clock) -> Result<()> {
 
 pub fn training(printer: Printer, clock: Clock) -> Result<()> {
     for trace in TRAINING {
-        let peers: Vec<_> = AS_THEY_COME.into_iter().chain(KEEPING).collect();
-        let replays = Replays::of(trace, clock, Who::and(&peers), TRAINING_ROUNDS)?;
+        let others: Vec<_> = AS_THEY_COME.into_iter().chain(KEEPING).collect();
+        let replays = Replays::of(trace, clock, Who::and(&others), TRAINING_ROUNDS)?;
         for (at, who) in replays.whos.iter().enumerate() {
             let unit = match clock {
                 Clock::Instructions => "million_instructions",
@@ -240,10 +240,10 @@ pub fn training(printer: Printer, clock: Clock) -> Result<()> {
         let ours = replays.find("freelist");
         for (at, part) in PARTS.iter().enumerate() {
             let times = |name: &str| &replays.times[replays.find(name)][at];
-            for (peer, keeping) in AS_THEY_COME.iter().zip(&KEEPING) {
-                let theirs = Samples::best([times(peer.name), times(keeping.name)], clock);
+            for (other, keeping) in AS_THEY_COME.iter().zip(&KEEPING) {
+                let theirs = Samples::best([times(other.name), times(keeping.name)], clock);
                 let ratio = times("freelist").over(theirs, clock);
-                let name = format!("{trace}_{part}_over_{}", peer.name);
+                let name = format!("{trace}_{part}_over_{}", other.name);
                 printer.counted(&name, &ratio, "ratio", "<=1");
             }
         }
