@@ -153,7 +153,7 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// Returns the page behind page number `page`, if a live block lies in it.
+    /// Returns the page at page number `page`, if a live block lies in it.
     pub fn live_page(&self, page: u32) -> Option<&Page> {
         let extent = self.engine.live_extent(page)?;
         assert!(extent.contains(&page));

@@ -36,7 +36,7 @@ impl Random {
 /// A pattern's arena and blocks.
 struct Pattern {
     arena: Arena<4>,
-    /// Where each begins, and its bytes.
+    /// The offset and the bytes of each live block.
     live: Vec<(u64, u64)>,
     ops: u64,
     /// The most that was held.
@@ -69,7 +69,7 @@ impl Pattern {
         self.arena.free(offset).unwrap();
     }
 
-    /// What is held is within the slack of the most that was needed.
+    /// Checks that the arena holds no more than its peak need and the slack.
     fn end(mut self, name: &str) {
         self.arena.check();
         let counters = self.arena.counters();
@@ -83,7 +83,7 @@ impl Pattern {
             (counters.moved_bytes / PAGE) as f64 / self.ops as f64,
         );
         let slack = needed * u64::from(SLACK_PERMILLE) / 1000;
-        // Where a page is divided for a block, the rest of it is held too.
+        // If a page is divided for a block, the rest of it is held too.
         let rest = 2 * PAGE;
         assert!(held <= needed + slack + rest, "{name}: {held} of {needed}");
         for (offset, _) in std::mem::take(&mut self.live) {

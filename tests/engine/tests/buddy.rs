@@ -23,7 +23,7 @@ fn alloc<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) -> u64 {
     offset
 }
 
-/// No block of `size` bytes can be had, for want of address space.
+/// Checks that no block of `size` bytes can be allocated, for lack of address space.
 #[track_caller]
 fn is_full<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) {
     assert_eq!(arena.alloc(request(size)), Err(Refusal::NoSpace), "{size}");
@@ -139,7 +139,7 @@ mod generic {
         for (shift, offset) in classes.zip(blocks) {
             is_full(&mut arena, 2 << shift);
             arena.free(offset).unwrap();
-            // Its half is free already: together they are the next class.
+            // Its buddy is free already: together they are a block of the next class.
             let joined = alloc(&mut arena, 2 << shift);
             assert!(joined <= offset);
             arena.free(joined).unwrap();
@@ -192,8 +192,8 @@ mod generic {
         }
     }
 
-    /// Returns how many blocks of so many pages there is address space for: each begins at a
-    /// multiple of its class, or of 64 KiB.
+    /// Returns the number of blocks of `pages` pages for which there is address space: each begins at a multiple of
+    /// its class, or of 64 KiB.
     fn most<const KIB: usize>(span: u64, pages: u64) -> u64 {
         let align = pages
             .next_power_of_two()
@@ -225,13 +225,13 @@ mod generic {
         let mut arena = Arena::<KIB>::new(1 << ORDERS);
         let whole = alloc(&mut arena, page << ORDERS);
         arena.free(whole).unwrap();
-        // Of all lists that of `order` alone has something, and serves all of its class.
+        // The list of `order` is the only one with an entry, and serves all of its class.
         let has_only = |arena: &mut Arena<KIB>, order: u32| {
             arena.drain();
             for other in 0..=ORDERS {
                 let largest = arena.engine.class(page.ilog2() + other).largest;
-                let want = if other == order { page << order } else { 0 };
-                assert_eq!(largest, want, "order {other} of {order}");
+                let expected = if other == order { page << order } else { 0 };
+                assert_eq!(largest, expected, "order {other} of {order}");
             }
         };
         has_only(&mut arena, ORDERS);
@@ -275,7 +275,7 @@ mod generic {
                 arena.free(offset).unwrap();
             }
             arena.check();
-            // As the module does when it finds no address space.
+            // As the module does if it finds no address space.
             arena.trim(0);
             let larger: Vec<u64> = (0..COUNT).map(|_| alloc(&mut arena, 16 * page)).collect();
             is_full(&mut arena, SMALLEST);

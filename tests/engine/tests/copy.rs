@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Copies of an arena: what they have, and what they have of blocks that come and go meanwhile.
+//! Copies of an arena: all blocks that stay, and blocks that come and go during the copy.
 
 use freelist_engine::copy::Copying;
 use freelist_engine::engine::{FreeError, Policy, Request};
@@ -113,7 +113,7 @@ impl<const KIB: usize> Model<KIB> {
                     self.arena.engine.lose(page, true);
                     self.arena.backed.remove(&page);
                     if bytes < Self::PAGE {
-                        // Its page was looked at in one step or in another.
+                        // Some step of the copy has read its page.
                         self.touched.insert(offset);
                     }
                 }
@@ -176,7 +176,7 @@ fn runs<const KIB: usize>(before: Vec<Op>, during: Vec<(Op, u8)>) {
     }
     let mut copy = copying.target;
     copy.check();
-    // What stayed is in it; what came or went is in it as it was at some time, or not.
+    // A block that stayed is in the copy; one that came or went is in it with some earlier content, or not.
     let mut live = BTreeMap::new();
     for (offset, bytes) in &seen {
         let before = copy.counters().live_bytes;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is counted, and what the engine says of itself, exactly.
+//! The exact values of the engine's counters and statistics.
 
 use freelist_engine::at_every_page_size;
 use freelist_engine::engine::{Batch, Request};
@@ -91,7 +91,7 @@ mod generic {
             }
             arena.engine.count_moved(4);
         }
-        // More of a class than were freed since: nothing is below zero.
+        // More of a class than were freed since: no counter is below zero.
         let counters = arena.counters();
         assert_eq!(counters.live_blocks, blocks.len() as u64);
         assert!(counters.requested_bytes < 100 * page);
@@ -203,7 +203,7 @@ mod generic {
         assert_eq!(arena.counters().merges, 0);
         arena.trim(0);
         assert_eq!(arena.counters().merges, 0);
-        // It has joined all the same.
+        // The run has merged even so.
         let pending = arena.reserve(request(8 * page)).unwrap();
         assert_eq!((pending.offset(), pending.missing()), (0, 8));
         arena.cancel(pending);
@@ -269,7 +269,7 @@ mod generic {
             assert_eq!(arena.engine.slack_permille(), slack);
             assert_eq!([1, 51].map(|missing| target(&arena, missing, 0)), targets);
         }
-        // No more than there are.
+        // No more pages than there are.
         arena.engine.set_slack_permille(Some(0));
         assert_eq!(target(&arena, 5000, 0), 1000);
     }
@@ -283,7 +283,7 @@ mod generic {
         // Half of it is free, and all of it was needed: 50 pages more are within the slack.
         arena.resize(block, 500 * page).unwrap();
         assert_eq!(arena.engine.reuse_target(51, 0), 1);
-        // What is needed now is as much again, not half as much more.
+        // The need is now twice as large, not half as large again.
         let (other, _) = arena.alloc(request(500 * page)).unwrap();
         assert_eq!(arena.counters().peak_bytes, 1000 * page);
         arena.free(other).unwrap();

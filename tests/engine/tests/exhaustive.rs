@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every sequence of operations on a small arena, up to a length: each is carried out from the
-//! beginning, and after its last operation all is proved (what is before that are shorter sequences).
-//! Then everything is given back, and nothing may be left.
+//! Every sequence of operations on a small arena, up to a length. Each runs from the beginning; after its last
+//! operation all invariants are checked, as the states before that end shorter sequences. Then all blocks are
+//! freed, and nothing may remain.
 //!
-//! `FREELIST_DEPTH` is the length, 4 unless set; from 8 on they are more than ten million. Build with
-//! `--release` then.
+//! `FREELIST_DEPTH` is the length, 4 by default; from 8 on there are more than ten million sequences. Build with
+//! `--release` for that.
 
 use freelist_engine::engine::{Isolated, Refusal, Request, Reservation};
 use freelist_engine::host::{reuse, Arena};
@@ -21,9 +21,9 @@ const LIMIT: u64 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Op {
-    /// Half a page, from anywhere.
+    /// Allocates half a page.
     Half,
-    /// Half a page with a header.
+    /// Allocates half a page with a header.
     HeadedHalf,
     /// A page, from anywhere.
     Page,
@@ -37,17 +37,17 @@ enum Op {
     FreeNewest,
     /// Three pages are reserved, and one of them comes.
     Reserve,
-    /// What is reserved gets its pages and is live.
+    /// Brings pages to the reservation, and makes it live.
     Commit,
-    /// What is reserved is undone.
+    /// Cancels the reservation.
     Cancel,
-    /// At most two free pages are put out of reach.
+    /// Isolates at most two free pages.
     Isolate,
-    /// They leave.
+    /// Removes the isolated pages.
     Remove,
-    /// They stay.
+    /// Puts the isolated pages back.
     Putback,
-    /// All free pages leave.
+    /// Trims all free pages.
     Trim,
 }
 
@@ -71,7 +71,7 @@ const ALL: [Op; 14] = [
 /// An arena, and what is known of it without it.
 struct World {
     arena: Arena<KIB>,
-    /// Where live blocks are released, and all of their bytes.
+    /// The live blocks: the offsets at which they are freed, and their bytes.
     live: Vec<(u64, Range<u64>)>,
     pending: Option<Reservation>,
     isolated: Option<Isolated>,
@@ -161,7 +161,7 @@ impl World {
             Op::Pages => self.alloc(3 * PAGE, false, true),
             Op::PageWithoutGrowing => self.alloc(PAGE, false, false),
             Op::FreeOldest if !self.live.is_empty() => self.free(0),
-            // Of one it is the same.
+            // With one block it is the oldest, too.
             Op::FreeNewest => match self.live.len() {
                 0 | 1 => return None,
                 len => self.free(len - 1),
@@ -208,7 +208,7 @@ impl World {
         assert!(counters.held_bytes <= LIMIT * PAGE);
     }
 
-    /// Gives everything back.
+    /// Frees all blocks, and checks that nothing remains.
     fn end(mut self) {
         if let Some(isolated) = self.isolated.take() {
             self.arena.putback(isolated);

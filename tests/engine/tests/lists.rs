@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which of several free blocks a request gets: what is there is found, however many others there
-//! are, and where most is there already it grows.
+//! The choice among free blocks: a request finds one that fits, however many others there are, and grows if most
+//! memory is in use.
 
 use freelist_engine::at_every_page_size;
 use freelist_engine::engine::{Admission, Policy, Refusal, Request, ALIGN_SHIFT};
 use freelist_engine::host::{reuse, Arena};
 
-/// More runs than are looked at one by one.
+/// More runs than a request examines one by one.
 const MANY: usize = 12;
 
 fn request(size: u64, larger: bool, grow: bool) -> Request {
@@ -18,12 +18,12 @@ fn request(size: u64, larger: bool, grow: bool) -> Request {
     }
 }
 
-/// Frees blocks of so many pages each, the first one first. Gives where each was.
+/// Frees blocks of these numbers of pages, the first one first. Returns their offsets.
 fn free_runs<const KIB: usize>(arena: &mut Arena<KIB>, pages: &[u64]) -> Vec<u64> {
     let size = |pages: &u64| request(pages * Arena::<KIB>::PAGE, true, true);
     let blocks = pages.iter().map(|pages| {
         let (block, _) = arena.alloc(size(pages)).unwrap();
-        // Between them, so that they do not join.
+        // A live page between them keeps them from merging.
         let end = block + pages * Arena::<KIB>::PAGE;
         let mut others = vec![];
         while others.last() != Some(&end) {
@@ -42,7 +42,7 @@ fn free_runs<const KIB: usize>(arena: &mut Arena<KIB>, pages: &[u64]) -> Vec<u64
     blocks
 }
 
-/// What is reserved for so many pages: where, and how many of them are still missing.
+/// Reserves `pages` pages. Returns their beginning, and the number of missing pages.
 fn reserve<const KIB: usize>(arena: &mut Arena<KIB>, pages: u64, grow: bool) -> (u64, u32) {
     let size = pages * Arena::<KIB>::PAGE;
     let pending = arena.reserve(request(size, true, grow)).unwrap();
@@ -192,8 +192,7 @@ mod generic {
         assert_eq!(arena.engine.free_pages(), 1);
     }
 
-    /// Of halves of pages at most 512 KiB at pages of 1 KiB, and less the larger a page is; one at
-    /// least.
+    /// The most halves of pages that are kept: 512 KiB at pages of 1 KiB, less at larger pages, and at least one.
     pub fn few_are_kept<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 12);
         arena.checked = false;
@@ -237,7 +236,7 @@ mod generic {
         let mut arena = Arena::<KIB>::new(1 << 12);
         arena.checked = false;
         let mut alloc = || arena.alloc(request(64 * Arena::<KIB>::PAGE, true, true));
-        // The other keeps it from joining what comes behind it.
+        // The other block keeps it from merging with the pages after it.
         let (full, _other) = (alloc().unwrap().0, alloc().unwrap());
         arena.free(full).unwrap();
         arena.drain();
@@ -268,7 +267,7 @@ mod generic {
 
     pub fn most_of_it<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
-        // As many pages as blocks are aligned to.
+        // The pages of the alignment of blocks.
         let unit = ((1 << ALIGN_SHIFT) / page).max(1);
         let mut arena = Arena::<KIB>::new(1 << 12);
         let mut alloc = |units| {
@@ -286,7 +285,7 @@ mod generic {
         arena.drain();
         let missing = |units: u64| (units * unit) as u32;
         assert_eq!(reserve(&mut arena, 7 * unit, true), (last, missing(5)));
-        // Behind a longer one there is as much as is needed.
+        // A longer run is followed by enough pages.
         arena.free(hole).unwrap();
         let isolated = loop {
             let isolated = arena.isolate(missing(4)).unwrap();

@@ -91,7 +91,7 @@ fn each_content_is_told_from_the_others() {
     assert_eq!(contents(&arena), [(Content::Free, 4, 14), live]);
     arena.trim(0);
     assert_eq!(contents(&arena), [(Content::Unbacked, 4, 14), live]);
-    // What is not in use at the end is not on it.
+    // The unused end of the arena is not in the map.
     arena.free(last).unwrap();
     arena.trim(0);
     assert_eq!(contents(&arena), []);
@@ -103,7 +103,7 @@ fn random<const KIB: usize>(steps: &[(bool, u16, u16)]) {
     arena.checked = false;
     let mut live = Vec::new();
     for (alloc, size, which) in steps {
-        // Every magnitude up to 64 KiB as likely as another.
+        // Every magnitude up to 64 KiB has the same probability.
         let size = 1 + u64::from(*size >> (which % 16));
         if *alloc || live.is_empty() {
             if let Ok((offset, _)) = arena.alloc(request(size)) {

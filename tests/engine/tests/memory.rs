@@ -74,7 +74,7 @@ mod generic {
             let counters = arena.counters();
             assert_eq!(counters.free_bytes, u64::from(more) * page);
             assert_eq!(counters.held_bytes, (pages + u64::from(more)) * page);
-            // It serves the next one, with old bytes.
+            // The page serves the next block, with old bytes.
             let pending = arena.reserve(request(page)).unwrap();
             assert_eq!((pending.missing(), pending.stale()), (0, 1));
             arena.commit(pending);
@@ -121,7 +121,7 @@ mod generic {
         arena.end();
     }
 
-    /// Its memory comes without the lock: meanwhile its neighbours may come and go.
+    /// The memory of a reserved block comes without the lock, while its neighbours are allocated and freed.
     pub fn a_reserved_block_keeps_its_records<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let chunk = CHUNK_PAGES as u64;
@@ -136,7 +136,7 @@ mod generic {
         arena.back_ensured(&mut pending, u32::MAX);
         let second = pending.offset();
         arena.commit(pending);
-        // Of what is free then no page is lost.
+        // No free page is lost by it.
         arena.free(first).unwrap();
         arena.free(second).unwrap();
         arena.alloc(request((chunk + 64) * page)).unwrap();
@@ -237,7 +237,7 @@ mod generic {
             assert_eq!(lose(&mut arena, lost), Loss::Free);
             assert_eq!(lose(&mut arena, lost), Loss::Nothing);
             assert_eq!(arena.counters().free_bytes, 99 * page);
-            // The whole is had again, with new memory in the hole's place or elsewhere.
+            // The whole range can be allocated again, with new memory for the hole.
             arena.alloc(request(100 * page)).unwrap();
             arena.free(end).unwrap();
             arena.trim(0);
@@ -272,7 +272,7 @@ mod generic {
                 arena.check();
                 assert_eq!(arena.counters().free_bytes, held);
                 assert_eq!(arena.counters().pending_bytes, 0);
-                // No block has it.
+                // It is in no block.
                 let (again, bytes) = arena.alloc(request(u64::from(pages) * page)).unwrap();
                 let first = (again / page) as u32;
                 let all = first..first + (bytes / page) as u32;
@@ -280,7 +280,7 @@ mod generic {
                 arena.end();
             }
         }
-        // On a quick list it is told first.
+        // A block on a quick list is drained first.
         let mut arena = Arena::<KIB>::new(1 << 20);
         let (block, _) = arena.alloc(request(page)).unwrap();
         arena.free(block).unwrap();
@@ -316,7 +316,7 @@ mod generic {
         assert!(other >= Arena::<KIB>::PAGE, "of another page");
         arena.free(second).unwrap();
         arena.check();
-        // It is whole again, without memory.
+        // The page is whole again, without memory.
         assert!(!arena.engine.is_backed(0));
         assert_eq!(arena.counters().metadata.trees, 1);
         arena.end();
@@ -356,7 +356,7 @@ proptest! {
                     }
                     prop_assert!(matches!(loss, Loss::Free | Loss::Block));
                     arena.backed.remove(page);
-                    // All other steps are checked by the arena itself.
+                    // The arena checks all other steps itself.
                     arena.check();
                 }
             }

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-/// What a program does: a block is asked for by a number of bytes, or given up.
+/// A step of a program: a block is allocated by its bytes, or freed.
 enum Step {
     Alloc { id: u64, size: u64 },
     Free { id: u64 },
@@ -58,7 +58,7 @@ fn replay<const KIB: usize>(arena: &mut Arena<KIB>, steps: &[Step]) -> (u64, u64
                 held = held.max(arena.counters().held_bytes);
             }
             Step::Free { id } => {
-                // What had no size was never allocated.
+                // A block of 0 bytes was never allocated.
                 if let Some((offset, size)) = live.remove(&id) {
                     arena.free(offset).unwrap();
                     requested -= size;
@@ -75,8 +75,7 @@ fn replay<const KIB: usize>(arena: &mut Arena<KIB>, steps: &[Step]) -> (u64, u64
     (peak, held)
 }
 
-/// What came of a trace that ran some times in one arena, in multiples of the most that was asked
-/// for at a time.
+/// The result of a trace that ran several times in one arena, relative to the peak of requested bytes.
 struct Outcome {
     held: f64,
     moved: Vec<f64>,
@@ -136,10 +135,10 @@ macro_rules! traces {
     )*};
 }
 
-// At most so much at pages of 4 and of 64 KiB, and how much may be moved the second and the third
-// time at pages of 4 KiB; then both at a slack of 1 %. A pure power-of-2 allocator cannot do with
-// less than 1.737, 1.028, 1.140, 1.851 and 1.207 (see ../traces/README.md), perfect packing with
-// 1.0003 and 1.0098 on the training traces, which the last percent of a page is lost on.
+// The bounds at pages of 4 and of 64 KiB, and the bounds of moved memory in the second and third run at pages of
+// 4 KiB; then both at a slack of 1 %. A pure power-of-2 allocator needs at least 1.737, 1.028, 1.140, 1.851 and
+// 1.207 (see ../traces/README.md), perfect packing 1.0003 and 1.0098 on the training traces, because of the unused
+// ends of pages.
 traces! {
     torch_resnet18: 1.05, 1.03, 0.0, at 1 percent 1.02, 0.5;
     torch_gpt: 1.02, 1.03, 0.0, at 1 percent 1.02, 0.1;

@@ -12,61 +12,61 @@ use loom::thread::{self, Thread};
 
 /// The request of a waiter.
 #[derive(Clone, Copy)]
-enum Want {
+enum Need {
     /// So many whole pages.
     Pages(u32),
     /// A part of a divided page.
-    Part,
+    Subpage,
 }
 
-impl Want {
+impl Need {
     fn is_part(self) -> bool {
         matches!(self, Self::Part)
     }
 }
 
-type Queue = WaitQueue<Want, Thread, Box<[WaiterSlot<Want, Thread>]>>;
+type Queue = WaitQueue<Need, Thread, Box<[WaiterSlot<Need, Thread>]>>;
 
-/// What the arena's lock protects.
+/// The state under the arena's lock.
 struct State {
-    /// Free whole pages, and free parts of divided ones.
+    /// Free whole pages, and free subpages of divided ones.
     pages: u32,
-    parts: u32,
+    subpages: u32,
     queue: Queue,
-    /// Waiters for whole pages: who came, who was served, in this order.
+    /// The waiters for whole pages in the order in which they came and in which they were served.
     came: Vec<u32>,
     served: Vec<u32>,
 }
 
 impl State {
-    fn could(pages: u32, parts: u32, want: &Want, admission: Admission) -> bool {
+    fn could(pages: u32, subpages: u32, need: &Need, admission: Admission) -> bool {
         let all = admission == Admission::Full;
-        match want {
-            Want::Pages(count) => all && pages >= *count,
-            Want::Part => parts > 0 || all && pages > 0,
+        match need {
+            Need::Pages(count) => all && pages >= *count,
+            Need::Subpage => subpages > 0 || all && pages > 0,
         }
     }
 
-    /// Takes what is wanted, as far as it is the caller's turn.
-    fn take(&mut self, want: Want, ticket: Option<Ticket>) -> bool {
+    /// Takes the memory for `need`, if it is the caller's turn.
+    fn take(&mut self, need: Need, ticket: Option<Ticket>) -> bool {
         let admission = self.queue.admission(ticket, ticket.is_some());
-        if !Self::could(self.pages, self.parts, &want, admission) {
+        if !Self::could(self.pages, self.subpages, &need, admission) {
             return false;
         }
-        match want {
-            Want::Pages(count) => self.pages -= count,
-            Want::Part if self.parts > 0 => self.parts -= 1,
-            Want::Part => self.pages -= 1,
+        match need {
+            Need::Pages(count) => self.pages -= count,
+            Need::Subpage if self.subpages > 0 => self.subpages -= 1,
+            Need::Subpage => self.pages -= 1,
         }
         true
     }
 
     fn call(&mut self) {
         let caller = thread::current().id();
-        let (pages, parts) = (self.pages, self.parts);
+        let (pages, subpages) = (self.pages, self.subpages);
         let called = self.queue.wake(
             |thread| thread.id() == caller,
-            |want, admission| Self::could(pages, parts, want, admission),
+            |need, admission| Self::could(pages, subpages, need, admission),
         );
         for thread in called.into_iter().flatten() {
             thread.unpark();
@@ -78,48 +78,48 @@ impl State {
 struct Arena(Arc<Mutex<State>>);
 
 impl Arena {
-    fn new(pages: u32, parts: u32) -> Self {
+    fn new(pages: u32, subpages: u32) -> Self {
         Self(Arc::new(Mutex::new(State {
             pages,
-            parts,
+            subpages,
             queue: WaitQueue::new(),
             came: Vec::new(),
             served: Vec::new(),
         })))
     }
 
-    /// Gives memory back.
-    fn free(&self, want: Want) {
+    /// Frees memory.
+    fn free(&self, need: Need) {
         let mut state = self.0.lock().unwrap();
-        match want {
-            Want::Pages(count) => state.pages += count,
-            Want::Part => state.parts += 1,
+        match need {
+            Need::Pages(count) => state.pages += count,
+            Need::Subpage => state.subpages += 1,
         }
         state.call();
     }
 
     /// A request that does not wait.
-    fn take(&self, want: Want) -> bool {
-        self.0.lock().unwrap().take(want, None)
+    fn take(&self, need: Need) -> bool {
+        self.0.lock().unwrap().take(need, None)
     }
 
-    fn enlist(&self, id: u32, want: Want) -> Ticket {
+    fn enlist(&self, id: u32, need: Need) -> Ticket {
         let mut new_table = None;
-        let mut who = (want, thread::current());
+        let mut who = (need, thread::current());
         loop {
             let mut state = self.0.lock().unwrap();
             match state
                 .queue
-                .enlist(who.0, want.is_part(), who.1, &mut new_table)
+                .enlist(who.0, need.is_part(), who.1, &mut new_table)
             {
                 Ok(ticket) => {
-                    if !want.is_part() {
+                    if !need.is_part() {
                         state.came.push(id);
                     }
                     return ticket;
                 }
-                Err((want, thread, len)) => {
-                    who = (want, thread);
+                Err((need, thread, len)) => {
+                    who = (need, thread);
                     new_table = Some((0..len).map(|_| WaiterSlot::default()).collect());
                 }
             }
@@ -137,31 +137,31 @@ impl Arena {
         state.call();
     }
 
-    /// A request that waits. `fails`: so many looks lead nowhere although they could, as when the
-    /// system is short of memory; what they took is put back, and it looks again, as after the
-    /// arena's timer. `patience`: so many sleeps, then it gives up.
-    fn wait(&self, id: u32, want: Want, mut fails: u32, mut patience: u32) -> bool {
-        if fails == 0 && self.take(want) {
+    /// Makes a request that waits. `fails` scans fail although they could succeed, as when the system is short of
+    /// memory: the memory that they took is put back, and the waiter scans again, as after the arena's timer.
+    /// After `patience` sleeps it gives up.
+    fn wait(&self, id: u32, need: Need, mut fails: u32, mut patience: u32) -> bool {
+        if fails == 0 && self.take(need) {
             return true;
         }
-        let ticket = self.enlist(id, want);
+        let ticket = self.enlist(id, need);
         let mut called = false;
         loop {
             let mut state = self.0.lock().unwrap();
             state.queue.scan(ticket);
             let mut failed = false;
-            if state.take(want, Some(ticket)) {
+            if state.take(need, Some(ticket)) {
                 if fails == 0 {
                     drop(state);
-                    self.leave(id, ticket, !want.is_part());
+                    self.leave(id, ticket, !need.is_part());
                     return true;
                 }
-                // Its block belongs to no thread meanwhile, and is given back in the end.
+                // Its block belongs to no thread, and is freed at the end.
                 drop(state);
                 state = self.0.lock().unwrap();
-                match want {
-                    Want::Pages(count) => state.pages += count,
-                    Want::Part => state.parts += 1,
+                match need {
+                    Need::Pages(count) => state.pages += count,
+                    Need::Subpage => state.subpages += 1,
                 }
                 fails -= 1;
                 failed = true;
@@ -177,7 +177,7 @@ impl Arena {
             }
             let admission = state.queue.admission(Some(ticket), true);
             let short = admission == Admission::Full
-                && State::could(state.pages, state.parts, &want, admission);
+                && State::could(state.pages, state.subpages, &need, admission);
             state.call();
             drop(state);
             if short {
@@ -198,9 +198,9 @@ impl Arena {
     }
 
     /// Checks the free memory and that no waiter is left; the last to come were served in their order.
-    fn end(&self, pages: u32, parts: u32) {
+    fn end(&self, pages: u32, subpages: u32) {
         let state = self.0.lock().unwrap();
-        assert_eq!((state.pages, state.parts), (pages, parts));
+        assert_eq!((state.pages, state.subpages), (pages, subpages));
         assert_eq!(state.queue.count(), 0);
         assert!(state.came.ends_with(&state.served), "out of turn");
     }
@@ -210,7 +210,7 @@ const FOREVER: u32 = u32::MAX;
 
 fn check(body: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
-    // More than that finds what fewer find too, in practice (Musuvathi and Qadeer, 2007).
+    // In practice more preemptions find no other faults (Musuvathi and Qadeer, 2007).
     model.preemption_bound = Some(3);
     model.check(body);
 }
@@ -225,10 +225,10 @@ fn a_waiter_is_woken_whenever_the_release_comes() {
     check(|| {
         let arena = Arena::new(0, 0);
         let waiter = spawn(&arena, |arena| {
-            assert!(arena.wait(1, Want::Pages(2), 0, FOREVER));
+            assert!(arena.wait(1, Need::Pages(2), 0, FOREVER));
         });
-        arena.free(Want::Pages(1));
-        arena.free(Want::Pages(1));
+        arena.free(Need::Pages(1));
+        arena.free(Need::Pages(1));
         waiter.join().unwrap();
         arena.end(0, 0);
     });
@@ -240,11 +240,11 @@ fn two_waiters_are_served_in_their_order() {
         let arena = Arena::new(0, 0);
         let waiters = [1, 2].map(|id| {
             spawn(&arena, move |arena| {
-                assert!(arena.wait(id, Want::Pages(1), 0, FOREVER));
+                assert!(arena.wait(id, Need::Pages(1), 0, FOREVER));
             })
         });
-        arena.free(Want::Pages(1));
-        arena.free(Want::Pages(1));
+        arena.free(Need::Pages(1));
+        arena.free(Need::Pages(1));
         for waiter in waiters {
             waiter.join().unwrap();
         }
@@ -257,14 +257,14 @@ fn who_gives_up_passes_its_turn_on() {
     check(|| {
         let arena = Arena::new(0, 0);
         let leaver = spawn(&arena, |arena| {
-            if arena.wait(1, Want::Pages(1), 0, 0) {
-                arena.free(Want::Pages(1));
+            if arena.wait(1, Need::Pages(1), 0, 0) {
+                arena.free(Need::Pages(1));
             }
         });
         let waiter = spawn(&arena, |arena| {
-            assert!(arena.wait(2, Want::Pages(1), 0, FOREVER));
+            assert!(arena.wait(2, Need::Pages(1), 0, FOREVER));
         });
-        arena.free(Want::Pages(1));
+        arena.free(Need::Pages(1));
         leaver.join().unwrap();
         waiter.join().unwrap();
         arena.end(0, 0);
@@ -276,16 +276,16 @@ fn a_big_one_is_not_starved_by_small_ones_that_do_not_wait() {
     check(|| {
         let arena = Arena::new(1, 0);
         let big = spawn(&arena, |arena| {
-            assert!(arena.wait(1, Want::Pages(2), 0, FOREVER));
+            assert!(arena.wait(1, Need::Pages(2), 0, FOREVER));
         });
         let small = spawn(&arena, |arena| {
             for _ in 0..2 {
-                if arena.take(Want::Pages(1)) {
-                    arena.free(Want::Pages(1));
+                if arena.take(Need::Pages(1)) {
+                    arena.free(Need::Pages(1));
                 }
             }
         });
-        arena.free(Want::Pages(1));
+        arena.free(Need::Pages(1));
         big.join().unwrap();
         small.join().unwrap();
         arena.end(0, 0);
@@ -297,14 +297,14 @@ fn a_part_of_a_page_can_be_had_while_a_big_one_waits() {
     check(|| {
         let arena = Arena::new(0, 0);
         let big = spawn(&arena, |arena| {
-            assert!(arena.wait(1, Want::Pages(1), 0, FOREVER));
+            assert!(arena.wait(1, Need::Pages(1), 0, FOREVER));
         });
         let part = spawn(&arena, |arena| {
-            assert!(arena.wait(2, Want::Part, 0, FOREVER));
-            // Only now: if it had to wait for the big one this would never come.
-            arena.free(Want::Pages(1));
+            assert!(arena.wait(2, Need::Subpage, 0, FOREVER));
+            // Freed only now: if this request had to wait for the large one, it would never be served.
+            arena.free(Need::Pages(1));
         });
-        arena.free(Want::Part);
+        arena.free(Need::Subpage);
         big.join().unwrap();
         part.join().unwrap();
         arena.end(0, 0);
@@ -316,10 +316,10 @@ fn a_look_that_leads_nowhere_hides_no_release() {
     check(|| {
         let arena = Arena::new(1, 0);
         let unlucky = spawn(&arena, |arena| {
-            assert!(arena.wait(1, Want::Pages(1), 1, FOREVER));
+            assert!(arena.wait(1, Need::Pages(1), 1, FOREVER));
         });
-        // It may have been looking, and failed with what there was: this is new.
-        arena.free(Want::Pages(1));
+        // The waiter may have scanned and failed before: this block is new.
+        arena.free(Need::Pages(1));
         unlucky.join().unwrap();
         arena.end(1, 0);
     });
@@ -330,12 +330,12 @@ fn what_a_vain_look_puts_back_serves_a_part() {
     check(|| {
         let arena = Arena::new(0, 1);
         let unlucky = spawn(&arena, |arena| {
-            if arena.wait(1, Want::Part, 1, 0) {
-                arena.free(Want::Part);
+            if arena.wait(1, Need::Subpage, 1, 0) {
+                arena.free(Need::Subpage);
             }
         });
         let part = spawn(&arena, |arena| {
-            assert!(arena.wait(2, Want::Part, 0, FOREVER));
+            assert!(arena.wait(2, Need::Subpage, 0, FOREVER));
         });
         unlucky.join().unwrap();
         part.join().unwrap();
@@ -344,7 +344,7 @@ fn what_a_vain_look_puts_back_serves_a_part() {
 }
 
 #[test]
-fn seats_are_used_again_and_tables_grow() {
+fn slots_are_reused_and_tables_grow() {
     // One thread, any number of waiters.
     let slots = |len| {
         (0..len)
@@ -368,7 +368,7 @@ fn seats_are_used_again_and_tables_grow() {
         }
     }
     assert_eq!(queue.count() as usize, tickets.len());
-    // All rest; each is called in its turn, and once.
+    // All waiters sleep; each is woken in its turn, and once.
     for (_, ticket) in &tickets {
         assert!(queue.sleep(*ticket));
     }
@@ -460,7 +460,7 @@ fn a_waiter_that_has_become_hopeless_is_woken_wherever_it_stands() {
     assert_eq!(woken, (90..99).collect::<Vec<_>>());
     for (size, ticket) in tickets.into_iter().enumerate() {
         assert_eq!(queue.is_woken(ticket), size >= 90);
-        // It scans, and sees that nothing can be had any more.
+        // It scans, and finds that nothing can be allocated any more.
         assert!(size < 90 || !queue.sleep(ticket));
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a program's calls do, in the process that makes them.
+//! Executes a program's calls, in a process of its own.
 
 #![expect(unsafe_code, reason = "bare system calls, with any argument")]
 
@@ -50,8 +50,8 @@ pub const SIGNAL: i32 = libc::SIGUSR1;
 /// Words that the kernel may write to at any time, also when a program says a wrong address.
 struct Room(UnsafeCell<[u64; WORDS]>);
 
-/// What the calls of both threads have in common. Every number is one that a system call may be
-/// given at any time: a file that was closed is EBADF, an address where nothing is, EFAULT.
+/// The state of both threads' calls. Every number may be passed to a system call at any time: a closed file is
+/// EBADF, an address without a mapping EFAULT.
 ///
 /// # Invariants
 ///

@@ -209,7 +209,12 @@ pub fn small(printer: Printer, clock: Clock) -> Result<()> {
             let theirs = &replays.times[replays.find(named(other).name)];
             for (part, (ours, theirs)) in PARTS.iter().zip(ours.iter().zip(theirs)) {
                 let ratio = ours.over(theirs, clock);
-                printer.counted(&format!("{trace}_{part}_over_{other}"), &ratio, "ratio", aim);
+                printer.counted(
+                    &format!("{trace}_{part}_over_{other}"),
+                    &ratio,
+                    "ratio",
+                    aim,
+                );
             }
         }
     }

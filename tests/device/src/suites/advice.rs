@@ -98,7 +98,7 @@ fn mlock_spoils_nothing_and_keeps_nothing() {
     view.unlock(0..4 * page).unwrap();
 }
 
-/// struct pm_scan_arg of linux/fs.h; what is wanted is in `mask` and `answer`.
+/// struct pm_scan_arg of linux/fs.h, whose masks are `mask` and `answer`.
 fn scan(view: &View, pages: usize, mask: u64, answer: u64) -> Vec<[u64; 3]> {
     const PAGEMAP_SCAN: u32 = 0xc060_6610;
     let ranges = View::anonymous(16 * 24);
@@ -129,7 +129,7 @@ fn scan(view: &View, pages: usize, mask: u64, answer: u64) -> Vec<[u64; 3]> {
         .collect()
 }
 
-/// Which pages are there is what programs that take snapshots go by.
+/// Programs that take snapshots rely on the pages that the kernel reports.
 ///
 /// Peer: guard_regions pagemap_scan, pagemap.
 fn a_scan_of_the_page_tables_finds_what_is_mapped() {
@@ -237,7 +237,7 @@ const GUARD_INSTALL: i32 = 102;
 
 const GUARD_REMOVE: i32 = 103;
 
-/// Every advice there is, whether it is taken or not.
+/// Tries every advice, whether the kernel accepts it or not.
 ///
 /// Peer: pfnmap madvise_disallowed; guard_regions fork_wipeonfork, cold_pageout,
 /// madvise_sequential, collapse.
@@ -274,7 +274,7 @@ fn no_advice_takes_or_spoils_a_page() {
     free(&arena, block);
 }
 
-/// The same page under every treatment, in a row, then its neighbours.
+/// Applies every treatment to the same page in turn, then checks its neighbours.
 fn pages_stay_what_they_were_under_all_this() {
     let arena = arena();
     let page = page() as usize;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a request gets.
+//! Allocation: the size, the alignment and the source of a block.
 
 use freelist::Flags;
 use nix::errno::Errno;
@@ -63,7 +63,7 @@ fn every_size_class_that_fits_the_memory_is_served() {
         skip("too little memory for blocks over 16 MiB");
     }
     for shift in (32 * MIB).ilog2()..=most {
-        // In an arena of its own: a freed block stays held.
+        // In a new arena, as a freed block stays held.
         every_class_from_to(1 << shift, 1 << shift);
     }
     eprintln!("up to {} MiB", (1u64 << most) / MIB);

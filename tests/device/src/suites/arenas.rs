@@ -110,7 +110,7 @@ fn a_passed_descriptor_is_the_same_arena() {
     let view = View::shared(&mine, block.offset, page() as usize);
     view.store(0, 1);
     let child = spawn_child(|| {
-        // One that the child has by no other way.
+        // The child has this arena by no other way.
         let passed = receive(&there);
         let view = View::shared(&passed, 0, page() as usize);
         let block = alloc(&passed, page());
@@ -238,7 +238,7 @@ fn another_device_node_opens_arenas_of_its_own() {
         assert_eq!(alloc(arena, 4 * page()).offset, 0);
         view.store(0, i as u8 + 1);
     }
-    // What leaves one is unmapped there alone.
+    // A page that leaves an arena is unmapped there only.
     for (i, arena) in arenas.iter().enumerate() {
         arena.free(0).unwrap();
         assert_eq!(arena.trim(0).unwrap(), 4 * page());

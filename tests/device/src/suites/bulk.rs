@@ -193,7 +193,7 @@ fn fewer_than_all_is_a_success() {
         100
     );
     assert_eq!(stat(&arena).failures, 0);
-    // Asking for the rest tells why.
+    // A call for the rest fails with the reason.
     let rest = arena.alloc_bulk(page(), DEFAULT, &mut offsets[100..]);
     refused(rest, Errno::EDQUOT);
     let rest = arena.alloc_bulk(page(), LARGER, &mut offsets[100..]);
@@ -220,7 +220,7 @@ fn a_release_stops_at_the_first_that_is_refused() {
     ] {
         let mut offsets = vec![0; 200];
         arena.alloc_bulk(64, DEFAULT, &mut offsets).unwrap();
-        // In the first and in a later batch.
+        // In the first batch and in a later one.
         for place in [3, 100] {
             let mut list = offsets.clone();
             list.insert(place, if bad == 16 { list[place] + 16 } else { bad });

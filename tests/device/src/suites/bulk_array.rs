@@ -43,14 +43,14 @@ fn an_offset_that_cannot_be_stored_undoes_its_element() {
         assert_eq!(arena.free_bulk(&offsets).unwrap(), there);
         nothing_is_live(&arena);
     }
-    // One that is only half there.
+    // An array of which only half is mapped.
     let arena = arena();
     let answer = raw::alloc_bulk(&arena, request(96, &array, page - 20, 10)).unwrap();
     assert_eq!(answer.done, 2);
     assert_eq!(stat(&arena).live_blocks, 2);
 }
 
-/// Those that were freed a moment ago are given out together.
+/// Blocks on the fast path, which were freed just now, are allocated together.
 ///
 /// Peer: vulnerabilities state_changed_then_EFAULT.
 fn blocks_at_hand_whose_offsets_cannot_be_stored_are_free_again() {
@@ -83,7 +83,7 @@ fn blocks_at_hand_whose_offsets_cannot_be_stored_are_free_again() {
         for offset in &got {
             view.store(*offset as usize, 1);
         }
-        // What was undone can be had, and nothing else is there.
+        // The cancelled blocks can be allocated, and no others exist.
         let mut rest = vec![0; COUNT - there];
         if !rest.is_empty() {
             let done = arena.alloc_bulk(96, LARGER, &mut rest).unwrap();

@@ -27,13 +27,13 @@ suite!("freelist_bulk_wait":
 
 fn a_batch_that_is_killed_stops() {
     let shared = arena();
-    // More than can be done before it is killed.
+    // More than can be allocated before it is killed.
     let most = 8 << 20;
     let child = spawn_child(|| {
         let array = View::anonymous(8 * most);
         let _ = raw::alloc_bulk(&shared, request(32, &array, 0, most as u32));
     });
-    // What is being made is held, and neither live nor free.
+    // Reserved memory is held, and neither live nor free.
     while shared.stat().unwrap().live_blocks == 0 {
         thread::sleep(Duration::from_millis(1));
     }
@@ -55,7 +55,7 @@ fn a_batch_that_is_killed_stops() {
     assert_eq!(stat.live_bytes, 32 * stat.live_blocks);
 }
 
-/// An arena that may hold 10 pages, and as many live blocks but for `free`.
+/// Returns an arena that may hold 10 pages, and all its live blocks but `free` of them.
 fn full_arena(free: usize) -> (Arena, Vec<u64>) {
     let arena = arena();
     arena.set_limit(10 * page()).unwrap();
@@ -75,7 +75,7 @@ fn what_there_is_is_given_out_before_a_batch_waits() {
             let done = arena.alloc_bulk_wait(page(), DEFAULT, &mut timeout, &mut offsets);
             (done.unwrap(), timeout.left().unwrap())
         });
-        // Its first four are live while it waits for the others.
+        // Its first four blocks are live while it waits for the others.
         while arena.stat().unwrap().live_blocks < 10 {
             thread::sleep(Duration::from_millis(1));
         }
@@ -102,7 +102,7 @@ fn a_timeout_is_for_the_whole_batch() {
     let done = arena.alloc_bulk_wait(page(), DEFAULT, &mut timeout, &mut offsets);
     assert_eq!(done.unwrap(), 3);
     assert!(start.elapsed() >= time, "{:?}", start.elapsed());
-    // Asking for the rest tells why.
+    // A call for the rest fails with the reason.
     let mut timeout = Timeout::from(time);
     let rest = arena.alloc_bulk_wait(page(), DEFAULT, &mut timeout, &mut offsets[3..]);
     refused(rest, Errno::ETIMEDOUT);

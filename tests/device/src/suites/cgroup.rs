@@ -111,7 +111,7 @@ fn a_full_cgroup_is_enomem_and_nobody_is_killed() {
     cgroup.run(|| {
         let max = cgroup.current() + 16 * MIB;
         let arena = arena();
-        // A call that fails gives back what it grew by, so this process has
+        // A call that fails releases the memory that it grew by, which leaves this process
         // room for its own pages.
         cgroup.limit(max);
         let mut got = 0;
@@ -125,7 +125,7 @@ fn a_full_cgroup_is_enomem_and_nobody_is_killed() {
         assert_eq!(errno, Some(Errno::ENOMEM));
         assert!(got >= 8 * MIB, "{got} bytes of 16 MiB");
         assert_eq!(cgroup.event("oom_kill"), 0);
-        // Nothing is lost by it: what is held is live, or serves small ones.
+        // No memory is lost: it is live, or serves small blocks.
         let stat = stat(&arena);
         assert_eq!(stat.live_bytes, got);
         arena.free(0).expect("the first block");
@@ -178,20 +178,20 @@ fn whoever_waits_in_a_full_cgroup_is_not_killed() {
     });
 }
 
-/// What cannot be mapped at once is left to faults.
+/// Pages that cannot be mapped at once are mapped by faults.
 fn page_tables_of_what_is_populated_are_worth_no_process() {
-    /// More than the cgroup may have.
+    /// More bytes than the cgroup may have.
     const BYTES: u64 = 64 * MIB;
     let cgroup = Cgroup::new("tables");
     cgroup.run(|| {
         let arena = arena();
-        // All that this process needs it has before the cgroup is full.
+        // This process allocates all its own memory before the cgroup is full.
         let mut offsets = vec![u64::MAX; (BYTES / page()) as usize];
         mlockall(MlockAllFlags::MCL_CURRENT).expect("root may");
         let _view = View::shared(&arena, 0, BYTES as usize);
         let room = cgroup.room();
         cgroup.limit(cgroup.current() + BYTES / 4);
-        // Nothing fails from here on: to say so takes memory.
+        // No assertion from here on: its message would need memory.
         let got = arena.alloc_bulk(page(), DEFAULT, &mut offsets);
         while arena.alloc(page(), DEFAULT).is_ok() {}
         let got = got.unwrap_or(0);

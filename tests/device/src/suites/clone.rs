@@ -67,7 +67,7 @@ fn mixed(arena: &Arena, view: &View, rng: &mut fastrand::Rng, count: usize) -> V
 /// Bytes of an arena that a view shows.
 pub(super) const SPAN: usize = 256 << 20;
 
-/// What debugfs says of all arenas that there are now.
+/// Returns the present totals of all arenas from debugfs.
 pub(super) fn now() -> [Option<u64>; 4] {
     let stats = Stats::read().unwrap();
     ["arenas", "live_blocks", "held_bytes", "metadata_bytes"].map(|name| stats.get(name))
@@ -208,7 +208,7 @@ fn headers_are_right_or_overwritten_as_they_were() {
         source.free(right.offset).unwrap();
         refused(source.free(wrong.offset), Errno::EUCLEAN);
     }
-    // One that is written in the copy is seen there.
+    // A block that is written in the copy shows it there.
     let copy = source.copy().unwrap();
     let theirs = View::shared(&copy, 0, SPAN);
     let block = copy.alloc(5000, DEFAULT | Flags::HEADER).unwrap();
@@ -248,7 +248,7 @@ fn huge_pages_stay_huge() {
     let huge: u64 = text.trim().parse().unwrap();
     let source = arena();
     let view = View::shared(&source, 0, SPAN);
-    // One block, and many that lie side by side.
+    // One block, and many neighbouring ones.
     let mut blocks = vec![alloc(&source, 8 * huge)];
     let quarter = huge / 4;
     blocks.extend((0..32).map(|_| alloc(&source, quarter)));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The file of a copy: its flags, owner and bounds, and what is left where there is none.
+//! The file of a copy: its flags, owner and limits, and the state after a copy that fails.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};

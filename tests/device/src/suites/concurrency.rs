@@ -121,8 +121,8 @@ fn racing_frees_of_one_block_succeed_once() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// One thread gives back offsets that it does not own, as a broken program
-/// would; every allocation is matched by exactly one successful free.
+/// One thread frees offsets that it does not own, as a faulty program would; every allocation has exactly one
+/// successful free.
 fn a_free_races_with_allocations_of_the_same_place() {
     let arena = arena();
     let stop = AtomicBool::new(false);
@@ -261,7 +261,7 @@ fn arenas_are_opened_and_closed_by_many_threads() {
     });
 }
 
-/// STAT and debugfs are of one moment, whatever happens meanwhile.
+/// STAT and debugfs are snapshots of one moment, under load too.
 ///
 /// Peer: scudo stats_test.
 fn statistics_add_up_under_load() {

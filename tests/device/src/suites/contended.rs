@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The same pages in the hands of several threads: touched, discarded, copied, unmapped, reclaimed and
-//! found bad at the same time.
+//! The same pages under several threads: touched, discarded, copied, unmapped, reclaimed and poisoned at the
+//! same time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{mpsc, Barrier};
@@ -47,7 +47,7 @@ fn touches_of_one_page_at_once_bring_one() {
         for thread in 0..THREADS {
             let (view, barrier) = (&view, &barrier);
             scope.spawn(move || {
-                // From the last on, so that none comes with the one before it.
+                // From the last on, so that none is brought by the fault before.
                 for index in (0..pages).rev() {
                     barrier.wait();
                     view.store(index * system_page() + thread, thread as u8 + 1);
@@ -148,7 +148,7 @@ fn no_processor_writes_to_a_page_that_has_left() {
     check();
 }
 
-/// A process that maps, frees, unmaps and ends, as often as it is told.
+/// Starts a process that maps, frees, unmaps and ends, `rounds` times.
 fn maps_and_ends(arena: &Arena, rounds: usize) -> Child {
     spawn_child(|| {
         for _ in 0..rounds {
@@ -182,12 +182,12 @@ fn mappings_end_beside_forced_reclaim() {
     assert_eq!(stat(&arena).held_bytes, 0);
 }
 
-/// What is in block number `index` of a thread.
+/// Returns the content of block number `index` of a thread.
 fn mark(thread: usize, index: usize) -> u8 {
     (thread * 16 + index) as u8 | 1
 }
 
-/// Allocates, resizes, discards and frees blocks, until it is told to end; leaves none.
+/// Allocates, resizes, discards and frees blocks until `done`; leaves none.
 fn works_on_its_own(arena: &Arena, view: &View, thread: usize, done: &AtomicBool) {
     let mut rng = fastrand::Rng::with_seed(thread as u64);
     let mut blocks: Vec<Block> = Vec::new();

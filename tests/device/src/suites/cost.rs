@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What calls and page faults cost, in instructions: in a VM whose clock counts
-//! them (`scripts/vm --icount`), so that the same figure comes out every time.
-//! Elsewhere there is nothing to measure.
+//! The costs of calls and page faults in instructions: in a VM whose clock counts them (`scripts/vm --icount`),
+//! so that the figure is the same every time. Without that clock the tests are skipped.
 //!
-//! Each figure is the least of several rounds: what is more is the kernel's
-//! own business in between. Instructions say nothing of cache misses.
+//! Each figure is the least of several rounds: the rest is the kernel's own work. Instructions do not count
+//! cache misses.
 
 #![expect(
     unsafe_code,
@@ -48,7 +47,7 @@ suite!("freelist_cost":
 const ICOUNT: &str = "FREELIST_ICOUNT";
 /// Rounds of a measurement, of which the least counts.
 const ROUNDS: usize = 7;
-/// How much more something may cost that ought to cost the same.
+/// The ratio up to which two costs that should be the same may differ.
 const SAME: f64 = 1.10;
 
 /// Returns how long `work` takes.
@@ -82,8 +81,8 @@ fn cost(count: u64, mut round: impl FnMut()) -> f64 {
     cost
 }
 
-/// Costs of a block: taken and given back at once; and many taken, then all
-/// given back in another order, which no short list can hide.
+/// Returns the costs of a block that is allocated and freed at once, and of one of many that are allocated, then all
+/// freed in another order, for which no short list suffices.
 fn costs(arena: &Arena, size: u64) -> [f64; 2] {
     const COUNT: u64 = 400;
     let pair = cost(COUNT, || {
@@ -93,7 +92,7 @@ fn costs(arena: &Arena, size: u64) -> [f64; 2] {
     });
     let many = cost(COUNT, || {
         let blocks: Vec<_> = (0..COUNT).map(|_| alloc(arena, size)).collect();
-        // Every seventh, so that neighbours are not given back together.
+        // Every seventh, so that no two neighbours are freed in sequence.
         for index in 0..COUNT as usize {
             free(arena, blocks[index * 7 % COUNT as usize]);
         }
@@ -334,9 +333,9 @@ fn memory_is_moved_at_these_costs() {
     }
 }
 
-/// CLONE beside what its parts cost: new memory of the same bytes, and copying them, as the kernel
-/// copies and as a program does. (The kernel has general registers alone: a program copies four times
-/// as many bytes by an instruction.)
+/// Compares CLONE with the costs of its parts: new memory of the same bytes, and copying them as the kernel and as
+/// a program does. (The kernel has only general registers: a program copies four times as many bytes by an
+/// instruction.)
 fn a_copy_costs_little_more_than_its_memory_and_its_bytes() {
     let bytes = 32 * MIB;
     let mib = bytes / MIB;
@@ -411,7 +410,7 @@ fn a_small_block_of_a_heap_costs_this() {
         if size == 64 {
             trust!("heap_pair", pair, "instructions", "<=98");
         }
-        // What it cost before the heap had classes at eight a doubling, and 2 %.
+        // The cost before the heap had eight classes in each doubling, plus 2 %.
         assert!(pair <= 98.0, "{pair}");
     }
     let mut blocks = vec![ptr::null_mut(); COUNT as usize];

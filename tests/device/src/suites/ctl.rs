@@ -42,7 +42,7 @@ pub(super) fn ctl<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let this = env::current_exe().expect("/proc is mounted");
     let mut command = Command::new(this.with_file_name("freelistctl"));
     command.args(arguments).stdin(Stdio::null());
-    // Those of the test's own surroundings would be seen.
+    // Variables of the test's own environment would have an effect.
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"] {
         command.env_remove(name);
     }
@@ -107,7 +107,7 @@ fn doctor_finds_nothing_wrong_with_a_loaded_module() {
         stat(&arena()).limit_bytes as f64 / MIB as f64
     );
     assert!(limits.contains(&limit), "{limits} has {limit}");
-    // The same for people, a line a check, without colours in a pipe.
+    // As text: a line for each check, without colours in a pipe.
     let text = said(&["doctor"]);
     assert!(text.contains("ok       module      freelist"), "{text}");
     assert!(!text.contains('\x1b'), "{text:?}");
@@ -143,7 +143,7 @@ fn doctor_tells_one_who_may_not_open_the_device_how_to() {
     let report = json(&String::from_utf8(output.stdout).unwrap());
     let (verdict, text, mend) = check(&report, "permission");
     assert_eq!(verdict, "wrong", "{text}");
-    // No group in this system, and none in that of a user who has not installed anything.
+    // There is no such group in this system, as where nothing was installed.
     assert!(mend.contains("chgrp freelist /dev/freelist"), "{mend}");
     assert!(mend.contains("usermod -aG freelist"), "{mend}");
     let (verdict, text, _) = check(&report, "debugfs");
@@ -169,7 +169,7 @@ fn stat_for_programs_has_what_the_arena_says() {
     assert_eq!(report["origin"], "debugfs");
     let classes = report["classes"].as_array().unwrap();
     assert!(classes.iter().any(|class| class["size"] == 64 * KIB));
-    // For people.
+    // As text.
     let text = said(&["stat"]);
     let row = text
         .lines()
@@ -273,7 +273,7 @@ fn map_shows_what_lies_where() {
     let free = cells.matches('-').count();
     assert_eq!(free + cells.matches('+').count(), 64, "{text}");
     assert_eq!(cells.matches('#').count(), 128, "{text}");
-    // As debugfs has it.
+    // The rows as in debugfs.
     let rows = said(&["map", "--rows", &id().to_string()]);
     assert_eq!(rows, freelist::debugfs::map(id()).unwrap());
 }

@@ -73,7 +73,7 @@ impl Screen {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until the screen is as `wanted`, which the message says of it, and returns its text.
+    /// Waits until the screen is as `wanted`, a description for the message, and returns its text.
     #[track_caller]
     fn wait_for(&mut self, message: &str, wanted: impl Fn(&vt100::Screen) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -189,7 +189,7 @@ fn top_leaves_the_terminal_as_it_was() {
         assert!(screen.end().success(), "{how}");
         assert!(!screen.terminal.screen().alternate_screen(), "{how}");
         assert!(!screen.terminal.screen().hide_cursor(), "{how}");
-        // It may have been raw already when it was first looked at.
+        // The terminal may have been raw when it was first read.
         let flags = nix::sys::termios::LocalFlags::ICANON | nix::sys::termios::LocalFlags::ECHO;
         let after = nix::sys::termios::tcgetattr(&screen.keys).unwrap();
         assert!(after.local_flags.contains(flags), "{how}: {before:?}");

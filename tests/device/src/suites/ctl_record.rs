@@ -93,7 +93,7 @@ fn a_recording_follows_arenas_while_a_program_runs() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It is being recorded from here on, until `cat` has no more to read.
+    // The recording runs from here on, until `cat` has no more to read.
     let deadline = Instant::now() + Duration::from_secs(60);
     while !file.0.exists() {
         assert!(Instant::now() < deadline, "it never begins");
@@ -159,7 +159,7 @@ fn a_recording_ends_as_its_program_does() {
             script.as_ref(),
         ];
         assert_eq!(output(&mut ctl(&arguments)).status.code(), Some(status));
-        // At its beginning and at its end.
+        // One at its beginning and one at its end.
         assert!(samples(&file.lines()).len() >= 2);
     }
     let nothing: [&OsStr; 5] = [
@@ -273,7 +273,7 @@ fn a_replay_leaves_a_timeline_that_is_drawn() {
         text.contains("step 1 end") && text.contains("events of the trace"),
         "{text}"
     );
-    // Nothing that is no recording is drawn.
+    // A file that is not a recording is not drawn.
     let plot: [&OsStr; 2] = ["plot".as_ref(), trace.as_ref()];
     let refused = output(&mut ctl(&plot));
     assert_eq!(refused.status.code(), Some(1));

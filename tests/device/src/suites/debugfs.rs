@@ -54,7 +54,7 @@ fn fields(stat: &Stat) -> [(&'static str, u64); 20] {
     ]
 }
 
-/// How many of [`fields`] are of now; the others are in all.
+/// The number of [`fields`] that are present values; the others are totals.
 const OF_NOW: usize = 7;
 
 #[track_caller]
@@ -124,7 +124,7 @@ fn stats_are_the_sums_over_the_arenas() {
     for (i, (name, _)) in fields(&stats[0]).into_iter().enumerate() {
         let sum: u64 = stats.iter().map(|stat| fields(stat)[i].1).sum();
         if name == "limit_bytes" {
-            // Of all arenas together; the sum of their own means nothing.
+            // A value for all arenas together, which the sum over arenas is not.
             continue;
         }
         let closed = if i < OF_NOW { 0 } else { value(&before, name) };

@@ -28,7 +28,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether every module has its files.
+    /// Returns whether every module has its files.
     fn is_always_there(&self) -> bool {
         !self.description.contains("In kernels with") && !self.description.contains("In a module")
     }

@@ -53,8 +53,8 @@ fn arenas() -> u64 {
     stats.get("arenas").expect("a line arenas")
 }
 
-/// The link leads to what the mapping is of. Where that was a file behind the device, whoever could read
-/// a mapping could open it for writing.
+/// The link leads to the mapping's file. If that were a file behind the device, a program that can read a mapping
+/// could open it for writing.
 ///
 /// Peer: reports ashmem-CVE-2020-0009.
 fn what_is_opened_by_map_files_is_another_arena() {
@@ -131,7 +131,7 @@ fn calls_of_other_files_change_nothing() {
     assert_eq!(stat(&arena), before);
 }
 
-/// What fcntl() has for regular files and pipes.
+/// Tries the fcntl() commands of regular files and pipes.
 fn no_lease_and_no_pipe_is_had_of_an_arena() {
     let arena = arena();
     let block = alloc(&arena, page());
@@ -145,7 +145,7 @@ fn no_lease_and_no_pipe_is_had_of_an_arena() {
         let result = control(&arena, command, number);
         assert!(result.is_err(), "{command} {number}: {result:?}");
     }
-    // It is a file of a device, and can be locked and asked to signal as any.
+    // It is a device file, and can be locked and asked to send signals like any other.
     assert_eq!(
         control(&arena, libc::F_SETOWN, std::process::id() as i32),
         Ok(0)
@@ -175,7 +175,7 @@ fn a_limit_on_the_size_of_files_is_none_on_an_arena() {
     check();
 }
 
-/// What mmap() has for other files, stacks and huge pages of another kind.
+/// Tries the mmap() flags for other files, stacks and other huge pages.
 fn flags_of_other_mappings_are_refused_or_change_nothing() {
     const SHARED_VALIDATE: i32 = 3;
     let arena = arena();
@@ -266,7 +266,7 @@ fn what_follows_a_page_in_a_pipe_stays_out_of_it() {
     let view = View::shared(&arena, 0, block.bytes as usize);
     view.set_bytes(0, b"minemine");
     let (read, write) = pipe().unwrap();
-    // All of its buffers have had pages of the pipe's own once.
+    // All of its buffers have had pages of the pipe once.
     for _ in 0..32 {
         nix::unistd::write(&write, &[1; 64]).unwrap();
         nix::unistd::read(&read, &mut [0; 64]).unwrap();
@@ -308,7 +308,7 @@ fn a_descriptor_that_another_process_takes_is_the_same_arena() {
     assert_eq!(stat(&taken).live_blocks, 0);
 }
 
-/// Nothing but the kernel's collection of sockets in flight has it then.
+/// Only the kernel's collection of sockets in flight has the arena then.
 ///
 /// Peer: reports unix_gc-CVE-2021-0920.
 fn an_arena_in_a_cycle_of_sockets_ends() {
@@ -357,7 +357,7 @@ fn the_number_of_a_copy_is_nobodys_until_it_is_told() {
             let copy = scope.spawn(|| source.copy().unwrap());
             while !copy.is_finished() {
                 match try_number(&read, guess) {
-                    // From now on it is the copy's alone: no file until the copy is complete.
+                    // From now on the number is reserved for the copy, and has no file until that is complete.
                     Err(Errno::EBUSY) => {
                         reserved += 1;
                         break;

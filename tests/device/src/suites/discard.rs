@@ -126,7 +126,7 @@ fn a_pinned_page_is_zeroed_and_stays() {
         .bytes(0, 4 * MIB as usize)
         .iter()
         .all(|byte| *byte == 0));
-    // What comes through the pin is seen.
+    // A write through the pin shows in the block.
     let mut file = tempfile();
     file.write_all(&[9; 100]).unwrap();
     file.seek(SeekFrom::Start(0)).unwrap();

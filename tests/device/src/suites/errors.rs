@@ -137,7 +137,7 @@ fn no_flags_and_nothing_free_is_enomem() {
             flags: 0,
             ..raw::request(size)
         };
-        // Nothing may GROW, so the limit is not asked.
+        // Without GROW the limit does not matter.
         refused_request(request, Errno::ENOMEM);
     }
 }
@@ -164,8 +164,8 @@ fn growing_beyond_the_limit_is_edquot() {
         skip("too much memory to fill; needs a machine of at most 2 GiB");
     }
     let arena = arena();
-    // One block is more than half, so a second one is too much. Its pages are
-    // there only if the machine has them.
+    // One block is more than half, so a second one is too much. The machine may
+    // not have that much memory.
     let size = limit / 2 + (1 << 20);
     match arena.alloc(size, DEFAULT) {
         Ok(_) => {}

@@ -23,7 +23,7 @@ fn each_example_of_the_crate_does_what_it_says() {
     let frame = 1920 * 1080 * 3;
     let pages = |bytes: u64| bytes.next_multiple_of(system_page() as u64);
     let numbers = 8 * 1_000_000;
-    // What each prints, but for what depends on the machine.
+    // The output of each, without values that depend on the machine.
     let examples = [
         (
             "arena",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every order in which a few blocks can be released, in every layout.
+//! Releases a few blocks in every order, in every layout.
 
 use freelist::{Arena, Block};
 
@@ -16,16 +16,16 @@ const BLOCKS: usize = 5;
 const SIZES: usize = 5;
 /// Sizes of the blocks, each any of [`SIZES`]; released one by one, or in a batch.
 const LAYOUTS: usize = 2 * SIZES.pow(BLOCKS as u32);
-/// With this scale all of them are tried.
+/// The scale with which all of them are tried.
 const FULL: usize = 125;
 const THREADS: usize = 2;
 
-/// In a page with others, half of one, all of one; with a part of the next, and three.
+/// Returns sizes of blocks in a page with others, of half a page, one, one and a part, and three.
 fn sizes() -> [u64; SIZES] {
     [page() / 8, page() / 2, page(), page() + 1, 3 * page()]
 }
 
-/// Every order of the numbers below [`BLOCKS`].
+/// Returns every order of the numbers below [`BLOCKS`].
 fn orders() -> Vec<[usize; BLOCKS]> {
     fn extend(order: &mut Vec<usize>, all: &mut Vec<[usize; BLOCKS]>) {
         if let Ok(whole) = order.as_slice().try_into() {

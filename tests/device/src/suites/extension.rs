@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the contract is extended: type and number decide, a shorter structure
-//! is extended with zeros, a longer one ends in zeros.
+//! Extensions of the contract: type and number select the call, a shorter structure is extended with zeros, a
+//! longer one has to end in zeros.
 //! Peer: dmabuf_heaps dmabuf_heap_alloc_older, dmabuf_heap_alloc_newer; kasan copy_user_test_oob.
 
 use freelist::uapi::{
@@ -151,7 +151,7 @@ fn a_shorter_answer_is_cut() {
             call(&arena, request, &mut bytes).unwrap();
             assert_eq!(bytes, exact[..len]);
         }
-        // Written are as many bytes as the number says, not more.
+        // The kernel writes as many bytes as the number encodes, not more.
         let view = View::anonymous(known);
         view.set_bytes(0, &vec![0xff; known]);
         let short = raw::with_size(request, 8);
@@ -262,7 +262,7 @@ fn every_structure_may_be_shorter() {
     call(&arena, FREELIST_IOC_LIMIT, &mut limit).unwrap();
     call(&arena, FREELIST_IOC_LIMIT, &mut []).unwrap();
     assert_eq!(arena.info().unwrap().limit_bytes, 1 << 20);
-    // To keep nothing is what zeros say.
+    // Zeros ask to keep nothing.
     call(&arena, FREELIST_IOC_TRIM, &mut []).unwrap();
     assert_eq!(stat(&arena).held_bytes, 0);
 }
@@ -294,7 +294,7 @@ fn the_direction_does_not_matter() {
 fn calls_that_only_answer_read_nothing() {
     let arena = arena();
     for request in [FREELIST_IOC_INFO, FREELIST_IOC_STAT] {
-        // What would be E2BIG, were it read.
+        // The kernel would fail with E2BIG if it read them.
         let mut bytes = vec![0xff; 300];
         call(&arena, request, &mut bytes).unwrap();
     }

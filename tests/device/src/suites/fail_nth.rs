@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every point at which the kernel may fail inside of a call that allocates or frees blocks.
+//! Failures of the kernel at every point of a call that allocates or frees blocks.
 
 use std::cell::RefCell;
 
@@ -121,7 +121,7 @@ fn batches_fail_cleanly() {
             || Prepared::new(FREELIST_IOC_ALLOC_BULK, bulk(size, count)),
             || (arena(), 0),
             |arena, call, result| {
-                // What was done stays done, and is told.
+                // Blocks that were done stay done, and are reported.
                 let done = made(result).map_or(0, |_| call.answer::<freelist_bulk>().done);
                 assert_eq!(stat(arena).live_blocks, u64::from(done));
                 if done > 0 {
@@ -166,9 +166,9 @@ const SPECIAL: [Flags; 6] = [
     Flags::LAZY,
 ];
 
-/// All combinations that the contract allows, on parts of a page and on whole pages.
+/// Tries all combinations of flags that the contract allows, on subpages and on whole pages.
 fn every_flag_fails_cleanly() {
-    // One that is new is to be swept too.
+    // A new flag has to be swept too.
     let known = SPECIAL.into_iter().fold(DEFAULT, |all, flag| all | flag);
     assert_eq!(info().features as u32, known.bits());
     let sources = [Flags::empty(), Flags::LARGER, Flags::GROW].map(|flags| (flags, 0));
@@ -280,7 +280,7 @@ fn waiting_fails_cleanly() {
             let errno = result.expect_err("there is no such block");
             let expected = [Errno::ETIMEDOUT, Errno::ENOMEM, Errno::EFAULT];
             assert!(expected.contains(&errno), "{errno}");
-            // No waiter is left: the next one is served at once.
+            // No waiter remains: the next one is served at once.
             alloc(arena, page() / 4);
             let live = stat(arena).live_blocks;
             assert_eq!(live, 4);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every point at which the kernel may fail inside of a call for the arena as a whole.
+//! Failures of the kernel at every point of a call for the arena as a whole.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
@@ -176,7 +176,7 @@ fn what_is_shown_fails_cleanly() {
     for path in paths {
         let open = || File::open(&path).map_err(errno_of);
         sweep(open, |result| drop(made(result)));
-        // What is shown is made at the first read.
+        // The text is made at the first read.
         let mut whole = vec![0; 16 << 10];
         let read = || {
             let file = File::open(&path).map_err(errno_of)?;

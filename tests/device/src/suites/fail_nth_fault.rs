@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every point at which the kernel may fail inside of a page fault, and of a call that takes pages away.
+//! Failures of the kernel at every point of a page fault, and of a call that reclaims pages.
 
 use freelist::uapi::{freelist_discard, FREELIST_IOC_DISCARD};
 use freelist::{Arena, Flags};

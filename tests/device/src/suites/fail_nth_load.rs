@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every point at which the kernel may fail while the module is loaded.
+//! Failures of the kernel at every point of loading the module.
 
 use std::fs::File;
 use std::path::Path;
@@ -16,10 +16,10 @@ suite!("freelist_fail_nth_load":
     loading_fails_cleanly,
 );
 
-/// More failure points than a load has: most are the loader's own.
+/// A number above the failure points of a load, most of which are the loader's own.
 const MOST_OF_A_LOAD: usize = 1 << 16;
 
-/// Those of the module's own code, and some before.
+/// The number of failure points before the end that include all of the module's own code.
 const LAST_OF_A_LOAD: usize = 240;
 
 /// The module's own failure points are the last of a load. One in eight of them is tried, others

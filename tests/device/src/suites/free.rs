@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every wrong way to give a block back.
+//! Invalid frees.
 
 use freelist::{Arena, Block};
 use nix::errno::Errno;
@@ -64,8 +64,8 @@ fn a_second_free_is_rejected_later_too() {
     }
 }
 
-/// Only the offset names a block, so a stale offset names the block that is there now. This one can be
-/// freed once, by either owner.
+/// Only the offset names a block, so a stale offset names the block that is there now. That block can be freed
+/// once, by either owner.
 ///
 /// Peer: mimalloc_security double_free_reuse, double_free_single_reuse.
 fn a_second_free_hits_who_took_the_place_and_that_ones_own_is_rejected() {
@@ -194,7 +194,7 @@ fn free_of_what_was_never_handed_out_is_rejected() {
     for offset in everywhere {
         refused(arena.free(offset), Errno::ENOENT);
     }
-    // The same once there is one block, where it is not.
+    // The same offset once it lies inside of a block.
     let block = alloc(&arena, SMALLEST);
     for offset in everywhere {
         if offset != block.offset && offset != block.offset + 16 {
@@ -297,7 +297,7 @@ fn scribbling_over_all_bytes_moves_nothing() {
     assert!(bytes <= 64 << 10, "blocks lie close: {blocks:x?}");
     for fill in [0xff, 0, 0x20] {
         scribble(&arena, bytes, fill);
-        // Every other block goes and comes back, with stale bytes around it.
+        // Every other block is freed and allocated again, with stale bytes around it.
         for i in (0..blocks.len()).step_by(2) {
             free(&arena, blocks[i]);
         }

@@ -35,8 +35,7 @@ suite!("freelist_freed":
 /// A part of a page, a page, and several.
 const SIZES: [u64; 3] = [64, 4 * KIB, 64 * KIB];
 
-/// Returns the pages of a block that begins with `mine`, mapped; the block is given back after
-/// `meanwhile`.
+/// Returns the mapped pages of a block that begins with `mine`, and that is freed after `meanwhile`.
 fn freed<T>(size: u64, meanwhile: impl FnOnce(&View) -> T) -> (Arena, View, T) {
     let arena = arena();
     let block = alloc(&arena, size);
@@ -221,7 +220,7 @@ fn what_a_pin_writes_after_the_page_has_left_nobody_else_sees() {
             assert_eq!(view.bytes(0, 4), [0; 4], "of {size} bytes");
             view.set_bytes(0, b"live");
         }
-        // Its own memory is what it was.
+        // The pinned memory is unchanged.
         assert_eq!(pin.write_to(&write, 0..4), Ok(4));
         assert_eq!(&got(&read), b"next", "of {size} bytes");
     }

@@ -32,7 +32,7 @@ fn a_whole_program_has_its_large_blocks_in_an_arena() {
 
 fn a_program_without_a_device_goes_on_and_says_why() {
     let mut command = program();
-    // One that may not open the device.
+    // A user without permission to open the device.
     let command = command.arg("without").uid(65534).gid(65534);
     let output = command.output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);

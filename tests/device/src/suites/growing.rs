@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How pages are asked for.
+//! The requests of a growing arena to the page allocator.
 
 use freelist::uapi::FREELIST_IOC_ALLOC;
 use freelist::Arena;
@@ -31,8 +31,8 @@ fn a_request_grows_by_what_it_lacks_and_no_more() {
     }
 }
 
-/// What one request for `size` bytes asks the page allocator for: the arena's
-/// pages, which are the only zeroed ones that can be moved, and all others.
+/// Returns the requests to the page allocator for one block of `size` bytes: those for the arena's pages, which are
+/// the only zeroed and movable ones, and all others.
 fn asked(tracer: &PageAllocs, arena: &Arena, size: u64) -> (Vec<PageAlloc>, Vec<PageAlloc>) {
     let request = raw::request(size).to_bytes();
     let view = View::anonymous(request.len());
@@ -63,7 +63,7 @@ fn high_orders_come_first() {
         assert_eq!(pages_of(&data), pages, "{data:?}");
         let orders = orders(&data);
         figure!("{pages} pages in {} calls, orders {orders:?}", data.len());
-        // What is not there once is not asked for again.
+        // An order that failed once is not tried again.
         assert!(orders.is_sorted_by(|one, next| one >= next), "{orders:?}");
         if pages > 1 {
             let high = orders.iter().filter(|order| **order > 0).count();
@@ -81,8 +81,8 @@ fn no_high_order_reclaims(asked: &[PageAlloc]) {
     }
 }
 
-/// What is charged to a cgroup never calls its OOM killer: a single page is
-/// worth to reclaim for, and may fail.
+/// Checks that an allocation that is charged to a cgroup never calls its OOM killer: a single page is worth
+/// reclaim, and may fail.
 #[track_caller]
 fn no_single_page_kills(asked: &[PageAlloc]) {
     for alloc in asked {
@@ -123,13 +123,13 @@ fn high_orders_are_asked_for_without_reclaim_and_nothing_kills() {
     assert!(high > 0, "none was seen");
 }
 
-/// On a machine with so much memory it takes too long to break it up.
+/// The bytes of memory above which fragmenting a machine takes too long.
 const SMALL_MACHINE: u64 = 400 * MIB;
 
-/// Takes nearly all memory, and gives every page with an even number back: no
-/// two free pages are side by side.
+/// Allocates nearly all memory, and frees every page with an even number, so that no two free pages are
+/// adjacent.
 fn fragment() -> View {
-    // Nothing joins divided folios in the background.
+    // The kernel merges no folios in the background.
     let _ = std::fs::write("/proc/sys/vm/compaction_proactiveness", "0");
     let bytes = meminfo("MemAvailable") / 100 * 85;
     let view = View::anonymous(bytes as usize);

@@ -29,7 +29,7 @@ suite!("freelist_header":
     scribbling_over_headers_moves_nothing,
 );
 
-/// What a header takes, in bytes.
+/// The bytes of a header.
 const HEADER: u64 = 16;
 const FLAGS: Flags = DEFAULT.union(Flags::HEADER);
 const SIZES: [u64; 9] = [1, 16, 17, 29, 48, 49, 2000, 4096 - 16, 20_000];
@@ -129,7 +129,7 @@ fn any_byte_overwritten_is_told_and_the_block_is_released() {
     assert!(*count >= 3 * HEADER);
 }
 
-/// What is behind a block is the header of the next one.
+/// The header of the next block follows a block.
 ///
 /// Peer: hardened_malloc overflow_small_1_byte, overflow_small_8_byte; mimalloc_security
 /// one_byte_overflow, one_byte_memcpy_overflow, 32_byte_overflow, 32_byte_memcpy_overflow.
@@ -166,7 +166,7 @@ fn zeros_and_other_blocks_headers_do_not_pass() {
         view.set_bytes((blocks[0].offset - HEADER) as usize, &[0; HEADER as usize]);
         refused(arena.free(blocks[0].offset), Errno::EUCLEAN);
     }
-    // One of another arena, at the same offset.
+    // A block of another arena, at the same offset.
     let [arena, other] = [(); 2].map(|()| crate::kit::arena());
     let view = self::view(&arena);
     let [one, two] = [&arena, &other].map(|arena| headed(arena, 29));
@@ -238,7 +238,7 @@ fn blocks_without_one_have_neighbours_with_one() {
             _ => (alloc(&arena, 64), 0),
         })
         .collect();
-    // What a header is to one block are bytes like others to its neighbour.
+    // The header of a block does not change its neighbour's bytes.
     for (i, (block, _)) in blocks.iter().enumerate() {
         for at in block.offset..block.offset + block.bytes {
             view.store(at as usize, i as u8);
@@ -263,7 +263,7 @@ fn the_largest_block_has_no_room_for_one() {
     ] {
         refused(arena.alloc(size, FLAGS), Errno::E2BIG);
     }
-    // With the header it is larger than the limit.
+    // With its header the block is larger than the limit.
     arena.set_limit(64 * KIB).unwrap();
     refused(arena.alloc(64 * KIB, FLAGS), Errno::EDQUOT);
     headed(&arena, 64 * KIB - HEADER);

@@ -29,7 +29,7 @@ fn blocks_are_aligned_and_apart() {
     for step in 0..scaled(20_000) {
         let size = random_size(&mut rng, 64 * KIB) as usize;
         let filled = Filled::new(&heap, size, step as u8);
-        // What divides its size, or all that a larger one has.
+        // The largest power of 2 that divides its size, or the alignment of large blocks.
         let align = match size {
             ..=0x8000 => 1 << size.trailing_zeros(),
             _ => 64 << 10,
@@ -125,7 +125,7 @@ fn a_resized_block_keeps_its_bytes_and_its_place_while_they_fit() {
         filled.bytes().fill(0x5a);
         filled.free(&heap);
     }
-    // At the limit a block that is to be smaller stays.
+    // At the limit a block that shrinks stays in place.
     let mut filled = Filled::new(&heap, 1 << 20, 1);
     heap.trim(0).unwrap();
     heap.set_limit(heap.stat().unwrap().held_bytes).unwrap();
@@ -156,7 +156,7 @@ fn a_large_block_grows_and_shrinks_where_it_is() {
         assert_eq!(heap.usable_size(filled.block), Some(bytes));
         assert_eq!(heap.stat().unwrap().live_bytes, bytes as u64);
     }
-    // What lies behind it is in use: it moves, and is not changed by it.
+    // The pages after it are in use: it moves, and does not change them.
     let mut behind = Filled::new(&heap, large, 0xa5);
     // SAFETY: As above.
     filled.block = unsafe { heap.realloc(filled.block, 2 * large, 1) }.unwrap();
@@ -206,7 +206,7 @@ fn a_large_block_holds_what_was_touched() {
         unsafe { block.add(at).write(9) };
     }
     assert!(held() <= 2 * MIB, "{}", held());
-    // What lies behind it has it moved, and copied where it was touched.
+    // The pages after it make it move, and copy the pages that were touched.
     let behind = heap.alloc(layout(1 << 20, 1)).unwrap();
     // SAFETY: It is live, and the old address is forgotten.
     let moved = unsafe { heap.realloc(block, 96 << 20, 1) }.unwrap();
@@ -216,7 +216,7 @@ fn a_large_block_holds_what_was_touched() {
         // SAFETY: It is live and has as many bytes.
         assert_eq!(unsafe { moved.add(at).read() }, byte);
     }
-    // Where old bytes lie what was not touched is zero all the same.
+    // Untouched pages are zero even in memory with old bytes.
     for block in [behind, moved] {
         // SAFETY: No thread uses it any more.
         unsafe { heap.free(block) };

@@ -77,7 +77,7 @@ fn use_heap() {
     is_empty(&heap);
 }
 
-/// With fewer addresses, where a process may have no more.
+/// A heap has less address space if a process may have no more.
 ///
 /// Peer: reports hardened_malloc#235.
 fn a_heap_opens_where_addresses_or_promises_are_bounded() {

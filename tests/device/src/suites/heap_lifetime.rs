@@ -98,7 +98,7 @@ fn a_forked_child_gets_nothing_and_takes_nothing() {
             heap.set_slack_permille(Some(1)),
             Err(Error::Forked)
         ));
-        // What is in the parent's blocks can be read.
+        // The content of the parent's blocks can be read.
         // SAFETY: The parent waits, and no thread writes.
         assert_eq!(unsafe { filled[7].block.read() }, 7);
     });
@@ -122,7 +122,7 @@ fn a_heap_whose_file_was_closed_ends_nothing() {
             // SAFETY: None of these is used any more.
             let closed = unsafe { libc::close_range(3, u32::MAX, 0) };
             assert_eq!(closed, 0);
-            // It may have another file's number by now.
+            // Another file may have its number by now.
             let _other = number.map(|path| fs::File::open(path).unwrap());
             for filled in small.into_iter().chain([large]) {
                 filled.free(&heap);

@@ -64,7 +64,7 @@ fn a_free_of_no_block_ends_the_program() {
     }
 }
 
-/// A block that is freed twice in a row is not handed out twice.
+/// A block that is freed twice in a row is not allocated twice.
 fn the_block_that_was_freed_last_is_not_freed_again() {
     for size in [16, 100, 4096, 32 << 10] {
         let signal = signal_of(|| {
@@ -80,7 +80,7 @@ fn the_block_that_was_freed_last_is_not_freed_again() {
     }
 }
 
-/// Where that is looked for, not even when others were freed and allocated in between.
+/// With FREELIST_CHECK=1 a double free is found even if other blocks were freed and allocated in between.
 fn a_checked_heap_sees_every_double_free() {
     for between in [0, 1, 2, 100, 1000] {
         let signal = signal_of(|| {
@@ -100,7 +100,7 @@ fn a_checked_heap_sees_every_double_free() {
         });
         assert_eq!(signal, Some(Signal::SIGABRT), "{between} in between");
     }
-    // It is a heap like any other.
+    // In all else it is an ordinary heap.
     let status = fork_child(|| {
         env::set_var("FREELIST_CHECK", "1");
         let heap = heap();

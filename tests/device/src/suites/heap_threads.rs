@@ -87,7 +87,7 @@ fn threads_hand_buffers_around() {
                     assert!(buffer.iter().all(|byte| *byte == 0));
                     buffer.fill(byte);
                     if rng.bool() {
-                        // It may have ended; then it is freed here.
+                        // The other thread may have ended; then the buffer is freed here.
                         let _ = sends[rng.usize(..THREADS)].send(buffer);
                     } else {
                         live.push(buffer);
@@ -124,7 +124,7 @@ fn what_a_thread_keeps_is_bounded() {
     is_empty(&heap);
 }
 
-/// Runs so many threads, which do `work` and then sleep until `meanwhile` has returned.
+/// Runs `threads` threads, which do `work` and then sleep until `meanwhile` has returned.
 fn while_they_sleep(
     heap: &Heap,
     threads: usize,
@@ -176,7 +176,7 @@ fn threads_that_sleep_keep_little_and_one_block_holds_a_page() {
     };
     while_they_sleep(&heap, THREADS, work, || {
         let live = heap.stat().unwrap().live_bytes;
-        // What each keeps, its block, and what is kept for all of them.
+        // The cache of each thread, its block, and the slabs that are kept for all.
         let most = THREADS as u64 * (48 * KIB + 4 * KIB) + 2 * MIB;
         assert!(live <= most, "{live} bytes");
         heap.trim(0).unwrap();
@@ -251,7 +251,7 @@ fn what_threads_keep_is_drained_while_they_work() {
 }
 
 fn many_heaps_are_used_by_one_thread() {
-    // More than a thread has caches for.
+    // More heaps than a thread has caches for.
     let heaps: Vec<Heap> = (0..40).map(|_| heap()).collect();
     let mut live: BTreeMap<usize, Vec<Filled>> = BTreeMap::new();
     for round in 0..100 {

@@ -127,8 +127,8 @@ fn a_resize_to_more_than_there_is_leaves_the_block() {
     is_empty(&heap);
 }
 
-/// Of a block that was taken by one thread and freed by another the memory is there for others, when
-/// both have ended.
+/// The memory of a block that one thread allocated and another one freed serves other threads when both have
+/// ended.
 ///
 /// Peer: reports mimalloc#691, mimalloc#956.
 fn a_block_outlives_the_thread_that_took_it() {
@@ -168,7 +168,7 @@ fn a_resize_may_be_the_first_call_of_a_thread() {
 fn what_is_added_to_a_block_that_shrank_and_grew_is_zero_or_its_own() {
     let heap = heap();
     for len in [6 * KIB as usize, 100 * KIB as usize, 3 << 20] {
-        // What others left here before.
+        // Blocks with old bytes of other slices.
         let others: Vec<Filled> = (0..4).map(|_| Filled::new(&heap, len, 0xee)).collect();
         others.into_iter().for_each(|block| block.free(&heap));
         let at = heap.alloc_zeroed(layout(len, 1024)).unwrap();
@@ -186,7 +186,7 @@ fn what_is_added_to_a_block_that_shrank_and_grew_is_zero_or_its_own() {
         }
         let (kept, added) = block.bytes().split_at(len / 2);
         assert!(kept.iter().all(|byte| *byte == 123));
-        // It is not said to be zero; a part that kept its memory has what was there.
+        // The added bytes may be old; a part that kept its memory has its old content.
         let odd = added.iter().find(|byte| ![0, 123, 0xee].contains(byte));
         assert_eq!(odd, None, "of {len} bytes");
         // SAFETY: As above.
@@ -233,7 +233,7 @@ fn blocks_that_a_thread_frees_that_takes_none_are_not_hoarded() {
         }
         producers.map(|thread| thread.join().unwrap());
     });
-    // A size class has as much as a power of 2, and threads keep some.
+    // A size class is at most a power of 2, and threads cache some blocks.
     let live = (4 * LIVE * LEN.next_power_of_two()) as u64;
     assert!(most <= live + live / 4 + 4 * MIB, "{most} held for {live}");
     is_empty(&heap);
@@ -254,7 +254,7 @@ impl Drop for Late {
     fn drop(&mut self) {
         let block = self.block.take().expect("it is dropped once");
         block.free(&self.heap);
-        // And one that is taken, and given back, that late.
+        // The destructor allocates and frees another block, too.
         Filled::new(&self.heap, 100, 4).free(&self.heap);
         drop(self.heap.buffer(200_000).unwrap());
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a hostile program does to one call by another at the same time: takes away what the call works
-//! on, delays it where it waits for the program, repeats it, or does all at once.
+//! Attacks of a hostile program on one call by another at the same time: it removes the call's arguments, delays
+//! it while it waits for the program, repeats it, or does all at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Barrier;
@@ -98,7 +98,7 @@ fn calls(block: Block, array: u64) -> [(u32, Vec<u8>); 9] {
     ]
 }
 
-/// What others do with an arena, and with the address space of its process, meanwhile.
+/// Checks that others can use an arena, and the address space of its process, during a delayed call.
 #[track_caller]
 fn others_go_on(arena: &Arena) {
     let start = Instant::now();
@@ -117,7 +117,7 @@ fn others_go_on(arena: &Arena) {
     assert!(start.elapsed() < PATIENCE);
 }
 
-/// No lock is held where a call waits for its caller's memory: neither of the arena nor of the process.
+/// A call holds no lock while it waits for its caller's memory: neither of the arena nor of the process.
 ///
 /// Peer: reports ashmem-740a5759bf22, binder-CVE-2026-23400.
 fn a_call_whose_argument_is_delayed_keeps_nobody_waiting() {
@@ -142,7 +142,7 @@ fn a_call_whose_argument_is_delayed_keeps_nobody_waiting() {
     }
 }
 
-/// It is unmapped by another thread while the call waits for it.
+/// Another thread unmaps the argument while the call waits for it.
 ///
 /// Peer: reports binder-CVE-2023-20928.
 fn a_call_whose_argument_goes_changes_nothing() {
@@ -227,7 +227,7 @@ fn a_call_whose_argument_is_delayed_can_be_killed() {
         });
         let pid = child.pid();
         let status = child.wait();
-        // Where there is no userfaultfd the child skips.
+        // Without userfaultfd the child skips.
         let killed = WaitStatus::Signaled(pid, Signal::SIGKILL, false);
         assert!(
             matches!(status, WaitStatus::Exited(_, 4)) || status == killed,
@@ -273,7 +273,7 @@ fn a_discard_and_a_trim_twice_are_as_one() {
     }
 }
 
-/// Where the arena was mapped is no more than a hint: what lies there now is another's.
+/// The address of the arena's mapping is only a hint: another mapping may be there now.
 ///
 /// Peer: reports binder-CVE-2023-20928.
 fn blocks_are_populated_beside_mappings_that_change() {
@@ -344,7 +344,7 @@ fn a_span_is_set_before_all_blocks_or_not_at_all() {
             Err(error) => assert_eq!(error.errno(), Some(Errno::EINVAL)),
         }
         if let (Ok(_), Ok(view)) = (&span, &view) {
-            // It was mapped before, and there is nothing beyond.
+            // It was mapped before, and there is no offset beyond.
             assert_eq!(view.probe(large as usize - 1), Err(Errno::EFAULT));
         }
         check();

@@ -61,7 +61,7 @@ fn a_lazy_block_holds_what_was_touched() {
 
 fn a_byte_of_512_mib_costs_little() {
     let arena = arena();
-    // As much as the limit allows where that is less.
+    // As much as the limit allows, if that is less.
     let bytes = (512 * MIB).min(stat(&arena).limit_bytes / 2);
     let view = View::shared(&arena, 0, 512 * MIB as usize);
     alloc_lazy(&arena, bytes);
@@ -144,7 +144,7 @@ fn a_lazy_block_has_its_room_at_once() {
     touch_all(&view, block.offset, 8 * MIB);
     assert_eq!(stat(&arena).held_bytes, 10 * MIB);
     arena.discard(block.offset, block.bytes).unwrap();
-    // It is the block's still.
+    // The page is still the block's.
     refused(arena.alloc(page(), DEFAULT), Errno::EDQUOT);
     free(&arena, block);
     // Free memory makes way for what is only promised.
@@ -154,7 +154,7 @@ fn a_lazy_block_has_its_room_at_once() {
     check();
 }
 
-/// Half of the default limit, unless the module's parameter says otherwise.
+/// The bound is half of the default limit, unless the module's parameter sets another.
 ///
 /// Peer: reports binder-CVE-2026-43435.
 fn what_lazy_blocks_are_promised_has_a_bound() {
@@ -165,7 +165,7 @@ fn what_lazy_blocks_are_promised_has_a_bound() {
     refused(arena.alloc(bound - 15 * page(), LAZY), Errno::EDQUOT);
     let large = alloc_lazy(&arena, bound - 16 * page());
     refused(arena.alloc(page(), LAZY), Errno::EDQUOT);
-    // What is touched is promised no more, and what comes at once never was.
+    // A touched page is not owed any more, and memory that comes at once never was.
     view.store(0, 1);
     let held = stat(&arena).held_bytes;
     assert_eq!(held, page());
@@ -199,7 +199,7 @@ fn flags_that_exclude_lazy_are_refused() {
     ] {
         refused(arena.alloc(MIB, flags), Errno::EINVAL);
     }
-    // What is populated is there at once.
+    // Populated memory is there at once.
     let block = arena.alloc(MIB, LAZY | Flags::POPULATE).unwrap();
     assert_eq!(stat(&arena).held_bytes, MIB);
     refused(
@@ -241,7 +241,7 @@ fn a_lazy_block_is_resized() {
     assert_eq!(stat(&arena).held_bytes, page());
     view.store((block.offset + 7 * MIB) as usize, 2);
     assert_eq!(stat(&arena).held_bytes, 2 * page());
-    // What is added without the flag has its memory.
+    // Pages that are added without the flag have their memory.
     arena.resize(block.offset, 9 * MIB, DEFAULT).unwrap();
     assert_eq!(stat(&arena).held_bytes, 2 * page() + MIB);
     arena.resize(block.offset, 10 * page(), DEFAULT).unwrap();

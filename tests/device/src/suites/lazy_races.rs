@@ -98,7 +98,7 @@ fn touches_and_resizes_at_once_lose_nothing() {
             let bytes = rng.u64(1..1000) * page();
             match arena.resize(block.offset, bytes, LAZY) {
                 Ok(now) => assert_eq!(now, bytes),
-                // A touch has just taken free memory behind the block away, for its own page.
+                // A touch has just taken the free memory after the block for its own page.
                 Err(error) => {
                     assert_eq!(error.errno(), Some(Errno::ENOSPC));
                     continue;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much an arena may hold.
+//! The limit of an arena.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -93,7 +93,7 @@ fn what_is_0_stays_as_it_is() {
     assert_eq!(arena.info().unwrap(), before);
 }
 
-/// Pages that are being allocated count: no caller is told of room that another thread is about to use.
+/// Pages that are being allocated count: no two callers get the same headroom.
 fn threads_that_grow_at_once_stay_within_the_limit() {
     const THREADS: u64 = 4;
     let shared = arena();
@@ -103,7 +103,7 @@ fn threads_that_grow_at_once_stay_within_the_limit() {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 for _ in 0..scaled(20) {
-                    // Of four that ask at once two are refused.
+                    // Two of four concurrent requests are refused.
                     match shared.alloc(3 * MIB / 2, GROW) {
                         Ok(block) => {
                             free(&shared, block);
@@ -145,7 +145,7 @@ fn at_the_limit_free_blocks_still_serve() {
     refused(arena.alloc(page(), GROW), Errno::EDQUOT);
     free(&arena, blocks[7]);
     alloc(&arena, 64);
-    // Every second page is free, and no two lie side by side: their memory
+    // Every second page is free, and no two are adjacent: their memory
     // moves to where a larger block can have it.
     for block in blocks.iter().skip(8).step_by(2) {
         free(&arena, *block);
@@ -185,7 +185,7 @@ fn a_limit_below_what_is_live_breaks_nothing() {
     for offset in offsets {
         ledger.check(offset);
     }
-    // What is given back serves as long as it is held.
+    // Released memory serves further blocks within the new limit.
     let largest = ledger.nth(ledger.len() / 2);
     ledger.free(largest);
     ledger.free_all();
@@ -210,7 +210,7 @@ fn a_limit_above_the_default_needs_a_capability() {
         refused(arena.set_limit(default + 1), Errno::EPERM);
         refused(arena.set_limit(u64::MAX), Errno::EPERM);
         assert_eq!(arena.info().unwrap().limit_bytes, default);
-        // Down, and up again to what the administrator gave.
+        // Lowered, and raised again to the administrator's value.
         arena.set_limit(MIB).unwrap();
         refused(arena.set_limit(default + 1), Errno::EPERM);
         assert_eq!(arena.info().unwrap().limit_bytes, MIB);
@@ -265,7 +265,7 @@ fn a_process_in_a_small_cgroup_that_asks_for_a_gibibyte_lives() {
     cgroup.limit(64 * MIB);
     cgroup.run(|| {
         let arena = arena();
-        // Where all arenas may not hold that much, as many pages as they may.
+        // If all arenas may not hold that much, as many pages as they may.
         let limit = arena.info().unwrap().limit_bytes;
         let size = (1 << 30).min(limit / page() * page());
         for flags in [GROW, DEFAULT] {
@@ -284,7 +284,7 @@ fn in_a_full_cgroup_the_arenas_own_free_blocks_are_used_first() {
         let arena = arena();
         let blocks: Vec<Block> = (0..128).map(|_| alloc(&arena, 64 * KIB)).collect();
         cgroup.limit(cgroup.current() + 8 * MIB);
-        // All that the cgroup has left, and then some of the arena's own.
+        // All the cgroup's headroom, and then some of the arena's own.
         let more = fill(&arena, 256 * KIB, Errno::ENOMEM);
         for block in blocks.iter().step_by(2) {
             free(&arena, *block);

@@ -52,7 +52,7 @@ fn an_offset_without_a_page_is_sigbus() {
         let signal = signal_of(|| view.store(at, 1));
         assert_eq!(signal, Some(Signal::SIGBUS), "writing {at:#x}");
     }
-    // Next to a block, too: what is behind its last page.
+    // Next to a block, too: the bytes after its last page.
     let block = alloc(&arena, 3 * page());
     let end = (block.offset + block.bytes) as usize;
     view.store(end - 1, 1);
@@ -302,7 +302,7 @@ fn blocks_are_good_for_system_calls() {
     assert_eq!(text, "across");
     // ... and a pipe.
     assert_eq!(view.probe(page() as usize), Ok(b'o'));
-    // Where no page is, the call fails and the process lives.
+    // If there is no page, the call fails and the process lives.
     let absent = View::shared(&arena, 32 * MIB, page() as usize);
     assert_eq!(write_from(&file, absent.address(0), 6), Err(Errno::EFAULT));
     free(&arena, block);

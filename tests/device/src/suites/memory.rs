@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an arena's memory is to the kernel: a file's page cache, in pieces of up to a huge page, that
-//! it maps, moves, accounts and takes away like any other.
+//! An arena's memory as the kernel has it: page cache of a file, in folios of up to a huge page, that the kernel
+//! maps, moves, charges and reclaims like any other.
 
 use std::fs;
 
@@ -329,12 +329,12 @@ fn free_memory_is_available() {
     arena.set_slack_permille(Some(1)).unwrap();
     let block = alloc(&arena, bytes);
     let low = low_watermarks();
-    // As the kernel reckons (si_mem_available).
+    // The kernel's computation (si_mem_available).
     let counts = |reclaimable: u64| reclaimable - (reclaimable / 2).min(low);
     let before = ["KReclaimable", "MemAvailable"].map(meminfo);
     free(&arena, block);
     let after = ["KReclaimable", "MemAvailable"].map(meminfo);
-    // In batches of so many pages; other memory comes and goes.
+    // In batches of that many pages; other memory comes and goes.
     let rise = after[0] - before[0];
     assert!(rise.abs_diff(bytes) <= 256 * page() + 4 * MIB, "{rise}");
     let expected = counts(before[0] + bytes) - counts(before[0]);
@@ -451,7 +451,7 @@ fn a_pin_keeps_what_is_beside_it() {
     for at in (0..half as usize).step_by(system_page()) {
         assert_eq!(view.load(at), (at / system_page()) as u8, "byte {at:#x}");
     }
-    // What stayed serves others.
+    // Pages that stayed serve other blocks.
     let other = alloc(&arena, half);
     assert_eq!(stat(&arena).held_bytes, huge);
     free(&arena, other);
@@ -468,7 +468,7 @@ fn a_pin_keeps_what_is_beside_it() {
     check();
 }
 
-/// What was never written is not there for the kernel to drop.
+/// Memory that was never written has no content for the kernel to drop.
 fn a_pin_keeps_what_nobody_has_written() {
     let huge = huge();
     let arena = arena();

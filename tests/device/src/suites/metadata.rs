@@ -40,7 +40,7 @@ fn divided_pages_are_objects_of_a_cache_of_their_own() {
     const PAGES: u64 = 1000;
     let arena = arena();
     let halves: Vec<_> = (0..PAGES).map(|_| alloc(&arena, page() / 2)).collect();
-    // Two halves a page; what a CPU keeps at hand counts as live as well.
+    // Two halves in each page; objects in per-CPU caches count as live, too.
     let divided = objects("freelist_tree");
     assert!(divided >= PAGES / 2, "{divided} objects");
     for half in halves {
@@ -82,7 +82,7 @@ fn what_an_arena_has_is_not_taken_for_a_leak() {
     });
 }
 
-/// Bytes of metadata that take no room under the limits, where so much is held.
+/// Returns the bytes of metadata that are not charged to the limits of an arena of `held_bytes`.
 fn free_metadata(held_bytes: u64) -> u64 {
     (64 << 10) + held_bytes / 32
 }
@@ -105,7 +105,7 @@ fn metadata_that_blocks_need_takes_no_room() {
     }
 }
 
-/// One page kept of each 4 MiB has records of four times its size.
+/// If one page of each 4 MiB is kept, the records are four times its size.
 fn metadata_of_sparse_pages_takes_room_under_the_limits() {
     const LIMIT: u64 = 16 * MIB;
     let arena = arena();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which mappings there are, and which are refused.
+//! Mappings that the module allows, and those that it refuses.
 
 use nix::errno::Errno;
 use nix::fcntl::{fallocate, fcntl, FallocateFlags, FcntlArg, OFlag, SealFlag};
@@ -85,7 +85,7 @@ fn a_full_address_space_is_enomem() {
         }
     };
     assert_eq!(errno, Errno::ENOMEM);
-    // What is smaller has room, and what was mapped is of use.
+    // A shorter mapping has room, and the mapped part can be used.
     let small = View::shared(&arena, 0, page() as usize);
     let block = alloc(&arena, 64);
     views.push(small);
@@ -185,7 +185,7 @@ fn a_read_only_arena_cannot_be_mapped_for_writing() {
     }
     let view = View::map(&fd, 0, len, READ, MapFlags::MAP_SHARED).unwrap();
     assert_eq!(view.protect(0..len, both()), Err(Errno::EACCES));
-    // Nothing can ever be there.
+    // These offsets can never have a page.
     assert_eq!(view.probe(0), Err(Errno::EFAULT));
 }
 
@@ -227,7 +227,7 @@ fn a_mapping_cannot_be_duplicated_by_mremap() {
     assert_eq!(view.load(0), 1);
 }
 
-/// All of a mapping and any part of it, to a place of the kernel's or of the caller's.
+/// Moves all of a mapping and any part of it, to an address of the kernel's or of the caller's choice.
 ///
 /// Peer: mremap_dontunmap mremap_dontunmap_simple_fixed, mremap_dontunmap_partial_mapping,
 /// mremap_dontunmap_partial_mapping_overwrite.
@@ -249,7 +249,7 @@ fn nothing_is_left_behind_by_mremap() {
             }
         }
     }
-    // Its memory is given back as ever: no mapping was left unknown to the kernel.
+    // Its memory is released as usual: the kernel knows every mapping.
     arena.free(block.offset).unwrap();
     arena.trim(0).unwrap();
     for i in 0..4 {
@@ -257,7 +257,7 @@ fn nothing_is_left_behind_by_mremap() {
     }
 }
 
-/// What files in memory have beside their bytes.
+/// Tries the operations of files in memory, beside their bytes.
 ///
 /// Peer: guard_regions truncation, hole_punch, memfd_write_seal.
 fn the_file_has_no_size_no_holes_and_no_seals() {
@@ -303,7 +303,7 @@ fn a_mapping_can_shrink_and_move() {
     for i in 0..4 {
         assert_eq!(view.load(i * page), i as u8 + 1);
     }
-    // What was cut off is in the arena still.
+    // The pages that were cut off are still in the arena.
     let rest = View::shared(&arena, block.offset + 4 * page as u64, 4 * page);
     assert_eq!(rest.load(3 * page), 8);
     arena.free(block.offset).unwrap();
@@ -320,8 +320,7 @@ fn populating_an_arena_with_holes_does_no_harm() {
     assert_eq!(view.probe(len - 1), Err(Errno::EFAULT));
 }
 
-/// What the mapping's line of flags in smaps says: shared (sh), without growth
-/// (de) and dumps (dd), never executable (me).
+/// The flags of the mapping in smaps: shared (sh), without growth (de) and dumps (dd), never executable (me).
 ///
 /// Peer: guard_regions smaps.
 fn a_mapping_is_not_dumped_and_not_copied_on_write() {

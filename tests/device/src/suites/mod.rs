@@ -78,8 +78,8 @@ mod zero;
 
 use crate::harness::Suite;
 
-/// Every suite, in the order in which they run: what shows most first, and
-/// what could take the module away last.
+/// Every suite, in the order in which they run: those that show most come first, and those that may unload the
+/// module last.
 pub const ALL: &[Suite] = &[
     info::SUITE,
     alloc::SUITE,

@@ -40,10 +40,10 @@ const ROUND: usize = 250;
 /// Blocks that a thread has in an arena.
 const MOST: usize = 60;
 
-/// What is known of live blocks: how many, and their bytes.
+/// The number and the bytes of the live blocks of the model.
 type Known = [u64; 2];
 
-/// One operation of a thread on an arena where it has the blocks of `ledger`.
+/// Makes one operation of a thread on an arena in which it has the blocks of `ledger`.
 fn operate(arena: &Arena, ledger: &mut Ledger<'_>, rng: &mut fastrand::Rng) {
     match rng.u8(0..20) {
         0..=8 if ledger.len() < MOST => {
@@ -57,7 +57,7 @@ fn operate(arena: &Arena, ledger: &mut Ledger<'_>, rng: &mut fastrand::Rng) {
                 Flags::empty(),
                 DEFAULT | Flags::ZERO,
                 DEFAULT | Flags::POPULATE,
-                // It may wait as long as `timeout_ns` says, which is not at all.
+                // It may wait for `timeout_ns`, which is 0.
                 DEFAULT | Flags::WAIT,
             ];
             let flags = flags[rng.usize(0..flags.len())];
@@ -86,7 +86,7 @@ fn operate(arena: &Arena, ledger: &mut Ledger<'_>, rng: &mut fastrand::Rng) {
 /// A process: its threads work, meet, and say to `main` what they know of the shared arena; they go
 /// on when it says so.
 fn work(shared: &Arena, mut main: UnixStream, number: u64, rounds: usize, rng: &mut fastrand::Rng) {
-    // Who fails ends all: the others would wait for him.
+    // A failure ends all threads: the others would wait for this one.
     let say = panic::take_hook();
     panic::set_hook(Box::new(move |what| {
         say(what);
@@ -141,8 +141,7 @@ fn work(shared: &Arena, mut main: UnixStream, number: u64, rounds: usize, rng: &
     });
 }
 
-/// What a process does until it is killed: it changes no block of the shared arena, but is in its
-/// calls, and has it mapped.
+/// Runs until it is killed: changes no block of the shared arena, but makes calls on it, and has it mapped.
 fn be_a_victim(shared: &Arena, rng: &mut fastrand::Rng) -> ! {
     let own = arena();
     let view = View::shared(shared, 0, 16 * MIB as usize);
@@ -170,7 +169,7 @@ fn disturb(shared: &Arena, rng: &mut fastrand::Rng) {
         7..=9 => {
             let arenas = Path::new(debugfs::DIR).join("arenas.d");
             for arena in fs::read_dir(arenas).unwrap().flatten() {
-                // It may have been closed since.
+                // The arena may have been closed since.
                 let _ = fs::write(arena.path().join("trim"), "0");
             }
         }
@@ -191,7 +190,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// What its threads know, if all of them have stopped.
+    /// Returns the model of its threads, if all of them have stopped.
     fn known(&mut self) -> Option<Known> {
         let mut bytes = [0; 16];
         match self.socket.read(&mut bytes) {

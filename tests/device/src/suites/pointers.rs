@@ -61,7 +61,7 @@ fn a_structure_that_is_only_half_there_is_efault() {
     let view = View::anonymous(1);
     for request in raw::REQUESTS {
         for there in [1, 4, raw::size(request) as usize - 1] {
-            // Its start would be a good request.
+            // The beginning of it would be a valid request.
             let bytes = raw::request(64).to_bytes();
             let at = view.len() - there;
             view.set_bytes(at, &bytes[..there.min(bytes.len())]);
@@ -108,7 +108,7 @@ fn an_answer_that_cannot_be_written_grows_the_arena_once() {
             ioctl_at(&arena, FREELIST_IOC_ALLOC, at).unwrap_err();
         }
         assert_eq!(stat(&arena).held_bytes, held, "for {size} bytes");
-        // What is held is whole: it serves the request at last.
+        // No held memory was lost: it serves the request at last.
         if held >= size {
             arena.alloc(size, LARGER).unwrap();
         }
@@ -213,8 +213,8 @@ fn structures_need_no_alignment() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// The copy faults in a page of the arena that the call is about to change, so
-/// no lock that a fault needs may be held meanwhile.
+/// The copy faults in a page of the arena that the call is about to change, so the call must hold no lock that a
+/// fault needs.
 ///
 /// Peer: reports zfs#1689, zfs#7939, zfs#302.
 fn a_structure_in_a_block_of_the_arena_itself_is_served() {

@@ -23,7 +23,7 @@ suite!("freelist_poll":
     epoll_outlives_a_closed_arena,
 );
 
-/// What `poll()` says, after at most `timeout`.
+/// Returns the result of `poll()` with this timeout.
 fn ready(fd: impl AsFd, timeout: Duration) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
     let timeout = PollTimeout::try_from(timeout).unwrap();
@@ -53,7 +53,7 @@ fn no_wake_up_is_lost_by_poll() {
                             Ok(block) => break block,
                             Err(error) => assert_eq!(error.errno(), Some(Errno::EDQUOT)),
                         }
-                        // All share one open file, so another may be told.
+                        // All share one open file, so another thread may be woken.
                         ready(&arena, Duration::from_millis(20));
                     };
                     free(&arena, block);
@@ -68,7 +68,7 @@ fn before_any_refusal_poll_is_ready() {
     let (arena, _) = full(4);
     assert!(now(&arena), "nothing was refused");
     assert!(now(&arena), "still not");
-    // What can never be is no refusal to wait for.
+    // A request that can never succeed is not waited for.
     refused(arena.alloc(0, DEFAULT), Errno::EINVAL);
     refused(arena.free(1 << 20), Errno::ENOENT);
     assert!(now(&arena));

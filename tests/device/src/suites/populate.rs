@@ -43,7 +43,7 @@ fn pages_of(block: Block) -> Range<usize> {
     (block.offset / page()) as usize..end as usize
 }
 
-/// Which of some pages are mapped.
+/// Returns for each of some pages whether it is mapped.
 fn mapped(view: &View, pages: Range<usize>) -> Vec<bool> {
     let frames = pages::frames(view, pages.start * system_page(), pages.len());
     frames.iter().map(Option::is_some).collect()
@@ -75,7 +75,7 @@ fn a_populated_block_is_mapped_before_it_is_touched() {
         if size > page() {
             none_mapped(&view, pages_of(before));
         }
-        // It is this block's memory.
+        // The memory is that of this block.
         view.store(block.offset as usize, 1);
         assert_eq!(view.load(block.offset as usize), 1);
     }
@@ -187,7 +187,7 @@ fn holes_and_other_protections_are_no_obstacle() {
         all_mapped(&view, first + pages.start..first + pages.end);
     }
     none_mapped(&view, first + 30..first + 40);
-    // What is protected is so, populated or not.
+    // A protected page stays protected, populated or not.
     view.touch(range(10..20).start);
     assert!(crate::kit::process::signal_of(|| view.store(range(10..20).start, 1)).is_some());
     check();
@@ -198,7 +198,7 @@ fn another_mapping_is_found_when_the_last_is_gone() {
     let first = view(&arena);
     let block = alloc(&arena, 20 * page());
     let start = pages_of(block).start;
-    // Of a part of the block only, where it begins, at an address of its own.
+    // A mapping of a part of the block, with its beginning at an address of its own.
     let part = View::shared(&arena, block.offset + 4 * page(), 8 * system_page());
     free(&arena, block);
     let block = arena.alloc(20 * page(), FLAGS).unwrap();
@@ -281,7 +281,7 @@ fn a_fault_stays_within_its_mapping() {
     view.advise_raw(0..view.len(), nix::libc::MADV_DONTNEED)
         .unwrap();
     view.store(2 * system_page(), 1);
-    // As far as one table of pages goes, of entries of 8 bytes.
+    // The range of one page table, with entries of 8 bytes.
     let table = |page: usize| {
         let address = view.address(page * system_page()).get();
         address / (system_page() * system_page() / 8)

@@ -22,17 +22,17 @@ suite!("freelist_pressure":
     an_arena_that_grows_under_pressure_uses_its_own_free_pages,
 );
 
-/// On a machine with more memory it takes too long to use it all.
+/// The bytes of memory above which it takes too long to use all of a machine's memory.
 const SMALL_MACHINE: u64 = 400 * MIB;
 
-/// Processes that the kernel has killed for want of memory.
+/// Processes that the kernel has killed for lack of memory.
 fn oom_kills() -> u64 {
     let text = fs::read_to_string("/proc/vmstat").unwrap();
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.expect("vmstat has oom_kill").parse().unwrap()
 }
 
-/// Uses so much memory of this process's own.
+/// Uses `bytes` of this process's own memory.
 fn use_up(bytes: u64) {
     let view = View::anonymous(bytes as usize);
     let _ = view.advise(0..view.len(), MmapAdvise::MADV_NOHUGEPAGE);
@@ -41,7 +41,7 @@ fn use_up(bytes: u64) {
     }
 }
 
-/// An arena, idle, with so many free bytes between live blocks.
+/// An idle arena with free memory between its live blocks.
 struct Idle {
     arena: Arena,
     live: Vec<Block>,
@@ -51,7 +51,7 @@ struct Idle {
 impl Idle {
     fn new(bytes: u64) -> Self {
         let arena = arena();
-        // Nothing is brought beyond what the blocks need.
+        // No memory is brought beyond the blocks' need.
         arena.set_slack_permille(Some(1)).unwrap();
         let piece = 128 * KIB;
         let view = View::shared(&arena, 0, 4 * bytes as usize);
@@ -96,7 +96,7 @@ fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
     let limit = arena().info().unwrap().limit_bytes;
     let bytes = (meminfo("MemAvailable") / 2).min(limit / 4 * 3) / MIB * MIB;
     let idle = Idle::new(bytes);
-    // What is in free blocks counts as available.
+    // Memory in free blocks counts as available.
     let available = meminfo("MemAvailable") - bytes;
     let wants = available + bytes / 4 * 3;
     spawn_child(|| use_up(wants)).succeed();

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Races that hardly ever happen, made to happen: on kernels with fault
-//! injection the module holds the windows open in which two threads could meet
-//! (debugfs `delay_us`). Skipped elsewhere.
+//! Rare races, made to happen: on kernels with fault injection the module delays a thread at each race point
+//! (debugfs `delay_us`). Skipped on other kernels.
 //! Peer: vulnerabilities CVE-2024-0582.
 
 use std::fs;
@@ -34,9 +33,9 @@ suite!("freelist_races":
     a_map_of_a_million_blocks_is_walked_in_steps,
 );
 
-/// How long a window is held open that its second thread waits for the end of.
+/// The time for which a race point is held if the second thread waits for its end.
 const OPEN: Duration = Duration::from_millis(80);
-/// How long it may take until a thread is in one, and what is done meanwhile.
+/// The longest time until a thread is at a race point, and for the second thread's work.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A window that is held open until this is dropped.
@@ -67,8 +66,8 @@ impl Drop for Window {
     }
 }
 
-/// Waits until a thread, whose directory in `/proc` is told, is in a window: there it sleeps without
-/// being interrupted, as it does nowhere else.
+/// Waits until a thread, given by its directory in `/proc`, is at a race point: only there it sleeps without being
+/// interruptible.
 fn await_in_window(thread: &str) {
     let start = Instant::now();
     loop {
@@ -103,7 +102,7 @@ fn meet_for<A: Send, B>(
         });
         let who = who.recv().expect("it runs");
         await_in_window(&format!("/proc/self/task/{who}"));
-        // It is in there no longer than since `start`.
+        // The thread is there since `start` at the earliest.
         window.set(start.elapsed() + more);
         let second = second();
         drop(window);
@@ -111,7 +110,7 @@ fn meet_for<A: Send, B>(
     })
 }
 
-/// As [`meet_for`], where `second` waits for nothing that `first` has.
+/// Makes two threads meet as [`meet_for`], if `second` waits for nothing that `first` has.
 fn meet<A: Send, B>(
     window: &str,
     first: impl FnOnce() -> A + Send,
@@ -271,7 +270,7 @@ fn a_guessed_free_finds_nothing_until_the_answer_is_out() {
     check();
 }
 
-/// Its memory is the arena's already: zeros, and what its own processes write there.
+/// Its memory is the arena's already: zeros, and the writes of the arena's own processes.
 fn a_block_whose_answer_is_not_out_shows_zeros() {
     let arena = arena();
     let view = View::shared(&arena, 0, MIB as usize);

@@ -22,7 +22,7 @@ suite!("freelist_random":
     random_holes_and_mappings_keep_the_bytes,
 );
 
-/// Returns the errno that the contract gives for a free of `offset`.
+/// Returns the errno that the contract has for a free of `offset`.
 fn model_of_free(ledger: &Ledger<'_>, offset: u64, arena_bytes: u64) -> Result<(), Errno> {
     if ledger.starts(offset) {
         Ok(())
@@ -38,7 +38,7 @@ fn random_calls_agree_with_the_model() {
     calls_agree_with_the_model(scaled(1500));
 }
 
-/// What the kernel keeps for each processor, and counts in batches there, moves to others.
+/// The counters and caches of a processor move to others when it goes.
 fn random_calls_agree_with_the_model_while_processors_come_and_go() {
     let online = "/sys/devices/system/cpu/cpu1/online";
     if fs::write(online, "1").is_err() {

@@ -79,7 +79,7 @@ fn other_memory_may_cover_a_part_of_a_mapping() {
         assert_eq!(view.load(i * page), byte, "page {i}");
         view.store(i * page + 1, 9);
     }
-    // And the arena over that again, elsewhere in it.
+    // Then the arena over that again, at another address in it.
     let at = block.offset + 5 * page as u64;
     view.cover_with(3 * page..4 * page, &arena, at).unwrap();
     assert_eq!((view.load(3 * page), view.load(3 * page + 1)), (6, 9));
@@ -105,7 +105,7 @@ fn another_arena_may_cover_a_part_of_a_mapping() {
         assert_eq!(view.load(i * page), [1, 0, 0, 1][i]);
         view.store(i * page, 2);
     }
-    // Unmapping what one arena gives back leaves the other's alone.
+    // A release of one arena leaves the other's mapping unchanged.
     free(&one, blocks[0]);
     one.trim(0).unwrap();
     assert_eq!(view.probe(0), Err(Errno::EFAULT));
@@ -132,7 +132,7 @@ fn a_moved_mapping_shows_the_same_blocks() {
         let byte = if i < 4 { i as u8 + 1 } else { 0 };
         assert_eq!(view.load(i * page), byte, "page {i}");
     }
-    // What leaves is found where it is mapped now.
+    // Pages that leave are unmapped at their present addresses.
     free(&arena, block);
     arena.trim(0).unwrap();
     for i in 0..8 {

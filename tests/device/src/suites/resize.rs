@@ -60,7 +60,7 @@ fn the_tail_of_a_shorter_block_is_free_at_once() {
         assert_eq!(now.free_bytes, (64 - pages) * page());
         assert!(has_only(&view, block.offset, bytes, 7));
     }
-    // No mapping reaches it any more.
+    // No mapping has these pages any more.
     let tail = (block.offset + page()) as usize;
     arena.trim(0).unwrap();
     assert_eq!(signal_of(|| view.touch(tail)), Some(Signal::SIGBUS));
@@ -80,7 +80,7 @@ fn a_longer_block_keeps_its_bytes() {
     let block = alloc(&arena, 10 * page());
     fill(&view, block.offset, block.bytes, 5);
     let mut before = block.bytes;
-    // New memory; then what it gave up, with what else that takes.
+    // New memory; then the pages that were cut off, and others.
     for pages in [30, 11, 50, 300] {
         let size = pages * page();
         let bytes = arena.resize(block.offset, size, DEFAULT).unwrap();
@@ -121,7 +121,7 @@ fn free_memory_behind_address_space_makes_way() {
         if flags.contains(Flags::ZERO) {
             assert!(has_only(&view, gone.offset, 32 * page(), 0));
         }
-        // All that map it have the same memory.
+        // All mappings have the same memory.
         fill(&view, block.offset, bytes, 4);
         assert!(has_only(&other, block.offset, bytes, 4));
         free(&arena, block);
@@ -139,7 +139,7 @@ fn what_may_not_grow_gives_nothing_back_in_vain() {
     arena.trim(0).unwrap();
     free(&arena, way);
     let before = stat(&arena);
-    // Address space lies behind the block, then memory that is free.
+    // Address space follows the block, then free memory.
     let longer = arena.resize(block.offset, 48 * page(), LARGER);
     refused(longer, Errno::ENOMEM);
     let now = stat(&arena);
@@ -147,7 +147,7 @@ fn what_may_not_grow_gives_nothing_back_in_vain() {
         (now.held_bytes, now.free_bytes, now.live_bytes),
         (before.held_bytes, before.free_bytes, before.live_bytes)
     );
-    // That memory still serves.
+    // That memory is still usable.
     let again = arena.alloc(16 * page(), LARGER).unwrap();
     assert_eq!(again.offset, way.offset);
     for block in [block, way, last] {
@@ -183,7 +183,7 @@ fn what_is_in_use_behind_a_block_is_enospc() {
     let failures = before.failures + 1;
     assert_eq!(stat(&arena), freelist::Stat { failures, ..before });
     free(&arena, two);
-    // What was freed a moment ago is free.
+    // A block that was freed just now is free.
     let bytes = arena.resize(one.offset, 2 * unit, LARGER).unwrap();
     assert_eq!(bytes, 2 * unit);
     assert_eq!(stat(&arena).held_bytes, 2 * unit);
@@ -365,7 +365,7 @@ fn the_slack_bounds_what_is_held() {
         let arena = arena();
         let now = arena.set_slack_permille(slack).unwrap();
         assert_eq!(now.slack_permille, slack.unwrap_or(FREELIST_SLACK_NONE));
-        // Every second page is free: 512 in pieces.
+        // Every second page is free: 512 separate pages.
         let blocks: Vec<_> = (0..1024).map(|_| alloc(&arena, page())).collect();
         for block in blocks.iter().step_by(2) {
             free(&arena, *block);

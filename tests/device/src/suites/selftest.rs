@@ -50,7 +50,7 @@ fn aborts() {
     std::process::abort();
 }
 
-/// In a child first, where it is seen; then here, where the harness sees it.
+/// First in a child, where this test sees it; then here, where the harness sees it.
 fn dies_of_a_wrong_access() {
     let view = View::anonymous(1);
     view.protect(0..view.len(), ProtFlags::PROT_NONE).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much all arenas may hold together: the limit of the module.
+//! The limit of all arenas together: that of the module.
 
 use freelist::{Arena, Block};
 use nix::errno::Errno;
@@ -17,7 +17,7 @@ suite!("freelist_shared_limit":
     an_arenas_own_limit_does_not_lift_the_modules,
 );
 
-/// What all arenas may hold together, where two blocks are more than that.
+/// Returns the limit of all arenas, if two blocks exceed it.
 #[track_caller]
 fn shared_limit() -> u64 {
     let stats = freelist::debugfs::Stats::read().expect("debugfs is mounted");
@@ -28,8 +28,7 @@ fn shared_limit() -> u64 {
     limit
 }
 
-/// More than half of what all may hold; skipped where the machine has not got
-/// it at this moment.
+/// Returns more than half of that limit; skips if the machine does not have that much at the moment.
 #[track_caller]
 fn more_than_half(arena: &Arena, limit: u64) -> Block {
     match arena.alloc(limit / 2 + MIB, DEFAULT) {
@@ -46,16 +45,16 @@ fn all_arenas_share_the_modules_limit() {
     refused(two.alloc(limit / 2 + MIB, DEFAULT), Errno::EDQUOT);
     let none = stat(&two);
     assert_eq!(none.held_bytes, 0, "what was refused is not held");
-    // What is left is there for others.
+    // The rest is there for others.
     alloc(&two, MIB);
-    // And what one gives back at its end.
+    // So is the memory that an arena releases at its end.
     drop(one);
     more_than_half(&two, limit);
 }
 
 fn what_is_free_in_another_arena_is_handed_over_at_the_modules_limit() {
     let limit = shared_limit();
-    // Where the system is short of memory, it takes what is free itself.
+    // If the system is short of memory, it reclaims free pages itself.
     let is_short = meminfo("MemAvailable") < limit + 128 * MIB;
     let (one, two) = (arena(), arena());
     let kept = alloc(&one, MIB);
@@ -68,7 +67,7 @@ fn what_is_free_in_another_arena_is_handed_over_at_the_modules_limit() {
     more_than_half(&two, limit);
     let given = held - stat(&one).held_bytes;
     assert_eq!(stat(&one).shrinks, given / page());
-    // What was wanted, not all that was free, and nothing that is live.
+    // As much as was needed, not all that was free, and nothing that is live.
     let all = stat(&one).held_bytes + stat(&two).held_bytes;
     let least = if is_short { MIB } else { limit - MIB };
     assert!((least..=limit).contains(&all), "{all} of {limit}");

@@ -46,7 +46,7 @@ fn a_signal_ends_it_and_leaves_the_rest_of_the_time() {
         let rest = Duration::from_nanos(ended.request.timeout_ns as u64);
         assert!(rest + ended.took >= timeout, "{rest:?} after {ended:?}");
         assert!(rest <= timeout - Duration::from_millis(50), "{rest:?}");
-        // Nothing else of the request was changed: it can be made again.
+        // No other field of the request was changed: it can be made again.
         let again = freelist_alloc {
             timeout_ns: request.timeout_ns,
             ..ended.request

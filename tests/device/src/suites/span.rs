@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How far the offsets of an arena go.
+//! The span of an arena's offsets.
 
 use freelist::Arena;
 use nix::errno::Errno;

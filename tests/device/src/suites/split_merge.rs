@@ -40,7 +40,7 @@ fn holding(size: u64) -> (Arena, u64) {
     (arena, held)
 }
 
-/// As many blocks of `size` bytes as what is held gives.
+/// Allocates as many blocks of `size` bytes as the held memory has.
 #[track_caller]
 fn exhaust(arena: &Arena, size: u64) -> Vec<Block> {
     let mut blocks = Vec::new();
@@ -67,7 +67,7 @@ fn without_flags_an_empty_list_is_enomem() {
     for size in [32, 64, 2 * KIB, 4 * KIB, 64 * KIB, MIB] {
         refused(arena().alloc(size, Flags::empty()), Errno::ENOMEM);
     }
-    // What is free is of another class.
+    // The free memory is of another class.
     let (arena, held) = holding(MIB);
     for size in [32, 2 * KIB, 4 * KIB, 64 * KIB] {
         refused(arena.alloc(size, Flags::empty()), Errno::ENOMEM);
@@ -123,7 +123,7 @@ fn the_same_size_again_is_served_without_growing() {
 ///
 /// Peer: scudo secondary.AllocatorCacheEntryOrder, secondary.AllocatorCacheMemoryLeakTest.
 fn what_was_given_back_last_comes_first_and_nothing_is_lost() {
-    /// On one list at most.
+    /// The most blocks on a list.
     const LISTED: usize = 8;
     let mut rng = random();
     for size in [32, 100, 2 * KIB, 4 * KIB, 16 * KIB] {
@@ -207,8 +207,8 @@ fn a_hole_serves_what_fits_and_nothing_more() {
         let (arena, _) = holding(run);
         let mut blocks = exhaust(&arena, size);
         blocks.sort_by_key(|block| block.offset);
-        // Every other block goes: half is free, in pieces of one block. Of
-        // whole pages the pieces may be gathered, below a page they cannot.
+        // Every other block is freed: half is free, in pieces of one block. Pieces of whole
+        // pages may be gathered, subpages cannot.
         let (gone, kept): (Vec<_>, Vec<_>) = blocks
             .into_iter()
             .partition(|block| block.offset / block.bytes % 2 == 0);
@@ -268,7 +268,7 @@ fn a_block_of_odd_size_comes_out_of_what_is_held() {
     let odd = arena.alloc(11 * page() - 5, LARGER).unwrap();
     assert_eq!(odd.bytes, 11 * page());
     assert_eq!(stat(&arena).free_bytes, held - odd.bytes);
-    // What is left of the 16 pages that it is aligned to serves others.
+    // The rest of the 16 pages of its alignment serves others.
     let rest = exhaust(&arena, page());
     assert_eq!(rest.len() as u64, (held - odd.bytes) / page());
     free(&arena, odd);

@@ -36,7 +36,7 @@ fn total(name: &str) -> u64 {
     value.trim().parse().expect("a number")
 }
 
-/// No arena is open, and no memory is held.
+/// Checks that no arena is open, and no memory is held.
 #[track_caller]
 fn nothing_is_held() {
     let held = ["arenas", "held_bytes", "live_blocks", "metadata_bytes"];
@@ -52,7 +52,7 @@ fn nothing_is_held() {
     }
 }
 
-/// What a process does until it is killed.
+/// Makes calls until the process is killed.
 fn be_a_victim(shared: &Arena, seed: u64) -> ! {
     let mut rng = fastrand::Rng::with_seed(seed);
     let own = arena();
@@ -69,7 +69,7 @@ fn be_a_victim(shared: &Arena, seed: u64) -> ! {
                 Ok(block) => live.push(block),
                 Err(_) => live.drain(..).for_each(|block| free(&own, block)),
             },
-            // In batches of an arena that others have too.
+            // In batches of a shared arena.
             1 => {
                 let size = random_size(&mut rng, 2 * page());
                 if let Ok(count) = shared.alloc_bulk(size, DEFAULT, &mut offsets) {
@@ -85,7 +85,7 @@ fn be_a_victim(shared: &Arena, seed: u64) -> ! {
                 free(&own, block);
                 own.trim(0).unwrap();
             }
-            // In a sleep that only a signal ends, or a release of a block that is not live any more.
+            // In a sleep that only a signal ends, or a free of a block that is not live any more.
             _ => {
                 let request = waiting(7 * MIB, DEFAULT | Flags::ZERO, None);
                 let _ = raw::alloc(shared, request);
@@ -134,7 +134,7 @@ fn processes_that_are_killed_anywhere_hold_nothing() {
         }
         ledger.free_all();
         check();
-        // What the dead have left in it is the arena's, which ends here.
+        // The blocks of the dead are still the arena's, which ends here.
         drop(memory);
         drop(shared);
         nothing_is_held();
@@ -208,7 +208,7 @@ fn forced_shrinks_take_nothing_from_anybody() {
             });
         }
         let dir = shrinker::of_module();
-        // On a busy machine they may be done before there is anything to take.
+        // On a busy machine they may be done before there is anything to reclaim.
         let none_yet = || shared.stat().unwrap().shrinks == 0;
         while forced < shrinks || forced < 100 * shrinks && none_yet() {
             shrinker::force(dir.as_deref());

@@ -25,7 +25,7 @@ suite!("freelist_stranded":
 /// Blocks of a call.
 const BATCH: usize = 512;
 
-/// As many blocks of `size` bytes as there are without anything else.
+/// Allocates as many blocks of `size` bytes as free memory serves.
 #[track_caller]
 fn exhaust(arena: &Arena, size: u64, flags: Flags, errno: Errno) -> Vec<u64> {
     let mut all = Vec::new();
@@ -70,7 +70,7 @@ fn after_a_phase_of_small_blocks_every_page_serves_large_ones() {
     free_all(&arena, &large);
 }
 
-/// All but one block of 64 bytes in each page are free.
+/// All blocks of 64 bytes but one in each page are free.
 fn one_live_block_a_page_strands_nothing() {
     let mut rng = random();
     let arena = arena();
@@ -97,7 +97,7 @@ fn one_live_block_a_page_strands_nothing() {
     assert_eq!(stat(&arena).held_bytes, before.held_bytes);
     free_all(&arena, &smaller);
 
-    // As the last ones go, all merges back.
+    // When the last blocks are freed, all memory merges.
     rng.shuffle(&mut kept);
     free_all(&arena, &kept);
     let whole = arena.alloc(limit, LARGER).expect("all is one block again");
@@ -114,8 +114,7 @@ fn trace(name: &str, file: &[u8]) -> Trace {
     trace.unwrap()
 }
 
-/// Replays a trace, and prints the most bytes that were held for the most that
-/// were asked for: at most `most` times as many.
+/// Replays a trace, and prints the peak of held bytes over the peak of requested bytes: at most `most`.
 fn replay(name: &str, file: &[u8], most: f64) {
     let trace = trace(name, file);
     let arena = arena();
@@ -127,7 +126,7 @@ fn replay(name: &str, file: &[u8], most: f64) {
             Event::Alloc(block) => {
                 let size = trace.sizes[*block];
                 blocks[*block] = Some(arena.alloc(size, DEFAULT).unwrap().offset);
-                // What is held does not fall by itself: now and then is enough.
+                // Held memory does not shrink by itself: a sample now and then is enough.
                 if i % 16 == 0 {
                     held = held.max(stat(&arena).held_bytes);
                 }

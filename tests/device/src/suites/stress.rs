@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All that can happen to an arena's memory at once: blocks come, change their size and go, memory
-//! leaves, is pinned, is moved by the kernel, and is inherited. Every byte is its owner's.
+//! Everything that happens to an arena's memory, at once: blocks are allocated, resized and freed, memory is
+//! reclaimed, pinned, migrated, and inherited. Every byte is that of its owner.
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -236,7 +236,7 @@ fn each_block_of_a_batch_is_reported() {
     let events = Events::record(&["alloc", "free"]);
     let arena = arena();
     let mut expected = Vec::new();
-    // From new memory, and from what the batch before left.
+    // From new memory, and from the memory of the batch before.
     for _ in 0..2 {
         let mut offsets = [0; 150];
         assert_eq!(arena.alloc_bulk(64, DEFAULT, &mut offsets).unwrap(), 150);
@@ -441,7 +441,7 @@ fn the_shrinker_is_reported() {
     }
 }
 
-/// Threads take one place from each other: its events alternate, whoever they are of.
+/// Threads take turns at one offset: its events alternate, whichever thread they are of.
 fn blocks_of_one_place_come_and_go_in_order() {
     let events = Events::record(&["alloc", "free"]);
     let arena = arena();

@@ -100,7 +100,7 @@ fn pages_with_a_live_block_stay() {
     for block in &small {
         view.store(block.offset as usize, 7);
     }
-    // In every second page one stays.
+    // In every second page one block stays.
     let stays = |block: &Block| {
         let number = block.offset / page();
         number % 2 == 0 && block.offset % page() == number % 16 * (page() / 16)
@@ -124,7 +124,7 @@ fn what_left_is_back_in_the_system() {
     let held = meminfo("MemFree");
     assert_eq!(arena.trim(0).unwrap(), most);
     let free = meminfo("MemFree");
-    // Each CPU keeps some of them at hand, which are not counted.
+    // Each CPU caches some of them, which are not counted.
     assert!(free > held + most / 2, "{held} bytes free, then {free}");
 }
 
@@ -169,7 +169,7 @@ fn a_new_block_at_a_trimmed_offset_shows_no_others_bytes() {
     let (one, two) = (arena(), arena());
     let views = [&one, &two].map(|arena| View::shared(arena, 0, len));
     for round in 0..scaled(4) {
-        // What one gives back is what the other may get.
+        // Memory that one releases can be allocated by the other.
         for (arena, view) in [(&one, &views[0]), (&two, &views[1])] {
             let block = alloc(arena, MIB);
             assert_eq!(block.offset, 0);
@@ -208,8 +208,8 @@ fn a_page_that_is_pinned_lives_on_for_its_holder_alone() {
     free(&arena, again);
 }
 
-/// At the limit a request gets the pages of free blocks elsewhere, but no page that
-/// another process can still read or write.
+/// At the limit a request gets pages of free blocks in other places, but no page that another process can still
+/// read or write.
 fn a_pinned_page_is_not_moved_to_another_block() {
     let arena = arena();
     arena.set_limit(32 * page()).unwrap();

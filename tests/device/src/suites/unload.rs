@@ -140,7 +140,7 @@ fn slope(values: &[f64]) -> f64 {
 /// Memory that is in use and cannot be had back at once, in bytes.
 fn used() -> u64 {
     let free = ["MemFree", "Cached", "Buffers", "SReclaimable"].map(meminfo);
-    // What the CPUs keep at hand is free too, and in no other count.
+    // Pages in per-CPU lists are free too, and in no other count.
     let zones = fs::read_to_string("/proc/zoneinfo").expect("/proc is mounted");
     let at_hand = zones.lines().filter_map(|line| {
         line.trim()
@@ -220,7 +220,7 @@ fn limits_in_mebibytes_are_as_large_as_there_are_numbers() {
     assert!(none.is_err(), "{none:?}");
 }
 
-/// The shrinker is called as soon as it is there, and until it is gone.
+/// The shrinker is called from its registration until it is gone.
 ///
 /// Peer: reports zfs#13940, zfs#2136.
 fn a_module_comes_and_goes_beside_reclaim() {
@@ -268,7 +268,7 @@ fn a_module_that_comes_and_goes_holds_nothing() {
             used() as f64
         })
         .collect();
-    // It serves as before.
+    // The module works as before.
     assert_eq!(stat(&arena()).allocs, 0);
     if let Some(warm @ [_, _, ..]) = memory.get(WARM..) {
         let slope = slope(warm) / KIB as f64;

@@ -42,7 +42,7 @@ fn what_is_there_is_not_waited_for() {
     let rest = Duration::from_nanos(request.timeout_ns as u64);
     assert!(rest <= timeout && rest > timeout / 2, "{rest:?} are left");
     assert_eq!(stat(&arena).waits, 0);
-    // For ever is still for ever.
+    // An infinite timeout stays infinite.
     arena.free(request.offset).unwrap();
     let mut request = waiting(page(), DEFAULT, None);
     raw::alloc_in(&arena, &mut request).unwrap();
@@ -123,7 +123,7 @@ fn no_time_is_eagain() {
         let mut request = waiting(page(), DEFAULT, timeout);
         assert_eq!(raw::alloc_in(&fd, &mut request), Err(Errno::EAGAIN));
     }
-    // The same is no hindrance where nothing is to be waited for.
+    // A request that need not wait succeeds.
     raw::free(&fd, block.offset).unwrap();
     raw::alloc_in(&fd, &mut waiting(page(), DEFAULT, None)).unwrap();
     free(&arena, blocks[0]);
@@ -172,7 +172,7 @@ fn first_come_first_served() {
             let waiters: Vec<Waiter> = (0..5)
                 .map(|_| Waiter::asleep(scope, &arena, request))
                 .collect();
-            // In another order than they lie.
+            // In another order than that of their offsets.
             for (i, block) in [6, 1, 3, 0, 7].into_iter().enumerate() {
                 free(&arena, blocks[block]);
                 waiters[i].served();
@@ -193,7 +193,7 @@ fn a_big_waiter_is_not_starved_by_small_ones() {
         let small = Waiter::asleep(scope, &arena, waiting(page(), DEFAULT, None));
         for block in blocks.iter().step_by(4).take(15) {
             free(&arena, *block);
-            // What is set aside is for the oldest one.
+            // The reserved memory is for the oldest waiter.
             refused(arena.alloc(page(), DEFAULT), Errno::EDQUOT);
             refused(arena.alloc(page(), LARGER), Errno::ENOMEM);
             refused(arena.alloc(page(), Flags::empty()), Errno::ENOMEM);
@@ -222,7 +222,7 @@ fn parts_of_pages_are_served_beside_a_big_waiter() {
     let part = alloc(&arena, 64);
     thread::scope(|scope| {
         let big = Waiter::asleep(scope, &arena, waiting(8 * page(), DEFAULT, None));
-        // Of the page that is divided already.
+        // A subpage of the page that is divided already.
         let small = alloc(&arena, page() / 2);
         assert_eq!(small.offset / page(), part.offset / page());
         // There is no second half: this one waits for one.
@@ -242,7 +242,7 @@ fn parts_of_pages_are_served_beside_a_big_waiter() {
 fn a_block_of_exactly_its_class_is_kept_for_a_waiter() {
     for size in [64, page(), 20 * page(), MIB] {
         let arena = arena();
-        // Its neighbours are free before it comes back.
+        // Its neighbours are free before it is freed.
         let blocks = [(); 3].map(|()| alloc(&arena, size));
         free(&arena, blocks[0]);
         free(&arena, blocks[2]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What wakes a waiter.
+//! The events that wake a waiter.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -75,7 +75,7 @@ fn a_limit_lowered_below_the_request_is_edquot() {
             free(&arena, *block);
         }
         arena.set_limit(4 * page()).unwrap();
-        // It hears of it at the latest when it looks again.
+        // The waiter notices it at its next scan at the latest.
         free(&arena, blocks[4]);
         assert_eq!(waiter.end().result, Err(Errno::EDQUOT));
     });
@@ -84,12 +84,12 @@ fn a_limit_lowered_below_the_request_is_edquot() {
 fn a_lowered_limit_wakes_whom_it_makes_hopeless() {
     let (arena, blocks) = full(8);
     thread::scope(|scope| {
-        // The oldest, one behind it, and one that hopes on.
+        // The oldest, one after it, and one that keeps waiting.
         let requests = [(8, LARGER), (6, DEFAULT), (3, DEFAULT)];
         let waiters = requests.map(|(pages, flags)| {
             Waiter::asleep(scope, &arena, waiting(pages * page(), flags, None))
         });
-        // Nothing comes back: only the limit changes.
+        // No block is freed: only the limit changes.
         arena.set_limit(4 * page()).unwrap();
         for waiter in &waiters[..2] {
             assert_eq!(waiter.end().result, Err(Errno::EDQUOT));
@@ -109,10 +109,10 @@ fn memory_that_another_arena_frees_wakes() {
     thread::scope(|scope| {
         let request = waiting(2 * MIB, DEFAULT, None);
         let waiter = Waiter::asleep(scope, &arena, request);
-        // What the other arena has free is handed over.
+        // The other arena's free memory is passed on.
         free(&hog, blocks[0]);
         waiter.served();
-        // What is left of it, and then nothing.
+        // The rest of it, and then nothing.
         while arena.alloc(4 * MIB, DEFAULT).is_ok() {}
         while arena.alloc(page(), DEFAULT).is_ok() {}
         let waiter = Waiter::asleep(scope, &arena, request);
@@ -130,7 +130,7 @@ fn a_killed_process_that_held_everything_wakes() {
         thread::sleep(Duration::from_secs(3600));
     });
     drop(wait);
-    // Nothing comes where the child has skipped.
+    // If the child has skipped, nothing comes.
     let mut byte = [0];
     if nix::unistd::read(&go, &mut byte) != Ok(1) {
         skip("no process can hold everything here");
@@ -154,7 +154,7 @@ fn a_descriptor_that_is_closed_wakes_nobody() {
         drop(other.try_clone().unwrap());
         drop(other);
         waiter.sleeps_on();
-        // A child that shares the arena ends, and leaves its blocks behind.
+        // A child that shares the arena ends without freeing its blocks.
         // (No fork here: this process has threads.)
         free(&arena, blocks[0]);
         waiter.served();
@@ -168,8 +168,7 @@ fn a_descriptor_that_is_closed_wakes_nobody() {
     child.succeed();
 }
 
-/// Far more threads than blocks, for a while: each gets one in its turn, and
-/// all end.
+/// Far more threads than blocks, for a while: each is served in its turn, and all end.
 fn no_wake_up_is_lost() {
     let arena = arena();
     arena.set_limit(6 * page()).unwrap();

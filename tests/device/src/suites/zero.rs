@@ -25,7 +25,7 @@ fn view(arena: &Arena) -> View {
     View::shared(arena, 0, 16 * MIB as usize)
 }
 
-/// One byte of every 16, and the last one.
+/// Returns one byte of every 16, and the last one.
 fn places(block: Block) -> impl Iterator<Item = usize> {
     let end = block.offset + block.bytes;
     (block.offset..end)
@@ -107,7 +107,7 @@ fn a_fresh_block_reads_as_zero() {
     }
 }
 
-/// The same without the flag: else the tests above would show nothing.
+/// Without the flag bytes may be old: otherwise the tests above would show nothing.
 fn without_the_flag_old_bytes_may_stay() {
     let arena = arena();
     let view = view(&arena);
@@ -142,7 +142,7 @@ fn neighbours_in_the_same_page_keep_their_bytes() {
     }
 }
 
-/// At the limit a block gets the pages of others that were freed.
+/// At the limit a block gets the pages of freed blocks.
 fn memory_that_was_moved_reads_as_zero() {
     let arena = arena();
     arena.set_limit(64 * page()).unwrap();
@@ -179,7 +179,7 @@ fn blocks_of_a_batch_read_as_zero() {
     }
 }
 
-/// Every byte of so many blocks that most pages of the first arena come again.
+/// Every byte of enough blocks that most pages of the first arena are used again.
 /// Peer: dmabuf_heaps fill_4_kib, zeroed_4_kib, fill_1_mib, zeroed_1_mib.
 fn what_another_arena_filled_and_left_reads_as_zero() {
     const COUNT: u64 = 32;

@@ -14,11 +14,11 @@ impl<const KIB: usize> Arena<KIB> {
         self.reserve_as(request, Admission::Full)
     }
 
-    /// Reserves a block for a request that is admitted to so much.
+    /// Reserves a block for a request with this admission.
     ///
     /// # Panics
     ///
-    /// When the engine asks for metadata again and again, or says so often that it has more to do.
+    /// If the engine asks for metadata, or has more to do, too often.
     pub fn reserve_as(
         &mut self,
         request: Request,
@@ -63,7 +63,7 @@ impl<const KIB: usize> Arena<KIB> {
         let pages = reservation.block_bytes().div_ceil(Self::PAGE) as u32;
         let first = (reservation.extent().start / Self::PAGE) as u32;
         for index in 0..pages {
-            // One of a lazy block comes later, and is zero.
+            // A page of a lazy block comes later, and is zero.
             let Some(page) = self.backed.get(&(first + index)) else {
                 assert!(reservation.is_lazy(), "a page is missing");
                 continue;
@@ -88,7 +88,7 @@ impl<const KIB: usize> Arena<KIB> {
         self.alloc_as(request, Admission::Full)
     }
 
-    /// A whole allocation by a request that is admitted to so much.
+    /// Allocates a block for a request with this admission.
     pub fn alloc_as(
         &mut self,
         request: Request,
@@ -116,7 +116,7 @@ impl<const KIB: usize> Arena<KIB> {
             .could_serve(request, admission, room, &mut garbage)
     }
 
-    /// As the module does before it asks.
+    /// Drains quick lists if the request is larger, as the module does before it asks.
     pub(super) fn drain_if_larger(&mut self, request: &Request) {
         if !request.policy.is_exact() {
             self.drain();
@@ -151,8 +151,8 @@ impl<const KIB: usize> Arena<KIB> {
         Ok(taken)
     }
 
-    /// Allocates at most `most` blocks on the fast path, of which a caller hears of `told`; the
-    /// others are undone. Returns their offsets.
+    /// Allocates at most `most` blocks on the fast path, of which `told` are reported to a caller and the others
+    /// cancelled. Returns their offsets.
     pub fn alloc_batch(&mut self, size: u64, most: usize, told: usize) -> Vec<u64> {
         let mut batch = Batch::default();
         self.engine.reserve_batch(size, most, &mut batch);

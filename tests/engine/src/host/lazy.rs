@@ -33,8 +33,8 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// Completes a touch whose memory is allocated. Returns `false` if its block was freed meanwhile:
-    /// then the memory is freed too.
+    /// Completes a touch whose memory is allocated. Returns `false` if its block was freed since; the memory is
+    /// freed then.
     pub fn finish_touch(&mut self, touch: Touch) -> bool {
         let range = touch.range();
         match self.engine.finish_touch(touch) {

@@ -9,8 +9,8 @@ use crate::engine::{Garbage, Isolated, Reservation, Surplus, CHUNK_PAGES};
 
 use super::{Arena, Page};
 
-/// Returns what tells the engine of the pages before `end` that stay: the first that lie side by side
-/// at or behind a page number.
+/// Returns a callback for the engine: the next range of pages before `end` that stay, at or after a page
+/// number.
 pub(super) fn stayed(
     end: u32,
     stays: impl Fn(u32) -> bool,
@@ -63,7 +63,7 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// Claims address space behind a reserved block.
+    /// Claims address space after a reserved block.
     pub fn claim_surplus(&mut self, reservation: &Reservation, pages: u32) -> Option<Surplus> {
         loop {
             let result = self
@@ -77,14 +77,14 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// A surplus behind a block that ends at page number `first` gets its memory.
+    /// Brings memory to a surplus after a block that ends at page number `first`.
     pub fn back_surplus(&mut self, first: u32, surplus: Surplus) {
         self.add_pages(first..first + surplus.pages());
         self.engine.back_surplus(surplus);
         self.step();
     }
 
-    /// A surplus gets none.
+    /// Releases a surplus without memory.
     pub fn release_surplus(&mut self, surplus: Surplus) {
         self.engine
             .release_surplus(surplus, &mut Garbage::default());
@@ -135,8 +135,8 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
-    /// Moves free pages to a reserved block, at most `most`: their memory leaves, and as much comes.
-    /// Returns how many.
+    /// Moves at most `most` free pages to a reserved block: removes their memory, and brings as much. Returns the
+    /// number of pages.
     pub fn steal(&mut self, reservation: &mut Reservation, most: u32) -> u32 {
         let before = reservation.missing();
         let goal = before.saturating_sub(most);
@@ -153,8 +153,8 @@ impl<const KIB: usize> Arena<KIB> {
         moved
     }
 
-    /// Brings what a reserved block misses: from free runs as far as the engine wants it so or
-    /// nothing else is left, else new ones. `false`: that is not enough.
+    /// Brings a reserved block's missing pages: from free runs as far as the engine decides so or there is no
+    /// other way, otherwise new ones. Returns `false` if these are too few.
     pub fn fill(&mut self, reservation: &mut Reservation, grow: bool) -> bool {
         let held = (self.counters().held_bytes / Self::PAGE) as u32;
         let room = if grow {
@@ -171,7 +171,7 @@ impl<const KIB: usize> Arena<KIB> {
         reservation.missing() == 0
     }
 
-    /// Gives free pages up until at most `keep` are left. Returns how many.
+    /// Reclaims free pages until at most `keep` remain. Returns their number.
     pub fn trim(&mut self, keep: u32) -> u32 {
         self.drain();
         let mut freed = 0;

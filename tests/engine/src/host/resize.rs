@@ -12,7 +12,7 @@ impl<const KIB: usize> Arena<KIB> {
         self.start_resize_as(offset, size, false, Admission::Full)
     }
 
-    /// As [`Arena::start_resize`], for a caller that is admitted to so much.
+    /// Begins as [`Arena::start_resize`], for a caller with this admission.
     pub fn start_resize_as(
         &mut self,
         offset: u64,
@@ -44,7 +44,7 @@ impl<const KIB: usize> Arena<KIB> {
         growth.reservation().missing() == 0
     }
 
-    /// Joins the pages of a growth to its block. `false`: it went meanwhile, and all is undone.
+    /// Joins the pages of a growth to its block. Returns `false`, and cancels it, if the block was freed since.
     pub fn commit_growth(&mut self, mut growth: Growth) -> bool {
         let reservation = growth.reservation();
         let pages = reservation.block_bytes() / Self::PAGE;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lazy blocks: memory that comes at a touch, leaves at a discard, and never goes astray when the block
-//! is freed, resized or damaged meanwhile.
+//! Lazy blocks: memory comes at a touch, leaves at a discard, and is never lost when the block is freed, resized
+//! or damaged between these.
 
 mod model;
 
@@ -211,7 +211,7 @@ mod generic {
         let (offset, _) = arena.alloc(lazy(100 * page)).unwrap();
         let touch = arena.touch(50, 10).unwrap();
         arena.free(offset).unwrap();
-        // All the address space but the page in between.
+        // All address space but the page in between.
         assert!(arena.alloc(lazy(51 * page)).is_err());
         let (first, _) = arena.alloc(lazy(32 * page)).unwrap();
         assert_eq!(first, 0);
@@ -280,7 +280,7 @@ mod generic {
         for lost in [1, 2] {
             assert!(matches!(arena.touch(lost, 10), Err(Untouchable::Nothing)));
         }
-        // What is discarded of it stays, lest it never come back.
+        // The discarded pages stay, as otherwise they would have no memory.
         discarded(&mut arena, 0..100, |_| false);
         assert_eq!(arena.counters().held_bytes, page);
         assert_eq!(arena.engine.owed_pages(), 99);

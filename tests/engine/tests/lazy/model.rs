@@ -65,7 +65,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     vec(op, 1..150)
 }
 
-/// What is known of a live block: its pages, and which of them have memory.
+/// The model of a live block: its pages, and which of them have memory.
 struct Block {
     pages: u32,
     has: BTreeSet<u32>,

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One linear heap, in numbers: which pages a request gets, without memory behind them.
+//! A simulated linear heap: the pages that each request gets, without memory.
 //!
-//! Free pages that lie side by side are one run, backed and unbacked apart, joined on both sides by
-//! boundary tags out of band (Knuth, 1973). Runs are found through a two-level table of lists, last
-//! in first out (TLSF, Masmano et al., 2004): by the power of 2 below their length, then by the
-//! leading bits of the rest. Small blocks are nodes of a binary buddy tree in a divided page. A freed
-//! block stays on the quick list of its class for a while (Quick Fit, Weinstock and Wulf, 1988).
+//! Adjacent free pages are one run, backed and unbacked apart, merged on both sides by boundary tags out of band
+//! (Knuth, 1973). Runs are found through a two-level table of lists, last in first out (TLSF, Masmano et al.,
+//! 2004): by the power of 2 below their length, then by the leading bits of the rest. Small blocks are nodes of
+//! a binary buddy tree in a divided page. A freed block stays on the quick list of its class for a while (Quick
+//! Fit, Weinstock and Wulf, 1988).
 
 mod lists;
 mod runs;
@@ -21,20 +21,20 @@ pub const PAGE: u64 = 4096;
 /// Pages of the largest alignment that no request asked for: 64 KiB.
 const ALIGN_PAGES: u32 = 16;
 
-/// No page.
+/// The page number for no page.
 const NONE: u32 = u32::MAX;
 
 /// Classes of subpage blocks: 32 B to 2 KiB, by depth in the page's tree (7 to 1).
 const DEPTHS: usize = 8;
 
-/// What is settled by the figures.
+/// The parameters that were chosen by the figures.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Sub-lists of a doubling, as a power of 2.
     pub sub_bits: u32,
     /// Entries of one list that are looked at.
     pub look: u32,
-    /// How much more than the most that was needed may be held before memory is moved, in thousandths.
+    /// The slack in thousandths: how much more than the peak need may be held before memory is moved.
     pub slack_permille: u64,
     /// The largest block on a quick list, in bytes.
     pub quick_largest: u64,
@@ -42,13 +42,13 @@ pub struct Settings {
     pub quick_bytes: u64,
     /// The most blocks on one quick list.
     pub quick_len: usize,
-    /// A list gives what was put there last.
+    /// A list returns its newest entry first.
     pub newest_first: bool,
     /// Memory is moved from the largest run first, else from the smallest of several pages.
     pub move_largest: bool,
-    /// Blocks of at most so many bytes are taken from the end of a run.
+    /// The size in bytes up to which blocks are allocated at the end of a run.
     pub from_end: u64,
-    /// Of those looked at in a list the one at the lowest offset is taken.
+    /// Of the runs that are examined in a list, the one at the lowest offset is used.
     pub lowest: bool,
     /// A request of more bytes empties the quick lists before it looks for a run.
     pub drain_above: u64,
@@ -72,10 +72,10 @@ impl Default for Settings {
     }
 }
 
-/// What lies at a page.
+/// The content of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Nothing begins here.
+    /// No run and no block begins here.
     Inside,
     Backed,
     Unbacked,
@@ -83,13 +83,13 @@ enum Kind {
     Divided,
 }
 
-/// What is known of a page.
+/// The record of a page.
 #[derive(Clone, Copy)]
 struct Record {
     kind: Kind,
     /// Pages of what begins here.
     len: u32,
-    /// Where the run begins that ends here.
+    /// The beginning of the run that ends here.
     run_start: u32,
     prev: u32,
     next: u32,
@@ -126,7 +126,7 @@ impl Tree {
     }
 }
 
-/// What was counted.
+/// The counters.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub held_pages: u64,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a linear heap holds and moves: recorded traces against its lists alone. The engine's
-//! parameters were settled by the figures that the ignored test prints (`cargo test --release --test
-//! linear -- --ignored --nocapture`); a few of them are held to.
+//! The held and moved memory of a linear heap: recorded traces over its lists alone. The engine's parameters were
+//! chosen by the figures that the ignored test prints (`cargo test --release --test linear -- --ignored
+//! --nocapture`); the other tests check a few of them.
 
 mod heap;
 
@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-/// What a program does.
+/// A step of a program.
 enum Step {
     Alloc { id: u64, size: u64 },
     Free { id: u64 },
@@ -46,7 +46,7 @@ fn trace(name: &str) -> PathBuf {
     path.join(format!("{name}.txt.gz"))
 }
 
-/// What came of a trace that ran three times in one heap.
+/// The result of a trace that ran three times in one heap.
 #[derive(Debug)]
 struct Outcome {
     held: f64,
@@ -195,7 +195,7 @@ fn every_setting_against_every_trace() {
     ] {
         traces.push((name.into(), read(&trace(name), 0)));
     }
-    // One of a whole process, which is too long to be kept here.
+    // The trace of a whole process, which is too long for the repository.
     if let Some(path) = std::env::var_os("FREELIST_TRACE") {
         let path = PathBuf::from(path);
         traces.push(("process, >= 64 KiB".into(), read(&path, 64 << 10)));

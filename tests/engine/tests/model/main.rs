@@ -32,10 +32,10 @@ struct Model<const KIB: usize> {
     taken: Vec<Releasing>,
     /// Blocks that are becoming longer: where each begins and ends.
     growing: Vec<(u64, u64, Growth)>,
-    /// Where blocks begin and end that are still the ones that are becoming longer.
+    /// The beginnings and ends of blocks that are growing.
     grows: BTreeMap<u64, u64>,
     isolated: Vec<Isolated>,
-    /// Of blocks that became live, and of their sizes as asked for.
+    /// The number of blocks that became live, and the sum of their requested sizes.
     allocs: u64,
     requested: u64,
     frees: u64,
@@ -70,7 +70,7 @@ impl<const KIB: usize> Model<KIB> {
         }
     }
 
-    /// What a block is aligned to at least.
+    /// Returns the least alignment of a block.
     fn alignment(bytes: u64, align_shift: u32) -> u64 {
         bytes
             .next_power_of_two()
@@ -78,7 +78,7 @@ impl<const KIB: usize> Model<KIB> {
             .max(1 << align_shift)
     }
 
-    /// What no request can get: blocks that are being allocated, freed or made longer.
+    /// Returns the ranges that no request can get: blocks that are being allocated, freed or grown.
     fn reserved(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         let open = self
             .open
@@ -141,7 +141,7 @@ impl<const KIB: usize> Model<KIB> {
         })
     }
 
-    /// Returns whether all that lies behind a block up to `end` is free.
+    /// Returns whether all pages from the end of a block up to `end` are free.
     fn is_free(&self, from: u64, end: u64) -> bool {
         end <= u64::from(SPAN) * Self::PAGE && !self.is_taken(from, end - from)
     }
@@ -168,7 +168,7 @@ impl<const KIB: usize> Model<KIB> {
         }
     }
 
-    /// All goes; what is held is as good as new.
+    /// Frees all blocks, and checks that held memory is as good as new.
     fn end(mut self) {
         for (pending, _) in std::mem::take(&mut self.open) {
             self.arena.cancel(pending);

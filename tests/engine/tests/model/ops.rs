@@ -15,7 +15,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// What a block takes for it, its header included.
+    /// Returns the bytes that a block occupies, with its header.
     pub fn taken(self) -> u64 {
         self.bytes
             .saturating_add(u64::from(self.headed) * HEADER_BYTES)
@@ -62,19 +62,19 @@ pub enum Op {
         index: usize,
         bytes: u64,
     },
-    /// One that becomes longer has its pages, or is undone.
+    /// Completes a growth, or cancels it.
     Grown(usize),
     Shrunk(usize),
-    /// Half of an isolated range leaves, in pages.
+    /// Removes half of an isolated range, in pages.
     RemoveHalf(usize),
-    /// All of every second live block goes.
+    /// Frees every second live block.
     FreeHalf,
     /// Free pages are about to leave.
     Isolate(u32),
-    /// They do, or stay.
+    /// Removes an isolated range, or puts it back.
     Remove(usize),
     Putback(usize),
-    /// All free pages but so many go back to the system.
+    /// Trims all free pages but for that many.
     Trim(u32),
 }
 

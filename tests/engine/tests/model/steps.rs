@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What each operation does to the engine and to the model, and what the engine must answer.
+//! Applies each operation to the engine and to the model, and checks the engine's result.
 
 use freelist_engine::engine::{
     FreeError, Refusal, Reservation, ResizeError, Resized, HEADER_BYTES,
@@ -86,7 +86,7 @@ impl<const KIB: usize> Model<KIB> {
         let block = self.live.range(..=offset).next_back();
         let block = block.filter(|(_, (end, _))| *end > offset);
         let block = block.map(|(start, (_, known))| (*start, *known));
-        let want = if offset % 16 != 0 {
+        let expected = if offset % 16 != 0 {
             Err(FreeError::Misaligned)
         } else if offset >= u64::from(SPAN) * Self::PAGE {
             Err(FreeError::Beyond)
@@ -98,8 +98,12 @@ impl<const KIB: usize> Model<KIB> {
             }
         };
         let result = self.arena.take(offset);
-        assert_eq!(result.as_ref().err(), want.as_ref().err(), "of {offset:#x}");
-        if let (Ok(start), Ok(taken)) = (want, result) {
+        assert_eq!(
+            result.as_ref().err(),
+            expected.as_ref().err(),
+            "of {offset:#x}"
+        );
+        if let (Ok(start), Ok(taken)) = (expected, result) {
             self.live.remove(&start);
             self.grows.remove(&start);
             self.frees += 1;
@@ -212,7 +216,7 @@ impl<const KIB: usize> Model<KIB> {
                     let (start, end, mut growth) = self.growing.swap_remove(index);
                     assert!(self.arena.fill_growth(&mut growth));
                     let more = growth.extent().end;
-                    // Another block may lie there by now, even one of that length.
+                    // Another block of that length may lie there by now.
                     let is_same = self.grows.get(&start) == Some(&end);
                     let grown = self.arena.commit_growth(growth);
                     assert_eq!(grown, is_same, "of {start:#x}");

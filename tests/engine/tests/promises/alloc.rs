@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a request gets: its size class or its pages, aligned, from where its flags say.
+//! Allocation: a request gets its size class or its pages, aligned, from the sources that its flags allow.
 
 use freelist_engine::engine::{
     max_shift, Refusal, Request, ALIGN_SHIFT, MAX_ALIGN_SHIFT, MAX_PAGES, MIN_SHIFT,
@@ -44,13 +44,16 @@ mod generic {
                 }
                 let (offset, bytes) = arena.alloc(request(size, DEFAULT)).unwrap();
                 let class = size.next_power_of_two().max(32);
-                let want = if size <= page / 2 {
+                let expected = if size <= page / 2 {
                     class
                 } else {
                     size.div_ceil(page) * page
                 };
-                assert_eq!(bytes, want, "of {size} bytes");
-                assert_eq!(offset % want.next_power_of_two().min(1 << ALIGN_SHIFT), 0);
+                assert_eq!(bytes, expected, "of {size} bytes");
+                assert_eq!(
+                    offset % expected.next_power_of_two().min(1 << ALIGN_SHIFT),
+                    0
+                );
                 arena.free(offset).unwrap();
             }
         }
@@ -83,29 +86,32 @@ mod generic {
         let page = Arena::<KIB>::PAGE;
         for size in [1, 100, page / 2, page, 3 * page, 40 * page] {
             for align_shift in 0..=MAX_ALIGN_SHIFT {
-                let want = Request {
+                let aligned = Request {
                     align_shift,
                     ..request(size, DEFAULT)
                 };
                 // Blocks of all alignments before it, and what is on quick lists.
                 for _ in 0..2 {
-                    let (offset, bytes) = arena.alloc(want).unwrap();
-                    assert_eq!(offset % (1 << align_shift), 0, "{want:?}");
+                    let (offset, bytes) = arena.alloc(aligned).unwrap();
+                    assert_eq!(offset % (1 << align_shift), 0, "{aligned:?}");
                     assert!(bytes >= size);
                     // No more than the class, or a page.
                     let most = size.next_power_of_two().max(32);
-                    assert!(bytes <= most.max((1 << align_shift).min(page)), "{want:?}");
+                    assert!(
+                        bytes <= most.max((1 << align_shift).min(page)),
+                        "{aligned:?}"
+                    );
                     arena.alloc(request(size, DEFAULT)).unwrap();
                     arena.free(offset).unwrap();
                 }
             }
         }
         arena.check();
-        let want = Request {
+        let aligned = Request {
             align_shift: MAX_ALIGN_SHIFT + 1,
             ..request(1, DEFAULT)
         };
-        assert_eq!(arena.alloc(want), Err(Refusal::Alignment));
+        assert_eq!(arena.alloc(aligned), Err(Refusal::Alignment));
     }
 
     pub fn sizes_out_of_range_are_refused<const KIB: usize>() {
@@ -124,10 +130,10 @@ mod generic {
         let page = Arena::<KIB>::PAGE;
         for size in [page / 2, page, 5 * page, 8 * page] {
             let mut arena = Arena::<KIB>::new(1 << 20);
-            // Nothing is moved from one list to another.
+            // No memory is moved from one list to another.
             arena.engine.set_slack_permille(None);
             let (large, _) = arena.alloc(request(16 * page, GROW)).unwrap();
-            // Between them, so that what is freed below does not continue it.
+            // A live page keeps the block that is freed below from continuing it.
             arena.alloc(request(page, GROW)).unwrap();
             arena.free(large).unwrap();
             assert_eq!(arena.alloc(request(size, NONE)), Err(Refusal::Empty));
@@ -199,7 +205,7 @@ mod generic {
         let mut held = Vec::new();
         for pages in [5, 6, 7, 5, 33, 47, 64, 50, 3] {
             held.push(arena.alloc(request(pages * page, GROW)).unwrap().0);
-            // Between them, so that they do not join.
+            // Live pages keep them from merging.
             arena.alloc(request(page, GROW)).unwrap();
         }
         held.push(arena.alloc(request(96, GROW)).unwrap().0);

@@ -83,7 +83,7 @@ mod generic {
         assert_eq!(arena.counters().live_blocks, 2);
         assert_eq!(arena.counters().allocs, 10);
         assert_eq!(arena.free(blocks[4]), Err(FreeError::NotLive));
-        // Those that were not told of can be had again.
+        // Cancelled blocks can be allocated again.
         let held = arena.counters().held_bytes;
         for _ in 0..6 {
             arena.alloc(request(64, LARGER)).unwrap();
@@ -100,7 +100,7 @@ mod generic {
         let with_header = alloc(headed(48, DEFAULT));
         let page = alloc(request(Arena::<KIB>::PAGE, DEFAULT));
         let live = arena.counters().live_blocks;
-        // Each of these ends what can be freed together, and stays as it is.
+        // Each of these ends a batch that can be freed together, and is unchanged.
         let inside = alike[5] + 32;
         for odd in [
             smaller,
@@ -148,7 +148,7 @@ mod generic {
             for offset in &blocks {
                 arena.free(*offset).unwrap();
             }
-            // All but a batch have gone to their buddies already.
+            // All but a batch have merged with their buddies already.
             assert!(arena.counters().merges - merges >= 100, "{size}");
         }
         let held = arena.counters().held_bytes;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which offsets can be freed, and which pages can be mapped.
+//! The offsets that can be freed, and the pages that can be mapped.
 
 use freelist_engine::engine::FreeError;
 use freelist_engine::host::Arena;
@@ -10,7 +10,7 @@ use super::{request, DEFAULT};
 at_every_page_size! {
     /// Peer: hardened_malloc double_free_small, double_free_large.
     a_double_free_is_refused;
-    /// Every wrong offset around a live block.
+    /// Frees every wrong offset around a live block.
     /// Peer: gpu_buddy gpu_test_buddy_addr_to_block; kasan kmem_cache_invalid_free.
     an_offset_inside_a_live_block_is_refused;
     a_reserved_block_cannot_be_freed;

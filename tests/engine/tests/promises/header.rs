@@ -110,7 +110,7 @@ mod generic {
             let taken = arena.take(offset).unwrap().unwrap();
             assert_eq!(taken.extent(), offset - 16..offset + bytes);
             assert!(arena.engine.is_backed((taken.extent().start / page) as u32));
-            // No other block has it until it is given back.
+            // No other block gets it until it is released.
             assert_eq!(arena.take(offset).err(), Some(FreeError::NotLive));
             let (other, _) = arena.alloc(headed(size, DEFAULT)).unwrap();
             assert_ne!(other, offset);
@@ -126,11 +126,11 @@ mod generic {
     pub fn a_reservation_says_whether_it_has_a_header<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         for size in [64, 3 * Arena::<KIB>::PAGE] {
-            for (want, has) in [
+            for (asked, has) in [
                 (request(size, DEFAULT), false),
                 (headed(size, DEFAULT), true),
             ] {
-                let pending = arena.reserve(want).unwrap();
+                let pending = arena.reserve(asked).unwrap();
                 assert_eq!(pending.is_headed(), has);
                 arena.cancel(pending);
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the engine promises, one test a promise, at every page size; a file a subject.
+//! The engine's promises at every page size: a test for each, a file for each subject.
 
 use freelist_engine::engine::{max_shift, Request, Tree};
 use freelist_engine::host::{reuse, Arena};
@@ -30,7 +30,7 @@ fn headed(size: u64, flags: (bool, bool)) -> Request {
     }
 }
 
-/// Fills so many pages with blocks of one page and frees every second one.
+/// Fills `pages` pages with blocks of one page and frees every second one.
 fn comb<const KIB: usize>(arena: &mut Arena<KIB>, pages: u64) -> Vec<u64> {
     let page = Arena::<KIB>::PAGE;
     let blocks: Vec<u64> = (0..pages)
@@ -69,7 +69,7 @@ mod split_merge;
 mod trim;
 mod waiting;
 
-/// What every divided page costs beside itself: no more than a slab object of 96 bytes at 4 KiB.
+/// The metadata of a divided page: no more than a slab object of 96 bytes at 4 KiB.
 #[test]
 fn a_divided_page_costs_little() {
     assert!(size_of::<Tree<4>>() <= 96);

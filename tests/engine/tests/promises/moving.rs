@@ -25,7 +25,7 @@ mod generic {
             comb(&mut arena, 400);
             let (offset, bytes) = arena.alloc(request(200 * page, flags)).unwrap();
             assert_eq!(bytes, 200 * page);
-            // At most a twentieth more than what was live at a time.
+            // At most 5 % more than the peak of live bytes.
             assert!(arena.counters().held_bytes <= 420 * page);
             assert!(flags != LARGER || arena.counters().free_bytes == 0);
             for index in [0, 1, 100, 199] {

@@ -7,7 +7,7 @@ use freelist_engine::host::Arena;
 use super::{request, DEFAULT, GROW, NONE};
 
 at_every_page_size! {
-    /// What is known to be clear is told from what is not.
+    /// Clear pages and pages with old bytes are distinguished.
     /// Peer: gpu_buddy gpu_test_buddy_alloc_clear.
     only_what_may_have_old_bytes_is_stale;
     a_cancelled_block_gives_back_the_pages_it_grew;
@@ -34,7 +34,7 @@ mod generic {
         let start = (pending.offset() % page) as usize;
         assert_eq!(pending.within(), start..start + 128);
         arena.cancel(pending);
-        // What was freed, whole and with what it lacks.
+        // A freed block, whole and with its missing pages.
         let (short, _) = arena.alloc(request(9 * page, GROW)).unwrap();
         arena.free(short).unwrap();
         for (pages, stale) in [(9, 9), (12, 9), (5, 5)] {
@@ -45,7 +45,7 @@ mod generic {
             assert_eq!(pending.within(), 0..page as usize);
             arena.cancel(pending);
         }
-        // What is moved from elsewhere in the arena is new memory.
+        // Memory that is moved from another place in the arena is new.
         let mut pending = arena.reserve(request(12 * page, DEFAULT)).unwrap();
         assert_eq!((pending.stale(), pending.missing()), (9, 3));
         arena.back(&mut pending, 1);
@@ -72,7 +72,7 @@ mod generic {
             assert_eq!(after.free_bytes, before.free_bytes);
             assert_eq!(after.allocs, before.allocs);
         }
-        // What was there before is as good as ever.
+        // Memory that was there before has no old bytes.
         assert_eq!(
             arena.alloc(request(130 * page, NONE)),
             Ok((offset, 130 * page))
@@ -106,7 +106,7 @@ mod generic {
         arena.cancel(pending);
         assert_eq!(arena.counters().held_bytes, 0);
         assert_eq!(arena.counters().metadata.trees, 0);
-        // With the page there, it is the arena's: whole again, and free.
+        // With the page the arena has it whole again, and free.
         let mut pending = arena.reserve(request(64, DEFAULT)).unwrap();
         arena.back(&mut pending, 1);
         arena.cancel(pending);

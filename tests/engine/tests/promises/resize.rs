@@ -100,13 +100,13 @@ mod generic {
             let (block, _) = arena.alloc(request(64 * page, DEFAULT)).unwrap();
             arena.resize(block, 16 * page).unwrap();
             let before = arena.counters();
-            // Behind the block are 48 free pages, and address space behind those.
+            // After the block come 48 free pages, and then address space.
             for pages in [17, 64, 80] {
                 let refused = arena.start_resize_as(block, pages * page, false, admission);
                 assert!(matches!(refused, Err(ResizeError::InUse)), "{pages}");
                 assert_eq!(arena.counters(), before);
             }
-            // To become shorter takes nothing from the waiter.
+            // A block that shrinks takes nothing from the waiter.
             arena
                 .start_resize_as(block, page, false, admission)
                 .unwrap();

@@ -34,7 +34,7 @@ mod generic {
                 break;
             };
             if pending.missing() > 0 {
-                // Pieces from elsewhere: not what is tried here.
+                // Pieces of several runs are not the subject here.
                 arena.cancel(pending);
                 break;
             }

@@ -73,7 +73,7 @@ mod generic {
             arena.free(*offset).unwrap();
         }
         arena.trim(0);
-        // That of the first block.
+        // The chunk of the first block.
         assert_eq!(arena.counters().metadata.chunks, 1);
         arena.free(blocks[0]).unwrap();
         arena.trim(0);
@@ -134,7 +134,7 @@ mod generic {
         for page in first..first + 1500 {
             assert_eq!(arena.engine.is_backed(page), stays(page));
         }
-        // What stayed can be had.
+        // Pages that stayed can be allocated.
         let (offset, _) = arena.alloc(request(3 * page, LARGER)).unwrap();
         assert_eq!(offset / page, 600);
         arena.trim(0);

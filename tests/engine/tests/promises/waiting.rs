@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is set aside for waiters, and what could serve them.
+//! Memory that is reserved for waiters, and blocks that could serve them.
 
 use freelist_engine::engine::{max_shift, Admission, MIN_SHIFT};
 use freelist_engine::host::Arena;
@@ -32,7 +32,7 @@ mod generic {
             assert_eq!(u64::from(pending.missing()), size / page);
             arena.cancel(pending);
         }
-        // What a divided page has can be had.
+        // The free parts of a divided page can be allocated.
         let pending = arena
             .reserve_as(request(page / 2, LARGER), Admission::SubpageOnly)
             .unwrap();
@@ -57,12 +57,12 @@ mod generic {
                     arena.alloc(request(64, LARGER)).unwrap();
                     arena.free(small).unwrap();
                     arena.drain();
-                    let want = request(size, flags);
+                    let waiter = request(size, flags);
                     let room = page;
                     arena.limit = 41;
-                    let could = arena.could_serve(&want, admission, room);
-                    let result = arena.alloc_as(want, admission);
-                    assert_eq!(could, result.is_ok(), "{want:?} {admission:?}");
+                    let could = arena.could_serve(&waiter, admission, room);
+                    let result = arena.alloc_as(waiter, admission);
+                    assert_eq!(could, result.is_ok(), "{waiter:?} {admission:?}");
                 }
             }
         }
@@ -73,10 +73,10 @@ mod generic {
         for flags in [LARGER, GROW, DEFAULT] {
             let mut arena = Arena::<KIB>::new(1 << 20);
             let halves = [(); 2].map(|()| arena.alloc(request(page / 2, DEFAULT)).unwrap().0);
-            let want = request(page, flags);
+            let waiter = request(page, flags);
             for (half, whole) in halves.into_iter().zip([false, true]) {
                 arena.free(half).unwrap();
-                let could = arena.could_serve(&want, Admission::Full, 0);
+                let could = arena.could_serve(&waiter, Admission::Full, 0);
                 assert_eq!(could, whole, "{flags:?}");
             }
         }
@@ -87,7 +87,7 @@ mod generic {
         for size in [100, 128, 1 << 20] {
             arena.engine.count_wait(&request(size, DEFAULT));
         }
-        // Of no class.
+        // A request without a class.
         arena.engine.count_wait(&request(0, DEFAULT));
         let waits = |shift| arena.engine.class(shift).waits;
         assert_eq!((MIN_SHIFT..=max_shift(KIB)).map(waits).sum::<u64>(), 3);
@@ -100,27 +100,27 @@ mod generic {
         for size in [64, page / 2, page, 3 * page, 1 << 16, 8 << 16] {
             let mut arena = Arena::<KIB>::new(1 << 20);
             let all = [(); 4].map(|()| arena.alloc(request(size, DEFAULT)).unwrap().0);
-            let want = request(size, NONE);
-            let waiters = [None, Some(&want)];
+            let waiter = request(size, NONE);
+            let waiters = [None, Some(&waiter)];
             arena.close_quick(true);
             arena.engine.keep_for(waiters, &mut Garbage::default());
             arena.check();
-            // It joins none of its neighbours; a second one may.
+            // The block merges with none of its neighbours; a second one may.
             for offset in [all[0], all[1], all[2]] {
                 arena.free(offset).unwrap();
             }
             assert_eq!(arena.counters().live_blocks, 1);
             let free = arena.counters().free_bytes;
             assert!(free >= 3 * size, "{free} of {size}");
-            // No other request has it, nor moves it.
+            // No other request gets it or moves it.
             let held = arena.counters().held_bytes;
             arena.limit = (held / page) as u32;
             while let Ok((offset, _)) = arena.alloc(request(size, DEFAULT)) {
                 assert_ne!(offset, all[0]);
             }
-            assert!(arena.could_serve(&want, Admission::SubpageOnly, 0));
-            assert_eq!(arena.alloc(want), Ok((all[0], size)));
-            // The waiter goes, and what was kept for it is everybody's.
+            assert!(arena.could_serve(&waiter, Admission::SubpageOnly, 0));
+            assert_eq!(arena.alloc(waiter), Ok((all[0], size)));
+            // The waiter leaves, and any request may have the block that was reserved for it.
             arena.free(all[0]).unwrap();
             assert!(arena.alloc(request(size, DEFAULT)).is_err());
             arena.engine.keep_for([None, None], &mut Garbage::default());
@@ -132,19 +132,19 @@ mod generic {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let (long, _) = arena.alloc(request(8 * page, DEFAULT)).unwrap();
         arena.alloc(request(page, DEFAULT)).unwrap();
-        let want = request(5 * page, NONE);
+        let waiter = request(5 * page, NONE);
         arena.close_quick(true);
         arena
             .engine
-            .keep_for([Some(&want), None], &mut Garbage::default());
+            .keep_for([Some(&waiter), None], &mut Garbage::default());
         arena.free(long).unwrap();
-        assert_eq!(arena.alloc(want), Ok((long, 5 * page)));
+        assert_eq!(arena.alloc(waiter), Ok((long, 5 * page)));
         assert_eq!(arena.engine.free_pages(), 3);
-        // One that is too short does not.
-        let want = request(8 * page, NONE);
+        // A block that is too short is not reserved.
+        let waiter = request(8 * page, NONE);
         arena
             .engine
-            .keep_for([Some(&want), None], &mut Garbage::default());
+            .keep_for([Some(&waiter), None], &mut Garbage::default());
         arena.free(long).unwrap();
         assert_eq!(arena.engine.free_pages(), 8);
         arena.end();

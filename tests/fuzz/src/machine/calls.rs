@@ -2,7 +2,10 @@
 
 //! Calls of the device, with numbers as the program has them.
 
-use freelist::uapi::{FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE_BULK, FREELIST_IOC_INFO, FREELIST_IOC_LIMIT, FREELIST_IOC_STAT};
+use freelist::uapi::{
+    FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE_BULK, FREELIST_IOC_INFO,
+    FREELIST_IOC_LIMIT, FREELIST_IOC_STAT,
+};
 
 use super::{ioctl, Machine, BLOCKS, LIMIT, LONGEST, PAGE};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the module shows and takes in debugfs, and what must hold there.
+//! The module's files in debugfs, and the invariants that they show.
 
 use std::ffi::CStr;
 use std::fs;
@@ -36,7 +36,7 @@ pub(super) fn arenas() -> impl Iterator<Item = String> {
     entries.map(move |entry| format!("{dir}/{}", entry.file_name().to_string_lossy()))
 }
 
-/// Makes the module's shrinker shrink, in every cgroup, where the kernel lets it be told.
+/// Has the module's shrinker scan, in every cgroup, if the kernel has a file for that.
 pub(super) fn shrink(pages: u64) {
     let Ok(entries) = fs::read_dir("/sys/kernel/debug/shrinker") else {
         return;
@@ -53,7 +53,7 @@ pub(super) fn shrink(pages: u64) {
     }
 }
 
-/// What is wrong with the module, if anything is: an arena's invariants, while there are arenas.
+/// Returns a description of a violated invariant of an open arena, if there is one.
 pub fn wrong() -> Option<String> {
     let check = fs::read_to_string(format!("{}/check", freelist::debugfs::DIR));
     let bad = match &check {
@@ -66,10 +66,10 @@ pub fn wrong() -> Option<String> {
     bad.map(|line| format!("the invariants do not hold: {line}"))
 }
 
-/// How long a child that a killed process had may go on: it has the arenas open as well.
+/// The longest life of the children of a killed process, which have the arenas open too.
 const ORPHANS: Duration = Duration::from_secs(10);
 
-/// What is left when no arena is open, if anything is.
+/// Returns a description of what remains without an open arena, if anything does.
 pub fn left() -> Option<String> {
     let start = Instant::now();
     loop {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the program does with its mappings.
+//! The calls on a program's mappings.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::sync::PoisonError;
 
-use super::{Machine, Room, PAGE, PLACE_LEN, PLACES, WORDS};
+use super::{Machine, Room, PAGE, PLACES, PLACE_LEN, WORDS};
 
 impl Machine {
     /// Maps a file at one of the places.
@@ -48,17 +48,14 @@ impl Machine {
             let _moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: Both ranges are ours (type invariant), and nothing in them is known
             // to Rust.
-            let to = unsafe {
-                libc::mremap(at as *mut c_void, new, new, flags, to as *mut c_void)
-            };
+            let to = unsafe { libc::mremap(at as *mut c_void, new, new, flags, to as *mut c_void) };
             if to != libc::MAP_FAILED {
                 self.cover(at, new);
             }
         }
     }
 
-    /// Lets the kernel copy from or to a part, by way of faults as a program's are: it says EFAULT
-    /// where a program would get SIGBUS.
+    /// Has the kernel copy from or to a part, with faults like a program's: it returns EFAULT instead of SIGBUS.
     pub(super) fn touch(&self, part: usize, part_len: usize, d: u64) {
         // SAFETY: The range is ours (type invariant), and nothing in it is known to Rust; the names
         // end in 0.
@@ -74,7 +71,7 @@ impl Machine {
     }
 }
 
-/// Lets the kernel look pages up, as debuggers do, to read or to write them.
+/// Has the kernel look pages up, as for debuggers, to read or to write them.
 ///
 /// # Safety
 ///

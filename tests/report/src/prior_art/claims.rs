@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What tests say of themselves: the cases that their doc comments name.
+//! The claims of tests: the cases that their doc comments name.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ use syn::parse::Parser;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Expr, ExprLit, ItemFn, ItemMod, Lit, Macro, Meta};
 
-/// What a doc comment begins with that names cases.
+/// The mark after which a doc comment names cases.
 pub const MARK: &str = "Peer: ";
 
-/// What one test says of itself.
+/// The cases that a test claims to hold.
 #[derive(Debug, PartialEq)]
 pub struct Claim {
     /// The test: its suite or file, and its name.
@@ -127,7 +127,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Takes the claims of a doc comment, of `test` or of the file.
+    /// Adds the claims of a doc comment, of `test` or of the file.
     fn enter(&mut self, attrs: &[Attribute], test: Option<&str>) {
         let doc = doc(attrs);
         let mut name = self.within.join("/");
@@ -152,7 +152,7 @@ impl Visit<'_> for Reader<'_> {
         }
     }
 
-    /// What follows a doc comment in a macro's call is a test: `proptest!`, and macros of our own.
+    /// Reads tests in a macro's call, each after a doc comment: `proptest!`, and this project's macros.
     fn visit_macro(&mut self, it: &Macro) {
         if it.path.is_ident("macro_rules") {
             return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the table of cases finds, in lists and tests that are written here.
+//! Tests of the table of cases, with lists and tests that are written here.
 
 use super::claims::{claims, said, MARK};
 use super::*;

@@ -8,7 +8,7 @@ use super::NONE;
 pub struct Lists {
     bits: u32,
     pub heads: Vec<[u32; 2]>,
-    /// Which lists have a run.
+    /// A bit for each list, set if it has a run.
     pub map: Vec<u64>,
 }
 

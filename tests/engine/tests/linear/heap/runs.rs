@@ -46,7 +46,7 @@ impl Heap {
         }
     }
 
-    /// Takes pages of a run with memory; what is before and after them stays free.
+    /// Takes pages of a backed run; those before and after them stay free.
     pub fn take(&mut self, run: u32, pages: u32, align: u32) -> u32 {
         let len = self.remove(run);
         let mut start = run.next_multiple_of(align);
@@ -62,9 +62,9 @@ impl Heap {
         start
     }
 
-    /// New memory: behind a run that ends where there is none, or in address space of its own.
+    /// Takes new memory: after a run that ends at unbacked pages, or in address space of its own.
     pub fn grow(&mut self, pages: u32, align: u32, looked: &mut u32) -> u32 {
-        // Where a run with memory begins whose end borders on enough address space.
+        // The beginning of a backed run that is followed by enough address space.
         let mut candidates = [NONE; 3];
         let frontier = self.counts.frontier;
         let left_of = |page: u32, records: &[Record]| match page.checked_sub(1) {
@@ -139,7 +139,7 @@ impl Heap {
         }
     }
 
-    /// Takes address space from its beginning.
+    /// Takes address space from the beginning of a run.
     fn take_space(&mut self, start: u32, pages: u32) {
         if start == self.counts.frontier {
             return self.extend_to(start + pages);
@@ -150,7 +150,7 @@ impl Heap {
         }
     }
 
-    /// Gets memory for so many pages: new as far as the slack allows, else that of free runs.
+    /// Brings memory for `missing` pages: new memory within the slack, otherwise that of free runs.
     fn bring(&mut self, missing: u32) {
         let most = self.peak + self.peak * self.settings.slack_permille / 1000;
         let after = (self.counts.held_pages + u64::from(missing)) * PAGE;
@@ -202,7 +202,7 @@ impl Heap {
             len += self.remove(end);
         }
         if !is_backed && end == self.counts.frontier {
-            // Nothing is behind it: it was never used.
+            // Nothing follows it: that space was never used.
             self.counts.frontier = start;
             return;
         }
@@ -239,7 +239,7 @@ impl Heap {
         }
     }
 
-    /// Takes a run off its list. Gives its length.
+    /// Removes a run from its list. Returns its length.
     fn remove(&mut self, start: u32) -> u32 {
         let Record {
             kind,
