@@ -21,7 +21,7 @@ enum Need {
 
 impl Need {
     fn is_part(self) -> bool {
-        matches!(self, Self::Part)
+        matches!(self, Self::Subpage)
     }
 }
 
