@@ -12,3 +12,4 @@ pub mod engine;
 
 pub mod copy;
 pub mod host;
+pub mod trace;

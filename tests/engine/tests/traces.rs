@@ -4,44 +4,10 @@
 //! asked for, and how much of it had to be moved from block to block for that. The figures are
 //! printed (`cargo test -- --nocapture`) and held against a bound.
 
-use flate2::read::GzDecoder;
 use freelist_engine::engine::SLACK_PERMILLE;
 use freelist_engine::host::{request, Arena};
+use freelist_engine::trace::{path, read, Step};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-
-/// A step of a program: a block is allocated by its bytes, or freed.
-enum Step {
-    Alloc { id: u64, size: u64 },
-    Free { id: u64 },
-}
-
-fn read(name: &str) -> Vec<Step> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../traces")
-        .join(name);
-    let file = File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut steps = Vec::new();
-    for line in BufReader::new(GzDecoder::new(file)).lines() {
-        let line = line.unwrap();
-        let mut words = line.split_ascii_whitespace();
-        let kind = words.next();
-        let mut number = || words.next().unwrap().parse::<u64>().unwrap();
-        match kind {
-            Some("a") => {
-                let (id, size) = (number(), number());
-                if size > 0 {
-                    steps.push(Step::Alloc { id, size });
-                }
-            }
-            Some("f") => steps.push(Step::Free { id: number() }),
-            _ => {}
-        }
-    }
-    steps
-}
 
 /// Replays what a program does, and frees what it left. Gives the peak of the bytes asked for, and
 /// that of the bytes held.
@@ -82,7 +48,7 @@ struct Outcome {
 }
 
 fn measure<const KIB: usize>(name: &str, slack_permille: u32, rounds: u32) -> Outcome {
-    let steps = read(name);
+    let steps = read(&path(name), 0);
     let mut arena = Arena::<KIB>::new(16 << 20);
     arena.engine.set_slack_permille(Some(slack_permille));
     arena.checked = false;
@@ -101,7 +67,7 @@ fn measure<const KIB: usize>(name: &str, slack_permille: u32, rounds: u32) -> Ou
         moved: moved.into_iter().map(of_peak).collect(),
     };
     println!(
-        "{name}: pages of {KIB} KiB, slack {slack_permille} permille: {:.2} MiB asked for; held \
+        "{name}.txt.gz: pages of {KIB} KiB, slack {slack_permille} permille: {:.2} MiB asked for; held \
          {:.4}; moved {:.3?}",
         peak as f64 / 1048576.0,
         outcome.held,
@@ -127,10 +93,10 @@ macro_rules! traces {
     ($($name:ident: $at_4:expr, $at_64:expr, $moves:expr $(, at 1 percent $at_1:expr, $moves_at_1:expr)?;)*) => {$(
         #[test]
         fn $name() {
-            let file = concat!(stringify!($name), ".txt.gz");
-            holds_at_most::<4>(file, SLACK_PERMILLE, 3, $at_4, $moves);
-            holds_at_most::<64>(file, SLACK_PERMILLE, 1, $at_64, 0.0);
-            $(holds_at_most::<4>(file, 10, 2, $at_1, $moves_at_1);)?
+            let name = stringify!($name);
+            holds_at_most::<4>(name, SLACK_PERMILLE, 3, $at_4, $moves);
+            holds_at_most::<64>(name, SLACK_PERMILLE, 1, $at_64, 0.0);
+            $(holds_at_most::<4>(name, 10, 2, $at_1, $moves_at_1);)?
         }
     )*};
 }

@@ -6,45 +6,12 @@
 
 mod heap;
 
-use flate2::read::GzDecoder;
-use heap::{Heap, Settings, PAGE};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// A step of a program.
-enum Step {
-    Alloc { id: u64, size: u64 },
-    Free { id: u64 },
-}
+use freelist_engine::trace::{path, read, Step};
 
-fn read(path: &Path, least: u64) -> Vec<Step> {
-    let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut steps = Vec::new();
-    for line in BufReader::new(GzDecoder::new(file)).lines() {
-        let line = line.unwrap();
-        let mut words = line.split_ascii_whitespace();
-        let kind = words.next();
-        let mut number = || words.next().unwrap().parse::<u64>().unwrap();
-        match kind {
-            Some("a") => {
-                let (id, size) = (number(), number());
-                if size >= least.max(1) {
-                    steps.push(Step::Alloc { id, size });
-                }
-            }
-            Some("f") => steps.push(Step::Free { id: number() }),
-            _ => {}
-        }
-    }
-    steps
-}
-
-fn trace(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces");
-    path.join(format!("{name}.txt.gz"))
-}
+use heap::{Heap, Settings, PAGE};
 
 /// The result of a trace that ran three times in one heap.
 #[derive(Debug)]
@@ -174,7 +141,7 @@ fn settings() -> Vec<(String, Settings)> {
 #[test]
 fn training_traces_move_nothing_from_the_second_time_on() {
     for name in ["torch_resnet18", "torch_gpt", "torch_unet"] {
-        let outcome = replay(&read(&trace(name), 0), Settings::default());
+        let outcome = replay(&read(&path(name), 0), Settings::default());
         print(name, "as settled", &outcome);
         let [_, second, third] = outcome.moved;
         assert!(second == 0.0 && third == 0.0, "{name}: {outcome:?}");
@@ -193,7 +160,7 @@ fn every_setting_against_every_trace() {
         "small_sqlite3",
         "small_git_log",
     ] {
-        traces.push((name.into(), read(&trace(name), 0)));
+        traces.push((name.into(), read(&path(name), 0)));
     }
     // The trace of a whole process, which is too long for the repository.
     if let Some(path) = std::env::var_os("FREELIST_TRACE") {
