@@ -9,6 +9,7 @@ pub(crate) mod bounds;
 mod bulk;
 mod clone;
 pub(crate) mod counters;
+pub(crate) mod deadline;
 mod discard;
 mod free;
 mod grow;
@@ -30,7 +31,7 @@ mod resize;
 pub(crate) mod shared_limit;
 mod state;
 mod trace;
-pub(crate) mod wait;
+mod wait;
 
 use crate::{
     engine::{
@@ -81,7 +82,8 @@ use shared_limit::{
 };
 use state::{
     Published,
-    State, //
+    State,
+    Waiters, //
 };
 
 /// Offsets of a new arena, in bytes.
@@ -155,7 +157,7 @@ impl Arena {
                     limit: defaults.arena,
                     promised: 0,
                     metadata_taken: Some(0),
-                    waiters: wait::Queue::new(),
+                    waiters: Waiters::new(),
                     refused: None,
                     events: Events::default(),
                 },

@@ -2,7 +2,7 @@
 
 //! Options of an allocation.
 
-use super::wait::Deadline;
+use super::deadline::Deadline;
 use crate::{
     engine::{
         Policy,

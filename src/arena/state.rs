@@ -43,17 +43,21 @@
 use super::{
     counters::Events,
     request::AllocOptions,
-    wait,
     Arena, //
 };
 use crate::{
     engine::{
         Changes,
         Policy,
-        Request, //
+        Request,
+        WaitQueue,
+        WaiterSlot, //
     },
     ffi::errno::edquot,
-    mm::backend::KernelEngine, //
+    mm::backend::{
+        KernelEngine,
+        Table, //
+    },
 };
 use core::ops::{
     Deref,
@@ -63,6 +67,7 @@ use kernel::{
     page::PAGE_SHIFT,
     prelude::*,
     sync::{
+        aref::ARef,
         atomic::{
             Atomic,
             Relaxed, //
@@ -71,8 +76,13 @@ use kernel::{
             spinlock::SpinLockBackend,
             Guard, //
         }, //
-    }, //
+    },
+    task::Task, //
 };
+
+pub(super) type WaitingTask = ARef<Task>;
+/// The threads that wait for a block, in a table of the kernel's memory.
+pub(super) type Waiters = WaitQueue<Request, WaitingTask, Table<WaiterSlot<Request, WaitingTask>>>;
 
 /// The change in free pages, in either direction, after which the kernel's statistics are updated.
 const BATCH: i64 = 256;
@@ -185,7 +195,7 @@ pub(super) struct State {
     pub(super) promised: u64,
     /// Bytes that metadata takes of both limits; `None` once the arena has ended.
     pub(super) metadata_taken: Option<u64>,
-    pub(super) waiters: wait::Queue,
+    pub(super) waiters: Waiters,
     /// The smallest request that was refused since `poll` last reported the arena ready.
     pub(super) refused: Option<Request>,
     pub(super) events: Events,

@@ -10,8 +10,12 @@
 
 use super::{
     counters::add,
+    deadline::Deadline,
     request::AllocOptions,
-    state::State,
+    state::{
+        State,
+        WaitingTask, //
+    },
     Arena, //
 };
 use crate::{
@@ -20,9 +24,7 @@ use crate::{
         Drained,
         Request,
         Reservation,
-        Ticket,
-        WaitQueue,
-        WaiterSlot, //
+        Ticket, //
     },
     ffi::{
         errno::edquot,
@@ -34,62 +36,17 @@ use crate::{
         backend::{
             table,
             KernelGarbage,
-            KernelPrealloc,
-            Table, //
+            KernelPrealloc, //
         }, //
     },
 };
 use kernel::{
     prelude::*,
-    sync::aref::ARef,
-    task::Task, //
+    sync::aref::ARef, //
 };
 
 /// The longest sleep while the system is short of memory, in nanoseconds.
 const RETRY_NS: i64 = 100_000_000;
-
-type WaitingTask = ARef<Task>;
-pub(super) type Queue = WaitQueue<Request, WaitingTask, Table<WaiterSlot<Request, WaitingTask>>>;
-
-/// The end of a wait.
-#[derive(Clone, Copy)]
-pub(crate) enum Deadline {
-    /// The caller does not wait.
-    Passed,
-    /// Until this time, in nanoseconds of the monotonic clock.
-    At(i64),
-    /// For ever.
-    Never,
-}
-
-impl Deadline {
-    /// Returns the time `timeout_ns` nanoseconds from now; [`Deadline::Never`] if that is negative.
-    pub(crate) fn after(timeout_ns: i64) -> Self {
-        match timeout_ns {
-            0 => Self::Passed,
-            1.. => Self::At(task::now_ns().saturating_add(timeout_ns)),
-            _ => Self::Never,
-        }
-    }
-
-    /// Returns the nanoseconds that are left, at least 0; `forever` for [`Deadline::Never`].
-    pub(crate) fn rest(self, forever: i64) -> i64 {
-        match self {
-            Self::Passed => 0,
-            Self::At(end) => (end - task::now_ns()).max(0),
-            Self::Never => forever,
-        }
-    }
-
-    /// Returns the earlier of this and `end`, in nanoseconds of the monotonic clock.
-    fn or_at(self, end: i64) -> i64 {
-        match self {
-            Self::Passed => 0,
-            Self::At(at) => at.min(end),
-            Self::Never => end,
-        }
-    }
-}
 
 /// A place among the waiters. When it is dropped, the waiters whose turn it is then are woken.
 struct Place<'a> {

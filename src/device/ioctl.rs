@@ -10,11 +10,11 @@ use crate::{
     arena::{
         bounds::Change,
         counters::Snapshot,
+        deadline::Deadline,
         request::{
             AllocOptions,
             MayFault, //
         },
-        wait::Deadline,
         Arena, //
     },
     device::clone::NewFile,
