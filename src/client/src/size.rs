@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Sizes as people write them, in arguments and in the environment.
+//!
+//! By hand: the drop-in reads them before it can allocate, and bytesize reads a K as 1,000 bytes, takes
+//! fractions, and does not say that a number is too large.
 
 /// The reason why a text is not a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

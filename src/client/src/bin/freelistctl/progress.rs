@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The progress of a replay.
+//!
+//! By hand: indicatif redraws a line of a terminal and prints nothing elsewhere, while this line grows in
+//! a file and over a VM's port, too.
 
 use std::io::{self, Write};
 use std::time::Duration;

@@ -30,6 +30,8 @@ pub(crate) fn grouped(number: impl Into<u128>) -> String {
     text
 }
 
+/// Formats bytes in MiB, also where another unit would be shorter: bytesize, which chooses one, would make
+/// lines that cannot be compared.
 pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.2} MiB", bytes as f64 / (1 << 20) as f64)
 }
