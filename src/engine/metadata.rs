@@ -6,6 +6,9 @@
 //! which kind it lacks ([`Metadata`]); the caller allocates that without the lock, adds it to the
 //! [`Prealloc`] and calls again. Metadata that a call no longer uses goes to [`Garbage`], which the
 //! caller drops after the unlock.
+//!
+//! Tables are of what `directory.rs` defines, which is generic over the [`Backend`] here: that is why the
+//! two files use each other.
 
 use super::directory::{Entry, Part, Record};
 use super::Tree;
