@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn free_pages_elsewhere_serve_a_full_arena() -> Result {
+    fn scattered_free_pages_serve_a_full_arena() -> Result {
         let registry = registry_with(400 * PAGE, 300 * PAGE)?;
         let arena = registry.open(Memcg::of_caller())?;
         let done = |_, _, _| Ok(());

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bulk_uses_free_pages_elsewhere_up_to_the_limit() -> Result {
+    fn a_bulk_reuses_scattered_free_pages_up_to_the_limit() -> Result {
         let registry = registry_with(100 * PAGE, 100 * PAGE)?;
         let arena = registry.open(Memcg::of_caller())?;
         let mut offsets: KVec<u64> = KVec::with_capacity(50, GFP_KERNEL)?;

@@ -40,7 +40,7 @@ mod tests {
 
     /// No byte of an earlier block can be read.
     ///
-    /// Peer: kasan kmalloc_oob_in_memset, kmalloc_oob_memset_2, kmalloc_oob_memset_4,
+    /// Prior art: kasan kmalloc_oob_in_memset, kmalloc_oob_memset_2, kmalloc_oob_memset_4,
     /// kmalloc_oob_memset_8, kmalloc_oob_memset_16.
     #[test]
     fn zeroing_clears_the_block_and_no_byte_beside_it() -> Result {
@@ -79,7 +79,7 @@ mod tests {
 
     /// A release with an overwritten header fails once, and harms no other block.
     ///
-    /// Peer: slub_kunit test_next_pointer, test_first_word.
+    /// Prior art: slub_kunit test_next_pointer, test_first_word.
     #[test]
     fn an_overwritten_header_is_found_and_the_block_released() -> Result {
         let registry = registry()?;
@@ -151,7 +151,7 @@ mod tests {
         Ok(())
     }
 
-    /// Peer: gpu_buddy gpu_test_buddy_alloc_contiguous.
+    /// Prior art: gpu_buddy gpu_test_buddy_alloc_contiguous.
     #[test]
     fn a_contiguous_block_is_new_and_physically_contiguous() -> Result {
         let registry = registry_with(100 * PAGE, 100 * PAGE)?;

@@ -13,7 +13,7 @@ mod tests {
 
     /// A processor that speculates past the comparison uses the clamped index.
     ///
-    /// Peer: vulnerabilities speculative_indexing;
+    /// Prior art: vulnerabilities speculative_indexing;
     /// reports dma_heap-CVE-2022-48730.
     #[test]
     fn an_index_out_of_bounds_is_0_under_speculation() {

@@ -5,7 +5,7 @@
  *
  * Usage: client [DEVICE]	(default /dev/freelist)
  *
- * Peer: reports mimalloc#288.
+ * Prior art: reports mimalloc#288.
  */
 /* First and alone: the header includes what it needs itself. */
 #include "freelist_client.h"

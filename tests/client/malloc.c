@@ -6,7 +6,7 @@
  * What the environment decides is tried by running this program again, with the name
  * of a promise as its argument.
  *
- * Peer: reports jemalloc#2402, jemalloc#2019, jemalloc#1805, jemalloc#315, gperftools#499,
+ * Prior art: reports jemalloc#2402, jemalloc#2019, jemalloc#1805, jemalloc#315, gperftools#499,
  * snmalloc#630; scudo wrappers_c.Reallocarray.
  */
 #define _GNU_SOURCE

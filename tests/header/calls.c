@@ -3,7 +3,7 @@
  * Makes every call in each way that has the same result each time, and prints
  * the results. Compiled for 32 and for 64 bit: if these differ, so does the
  * layout of a structure.
- * Peer: vulnerabilities 32_bit_layout.
+ * Prior art: vulnerabilities 32_bit_layout.
  */
 #include <errno.h>
 #include <fcntl.h>

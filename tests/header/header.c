@@ -6,7 +6,7 @@
  * the checks of the layout alone and needs no C library. With the header of the
  * contract's first version (abi-1/freelist.h, which never changes) it is a
  * program of that time: what came later is left out.
- * Peer: vulnerabilities 32_bit_layout.
+ * Prior art: vulnerabilities 32_bit_layout.
  *
  * Usage: header [DEVICE]	(default /dev/freelist)
  */

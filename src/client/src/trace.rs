@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_broken_file_is_named() {
+    fn a_missing_or_invalid_file_is_named() {
         let error = Trace::read("/nonexistent/trace").unwrap_err();
         assert!(error.to_string().starts_with("/nonexistent/trace: "));
         // The message has it once, where an error's sources are printed after it too.

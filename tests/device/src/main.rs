@@ -12,7 +12,7 @@
 //! | `kit` | the parts of tests: arenas, ledgers, raw calls and mappings |
 //! | `suites` | the tests, a file for each area |
 //!
-//! `Peer:` in a test's comment names cases of `tests/prior_art` that it holds.
+//! `Prior art:` in a test's comment names cases of `tests/prior_art` that it holds.
 
 mod harness;
 mod kit;

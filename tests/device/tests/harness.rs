@@ -31,7 +31,7 @@ fn a_test_that_returns_passes() {
 }
 
 #[test]
-fn a_failing_assertion_is_told_with_its_place() {
+fn a_failing_assertion_is_reported_with_its_place() {
     let lines = [
         "not ok 1 fails",
         "selftest.rs:",

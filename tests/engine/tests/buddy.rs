@@ -29,37 +29,37 @@ fn is_full<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) {
     assert_eq!(arena.alloc(request(size)), Err(Refusal::NoSpace), "{size}");
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_alloc_optimistic.
+/// Prior art: gpu_buddy gpu_test_buddy_alloc_optimistic.
 #[test]
 fn a_span_of_one_run_of_each_order_holds_a_block_of_each() {
     at_every_page_size!(one_block_of_each_order);
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_alloc_pessimistic.
+/// Prior art: gpu_buddy gpu_test_buddy_alloc_pessimistic.
 #[test]
 fn one_block_of_each_class_and_the_smallest_fill_the_span_and_join_again() {
     at_every_page_size!(one_block_of_each_class);
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_alloc_pathological.
+/// Prior art: gpu_buddy gpu_test_buddy_alloc_pathological.
 #[test]
 fn halves_of_every_order_kept_apart_serve_nothing_larger() {
     at_every_page_size!(whittled_down);
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_offset_aligned_allocation.
+/// Prior art: gpu_buddy gpu_test_buddy_offset_aligned_allocation.
 #[test]
 fn blocks_of_odd_lengths_are_aligned_to_their_class_wherever_there_was_one() {
     at_every_page_size!(odd_lengths);
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_subtree_offset_alignment_stress.
+/// Prior art: gpu_buddy gpu_test_buddy_subtree_offset_alignment_stress.
 #[test]
 fn what_each_list_can_serve_is_known_while_the_span_fills_and_empties() {
     at_every_page_size!(largest_of_each_list);
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_fragmentation_performance.
+/// Prior art: gpu_buddy gpu_test_buddy_fragmentation_performance.
 #[test]
 fn fragments_that_are_freed_in_any_pattern_serve_larger_blocks() {
     at_every_page_size!(fragments);
@@ -68,7 +68,7 @@ fn fragments_that_are_freed_in_any_pattern_serve_larger_blocks() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Peer: gpu_buddy gpu_test_buddy_alloc_range_bias.
+    /// Prior art: gpu_buddy gpu_test_buddy_alloc_range_bias.
     #[test]
     fn blocks_never_leave_the_span_and_can_use_all_of_it(
         span in 1u32..700,

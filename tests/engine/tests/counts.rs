@@ -47,7 +47,7 @@ fn what_is_moved_is_counted() {
 }
 
 #[test]
-fn a_request_is_for_a_part_up_to_half_a_page_with_its_header() {
+fn a_request_is_for_a_subpage_up_to_half_a_page_with_its_header() {
     at_every_page_size!(parts);
 }
 
@@ -62,7 +62,7 @@ fn a_cancelled_block_leaves_its_neighbour_alone() {
 }
 
 #[test]
-fn the_last_page_of_a_block_asks_for_no_metadata_of_what_lies_behind_it() {
+fn the_last_page_of_a_block_needs_no_metadata_of_the_next_one() {
     at_every_page_size!(last_page);
 }
 

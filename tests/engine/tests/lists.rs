@@ -52,17 +52,17 @@ fn reserve<const KIB: usize>(arena: &mut Arena<KIB>, pages: u64, grow: bool) -> 
 }
 
 #[test]
-fn a_run_with_enough_is_found_behind_many_with_one_page_less() {
+fn a_run_with_enough_is_found_after_many_with_one_page_less() {
     at_every_page_size!(one_page_less);
 }
 
 #[test]
-fn a_full_run_is_found_behind_many_with_one_page_less() {
+fn a_full_run_is_found_after_many_with_one_page_less() {
     at_every_page_size!(full);
 }
 
 #[test]
-fn a_run_with_enough_is_found_behind_many_with_almost_enough() {
+fn a_run_with_enough_is_found_after_many_with_almost_enough() {
     at_every_page_size!(almost_enough);
 }
 
@@ -72,12 +72,12 @@ fn a_block_grows_where_most_of_it_is_there_already() {
 }
 
 #[test]
-fn a_part_without_flags_comes_from_a_page_that_has_nothing_larger() {
+fn a_subpage_without_flags_comes_from_a_page_that_has_nothing_larger() {
     at_every_page_size!(exact_part);
 }
 
 #[test]
-fn a_block_that_was_just_freed_is_at_hand() {
+fn a_block_that_was_just_freed_is_on_the_fast_path() {
     at_every_page_size!(at_hand);
 }
 
@@ -87,7 +87,7 @@ fn who_waits_is_served_by_a_block_that_was_just_freed() {
 }
 
 #[test]
-fn blocks_join_at_once_where_they_are_told_to() {
+fn freed_blocks_merge_at_once_while_quick_lists_are_closed() {
     at_every_page_size!(joins_at_once);
 }
 

@@ -61,7 +61,7 @@ fn the_bytes_of_a_live_block_are_found_where_it_begins() {
 }
 
 #[test]
-fn each_content_is_told_from_the_others() {
+fn each_content_differs_from_the_others() {
     let mut arena = Arena::<4>::new(16);
     assert_eq!(contents(&arena), []);
     let (odd, _) = arena.alloc(request(3 * 4096)).unwrap();

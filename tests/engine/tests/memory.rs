@@ -8,8 +8,8 @@ use freelist_engine::host::{request, Arena};
 use proptest::prelude::*;
 
 #[test]
-fn a_surplus_is_free_memory_behind_its_block() {
-    at_every_page_size!(a_surplus_is_free_memory_behind_its_block);
+fn a_surplus_is_free_memory_after_its_block() {
+    at_every_page_size!(a_surplus_is_free_memory_after_its_block);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_divided_page_that_is_lost_serves_no_one() {
 mod generic {
     use super::*;
 
-    pub fn a_surplus_is_free_memory_behind_its_block<const KIB: usize>() {
+    pub fn a_surplus_is_free_memory_after_its_block<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         for (pages, more) in [(1, 3), (300, 212), (1000, 3096)] {
             let mut arena = Arena::<KIB>::new(1 << 20);

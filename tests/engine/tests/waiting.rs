@@ -253,7 +253,7 @@ fn two_waiters_are_served_in_their_order() {
 }
 
 #[test]
-fn who_gives_up_passes_its_turn_on() {
+fn a_waiter_that_gives_up_passes_its_turn_on() {
     check(|| {
         let arena = Arena::new(0, 0);
         let leaver = spawn(&arena, |arena| {
@@ -293,7 +293,7 @@ fn a_big_one_is_not_starved_by_small_ones_that_do_not_wait() {
 }
 
 #[test]
-fn a_part_of_a_page_can_be_had_while_a_big_one_waits() {
+fn a_subpage_is_allocated_while_a_large_request_waits() {
     check(|| {
         let arena = Arena::new(0, 0);
         let big = spawn(&arena, |arena| {
@@ -326,7 +326,7 @@ fn a_look_that_leads_nowhere_hides_no_release() {
 }
 
 #[test]
-fn what_a_vain_look_puts_back_serves_a_part() {
+fn pages_of_a_failed_scan_serve_a_subpage() {
     check(|| {
         let arena = Arena::new(0, 1);
         let unlucky = spawn(&arena, |arena| {
@@ -400,7 +400,7 @@ fn what_a_waiter_puts_back_calls_the_others_only() {
 }
 
 #[test]
-fn free_whole_pages_are_for_who_came_first_of_both_queues() {
+fn free_whole_pages_are_for_the_oldest_waiter_of_both_queues() {
     for first_is_part in [false, true] {
         let mut queue = WaitQueue::<u32, u32, Box<[WaiterSlot<u32, u32>]>>::new();
         let mut new_table = Some((0..32).map(|_| WaiterSlot::default()).collect());
@@ -433,7 +433,7 @@ fn what_a_request_is_admitted_to_depends_on_whether_it_waits() {
 }
 
 #[test]
-fn a_waiter_that_has_become_hopeless_is_woken_wherever_it_stands() {
+fn a_waiter_that_can_never_be_served_is_woken_at_any_place() {
     let mut queue = WaitQueue::<u32, u32, Box<[WaiterSlot<u32, u32>]>>::new();
     let mut new_table = None;
     let mut tickets = Vec::new();

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_nobody_knows_is_refused() {
+    fn an_unknown_table_is_refused() {
         assert!(bench("# bench: other/a/b 1 ns -\n").is_err());
     }
 }

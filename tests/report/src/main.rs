@@ -106,13 +106,13 @@ fn main() -> Result<ExitCode> {
             print!("{}", demo.table(demo::Format::Terminal));
         }
         What::PriorArt { figures } => {
-            let peers = prior_art::PriorArt::read(&top)?;
+            let prior_art = prior_art::PriorArt::read(&top)?;
             if figures {
-                print!("{}", peers.figures());
+                print!("{}", prior_art.figures());
             } else {
-                print!("{peers}");
+                print!("{prior_art}");
             }
-            if !peers.holds() {
+            if !prior_art.holds() {
                 return Ok(ExitCode::FAILURE);
             }
         }

@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_for_tests_are_told_by_their_condition() {
+    fn functions_for_tests_are_known_by_their_condition() {
         let text = "\
 impl A {
     fn used() {}

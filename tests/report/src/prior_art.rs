@@ -3,7 +3,7 @@
 //! The table of prior art: the cases that other projects test, and the tests here that hold them.
 //!
 //! `tests/prior_art/PROJECT` lists every case of a project, one on each line: its name, and the reason if it
-//! cannot apply here. A test names the cases that it holds in its doc comment, after `Peer:`, as
+//! cannot apply here. A test names the cases that it holds in its doc comment, after `Prior art:`, as
 //! `PROJECT CASE, CASE; PROJECT CASE.`; a file that is all about a case names it in its own.
 
 mod claims;
@@ -43,44 +43,44 @@ pub struct PriorArt {
 impl PriorArt {
     /// Reads the lists and the tests under `top`.
     pub fn read(top: &Path) -> Result<Self> {
-        let mut peers = Self {
+        let mut prior_art = Self {
             cases: BTreeMap::new(),
             wrong: Vec::new(),
         };
         for (name, text) in files(&top.join("tests/prior_art"), |_| true)? {
             let list = list(&text).with_context(|| format!("tests/prior_art/{name}"))?;
-            peers.cases.insert(name, list);
+            prior_art.cases.insert(name, list);
         }
         for dir in SOURCES {
             for (path, text) in files(&top.join(dir), is_source)? {
                 let path = format!("{dir}/{path}");
                 let claims = claims(&path, &text).with_context(|| path.clone())?;
                 for claim in claims {
-                    peers.add(claim);
+                    prior_art.add(claim);
                 }
             }
         }
-        peers.judge();
-        Ok(peers)
+        prior_art.judge();
+        Ok(prior_art)
     }
 
     /// Adds a test to the cases that it claims to hold.
     fn add(&mut self, claim: Claim) {
         let Claim { test, said } = claim;
-        for (peer, case) in said {
-            let known = self.cases.get_mut(&peer);
+        for (project, case) in said {
+            let known = self.cases.get_mut(&project);
             match known.and_then(|cases| cases.iter_mut().find(|known| known.name == case)) {
                 Some(known) => _ = known.tests.insert(test.clone()),
                 None => self
                     .wrong
-                    .push(format!("{test}: no list knows {peer} {case}")),
+                    .push(format!("{test}: no list knows {project} {case}")),
             }
         }
     }
 
     /// Checks that every case has either a test or a reason.
     fn judge(&mut self) {
-        for (peer, cases) in &self.cases {
+        for (project, cases) in &self.cases {
             for Case {
                 name,
                 reason,
@@ -90,10 +90,10 @@ impl PriorArt {
                 match (tests.first(), reason) {
                     (None, None) => self
                         .wrong
-                        .push(format!("{peer} {name}: neither a test nor a reason")),
+                        .push(format!("{project} {name}: neither a test nor a reason")),
                     (Some(test), Some(_)) => self
                         .wrong
-                        .push(format!("{peer} {name}: {test}, and a reason why not")),
+                        .push(format!("{project} {name}: {test}, and a reason why not")),
                     _ => {}
                 }
             }
@@ -110,9 +110,9 @@ impl PriorArt {
         let (held, all) = self.counts();
         let wrong = self.wrong.len();
         format!(
-            "# trust: peer_cases {all} cases -\n\
-             # trust: peer_cases_held {held} cases -\n\
-             # trust: peer_cases_wrong {wrong} cases =0\n"
+            "# trust: prior_art_cases {all} cases -\n\
+             # trust: prior_art_cases_held {held} cases -\n\
+             # trust: prior_art_cases_wrong {wrong} cases =0\n"
         )
     }
 
@@ -131,19 +131,19 @@ impl PriorArt {
 
 impl Display for PriorArt {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# Peer cases\n")?;
-        writeln!(f, "| peer | cases | held | cannot apply |")?;
+        writeln!(f, "# Cases of prior art\n")?;
+        writeln!(f, "| project | cases | held | cannot apply |")?;
         writeln!(f, "| --- | ---: | ---: | ---: |")?;
-        for (peer, cases) in &self.cases {
+        for (project, cases) in &self.cases {
             let (held, all) = Self::count(cases);
-            writeln!(f, "| {peer} | {all} | {held} | {} |", all - held)?;
+            writeln!(f, "| {project} | {all} | {held} | {} |", all - held)?;
         }
         let (held, all) = self.counts();
         writeln!(f, "| all | {all} | {held} | {} |", all - held)?;
-        for (peer, cases) in &self.cases {
+        for (project, cases) in &self.cases {
             writeln!(
                 f,
-                "\n## {peer}\n\n| case | held by, or why not |\n| --- | --- |"
+                "\n## {project}\n\n| case | held by, or why not |\n| --- | --- |"
             )?;
             for case in cases {
                 let tests: Vec<_> = case.tests.iter().map(|test| format!("`{test}`")).collect();

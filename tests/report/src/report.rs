@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_refused() {
+    fn an_unknown_figure_is_refused() {
         assert!(report(KNOWN, &[("stock", "# trust: other 1 ratio -")]).is_err());
     }
 }

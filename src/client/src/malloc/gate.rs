@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_inside_with_one_that_is_alone() {
+    fn no_thread_is_inside_with_an_exclusive_holder() {
         let gate = Gate::new();
         let inside = AtomicU32::new(0);
         thread::scope(|scope| {

@@ -25,7 +25,7 @@ suite!("freelist_advice":
     pages_stay_what_they_were_under_all_this,
 );
 
-/// Peer: guard_regions dontneed.
+/// Prior art: guard_regions dontneed.
 fn madvise_dontneed_keeps_the_contents() {
     let arena = arena();
     let block = alloc(&arena, 8 * page());
@@ -42,7 +42,7 @@ fn madvise_dontneed_keeps_the_contents() {
     free(&arena, block);
 }
 
-/// Peer: guard_regions lazyfree.
+/// Prior art: guard_regions lazyfree.
 fn madvise_that_would_take_pages_away_is_refused() {
     let arena = arena();
     let block = alloc(&arena, page());
@@ -56,7 +56,7 @@ fn madvise_that_would_take_pages_away_is_refused() {
     free(&arena, block);
 }
 
-/// Peer: guard_regions populate.
+/// Prior art: guard_regions populate.
 fn madvise_populate_maps_blocks_and_tells_of_holes() {
     let arena = arena();
     let page = page() as usize;
@@ -73,7 +73,7 @@ fn madvise_populate_maps_blocks_and_tells_of_holes() {
     free(&arena, block);
 }
 
-/// Peer: guard_regions mlock.
+/// Prior art: guard_regions mlock.
 fn mlock_spoils_nothing_and_keeps_nothing() {
     let arena = arena();
     let page = page() as usize;
@@ -131,7 +131,7 @@ fn scan(view: &View, pages: usize, mask: u64, answer: u64) -> Vec<[u64; 3]> {
 
 /// Programs that take snapshots rely on the pages that the kernel reports.
 ///
-/// Peer: guard_regions pagemap_scan, pagemap.
+/// Prior art: guard_regions pagemap_scan, pagemap.
 fn a_scan_of_the_page_tables_finds_what_is_mapped() {
     const PRESENT: u64 = 1 << 3;
     const GUARD: u64 = 1 << 8;
@@ -166,7 +166,7 @@ fn a_scan_of_the_page_tables_finds_what_is_mapped() {
 
 /// Guards would stand where the arena's pages come and go.
 ///
-/// Peer: guard_regions basic, multi_vma, process_madvise.
+/// Prior art: guard_regions basic, multi_vma, process_madvise.
 fn guards_cannot_be_installed() {
     let arena = arena();
     let page = page() as usize;
@@ -204,7 +204,7 @@ fn guards_cannot_be_installed() {
 /// Pages that another process would have to bring, by userfaultfd: the kernel serves its own files
 /// and anonymous memory alone.
 ///
-/// Peer: guard_regions uffd.
+/// Prior art: guard_regions uffd.
 fn userfaultfd_does_not_take_faults_over() {
     const API: u32 = 0xc018_aa3f;
     const REGISTER: u32 = 0xc020_aa00;
@@ -239,7 +239,7 @@ const GUARD_REMOVE: i32 = 103;
 
 /// Tries every advice, whether the kernel accepts it or not.
 ///
-/// Peer: pfnmap madvise_disallowed; guard_regions fork_wipeonfork, cold_pageout,
+/// Prior art: pfnmap madvise_disallowed; guard_regions fork_wipeonfork, cold_pageout,
 /// madvise_sequential, collapse.
 fn no_advice_takes_or_spoils_a_page() {
     let arena = arena();

@@ -16,7 +16,7 @@ suite!("freelist_alloc":
     every_size_class_that_fits_the_memory_is_served,
     sizes_around_powers_of_two_get_their_own_bytes_and_no_more,
     a_request_of_5_1_mib_gets_5_1_mib,
-    what_lies_behind_a_block_of_odd_size_serves_others,
+    pages_after_a_block_of_odd_size_serve_others,
     any_call_may_be_an_arenas_first,
     fixed_sizes_come_and_go,
     random_sizes_do_not_overlap,
@@ -51,12 +51,12 @@ fn every_class_from_to(least: u64, most: u64) {
     assert_eq!(stat(&arena).live_bytes, 0);
 }
 
-/// Peer: scudo primary.BasicPrimary, secondary.Basic; snmalloc new.
+/// Prior art: scudo primary.BasicPrimary, secondary.Basic; snmalloc new.
 fn every_size_class_up_to_16_mib_is_served() {
     every_class_from_to(SMALLEST, 16 * MIB);
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_alloc_limit; ttm_pool ttm_pool_alloc_basic.
+/// Prior art: gpu_buddy gpu_test_buddy_alloc_limit; ttm_pool ttm_pool_alloc_basic.
 fn every_size_class_that_fits_the_memory_is_served() {
     let most = room().min(largest_block()).ilog2();
     if most < (32 * MIB).ilog2() {
@@ -69,7 +69,7 @@ fn every_size_class_that_fits_the_memory_is_served() {
     eprintln!("up to {} MiB", (1u64 << most) / MIB);
 }
 
-/// Peer: test_vmalloc fix_align_alloc_test, random_size_align_alloc_test; kasan
+/// Prior art: test_vmalloc fix_align_alloc_test, random_size_align_alloc_test; kasan
 /// ksize_unpoisons_memory; snmalloc malloc, sizeclass; scudo combined.BasicCombined,
 /// secondary.AllocatorCombinations, wrappers_c.SmallAlign, wrappers_c.Memalign,
 /// wrappers_c.AlignedAlloc, wrappers_c.OtherAlloc, size_class_map_test.
@@ -104,7 +104,7 @@ fn a_request_of_5_1_mib_gets_5_1_mib() {
     );
 }
 
-fn what_lies_behind_a_block_of_odd_size_serves_others() {
+fn pages_after_a_block_of_odd_size_serve_others() {
     let arena = arena();
     let big = alloc(&arena, 5 * MIB + 1);
     let small = alloc(&arena, 2 * MIB);
@@ -118,7 +118,7 @@ fn what_lies_behind_a_block_of_odd_size_serves_others() {
 
 /// An arena has no metadata until it must: each path has to begin with none.
 ///
-/// Peer: snmalloc first_operation; scudo combined.ReleaseToOS.
+/// Prior art: snmalloc first_operation; scudo combined.ReleaseToOS.
 fn any_call_may_be_an_arenas_first() {
     let mut offsets = [0; 3];
     for size in [1, 32, 2 * KIB, 4 * KIB, 5000, 64 * KIB, MIB] {
@@ -141,7 +141,7 @@ fn any_call_may_be_an_arenas_first() {
     }
 }
 
-/// Peer: test_vmalloc fix_size_alloc_test.
+/// Prior art: test_vmalloc fix_size_alloc_test.
 fn fixed_sizes_come_and_go() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
@@ -157,7 +157,7 @@ fn fixed_sizes_come_and_go() {
     }
 }
 
-/// Peer: test_vmalloc random_size_alloc_test.
+/// Prior art: test_vmalloc random_size_alloc_test.
 fn random_sizes_do_not_overlap() {
     let mut rng = random();
     let arena = arena();
@@ -171,7 +171,7 @@ fn random_sizes_do_not_overlap() {
     ledger.free_all();
 }
 
-/// Peer: test_vmalloc long_busy_list_alloc_test.
+/// Prior art: test_vmalloc long_busy_list_alloc_test.
 fn a_long_list_of_live_blocks_keeps_its_bytes() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
@@ -190,7 +190,7 @@ fn a_long_list_of_live_blocks_keeps_its_bytes() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_alloc_pessimistic.
+/// Prior art: gpu_buddy gpu_test_buddy_alloc_pessimistic.
 fn a_full_arena_of_small_blocks_has_no_gaps() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
@@ -216,7 +216,7 @@ fn the_answer_leaves_the_other_fields() {
     assert_eq!(answer.block_bytes, block_bytes_of(1000, page()));
 }
 
-/// Peer: scudo primary.MemoryGroup.
+/// Prior art: scudo primary.MemoryGroup.
 fn low_offsets_are_used_first() {
     let arena = arena();
     let blocks: Vec<_> = (0..8).map(|_| alloc(&arena, 64 * KIB)).collect();
@@ -224,7 +224,7 @@ fn low_offsets_are_used_first() {
     assert!(highest.unwrap() < 8 * MIB, "{blocks:x?}");
 }
 
-/// Peer: snmalloc memory_usage.
+/// Prior art: snmalloc memory_usage.
 fn requested_bytes_are_those_that_were_asked_for() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();

@@ -42,7 +42,7 @@ fn every_open_is_an_arena_of_its_own() {
     free(&one, block);
 }
 
-/// Peer: snmalloc two_alloc_types.
+/// Prior art: snmalloc two_alloc_types.
 fn arenas_hold_different_bytes_at_the_same_offset() {
     let arenas: Vec<Arena> = (0..4).map(|_| arena()).collect();
     let views: Vec<View> = arenas
@@ -143,7 +143,7 @@ fn opening_a_descriptor_of_proc_is_a_new_arena() {
     assert_eq!(stat(&one).live_blocks, 1);
 }
 
-/// Peer: snmalloc teardown.
+/// Prior art: snmalloc teardown.
 fn a_child_keeps_the_arena_of_a_parent_that_closed_it() {
     let (here, there) = sockets();
     let shared = arena();
@@ -174,7 +174,7 @@ fn what_a_child_leaves_stays_until_the_last_reference() {
     assert_eq!((stat.live_blocks, stat.allocs), (2, 2));
 }
 
-/// Peer: ttm_pool ttm_pool_fini_basic.
+/// Prior art: ttm_pool ttm_pool_fini_basic.
 fn many_arenas_come_and_go() {
     for _ in 0..scaled(10) {
         let arenas: Vec<Arena> = (0..16).map(|_| arena()).collect();

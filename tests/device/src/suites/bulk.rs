@@ -18,7 +18,7 @@ use crate::kit::{
 suite!("freelist_bulk":
     every_block_is_one_of_its_own,
     blocks_of_a_batch_are_like_those_of_single_calls,
-    elements_behind_those_done_are_untouched,
+    elements_after_those_done_are_untouched,
     a_batch_of_none_is_einval,
     bad_fields_are_einval,
     batches_of_a_read_only_arena_are_ebadf,
@@ -30,7 +30,7 @@ suite!("freelist_bulk":
     threads_never_share_a_block_of_a_batch,
 );
 
-/// Peer: kfence test_memcache_alloc_bulk.
+/// Prior art: kfence test_memcache_alloc_bulk.
 fn every_block_is_one_of_its_own() {
     let arena = arena();
     // Below, at and beyond what is done in one hold of the lock.
@@ -90,7 +90,7 @@ fn blocks_of_a_batch_are_like_those_of_single_calls() {
     }
 }
 
-fn elements_behind_those_done_are_untouched() {
+fn elements_after_those_done_are_untouched() {
     let arena = arena();
     arena.set_limit(16 * page()).unwrap();
     let array = View::anonymous(8 * 200);
@@ -113,7 +113,7 @@ fn a_batch_of_none_is_einval() {
     nothing_is_live(&arena);
 }
 
-/// Peer: dmabuf_heaps invalid_heap_flags.
+/// Prior art: dmabuf_heaps invalid_heap_flags.
 fn bad_fields_are_einval() {
     let arena = arena();
     let array = View::anonymous(8 * 4);
@@ -246,7 +246,7 @@ fn a_block_twice_in_a_batch_is_released_once() {
     assert_eq!(stat(&arena).frees, 3);
 }
 
-/// Peer: kasan kmem_cache_bulk; kfence test_free_bulk.
+/// Prior art: kasan kmem_cache_bulk; kfence test_free_bulk.
 fn blocks_of_many_sizes_and_calls_are_released_in_one() {
     let mut rng = random();
     let arena = arena();

@@ -19,7 +19,7 @@ use crate::kit::{
 
 suite!("freelist_bulk_array":
     an_offset_that_cannot_be_stored_undoes_its_element,
-    blocks_at_hand_whose_offsets_cannot_be_stored_are_free_again,
+    cached_blocks_whose_offsets_cannot_be_stored_are_free_again,
     an_offset_that_cannot_be_read_ends_the_release,
     an_array_that_is_nowhere_is_efault,
     an_answer_that_cannot_be_written_loses_nothing,
@@ -28,7 +28,7 @@ suite!("freelist_bulk_array":
     arrays_and_requests_that_change_under_the_call_lose_nothing,
 );
 
-/// Peer: vulnerabilities state_changed_then_EFAULT.
+/// Prior art: vulnerabilities state_changed_then_EFAULT.
 fn an_offset_that_cannot_be_stored_undoes_its_element() {
     let page = system_page();
     let array = View::anonymous(2 * page);
@@ -52,8 +52,8 @@ fn an_offset_that_cannot_be_stored_undoes_its_element() {
 
 /// Blocks on the fast path, which were freed just now, are allocated together.
 ///
-/// Peer: vulnerabilities state_changed_then_EFAULT.
-fn blocks_at_hand_whose_offsets_cannot_be_stored_are_free_again() {
+/// Prior art: vulnerabilities state_changed_then_EFAULT.
+fn cached_blocks_whose_offsets_cannot_be_stored_are_free_again() {
     const COUNT: usize = 64;
     let page = system_page();
     let array = View::anonymous(2 * page);
@@ -138,7 +138,7 @@ fn an_array_that_is_nowhere_is_efault() {
     nothing_is_live(&arena);
 }
 
-/// Peer: vulnerabilities state_changed_then_EFAULT.
+/// Prior art: vulnerabilities state_changed_then_EFAULT.
 fn an_answer_that_cannot_be_written_loses_nothing() {
     let arena = arena();
     let array = View::anonymous(8 * 10);
@@ -177,7 +177,7 @@ fn an_array_in_a_block_of_the_arena_itself_is_served() {
     nothing_is_live(&arena);
 }
 
-/// Peer: kasan kmalloc_memmove_invalid_size; vulnerabilities size_arithmetic; hardened_malloc
+/// Prior art: kasan kmalloc_memmove_invalid_size; vulnerabilities size_arithmetic; hardened_malloc
 /// calloc_overflow.
 fn a_count_beyond_the_array_is_harmless() {
     let arena = arena();
@@ -190,7 +190,7 @@ fn a_count_beyond_the_array_is_harmless() {
     nothing_is_live(&arena);
 }
 
-/// Peer: vulnerabilities CVE-2016-6516.
+/// Prior art: vulnerabilities CVE-2016-6516.
 fn arrays_and_requests_that_change_under_the_call_lose_nothing() {
     let arena = arena();
     let fixed = alloc(&arena, 64).offset;

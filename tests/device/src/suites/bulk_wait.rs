@@ -18,9 +18,9 @@ use crate::kit::{arena, free, page, raw, refused, stat, thread, View, DEFAULT};
 
 suite!("freelist_bulk_wait":
     a_batch_that_is_killed_stops,
-    what_there_is_is_given_out_before_a_batch_waits,
+    free_blocks_are_allocated_before_a_batch_waits,
     a_timeout_is_for_the_whole_batch,
-    a_batch_that_may_not_wait_gives_what_there_is,
+    a_batch_that_may_not_wait_allocates_all_that_is_free,
     a_batch_waits_for_all_of_its_blocks,
     a_batch_whose_time_is_up_keeps_what_it_has,
 );
@@ -66,7 +66,7 @@ fn full_arena(free: usize) -> (Arena, Vec<u64>) {
     (arena, offsets)
 }
 
-fn what_there_is_is_given_out_before_a_batch_waits() {
+fn free_blocks_are_allocated_before_a_batch_waits() {
     let (arena, held) = full_arena(4);
     thread::scope(|scope| {
         let waiter = scope.spawn(|| {
@@ -111,7 +111,7 @@ fn a_timeout_is_for_the_whole_batch() {
     assert_eq!(stat(&arena).live_blocks, 10);
 }
 
-fn a_batch_that_may_not_wait_gives_what_there_is() {
+fn a_batch_that_may_not_wait_allocates_all_that_is_free() {
     let (arena, _held) = full_arena(3);
     let mut offsets = [0; 8];
     let flags = DEFAULT | Flags::WAIT;

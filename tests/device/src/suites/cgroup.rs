@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The arena's memory is charged to a memory cgroup.
-//! Peer: vulnerabilities CVE-2021-3759.
+//! Prior art: vulnerabilities CVE-2021-3759.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Barrier;
@@ -21,7 +21,7 @@ suite!("freelist_cgroup":
     pages_are_charged_to_the_opener_whoever_asks,
     metadata_is_charged_to_the_cgroup_and_uncharged,
     an_arena_is_one_account_where_a_process_and_its_memory_have_two,
-    a_full_cgroup_is_enomem_and_nobody_is_killed,
+    a_full_cgroup_is_enomem_and_no_process_is_killed,
     whoever_waits_in_a_full_cgroup_is_not_killed,
     page_tables_of_what_is_populated_are_worth_no_process,
 );
@@ -29,7 +29,7 @@ suite!("freelist_cgroup":
 /// The kernel counts in batches, so a little is missing or too much.
 const SLACK: u64 = MIB;
 
-/// Peer: vulnerabilities CVE-2021-3759.
+/// Prior art: vulnerabilities CVE-2021-3759.
 fn pages_are_charged_to_the_cgroup_and_uncharged() {
     let cgroup = Cgroup::new("charged");
     cgroup.run(|| {
@@ -84,7 +84,7 @@ fn an_arena_is_one_account_where_a_process_and_its_memory_have_two() {
 }
 
 /// Broken pages have the most of it.
-/// Peer: kasan kmem_cache_accounted.
+/// Prior art: kasan kmem_cache_accounted.
 fn metadata_is_charged_to_the_cgroup_and_uncharged() {
     let cgroup = Cgroup::new("metadata");
     cgroup.run(|| {
@@ -106,7 +106,7 @@ fn metadata_is_charged_to_the_cgroup_and_uncharged() {
     });
 }
 
-fn a_full_cgroup_is_enomem_and_nobody_is_killed() {
+fn a_full_cgroup_is_enomem_and_no_process_is_killed() {
     let cgroup = Cgroup::new("full");
     cgroup.run(|| {
         let max = cgroup.current() + 16 * MIB;

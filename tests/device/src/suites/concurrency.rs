@@ -58,7 +58,7 @@ fn churn(arena: &Arena, memory: &Mapping, seed: u64, rounds: usize) {
     ledger.free_all();
 }
 
-/// Peer: test_vmalloc pcpu_alloc_test; scudo combined.ThreadedCombined, primary.PrimaryThreaded,
+/// Prior art: test_vmalloc pcpu_alloc_test; scudo combined.ThreadedCombined, primary.PrimaryThreaded,
 /// wrappers_cpp.ThreadedNew.
 fn threads_never_share_a_block() {
     let seed = random().u64(0..1 << 30);
@@ -86,7 +86,7 @@ fn processes_never_share_a_block() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// Peer: vulnerabilities racing_frees, CVE-2025-68260; snmalloc corruption_detection;
+/// Prior art: vulnerabilities racing_frees, CVE-2025-68260; snmalloc corruption_detection;
 /// reports ion-CVE-2016-9120, ion-34276203.
 fn racing_frees_of_one_block_succeed_once() {
     let arena = arena();
@@ -213,7 +213,7 @@ fn mappings_come_and_go_under_allocations() {
 
 /// The copy of a mapping is made while its pages come and go, and other threads are in calls.
 ///
-/// Peer: snmalloc protect_fork; scudo wrappers_cpp.AllocAfterFork.
+/// Prior art: snmalloc protect_fork; scudo wrappers_cpp.AllocAfterFork.
 fn forks_race_with_faults_and_allocations() {
     let arena = arena();
     let block = alloc(&arena, page());
@@ -263,7 +263,7 @@ fn arenas_are_opened_and_closed_by_many_threads() {
 
 /// STAT and debugfs are snapshots of one moment, under load too.
 ///
-/// Peer: scudo stats_test.
+/// Prior art: scudo stats_test.
 fn statistics_add_up_under_load() {
     let arena = arena();
     let stop = AtomicBool::new(false);
@@ -292,7 +292,7 @@ fn statistics_add_up_under_load() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// Peer: vulnerabilities CVE-2016-6516.
+/// Prior art: vulnerabilities CVE-2016-6516.
 fn a_request_that_changes_under_the_call_is_read_once() {
     let arena = arena();
     let view = View::anonymous(size_of::<freelist_alloc>());

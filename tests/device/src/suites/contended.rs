@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The first brings memory, and all others find it.
 ///
-/// Peer: reports secretmem-CVE-2025-40272, mali-CVE-2023-6241.
+/// Prior art: reports secretmem-CVE-2025-40272, mali-CVE-2023-6241.
 fn touches_of_one_page_at_once_bring_one() {
     const THREADS: usize = 6;
     let pages = scaled(150);
@@ -75,7 +75,7 @@ fn touches_of_one_page_at_once_bring_one() {
 /// Threads that fault in a range have no way to keep its memory from leaving: the one that takes it away
 /// does not wait until there is none.
 ///
-/// Peer: reports shmem-CVE-2014-4171.
+/// Prior art: reports shmem-CVE-2014-4171.
 fn a_discard_ends_though_its_range_is_touched_all_the_while() {
     let arena = arena();
     let block = arena.alloc(2 * MIB, LAZY).unwrap();
@@ -112,7 +112,7 @@ fn a_discard_ends_though_its_range_is_touched_all_the_while() {
 
 /// A processor that knows the page still, as its tables had it, would write into whatever it is now.
 ///
-/// Peer: reports hugetlb-CVE-2021-4002, mali-CVE-2021-28663, mali-CVE-2022-38181.
+/// Prior art: reports hugetlb-CVE-2021-4002, mali-CVE-2021-28663, mali-CVE-2022-38181.
 fn no_processor_writes_to_a_page_that_has_left() {
     const PAGES: u64 = 16;
     let (mine, other) = (arena(), arena());
@@ -163,7 +163,7 @@ fn maps_and_ends(arena: &Arena, rounds: usize) -> Child {
 
 /// The memory that is taken is mapped by processes whose address spaces end at that moment.
 ///
-/// Peer: reports binder-CVE-2019-1999, binder-CVE-2023-52438, binder-CVE-2023-52609.
+/// Prior art: reports binder-CVE-2019-1999, binder-CVE-2023-52438, binder-CVE-2023-52609.
 fn mappings_end_beside_forced_reclaim() {
     let arena = arena();
     let keep = alloc(&arena, page());
@@ -223,7 +223,7 @@ fn works_on_its_own(arena: &Arena, view: &View, thread: usize, done: &AtomicBool
 
 /// And each copy is closed by another thread while the next one is made, some while they are mapped.
 ///
-/// Peer: reports binder-CVE-2022-20421, mali-CVE-2023-6241.
+/// Prior art: reports binder-CVE-2022-20421, mali-CVE-2023-6241.
 fn copies_beside_all_other_calls_are_whole() {
     let stats = || {
         let stats = Stats::read().unwrap();
@@ -273,7 +273,7 @@ fn copies_beside_all_other_calls_are_whole() {
 
 /// The copy has the page, or has none there: never another's bytes, and all others are right.
 ///
-/// Peer: reports shmem-a76054266661.
+/// Prior art: reports shmem-a76054266661.
 fn a_page_turns_out_bad_while_it_is_copied() {
     const PAGES: usize = 2048;
     let arena = arena();

@@ -16,12 +16,12 @@ use crate::kit::{
 
 suite!("freelist_contig":
     the_pages_lie_side_by_side,
-    others_need_not_and_are_told_apart,
+    blocks_without_contig_need_not_be_contiguous,
     what_is_beyond_the_request_is_the_blocks,
     the_pages_are_new_and_zero,
     more_than_the_largest_order_is_e2big,
     growing_must_be_allowed_and_waiting_not,
-    at_the_limit_free_pages_make_room,
+    at_the_limit_free_pages_make_headroom,
     it_is_one_call_for_pages_without_reclaim,
     a_released_one_serves_others,
 );
@@ -68,7 +68,7 @@ fn largest() -> u64 {
     panic!("no size is too much")
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_alloc_contiguous.
+/// Prior art: gpu_buddy gpu_test_buddy_alloc_contiguous.
 fn the_pages_lie_side_by_side() {
     let arena = arena();
     for pages in [1, 2, 3, 5, 16, 31, 64, 65, 100, 257] {
@@ -85,7 +85,7 @@ fn the_pages_lie_side_by_side() {
 }
 
 /// Else the test above would show nothing.
-fn others_need_not_and_are_told_apart() {
+fn blocks_without_contig_need_not_be_contiguous() {
     // Single pages, of two arenas in turns, that become one run.
     let (arena, other) = (arena(), arena());
     let blocks: Vec<_> = (0..64)
@@ -163,7 +163,7 @@ fn growing_must_be_allowed_and_waiting_not() {
     arena.alloc(page(), contig | GROW).unwrap();
 }
 
-fn at_the_limit_free_pages_make_room() {
+fn at_the_limit_free_pages_make_headroom() {
     let arena = arena();
     arena.set_limit(32 * page()).unwrap();
     let blocks: Vec<_> = (0..32).map(|_| alloc(&arena, page())).collect();

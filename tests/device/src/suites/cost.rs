@@ -34,7 +34,7 @@ suite!("freelist_cost":
     an_allocation_costs_the_same_with_one_arena_and_a_thousand,
     a_batch_costs_less_than_single_calls,
     a_refusal_makes_no_later_call_dearer,
-    pages_are_mapped_and_given_back_at_these_costs,
+    pages_are_mapped_and_released_at_these_costs,
     lazy_memory_comes_and_goes_at_these_costs,
     a_fork_costs_the_same_with_mapped_memory,
     the_shrinker_takes_memory_at_these_costs,
@@ -128,7 +128,7 @@ fn litter(arena: &Arena, count: usize) {
     assert!(stat(arena).live_blocks >= count as u64);
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_fragmentation_performance.
+/// Prior art: gpu_buddy gpu_test_buddy_fragmentation_performance.
 fn an_allocation_costs_the_same_with_a_thousand_blocks_and_a_million() {
     for size in [64, 2 * page(), 100 * KIB] {
         let (few, many) = (arena(), arena());
@@ -187,7 +187,7 @@ fn a_refusal_makes_no_later_call_dearer() {
     assert!(after <= before * 1.01);
 }
 
-fn pages_are_mapped_and_given_back_at_these_costs() {
+fn pages_are_mapped_and_released_at_these_costs() {
     let bytes = 4 * MIB;
     let pages = bytes / page();
     let arena = arena();
@@ -267,7 +267,7 @@ fn lazy_memory_comes_and_goes_at_these_costs() {
     }
 }
 
-/// Peer: reports jemalloc#1641.
+/// Prior art: reports jemalloc#1641.
 fn a_fork_costs_the_same_with_mapped_memory() {
     let fork = || cost(1, || _ = fork_child(|| {}));
     let without = fork();

@@ -22,7 +22,7 @@ use crate::kit::{alloc, arena, free, page, stat, KIB, MIB};
 suite!("freelist_ctl":
     doctor_finds_nothing_wrong_with_a_loaded_module,
     doctors_command_makes_a_device_that_is_missing,
-    doctor_tells_one_who_may_not_open_the_device_how_to,
+    doctor_has_a_command_for_a_user_without_permission,
     stat_for_programs_has_what_the_arena_says,
     stat_goes_on_until_it_is_ended,
     stat_without_root_shows_the_arenas_of_ones_own_processes,
@@ -137,7 +137,7 @@ fn doctors_command_makes_a_device_that_is_missing() {
     assert_eq!(check(&after, "permission").0, "ok");
 }
 
-fn doctor_tells_one_who_may_not_open_the_device_how_to() {
+fn doctor_has_a_command_for_a_user_without_permission() {
     let output = output(ctl(&["doctor", "--json"]).uid(NOBODY).gid(NOBODY));
     assert_eq!(output.status.code(), Some(1));
     let report = json(&String::from_utf8(output.stdout).unwrap());

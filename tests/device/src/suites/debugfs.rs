@@ -25,7 +25,7 @@ suite!("freelist_debugfs":
     classes_count_the_blocks_of_their_class,
     classes_and_stats_add_up,
     failures_are_counted_by_errno,
-    reading_in_small_pieces_gives_whole_lines,
+    reading_in_small_pieces_returns_whole_lines,
 );
 
 /// Returns the fields of STAT as names and values, in the contract's order.
@@ -96,7 +96,7 @@ fn stats_count_the_arenas() {
     assert_eq!(value(&stats(), "arenas"), 0);
 }
 
-/// Peer: scudo combined.Stats.
+/// Prior art: scudo combined.Stats.
 fn stats_have_every_field_of_stat() {
     let stats = stats();
     for (name, _) in fields(&Stat::default()) {
@@ -108,7 +108,7 @@ fn stats_have_every_field_of_stat() {
     assert_eq!(names.len(), stats.0.len(), "each name once");
 }
 
-/// Peer: snmalloc statistics.
+/// Prior art: snmalloc statistics.
 fn stats_are_the_sums_over_the_arenas() {
     alone();
     let before = stats();
@@ -148,7 +148,7 @@ fn counts_in_all_keep_those_of_closed_arenas() {
     assert!(more("frees") >= 3, "{} frees", more("frees"));
 }
 
-/// Peer: slub_kunit test_leak_destroy; ttm_pool ttm_pool_fini_basic.
+/// Prior art: slub_kunit test_leak_destroy; ttm_pool ttm_pool_fini_basic.
 fn nothing_is_held_once_every_arena_is_closed() {
     alone();
     let one = arena();
@@ -197,7 +197,7 @@ fn classes_have_a_row_a_size_class() {
     }
 }
 
-/// Peer: scudo wrappers_c.MallInfo, wrappers_c.MallInfo2.
+/// Prior art: scudo wrappers_c.MallInfo, wrappers_c.MallInfo2.
 fn classes_count_the_blocks_of_their_class() {
     alone();
     let arena = arena();
@@ -265,7 +265,7 @@ fn failures_are_counted_by_errno() {
     assert_eq!(sum, value(&after, "failures"), "{:?}", by_errno(&after));
 }
 
-fn reading_in_small_pieces_gives_whole_lines() {
+fn reading_in_small_pieces_returns_whole_lines() {
     for name in ["stats", "classes"] {
         let mut file = File::open(format!("{DIR}/{name}")).unwrap();
         let mut text = Vec::new();

@@ -39,7 +39,7 @@ suite!("freelist_descriptors":
     what_follows_a_page_in_a_pipe_stays_out_of_it,
     a_descriptor_that_another_process_takes_is_the_same_arena,
     an_arena_in_a_cycle_of_sockets_ends,
-    the_number_of_a_copy_is_nobodys_until_it_is_told,
+    the_number_of_a_copy_is_reserved_until_it_is_returned,
 );
 
 /// Read and write.
@@ -56,7 +56,7 @@ fn arenas() -> u64 {
 /// The link leads to the mapping's file. If that were a file behind the device, a program that can read a mapping
 /// could open it for writing.
 ///
-/// Peer: reports ashmem-CVE-2020-0009.
+/// Prior art: reports ashmem-CVE-2020-0009.
 fn what_is_opened_by_map_files_is_another_arena() {
     let arena = arena();
     let block = alloc(&arena, 4 * page());
@@ -87,7 +87,7 @@ fn what_is_opened_by_map_files_is_another_arena() {
 
 /// Each ends with an errno, or does nothing.
 ///
-/// Peer: reports ashmem-cb57469c9573.
+/// Prior art: reports ashmem-cb57469c9573.
 fn calls_of_other_files_change_nothing() {
     let arena = arena();
     let block = alloc(&arena, 4 * page());
@@ -219,7 +219,7 @@ fn flags_of_other_mappings_are_refused_or_change_nothing() {
 /// The kernel's own ways to write over what a program may only read, and so to break copies on write:
 /// a shared mapping has none.
 ///
-/// Peer: reports dirty_cow-CVE-2016-5195, shmem-CVE-2022-2590, mali-CVE-2022-22706.
+/// Prior art: reports dirty_cow-CVE-2016-5195, shmem-CVE-2022-2590, mali-CVE-2022-22706.
 fn nothing_writes_through_a_read_only_mapping() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
@@ -259,7 +259,7 @@ fn nothing_writes_through_a_read_only_mapping() {
 
 /// A pipe appends to its last page where that is its own.
 ///
-/// Peer: reports dirty_pipe-CVE-2022-0847.
+/// Prior art: reports dirty_pipe-CVE-2022-0847.
 fn what_follows_a_page_in_a_pipe_stays_out_of_it() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
@@ -310,7 +310,7 @@ fn a_descriptor_that_another_process_takes_is_the_same_arena() {
 
 /// Only the kernel's collection of sockets in flight has the arena then.
 ///
-/// Peer: reports unix_gc-CVE-2021-0920.
+/// Prior art: reports unix_gc-CVE-2021-0920.
 fn an_arena_in_a_cycle_of_sockets_ends() {
     let before = arenas();
     for _ in 0..4 {
@@ -341,8 +341,8 @@ fn an_arena_in_a_cycle_of_sockets_ends() {
 /// A program that guesses the number can neither use what is not complete, nor put another file there,
 /// to be taken for the copy or closed with it.
 ///
-/// Peer: reports vmwgfx-CVE-2022-22942, udmabuf-f49856f525ac, vfio-e98137f0a874.
-fn the_number_of_a_copy_is_nobodys_until_it_is_told() {
+/// Prior art: reports vmwgfx-CVE-2022-22942, udmabuf-f49856f525ac, vfio-e98137f0a874.
+fn the_number_of_a_copy_is_reserved_until_it_is_returned() {
     let source = arena();
     let view = View::shared(&source, 0, 64 * MIB as usize);
     let block = alloc(&source, 48 * MIB);

@@ -44,7 +44,7 @@ fn refused_request(request: freelist_alloc, errno: Errno) {
     assert_eq!((stat.live_blocks, stat.held_bytes), (0, 0));
 }
 
-/// Peer: hardened_malloc read_zero_size, write_zero_size; mimalloc_security read_zero_size,
+/// Prior art: hardened_malloc read_zero_size, write_zero_size; mimalloc_security read_zero_size,
 /// read_zero_size_free, write_zero_size, write_zero_size_free; scudo wrappers_c.Malloc.
 fn size_0_is_einval() {
     for flags in [0, 1, 2, 3] {
@@ -56,7 +56,7 @@ fn size_0_is_einval() {
     }
 }
 
-/// Peer: dmabuf_heaps invalid_heap_flags, invalid_fd_flags.
+/// Prior art: dmabuf_heaps invalid_heap_flags, invalid_fd_flags.
 fn unknown_flags_are_einval() {
     for bit in Flags::all().bits().count_ones()..u32::BITS {
         for known in [0, DEFAULT.bits()] {
@@ -106,7 +106,7 @@ fn flags_of_later_versions_are_eopnotsupp() {
     }
 }
 
-/// Peer: gpu_buddy gpu_test_buddy_alloc_exceeds_max_order; test_vmalloc align_shift_alloc_test;
+/// Prior art: gpu_buddy gpu_test_buddy_alloc_exceeds_max_order; test_vmalloc align_shift_alloc_test;
 /// kasan kmalloc_memmove_negative_size; vulnerabilities size_arithmetic, CVE-2018-8781;
 /// hardened_malloc impossibly_large_malloc; mimalloc_security impossibly_large_malloc; scudo
 /// wrappers_c.Malloc.

@@ -89,7 +89,7 @@ fn try_layout(arena: &Arena, number: usize, orders: &[[usize; BLOCKS]]) {
 }
 
 /// 750,000 of them; below the full scale an even part of the layouts, another one in each run.
-/// Peer: binder_alloc binder_alloc_exhaustive_test.
+/// Prior art: binder_alloc binder_alloc_exhaustive_test.
 fn every_order_of_release_leaves_nothing() {
     let orders = orders();
     let every = (FULL / scaled(1)).max(1);

@@ -2,7 +2,7 @@
 
 //! Extensions of the contract: type and number select the call, a shorter structure is extended with zeros, a
 //! longer one has to end in zeros.
-//! Peer: dmabuf_heaps dmabuf_heap_alloc_older, dmabuf_heap_alloc_newer; kasan copy_user_test_oob.
+//! Prior art: dmabuf_heaps dmabuf_heap_alloc_older, dmabuf_heap_alloc_newer; kasan copy_user_test_oob.
 
 use freelist::uapi::{
     freelist_alloc, freelist_bulk, freelist_free, freelist_info, freelist_limit, freelist_stat,

@@ -58,14 +58,14 @@ fn alloc_sweep(size: u64, new: impl Fn() -> (Arena, u64)) {
     panic!("more than {MOST} failure points");
 }
 
-/// Peer: iommufd_fail_nth map_domain.
+/// Prior art: iommufd_fail_nth map_domain.
 fn alloc_fails_cleanly_in_an_empty_arena() {
     for size in [64, page(), 3 * page(), 64 * KIB] {
         alloc_sweep(size, || (arena(), 0));
     }
 }
 
-/// Peer: iommufd_fail_nth map_two_domains.
+/// Prior art: iommufd_fail_nth map_two_domains.
 fn alloc_fails_cleanly_beside_other_blocks() {
     let busy = || {
         let arena = arena();
@@ -222,7 +222,7 @@ fn every_flag_fails_cleanly() {
 
 /// The pages of free blocks move to a request at the limit.
 ///
-/// Peer: iommufd_fail_nth access_pin_domain.
+/// Prior art: iommufd_fail_nth access_pin_domain.
 fn moving_fails_cleanly() {
     sweep_new(
         || Prepared::new(FREELIST_IOC_ALLOC, raw::request(4 * page())),

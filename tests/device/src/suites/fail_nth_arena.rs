@@ -29,7 +29,7 @@ suite!("freelist_fail_nth_arena":
     what_is_shown_fails_cleanly,
 );
 
-/// Peer: iommufd_fail_nth basic, device.
+/// Prior art: iommufd_fail_nth basic, device.
 fn open_fails_cleanly() {
     let before = freelist::debugfs::Stats::read().unwrap();
     let open = || Arena::open().map_err(|error| error.errno().expect("the kernel refused"));
@@ -42,7 +42,7 @@ fn open_fails_cleanly() {
     assert_eq!(after.get("arenas"), before.get("arenas"));
 }
 
-/// Peer: iommufd_fail_nth map_domain, map_file_domain.
+/// Prior art: iommufd_fail_nth map_domain, map_file_domain.
 fn mmap_fails_cleanly() {
     let arena = arena();
     let map = || {
@@ -54,7 +54,7 @@ fn mmap_fails_cleanly() {
     alloc(&arena, 64);
 }
 
-/// Peer: iommufd_fail_nth access_rw.
+/// Prior art: iommufd_fail_nth access_rw.
 fn info_and_stat_fail_cleanly() {
     let arena = arena();
     let info = Prepared::new(FREELIST_IOC_INFO, freelist_info::default());

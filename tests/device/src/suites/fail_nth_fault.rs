@@ -16,7 +16,7 @@ suite!("freelist_fail_nth_fault":
     discard_fails_cleanly,
 );
 
-/// Peer: iommufd_fail_nth access_pin.
+/// Prior art: iommufd_fail_nth access_pin.
 fn a_fault_fails_cleanly() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());

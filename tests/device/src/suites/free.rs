@@ -14,14 +14,14 @@ use crate::kit::{
 suite!("freelist_free":
     a_second_free_is_rejected,
     a_second_free_is_rejected_later_too,
-    a_second_free_hits_who_took_the_place_and_that_ones_own_is_rejected,
+    a_second_free_frees_the_new_block_there_whose_own_free_is_rejected,
     free_of_an_address_is_rejected,
     free_of_a_live_neighbour_is_rejected,
     free_inside_of_a_block_is_rejected_at_every_16_bytes,
     free_of_an_unaligned_offset_is_rejected,
     free_beyond_the_arena_is_rejected,
-    free_of_what_was_never_handed_out_is_rejected,
-    free_behind_a_block_of_odd_size_is_rejected,
+    free_of_an_offset_that_was_never_allocated_is_rejected,
+    free_after_a_block_of_odd_size_is_rejected,
     free_of_a_half_that_was_merged_is_rejected,
     free_of_another_arenas_block_is_rejected,
     a_wrong_free_changes_nothing,
@@ -30,7 +30,7 @@ suite!("freelist_free":
 
 const SIZES: [u64; 8] = [32, 64, 1000, 2 * KIB, 4 * KIB, 5000, 64 * KIB, 3 * MIB];
 
-/// Peer: kasan kmalloc_double_kzfree, kmem_cache_double_free; kfence test_double_free;
+/// Prior art: kasan kmalloc_double_kzfree, kmem_cache_double_free; kfence test_double_free;
 /// hardened_malloc double_free_small, double_free_large; mimalloc_security double_free; snmalloc
 /// corruption_detection; scudo combined.DeathCombined, wrappers_c.Malloc.
 fn a_second_free_is_rejected() {
@@ -43,7 +43,7 @@ fn a_second_free_is_rejected() {
     }
 }
 
-/// Peer: kasan mempool_kmalloc_double_free, mempool_kmalloc_large_double_free,
+/// Prior art: kasan mempool_kmalloc_double_free, mempool_kmalloc_large_double_free,
 /// mempool_page_alloc_double_free; hardened_malloc double_free_small_delayed,
 /// double_free_large_delayed; mimalloc_security double_free_delayed, double_free_interleaved;
 /// snmalloc seqset.
@@ -67,8 +67,8 @@ fn a_second_free_is_rejected_later_too() {
 /// Only the offset names a block, so a stale offset names the block that is there now. That block can be freed
 /// once, by either owner.
 ///
-/// Peer: mimalloc_security double_free_reuse, double_free_single_reuse.
-fn a_second_free_hits_who_took_the_place_and_that_ones_own_is_rejected() {
+/// Prior art: mimalloc_security double_free_reuse, double_free_single_reuse.
+fn a_second_free_frees_the_new_block_there_whose_own_free_is_rejected() {
     for size in SIZES {
         let arena = arena();
         let stale = alloc(&arena, size);
@@ -91,7 +91,7 @@ fn a_second_free_hits_who_took_the_place_and_that_ones_own_is_rejected() {
 
 /// Programs that take offsets for addresses: of the stack, the heap, a mapping, a block itself.
 ///
-/// Peer: mimalloc_security invalid_free_stack, invalid_free_alloca; hardened_malloc
+/// Prior art: mimalloc_security invalid_free_stack, invalid_free_alloca; hardened_malloc
 /// invalid_free_protected, invalid_free_unprotected; scudo combined.IsOwned.
 fn free_of_an_address_is_rejected() {
     let arena = arena();
@@ -128,7 +128,7 @@ fn free_of_a_live_neighbour_is_rejected() {
     arena.free(high).unwrap();
 }
 
-/// Peer: kasan kmalloc_large_invalid_free, kmem_cache_invalid_free, mempool_kmalloc_invalid_free,
+/// Prior art: kasan kmalloc_large_invalid_free, kmem_cache_invalid_free, mempool_kmalloc_invalid_free,
 /// mempool_kmalloc_large_invalid_free; kfence test_invalid_addr_free; hardened_malloc
 /// invalid_free_small_region, unaligned_free_small, unaligned_free_large; snmalloc
 /// release-rounding.
@@ -152,7 +152,7 @@ fn free_inside_of_a_block_is_rejected_at_every_16_bytes() {
     free(&arena, large);
 }
 
-/// Peer: hardened_malloc unaligned_free_small, unaligned_free_large; mimalloc_security
+/// Prior art: hardened_malloc unaligned_free_small, unaligned_free_large; mimalloc_security
 /// invalid_free, invalid_free_unaligned, invalid_free_unaligned_multiple; scudo
 /// combined.DeathCombined.
 fn free_of_an_unaligned_offset_is_rejected() {
@@ -166,7 +166,7 @@ fn free_of_an_unaligned_offset_is_rejected() {
     free(&arena, block);
 }
 
-/// Peer: vulnerabilities size_arithmetic; hardened_malloc invalid_free_small_region_far.
+/// Prior art: vulnerabilities size_arithmetic; hardened_malloc invalid_free_small_region_far.
 fn free_beyond_the_arena_is_rejected() {
     let arena = arena();
     let end = info().arena_bytes;
@@ -185,9 +185,9 @@ fn free_beyond_the_arena_is_rejected() {
     }
 }
 
-/// Peer: hardened_malloc uninitialized_free, invalid_free_small_region_far; mimalloc_security
+/// Prior art: hardened_malloc uninitialized_free, invalid_free_small_region_far; mimalloc_security
 /// invalid_free_far; snmalloc pagemap.
-fn free_of_what_was_never_handed_out_is_rejected() {
+fn free_of_an_offset_that_was_never_allocated_is_rejected() {
     let arena = arena();
     let end = info().arena_bytes;
     let everywhere = [0, 16, 32, page(), 8 * MIB, end / 2, end - page(), end - 16];
@@ -204,8 +204,8 @@ fn free_of_what_was_never_handed_out_is_rejected() {
     free(&arena, block);
 }
 
-/// Peer: mimalloc_security invalid_free_close.
-fn free_behind_a_block_of_odd_size_is_rejected() {
+/// Prior art: mimalloc_security invalid_free_close.
+fn free_after_a_block_of_odd_size_is_rejected() {
     let arena = arena();
     let block = alloc(&arena, 5 * page() - 1);
     assert_eq!(block.bytes, 5 * page());
@@ -238,7 +238,7 @@ fn free_of_a_half_that_was_merged_is_rejected() {
     }
 }
 
-/// Peer: snmalloc two_alloc_types; scudo combined.IsOwned.
+/// Prior art: snmalloc two_alloc_types; scudo combined.IsOwned.
 fn free_of_another_arenas_block_is_rejected() {
     let (mine, other) = (arena(), arena());
     let blocks: Vec<Block> = SIZES.iter().map(|size| alloc(&other, *size)).collect();
@@ -270,7 +270,7 @@ fn a_wrong_free_changes_nothing() {
 
 /// The allocator keeps nothing where programs can write.
 ///
-/// Peer: slub_kunit test_clobber_zone, test_next_pointer, test_first_word, test_clobber_50th_byte,
+/// Prior art: slub_kunit test_clobber_zone, test_next_pointer, test_first_word, test_clobber_50th_byte,
 /// test_clobber_redzone_free, test_kmalloc_redzone_access; kasan kmalloc_oob_right,
 /// kmalloc_oob_left, kmalloc_oob_16, kmalloc_uaf, kmalloc_uaf_16, kmalloc_uaf_memset,
 /// kmem_cache_oob, mempool_kmalloc_oob_right, mempool_slab_oob_right, mempool_kmalloc_uaf,

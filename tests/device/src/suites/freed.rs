@@ -29,7 +29,7 @@ suite!("freelist_freed":
     a_debugger_reads_and_writes_the_page_of_a_freed_block,
     direct_io_reads_and_writes_the_page_of_a_freed_block,
     a_pin_reads_and_writes_the_page_of_a_freed_block,
-    what_a_pin_writes_after_the_page_has_left_nobody_else_sees,
+    a_write_through_a_pin_after_the_page_has_left_shows_nowhere,
 );
 
 /// A part of a page, a page, and several.
@@ -196,8 +196,8 @@ fn a_pin_reads_and_writes_the_page_of_a_freed_block() {
     }
 }
 
-/// Peer: vulnerabilities CVE-2024-0582.
-fn what_a_pin_writes_after_the_page_has_left_nobody_else_sees() {
+/// Prior art: vulnerabilities CVE-2024-0582.
+fn a_write_through_a_pin_after_the_page_has_left_shows_nowhere() {
     for size in SIZES {
         let (mine, other) = (arena(), arena());
         let block = alloc(&mine, size);

@@ -14,11 +14,11 @@ use crate::kit::{
 };
 
 suite!("freelist_header":
-    a_block_lies_16_bytes_behind_its_start,
+    a_block_lies_16_bytes_after_its_start,
     blocks_start_is_not_what_a_release_takes,
     an_untouched_header_is_released_in_silence,
     any_byte_overwritten_is_told_and_the_block_is_released,
-    an_overrun_into_the_next_block_is_told_when_that_is_released,
+    an_overrun_into_the_next_block_is_reported_when_that_is_freed,
     zeros_and_other_blocks_headers_do_not_pass,
     a_restored_header_passes,
     a_batch_goes_on_over_an_overwritten_header,
@@ -48,7 +48,7 @@ fn header(view: &View, block: Block) -> Vec<u8> {
     view.bytes((block.offset - HEADER) as usize, HEADER as usize)
 }
 
-fn a_block_lies_16_bytes_behind_its_start() {
+fn a_block_lies_16_bytes_after_its_start() {
     let arena = arena();
     for size in SIZES {
         let block = headed(&arena, size);
@@ -63,7 +63,7 @@ fn a_block_lies_16_bytes_behind_its_start() {
     }
 }
 
-/// Peer: kasan kmem_cache_invalid_free.
+/// Prior art: kasan kmem_cache_invalid_free.
 fn blocks_start_is_not_what_a_release_takes() {
     let arena = arena();
     for size in SIZES {
@@ -88,7 +88,7 @@ fn blocks_start_is_not_what_a_release_takes() {
     }
 }
 
-/// Peer: scudo chunk.ChunkBasic.
+/// Prior art: scudo chunk.ChunkBasic.
 fn an_untouched_header_is_released_in_silence() {
     let arena = arena();
     let view = view(&arena);
@@ -104,7 +104,7 @@ fn an_untouched_header_is_released_in_silence() {
     assert_eq!(stat(&arena).failures, 0);
 }
 
-/// Peer: slub_kunit test_first_word; kasan kmalloc_oob_left; kfence test_corruption;
+/// Prior art: slub_kunit test_first_word; kasan kmalloc_oob_left; kfence test_corruption;
 /// mimalloc_security one_byte_underflow, one_byte_memcpy_underflow; scudo chunk.CorruptHeader,
 /// combined.DeathCombined.
 fn any_byte_overwritten_is_told_and_the_block_is_released() {
@@ -131,9 +131,9 @@ fn any_byte_overwritten_is_told_and_the_block_is_released() {
 
 /// The header of the next block follows a block.
 ///
-/// Peer: hardened_malloc overflow_small_1_byte, overflow_small_8_byte; mimalloc_security
+/// Prior art: hardened_malloc overflow_small_1_byte, overflow_small_8_byte; mimalloc_security
 /// one_byte_overflow, one_byte_memcpy_overflow, 32_byte_overflow, 32_byte_memcpy_overflow.
-fn an_overrun_into_the_next_block_is_told_when_that_is_released() {
+fn an_overrun_into_the_next_block_is_reported_when_that_is_freed() {
     let arena = arena();
     let view = view(&arena);
     for size in [29, 2000, 20_000] {
@@ -154,7 +154,7 @@ fn an_overrun_into_the_next_block_is_told_when_that_is_released() {
     }
 }
 
-/// Peer: mimalloc_security 32_byte_underflow, 32_byte_memcpy_underflow.
+/// Prior art: mimalloc_security 32_byte_underflow, 32_byte_memcpy_underflow.
 fn zeros_and_other_blocks_headers_do_not_pass() {
     let arena = arena();
     let view = view(&arena);
@@ -251,7 +251,7 @@ fn blocks_without_one_have_neighbours_with_one() {
     assert_eq!(stat(&arena).failures, 0);
 }
 
-/// Peer: vulnerabilities size_arithmetic.
+/// Prior art: vulnerabilities size_arithmetic.
 fn the_largest_block_has_no_room_for_one() {
     let arena = arena();
     for size in [
@@ -277,7 +277,7 @@ fn a_page_is_lost_where_the_header_needs_it() {
     assert_eq!(stat(&arena).held_bytes, 2 * page());
 }
 
-/// Peer: mimalloc_security one_mbyte_underflow, one_mbyte_memcpy_underflow; snmalloc domestication.
+/// Prior art: mimalloc_security one_mbyte_underflow, one_mbyte_memcpy_underflow; snmalloc domestication.
 fn scribbling_over_headers_moves_nothing() {
     let arena = arena();
     let view = view(&arena);

@@ -20,7 +20,7 @@ suite!("freelist_heap_blocks":
     a_large_block_grows_and_shrinks_where_it_is,
     a_large_block_has_its_pages_and_no_more,
     a_large_block_holds_what_was_touched,
-    buffers_and_slices_give_their_memory_back,
+    buffers_and_slices_free_their_memory,
 );
 
 fn blocks_are_aligned_and_apart() {
@@ -243,7 +243,7 @@ fn a_large_block_holds_what_was_touched() {
     }
 }
 
-fn buffers_and_slices_give_their_memory_back() {
+fn buffers_and_slices_free_their_memory() {
     let heap = heap();
     let mut buffer = heap.buffer(100).unwrap();
     assert_eq!(*buffer, [0; 100]);

@@ -79,7 +79,7 @@ fn use_heap() {
 
 /// A heap has less address space if a process may have no more.
 ///
-/// Peer: reports hardened_malloc#235.
+/// Prior art: reports hardened_malloc#235.
 fn a_heap_opens_where_addresses_or_promises_are_bounded() {
     let succeeds = |work: fn()| {
         let status = fork_child(work);

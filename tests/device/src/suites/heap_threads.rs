@@ -15,7 +15,7 @@ use crate::kit::filled::{heap, is_empty, layout, use_all_sizes, Filled};
 use crate::kit::{random, random_size, scaled, system_page, KIB, MIB};
 
 suite!("freelist_heap_threads":
-    a_thread_that_ends_gives_back_what_it_kept,
+    a_thread_that_ends_returns_its_cached_blocks,
     what_another_thread_frees_is_not_hoarded,
     threads_hand_buffers_around,
     what_a_thread_keeps_is_bounded,
@@ -26,7 +26,7 @@ suite!("freelist_heap_threads":
     a_thread_uses_many_heaps_and_each_gets_its_memory_back,
 );
 
-fn a_thread_that_ends_gives_back_what_it_kept() {
+fn a_thread_that_ends_returns_its_cached_blocks() {
     let heap = heap();
     for _ in 0..scaled(20) {
         let threads: Vec<_> = (0..4)

@@ -19,14 +19,14 @@ use crate::kit::filled::{heap, is_empty, layout, Filled};
 use crate::kit::{random, random_size, refused, scaled, system_page, KIB, MIB};
 
 suite!("freelist_heaps":
-    a_heap_that_ran_out_of_small_blocks_goes_on_with_what_is_given_back,
+    a_heap_that_ran_out_of_small_blocks_reuses_freed_ones,
     a_block_that_is_aligned_keeps_its_bytes_and_alignment_when_resized,
     a_resize_to_more_than_there_is_leaves_the_block,
     a_block_outlives_the_thread_that_took_it,
     a_resize_may_be_the_first_call_of_a_thread,
     what_is_added_to_a_block_that_shrank_and_grew_is_zero_or_its_own,
     blocks_that_a_thread_frees_that_takes_none_are_not_hoarded,
-    a_block_that_goes_when_its_thread_ends_is_given_back,
+    a_block_that_is_freed_when_its_thread_ends_returns_to_its_slab,
     threads_that_end_at_once_leave_nothing,
     a_small_stack_is_enough,
     blocks_take_no_mappings,
@@ -40,8 +40,8 @@ fn ended<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join()).expect("no panic")
 }
 
-/// Peer: reports gperftools#228, gperftools#1204.
-fn a_heap_that_ran_out_of_small_blocks_goes_on_with_what_is_given_back() {
+/// Prior art: reports gperftools#228, gperftools#1204.
+fn a_heap_that_ran_out_of_small_blocks_reuses_freed_ones() {
     const LEN: usize = 1000;
     let heap = heap();
     heap.set_limit(8 * MIB).unwrap();
@@ -79,7 +79,7 @@ fn a_heap_that_ran_out_of_small_blocks_goes_on_with_what_is_given_back() {
     is_empty(&heap);
 }
 
-/// Peer: reports gperftools#467, gperftools#1096.
+/// Prior art: reports gperftools#467, gperftools#1096.
 fn a_block_that_is_aligned_keeps_its_bytes_and_alignment_when_resized() {
     let heap = heap();
     let mut rng = random();
@@ -99,7 +99,7 @@ fn a_block_that_is_aligned_keeps_its_bytes_and_alignment_when_resized() {
 
 /// Sizes beyond 2 and 4 GiB, at the limit, and at the end of all numbers.
 ///
-/// Peer: reports gperftools#497.
+/// Prior art: reports gperftools#497.
 fn a_resize_to_more_than_there_is_leaves_the_block() {
     let heap = heap();
     heap.set_limit(16 * MIB).unwrap();
@@ -130,7 +130,7 @@ fn a_resize_to_more_than_there_is_leaves_the_block() {
 /// The memory of a block that one thread allocated and another one freed serves other threads when both have
 /// ended.
 ///
-/// Peer: reports mimalloc#691, mimalloc#956.
+/// Prior art: reports mimalloc#691, mimalloc#956.
 fn a_block_outlives_the_thread_that_took_it() {
     let heap = heap();
     for len in [22_085_632, 100_000, 20_000, 592, 16] {
@@ -144,7 +144,7 @@ fn a_block_outlives_the_thread_that_took_it() {
     }
 }
 
-/// Peer: reports mimalloc#1304, mimalloc#1371.
+/// Prior art: reports mimalloc#1304, mimalloc#1371.
 fn a_resize_may_be_the_first_call_of_a_thread() {
     let heap = heap();
     for (len, to) in [
@@ -164,7 +164,7 @@ fn a_resize_may_be_the_first_call_of_a_thread() {
     is_empty(&heap);
 }
 
-/// Peer: reports mimalloc#763.
+/// Prior art: reports mimalloc#763.
 fn what_is_added_to_a_block_that_shrank_and_grew_is_zero_or_its_own() {
     let heap = heap();
     for len in [6 * KIB as usize, 100 * KIB as usize, 3 << 20] {
@@ -202,7 +202,7 @@ fn what_is_added_to_a_block_that_shrank_and_grew_is_zero_or_its_own() {
     is_empty(&heap);
 }
 
-/// Peer: reports mimalloc#1364, mimalloc#214, mimalloc#1117.
+/// Prior art: reports mimalloc#1364, mimalloc#214, mimalloc#1117.
 fn blocks_that_a_thread_frees_that_takes_none_are_not_hoarded() {
     const LIVE: usize = 2000;
     const LEN: usize = 592;
@@ -260,8 +260,8 @@ impl Drop for Late {
     }
 }
 
-/// Peer: reports snmalloc#161, snmalloc#809, mimalloc#828.
-fn a_block_that_goes_when_its_thread_ends_is_given_back() {
+/// Prior art: reports snmalloc#161, snmalloc#809, mimalloc#828.
+fn a_block_that_is_freed_when_its_thread_ends_returns_to_its_slab() {
     let heap = heap();
     for round in 0..scaled(20) {
         let heap = &heap;
@@ -281,7 +281,7 @@ fn a_block_that_goes_when_its_thread_ends_is_given_back() {
     is_empty(&heap);
 }
 
-/// Peer: reports mimalloc#759, snmalloc#398.
+/// Prior art: reports mimalloc#759, snmalloc#398.
 fn threads_that_end_at_once_leave_nothing() {
     const THREADS: usize = 16;
     let heap = heap();
@@ -308,7 +308,7 @@ fn threads_that_end_at_once_leave_nothing() {
     is_empty(&heap);
 }
 
-/// Peer: reports jemalloc#2179, gperftools#154.
+/// Prior art: reports jemalloc#2179, gperftools#154.
 fn a_small_stack_is_enough() {
     let heap = heap();
     // Many runs to join and split, side by side.
@@ -339,7 +339,7 @@ fn a_small_stack_is_enough() {
 
 /// Parts of mappings that are protected, advised or unmapped divide them, until there may be no more.
 ///
-/// Peer: reports jemalloc#1328, jemalloc#1256, jemalloc#970, jemalloc#1324.
+/// Prior art: reports jemalloc#1328, jemalloc#1256, jemalloc#970, jemalloc#1324.
 fn blocks_take_no_mappings() {
     let mappings = || {
         fs::read_to_string("/proc/self/maps")
@@ -366,7 +366,7 @@ fn blocks_take_no_mappings() {
     is_empty(&heap);
 }
 
-/// Peer: reports mimalloc#1400, gperftools#288.
+/// Prior art: reports mimalloc#1400, gperftools#288.
 fn many_small_blocks_with_large_alignments_are_freed() {
     let heap = heap();
     for align in [1 << 10, 1 << 14, 1 << 15, 1 << 16, 1 << 18] {
@@ -380,7 +380,7 @@ fn many_small_blocks_with_large_alignments_are_freed() {
 
 /// Twelve blocks at a time that are freed three by three, for ever: what is known of them stays bounded.
 ///
-/// Peer: reports jemalloc#487, jemalloc#1263.
+/// Prior art: reports jemalloc#487, jemalloc#1263.
 fn blocks_freed_in_another_order_leave_no_metadata() {
     const DELAY: usize = 12;
     let heap = heap();

@@ -32,9 +32,9 @@ use crate::kit::{
 };
 
 suite!("freelist_hostile":
-    a_call_whose_argument_is_delayed_keeps_nobody_waiting,
+    a_call_whose_argument_is_delayed_blocks_no_other_call,
     a_call_whose_argument_goes_changes_nothing,
-    a_batch_whose_array_is_delayed_keeps_nobody_waiting,
+    a_batch_whose_array_is_delayed_blocks_no_other_call,
     a_call_whose_argument_is_delayed_can_be_killed,
     a_discard_and_a_trim_twice_are_as_one,
     blocks_are_populated_beside_mappings_that_change,
@@ -119,8 +119,8 @@ fn others_go_on(arena: &Arena) {
 
 /// A call holds no lock while it waits for its caller's memory: neither of the arena nor of the process.
 ///
-/// Peer: reports ashmem-740a5759bf22, binder-CVE-2026-23400.
-fn a_call_whose_argument_is_delayed_keeps_nobody_waiting() {
+/// Prior art: reports ashmem-740a5759bf22, binder-CVE-2026-23400.
+fn a_call_whose_argument_is_delayed_blocks_no_other_call() {
     let array = View::anonymous(64);
     for index in 0..9 {
         let arena = arena();
@@ -144,7 +144,7 @@ fn a_call_whose_argument_is_delayed_keeps_nobody_waiting() {
 
 /// Another thread unmaps the argument while the call waits for it.
 ///
-/// Peer: reports binder-CVE-2023-20928.
+/// Prior art: reports binder-CVE-2023-20928.
 fn a_call_whose_argument_goes_changes_nothing() {
     for index in 0..9 {
         let arena = arena();
@@ -167,8 +167,8 @@ fn a_call_whose_argument_goes_changes_nothing() {
 
 /// Offsets are stored and loaded with blocks in hand that are neither live nor free.
 ///
-/// Peer: reports ashmem-740a5759bf22.
-fn a_batch_whose_array_is_delayed_keeps_nobody_waiting() {
+/// Prior art: reports ashmem-740a5759bf22.
+fn a_batch_whose_array_is_delayed_blocks_no_other_call() {
     const COUNT: u64 = 100;
     let arena = arena();
     let delayed = Delayed::new();
@@ -209,7 +209,7 @@ fn a_batch_whose_array_is_delayed_keeps_nobody_waiting() {
 
 /// The process dies in the middle of its call.
 ///
-/// Peer: reports kgsl-CVE-2021-1905.
+/// Prior art: reports kgsl-CVE-2021-1905.
 fn a_call_whose_argument_is_delayed_can_be_killed() {
     let shared = arena();
     let block = alloc(&shared, 4 * page());
@@ -241,7 +241,7 @@ fn a_call_whose_argument_is_delayed_can_be_killed() {
 
 /// Pages that have left are on no list again.
 ///
-/// Peer: reports panfrost-9fc33eaaa979.
+/// Prior art: reports panfrost-9fc33eaaa979.
 fn a_discard_and_a_trim_twice_are_as_one() {
     let arena = arena();
     let block = alloc(&arena, 64 * page());
@@ -275,7 +275,7 @@ fn a_discard_and_a_trim_twice_are_as_one() {
 
 /// The address of the arena's mapping is only a hint: another mapping may be there now.
 ///
-/// Peer: reports binder-CVE-2023-20928.
+/// Prior art: reports binder-CVE-2023-20928.
 fn blocks_are_populated_beside_mappings_that_change() {
     const LEN: usize = 8 << 20;
     let arena = arena();
@@ -312,7 +312,7 @@ fn blocks_are_populated_beside_mappings_that_change() {
 
 /// Of a span and a first block one comes first, and the other is refused.
 ///
-/// Peer: reports ashmem-CVE-2017-13216, packet-CVE-2016-8655.
+/// Prior art: reports ashmem-CVE-2017-13216, packet-CVE-2016-8655.
 fn a_span_is_set_before_all_blocks_or_not_at_all() {
     let (small, large) = (4 * page(), 16 * page());
     let mut seen = [0; 2];

@@ -15,7 +15,7 @@ use crate::kit::{arena, info, largest_block, meminfo, stat, system_page, SMALLES
 
 suite!("freelist_info":
     info_names_the_contract_and_the_size_classes,
-    info_gives_the_arena_and_its_limit,
+    info_returns_the_span_and_the_limit,
     features_are_exactly_the_flags_that_are_served,
     info_writes_every_byte_of_its_answer,
     stat_writes_every_byte_of_its_answer,
@@ -30,7 +30,7 @@ fn info_names_the_contract_and_the_size_classes() {
     assert_eq!(1u64 << info.max_shift, largest_block());
 }
 
-fn info_gives_the_arena_and_its_limit() {
+fn info_returns_the_span_and_the_limit() {
     let info = info();
     assert_eq!(info.arena_bytes, 64 << 30);
     // Four fifths of the memory, which the kernel counts differently in places.
@@ -81,19 +81,19 @@ fn answer<T: Plain>(request: u32, fill: u8) -> Vec<u8> {
     view.bytes(at, size_of::<T>())
 }
 
-/// Peer: vulnerabilities CVE-2018-11508.
+/// Prior art: vulnerabilities CVE-2018-11508.
 fn info_writes_every_byte_of_its_answer() {
     let over = |fill| answer::<freelist_info>(FREELIST_IOC_INFO, fill);
     assert_eq!(over(0), over(0xff));
 }
 
-/// Peer: vulnerabilities CVE-2018-11508.
+/// Prior art: vulnerabilities CVE-2018-11508.
 fn stat_writes_every_byte_of_its_answer() {
     let over = |fill| answer::<freelist_stat>(FREELIST_IOC_STAT, fill);
     assert_eq!(over(0), over(0xff));
 }
 
-/// Peer: binder_alloc binder_alloc_test_init_freelist.
+/// Prior art: binder_alloc binder_alloc_test_init_freelist.
 fn an_empty_arena_holds_nothing() {
     let stat = stat(&arena());
     assert!(stat.metadata_bytes <= 16 << 10, "{stat:?}");

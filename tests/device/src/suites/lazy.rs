@@ -22,7 +22,7 @@ suite!("freelist_lazy":
     memory_that_is_touched_in_order_comes_in_ever_larger_folios,
     little_is_held_beyond_what_is_touched,
     a_lazy_block_takes_free_memory_first,
-    a_lazy_block_has_its_room_at_once,
+    a_lazy_block_reserves_its_headroom_at_once,
     what_lazy_blocks_are_promised_has_a_bound,
     a_lazy_block_reads_as_zero_where_it_is_new,
     flags_that_exclude_lazy_are_refused,
@@ -133,7 +133,7 @@ fn a_lazy_block_takes_free_memory_first() {
     assert!(count < 4, "{count} faults in a steady state");
 }
 
-fn a_lazy_block_has_its_room_at_once() {
+fn a_lazy_block_reserves_its_headroom_at_once() {
     let arena = arena();
     arena.set_limit(10 * MIB).unwrap();
     let view = View::shared(&arena, 0, 64 * MIB as usize);
@@ -156,7 +156,7 @@ fn a_lazy_block_has_its_room_at_once() {
 
 /// The bound is half of the default limit, unless the module's parameter sets another.
 ///
-/// Peer: reports binder-CVE-2026-43435.
+/// Prior art: reports binder-CVE-2026-43435.
 fn what_lazy_blocks_are_promised_has_a_bound() {
     let arena = arena();
     let bound = stat(&arena).limit_bytes / 2 / page() * page();

@@ -122,7 +122,7 @@ fn threads_that_grow_at_once_stay_within_the_limit() {
     });
 }
 
-/// Peer: scudo primary.Primary64OOM.
+/// Prior art: scudo primary.Primary64OOM.
 fn growing_stops_at_the_limit_exactly() {
     for size in [32, page(), 3 * page(), 64 * KIB] {
         let arena = limited(3 * page() * 16);
@@ -222,7 +222,7 @@ fn a_limit_above_the_default_needs_a_capability() {
     assert_eq!(stat(&arena).failures, 3);
 }
 
-/// Peer: vulnerabilities state_changed_then_EFAULT.
+/// Prior art: vulnerabilities state_changed_then_EFAULT.
 fn a_limit_whose_answer_cannot_be_written_changes_nothing() {
     let arena = arena();
     let before = arena.info().unwrap();

@@ -36,7 +36,7 @@ suite!("freelist_mapping":
     every_byte_of_a_block_is_memory,
 );
 
-/// Peer: kfence test_out_of_bounds_read, test_out_of_bounds_write, test_kmalloc_aligned_oob_read,
+/// Prior art: kfence test_out_of_bounds_read, test_out_of_bounds_write, test_kmalloc_aligned_oob_read,
 /// test_kmalloc_aligned_oob_write, test_invalid_access; kasan kmalloc_big_oob_right,
 /// kmalloc_large_oob_right, page_alloc_oob_right, mempool_kmalloc_large_oob_right; vulnerabilities
 /// CVE-2023-2008; hardened_malloc overflow_large_1_byte, overflow_large_8_byte; mimalloc_security
@@ -102,7 +102,7 @@ fn a_page_with_any_live_block_is_there() {
     free(&arena, small[0]);
 }
 
-/// Peer: hardened_malloc uninitialized_read_small, uninitialized_read_large.
+/// Prior art: hardened_malloc uninitialized_read_small, uninitialized_read_large.
 fn new_pages_read_as_zero() {
     let arena = arena();
     for size in [32, page(), 7 * page(), 256 * KIB] {
@@ -115,7 +115,7 @@ fn new_pages_read_as_zero() {
     }
 }
 
-/// Peer: kfence test_init_on_free; vulnerabilities CVE-2024-0582.
+/// Prior art: kfence test_init_on_free; vulnerabilities CVE-2024-0582.
 fn other_arenas_bytes_are_never_seen() {
     let len = 2 * MIB;
     for _ in 0..3 {
@@ -176,7 +176,7 @@ fn a_part_of_the_arena_shows_its_bytes() {
 /// A program that uses a block after its release hurts itself alone: no
 /// signal, and never a page of someone else.
 ///
-/// Peer: kasan kmalloc_large_uaf, page_alloc_uaf, mempool_kmalloc_large_uaf,
+/// Prior art: kasan kmalloc_large_uaf, page_alloc_uaf, mempool_kmalloc_large_uaf,
 /// mempool_page_alloc_uaf; vulnerabilities CVE-2024-0582; hardened_malloc read_after_free_small.
 fn a_freed_blocks_page_stays_mapped_where_it_was() {
     let arena = arena();
@@ -223,7 +223,7 @@ fn the_mapping_outlives_the_descriptor() {
     assert_eq!((view.load(0), view.load(1)), (1, 2));
 }
 
-/// Peer: guard_regions fork, fork_cow; pfnmap fork; scudo wrappers_c.Fork.
+/// Prior art: guard_regions fork, fork_cow; pfnmap fork; scudo wrappers_c.Fork.
 fn a_forked_child_shares_the_blocks() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
@@ -247,7 +247,7 @@ fn a_forked_child_shares_the_blocks() {
     free(&arena, block);
 }
 
-/// Peer: guard_regions fork.
+/// Prior art: guard_regions fork.
 fn a_child_without_the_mapping_does_not_have_it() {
     let arena = arena();
     let block = alloc(&arena, page());
@@ -262,7 +262,7 @@ fn a_child_without_the_mapping_does_not_have_it() {
 
 /// A read comes first, so nothing that is shared by all may stand in for the page.
 ///
-/// Peer: guard_regions anon_zeropage.
+/// Prior art: guard_regions anon_zeropage.
 fn a_page_that_was_read_first_is_the_one_that_is_written() {
     let arena = arena();
     let page = page() as usize;

@@ -31,10 +31,10 @@ suite!("freelist_memory":
     a_thread_has_its_stack_in_a_block,
     compaction_keeps_every_byte,
     a_bad_page_of_a_live_block_is_sigbus_and_no_other,
-    a_bad_free_page_is_never_given_out,
+    a_poisoned_free_page_is_never_allocated,
     a_page_that_is_taken_offline_keeps_its_bytes,
     free_memory_is_available,
-    a_process_is_told_to_have_what_it_maps,
+    mapped_pages_count_as_resident_memory,
     one_charge_beyond_a_full_cgroup_costs_it_little,
     pinned_memory_is_the_pins_when_it_leaves,
     a_pin_keeps_what_is_beside_it,
@@ -271,7 +271,7 @@ fn a_bad_page_of_a_live_block_is_sigbus_and_no_other() {
     }
 }
 
-fn a_bad_free_page_is_never_given_out() {
+fn a_poisoned_free_page_is_never_allocated() {
     let arena = arena();
     let view = View::shared(&arena, 0, 16 * MIB as usize);
     let block = alloc(&arena, 4 * MIB);
@@ -322,7 +322,7 @@ fn low_watermarks() -> u64 {
         * page()
 }
 
-/// Peer: reports zfs#10255.
+/// Prior art: reports zfs#10255.
 fn free_memory_is_available() {
     let bytes = (meminfo("MemAvailable") / 3).min(512 * MIB) / MIB * MIB;
     let arena = arena();
@@ -360,7 +360,7 @@ fn free_memory_is_available() {
     assert!(left <= 256 * page() + 4 * MIB, "{left}");
 }
 
-fn a_process_is_told_to_have_what_it_maps() {
+fn mapped_pages_count_as_resident_memory() {
     let rss = || {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let line = status

@@ -16,7 +16,7 @@ use crate::kit::{alloc, arena, check, free, page, stat, thread, DEFAULT, MIB};
 suite!("freelist_metadata":
     divided_pages_are_objects_of_a_cache_of_their_own,
     what_an_arena_has_is_not_taken_for_a_leak,
-    metadata_that_blocks_need_takes_no_room,
+    metadata_that_blocks_need_does_not_count,
     metadata_of_sparse_pages_takes_room_under_the_limits,
 );
 
@@ -87,7 +87,7 @@ fn free_metadata(held_bytes: u64) -> u64 {
     (64 << 10) + held_bytes / 32
 }
 
-fn metadata_that_blocks_need_takes_no_room() {
+fn metadata_that_blocks_need_does_not_count() {
     for size in [32, page() / 2, page(), 3 * page(), MIB] {
         let arena = arena();
         arena.set_limit(8 * MIB).unwrap();

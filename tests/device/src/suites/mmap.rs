@@ -41,7 +41,7 @@ fn both() -> ProtFlags {
     READ | WRITE
 }
 
-/// Peer: binder_alloc binder_alloc_test_mmap.
+/// Prior art: binder_alloc binder_alloc_test_mmap.
 fn the_whole_arena_is_mapped() {
     let arena = arena();
     let view = View::shared(&arena, 0, info().arena_bytes as usize);
@@ -95,7 +95,7 @@ fn a_full_address_space_is_enomem() {
     }
 }
 
-/// Peer: vulnerabilities CVE-2018-8781, CVE-2024-42259.
+/// Prior art: vulnerabilities CVE-2018-8781, CVE-2024-42259.
 fn a_mapping_that_ends_beyond_the_arena_is_refused() {
     let arena = arena();
     let end = info().arena_bytes;
@@ -117,7 +117,7 @@ fn a_mapping_that_ends_beyond_the_arena_is_refused() {
     assert_eq!(result.err(), Some(Errno::EINVAL), "of no bytes");
 }
 
-/// Peer: vulnerabilities CVE-2018-8781, CVE-2024-42259.
+/// Prior art: vulnerabilities CVE-2018-8781, CVE-2024-42259.
 fn a_mapping_whose_offset_overflows_is_refused() {
     let arena = arena();
     let page = page();
@@ -141,7 +141,7 @@ fn a_mapping_whose_offset_overflows_is_refused() {
     }
 }
 
-/// Peer: vulnerabilities CVE-2024-39497; guard_regions map_private.
+/// Prior art: vulnerabilities CVE-2024-39497; guard_regions map_private.
 fn a_private_mapping_is_refused() {
     let arena = arena();
     alloc(&arena, 64);
@@ -151,7 +151,7 @@ fn a_private_mapping_is_refused() {
     }
 }
 
-/// Peer: mimalloc_security executable_heap.
+/// Prior art: mimalloc_security executable_heap.
 fn an_executable_mapping_is_refused() {
     let arena = arena();
     for prot in [EXEC, READ | EXEC, both() | EXEC] {
@@ -163,7 +163,7 @@ fn an_executable_mapping_is_refused() {
     }
 }
 
-/// Peer: mimalloc_security executable_heap.
+/// Prior art: mimalloc_security executable_heap.
 fn a_mapping_cannot_become_executable() {
     let arena = arena();
     let view = View::shared(&arena, 0, page() as usize);
@@ -175,7 +175,7 @@ fn a_mapping_cannot_become_executable() {
     view.protect(0..view.len(), both()).unwrap();
 }
 
-/// Peer: guard_regions readonly_file.
+/// Prior art: guard_regions readonly_file.
 fn a_read_only_arena_cannot_be_mapped_for_writing() {
     let fd = raw::open_as(OFlag::O_RDONLY);
     let len = page() as usize;
@@ -195,7 +195,7 @@ fn a_write_only_arena_cannot_be_mapped() {
     assert_eq!(result.err(), Some(Errno::EACCES));
 }
 
-/// Peer: pfnmap mremap_expand; vulnerabilities CVE-2024-46852; guard_regions mremap_expand.
+/// Prior art: pfnmap mremap_expand; vulnerabilities CVE-2024-46852; guard_regions mremap_expand.
 fn a_mapping_cannot_grow() {
     let arena = arena();
     let page = page() as usize;
@@ -213,7 +213,7 @@ fn a_mapping_cannot_grow() {
     assert_eq!(view.load(0), 1);
 }
 
-/// Peer: mremap_dontunmap mremap_dontunmap_simple, mremap_dontunmap_simple_shmem.
+/// Prior art: mremap_dontunmap mremap_dontunmap_simple, mremap_dontunmap_simple_shmem.
 fn a_mapping_cannot_be_duplicated_by_mremap() {
     let arena = arena();
     let page = page() as usize;
@@ -229,7 +229,7 @@ fn a_mapping_cannot_be_duplicated_by_mremap() {
 
 /// Moves all of a mapping and any part of it, to an address of the kernel's or of the caller's choice.
 ///
-/// Peer: mremap_dontunmap mremap_dontunmap_simple_fixed, mremap_dontunmap_partial_mapping,
+/// Prior art: mremap_dontunmap mremap_dontunmap_simple_fixed, mremap_dontunmap_partial_mapping,
 /// mremap_dontunmap_partial_mapping_overwrite.
 fn nothing_is_left_behind_by_mremap() {
     let arena = arena();
@@ -259,7 +259,7 @@ fn nothing_is_left_behind_by_mremap() {
 
 /// Tries the operations of files in memory, beside their bytes.
 ///
-/// Peer: guard_regions truncation, hole_punch, memfd_write_seal.
+/// Prior art: guard_regions truncation, hole_punch, memfd_write_seal.
 fn the_file_has_no_size_no_holes_and_no_seals() {
     let arena = arena();
     let page = page();
@@ -290,7 +290,7 @@ fn the_file_has_no_size_no_holes_and_no_seals() {
     arena.free(block.offset).unwrap();
 }
 
-/// Peer: pfnmap mremap_fixed, mremap_shrink; guard_regions mremap_shrink.
+/// Prior art: pfnmap mremap_fixed, mremap_shrink; guard_regions mremap_shrink.
 fn a_mapping_can_shrink_and_move() {
     let arena = arena();
     let page = page() as usize;
@@ -322,7 +322,7 @@ fn populating_an_arena_with_holes_does_no_harm() {
 
 /// The flags of the mapping in smaps: shared (sh), without growth (de) and dumps (dd), never executable (me).
 ///
-/// Peer: guard_regions smaps.
+/// Prior art: guard_regions smaps.
 fn a_mapping_is_not_dumped_and_not_copied_on_write() {
     let arena = arena();
     let view = View::shared(&arena, 0, page() as usize);
@@ -337,7 +337,7 @@ fn a_mapping_is_not_dumped_and_not_copied_on_write() {
     assert!(!flags.contains(&"me"), "may be executed: {flags:?}");
 }
 
-/// Peer: test_vmalloc vm_map_ram_test; vulnerabilities CVE-2025-38563.
+/// Prior art: test_vmalloc vm_map_ram_test; vulnerabilities CVE-2025-38563.
 fn many_mappings_come_and_go() {
     let arena = arena();
     let page = page() as usize;

@@ -20,7 +20,7 @@ suite!("freelist_pointers":
     a_structure_that_is_only_half_there_is_efault,
     an_answer_that_cannot_be_written_loses_no_block,
     an_answer_that_cannot_be_written_grows_the_arena_once,
-    a_block_at_hand_stays_free_when_its_answer_cannot_be_written,
+    a_cached_block_stays_free_when_its_answer_cannot_be_written,
     an_answer_whose_page_is_copied_first_is_written,
     info_and_stat_into_a_read_only_page_are_efault,
     free_needs_to_read_only,
@@ -81,7 +81,7 @@ fn read_only_request(size: u64) -> (View, Address) {
     (view, at)
 }
 
-/// Peer: dmabuf_heaps fd_leak_on_efault; vulnerabilities state_changed_then_EFAULT.
+/// Prior art: dmabuf_heaps fd_leak_on_efault; vulnerabilities state_changed_then_EFAULT.
 fn an_answer_that_cannot_be_written_loses_no_block() {
     let arena = arena();
     let kept = alloc(&arena, 100);
@@ -115,7 +115,7 @@ fn an_answer_that_cannot_be_written_grows_the_arena_once() {
     }
 }
 
-fn a_block_at_hand_stays_free_when_its_answer_cannot_be_written() {
+fn a_cached_block_stays_free_when_its_answer_cannot_be_written() {
     for size in [64, 3 * page()] {
         let arena = arena();
         let offset = alloc(&arena, size).offset;
@@ -216,7 +216,7 @@ fn structures_need_no_alignment() {
 /// The copy faults in a page of the arena that the call is about to change, so the call must hold no lock that a
 /// fault needs.
 ///
-/// Peer: reports zfs#1689, zfs#7939, zfs#302.
+/// Prior art: reports zfs#1689, zfs#7939, zfs#302.
 fn a_structure_in_a_block_of_the_arena_itself_is_served() {
     let arena = arena();
     for size in [64, 4 * KIB, 64 * KIB] {

@@ -19,7 +19,7 @@ suite!("freelist_poll":
     before_any_refusal_poll_is_ready,
     poll_tells_when_the_smallest_refused_size_could_be_served,
     poll_tells_of_memory_that_another_arena_frees,
-    edges_are_told_by_epoll,
+    edges_are_reported_by_epoll,
     epoll_outlives_a_closed_arena,
 );
 
@@ -138,8 +138,8 @@ fn poll_tells_of_memory_that_another_arena_frees() {
     alloc(&arena, 2 * MIB);
 }
 
-/// Peer: reports binder-CVE-2024-26606.
-fn edges_are_told_by_epoll() {
+/// Prior art: reports binder-CVE-2024-26606.
+fn edges_are_reported_by_epoll() {
     let (arena, blocks) = full(4);
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
     let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
@@ -161,7 +161,7 @@ fn edges_are_told_by_epoll() {
     }
 }
 
-/// Peer: vulnerabilities CVE-2019-2215.
+/// Prior art: vulnerabilities CVE-2019-2215.
 fn epoll_outlives_a_closed_arena() {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
     for _ in 0..20 {

@@ -61,7 +61,7 @@ fn none_mapped(view: &View, pages: Range<usize>) {
     assert!(!mapped.iter().any(|yes| *yes), "{pages:?}: {mapped:?}");
 }
 
-/// Peer: guard_regions pagemap.
+/// Prior art: guard_regions pagemap.
 fn a_populated_block_is_mapped_before_it_is_touched() {
     for size in SIZES {
         let arena = arena();
@@ -239,7 +239,7 @@ fn a_refused_request_maps_nothing() {
     none_mapped(&view, 0..64);
 }
 
-/// Peer: guard_regions fault_around.
+/// Prior art: guard_regions fault_around.
 fn a_fault_maps_what_is_around_it_and_has_memory() {
     for write in [false, true] {
         let arena = arena();
@@ -270,7 +270,7 @@ fn a_fault_maps_what_is_around_it_and_has_memory() {
     }
 }
 
-/// Peer: guard_regions fault_around; vulnerabilities CVE-2023-2008.
+/// Prior art: guard_regions fault_around; vulnerabilities CVE-2023-2008.
 fn a_fault_stays_within_its_mapping() {
     let arena = arena();
     let block = alloc(&arena, 16 * page());

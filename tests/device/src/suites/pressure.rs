@@ -86,7 +86,7 @@ impl Idle {
     }
 }
 
-/// Peer: shrinkers ttm_pool_shrinker_scan, binder_shrink_scan;
+/// Prior art: shrinkers ttm_pool_shrinker_scan, binder_shrink_scan;
 /// reports zfs#14686.
 fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
     if meminfo("MemTotal") > SMALL_MACHINE {
@@ -113,7 +113,7 @@ fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
     assert!(given >= bytes / 2, "{given} bytes of {bytes}");
 }
 
-/// Peer: reports zfs#4726.
+/// Prior art: reports zfs#4726.
 fn another_process_of_the_cgroup_gets_what_an_idle_one_holds_in_free_blocks() {
     let cgroup = Cgroup::new("shared");
     let (max, bytes) = (64 * MIB, 40 * MIB);
@@ -150,7 +150,7 @@ fn another_cgroups_arena_is_left_alone() {
     assert_eq!(full.event("oom_kill"), 0);
 }
 
-/// Peer: shrinkers ttm_pool_debugfs_shrink, ttm_pool_shrinker_scan, binder_shrink_scan.
+/// Prior art: shrinkers ttm_pool_debugfs_shrink, ttm_pool_shrinker_scan, binder_shrink_scan.
 fn a_forced_scan_takes_free_pages_and_no_others() {
     let Some(shrinker) = shrinker::of_module() else {
         skip("this kernel does not show its shrinkers (CONFIG_SHRINKER_DEBUG)");
@@ -187,7 +187,7 @@ fn a_forced_scan_takes_free_pages_and_no_others() {
 
 /// Reclaim that begins in the arena's own call comes back to the same arena.
 ///
-/// Peer: vulnerabilities shrinker_recursion.
+/// Prior art: vulnerabilities shrinker_recursion.
 fn an_arena_that_grows_under_pressure_uses_its_own_free_pages() {
     let cgroup = Cgroup::new("itself");
     cgroup.run(|| {

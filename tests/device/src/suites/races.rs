@@ -2,7 +2,7 @@
 
 //! Rare races, made to happen: on kernels with fault injection the module delays a thread at each race point
 //! (debugfs `delay_us`). Skipped on other kernels.
-//! Peer: vulnerabilities CVE-2024-0582.
+//! Prior art: vulnerabilities CVE-2024-0582.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ suite!("freelist_races":
     a_guessed_free_finds_nothing_until_the_answer_is_out,
     a_block_whose_answer_is_not_out_shows_zeros,
     an_arena_is_closed_while_its_pages_leave,
-    a_killed_thread_in_a_window_loses_nothing,
+    a_thread_killed_at_a_race_point_loses_nothing,
     who_opens_an_arena_keeps_no_other_device_waiting,
     a_map_of_a_million_blocks_is_walked_in_steps,
 );
@@ -226,7 +226,7 @@ fn counters_loosely(arena: &Arena) -> freelist::Stat {
     stat
 }
 
-/// Peer: reports binder-a370003cc301.
+/// Prior art: reports binder-a370003cc301.
 fn a_guessed_free_finds_nothing_until_the_answer_is_out() {
     let contig = DEFAULT | Flags::CONTIG;
     for (size, flags) in [
@@ -296,7 +296,7 @@ fn an_arena_is_closed_while_its_pages_leave() {
     check();
 }
 
-fn a_killed_thread_in_a_window_loses_nothing() {
+fn a_thread_killed_at_a_race_point_loses_nothing() {
     use nix::sys::signal::{kill, Signal};
     let shared = arena();
     for size in [64, 10 * page()] {

@@ -33,7 +33,7 @@ fn model_of_free(ledger: &Ledger<'_>, offset: u64, arena_bytes: u64) -> Result<(
     }
 }
 
-/// Peer: snmalloc memory; scudo list_test.
+/// Prior art: snmalloc memory; scudo list_test.
 fn random_calls_agree_with_the_model() {
     calls_agree_with_the_model(scaled(1500));
 }

@@ -18,7 +18,7 @@ suite!("freelist_remapping":
     a_moved_mapping_shows_the_same_blocks,
 );
 
-/// Peer: pfnmap munmap_split; guard_regions munmap; vulnerabilities CVE-2025-38563.
+/// Prior art: pfnmap munmap_split; guard_regions munmap; vulnerabilities CVE-2025-38563.
 fn a_hole_divides_a_mapping() {
     let arena = arena();
     let page = page() as usize;
@@ -43,7 +43,7 @@ fn a_hole_divides_a_mapping() {
     free(&arena, block);
 }
 
-/// Peer: guard_regions mprotect, split_merge; vulnerabilities CVE-2025-38563.
+/// Prior art: guard_regions mprotect, split_merge; vulnerabilities CVE-2025-38563.
 fn protections_divide_a_mapping() {
     let arena = arena();
     let page = page() as usize;
@@ -65,7 +65,7 @@ fn protections_divide_a_mapping() {
     free(&arena, block);
 }
 
-/// Peer: pfnmap munmap_split; guard_regions munmap, multi_vma.
+/// Prior art: pfnmap munmap_split; guard_regions munmap, multi_vma.
 fn other_memory_may_cover_a_part_of_a_mapping() {
     let arena = arena();
     let page = page() as usize;
@@ -116,7 +116,7 @@ fn another_arena_may_cover_a_part_of_a_mapping() {
     assert_eq!(view.probe(page), Err(Errno::EFAULT));
 }
 
-/// Peer: pfnmap mremap_fixed; guard_regions mremap_move.
+/// Prior art: pfnmap mremap_fixed; guard_regions mremap_move.
 fn a_moved_mapping_shows_the_same_blocks() {
     let arena = arena();
     let page = page() as usize;

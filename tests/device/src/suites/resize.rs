@@ -19,10 +19,10 @@ use crate::kit::{
 suite!("freelist_resize":
     the_tail_of_a_shorter_block_is_free_at_once,
     a_longer_block_keeps_its_bytes,
-    free_memory_behind_address_space_makes_way,
+    free_memory_after_address_space_makes_way,
     what_may_not_grow_gives_nothing_back_in_vain,
     what_is_added_reads_as_zero_if_so_asked,
-    what_is_in_use_behind_a_block_is_enospc,
+    pages_in_use_after_a_block_are_enospc,
     what_cannot_be_resized_is_refused_and_stays,
     growth_beyond_a_limit_is_edquot_and_changes_nothing,
     without_grow_a_block_takes_free_memory_alone,
@@ -44,7 +44,7 @@ fn has_only(view: &View, offset: u64, bytes: u64, with: u8) -> bool {
 
 /// Touches its tail after that: no memory is there any more.
 ///
-/// Peer: kasan krealloc_less_oob, krealloc_large_less_oob; scudo combined.ReallocateLargeDecreasing,
+/// Prior art: kasan krealloc_less_oob, krealloc_large_less_oob; scudo combined.ReallocateLargeDecreasing,
 /// combined.ReallocateSame.
 fn the_tail_of_a_shorter_block_is_free_at_once() {
     let arena = arena();
@@ -71,7 +71,7 @@ fn the_tail_of_a_shorter_block_is_free_at_once() {
 
 /// Touches what lies after its end: no memory is there.
 ///
-/// Peer: kasan krealloc_more_oob, krealloc_large_more_oob; kfence test_krealloc; test_vmalloc
+/// Prior art: kasan krealloc_more_oob, krealloc_large_more_oob; kfence test_krealloc; test_vmalloc
 /// vrealloc_test; hardened_malloc large_array_growth; scudo combined.ReallocateLargeIncreasing,
 /// wrappers_c.Realloc.
 fn a_longer_block_keeps_its_bytes() {
@@ -97,7 +97,7 @@ fn a_longer_block_keeps_its_bytes() {
     check();
 }
 
-fn free_memory_behind_address_space_makes_way() {
+fn free_memory_after_address_space_makes_way() {
     let arena = arena();
     let view = View::shared(&arena, 0, MIB as usize);
     let other = View::shared(&arena, 0, MIB as usize);
@@ -156,7 +156,7 @@ fn what_may_not_grow_gives_nothing_back_in_vain() {
     check();
 }
 
-/// Peer: slub_kunit test_krealloc_redzone_zeroing; hardened_malloc realloc_init.
+/// Prior art: slub_kunit test_krealloc_redzone_zeroing; hardened_malloc realloc_init.
 fn what_is_added_reads_as_zero_if_so_asked() {
     let arena = arena();
     let view = View::shared(&arena, 0, MIB as usize);
@@ -173,7 +173,7 @@ fn what_is_added_reads_as_zero_if_so_asked() {
     }
 }
 
-fn what_is_in_use_behind_a_block_is_enospc() {
+fn pages_in_use_after_a_block_are_enospc() {
     let arena = arena();
     let unit = 64 * KIB;
     let [one, two] = [(); 2].map(|()| alloc(&arena, unit));
@@ -190,7 +190,7 @@ fn what_is_in_use_behind_a_block_is_enospc() {
     check();
 }
 
-/// Peer: kasan krealloc_uaf; mimalloc_security realloc_reuse; hardened_malloc uninitialized_realloc.
+/// Prior art: kasan krealloc_uaf; mimalloc_security realloc_reuse; hardened_malloc uninitialized_realloc.
 fn what_cannot_be_resized_is_refused_and_stays() {
     let arena = arena();
     let block = alloc(&arena, 3 * page());
@@ -317,7 +317,7 @@ fn resize_until_gone(arena: &Arena, offset: u64, seed: u64) {
     }
 }
 
-/// Peer: scudo combined.ReallocateInPlaceStress.
+/// Prior art: scudo combined.ReallocateInPlaceStress.
 fn resizes_and_releases_at_once_lose_nothing() {
     let arena = arena();
     for round in 0..50 {

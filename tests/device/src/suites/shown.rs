@@ -20,7 +20,7 @@ suite!("freelist_shown":
     the_map_is_without_gaps_and_adds_up,
     the_map_tells_what_is_where,
     a_map_is_of_one_moment,
-    trim_gives_back_what_is_free,
+    trim_releases_free_pages,
     trim_takes_numbers_only,
     the_files_of_a_closed_arena_are_of_no_use,
     no_invariant_is_broken,
@@ -42,7 +42,7 @@ fn file(id: u64, name: &str) -> PathBuf {
     Path::new(DIR).join(format!("arenas.d/{id}/{name}"))
 }
 
-/// Peer: scudo wrappers_c.MallocInfo.
+/// Prior art: scudo wrappers_c.MallocInfo.
 fn every_arena_has_a_row_with_its_owner() {
     let before = arenas().len();
     let arenas_open: Vec<Arena> = (0..3).map(|_| arena()).collect();
@@ -123,7 +123,7 @@ fn map(id: u64) -> Vec<Extent> {
     map
 }
 
-/// Peer: scudo combined.IterateOverChunks, primary.PrimaryIterate, secondary.AllocatorIterate.
+/// Prior art: scudo combined.IterateOverChunks, primary.PrimaryIterate, secondary.AllocatorIterate.
 fn the_map_is_without_gaps_and_adds_up() {
     let arena = arena();
     let id = row().id;
@@ -143,7 +143,7 @@ fn the_map_is_without_gaps_and_adds_up() {
     }
 }
 
-/// Peer: scudo combined.IterateOverChunks, wrappers_c.MallocIterateBoundary.
+/// Prior art: scudo combined.IterateOverChunks, wrappers_c.MallocIterateBoundary.
 fn the_map_tells_what_is_where() {
     let arena = arena();
     let id = row().id;
@@ -196,7 +196,7 @@ fn a_map_is_of_one_moment() {
     assert_eq!(live.count(), 64);
 }
 
-fn trim_gives_back_what_is_free() {
+fn trim_releases_free_pages() {
     let arena = arena();
     let id = row().id;
     let keep = alloc(&arena, 5 * page());

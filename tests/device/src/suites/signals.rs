@@ -86,7 +86,7 @@ fn a_signal_whose_handler_restarts_does_not_prolong_it() {
     });
 }
 
-/// Peer: vulnerabilities SIGKILL_while_waiting.
+/// Prior art: vulnerabilities SIGKILL_while_waiting.
 fn a_killed_waiter_ends_at_once_and_the_next_is_served() {
     let (shared, blocks) = full(4);
     let children = [0, 1, 2].map(|_| sleeping_child(&shared));
@@ -104,7 +104,7 @@ fn a_killed_waiter_ends_at_once_and_the_next_is_served() {
     check();
 }
 
-/// Peer: vulnerabilities SIGSTOP_while_waiting.
+/// Prior art: vulnerabilities SIGSTOP_while_waiting.
 fn a_stopped_waiter_goes_on_waiting() {
     let (shared, blocks) = full(4);
     let child = sleeping_child(&shared);

@@ -32,7 +32,7 @@ fn spanning(bytes: u64) -> Arena {
     arena
 }
 
-/// Peer: snmalloc fixed_region.
+/// Prior art: snmalloc fixed_region.
 fn a_span_bounds_offsets_mappings_and_releases() {
     let span = 16 * page();
     let arena = spanning(span);
@@ -55,7 +55,7 @@ fn a_span_bounds_offsets_mappings_and_releases() {
     assert_eq!(alloc(&arena, page()).offset, 0);
 }
 
-/// Peer: snmalloc fixed_region_alloc.
+/// Prior art: snmalloc fixed_region_alloc.
 fn a_full_span_is_enospc() {
     let arena = spanning(16 * page());
     refused(arena.alloc(17 * page(), DEFAULT), Errno::ENOSPC);
@@ -135,7 +135,7 @@ fn a_span_and_a_limit_are_set_together_or_not_at_all() {
     assert_eq!((both.bytes, both.span), (2 * MIB, MIB));
 }
 
-/// Peer: vulnerabilities CVE-2023-2008.
+/// Prior art: vulnerabilities CVE-2023-2008.
 fn a_mapping_beyond_a_later_span_is_sigbus() {
     let arena = arena();
     let view = View::shared(&arena, 0, 4 * MIB as usize);

@@ -16,7 +16,7 @@ suite!("freelist_split_merge":
     larger_takes_no_pages,
     grow_alone_takes_pages,
     the_same_size_again_is_served_without_growing,
-    what_was_given_back_last_comes_first_and_nothing_is_lost,
+    the_block_freed_last_is_allocated_first_and_none_is_lost,
     free_halves_join_below_a_page,
     free_halves_join_across_pages,
     halves_join_in_any_order_of_release,
@@ -62,7 +62,7 @@ fn free_all(arena: &Arena, blocks: impl IntoIterator<Item = Block>) {
     }
 }
 
-/// Peer: ttm_pool ttm_pool_alloc_order_mismatch.
+/// Prior art: ttm_pool ttm_pool_alloc_order_mismatch.
 fn without_flags_an_empty_list_is_enomem() {
     for size in [32, 64, 2 * KIB, 4 * KIB, 64 * KIB, MIB] {
         refused(arena().alloc(size, Flags::empty()), Errno::ENOMEM);
@@ -75,7 +75,7 @@ fn without_flags_an_empty_list_is_enomem() {
     assert_eq!(stat(&arena).held_bytes, held);
 }
 
-/// Peer: scudo combined.FullRegion, secondary.AllocatorCachePartialChunkHeuristicRetrievalTest.
+/// Prior art: scudo combined.FullRegion, secondary.AllocatorCachePartialChunkHeuristicRetrievalTest.
 fn larger_takes_from_a_larger_free_block() {
     for size in [32, 64, 2 * KIB, 4 * KIB, 64 * KIB, 512 * KIB] {
         let (arena, held) = holding(MIB);
@@ -102,7 +102,7 @@ fn grow_alone_takes_pages() {
     }
 }
 
-/// Peer: ttm_pool ttm_pool_alloc_order_caching_match, ttm_pool_free_dma_alloc; test_vmalloc
+/// Prior art: ttm_pool ttm_pool_alloc_order_caching_match, ttm_pool_free_dma_alloc; test_vmalloc
 /// full_fit_alloc_test; scudo combined.BlockReuse.
 fn the_same_size_again_is_served_without_growing() {
     for size in [32, 100, 2 * KIB, 4 * KIB, 5 * page(), 64 * KIB, 3 * MIB] {
@@ -121,8 +121,8 @@ fn the_same_size_again_is_served_without_growing() {
 
 /// A short list of each class is a stack; what it has no room for is the oldest, and is free as ever.
 ///
-/// Peer: scudo secondary.AllocatorCacheEntryOrder, secondary.AllocatorCacheMemoryLeakTest.
-fn what_was_given_back_last_comes_first_and_nothing_is_lost() {
+/// Prior art: scudo secondary.AllocatorCacheEntryOrder, secondary.AllocatorCacheMemoryLeakTest.
+fn the_block_freed_last_is_allocated_first_and_none_is_lost() {
     /// The most blocks on a list.
     const LISTED: usize = 8;
     let mut rng = random();

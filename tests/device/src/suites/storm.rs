@@ -103,7 +103,7 @@ fn end(child: Child) {
     );
 }
 
-/// Peer: vulnerabilities SIGKILL_while_waiting.
+/// Prior art: vulnerabilities SIGKILL_while_waiting.
 fn processes_that_are_killed_anywhere_hold_nothing() {
     const AT_ONCE: usize = 4;
     const BATCH: usize = 10;
@@ -144,7 +144,7 @@ fn processes_that_are_killed_anywhere_hold_nothing() {
     }
 }
 
-/// Peer: vulnerabilities CVE-2021-3759;
+/// Prior art: vulnerabilities CVE-2021-3759;
 /// reports zfs#2570, zfs#4319.
 fn a_cgroup_that_is_out_of_memory_again_and_again_holds_nothing() {
     const MAX: u64 = 24 * MIB;
@@ -181,7 +181,7 @@ fn a_cgroup_that_is_out_of_memory_again_and_again_holds_nothing() {
     }
 }
 
-/// Peer: shrinkers ttm_pool_shrinker_scan, binder_shrink_scan.
+/// Prior art: shrinkers ttm_pool_shrinker_scan, binder_shrink_scan.
 fn forced_shrinks_take_nothing_from_anybody() {
     let shrinks = scaled(100);
     let mut forced = 0;

@@ -29,7 +29,7 @@ suite!("freelist_trim":
     a_new_block_at_a_trimmed_offset_shows_no_others_bytes,
     a_page_that_is_pinned_lives_on_for_its_holder_alone,
     a_pinned_page_is_not_moved_to_another_block,
-    metadata_of_what_left_is_given_back,
+    metadata_of_removed_pages_is_freed,
     after_a_phase_of_small_blocks_all_pages_leave,
     a_lower_limit_trims,
     live_blocks_keep_their_bytes_under_random_trims,
@@ -47,7 +47,7 @@ fn holding(bytes: u64) -> Arena {
     arena
 }
 
-/// Peer: scudo combined.CacheDrain, combined.ForceCacheDrain.
+/// Prior art: scudo combined.CacheDrain, combined.ForceCacheDrain.
 fn all_that_is_wholly_free_leaves() {
     let arena = arena();
     let sizes = [32, 700, page(), 3 * page(), 64 * KIB, 3 * MIB + 1];
@@ -90,7 +90,7 @@ fn what_is_to_be_kept_stays() {
     assert_eq!(stat(&arena).held_bytes, 0);
 }
 
-/// Peer: kfence test_shrink_memcache; scudo release.FreePagesRangeTracker,
+/// Prior art: kfence test_shrink_memcache; scudo release.FreePagesRangeTracker,
 /// release.ReleaseFreeMemoryToOSDefault, release.ReleaseFreeMemoryToOSAndroid,
 /// release.ReleaseFreeMemoryToOSSvelte, release.PageMapMarkRange.
 fn pages_with_a_live_block_stay() {
@@ -117,7 +117,7 @@ fn pages_with_a_live_block_stay() {
     }
 }
 
-/// Peer: ttm_pool ttm_pool_free_no_dma_alloc; scudo primary.ReleaseToOS.
+/// Prior art: ttm_pool ttm_pool_free_no_dma_alloc; scudo primary.ReleaseToOS.
 fn what_left_is_back_in_the_system() {
     let most = MIB * 64;
     let arena = holding(most);
@@ -128,7 +128,7 @@ fn what_left_is_back_in_the_system() {
     assert!(free > held + most / 2, "{held} bytes free, then {free}");
 }
 
-/// Peer: kfence test_use_after_free_read, test_use_after_free_read_nofault; vulnerabilities
+/// Prior art: kfence test_use_after_free_read, test_use_after_free_read_nofault; vulnerabilities
 /// CVE-2024-0582; hardened_malloc read_after_free_large, write_after_free_large; scudo
 /// combined.UseAfterFree.
 fn an_offset_that_was_trimmed_is_sigbus_until_it_is_allocated_again() {
@@ -163,7 +163,7 @@ fn an_offset_that_was_trimmed_is_sigbus_until_it_is_allocated_again() {
     }
 }
 
-/// Peer: kasan kmalloc_uaf2; vulnerabilities CVE-2024-0582.
+/// Prior art: kasan kmalloc_uaf2; vulnerabilities CVE-2024-0582.
 fn a_new_block_at_a_trimmed_offset_shows_no_others_bytes() {
     let len = MIB as usize;
     let (one, two) = (arena(), arena());
@@ -185,7 +185,7 @@ fn a_new_block_at_a_trimmed_offset_shows_no_others_bytes() {
 
 /// A pipe refers to the page as any long-term pin does.
 ///
-/// Peer: vulnerabilities CVE-2024-0582.
+/// Prior art: vulnerabilities CVE-2024-0582.
 fn a_page_that_is_pinned_lives_on_for_its_holder_alone() {
     let arena = arena();
     let block = alloc(&arena, 8 * page());
@@ -235,7 +235,7 @@ fn a_pinned_page_is_not_moved_to_another_block() {
     assert_eq!(stat(&arena).held_bytes, 32 * page());
 }
 
-fn metadata_of_what_left_is_given_back() {
+fn metadata_of_removed_pages_is_freed() {
     let arena = arena();
     let empty = stat(&arena).metadata_bytes;
     // Chunks of metadata for many times 4 MiB.
@@ -319,7 +319,7 @@ fn live_blocks_keep_their_bytes_under_random_trims() {
     assert_eq!(stat(&arena).held_bytes, 0);
 }
 
-/// Peer: scudo combined.ThreadedCombined, secondary.AllocatorWithReleaseThreadsRace.
+/// Prior art: scudo combined.ThreadedCombined, secondary.AllocatorWithReleaseThreadsRace.
 fn trims_race_with_faults_and_allocations() {
     let seed = random().u64(..);
     let arena = arena();

@@ -2,7 +2,7 @@
 
 //! The module stays while it is in use. Last of all suites: a failure here
 //! takes the device away.
-//! Peer: vulnerabilities unload_while_open, unload_while_mapped, unload_while_waiting.
+//! Prior art: vulnerabilities unload_while_open, unload_while_mapped, unload_while_waiting.
 
 use std::fs::{self, File};
 
@@ -25,7 +25,7 @@ suite!("freelist_unload":
     the_module_stays_while_only_a_mapping_lives,
     the_module_stays_while_only_a_child_has_the_arena,
     the_module_stays_while_a_file_of_debugfs_is_open,
-    the_module_stays_while_somebody_waits,
+    the_module_stays_while_a_thread_waits,
     the_slack_of_an_arena_is_the_modules_parameter,
     limits_in_mebibytes_are_as_large_as_there_are_numbers,
     a_module_comes_and_goes_beside_reclaim,
@@ -44,7 +44,7 @@ fn unloading_is_refused() {
     );
 }
 
-/// Peer: vulnerabilities unload_while_open.
+/// Prior art: vulnerabilities unload_while_open.
 fn the_module_stays_while_an_arena_is_open() {
     let arena = arena();
     unloading_is_refused();
@@ -54,7 +54,7 @@ fn the_module_stays_while_an_arena_is_open() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// Peer: vulnerabilities unload_while_mapped.
+/// Prior art: vulnerabilities unload_while_mapped.
 fn the_module_stays_while_only_a_mapping_lives() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
@@ -89,8 +89,8 @@ fn the_module_stays_while_a_file_of_debugfs_is_open() {
     }
 }
 
-/// Peer: vulnerabilities unload_while_waiting.
-fn the_module_stays_while_somebody_waits() {
+/// Prior art: vulnerabilities unload_while_waiting.
+fn the_module_stays_while_a_thread_waits() {
     use crate::kit::waiter::{sleeps_in_ioctl, waiting};
     let shared = arena();
     shared.set_limit(page()).unwrap();
@@ -181,7 +181,7 @@ fn the_slack_of_an_arena_is_the_modules_parameter() {
 
 /// A MiB more than a number of bytes can say is no limit, not a small one.
 ///
-/// Peer: reports udmabuf-CVE-2025-37803.
+/// Prior art: reports udmabuf-CVE-2025-37803.
 fn limits_in_mebibytes_are_as_large_as_there_are_numbers() {
     if !std::path::Path::new("/sys/module/freelist/refcnt").exists() {
         skip("the module is built in");
@@ -222,7 +222,7 @@ fn limits_in_mebibytes_are_as_large_as_there_are_numbers() {
 
 /// The shrinker is called from its registration until it is gone.
 ///
-/// Peer: reports zfs#13940, zfs#2136.
+/// Prior art: reports zfs#13940, zfs#2136.
 fn a_module_comes_and_goes_beside_reclaim() {
     let Ok(file) = File::open(MODULE) else {
         skip("the module's file is not there");
@@ -245,7 +245,7 @@ fn a_module_comes_and_goes_beside_reclaim() {
     check();
 }
 
-/// Peer: slub_kunit test_leak_destroy.
+/// Prior art: slub_kunit test_leak_destroy.
 fn a_module_that_comes_and_goes_holds_nothing() {
     let Ok(file) = File::open(MODULE) else {
         skip("the module's file is not there");

@@ -109,7 +109,7 @@ fn grow_waits_for_any_memory() {
     }
 }
 
-/// Peer: test_vmalloc no_block_alloc_test.
+/// Prior art: test_vmalloc no_block_alloc_test.
 fn no_time_is_eagain() {
     let (arena, blocks) = full(4);
     for flags in [Flags::empty(), LARGER, GROW, DEFAULT] {

@@ -21,7 +21,7 @@ suite!("freelist_wake_ups":
     a_lowered_limit_wakes_whom_it_makes_hopeless,
     memory_that_another_arena_frees_wakes,
     a_killed_process_that_held_everything_wakes,
-    a_descriptor_that_is_closed_wakes_nobody,
+    a_descriptor_that_is_closed_wakes_no_waiter,
     no_wake_up_is_lost,
 );
 
@@ -145,8 +145,8 @@ fn a_killed_process_that_held_everything_wakes() {
     });
 }
 
-/// Peer: vulnerabilities close_while_waiting.
-fn a_descriptor_that_is_closed_wakes_nobody() {
+/// Prior art: vulnerabilities close_while_waiting.
+fn a_descriptor_that_is_closed_wakes_no_waiter() {
     let (arena, blocks) = full(4);
     let other = arena.try_clone().unwrap();
     thread::scope(|scope| {

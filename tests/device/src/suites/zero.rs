@@ -45,7 +45,7 @@ fn is_zero(view: &View, block: Block) {
     }
 }
 
-/// Peer: kfence test_gfpzero; hardened_malloc calloc_zeroed; mimalloc_security zero_on_malloc;
+/// Prior art: kfence test_gfpzero; hardened_malloc calloc_zeroed; mimalloc_security zero_on_malloc;
 /// scudo combined.ZeroContents, combined.ZeroFill, wrappers_c.Calloc.
 fn a_used_block_reads_as_zero_again() {
     for flags in [LARGER, DEFAULT, Flags::empty()] {
@@ -70,7 +70,7 @@ fn a_used_block_reads_as_zero_again() {
 
 /// The page is mapped still, so a program that is wrong can write there until the very last moment.
 ///
-/// Peer: hardened_malloc write_after_free_small_reuse, write_after_free_large_reuse; scudo
+/// Prior art: hardened_malloc write_after_free_small_reuse, write_after_free_large_reuse; scudo
 /// combined.DisableMemInit.
 fn what_is_written_after_the_release_is_not_in_a_later_block() {
     for size in SIZES {
@@ -97,7 +97,7 @@ fn what_is_written_after_the_release_is_not_in_a_later_block() {
     }
 }
 
-/// Peer: hardened_malloc calloc_zeroed; mimalloc_security zero_on_malloc; scudo
+/// Prior art: hardened_malloc calloc_zeroed; mimalloc_security zero_on_malloc; scudo
 /// combined.ZeroContents, wrappers_c.Calloc.
 fn a_fresh_block_reads_as_zero() {
     for size in SIZES {
@@ -121,7 +121,7 @@ fn without_the_flag_old_bytes_may_stay() {
     }
 }
 
-/// Peer: kasan kmalloc_oob_in_memset, kmalloc_oob_memset_2, kmalloc_oob_memset_4,
+/// Prior art: kasan kmalloc_oob_in_memset, kmalloc_oob_memset_2, kmalloc_oob_memset_4,
 /// kmalloc_oob_memset_8, kmalloc_oob_memset_16.
 fn neighbours_in_the_same_page_keep_their_bytes() {
     let arena = arena();
@@ -180,7 +180,7 @@ fn blocks_of_a_batch_read_as_zero() {
 }
 
 /// Every byte of enough blocks that most pages of the first arena are used again.
-/// Peer: dmabuf_heaps fill_4_kib, zeroed_4_kib, fill_1_mib, zeroed_1_mib.
+/// Prior art: dmabuf_heaps fill_4_kib, zeroed_4_kib, fill_1_mib, zeroed_1_mib.
 fn what_another_arena_filled_and_left_reads_as_zero() {
     const COUNT: u64 = 32;
     for size in [4 * KIB, MIB] {

@@ -79,8 +79,8 @@ fn a_touch_of_a_block_that_went_brings_nothing() {
 }
 
 #[test]
-fn nobody_gets_a_place_where_memory_is_in_transit() {
-    at_every_page_size!(nobody_gets_a_place_where_memory_is_in_transit);
+fn no_request_gets_a_place_where_memory_is_in_transit() {
+    at_every_page_size!(no_request_gets_a_place_where_memory_is_in_transit);
 }
 
 #[test]
@@ -205,7 +205,7 @@ mod generic {
         arena.end();
     }
 
-    pub fn nobody_gets_a_place_where_memory_is_in_transit<const KIB: usize>() {
+    pub fn no_request_gets_a_place_where_memory_is_in_transit<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(100);
         let (offset, _) = arena.alloc(lazy(100 * page)).unwrap();

@@ -10,7 +10,7 @@ use super::{headed, request, DEFAULT, LARGER, NONE};
 at_every_page_size! {
     a_batch_that_was_freed_is_the_next_one;
     a_batch_at_hand_is_what_single_requests_would_get;
-    what_of_a_batch_is_not_told_is_free_again;
+    blocks_of_a_batch_that_are_not_reported_are_free_again;
     blocks_that_are_alike_are_freed_together;
     no_more_are_freed_together_than_a_quick_list_has_room_for;
     quick_lists_are_bounded_and_merge_before_the_arena_grows;
@@ -70,7 +70,7 @@ mod generic {
         }
     }
 
-    pub fn what_of_a_batch_is_not_told_is_free_again<const KIB: usize>() {
+    pub fn blocks_of_a_batch_that_are_not_reported_are_free_again<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let blocks: Vec<u64> = (0..8)
             .map(|_| arena.alloc(request(64, DEFAULT)).unwrap().0)

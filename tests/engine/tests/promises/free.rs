@@ -8,10 +8,10 @@ use freelist_engine::host::Arena;
 use super::{request, DEFAULT};
 
 at_every_page_size! {
-    /// Peer: hardened_malloc double_free_small, double_free_large.
+    /// Prior art: hardened_malloc double_free_small, double_free_large.
     a_double_free_is_refused;
     /// Frees every wrong offset around a live block.
-    /// Peer: gpu_buddy gpu_test_buddy_addr_to_block; kasan kmem_cache_invalid_free.
+    /// Prior art: gpu_buddy gpu_test_buddy_addr_to_block; kasan kmem_cache_invalid_free.
     an_offset_inside_a_live_block_is_refused;
     a_reserved_block_cannot_be_freed;
     only_pages_with_a_live_block_can_be_faulted_in;

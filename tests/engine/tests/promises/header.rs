@@ -10,8 +10,8 @@ use super::{headed, largest, request, DEFAULT, NONE};
 at_every_page_size! {
     a_header_takes_16_bytes_of_its_block;
     a_reservation_extends_over_its_header_too;
-    a_block_with_a_header_is_known_by_what_lies_behind_it;
-    /// Peer: vulnerabilities racing_frees.
+    a_block_with_a_header_is_freed_by_its_own_offset_alone;
+    /// Prior art: vulnerabilities racing_frees.
     of_those_that_release_a_block_with_a_header_one_gets_it;
     a_reservation_says_whether_it_has_a_header;
 }
@@ -72,7 +72,7 @@ mod generic {
         }
     }
 
-    pub fn a_block_with_a_header_is_known_by_what_lies_behind_it<const KIB: usize>() {
+    pub fn a_block_with_a_header_is_freed_by_its_own_offset_alone<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         for size in [32, 200, page / 2, page, 3 * page] {

@@ -8,9 +8,9 @@ use freelist_engine::host::Arena;
 use super::{comb, request, DEFAULT, GROW, LARGER};
 
 at_every_page_size! {
-    /// Peer: gpu_buddy gpu_test_buddy_alloc_contiguous.
+    /// Prior art: gpu_buddy gpu_test_buddy_alloc_contiguous.
     free_pages_in_pieces_serve_a_large_request_without_growing;
-    free_pages_elsewhere_are_used_up_before_a_full_arena_refuses;
+    scattered_free_pages_are_used_up_before_a_full_arena_refuses;
     a_request_that_fits_nowhere_leaves_all_as_it_was;
     a_contiguous_block_takes_nothing_that_was_there;
 }
@@ -36,7 +36,7 @@ mod generic {
         }
     }
 
-    pub fn free_pages_elsewhere_are_used_up_before_a_full_arena_refuses<const KIB: usize>() {
+    pub fn scattered_free_pages_are_used_up_before_a_full_arena_refuses<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         arena.limit = 100;

@@ -8,11 +8,11 @@ use super::{request, DEFAULT, GROW, NONE};
 
 at_every_page_size! {
     /// Clear pages and pages with old bytes are distinguished.
-    /// Peer: gpu_buddy gpu_test_buddy_alloc_clear.
+    /// Prior art: gpu_buddy gpu_test_buddy_alloc_clear.
     only_what_may_have_old_bytes_is_stale;
-    a_cancelled_block_gives_back_the_pages_it_grew;
+    a_cancelled_block_releases_the_pages_it_grew;
     a_cancelled_block_joins_nothing_over_what_it_had;
-    a_cancelled_part_of_a_page_leaves_nothing;
+    a_cancelled_subpage_leaves_nothing;
 }
 
 mod generic {
@@ -55,7 +55,7 @@ mod generic {
         arena.commit(pending);
     }
 
-    pub fn a_cancelled_block_gives_back_the_pages_it_grew<const KIB: usize>() {
+    pub fn a_cancelled_block_releases_the_pages_it_grew<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let (offset, _) = arena.alloc(request(130 * page, GROW)).unwrap();
@@ -100,7 +100,7 @@ mod generic {
         }
     }
 
-    pub fn a_cancelled_part_of_a_page_leaves_nothing<const KIB: usize>() {
+    pub fn a_cancelled_subpage_leaves_nothing<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let pending = arena.reserve(request(64, DEFAULT)).unwrap();
         arena.cancel(pending);

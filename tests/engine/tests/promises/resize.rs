@@ -8,8 +8,8 @@ use freelist_engine::host::Arena;
 use super::{headed, largest, request, DEFAULT, LARGER};
 
 at_every_page_size! {
-    a_shorter_block_gives_its_tail_back_at_once;
-    a_longer_block_takes_free_memory_and_address_space_behind_it;
+    a_shrunk_block_frees_its_tail_at_once;
+    a_growing_block_takes_free_memory_and_address_space_after_it;
     a_block_is_not_resized_into_what_is_in_use;
     a_longer_block_takes_nothing_that_is_set_aside;
     what_cannot_be_resized_stays_as_it_is;
@@ -19,7 +19,7 @@ at_every_page_size! {
 mod generic {
     use super::*;
 
-    pub fn a_shorter_block_gives_its_tail_back_at_once<const KIB: usize>() {
+    pub fn a_shrunk_block_frees_its_tail_at_once<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let (block, _) = arena.alloc(request(100 * page, DEFAULT)).unwrap();
@@ -48,7 +48,7 @@ mod generic {
         arena.end();
     }
 
-    pub fn a_longer_block_takes_free_memory_and_address_space_behind_it<const KIB: usize>() {
+    pub fn a_growing_block_takes_free_memory_and_address_space_after_it<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let (block, _) = arena.alloc(request(100 * page, DEFAULT)).unwrap();

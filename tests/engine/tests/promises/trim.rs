@@ -10,10 +10,10 @@ use super::{comb, request, DEFAULT, GROW, LARGER};
 at_every_page_size! {
     a_trimmed_arena_begins_at_its_beginning;
     an_arena_that_ends_loses_no_page;
-    a_trimmed_arena_keeps_what_is_live_and_what_it_is_told;
+    a_trimmed_arena_keeps_live_blocks_and_keep_bytes;
     metadata_leaves_with_the_memory_it_is_for;
-    pages_that_leave_can_be_had_by_nobody;
-    what_stays_behind_of_an_isolated_range_is_free_again;
+    pages_in_removal_are_allocated_to_no_request;
+    pages_that_stay_of_an_isolated_range_are_free_again;
 }
 
 mod generic {
@@ -45,7 +45,7 @@ mod generic {
         arena.end();
     }
 
-    pub fn a_trimmed_arena_keeps_what_is_live_and_what_it_is_told<const KIB: usize>() {
+    pub fn a_trimmed_arena_keeps_live_blocks_and_keep_bytes<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let kept = comb(&mut arena, 600);
@@ -94,7 +94,7 @@ mod generic {
         }
     }
 
-    pub fn pages_that_leave_can_be_had_by_nobody<const KIB: usize>() {
+    pub fn pages_in_removal_are_allocated_to_no_request<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let (block, _) = arena.alloc(request(4 * page, GROW)).unwrap();
@@ -116,7 +116,7 @@ mod generic {
         assert_eq!(again, block);
     }
 
-    pub fn what_stays_behind_of_an_isolated_range_is_free_again<const KIB: usize>() {
+    pub fn pages_that_stay_of_an_isolated_range_are_free_again<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 20);
         let (block, _) = arena.alloc(request(1500 * page, DEFAULT)).unwrap();

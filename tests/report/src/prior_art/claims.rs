@@ -11,18 +11,18 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, Expr, ExprLit, ItemFn, ItemMod, Lit, Macro, Meta};
 
 /// The mark after which a doc comment names cases.
-pub const MARK: &str = "Peer: ";
+pub const MARK: &str = "Prior art: ";
 
 /// The cases that a test claims to hold.
 #[derive(Debug, PartialEq)]
 pub struct Claim {
     /// The test: its suite or file, and its name.
     pub test: String,
-    /// Peers and their cases.
+    /// The projects and their cases.
     pub said: Vec<(String, String)>,
 }
 
-/// Returns the cases that a doc comment names, `PEER CASE, CASE; PEER CASE.` after each mark.
+/// Returns the cases that a doc comment names, `PROJECT CASE, CASE; PROJECT CASE.` after each mark.
 pub fn said(doc: &str) -> Result<Vec<(String, String)>> {
     let mut all = Vec::new();
     for sentence in doc.split(MARK).skip(1) {
@@ -32,15 +32,15 @@ pub fn said(doc: &str) -> Result<Vec<(String, String)>> {
             .find(|at| !sentence[at + 1..].starts_with(|next: char| !next.is_whitespace()))
             .ok_or_else(|| anyhow!("no full stop: {MARK}{sentence}"))?;
         for part in sentence[..end].split(';') {
-            let (peer, cases) = part
+            let (project, cases) = part
                 .trim()
                 .split_once(char::is_whitespace)
-                .ok_or_else(|| anyhow!("a peer without a case: {part}"))?;
+                .ok_or_else(|| anyhow!("a project without a case: {part}"))?;
             for case in cases.split(',').map(str::trim) {
                 if case.is_empty() || case.contains(char::is_whitespace) {
                     bail!("not the name of a case: {case}");
                 }
-                all.push((peer.to_owned(), case.to_owned()));
+                all.push((project.to_owned(), case.to_owned()));
             }
         }
     }

@@ -5,52 +5,52 @@
 use super::claims::{claims, said, MARK};
 use super::*;
 
-/// A table of one peer's list and one file of tests.
+/// A table of one project's list and one file of tests.
 fn table(cases: &str, test: &str) -> Result<PriorArt> {
-    let mut peers = PriorArt {
-        cases: [("peer".to_owned(), list(cases)?)].into(),
+    let mut prior_art = PriorArt {
+        cases: [("project".to_owned(), list(cases)?)].into(),
         wrong: Vec::new(),
     };
     for claim in claims("tests/engine/tests/a.rs", test)? {
-        peers.add(claim);
+        prior_art.add(claim);
     }
-    peers.judge();
-    Ok(peers)
+    prior_art.judge();
+    Ok(prior_art)
 }
 
 #[test]
 fn every_case_of_every_peer_has_a_test_or_a_reason() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let peers = PriorArt::read(&top).unwrap();
-    assert!(peers.holds(), "{}", peers.wrong.join("\n"));
+    let prior_art = PriorArt::read(&top).unwrap();
+    assert!(prior_art.holds(), "{}", prior_art.wrong.join("\n"));
 }
 
 #[test]
 fn a_table_names_tests_and_reasons() {
-    let peers = table(
-        "# a peer\none\ntwo  nothing here\nthree\n",
-        "/// Holds. Peer: peer\n/// one, three. And more.\n#[test]\nfn it() {}",
+    let prior_art = table(
+        "# a project\none\ntwo  nothing here\nthree\n",
+        "/// Holds. Prior art: project\n/// one, three. And more.\n#[test]\nfn it() {}",
     )
     .unwrap();
-    assert!(peers.holds(), "{:?}", peers.wrong);
-    let text = peers.to_string();
-    assert!(text.contains("| peer | 3 | 2 | 1 |\n"), "{text}");
+    assert!(prior_art.holds(), "{:?}", prior_art.wrong);
+    let text = prior_art.to_string();
+    assert!(text.contains("| project | 3 | 2 | 1 |\n"), "{text}");
     assert!(
         text.contains("| one | `tests/engine/tests/a/it` |\n"),
         "{text}"
     );
     assert!(text.contains("| two | - nothing here |\n"), "{text}");
-    let figures = peers.figures();
+    let figures = prior_art.figures();
     assert!(
-        figures.contains("# trust: peer_cases 3 cases -\n"),
+        figures.contains("# trust: prior_art_cases 3 cases -\n"),
         "{figures}"
     );
     assert!(
-        figures.contains("# trust: peer_cases_held 2 cases -\n"),
+        figures.contains("# trust: prior_art_cases_held 2 cases -\n"),
         "{figures}"
     );
     assert!(
-        figures.contains("# trust: peer_cases_wrong 0 cases =0\n"),
+        figures.contains("# trust: prior_art_cases_wrong 0 cases =0\n"),
         "{figures}"
     );
 }
@@ -62,14 +62,17 @@ fn a_case_with_neither_is_wrong() {
 
 #[test]
 fn a_case_with_both_is_wrong() {
-    let both = table("one  no", "/// Peer: peer one.\n#[test]\nfn it() {}");
+    let both = table(
+        "one  no",
+        "/// Prior art: project one.\n#[test]\nfn it() {}",
+    );
     assert!(!both.unwrap().holds());
 }
 
 #[test]
 fn what_no_list_knows_is_wrong() {
-    for unknown in ["peer two", "other one"] {
-        let test = format!("/// Peer: {unknown}.\n#[test]\nfn it() {{}}");
+    for unknown in ["project two", "other one"] {
+        let test = format!("/// Prior art: {unknown}.\n#[test]\nfn it() {{}}");
         assert!(!table("one  no", &test).unwrap().holds(), "{unknown}");
     }
 }
@@ -77,9 +80,9 @@ fn what_no_list_knows_is_wrong() {
 #[test]
 fn only_a_test_holds_a_case() {
     for not_one in [
-        "/// Peer: peer one.\nfn it() {}",
-        "/// Peer: peer one.\nstruct It;",
-        "// Peer: peer one.\n#[test]\nfn it() {}",
+        "/// Prior art: project one.\nfn it() {}",
+        "/// Prior art: project one.\nstruct It;",
+        "// Prior art: project one.\n#[test]\nfn it() {}",
     ] {
         assert!(table("one", not_one).is_err(), "{not_one}");
     }
@@ -87,57 +90,65 @@ fn only_a_test_holds_a_case() {
 
 #[test]
 fn a_suite_makes_functions_tests() {
-    let listed = "suite! { \"freelist_a\": it }\n/// Peer: peer one.\nfn it() {}";
-    let peers = table("one", listed).unwrap();
-    assert!(peers.holds());
-    assert!(peers.to_string().contains("`freelist_a/it`"));
-    let other = "suite! { \"freelist_a\": that }\n/// Peer: peer one.\nfn it() {}";
+    let listed = "suite! { \"freelist_a\": it }\n/// Prior art: project one.\nfn it() {}";
+    let prior_art = table("one", listed).unwrap();
+    assert!(prior_art.holds());
+    assert!(prior_art.to_string().contains("`freelist_a/it`"));
+    let other = "suite! { \"freelist_a\": that }\n/// Prior art: project one.\nfn it() {}";
     assert!(table("one", other).is_err());
 }
 
 #[test]
 fn macros_make_tests() {
     for text in [
-        "all! { other;\n/// Peer: peer one.\nit; }",
-        "proptest! { #![config(a())]\n/// Peer: peer\n/// one.\n#[test] fn it(a in b()) { c() } }",
+        "all! { other;\n/// Prior art: project one.\nit; }",
+        "proptest! { #![config(a())]\n/// Prior art: project\n/// one.\n#[test] fn it(a in b()) { c() } }",
     ] {
-        let peers = table("one", text).unwrap();
+        let prior_art = table("one", text).unwrap();
         assert!(
-            peers.holds() && peers.to_string().contains("/it`"),
-            "{peers}"
+            prior_art.holds() && prior_art.to_string().contains("/it`"),
+            "{prior_art}"
         );
     }
 }
 
 #[test]
 fn a_suite_of_kunit_is_called_by_its_name() {
-    let text = "#[kunit_tests(freelist_a)] mod a {\n/// Peer: peer one.\n#[test]\nfn it() {} }";
-    let peers = table("one", text).unwrap();
-    assert!(peers.to_string().contains("`freelist_a/it`"), "{peers}");
+    let text =
+        "#[kunit_tests(freelist_a)] mod a {\n/// Prior art: project one.\n#[test]\nfn it() {} }";
+    let prior_art = table("one", text).unwrap();
+    assert!(
+        prior_art.to_string().contains("`freelist_a/it`"),
+        "{prior_art}"
+    );
 }
 
 #[test]
 fn a_file_and_a_program_in_c_are_tests() {
-    let file = "//! Peer: peer one.\nsuite! { \"freelist_a\": it }\nfn it() {}";
+    let file = "//! Prior art: project one.\nsuite! { \"freelist_a\": it }\nfn it() {}";
     assert!(table("one", file)
         .unwrap()
         .to_string()
         .contains("`freelist_a`"));
-    let program = claims("tests/header/a.c", "/*\n * Peer: peer\n * one.\n */").unwrap();
-    assert_eq!(program[0].said, [("peer".to_owned(), "one".to_owned())]);
+    let program = claims(
+        "tests/header/a.c",
+        "/*\n * Prior art: project\n * one.\n */",
+    )
+    .unwrap();
+    assert_eq!(program[0].said, [("project".to_owned(), "one".to_owned())]);
     assert_eq!(program[0].test, "tests/header/a");
 }
 
 #[test]
 fn what_is_not_a_name_is_refused() {
     for text in [
-        "peer one",
-        "peer.",
-        "peer one two.",
-        "peer one,.",
-        "peer (one two).",
+        "project one",
+        "project.",
+        "project one two.",
+        "project one,.",
+        "project (one two).",
     ] {
         assert!(said(&format!("{MARK}{text}")).is_err(), "{text}");
     }
-    assert!(said("Peer: peer CVE-1-2, a.b.").unwrap().len() == 2);
+    assert!(said("Prior art: project CVE-1-2, a.b.").unwrap().len() == 2);
 }

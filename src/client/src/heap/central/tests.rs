@@ -50,7 +50,7 @@ impl Fixture {
 }
 
 #[test]
-fn no_block_is_handed_out_twice_and_all_come_back() {
+fn no_block_is_allocated_twice_and_all_are_freed() {
     let fixture = Fixture::new(UNITS << UNIT_SHIFT);
     let mut live: Vec<(Class, usize)> = Vec::new();
     let mut bytes = BTreeSet::new();

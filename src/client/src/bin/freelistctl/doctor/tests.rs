@@ -188,7 +188,7 @@ fn without_the_module_only_what_it_needs_is_looked_at() {
 }
 
 #[test]
-fn a_kernel_that_wants_signatures_is_told() {
+fn a_kernel_that_requires_signatures_is_reported() {
     let installed = |signed| Module::Installed {
         path: PathBuf::from("/x/freelist.ko"),
         signed,

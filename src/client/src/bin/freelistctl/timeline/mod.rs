@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_recording_is_told_by_its_line() {
+    fn an_invalid_recording_is_reported_with_its_line() {
         let of = |text: &str| format!("{:#}", parse(text.as_bytes()).unwrap_err());
         assert!(of("").contains("it is empty"));
         assert!(of("a 1 64\n").contains("line 1 is not a line of a recording"));

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_there_is_not_is_told_with_those_that_there_are() {
+    fn an_unknown_column_is_reported_with_the_known_ones() {
         let mut state = state();
         assert_eq!(state.sort_by_name("growth"), Ok(()));
         assert_eq!(state.sorted_by().0.name, "growth");
