@@ -3,7 +3,7 @@
 //! Allocates one block: reserves it, reports it to the caller, and commits or cancels it.
 
 use super::{
-    reclaim::Room,
+    reclaim::Headroom,
     request::{
         AllocOptions,
         MayFault, //
@@ -198,16 +198,16 @@ impl Arena {
         }
     }
 
-    /// Cancels a reservation and gives back the memory and the room that it got. May sleep.
+    /// Cancels a reservation, and releases its memory and its headroom. May sleep.
     pub(super) fn cancel(&self, pending: Reservation) {
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
-        let room = u64::from(pending.owed()) << PAGE_SHIFT;
+        let owed = u64::from(pending.owed()) << PAGE_SHIFT;
         let brought = self.lock().engine.cancel(pending, &mut garbage);
         drop(garbage);
-        self.shared_limit.give(room);
+        self.shared_limit.give(owed);
         if let Some(isolated) = brought {
-            self.drop_isolated(isolated, Room::Given);
+            self.drop_isolated(isolated, Headroom::Returned);
         }
         self.wake_unlocked();
     }

@@ -64,7 +64,7 @@ impl Arena {
     /// Changes bounds, and reports those in force afterwards through `copy_out`. If that fails, the
     /// bounds are as before. May sleep.
     ///
-    /// With a limit below the held bytes the arena grows no more, and free pages are given back.
+    /// With a limit below the held bytes the arena grows no more, and free pages are released.
     ///
     /// | error | when |
     /// | --- | --- |

@@ -69,7 +69,7 @@ impl Arena {
     /// | error | when |
     /// | --- | --- |
     /// | `ENOMEM` | memory is short |
-    /// | `EDQUOT` | a limit has no room for the copy |
+    /// | `EDQUOT` | a limit has no headroom for the copy |
     /// | `EINTR` | the caller is being killed |
     pub(crate) fn copy_from(&self, source: &Self) -> Result {
         self.inherit(source);
@@ -107,9 +107,9 @@ impl Arena {
         state.engine.set_span((bounds.span >> PAGE_SHIFT) as u32);
     }
 
-    /// Takes room under both limits for `pages` new pages. Other arenas give free memory up if the shared
+    /// Takes headroom under both limits for `pages` new pages. Other arenas release free memory if the shared
     /// limit has too little; `EDQUOT` when that is not enough either. May sleep.
-    fn take_room_for_copy(&self, pages: u32) -> Result<Promise> {
+    fn take_headroom_for_copy(&self, pages: u32) -> Result<Promise> {
         let bytes = u64::from(pages) << PAGE_SHIFT;
         loop {
             let mut state = self.lock();
@@ -182,7 +182,7 @@ impl Copy<'_> {
 
     /// Brings memory to the reserved extents, with a copy of the source's contents. May sleep.
     fn fill(&mut self) -> Result {
-        let mut promise = self.target.take_room_for_copy(missing(&self.blocks))?;
+        let mut promise = self.target.take_headroom_for_copy(missing(&self.blocks))?;
         let mut result = Ok(());
         let mut index = 0;
         while let Some(block) = self.blocks.get(index) {
@@ -199,7 +199,7 @@ impl Copy<'_> {
             }
             task::resched();
         }
-        // The room of holes goes back as well.
+        // The headroom of holes is returned as well.
         self.target.forget(promise);
         result
     }

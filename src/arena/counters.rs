@@ -65,9 +65,9 @@ pub(crate) struct Events {
     pub(crate) waits: u64,
     /// Allocations whose timeout passed.
     pub(crate) timeouts: u64,
-    /// Pages given back to the system by TRIM and lowered limits.
+    /// The pages that were released to the system by TRIM and lowered limits.
     pub(crate) trims: u64,
-    /// Pages given back to the shrinker and to other arenas.
+    /// The pages that were released to the shrinker and to other arenas.
     pub(crate) shrinks: u64,
     /// Calls that were refused.
     pub(crate) failures: Failures,

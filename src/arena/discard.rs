@@ -4,7 +4,7 @@
 
 use super::{
     free::offset_nospec,
-    reclaim::Room,
+    reclaim::Headroom,
     Arena, //
 };
 use crate::{
@@ -95,7 +95,7 @@ impl Arena {
             .finish_discard(discard, &mut garbage, &mut stayed);
         drop(state);
         if let Some(isolated) = orphan {
-            self.settle(isolated, stays, Room::Given);
+            self.finish_removal(isolated, stays, Headroom::Returned);
             self.wake_unlocked();
         } else if !keeps_memory {
             self.trace_reclaim(range, left, trace::RECLAIM_DISCARD);

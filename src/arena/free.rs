@@ -86,20 +86,20 @@ impl Arena {
 }
 
 impl Arena {
-    /// Frees pages some of which have no memory, in bounded steps, and gives back the room that their
+    /// Frees pages some of which have no memory, in bounded steps, and gives back the headroom that their
     /// missing pages had under the limits. May sleep.
     pub(super) fn release_holed(&self, holed: Holed) {
         let mut rest = Some(holed);
-        let mut room = 0;
+        let mut headroom = 0;
         while let Some(holed) = rest {
             // Dropped after the unlock.
             let mut garbage = KernelGarbage::default();
             let (some, more) = self.lock().engine.release_holed(holed, &mut garbage);
-            room += u64::from(some);
+            headroom += u64::from(some);
             rest = more;
             task::resched();
         }
-        self.shared_limit.give(room << PAGE_SHIFT);
+        self.shared_limit.give(headroom << PAGE_SHIFT);
         self.wake_unlocked();
     }
 }

@@ -2,13 +2,16 @@
 
 //! Brings memory to reserved blocks: new folios, within the limits.
 //!
-//! Moving means that free memory elsewhere in the arena is given back first, and makes room for the new
+//! Moving means that free memory elsewhere in the arena is released first, and makes room for the new
 //! folios. It costs more than growing, so it happens in three cases only: the arena would hold more than
 //! its slack allows beyond its blocks' highest need, a limit is reached, or the system is out of memory.
 
 use super::{
-    promise::Promise,
-    reclaim::Room,
+    promise::{
+        Promise,
+        Sources, //
+    },
+    reclaim::Headroom,
     state::State,
     Arena, //
 };
@@ -62,15 +65,17 @@ impl Arena {
         prealloc: &mut KernelPrealloc,
         request: &Request,
     ) -> Result {
-        let grow = request.policy.may_grow();
         if pending.is_lazy() {
-            return self.take_room(pending, request);
+            return self.take_headroom(pending, request);
         }
         let mut tries = 0;
-        let mut reuse = true;
+        let mut sources = match request.policy.may_grow() {
+            true => Sources::FreeFirst,
+            false => Sources::Free,
+        };
         while pending.missing() > 0 {
-            let mut promise = match self.promise(pending, grow, reuse) {
-                Err(short) if self.make_room(short, pending, request) => continue,
+            let mut promise = match self.promise(pending, sources) {
+                Err(short) if self.make_headroom(short, pending, request) => continue,
                 promise => promise?,
             };
             if request.policy == Policy::Contiguous {
@@ -82,10 +87,10 @@ impl Arena {
                 if moved != Ok(lacks) {
                     self.forget(promise);
                     // Other threads took free pages, or pages stayed: try again without moving.
-                    match moved? {
-                        0 if grow && reuse => reuse = false,
-                        0 if grow => return Err(edquot()),
-                        0 => return Err(ENOMEM),
+                    match (moved?, sources) {
+                        (0, Sources::FreeFirst) => sources = Sources::New,
+                        (0, Sources::New) => return Err(edquot()),
+                        (0, Sources::Free) => return Err(ENOMEM),
                         _ => {}
                     }
                     continue;
@@ -108,18 +113,18 @@ impl Arena {
         Ok(())
     }
 
-    /// Takes room under both limits for the missing pages of a lazy block. If a limit has too little,
+    /// Takes headroom under both limits for the missing pages of a lazy block. If a limit has too little,
     /// free memory elsewhere in the arena makes room. May sleep.
     ///
     /// `EDQUOT` when a limit, or the bound of untouched lazy memory, is reached; `EINTR` when the caller is
     /// being killed.
-    fn take_room(&self, pending: &mut Reservation, request: &Request) -> Result {
+    fn take_headroom(&self, pending: &mut Reservation, request: &Request) -> Result {
         while pending.missing() > pending.owed() {
             if !self.may_owe(&self.lock(), pending) {
                 return Err(edquot());
             }
-            let mut promise = match self.promise(pending, true, false) {
-                Err(short) if self.make_room(short, pending, request) => continue,
+            let mut promise = match self.promise(pending, Sources::New) {
+                Err(short) if self.make_headroom(short, pending, request) => continue,
                 promise => promise?,
             };
             let lacks = pending.missing().saturating_sub(promise.pages());
@@ -165,7 +170,7 @@ impl Arena {
         }
     }
 
-    /// Brings new pages for several reserved blocks at once, if the limits have room and nothing has to
+    /// Brings new pages for several reserved blocks at once, if the limits have headroom and nothing has to
     /// be moved. Pages that are missing afterwards are left to [`Arena::fill`]. May sleep.
     pub(super) fn fill_together(&self, blocks: &mut [Reservation], prealloc: &mut KernelPrealloc) {
         let missing = missing(blocks);
@@ -186,7 +191,7 @@ impl Arena {
         let _ = self.bring(blocks, prealloc, Promise { bytes });
     }
 
-    /// Releases at most `most` free pages of the arena and adds their room to a promise. Returns their
+    /// Releases at most `most` free pages of the arena and adds their headroom to a promise. Returns their
     /// number. May sleep.
     ///
     /// `EINTR` when the caller is being killed.
@@ -215,7 +220,7 @@ impl Arena {
                 stuck += 1;
                 continue;
             }
-            let left = self.drop_isolated(isolated, Room::Promised);
+            let left = self.drop_isolated(isolated, Headroom::Promised);
             promise.bytes += u64::from(left) << PAGE_SHIFT;
             done += left;
             last = range.filter(|_| left == 0);
@@ -227,7 +232,7 @@ impl Arena {
         result.map(|()| done)
     }
 
-    /// Brings new pages, as many as the promise has room for, in the largest folios that the system has.
+    /// Brings new pages, as many as the promise allows, in the largest folios that the system has.
     /// May sleep.
     fn bring(
         &self,
@@ -330,7 +335,7 @@ impl Arena {
     }
 
     /// Claims `pages` unbacked pages after the blocks, which become free memory of the same huge page.
-    /// Takes room for them. Returns `None` if the slack does not allow them, near a limit, while a
+    /// Takes headroom for them. Returns `None` if the slack does not allow them, near a limit, while a
     /// thread waits, or if these pages are in use. May sleep.
     fn surplus(
         &self,
@@ -379,7 +384,7 @@ impl Arena {
         }
     }
 
-    /// Releases a surplus that got no memory, and its room.
+    /// Releases a surplus that got no memory, and its headroom.
     fn release_surplus(&self, surplus: Option<Surplus>) {
         let Some(surplus) = surplus else {
             return;

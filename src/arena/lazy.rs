@@ -29,7 +29,7 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// The most pages that an arena gives back at a time before a touch may run the OOM killer.
+/// The most pages that an arena releases at a time before a touch may run the OOM killer.
 const GIVE_UP_PAGES: u64 = 8192;
 
 /// The outcome of a touch.
@@ -46,7 +46,7 @@ pub(crate) enum Touched {
 
 impl Arena {
     /// Brings memory to page number `index` if it lies in a lazy block and has none. When memory is
-    /// short, free memory of the arena is given back first, then the OOM killer runs. May sleep.
+    /// short, free memory of the arena is released first, then the OOM killer runs. May sleep.
     pub(crate) fn touch(&self, index: u64) -> Touched {
         let Some(page) = nospec::index_nospec(index, MAX_PAGES) else {
             return Touched::Nothing;

@@ -4,12 +4,12 @@
 //!
 //! Metadata is free of charge up to [`FREE_BYTES`] and one part in [`FREE_PART`] of the held bytes, which
 //! is enough for blocks of any size. More than that comes from patterns such as one page kept in each
-//! chunk, by which a caller could make the kernel allocate several times its limit: this takes room
+//! chunk, by which a caller could make the kernel allocate several times its limit: this takes headroom
 //! under the limits, as pages do.
 //!
-//! An allocation that grows fails before metadata without room is allocated. Three kinds of metadata may
+//! An allocation that grows fails before metadata without headroom is allocated. Three kinds of metadata may
 //! exceed the limits, so that the next growth fails: that of a touch; that which becomes too much
-//! because pages are given back; and the buddy tree of a divided page, as it is smaller than the share
+//! because pages are released; and the buddy tree of a divided page, as it is smaller than the share
 //! free of charge of its own page, and a free page can always be divided so.
 
 use super::{
@@ -44,7 +44,7 @@ const _: () = assert!(bytes_of(Metadata::Tree) * FREE_PART <= PAGE_SIZE as u64);
 impl Arena {
     /// Allocates metadata that the engine needs to grow. May sleep.
     ///
-    /// `EDQUOT` when a limit has no room for it, `ENOMEM` when memory is short.
+    /// `EDQUOT` when a limit has no headroom for it, `ENOMEM` when memory is short.
     pub(super) fn make(&self, metadata: Metadata, prealloc: &mut KernelPrealloc) -> Result {
         if metadata == Metadata::Tree {
             return self.make_in_any_case(metadata, prealloc);
@@ -52,10 +52,10 @@ impl Arena {
         let state = self.lock();
         let due = state.metadata_due(bytes_of(metadata));
         let more = due.saturating_sub(state.metadata_taken.unwrap_or(due));
-        let has_room = more == 0
+        let has_headroom = more == 0
             || (state.taken() + more <= state.limit && self.shared_limit.headroom() >= more);
         drop(state);
-        if !has_room {
+        if !has_headroom {
             return Err(edquot());
         }
         self.make_in_any_case(metadata, prealloc)

@@ -276,7 +276,7 @@ impl Arena {
         self.lock().engine.check()
     }
 
-    /// Frees all memory of the arena and its room under the limits. A pinned page is freed with its last
+    /// Frees all memory of the arena and its headroom under the limits. A pinned page is freed with its last
     /// pin. No other call may follow. May sleep.
     pub(crate) fn end(&self) {
         let mut state = self.lock();

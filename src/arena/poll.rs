@@ -53,7 +53,7 @@ impl Arena {
         let mut state = self.lock();
         let mut ready = state.refused.is_none() || self.could_serve_refused(&mut state, 0);
         if !ready && self.could_serve_refused(&mut state, u64::MAX) {
-            // Only other arenas have room for it. Noted before the look at them: memory that is freed
+            // Only other arenas have headroom for it. Noted before the look at them: memory that is freed
             // after it causes a wake-up.
             self.shared_limit.refuse(self.id);
             drop(state);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Promises: room under the limits for pages before they are allocated.
+//! Promises: headroom under the limits for pages before they are allocated.
 //!
-//! An arena takes the room first, so that two threads that grow at once cannot both use the last of it.
+//! An arena takes the headroom first, so that two threads that grow at once cannot both use the last of it.
 
 use super::{
     state::State,
@@ -25,7 +25,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// Room under both limits for pages that are being allocated. [`Arena::forget`] gives back the unused
+/// Headroom under both limits for pages that are being allocated. [`Arena::forget`] returns the unused
 /// rest.
 #[must_use]
 pub(super) struct Promise {
@@ -36,6 +36,17 @@ impl Promise {
     pub(super) fn pages(&self) -> u32 {
         (self.bytes >> PAGE_SHIFT) as u32
     }
+}
+
+/// The pages that a block may get.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sources {
+    /// Free pages of the arena only.
+    Free,
+    /// Free pages up to the reuse target, and new ones.
+    FreeFirst,
+    /// New pages as far as the limits allow, and free ones for the rest.
+    New,
 }
 
 /// The reason why a block cannot get its pages.
@@ -59,10 +70,15 @@ impl From<Short> for Error {
 }
 
 impl Arena {
-    /// Makes room under the limits: the arena gives free memory back for a contiguous request, which
-    /// cannot use it, and other arenas give free memory back if the shared limit is reached. Returns
-    /// whether any was given back. May sleep.
-    pub(super) fn make_room(&self, short: Short, pending: &Reservation, request: &Request) -> bool {
+    /// Makes headroom under the limits: the arena releases free memory for a contiguous request, which
+    /// cannot use it, and other arenas release free memory if the shared limit is reached. Returns whether
+    /// any was released. May sleep.
+    pub(super) fn make_headroom(
+        &self,
+        short: Short,
+        pending: &Reservation,
+        request: &Request,
+    ) -> bool {
         if short == Short::Memory || task::fatal_signal() {
             return false;
         }
@@ -79,8 +95,8 @@ impl Arena {
         self.take_from_others(pages)
     }
 
-    /// Makes other arenas give `pages` free pages back, if they have so many together. Returns whether
-    /// any was given back. May sleep.
+    /// Has other arenas release `pages` free pages, if they have that many together. Returns whether any
+    /// was released. May sleep.
     pub(super) fn take_from_others(&self, pages: u64) -> bool {
         // Noted before the look at the other arenas: memory that is freed after it causes a wake-up.
         self.shared_limit.refuse(self.id);
@@ -89,13 +105,12 @@ impl Arena {
             && shrinker::reclaim_from_others(self, pages) > 0
     }
 
-    /// Takes room under both limits for the missing pages of a block. Pages beyond that room have to be
-    /// moved: as many as the limits lack, and with `reuse` as many as would exceed the slack.
+    /// Takes headroom under both limits for the missing pages of a block. All other missing pages have to be
+    /// moved: as many as the limits lack, and with `FreeFirst` as many as would exceed the slack.
     pub(super) fn promise(
         &self,
         pending: &Reservation,
-        grow: bool,
-        reuse: bool,
+        sources: Sources,
     ) -> Result<Promise, Short> {
         let missing = pending.missing();
         let mut state = self.lock();
@@ -105,7 +120,7 @@ impl Arena {
             0
         };
         let least = missing.saturating_sub(free);
-        if !grow {
+        if sources == Sources::Free {
             return if least == 0 {
                 Ok(Promise { bytes: 0 })
             } else {
@@ -117,11 +132,11 @@ impl Arena {
         if least > headroom {
             return Err(Short::Own);
         }
-        let target = match reuse {
-            true => missing - state.engine.reuse_target(missing, state.promised),
-            false => missing,
+        let target = match sources {
+            Sources::FreeFirst => missing - state.engine.reuse_target(missing, state.promised),
+            _ => missing,
         };
-        // Room that is taken in vain, even for a moment, could make another arena's request fail.
+        // Headroom that is taken in vain, even for a moment, could make another arena's request fail.
         for pages in [target.clamp(least, headroom), least] {
             let bytes = u64::from(pages) << PAGE_SHIFT;
             if self.shared_limit.take(bytes) {
@@ -133,7 +148,7 @@ impl Arena {
         Err(Short::Shared(beyond.max(1)))
     }
 
-    /// Returns the unused room of a promise to the limits.
+    /// Returns the unused headroom of a promise to the limits.
     pub(super) fn forget(&self, promise: Promise) {
         if promise.bytes > 0 {
             let mut state = self.lock();
@@ -146,7 +161,7 @@ impl Arena {
 }
 
 impl State {
-    /// Uses up the room of `pages` pages of a promise.
+    /// Uses up the headroom of `pages` pages of a promise.
     pub(super) fn take_up(&mut self, pages: u32, promise: &mut Promise) {
         let bytes = u64::from(pages) << PAGE_SHIFT;
         self.promised -= bytes;

@@ -41,18 +41,18 @@ const STEP_BYTES: usize = 16 << 20;
 /// The most ranges that one call of the shrinker isolates.
 const RANGES: u32 = 64;
 
-/// The use of the room under the limits that removed pages had.
+/// The use of the headroom under the limits that removed pages had.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
+pub(super) enum Headroom {
     /// The arena keeps it as a [`Promise`](super::promise::Promise): the pages are moved.
     Promised,
-    /// It goes back to the limits, for any arena.
-    Given,
+    /// It is returned to the limits, for any arena.
+    Returned,
 }
 
 impl Arena {
     /// Releases free pages to the system until at most `keep` bytes of them are held. Returns the
-    /// bytes given back. May sleep.
+    /// bytes released. May sleep.
     pub(crate) fn trim(&self, keep: u64) -> u64 {
         let keep = (keep >> PAGE_SHIFT).min(u64::from(u32::MAX)) as u32;
         self.trim_pages(u64::MAX, keep) << PAGE_SHIFT
@@ -80,11 +80,11 @@ impl Arena {
             let isolated = state.engine.isolate_below(&mut cursor, some, align);
             drop(state);
             if let Some(isolated) = isolated {
-                freed += u64::from(self.drop_isolated(isolated, Room::Given));
+                freed += u64::from(self.drop_isolated(isolated, Headroom::Returned));
             }
             task::resched();
         }
-        // The room under the limits may serve a waiter.
+        // The headroom under the limits may serve a waiter.
         self.wake_unlocked();
         freed
     }
@@ -115,7 +115,7 @@ impl Arena {
                 continue;
             };
             let stays = self.address_space.reclaim(isolated.range(), node);
-            freed += u64::from(self.settle(isolated, stays, Room::Given));
+            freed += u64::from(self.finish_removal(isolated, stays, Headroom::Returned));
             task::resched();
         }
         if freed > 0 {
@@ -163,9 +163,9 @@ impl Arena {
     }
 
     /// Removes the memory of an isolated range. Returns the number of pages removed. May sleep.
-    pub(super) fn drop_isolated(&self, isolated: Isolated, room: Room) -> u32 {
+    pub(super) fn drop_isolated(&self, isolated: Isolated, headroom: Headroom) -> u32 {
         let stays = self.address_space.remove(isolated.range());
-        self.settle(isolated, stays, room)
+        self.finish_removal(isolated, stays, headroom)
     }
 
     /// Returns a function that finds the pages that stayed: the first range of the page cache at or
@@ -183,7 +183,12 @@ impl Arena {
 
     /// Makes the removed pages of an isolated range unbacked: all of them, unless `stays` is set. Puts
     /// back those that stayed. Returns the number of pages removed.
-    pub(super) fn settle(&self, isolated: Isolated, stays: bool, room: Room) -> u32 {
+    pub(super) fn finish_removal(
+        &self,
+        isolated: Isolated,
+        stays: bool,
+        headroom: Headroom,
+    ) -> u32 {
         let range = isolated.range();
         let mut stayed = self.stayed(stays, range.end);
         let mut left = 0;
@@ -195,7 +200,7 @@ impl Arena {
             let (some, more) = state
                 .engine
                 .remove_isolated(isolated, &mut garbage, &mut stayed);
-            if room == Room::Promised {
+            if headroom == Headroom::Promised {
                 state.promised += u64::from(some) << PAGE_SHIFT;
                 state.engine.count_moved(some);
             }
@@ -203,12 +208,12 @@ impl Arena {
             left += some;
             rest = more;
         }
-        if room == Room::Given {
+        if headroom == Headroom::Returned {
             self.shared_limit.give(u64::from(left) << PAGE_SHIFT);
         }
-        let reason = match room {
-            Room::Promised => trace::RECLAIM_MOVE,
-            Room::Given => trace::RECLAIM_FREE,
+        let reason = match headroom {
+            Headroom::Promised => trace::RECLAIM_MOVE,
+            Headroom::Returned => trace::RECLAIM_FREE,
         };
         self.trace_reclaim(range, left, reason);
         left

@@ -7,7 +7,7 @@
 
 use super::{
     free::offset_nospec,
-    reclaim::Room,
+    reclaim::Headroom,
     request::AllocOptions,
     Arena, //
 };
@@ -135,7 +135,7 @@ impl Arena {
     /// Releases free pages after a block, which are in its way. `EINTR` when the caller is being killed.
     /// May sleep.
     fn make_way(&self, isolated: Isolated) -> Result {
-        self.drop_isolated(isolated, Room::Given);
+        self.drop_isolated(isolated, Headroom::Returned);
         self.wake_unlocked();
         if task::fatal_signal() {
             return Err(EINTR);

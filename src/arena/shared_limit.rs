@@ -82,7 +82,7 @@ pub(crate) struct SharedLimit {
     /// The arenas that were refused since the last [`SharedLimit::wake`]: none (0), the one of this
     /// number, or [`SEVERAL`].
     refused: Atomic<u64>,
-    /// Threads that sleep until bytes are given back, and pollers of any arena: each may have been
+    /// Threads that sleep until bytes are returned, and pollers of any arena: each may have been
     /// refused because of this limit.
     listeners: PollQueue,
 }
@@ -190,7 +190,7 @@ impl SharedLimit {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        // Every path gives back exactly the bytes that it took, also after an error. The unload of the
+        // Every path returns exactly the bytes that it took, also after an error. The unload of the
         // module proves this for everything that was done with it.
         debug_assert_eq!(self.0.load(Relaxed), 0);
     }

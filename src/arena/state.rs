@@ -139,7 +139,7 @@ impl DerefMut for StateGuard<'_> {
 }
 
 impl StateGuard<'_> {
-    /// Publishes the number of free pages, and adjusts the room that the metadata takes of the limits.
+    /// Publishes the number of free pages, and adjusts the headroom that the metadata takes of the limits.
     #[inline(never)]
     fn publish(&mut self) {
         let Changes { free, held } = self.state.engine.take_changes();
@@ -191,7 +191,7 @@ pub(super) struct State {
     pub(super) contiguous_bytes: u64,
     /// The most bytes of pages that it may hold.
     pub(super) limit: u64,
-    /// Bytes of pages that have room under the limits and are being allocated; not in the held bytes.
+    /// Bytes of pages that have headroom under the limits and are being allocated; not in the held bytes.
     pub(super) promised: u64,
     /// Bytes that metadata takes of both limits; `None` once the arena has ended.
     pub(super) metadata_taken: Option<u64>,

@@ -324,7 +324,7 @@ impl Arena {
         self.wake(&mut self.lock());
     }
 
-    /// Returns the bytes of new pages that both limits have room for.
+    /// Returns the bytes of new pages that both limits allow.
     fn headroom(&self, state: &State) -> u64 {
         self.headroom_with(state, 0)
     }

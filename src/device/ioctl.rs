@@ -324,7 +324,7 @@ fn trim(arena: &Arena, argument: Argument) -> Result {
             ..asked
         })
     };
-    // Checked before memory is given back, which cannot be undone.
+    // Checked before memory is released, which cannot be undone.
     answer(0)?;
     answer(arena.trim(asked.keep_bytes))
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Records: made where an extent is about to begin or pages are about to get memory, given back where
-//! the [`Entry`] says all there is to say.
+//! Records: made where an extent is about to begin or pages are about to get memory, and freed once
+//! the [`Entry`] alone describes the extent.
 
 use super::directory::{Directory, Entry, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN};
 use super::head::Head;

@@ -193,7 +193,7 @@ impl Source for Arena {
         let mut live = self.live.lock().unwrap();
         for slab in slabs {
             let pages = live.remove(&(*slab as usize / GRAIN_BYTES));
-            assert!(pages.is_some(), "{slab:#x} is given back twice");
+            assert!(pages.is_some(), "{slab:#x} is freed twice");
         }
     }
 

@@ -104,7 +104,7 @@ impl Pages {
         let mut state = self.lock();
         let first = offset / GRAIN_BYTES;
         let count = state.live.remove(&first);
-        let count = count.unwrap_or_else(|| panic!("{offset:#x} is given back twice"));
+        let count = count.unwrap_or_else(|| panic!("{offset:#x} is freed twice"));
         state.room -= count;
         state.used[first..first + count].fill(false);
         state.set_present(first..first + count, false);

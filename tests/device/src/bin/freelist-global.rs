@@ -98,7 +98,8 @@ fn threads() {
                 }
                 for round in 0..200 {
                     let strings = (0..50).map(|at| format!("{thread} {round} {at}"));
-                    send.send(strings.collect()).expect("somebody listens");
+                    send.send(strings.collect())
+                        .expect("the main thread listens");
                 }
                 if thread % 2 == 1 {
                     LATE.with(|late| late.0.borrow_mut().push("early".to_owned()));

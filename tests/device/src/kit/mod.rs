@@ -147,7 +147,7 @@ pub fn counters(arena: &Arena) -> Stat {
     assert_eq!(
         stat.allocs - stat.frees,
         stat.live_blocks,
-        "blocks handed out are live or given back: {stat:?}"
+        "allocated blocks are live or freed: {stat:?}"
     );
     assert_eq!(stat.reserved, [0; 12]);
     stat

@@ -6,10 +6,7 @@
 //! Each figure is the least of several rounds: the rest is the kernel's own work. Instructions do not count
 //! cache misses.
 
-#![expect(
-    unsafe_code,
-    reason = "a heap's blocks are given back by their addresses"
-)]
+#![expect(unsafe_code, reason = "a heap's blocks are freed by their addresses")]
 
 use std::alloc::Layout;
 use std::env;

@@ -3,7 +3,7 @@
 //! Blocks of the client's heap: their alignment, bytes, and pages, when they are new and when they are
 //! resized.
 
-#![expect(unsafe_code, reason = "blocks are given back by their addresses")]
+#![expect(unsafe_code, reason = "blocks are freed by their addresses")]
 
 use freelist::Error;
 use nix::errno::Errno;

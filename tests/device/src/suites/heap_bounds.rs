@@ -2,7 +2,7 @@
 
 //! The client's heap where memory, addresses or promises are bounded.
 
-#![expect(unsafe_code, reason = "blocks are given back by their addresses")]
+#![expect(unsafe_code, reason = "blocks are freed by their addresses")]
 
 use std::fs;
 

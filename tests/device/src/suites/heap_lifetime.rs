@@ -2,7 +2,7 @@
 
 //! The client's heap after its last handle, in a forked child, and without its file.
 
-#![expect(unsafe_code, reason = "blocks are given back by their addresses")]
+#![expect(unsafe_code, reason = "blocks are freed by their addresses")]
 
 use std::fs;
 use std::sync::mpsc;

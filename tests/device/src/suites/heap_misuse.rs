@@ -2,7 +2,7 @@
 
 //! Blocks that are freed twice, or were never allocated: the client's heap ends the program.
 
-#![expect(unsafe_code, reason = "blocks are given back by their addresses")]
+#![expect(unsafe_code, reason = "blocks are freed by their addresses")]
 
 use std::env;
 use std::ptr::NonNull;

@@ -2,7 +2,7 @@
 
 //! The caches of the client's heap: what each thread keeps, and when other threads have it.
 
-#![expect(unsafe_code, reason = "blocks are given back by their addresses")]
+#![expect(unsafe_code, reason = "blocks are freed by their addresses")]
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;

@@ -3,7 +3,7 @@
 //! The client's heap in programs of the kinds that other allocators failed in: threads that end, blocks
 //! that change hands, memory that runs out, sizes and alignments at the edge.
 
-#![expect(unsafe_code, reason = "blocks are given back by their addresses")]
+#![expect(unsafe_code, reason = "blocks are freed by their addresses")]
 
 use std::cell::RefCell;
 use std::fs;

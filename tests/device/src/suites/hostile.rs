@@ -301,7 +301,7 @@ fn blocks_are_populated_beside_mappings_that_change() {
             thread::sleep(Duration::from_millis(1));
             let mapped = frames(&view, 0, LEN / system_page());
             if round % 3 == 0 {
-                assert!(mapped.iter().all(Option::is_none), "memory of nobody's");
+                assert!(mapped.iter().all(Option::is_none), "memory of no arena");
                 assert_eq!(view.load(0), 0);
             }
         }

@@ -102,7 +102,7 @@ fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
     spawn_child(|| use_up(wants)).succeed();
     let given = idle.given_back();
     figure!(
-        "{} MiB available, {} MiB more in free blocks: {} MiB used by another, {} MiB given back",
+        "{} MiB available, {} MiB more in free blocks: {} MiB used by another, {} MiB released",
         available / MIB,
         bytes / MIB,
         wants / MIB,
@@ -124,7 +124,7 @@ fn another_process_of_the_cgroup_gets_what_an_idle_one_holds_in_free_blocks() {
         spawn_child(|| use_up(wants)).succeed();
         let given = idle.given_back();
         figure!(
-            "a cgroup of {} MiB, {} MiB in free blocks: {} MiB used by another, {} MiB given back",
+            "a cgroup of {} MiB, {} MiB in free blocks: {} MiB used by another, {} MiB released",
             max / MIB,
             bytes / MIB,
             wants / MIB,
