@@ -8,10 +8,12 @@
 #include "uaccess.h"
 
 /*
- * Copies @words words from user space. Nearly all structures have our size,
- * which is one of whole words: a few moves, instead of a copy of any size and
- * alignment. For the two most frequent ioctls the size is a constant, and the
- * loop is unrolled.
+ * Copies @words words from user space. Returns -EFAULT when they cannot be read.
+ *
+ * Nearly all callers' structures have the kernel's size, which is a multiple of a
+ * word: copying words takes fewer instructions than copying any size at any
+ * alignment. The sizes of the two most frequent ioctls are constants, so that
+ * their loops are unrolled.
  */
 static __always_inline int freelist_words_in(u64 *ours, const u64 __user *theirs,
 					     unsigned long words)
@@ -48,8 +50,8 @@ fault:
 }
 
 /*
- * Copies a structure from user space. One that is shorter there is extended
- * with zeros. Returns -E2BIG when a longer one does not end in zeros, -EFAULT
+ * Copies a structure of @user_size bytes from user space, and extends a shorter
+ * one with zeros. Returns -E2BIG when a longer one does not end in zeros, -EFAULT
  * when it cannot be read. May sleep.
  */
 int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned long user_size)
@@ -69,8 +71,8 @@ int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned 
 }
 
 /*
- * Copies a structure to user space. One that is shorter there gets the first
- * bytes, a longer one ends in zeros. Returns -EFAULT when it cannot be written.
+ * Copies a structure to @user_size bytes in user space: its first bytes if these
+ * are fewer, all of it and zeros if they are more. Returns -EFAULT when it cannot be written.
  * May sleep.
  */
 int freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,

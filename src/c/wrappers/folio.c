@@ -12,7 +12,7 @@
 
 #include "../folio.h"
 
-/* Returns the largest order that the page cache takes; 0 without large folios. */
+/* Returns the largest order that the page cache supports; 0 without large folios. */
 unsigned int freelist_folio_max_order(struct inode *inode)
 {
 	return mapping_max_folio_order(inode->i_mapping);
@@ -113,7 +113,7 @@ bool freelist_folio_is_mapped(const struct folio *folio)
 	return folio_mapped(folio);
 }
 
-/* Removes a locked folio from the page cache. Returns 0 if it did. */
+/* Removes a locked folio from the page cache. Returns 0 on success. */
 int freelist_folio_remove(struct inode *inode, struct folio *folio)
 {
 	return generic_error_remove_folio(inode->i_mapping, folio);
@@ -138,8 +138,8 @@ void freelist_folio_read(struct folio *folio, __u64 index, unsigned long at, voi
 
 /*
  * Copies @pages pages of @from, from page @index on, to the pages of @to from
- * index @at on. Returns how many were copied: fewer than all where a page is
- * bad. May sleep.
+ * index @at on. Returns the number that it copied: fewer than all if a page is
+ * poisoned. May sleep.
  */
 unsigned long freelist_folio_copy(struct folio *to, unsigned long at, struct folio *from, __u64 index,
 				  unsigned long pages)

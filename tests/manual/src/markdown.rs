@@ -32,7 +32,7 @@ pub fn anchors(text: &str) -> Vec<String> {
 /// Returns the targets of the links and images of `text`.
 pub fn links(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    // A link may be broken over two lines.
+    // A link may span two lines.
     let text = prose(text).collect::<Vec<_>>().join("\n");
     for part in text.split("](").skip(1) {
         if let Some((target, _)) = part.split_once(')') {

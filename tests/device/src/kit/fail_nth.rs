@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every failure point of a call, one after the other (Documentation/fault-injection of the kernel,
-//! `fail-nth`). Needs a kernel with fault injection; a test is skipped elsewhere.
+//! Failures at every point of a call, one after the other (Documentation/fault-injection of the kernel,
+//! `fail-nth`). Needs a kernel with fault injection; otherwise tests are skipped.
 
 use std::fmt::Debug;
 
@@ -13,8 +13,8 @@ use super::view::{ioctl_at, Plain};
 use super::{check, stat, View, DEFAULT};
 use crate::harness::skip;
 
-/// More failure points than any call has.
-pub const MOST: usize = 3000;
+/// A number above the failure points of any call.
+pub const MAX_POINTS: usize = 3000;
 
 /// Returns the switch of this thread.
 pub fn switch() -> FailNth {
@@ -52,9 +52,9 @@ impl Prepared {
 #[track_caller]
 pub fn sweep<T: Debug>(mut call: impl FnMut() -> T, mut after: impl FnMut(T)) {
     let switch = switch();
-    // What is done once only is done before.
+    // One-time work is done before.
     after(call());
-    for nth in 1..MOST {
+    for nth in 1..MAX_POINTS {
         let (result, failed) = switch.run(nth, &mut call);
         after(result);
         if !failed {
@@ -62,7 +62,7 @@ pub fn sweep<T: Debug>(mut call: impl FnMut() -> T, mut after: impl FnMut(T)) {
             return;
         }
     }
-    panic!("more than {MOST} failure points");
+    panic!("more than {MAX_POINTS} failure points");
 }
 
 /// Returns the value of a call, or [`None`] where it failed as one does of which a point was made to fail.
@@ -85,7 +85,7 @@ pub fn sweep_new(
     after: impl Fn(&Arena, &Prepared, Result<i32, Errno>),
 ) -> usize {
     let switch = switch();
-    for nth in 1..MOST {
+    for nth in 1..MAX_POINTS {
         let (arena, live) = new();
         let call = prepared();
         let (result, failed) = switch.run(nth, || call.make(&arena));
@@ -98,5 +98,5 @@ pub fn sweep_new(
             return nth - 1;
         }
     }
-    panic!("more than {MOST} failure points");
+    panic!("more than {MAX_POINTS} failure points");
 }

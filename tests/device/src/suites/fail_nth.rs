@@ -12,7 +12,7 @@ use freelist::{Arena, Block, Flags};
 use nix::errno::Errno;
 
 use crate::harness::suite;
-use crate::kit::fail_nth::{made, sweep_new, switch, Prepared, MOST};
+use crate::kit::fail_nth::{made, sweep_new, switch, Prepared, MAX_POINTS};
 use crate::kit::waiter::waiting;
 use crate::kit::{alloc, arena, free, info, page, raw, stat, View, DEFAULT, KIB};
 use crate::{figure, trust};
@@ -28,13 +28,13 @@ suite!("freelist_fail_nth":
     waiting_fails_cleanly,
 );
 
-/// After every failure nothing is live that was not before, all bytes are
-/// accounted for, and the next request is served.
+/// Checks that after every failure the same blocks are live as before, all bytes are accounted for, and the next
+/// request is served.
 #[track_caller]
 fn alloc_sweep(size: u64, new: impl Fn() -> (Arena, u64)) {
     let mut state = new();
     let switch = switch();
-    for nth in 1..MOST {
+    for nth in 1..MAX_POINTS {
         let (arena, live) = &state;
         let request = Prepared::new(FREELIST_IOC_ALLOC, raw::request(size));
         let (result, failed) = switch.run(nth, || request.make(arena));
@@ -55,7 +55,7 @@ fn alloc_sweep(size: u64, new: impl Fn() -> (Arena, u64)) {
         }
         state = new();
     }
-    panic!("more than {MOST} failure points");
+    panic!("more than {MAX_POINTS} failure points");
 }
 
 /// Prior art: iommufd_fail_nth map_domain.
@@ -69,7 +69,7 @@ fn alloc_fails_cleanly_in_an_empty_arena() {
 fn alloc_fails_cleanly_beside_other_blocks() {
     let busy = || {
         let arena = arena();
-        // Free and live blocks of all kinds; what is asked for below fits none.
+        // Free and live blocks of all kinds; none of them fits the request below.
         let blocks = [32, 128, page(), 3 * page()].map(|size| alloc(&arena, size));
         free(&arena, blocks[1]);
         free(&arena, blocks[2]);
@@ -84,7 +84,7 @@ fn free_fails_only_by_its_pointer() {
     let arena = arena();
     let switch = switch();
     for size in [64, page(), 64 * KIB] {
-        for nth in 1..MOST {
+        for nth in 1..MAX_POINTS {
             let Block { offset, .. } = alloc(&arena, size);
             let request = Prepared::new(FREELIST_IOC_FREE, freelist_free { offset });
             let (result, failed) = switch.run(nth, || request.make(&arena));
@@ -144,7 +144,7 @@ fn batches_fail_cleanly() {
                     let done = u64::from(call.answer::<freelist_bulk>().done);
                     assert_eq!(stat(arena).live_blocks, 70 - done);
                 }
-                // The last write alone can fail after the releases.
+                // After the releases only the last write can fail.
                 Err(errno) => assert_eq!(errno, Errno::EFAULT),
             }
             let offsets = array.bytes(0, 8 * 70);
@@ -156,7 +156,7 @@ fn batches_fail_cleanly() {
     );
 }
 
-/// Flags beside those that say where a block may come from.
+/// The flags that do not select the source of a block.
 const SPECIAL: [Flags; 6] = [
     Flags::WAIT,
     Flags::ZERO,
@@ -203,7 +203,7 @@ fn every_flag_fails_cleanly() {
             || Prepared::new(FREELIST_IOC_ALLOC, request),
             || {
                 let arena = arena();
-                // POPULATE maps where it is mapped.
+                // POPULATE needs a mapping of the arena.
                 views
                     .borrow_mut()
                     .push(View::shared(&arena, 0, 64 * page() as usize));

@@ -6,7 +6,7 @@ use freelist::uapi::{freelist_discard, FREELIST_IOC_DISCARD};
 use freelist::{Arena, Flags};
 
 use crate::harness::suite;
-use crate::kit::fail_nth::{made, sweep_new, switch, Prepared, MOST};
+use crate::kit::fail_nth::{made, sweep_new, switch, Prepared, MAX_POINTS};
 use crate::kit::view::write_from;
 use crate::kit::{alloc, arena, check, free, page, stat, View, DEFAULT};
 
@@ -21,9 +21,9 @@ fn a_fault_fails_cleanly() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
     let switch = switch();
-    for nth in 1..MOST {
+    for nth in 1..MAX_POINTS {
         let view = View::shared(&arena, block.offset, block.bytes as usize);
-        // The pipe's own failures are no concern here.
+        // The pipe is made before, so that it cannot fail.
         let (read, write) = nix::unistd::pipe().expect("pipe");
         let from = view.address(page() as usize - 8);
         let (_, failed) = switch.run(nth, || write_from(&write, from, 16));
@@ -43,7 +43,7 @@ fn a_fault_fails_cleanly() {
 fn a_touch_fails_cleanly() {
     let switch = switch();
     for present in [0, 6] {
-        for nth in 1..MOST {
+        for nth in 1..MAX_POINTS {
             let arena = arena();
             let block = arena.alloc(16 * page(), DEFAULT | Flags::LAZY).unwrap();
             let view = View::shared(&arena, block.offset, block.bytes as usize);
@@ -73,7 +73,7 @@ fn a_touch_fails_cleanly() {
     }
 }
 
-/// Returns the counters, where live blocks hold less than they have.
+/// Returns the counters, with live blocks that have not all their memory.
 fn stat_of_lazy(arena: &Arena) -> freelist::Stat {
     arena.stat().expect("STAT")
 }

@@ -17,20 +17,20 @@ suite!("freelist_fail_nth_load":
 );
 
 /// A number above the failure points of a load, most of which are the loader's own.
-const MOST_OF_A_LOAD: usize = 1 << 16;
+const MAX_POINTS_OF_A_LOAD: usize = 1 << 16;
 
 /// The number of failure points before the end that include all of the module's own code.
 const LAST_OF_A_LOAD: usize = 240;
 
-/// The module's own failure points are the last of a load. One in eight of them is tried, others
-/// each time; all with a scale of 8.
+/// The module's own failure points are the last of a load. Each run tries one in eight of them, at random; a
+/// scale of 8 tries all.
 fn loading_fails_cleanly() {
     let Ok(file) = File::open(MODULE) else {
         skip("the module's file is not there");
     };
     let switch = switch();
     module::unload();
-    // Says whether there was such a point; whatever is loaded then goes again.
+    // Returns whether there was such a point, and unloads a module that was loaded.
     let fails_at = |nth| {
         let (result, failed) = switch.run(nth, || module::load(&file));
         match result {
@@ -44,7 +44,7 @@ fn loading_fails_cleanly() {
         }
         failed
     };
-    let (mut last, mut beyond) = (1, MOST_OF_A_LOAD);
+    let (mut last, mut beyond) = (1, MAX_POINTS_OF_A_LOAD);
     while last + 1 < beyond {
         let nth = last.midpoint(beyond);
         if fails_at(nth) {

@@ -38,7 +38,7 @@ const THREADS: usize = 2;
 /// Operations of a thread from one comparison to the next.
 const ROUND: usize = 250;
 /// Blocks that a thread has in an arena.
-const MOST: usize = 60;
+const MAX_BLOCKS: usize = 60;
 
 /// The number and the bytes of the live blocks of the model.
 type Known = [u64; 2];
@@ -46,7 +46,7 @@ type Known = [u64; 2];
 /// Makes one operation of a thread on an arena in which it has the blocks of `ledger`.
 fn operate(arena: &Arena, ledger: &mut Ledger<'_>, rng: &mut fastrand::Rng) {
     match rng.u8(0..20) {
-        0..=8 if ledger.len() < MOST => {
+        0..=8 if ledger.len() < MAX_BLOCKS => {
             let most = if rng.u8(..) == 0 { 2 * MIB } else { 96 * KIB };
             let size = random_size(rng, most);
             let flags = [

@@ -122,7 +122,7 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
     if let Some(has) = next::early_bytes(block) {
         let new = malloc(size);
         if !new.is_null() {
-            // SAFETY: Both have as many bytes; the old block stays live.
+            // SAFETY: Both have at least that many bytes; the old block stays live.
             unsafe { ptr::copy_nonoverlapping(block.cast::<u8>(), new.cast(), has.min(size)) };
         }
         return new;
@@ -180,7 +180,7 @@ unsafe fn adopt(block: *mut c_void, size: usize) -> Option<*mut c_void> {
     match large(size, ALIGN, Content::Any) {
         Served::Here(new) => {
             if !new.is_null() {
-                // SAFETY: Both have as many bytes, and do not overlap.
+                // SAFETY: Both have at least that many bytes, and do not overlap.
                 unsafe { ptr::copy_nonoverlapping(block.cast::<u8>(), new.cast(), has.min(size)) };
                 // SAFETY: By the contract the caller does not use it any more.
                 unsafe { next::free(block) };
