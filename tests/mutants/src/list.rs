@@ -3,6 +3,7 @@
 //! The mutants, as cargo-mutants lists them.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::BufReader;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 /// A position in a file; line and column count from 1.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     pub line: usize,
     /// The column in characters.
@@ -82,6 +83,16 @@ pub fn read(path: &Path) -> Result<Vec<Mutant>> {
         mutant.file = plain(&mutant.file).to_owned();
     }
     Ok(all)
+}
+
+/// Sorts the mutants into an order that is the same each time and does not depend on their positions,
+/// so that the first ones are a sample of all.
+pub fn shuffle(mutants: &mut [Mutant]) {
+    mutants.sort_by_cached_key(|mutant| {
+        let mut hasher = DefaultHasher::new();
+        (&mutant.file, mutant.span.start, &mutant.replacement).hash(&mut hasher);
+        hasher.finish()
+    });
 }
 
 #[cfg(test)]

@@ -41,11 +41,16 @@ struct Cli {
     /// The number of mutants that run at a time.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
+    /// The number of mutants to run, the same ones each time, of all files alike.
+    #[arg(long)]
+    sample: Option<usize>,
 }
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
     let mut mutants = list::read(&cli.list)?;
+    list::shuffle(&mut mutants);
+    mutants.truncate(cli.sample.unwrap_or(usize::MAX));
     let explained =
         fs::read_to_string(&cli.explained).with_context(|| cli.explained.display().to_string())?;
     let explained: BTreeMap<String, String> = toml::from_str(&explained)?;
@@ -91,7 +96,9 @@ fn main() -> Result<()> {
 fn report(mutants: &[Mutant], state: &State, explained: &BTreeMap<String, String>) -> Result<()> {
     let mut counts = BTreeMap::new();
     let (mut unexplained, mut used) = (0, Vec::new());
-    for mutant in mutants {
+    let mut sorted: Vec<_> = mutants.iter().collect();
+    sorted.sort_by_key(|mutant| (&mutant.file, mutant.span.start));
+    for mutant in sorted {
         let outcome = state.get(mutant).context("every mutant was run")?;
         *counts.entry(outcome).or_insert(0) += 1;
         if outcome != Outcome::Lived {
