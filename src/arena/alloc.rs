@@ -72,12 +72,8 @@ impl Arena {
             Some(Fast::Live(extent)) => extent,
             unreported => {
                 let pending = match unreported {
-                    Some(Fast::Reserved(pending)) => Some(pending),
-                    _ => self.reserve_large(options),
-                };
-                let pending = match pending {
-                    Some(pending) => pending,
-                    None => {
+                    Some(Fast::Reserved(pending)) => pending,
+                    _ => {
                         let result = self.obtain(options, &mut KernelPrealloc::default());
                         self.trace_refusal(options, &result);
                         result?
@@ -111,8 +107,9 @@ impl Arena {
         Ok(extent)
     }
 
-    /// Takes a free block of a quick list, unless a waiter comes first. One hold of the lock commits it
-    /// too, if `copy_out` succeeds without a page fault; otherwise the block stays reserved.
+    /// Takes a free block as it is, of a quick list or for a large block of a run, unless a waiter comes
+    /// first. One hold of the lock commits it too, if `copy_out` succeeds without a page fault; otherwise
+    /// the block stays reserved.
     #[inline(always)]
     fn alloc_fast(
         &self,
@@ -120,7 +117,8 @@ impl Arena {
         copy_out: impl FnOnce(MayFault, u64, u64) -> Result,
     ) -> Option<Fast> {
         self.on_fast_path(options, |engine| {
-            let pending = engine.reserve_fast(options.request.size)?;
+            let Request { size, policy, .. } = options.request;
+            let pending = engine.reserve_fast(size, policy)?;
             let reported = !RacePoint::Answer.is_open()
                 && copy_out(MayFault::No, pending.offset(), pending.block_bytes()).is_ok();
             if !reported {
@@ -130,13 +128,6 @@ impl Arena {
             engine.commit(pending);
             Some(Fast::Live(extent))
         })
-    }
-
-    /// Reserves a backed run for a block that no quick list has, unless a waiter comes first.
-    #[inline(never)]
-    fn reserve_large(&self, options: &AllocOptions) -> Option<Reservation> {
-        let Request { size, policy, .. } = options.request;
-        self.on_fast_path(options, |engine| engine.reserve_large(size, policy))
     }
 
     /// Calls `reserve` under the lock, if a free block as it is serves the request, no thread waits and

@@ -206,7 +206,10 @@ impl Arena {
     /// Calls `see` with at most [`MAP_STEP`] extents from page number `page` on, under the lock. Returns
     /// the page number to go on with; `None` at the end. May sleep.
     fn map_step(&self, page: u32, see: impl FnMut(Extent)) -> Option<u32> {
-        let next = self.lock().engine.map(page, MAP_STEP, see);
+        let mut state = self.lock();
+        state.engine.merge_deferred();
+        let next = state.engine.map(page, MAP_STEP, see);
+        drop(state);
         RacePoint::Map.reach();
         task::resched();
         next
@@ -245,7 +248,8 @@ impl Arena {
 
     /// Adds its counters, all of one moment, to `snapshot`. Returns the number of waiters.
     pub(crate) fn snapshot(&self, snapshot: &mut Snapshot) -> u32 {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.engine.merge_deferred();
         let counters = state.engine.counters();
         let metadata = state.metadata_bytes();
         let huge = self.address_space.huge_bytes();
@@ -263,7 +267,8 @@ impl Arena {
 
     /// Adds its counters by size class to `classes`.
     pub(crate) fn add_classes(&self, classes: &mut Classes) {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.engine.merge_deferred();
         classes.add(|shift| state.engine.class(shift));
     }
 

@@ -128,10 +128,11 @@ fn alloc(
     size: u64,
     prealloc: &mut KernelPrealloc,
 ) -> Result<u64, Refusal> {
-    let pending = match engine.reserve_fast(size) {
+    let request = request(size);
+    let pending = match engine.reserve_fast(size, request.policy) {
         Some(pending) => pending,
         None => engine.reserve(
-            &request(size),
+            &request,
             Admission::Full,
             prealloc,
             &mut KernelGarbage::default(),

@@ -73,8 +73,16 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             if let Some(start) = self.take_kept(class) {
                 return Ok(Self::ready(start, class, request));
             }
+            self.merge_deferred();
             return self.reserve_listed(request, admission, class, prealloc);
         }
+        if admission == Admission::Full {
+            if let Some(page) = self.take_deferred(class, request.policy) {
+                let start = u64::from(page) << Self::PAGE_SHIFT;
+                return Ok(Self::ready(start, class, request));
+            }
+        }
+        self.merge_deferred();
         // A large block needs the space that small ones keep apart: it searches after the drain only.
         let is_small = Self::has_quick_list(class);
         if is_small {
@@ -118,6 +126,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             Shape::Pages { .. } if !full => return Err(Refusal::Empty),
             Shape::Pages { .. } => {
                 let reserved = self.reserve_backed(Self::fit_of(class, split))?;
+                if !Self::has_quick_list(class) {
+                    self.note_large(reserved.page, class, request.policy);
+                }
                 return Ok(self.reservation(reserved, request, admission, class));
             }
             Shape::Subpage { shift } => shift,
@@ -214,6 +225,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         };
         let reuses = request.policy != Policy::Contiguous;
         let may_use_larger = reuses && !request.policy.is_exact();
+        self.merge_deferred();
         if reuses {
             if self.has_quick(admission, class)
                 || request.policy.is_exact() && self.has_kept(class)
@@ -288,7 +300,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             return 0;
         };
         let over = self.beyond(slack, missing, promised);
-        self.free_pages.min(over.min(missing.into()) as u32)
+        self.free_pages().min(over.min(missing.into()) as u32)
     }
 
     /// Returns whether the arena may hold `pages` more pages than its blocks need: within half of the

@@ -11,7 +11,7 @@
 //! 4. The nodes of a divided page cover each granule at most once. No two buddies are both free. The
 //!    page is on the list of its largest free node. Only the first granule of a live block with a
 //!    header is marked as headed.
-//! 5. A block on a quick list, or kept for a waiter, is in no free run and no free node.
+//! 5. A block on a quick list, kept for a waiter or deferred is in no free run and no free node.
 //! 6. `held + holes == live + free + pending` and `claimed + owed == live + reserved`, in bytes. Every
 //!    counter is what the walk counts.
 //! 7. A range in transit lies in one live block, or is an orphan extent of its own. Its chunk has
@@ -348,10 +348,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Ok(())
     }
 
-    /// Checks the blocks on quick lists. The walk has counted them as reserved: counts them as free.
+    /// Checks the unmerged blocks. The walk has counted them as reserved: counts them as free.
     fn check_quick(&self, tally: &mut Tally) -> Result<(), Violation> {
         for (index, row) in tally.classes.iter_mut().enumerate() {
-            for (start, class) in self.quick_blocks(index).chain(self.kept_blocks(index)) {
+            for (start, class) in self.unmerged_blocks(index) {
                 let page = (start >> Self::PAGE_SHIFT) as u32;
                 let shift = MIN_SHIFT + index as u32;
                 match self.directory.head(page) {

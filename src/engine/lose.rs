@@ -29,6 +29,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// `drained`: the caller has drained the quick lists. A block that is free all the same is kept for
     /// a waiter, and keeps the hole.
     pub fn lose(&mut self, page: u32, drained: bool) -> Loss {
+        self.merge_deferred();
         if !self.directory.is_backed(page) {
             return Loss::Nothing;
         }

@@ -31,7 +31,7 @@
 //! 2004; [`lists`]). A request takes, in this order:
 //!
 //! 1. the block of its class that was freed last (Quick Fit, Weinstock and Wulf, 1988; [`quick`]);
-//! 2. a backed run that fits;
+//! 2. a backed run that fits, or the block that was just taken from one and freed ([`deferred`]);
 //! 3. a backed run that ends at unbacked pages, and memory for these;
 //! 4. unbacked pages, and memory for all of them.
 //!
@@ -55,6 +55,7 @@ mod batch;
 mod check;
 mod class;
 mod copy;
+mod deferred;
 mod directory;
 mod discard;
 mod free;
@@ -106,6 +107,7 @@ pub use surplus::Surplus;
 pub use tree::Tree;
 pub use wait_queue::{Ticket, WaitQueue, WaiterSlot};
 
+use deferred::LastLarge;
 use directory::Directory;
 use lists::Lists;
 use quick::Quick;
@@ -123,6 +125,9 @@ pub struct Engine<B: Backend, const PAGE_KIB: usize> {
     directory: Directory<B, PAGE_KIB>,
     lists: Lists,
     quick: Quick<B::Slice<Stack>>,
+    last_large: Option<LastLarge>,
+    /// Changes of runs so far; wraps.
+    run_changes: u32,
     /// Page numbers from here on are in no extent.
     frontier: u32,
     span: u32,
@@ -165,6 +170,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             directory: Directory::new(),
             lists: Lists::new(),
             quick: Quick::new(quick),
+            last_large: None,
+            run_changes: 0,
             frontier: 0,
             span: span.min(MAX_PAGES),
             is_used: false,

@@ -249,39 +249,44 @@ impl<S: DerefMut<Target = [Stack]>> Quick<S> {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Reserves a block of `size` bytes from its quick list: the first step of [`Engine::reserve`], for a
-    /// request that reuses memory and is admitted in full. Returns `None` where the other steps or an
-    /// error follow.
+    /// Reserves a block of `size` bytes from its quick list, or a block too large for these as
+    /// [`Engine::find_large`] does: the first step of [`Engine::reserve`], for a request of that policy
+    /// that is admitted in full. Returns `None` where the other steps or an error follow.
     ///
     /// Inlined together with [`Engine::commit`], so that the compiler drops tests whose result it knows.
     #[inline(always)]
-    pub fn reserve_fast(&mut self, size: u64) -> Option<Reservation> {
+    pub fn reserve_fast(&mut self, size: u64, policy: Policy) -> Option<Reservation> {
         let request = Request {
             size,
             ..Request::default()
         };
         let class = Class::of(&request, Self::PAGE_SHIFT).ok()?;
-        self.reserve_quick(&request, Admission::Full, class)
+        let start = match self.pop_quick(Admission::Full, class) {
+            Some(start) => start,
+            None => self.find_large(class, policy)?,
+        };
+        self.claimed += class.block_bytes();
+        Some(Reservation::ready(start, class, size))
     }
 
-    /// Reserves a block too large for the quick lists from a backed run, if the quick lists are empty: the
-    /// first step of [`Engine::reserve`] then, for a request of that policy that is admitted in full.
-    /// Returns `None` where the other steps or an error follow. Needs no metadata.
+    /// Reserves the pages of a block too large for the quick lists: the deferred block, or a part of a
+    /// backed run if the quick lists are empty. Returns where they begin. Needs no metadata.
     #[inline(never)]
-    pub fn reserve_large(&mut self, size: u64, policy: Policy) -> Option<Reservation> {
-        let request = Request {
-            size,
-            ..Request::default()
-        };
-        let class = Class::of(&request, Self::PAGE_SHIFT).ok()?;
-        if Self::has_quick_list(class) || self.quick.occupied != 0 || policy.is_exact() {
+    fn find_large(&mut self, class: Class, policy: Policy) -> Option<u64> {
+        if Self::has_quick_list(class) || policy.is_exact() {
             return None;
         }
+        if let Some(page) = self.take_deferred(class, policy) {
+            return Some(u64::from(page) << Self::PAGE_SHIFT);
+        }
+        if self.quick.occupied != 0 {
+            return None;
+        }
+        self.merge_deferred();
         let fit = Self::fit_of(class, policy.may_split());
         let reserved = self.reserve_backed(fit).ok()?;
-        self.claimed += class.block_bytes();
-        let start = u64::from(reserved.page) << Self::PAGE_SHIFT;
-        Some(Reservation::ready(start, class, size))
+        self.note_large(reserved.page, class, policy);
+        Some(u64::from(reserved.page) << Self::PAGE_SHIFT)
     }
 
     /// Returns whether there is a quick list for blocks of a class.
@@ -388,8 +393,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Some(start)
     }
 
-    /// Merges the blocks on the quick lists with their free neighbours, a bounded number in one call.
+    /// Merges the deferred block and the blocks on the quick lists with their free neighbours, a bounded
+    /// number in one call.
     pub fn drain(&mut self, garbage: &mut Garbage<B, PAGE_KIB>) -> Drained {
+        self.merge_deferred();
         if self.quick.occupied == 0 {
             return Drained::Nothing;
         }
@@ -410,7 +417,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         Drained::All
     }
 
-    /// Merges a freed block that is on no list with its free neighbours.
+    /// Merges a freed block that is on no list with its free neighbours, or defers that.
     #[inline(never)]
     pub fn merge(&mut self, Loose { start, class }: Loose, garbage: &mut Garbage<B, PAGE_KIB>) {
         let page = (start >> Self::PAGE_SHIFT) as u32;
@@ -420,7 +427,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
-    /// Merges a block [of whole pages](Loose::is_pages) with its free neighbours. Leaves no garbage.
+    /// Merges a block [of whole pages](Loose::is_pages) with its free neighbours, or defers that. Leaves
+    /// no garbage.
     pub fn merge_whole(&mut self, Loose { start, class }: Loose) {
         self.merge_pages(start, class);
     }
@@ -428,12 +436,15 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     #[inline(never)]
     fn merge_pages(&mut self, start: u64, class: Class) {
         let page = (start >> Self::PAGE_SHIFT) as u32;
-        self.release_reserved(page, class.pages());
+        if self.quick.closed || !self.defer(page, class) {
+            self.merge_deferred();
+            self.release_reserved(page, class.pages());
+        }
     }
 
     /// Returns the blocks on the quick list of the size class `index`, newest first: where each begins,
     /// and its class.
-    pub(super) fn quick_blocks(&self, index: usize) -> impl Iterator<Item = (u64, Class)> + '_ {
+    fn quick_blocks(&self, index: usize) -> impl Iterator<Item = (u64, Class)> + '_ {
         let stack = self.quick.stacks.get(index);
         let shift = MIN_SHIFT + index as u32;
         (0..stack.map_or(0, |stack| stack.len)).filter_map(move |back| {
@@ -442,18 +453,21 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         })
     }
 
-    /// Returns the blocks of the size class `index` that are kept for waiters.
-    pub(super) fn kept_blocks(&self, index: usize) -> impl Iterator<Item = (u64, Class)> + '_ {
+    /// Returns the blocks of the size class `index` that are free and in no run and no tree: those on its
+    /// quick list, those kept for waiters, and the deferred block.
+    pub(super) fn unmerged_blocks(&self, index: usize) -> impl Iterator<Item = (u64, Class)> + '_ {
         let keepers = self.quick.keepers.iter().flatten();
         let kept = keepers.filter_map(|keeper| keeper.kept);
-        kept.filter(move |(_, class)| class.index() == index)
+        let others = kept.chain(self.deferred_block());
+        self.quick_blocks(index)
+            .chain(others.filter(move |(_, class)| class.index() == index))
     }
 
     /// Returns the bytes of the subpage blocks in a page that are on quick lists or kept.
     pub(super) fn quick_bytes_in(&self, page: u32) -> u64 {
         let mut bytes = 0;
         for index in 0..QUICK_LISTS.min((Self::PAGE_SHIFT - MIN_SHIFT) as usize) {
-            for (start, class) in self.quick_blocks(index).chain(self.kept_blocks(index)) {
+            for (start, class) in self.unmerged_blocks(index) {
                 if (start >> Self::PAGE_SHIFT) as u32 == page {
                     bytes += class.block_bytes();
                 }
@@ -462,11 +476,12 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         bytes
     }
 
-    /// Returns whether the block of `pages` pages that begins at `page` is on a quick list or kept.
+    /// Returns whether the block of `pages` pages that begins at `page` is on a quick list, kept or
+    /// deferred.
     pub(super) fn is_quick(&self, page: u32, pages: u32) -> bool {
         let index = Class::of_pages(pages, Self::PAGE_SHIFT).index();
         let start = u64::from(page) << Self::PAGE_SHIFT;
-        let mut blocks = self.quick_blocks(index).chain(self.kept_blocks(index));
+        let mut blocks = self.unmerged_blocks(index);
         blocks.any(|(other, _)| other == start)
     }
 

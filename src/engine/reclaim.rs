@@ -63,6 +63,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if max_pages == 0 {
             return None;
         }
+        self.merge_deferred();
         let run = self.run_at(self.lists.find_reclaimable()?)?;
         let pages = run.pages.min(max_pages);
         Some(self.isolate_part(run, run.end() - pages, run.end()))
@@ -84,6 +85,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             *cursor = 0;
             return None;
         }
+        self.merge_deferred();
         let mut end = (*cursor).min(self.frontier);
         for _ in 0..EXTENTS {
             let Some(start) = end

@@ -106,6 +106,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             _ => ResizeError::TooBig,
         })?;
         let (page, had, memory) = self.resizable(offset)?;
+        self.merge_deferred();
         let pages = class.pages();
         if pages > had {
             // A lost page must not pass for one that was never touched.

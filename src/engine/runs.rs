@@ -331,6 +331,11 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
     }
 
+    /// Counts a change of the runs.
+    fn count_run_change(&mut self) {
+        self.run_changes = self.run_changes.wrapping_add(1);
+    }
+
     /// Changes a run to the `pages` pages from `page` on, where a head can be put. It keeps its place on
     /// its list if its new length belongs on that list.
     fn reshape(&mut self, run: Run, page: u32, pages: u32) {
@@ -340,6 +345,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             self.insert(page, pages, run.is_backed);
             return;
         }
+        self.count_run_change();
         if page != run.page {
             if let Some(head) = self.directory.take_head(run.page) {
                 self.directory.put_head(page, head);
@@ -371,6 +377,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// Adds a run whose head is in place to its list.
     fn enlist(&mut self, page: u32, pages: u32, is_backed: bool) {
+        self.count_run_change();
         let kind = Kind::of_run(pages, is_backed);
         self.lists.push(&mut self.directory, kind, page);
         if is_backed {
@@ -389,6 +396,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// Removes a run from its list. Its head stays.
     fn unlist(&mut self, run: Run) {
+        self.count_run_change();
         let kind = Kind::of_run(run.pages, run.is_backed);
         self.lists.remove(&mut self.directory, kind, run.page);
         if run.is_backed {

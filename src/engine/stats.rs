@@ -18,7 +18,7 @@ pub(super) struct ClassStats {
     pub(super) resized: u64,
     /// Pages of live blocks; of subpage blocks 0.
     pub(super) live_pages: u64,
-    /// Free blocks and backed runs, those on quick lists not included.
+    /// Free blocks and backed runs, unmerged blocks not included.
     pub(super) listed: u64,
     /// Pages of these; of subpage blocks 0.
     pub(super) listed_pages: u64,
@@ -98,9 +98,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.held_bytes
     }
 
-    /// Returns how many pages are in backed runs. Blocks on quick lists are not counted.
+    /// Returns how many pages are in backed runs, or in the deferred block. Blocks on quick lists are not
+    /// counted.
     pub fn free_pages(&self) -> u32 {
-        self.free_pages
+        self.free_pages + self.deferred_pages()
     }
 
     /// Returns how much metadata there is.
@@ -176,14 +177,14 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             return (0, 0);
         };
         let shift = MIN_SHIFT + index as u32;
-        let blocks = self.quick_blocks(index).chain(self.kept_blocks(index));
-        let quick: u64 = blocks.map(|(_, class)| class.block_bytes()).sum();
+        let blocks = self.unmerged_blocks(index);
+        let unmerged: u64 = blocks.map(|(_, class)| class.block_bytes()).sum();
         if shift < Self::PAGE_SHIFT {
-            (stats.live() << shift, (stats.listed << shift) + quick)
+            (stats.live() << shift, (stats.listed << shift) + unmerged)
         } else {
             let bytes = |pages| pages << Self::PAGE_SHIFT;
             let listed = bytes(stats.listed_pages);
-            (bytes(stats.live_pages), listed + quick)
+            (bytes(stats.live_pages), listed + unmerged)
         }
     }
 
@@ -197,8 +198,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         debug_assert!(index < CLASSES);
         let stats = &self.stats[index];
         let (live_bytes, free_bytes) = self.bytes_of(index);
-        let blocks = self.quick_blocks(index).chain(self.kept_blocks(index));
-        let free = stats.listed + blocks.count() as u64;
+        let free = stats.listed + self.unmerged_blocks(index).count() as u64;
         let largest = if shift < Self::PAGE_SHIFT {
             u64::from(free > 0) << shift
         } else {

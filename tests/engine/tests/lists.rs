@@ -141,32 +141,34 @@ mod generic {
         let (block, _) = arena.alloc(request(100, true, true)).unwrap();
         arena.free(block).unwrap();
         let before = arena.counters().requested_bytes;
-        let policy = reuse(false, false);
-        let pending = arena.engine.reserve_fast(100).unwrap();
+        let exact = reuse(false, false);
+        let pending = arena.engine.reserve_fast(100, exact).unwrap();
         assert_eq!((pending.offset(), pending.block_bytes()), (block, 128));
         arena.commit(pending);
         assert_eq!(arena.counters().requested_bytes, before + 100);
-        assert!(arena.engine.reserve_fast(100).is_none());
+        assert!(arena.engine.reserve_fast(100, exact).is_none());
         // Larger ones are runs; nothing small may be kept apart then.
         let large = request(8 << 16, true, true);
         let (block, _) = arena.alloc(large).unwrap();
         arena.free(block).unwrap();
-        assert!(arena.engine.reserve_large(8 << 16, policy).is_none());
+        arena.engine.merge_deferred();
+        assert!(arena.engine.reserve_fast(8 << 16, exact).is_none());
         for policy in [reuse(true, false), reuse(false, true), reuse(true, true)] {
-            let pending = arena.engine.reserve_large(8 << 16, policy).unwrap();
+            let pending = arena.engine.reserve_fast(8 << 16, policy).unwrap();
             assert_eq!((pending.offset(), pending.missing()), (block, 0));
             assert_eq!(
                 pending.stale(),
                 pending.block_bytes() as u32 / Arena::<KIB>::PAGE as u32
             );
             arena.commit(pending);
-            assert!(arena.engine.reserve_large(8 << 16, policy).is_none());
+            assert!(arena.engine.reserve_fast(8 << 16, policy).is_none());
             arena.free(block).unwrap();
+            arena.engine.merge_deferred();
         }
         let (small, _) = arena.alloc(request(100, true, true)).unwrap();
         arena.free(small).unwrap();
         let policy = reuse(true, true);
-        assert!(arena.engine.reserve_large(8 << 16, policy).is_none());
+        assert!(arena.engine.reserve_fast(8 << 16, policy).is_none());
     }
 
     pub fn serves<const KIB: usize>() {
