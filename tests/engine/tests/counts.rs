@@ -42,6 +42,11 @@ fn totals_wrap_and_what_is_there_now_is_counted_all_the_same() {
 }
 
 #[test]
+fn the_end_of_an_arena_hands_out_all_of_its_records() {
+    at_every_page_size!(dismantled);
+}
+
+#[test]
 fn what_is_moved_is_counted() {
     at_every_page_size!(moved);
 }
@@ -78,6 +83,18 @@ fn blocks_that_are_alike_are_freed_together() {
 
 mod generic {
     use super::*;
+
+    pub fn dismantled<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        for pages in [3, 5000, 70_000] {
+            arena.alloc(request(pages * page)).unwrap();
+        }
+        let chunks = arena.counters().metadata.chunks;
+        assert!(chunks > 70);
+        let handed_out = std::iter::from_fn(|| arena.engine.dismantle());
+        assert_eq!(handed_out.count() as u64, chunks);
+    }
 
     pub fn totals_wrap<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;

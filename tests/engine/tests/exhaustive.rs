@@ -7,15 +7,13 @@
 //! `FREELIST_DEPTH` is the length, 4 by default; from 8 on there are more than ten million sequences. Build with
 //! `--release` for that.
 
-use freelist_engine::engine::{Isolated, Refusal, Request, Reservation};
+use freelist_engine::engine::{Isolated, Refusal, Request, Reservation, ALIGN_SHIFT};
 use freelist_engine::host::{reuse, Arena};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
 use std::thread;
 
-const KIB: usize = 4;
-const PAGE: u64 = Arena::<KIB>::PAGE;
 /// Pages that the arena may hold.
 const LIMIT: u64 = 5;
 
@@ -69,7 +67,7 @@ const ALL: [Op; 14] = [
 ];
 
 /// An arena, and what is known of it without it.
-struct World {
+struct World<const KIB: usize> {
     arena: Arena<KIB>,
     /// The live blocks: the offsets at which they are freed, and their bytes.
     live: Vec<(u64, Range<u64>)>,
@@ -77,7 +75,9 @@ struct World {
     isolated: Option<Isolated>,
 }
 
-impl World {
+impl<const KIB: usize> World<KIB> {
+    const PAGE: u64 = Arena::<KIB>::PAGE;
+
     fn new() -> Self {
         let mut arena = Arena::new(1 << 12);
         arena.limit = LIMIT as u32;
@@ -92,7 +92,7 @@ impl World {
 
     /// Pages that no request can have.
     fn pages_in_use(&self) -> u64 {
-        let pages = |bytes: &Range<u64>| bytes.start / PAGE..bytes.end.div_ceil(PAGE);
+        let pages = |bytes: &Range<u64>| bytes.start / Self::PAGE..bytes.end.div_ceil(Self::PAGE);
         let mut used: Vec<u64> = self.live.iter().flat_map(|(_, all)| pages(all)).collect();
         used.extend(self.pending.iter().flat_map(|block| pages(&block.extent())));
         used.sort_unstable();
@@ -103,7 +103,8 @@ impl World {
     /// Checks that a new block is aligned and overlaps no other.
     fn is_new(&self, extent: &Range<u64>) {
         let length = extent.end - extent.start;
-        assert_eq!(extent.start % length.next_power_of_two(), 0, "misaligned");
+        let align = length.next_power_of_two().min(1 << ALIGN_SHIFT);
+        assert_eq!(extent.start % align, 0, "misaligned");
         let others = self.live.iter().map(|(_, other)| other.clone());
         for other in others.chain(self.pending.iter().map(Reservation::extent)) {
             assert!(
@@ -130,7 +131,7 @@ impl World {
                 self.live.push((offset, extent));
             }
             Err(Refusal::Empty) => {
-                let fits = used + size.div_ceil(PAGE) <= LIMIT;
+                let fits = used + size.div_ceil(Self::PAGE) <= LIMIT;
                 assert!(!grow || !fits, "refused with {used} pages in use");
             }
             Err(refusal) => panic!("{refusal:?}"),
@@ -155,11 +156,11 @@ impl World {
     /// Carries an operation out. `None`: there is nothing that it could be done to.
     fn apply(&mut self, op: Op) -> Option<()> {
         match op {
-            Op::Half => self.alloc(PAGE / 2, false, true),
-            Op::HeadedHalf => self.alloc(PAGE / 2 - 16, true, true),
-            Op::Page => self.alloc(PAGE, false, true),
-            Op::Pages => self.alloc(3 * PAGE, false, true),
-            Op::PageWithoutGrowing => self.alloc(PAGE, false, false),
+            Op::Half => self.alloc(Self::PAGE / 2, false, true),
+            Op::HeadedHalf => self.alloc(Self::PAGE / 2 - 16, true, true),
+            Op::Page => self.alloc(Self::PAGE, false, true),
+            Op::Pages => self.alloc(3 * Self::PAGE, false, true),
+            Op::PageWithoutGrowing => self.alloc(Self::PAGE, false, false),
             Op::FreeOldest if !self.live.is_empty() => self.free(0),
             // With one block it is the oldest, too.
             Op::FreeNewest => match self.live.len() {
@@ -168,13 +169,13 @@ impl World {
             },
             Op::Reserve if self.pending.is_none() => {
                 let request = Request {
-                    size: 3 * PAGE,
+                    size: 3 * Self::PAGE,
                     policy: reuse(true, true),
                     ..Request::default()
                 };
                 let mut pending = self.arena.reserve(request).expect("there are offsets");
                 self.is_new(&pending.extent());
-                let held = self.arena.counters().held_bytes / PAGE;
+                let held = self.arena.counters().held_bytes / Self::PAGE;
                 self.arena.back(&mut pending, u32::from(held < LIMIT));
                 self.pending = Some(pending);
             }
@@ -205,7 +206,7 @@ impl World {
         let bytes = self.live.iter().map(|(_, all)| all.end - all.start);
         assert_eq!(counters.live_blocks, self.live.len() as u64);
         assert_eq!(counters.live_bytes, bytes.sum::<u64>());
-        assert!(counters.held_bytes <= LIMIT * PAGE);
+        assert!(counters.held_bytes <= LIMIT * Self::PAGE);
     }
 
     /// Frees all blocks, and checks that nothing remains.
@@ -219,7 +220,7 @@ impl World {
         while !self.live.is_empty() {
             self.free(0);
         }
-        let held = self.arena.counters().held_bytes / PAGE;
+        let held = self.arena.counters().held_bytes / Self::PAGE;
         assert_eq!(u64::from(self.arena.trim(0)), held);
         let counters = self.arena.counters();
         assert_eq!(
@@ -235,8 +236,8 @@ impl World {
 }
 
 /// Carries a sequence out and proves what comes of it. `false`: its last operation does not apply.
-fn run(sequence: &[Op]) -> bool {
-    let mut world = World::new();
+fn run<const KIB: usize>(sequence: &[Op]) -> bool {
+    let mut world = World::<KIB>::new();
     for op in sequence {
         if world.apply(*op).is_none() {
             return false;
@@ -248,14 +249,14 @@ fn run(sequence: &[Op]) -> bool {
 }
 
 /// Tries all sequences that begin with `sequence` and are at most `depth` long. Returns their number.
-fn extend(sequence: &mut Vec<Op>, depth: usize) -> u64 {
+fn extend<const KIB: usize>(sequence: &mut Vec<Op>, depth: usize) -> u64 {
     let mut count = 0;
     for op in ALL {
         sequence.push(op);
-        if run(sequence) {
+        if run::<KIB>(sequence) {
             count += 1;
             if sequence.len() < depth {
-                count += extend(sequence, depth);
+                count += extend::<KIB>(sequence, depth);
             }
         }
         sequence.pop();
@@ -274,16 +275,15 @@ impl Drop for Doing<'_> {
     }
 }
 
-#[test]
-fn every_short_sequence_leaves_all_in_order() {
-    let depth = std::env::var("FREELIST_DEPTH").map_or(4, |depth| depth.parse().expect("a number"));
-    assert!(depth >= 2, "FREELIST_DEPTH is at least 2");
+/// Tries all sequences of at most `depth` operations. Returns their number.
+fn enumerate<const KIB: usize>(depth: usize) -> u64 {
     // The work is divided by the first two operations.
     let begins: Vec<[Op; 2]> = ALL
         .iter()
         .flat_map(|first| ALL.map(|second| [*first, second]))
         .collect();
-    let count = AtomicU64::new(ALL.iter().filter(|op| run(&[**op])).count() as u64);
+    let single = ALL.iter().filter(|op| run::<KIB>(&[**op])).count();
+    let count = AtomicU64::new(single as u64);
     let next = Mutex::new(begins.iter());
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
@@ -293,13 +293,22 @@ fn every_short_sequence_leaves_all_in_order() {
                 };
                 let _doing = Doing(begin);
                 let mut sequence = begin.to_vec();
-                if run(&sequence) {
-                    count.fetch_add(1 + extend(&mut sequence, depth), Relaxed);
+                if run::<KIB>(&sequence) {
+                    count.fetch_add(1 + extend::<KIB>(&mut sequence, depth), Relaxed);
                 }
             });
         }
     });
-    let count = count.into_inner();
+    count.into_inner()
+}
+
+/// With pages of 64 KiB three pages are too large for the quick lists.
+#[test]
+fn every_short_sequence_leaves_all_in_order() {
+    let depth = std::env::var("FREELIST_DEPTH").map_or(4, |depth| depth.parse().expect("a number"));
+    assert!(depth >= 2, "FREELIST_DEPTH is at least 2");
+    let counts = [enumerate::<4>(depth), enumerate::<64>(depth)];
+    let count: u64 = counts.iter().sum();
     assert!(count > 1000, "{count} sequences are none");
     println!("{count} sequences of at most {depth} operations");
     if depth >= 8 {

@@ -4,7 +4,7 @@
 //! memory is in use.
 
 use freelist_engine::at_every_page_size;
-use freelist_engine::engine::{Admission, Policy, Refusal, Request, ALIGN_SHIFT};
+use freelist_engine::engine::{Admission, Garbage, Policy, Refusal, Request, ALIGN_SHIFT};
 use freelist_engine::host::{reuse, Arena};
 
 /// More runs than a request examines one by one.
@@ -84,6 +84,11 @@ fn a_block_that_was_just_freed_is_on_the_fast_path() {
 #[test]
 fn who_waits_is_served_by_a_block_that_was_just_freed() {
     at_every_page_size!(serves);
+}
+
+#[test]
+fn what_merges_from_the_quick_lists_decides_whether_a_request_could_be_served() {
+    at_every_page_size!(serves_after_merge);
 }
 
 #[test]
@@ -180,6 +185,35 @@ mod generic {
         assert!(!arena.could_serve(&page, Admission::Full, 0));
         arena.free(block).unwrap();
         assert!(arena.could_serve(&page, Admission::Full, 0));
+    }
+
+    pub fn serves_after_merge<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let blocks = [(); 2].map(|()| arena.alloc(request(64, true, true)).unwrap().0);
+        let mut size = 128;
+        while size < Arena::<KIB>::PAGE {
+            arena.alloc(request(size, true, true)).unwrap();
+            size *= 2;
+        }
+        let could_as = |arena: &mut Arena<KIB>, request| {
+            let garbage = &mut Garbage::default();
+            arena
+                .engine
+                .could_serve(&request, Admission::Full, 0, garbage)
+        };
+        let could = |arena: &mut Arena<KIB>, size| could_as(arena, request(size, true, false));
+        assert!(!could(&mut arena, 32));
+        arena.free(blocks[0]).unwrap();
+        assert!(could(&mut arena, 32));
+        arena.free(blocks[1]).unwrap();
+        // A request for its own list merges nothing. Merged, both are 128 bytes, and no page.
+        let own = request(128, false, false);
+        assert!(!could_as(&mut arena, own));
+        arena.alloc(own).unwrap_err();
+        assert!(!could(&mut arena, Arena::<KIB>::PAGE));
+        assert!(could(&mut arena, 128));
+        assert!(could_as(&mut arena, own));
+        arena.alloc(own).unwrap();
     }
 
     pub fn joins_at_once<const KIB: usize>() {
