@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! Records: made where an extent is about to begin or pages are about to get memory, and freed once
-//! the [`Entry`] alone describes the extent.
+//! the [`Entry`] alone describes the extent, or at the end of the arena.
 
 use super::directory::{Directory, Entry, Record, CHUNK_PAGES, MAX_PAGES, PART_LEN, ROOT_LEN};
 use super::head::Head;
 use super::metadata::{Backend, Garbage, Metadata, Prealloc};
+use super::Engine;
 
 impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
     /// Returns whether the chunk of `page` has records. Without records no page of the chunk has
@@ -141,5 +142,15 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
             }
         }
         None
+    }
+}
+
+impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
+    /// Ends the arena in steps: returns one chunk of records, to be dropped without the lock; `None`
+    /// when none is left. No other method may be called afterwards.
+    pub fn dismantle(&mut self) -> Option<B::Slice<Record<B, PAGE_KIB>>> {
+        let (next, chunk) = self.directory.dismantle(self.dismantled)?;
+        self.dismantled = next;
+        Some(chunk)
     }
 }
