@@ -29,6 +29,7 @@ use crate::{figure, trust};
 suite!("freelist_cost":
     an_allocation_costs_the_same_with_a_thousand_blocks_and_a_million,
     an_allocation_costs_the_same_with_one_arena_and_a_thousand,
+    a_pair_of_calls_costs_this_at_any_size,
     a_batch_costs_less_than_single_calls,
     a_refusal_makes_no_later_call_dearer,
     pages_are_mapped_and_released_at_these_costs,
@@ -78,15 +79,22 @@ fn cost(count: u64, mut round: impl FnMut()) -> f64 {
     cost
 }
 
-/// Returns the costs of a block that is allocated and freed at once, and of one of many that are allocated, then all
-/// freed in another order, for which no short list suffices.
-fn costs(arena: &Arena, size: u64) -> [f64; 2] {
-    const COUNT: u64 = 400;
-    let pair = cost(COUNT, || {
+/// The number of blocks that one round allocates.
+const COUNT: u64 = 400;
+
+/// Returns the cost of a block that is allocated and freed at once, in instructions.
+fn cost_of_pair(arena: &Arena, size: u64) -> f64 {
+    cost(COUNT, || {
         for _ in 0..COUNT {
             free(arena, alloc(arena, size));
         }
-    });
+    })
+}
+
+/// Returns the costs of a block that is allocated and freed at once, and of one of many that are allocated, then all
+/// freed in another order, for which no short list suffices.
+fn costs(arena: &Arena, size: u64) -> [f64; 2] {
+    let pair = cost_of_pair(arena, size);
     let many = cost(COUNT, || {
         let blocks: Vec<_> = (0..COUNT).map(|_| alloc(arena, size)).collect();
         // Every seventh, so that no two neighbours are freed in sequence.
@@ -154,6 +162,28 @@ fn an_allocation_costs_the_same_with_one_arena_and_a_thousand() {
         few,
         costs(&one, 64),
     );
+}
+
+/// Two ioctls that do nothing are 1,240 of it.
+fn a_pair_of_calls_costs_this_at_any_size() {
+    for (kib, most) in [
+        (8, 2150.0),
+        (64, 2150.0),
+        (100, 2400.0),
+        (1 << 10, 2400.0),
+        (4 << 10, 2400.0),
+    ] {
+        let arena = arena();
+        let pair = cost_of_pair(&arena, kib * KIB);
+        figure!("{kib} KiB allocated and freed: {pair:.0} instructions");
+        trust!(
+            format!("cost_pair_{kib}_kib"),
+            pair,
+            "instructions",
+            format_args!("<={most}")
+        );
+        assert!(pair <= most, "{kib} KiB: {pair}");
+    }
 }
 
 fn a_batch_costs_less_than_single_calls() {
