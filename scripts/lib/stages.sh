@@ -34,7 +34,7 @@ programs         usual  module=default,init,programs,c-library,snippets,root=pro
 packages         usual  module=default,tools                                       -              tests     9    73   make install, and the Debian packages
 planted          usual  -                                                          -              tests     182  420  bugs that this machine'\''s tests see
 system           long   module=default,tools,init,c-library,root=system            default        tests     13   -    our packages in a Debian with its own init, %k
-enumerate        long   -                                                          -              tests     1    -    every sequence of at most 8 operations
+enumerate        long   -                                                          -              tests     2    -    every sequence of at most 8 operations
 exhaustive       long   module=default,init,programs                               -              tests     1    -    every order of release, in the kernel
 engine_coverage  long   -                                                          -              tests     1    -    what the engine'\''s tests reach
 mutants          long   -                                                          -              changes   2400 -    changes of the engine that its tests notice

@@ -59,7 +59,7 @@ fn be_a_victim(shared: &Arena, seed: u64) -> ! {
     own.set_limit(4 * MIB).unwrap();
     let bytes = 16 * MIB as usize;
     let views = [shared, &own].map(|arena| View::shared(arena, 0, bytes));
-    let kind = rng.u8(0..4);
+    let kind = rng.u8(0..5);
     let mut live = Vec::new();
     let mut offsets = [0; 100];
     loop {
@@ -84,6 +84,14 @@ fn be_a_victim(shared: &Arena, seed: u64) -> ! {
                 }
                 free(&own, block);
                 own.trim(0).unwrap();
+            }
+            // In resizes: its arena is closed while one is in progress.
+            3 => {
+                let block = alloc(&own, page());
+                for _ in 0..10 {
+                    let _ = own.resize(block.offset, page() * rng.u64(1..1000), DEFAULT);
+                }
+                free(&own, block);
             }
             // In a sleep that only a signal ends, or a free of a block that is not live any more.
             _ => {
