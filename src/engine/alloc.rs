@@ -423,7 +423,9 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             contiguous,
         } = live;
         match self.directory.head_mut((start >> Self::PAGE_SHIFT) as u32) {
-            Some(Head::Subpage(tree)) => tree.set_live(Self::node(start, class.shift()), headed),
+            Some(Head::Subpage(tree, ..)) => {
+                tree.set_live(Self::node(start, class.shift()), headed)
+            }
             Some(head) => {
                 if let Head::Reserved { pages, .. } = *head {
                     *head = Head::Live {
@@ -451,7 +453,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         match reservation.class.shape() {
             Shape::Subpage { .. } if reservation.missing > 0 => {
                 // The page was never backed, so its tree is on no list.
-                if let Some(Head::Subpage(tree)) = self.directory.take_head(page) {
+                if let Some(Head::Subpage(tree, ..)) = self.directory.take_head(page) {
                     garbage.add_tree(tree);
                 }
                 self.release_pages(page, 1, false);

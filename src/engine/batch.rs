@@ -85,7 +85,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let mut starts = batch.offsets();
         while let [first, rest @ ..] = starts {
             let page = (first >> Self::PAGE_SHIFT) as u32;
-            let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
+            let Some(Head::Subpage(tree, ..)) = self.directory.head_mut(page) else {
                 self.enliven(*first, class, Live::PLAIN);
                 starts = rest;
                 continue;
@@ -113,7 +113,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         };
         let page = first >> Self::PAGE_SHIFT;
         let within = |offset: u64| offset & (Self::PAGE_BYTES - 1);
-        let Some(Head::Subpage(tree)) = self.directory.head_mut(page as u32) else {
+        let Some(Head::Subpage(tree, ..)) = self.directory.head_mut(page as u32) else {
             return 0;
         };
         if tree.is_lost() {

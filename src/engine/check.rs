@@ -9,8 +9,7 @@
 //! 3. `run.backing != neighbour.backing` for two neighbouring runs. No unbacked run ends at the
 //!    frontier. Each run is on exactly one list, that of its length.
 //! 4. The nodes of a divided page cover each granule at most once. No two buddies are both free. The
-//!    page is on the list of its largest free node. Only the first granule of a live block with a
-//!    header is marked as headed.
+//!    page is on the list of its largest free node.
 //! 5. A block on a quick list, kept for a waiter or deferred is in no free run and no free node.
 //! 6. `held + holes == live + free + pending` and `claimed + owed == live + reserved`, in bytes. Every
 //!    counter is what the walk counts.
@@ -187,7 +186,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 tally.block(Class::of_pages(*pages, Self::PAGE_SHIFT), true);
                 *pages
             }
-            Head::Subpage(tree) => {
+            Head::Subpage(tree, ..) => {
                 tally.trees += 1;
                 let memory = match (self.directory.is_backed(page), tree.is_lost()) {
                     (true, true) => return fail(page, "a lost page has memory"),
@@ -246,7 +245,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         memory: PageMemory,
         tally: &mut Tally,
     ) -> Result<(), Violation> {
-        let (mut used, mut live_bytes, mut headed) = (0, 0, 0);
+        let (mut used, mut live_bytes) = (0, 0);
         let mut covered_to = [0u64; 32];
         let mut wrong = None;
         let mut free_before = 0;
@@ -271,7 +270,6 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 }
                 free_before = node;
             }
-            headed += u32::from(live && tree.is_headed(node));
             used += bytes;
             let class = Class::of_subpage(Self::PAGE_SHIFT - depth, Self::PAGE_SHIFT);
             if memory == PageMemory::Present || memory == PageMemory::Lost && live {
@@ -285,7 +283,6 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             return fail(page, what);
         }
         expect(used <= Self::PAGE_BYTES, page, "the nodes exceed the page")?;
-        expect(headed == tree.marks(), page, "a mark without a block")?;
         tally.reserved_bytes += Self::PAGE_BYTES - used;
         match memory {
             PageMemory::Present => {
@@ -359,7 +356,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                         let whole = *pages == *backed && *pages == class.pages();
                         expect(whole, page, "a quick block has another length")?;
                     }
-                    Some(Head::Subpage(tree)) if shift < Self::PAGE_SHIFT => {
+                    Some(Head::Subpage(tree, ..)) if shift < Self::PAGE_SHIFT => {
                         let node = Self::node(start, shift);
                         expect(!tree.is_used(node), page, "a quick block is in use")?;
                     }
@@ -415,15 +412,15 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             let (belongs, links) = match self.directory.head(page) {
                 Some(Head::Backed { pages, links }) => (Kind::Backed(*pages), *links),
                 Some(Head::Unbacked { pages, links }) => (Kind::Unbacked(*pages), *links),
-                Some(Head::Subpage(tree)) => {
+                Some(Head::Subpage(tree, links)) => {
                     let depth = tree.largest().unwrap_or(0);
-                    (Kind::Subpage(Self::PAGE_SHIFT - depth), tree.links)
+                    (Kind::Subpage(Self::PAGE_SHIFT - depth), *links)
                 }
                 _ => return fail(page, "an element of a list is not free"),
             };
             expect(belongs.list() == id, page, "on the list of another size")?;
-            expect(links.prev == prev, page, "a list's links do not match")?;
-            (prev, page) = (page, links.next);
+            expect(links.prev() == prev, page, "a list's links do not match")?;
+            (prev, page) = (page, links.next());
         }
         Ok(())
     }

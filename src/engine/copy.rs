@@ -92,7 +92,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 headed: *headed,
                 contiguous: *contiguous,
             }),
-            Head::Subpage(tree) if tree.has_live() => Some(LiveShape::Divided),
+            Head::Subpage(tree, ..) if tree.has_live() => Some(LiveShape::Divided),
             _ => None,
         }
     }
@@ -181,7 +181,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     ) -> Result<bool, Metadata> {
         Self::ensure_tree(prealloc)?;
         match (self.directory.head(page), &mut prealloc.tree) {
-            (Some(Head::Subpage(tree)), Some(copy)) if tree.has_live() => {
+            (Some(Head::Subpage(tree, ..)), Some(copy)) if tree.has_live() => {
                 copy.copy_live(tree);
                 Ok(true)
             }

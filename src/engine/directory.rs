@@ -276,7 +276,7 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
 
     /// Begins an extent at `page`, where [`Directory::ensure_places`] has made a place for its head.
     pub(super) fn put_head(&mut self, page: u32, head: Head<B, PAGE_KIB>) {
-        if matches!(head, Head::Subpage(_)) {
+        if matches!(head, Head::Subpage(..)) {
             self.counts.trees += 1;
             self.changes.held = true;
         }
@@ -323,7 +323,7 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
                 }
             }
         }
-        if matches!(head, Head::Subpage(_)) {
+        if matches!(head, Head::Subpage(..)) {
             self.counts.trees -= 1;
             self.changes.held = true;
         }
@@ -373,8 +373,9 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
     /// Returns the list links of the run or divided page that begins at `page`.
     pub(super) fn links_mut(&mut self, page: u32) -> Option<&mut Links> {
         match self.head_mut(page)? {
-            Head::Backed { links, .. } | Head::Unbacked { links, .. } => Some(links),
-            Head::Subpage(tree) => Some(&mut tree.links),
+            Head::Backed { links, .. } | Head::Unbacked { links, .. } | Head::Subpage(_, links) => {
+                Some(links)
+            }
             _ => None,
         }
     }

@@ -86,7 +86,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 },
             )) => Ok((first..first + pages, *memory)),
             Some((_, Head::Live { .. })) => Err(DiscardError::Unsuited),
-            Some((_, Head::Subpage(tree))) if tree.has_live() => Err(DiscardError::Unsuited),
+            Some((_, Head::Subpage(tree, ..))) if tree.has_live() => Err(DiscardError::Unsuited),
             _ => Err(DiscardError::NotLive),
         }
     }

@@ -70,7 +70,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let page = (offset >> Self::PAGE_SHIFT) as u32;
         let within = offset & (Self::PAGE_BYTES - 1);
         let (class, headed, memory) = match self.directory.head_mut(page) {
-            Some(Head::Subpage(tree)) => {
+            Some(Head::Subpage(tree, ..)) => {
                 let (shift, headed) = tree.end_live(within)?;
                 let class = Class::of_subpage(shift, Self::PAGE_SHIFT);
                 (class, headed, Memory::Whole)

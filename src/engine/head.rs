@@ -2,21 +2,51 @@
 
 //! Heads: the descriptions of extents, kept at their first pages.
 
-use super::{Backend, Tree};
+use super::{Backend, Tree, MAX_PAGES};
+
+/// Bits of a page number in [`Links`].
+const BITS: u32 = 28;
+/// All of these bits.
+const MASK: u32 = (1 << BITS) - 1;
+
+const _: () = assert!(MAX_PAGES <= MASK);
 
 /// The previous and the next element of a list, as page numbers; [`Links::END`] where there is none.
+///
+/// Packed, so that a head with them and a tree has no more than 16 bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Links {
-    pub(super) prev: u32,
-    pub(super) next: u32,
-}
+pub(super) struct Links([u8; 2 * BITS as usize / 8]);
 
 impl Links {
-    pub(super) const END: u32 = u32::MAX;
-    pub(super) const NONE: Self = Self {
-        prev: Self::END,
-        next: Self::END,
-    };
+    pub(super) const END: u32 = MASK;
+    pub(super) const NONE: Self = Self([u8::MAX; 2 * BITS as usize / 8]);
+
+    pub(super) fn new(prev: u32, next: u32) -> Self {
+        let bits = u64::from(prev) | u64::from(next) << BITS;
+        let [a, b, c, d, e, f, g, _] = bits.to_le_bytes();
+        Self([a, b, c, d, e, f, g])
+    }
+
+    fn bits(self) -> u64 {
+        let [a, b, c, d, e, f, g] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, 0])
+    }
+
+    pub(super) fn prev(self) -> u32 {
+        self.bits() as u32 & MASK
+    }
+
+    pub(super) fn next(self) -> u32 {
+        (self.bits() >> BITS) as u32
+    }
+
+    pub(super) fn set_prev(&mut self, prev: u32) {
+        *self = Self::new(prev, self.next());
+    }
+
+    pub(super) fn set_next(&mut self, next: u32) {
+        *self = Self::new(self.prev(), next);
+    }
 }
 
 /// Which pages of a live block have memory.
@@ -58,8 +88,9 @@ pub(super) enum Head<B: Backend, const PAGE_KIB: usize> {
         /// Its pages are contiguous in physical memory.
         contiguous: bool,
     },
-    /// A page that is divided into blocks smaller than a page.
-    Subpage(B::Box<Tree<PAGE_KIB>>),
+    /// A page that is divided into blocks smaller than a page. It is on a list while it has a free
+    /// block.
+    Subpage(B::Box<Tree<PAGE_KIB>>, Links),
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Head<B, PAGE_KIB> {
@@ -71,7 +102,7 @@ impl<B: Backend, const PAGE_KIB: usize> Head<B, PAGE_KIB> {
             | Self::Unbacked { pages, .. }
             | Self::Reserved { pages, .. }
             | Self::Live { pages, .. } => *pages,
-            Self::Subpage(_) => 1,
+            Self::Subpage(..) => 1,
         }
     }
 }

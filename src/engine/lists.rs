@@ -58,31 +58,29 @@ impl List {
     fn push<B: Backend, const K: usize>(&mut self, pages: &mut Directory<B, K>, page: u32) {
         let next = core::mem::replace(&mut self.0, page);
         if let Some(links) = pages.links_mut(page) {
-            *links = Links {
-                prev: Links::END,
-                next,
-            };
+            *links = Links::new(Links::END, next);
         }
         if next != Links::END {
             if let Some(links) = pages.links_mut(next) {
-                links.prev = page;
+                links.set_prev(page);
             }
         }
     }
 
     fn relocate<B: Backend, const K: usize>(&mut self, pages: &mut Directory<B, K>, page: u32) {
-        let Some(&mut Links { prev, next }) = pages.links_mut(page) else {
+        let Some(&mut links) = pages.links_mut(page) else {
             debug_assert!(false, "only an element of a list is relocated");
             return;
         };
+        let (prev, next) = (links.prev(), links.next());
         if prev == Links::END {
             self.0 = page;
         } else if let Some(links) = pages.links_mut(prev) {
-            links.next = page;
+            links.set_next(page);
         }
         if next != Links::END {
             if let Some(links) = pages.links_mut(next) {
-                links.prev = page;
+                links.set_prev(page);
             }
         }
     }
@@ -92,16 +90,17 @@ impl List {
             debug_assert!(false, "only an element of a list is removed");
             return;
         };
-        let Links { prev, next } = core::mem::replace(links, Links::NONE);
+        let links = core::mem::replace(links, Links::NONE);
+        let (prev, next) = (links.prev(), links.next());
         if prev == Links::END {
             debug_assert_eq!(self.0, page, "removed from another list");
             self.0 = next;
         } else if let Some(links) = pages.links_mut(prev) {
-            links.next = next;
+            links.set_next(next);
         }
         if next != Links::END {
             if let Some(links) = pages.links_mut(next) {
-                links.prev = prev;
+                links.set_prev(prev);
             }
         }
     }
@@ -315,7 +314,7 @@ impl Lists {
                 if is_lower && fit.in_run(next, pages).is_some() {
                     lowest = Some(next);
                 }
-                next = links.next;
+                next = links.next();
             }
             if lowest.is_some() {
                 return lowest;
@@ -354,7 +353,7 @@ impl Lists {
                     }
                     left -= 1;
                     see(next);
-                    next = links.next;
+                    next = links.next();
                 }
                 bins &= !(1 << bin);
             }

@@ -13,7 +13,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         let page = (offset >> Self::PAGE_SHIFT) as u32;
         let within = offset & (Self::PAGE_BYTES - 1);
         match self.directory.head(page) {
-            Some(Head::Subpage(tree)) => match tree.live_shift(within) {
+            Some(Head::Subpage(tree, ..)) => match tree.live_shift(within) {
                 Some(shift) if within % (1 << shift) == 0 => 1 << shift,
                 _ => 0,
             },
@@ -28,7 +28,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     pub fn live_extent(&self, page: u32) -> Option<Range<u32>> {
         match self.directory.extent_of(page)? {
             (first, Head::Live { pages, .. }) => Some(first..first + pages),
-            (first, Head::Subpage(tree)) if tree.has_live() => Some(first..first + 1),
+            (first, Head::Subpage(tree, ..)) if tree.has_live() => Some(first..first + 1),
             _ => None,
         }
     }

@@ -50,8 +50,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             Head::Reserved { pages, .. } if !drained && self.is_quick(start, *pages) => {
                 return Loss::Quick;
             }
-            Head::Subpage(_) if !drained && self.quick_bytes_in(page) > 0 => return Loss::Quick,
-            Head::Subpage(_) => self.close_divided(page),
+            Head::Subpage(..) if !drained && self.quick_bytes_in(page) > 0 => return Loss::Quick,
+            Head::Subpage(..) => self.close_divided(page),
             Head::Live {
                 memory: Memory::Lazy | Memory::Damaged,
                 ..

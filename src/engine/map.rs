@@ -82,7 +82,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             Head::Reserved { pages, .. } if self.is_quick(page, *pages) => Content::Free,
             Head::Reserved { .. } => Content::Pending,
             Head::Live { .. } => Content::Live,
-            Head::Subpage(tree) => {
+            Head::Subpage(tree, ..) => {
                 let (free_bytes, live_bytes) = tree.bytes();
                 let backed = self.directory.is_backed(page);
                 let largest = tree.largest().map_or(0, |depth| Self::PAGE_SHIFT - depth);

@@ -118,7 +118,7 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
         match self.extent_of(first) {
             Some((_, Head::Reserved { awaits_memory, .. })) => *awaits_memory,
             // A divided page has memory or is about to get it.
-            Some((_, Head::Subpage(_))) => true,
+            Some((_, Head::Subpage(..))) => true,
             _ => false,
         }
     }

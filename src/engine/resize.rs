@@ -154,7 +154,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 | Head::Live {
                     contiguous: true, ..
                 }
-                | Head::Subpage(_),
+                | Head::Subpage(..),
             ) => Err(ResizeError::Unsuited),
             Some(Head::Live { .. }) if offset & (Self::PAGE_BYTES - 1) != 0 => {
                 Err(ResizeError::Offset(FreeError::Inside))

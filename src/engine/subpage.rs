@@ -3,7 +3,7 @@
 //! Divided pages: how a page is divided, how its nodes are taken and freed, how it becomes whole again.
 
 use super::class::{page_shift, Class};
-use super::head::Head;
+use super::head::{Head, Links};
 use super::lists::Kind;
 use super::request::{header_bytes, Admission, Refusal, Request, Reservation};
 use super::runs::Reserved;
@@ -31,7 +31,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     ) -> Result<Reservation, Refusal> {
         let mut tree = prealloc.tree.take().ok_or(Metadata::Tree)?;
         let node = tree.reset(Self::PAGE_SHIFT - class.shift());
-        self.directory.put_head(reserved.page, Head::Subpage(tree));
+        self.directory
+            .put_head(reserved.page, Head::Subpage(tree, Links::NONE));
         if reserved.backed == 1 {
             self.open_divided(reserved.page, class.shift());
         }
@@ -54,7 +55,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Takes a node of `depth` from a divided page, splitting a larger free one if need be. Returns
     /// `None` where the page has neither.
     pub(super) fn take_node(&mut self, page: u32, depth: u32) -> Option<u32> {
-        let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
+        let Some(Head::Subpage(tree, ..)) = self.directory.head_mut(page) else {
             debug_assert!(false, "a page on a list of divided pages is divided");
             return None;
         };
@@ -70,7 +71,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Frees a node of a divided page: merges it with its free buddies, and the page with its
     /// neighbours when the whole page is free.
     pub(super) fn give_node(&mut self, page: u32, node: u32, garbage: &mut Garbage<B, PAGE_KIB>) {
-        let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
+        let Some(Head::Subpage(tree, ..)) = self.directory.head_mut(page) else {
             debug_assert!(false, "the node lies in a divided page");
             return;
         };
@@ -80,7 +81,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if lost {
             // It is on no list: its free nodes have no memory.
             if joined == 0 {
-                if let Some(Head::Subpage(tree)) = self.directory.take_head(page) {
+                if let Some(Head::Subpage(tree, ..)) = self.directory.take_head(page) {
                     garbage.add_tree(tree);
                 }
                 self.release_block(page, 1);
@@ -93,7 +94,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             return;
         }
         self.relist_divided(page, before, None);
-        if let Some(Head::Subpage(tree)) = self.directory.take_head(page) {
+        if let Some(Head::Subpage(tree, ..)) = self.directory.take_head(page) {
             garbage.add_tree(tree);
         }
         self.release_pages(page, 1, true);
@@ -102,7 +103,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Puts a page on its list that was divided for one block of `1 << shift` bytes and has its memory
     /// now. The block itself is still pending.
     pub(super) fn open_divided(&mut self, page: u32, shift: u32) {
-        let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
+        let Some(Head::Subpage(tree, ..)) = self.directory.head_mut(page) else {
             debug_assert!(false, "the page was just divided");
             return;
         };
@@ -113,7 +114,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// Takes a divided page, whose memory is lost, off its list, so that no request gets its free nodes.
     pub(super) fn close_divided(&mut self, page: u32) {
-        let Some(Head::Subpage(tree)) = self.directory.head_mut(page) else {
+        let Some(Head::Subpage(tree, ..)) = self.directory.head_mut(page) else {
             return;
         };
         let largest = tree.largest();
@@ -152,7 +153,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if lost {
             tree.set_lost();
         }
-        self.directory.put_head(page, Head::Subpage(tree));
+        self.directory
+            .put_head(page, Head::Subpage(tree, Links::NONE));
         self.relist_divided(page, None, largest);
     }
 

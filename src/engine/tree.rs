@@ -13,10 +13,13 @@
 //!  32*KIB ........................ 64*KIB-1  the granules
 //! ```
 //!
-//! A node is *free*, *live* (a block), or neither: split into smaller nodes, part of a larger node, or
-//! pending.
+//! | `free` | `live` | the node is |
+//! | --- | --- | --- |
+//! | 1 | 0 | free |
+//! | 0 | 1 | a live block |
+//! | 1 | 1 | a live block with a header |
+//! | 0 | 0 | split into smaller nodes, part of a larger node, or pending |
 
-use super::head::Links;
 use super::request::header_bytes;
 use super::{FreeError, MIN_SHIFT};
 
@@ -40,9 +43,6 @@ const NO_NODE: u32 = 0;
 pub struct Tree<const KIB: usize> {
     free: [u64; KIB],
     live: [u64; KIB],
-    /// A bit for each granule: a live block with a header begins there.
-    headed: [u32; KIB],
-    pub(super) links: Links,
 }
 
 impl<const KIB: usize> Default for Tree<KIB> {
@@ -50,8 +50,6 @@ impl<const KIB: usize> Default for Tree<KIB> {
         Self {
             free: [0; KIB],
             live: [0; KIB],
-            headed: [0; KIB],
-            links: Links::NONE,
         }
     }
 }
@@ -86,7 +84,7 @@ impl<const KIB: usize> Tree<KIB> {
     /// node; 0 when the whole page is free, and the tree no longer used.
     pub(super) fn give(&mut self, mut node: u32) -> u32 {
         while node > 1 {
-            if !get(&self.free, node ^ 1) {
+            if !self.is_free(node ^ 1) {
                 set(&mut self.free, node);
                 break;
             }
@@ -98,7 +96,7 @@ impl<const KIB: usize> Tree<KIB> {
 
     /// Returns the depth of the largest free node.
     pub(super) fn largest(&self) -> Option<u32> {
-        let (index, word) = self.free.iter().enumerate().find(|(_, word)| **word != 0)?;
+        let (index, word) = self.free_words().enumerate().find(|(_, word)| *word != 0)?;
         Some(depth(index as u32 * 64 + word.trailing_zeros()))
     }
 
@@ -107,12 +105,24 @@ impl<const KIB: usize> Tree<KIB> {
         let (first, end) = (1usize << depth, 2usize << depth);
         if depth < 6 {
             // All nodes of these depths are in the first word.
-            let word = self.free.first()? & depth_mask(depth);
+            let word = self.free_words().next()? & depth_mask(depth);
             return (word != 0).then(|| word.trailing_zeros());
         }
-        let words = self.free.get(first / 64..end / 64)?;
-        let (index, word) = words.iter().enumerate().find(|(_, word)| **word != 0)?;
-        Some(first as u32 + index as u32 * 64 + word.trailing_zeros())
+        let (first, end) = (first / 64, end / 64);
+        let words = self.free_words().skip(first).take(end - first);
+        let (index, word) = words.enumerate().find(|(_, word)| *word != 0)?;
+        Some((first + index) as u32 * 64 + word.trailing_zeros())
+    }
+
+    /// Returns the bits of the free nodes.
+    fn free_words(&self) -> impl Iterator<Item = u64> + '_ {
+        let words = self.free.iter().zip(&self.live);
+        words.map(|(free, live)| free & !live)
+    }
+
+    /// Returns whether a node is free.
+    fn is_free(&self, node: u32) -> bool {
+        get(&self.free, node) && !get(&self.live, node)
     }
 
     /// Makes a taken node live.
@@ -120,18 +130,13 @@ impl<const KIB: usize> Tree<KIB> {
     pub(super) fn set_live(&mut self, node: u32, headed: bool) {
         set(&mut self.live, node);
         if headed {
-            self.mark((start::<KIB>(node) >> MIN_SHIFT) as u32);
+            set(&mut self.free, node);
         }
     }
 
     /// Returns whether a live node has a header.
     pub(super) fn is_headed(&self, node: u32) -> bool {
-        self.has_mark((start::<KIB>(node) >> MIN_SHIFT) as u32)
-    }
-
-    /// Returns how many granules are marked as the beginning of a live node with a header.
-    pub(super) fn marks(&self) -> u32 {
-        self.headed.iter().map(|word| word.count_ones()).sum()
+        get(&self.free, node)
     }
 
     /// Returns whether a node is live.
@@ -145,9 +150,8 @@ impl<const KIB: usize> Tree<KIB> {
     /// called.
     pub(super) fn copy_live(&mut self, of: &Self) {
         *self = Self {
+            free: core::array::from_fn(|index| of.free[index] & of.live[index]),
             live: of.live,
-            headed: of.headed,
-            ..Self::default()
         };
         clear(&mut self.live, NO_NODE);
     }
@@ -188,14 +192,13 @@ impl<const KIB: usize> Tree<KIB> {
             let node = (((1 << page_shift) + within) >> shift) as u32;
             if get(&self.live, node) {
                 let start = within >> shift << shift;
-                let granule = (start >> MIN_SHIFT) as u32;
-                let headed = self.has_mark(granule);
+                let headed = self.is_headed(node);
                 if start + header_bytes(headed) != within {
                     return Err(FreeError::Inside);
                 }
                 clear(&mut self.live, node);
                 if headed {
-                    self.unmark(granule);
+                    clear(&mut self.free, node);
                 }
                 return Ok((shift, headed));
             }
@@ -216,31 +219,11 @@ impl<const KIB: usize> Tree<KIB> {
     #[inline]
     pub(super) fn end_plain(&mut self, within: u64, shift: u32) -> bool {
         let node = (((1 << super::class::page_shift(KIB)) + within) >> shift) as u32;
-        let is_plain = within % (1 << shift) == 0
-            && get(&self.live, node)
-            && !self.has_mark((within >> MIN_SHIFT) as u32);
+        let is_plain = within % (1 << shift) == 0 && get(&self.live, node) && !self.is_headed(node);
         if is_plain {
             clear(&mut self.live, node);
         }
         is_plain
-    }
-
-    /// Returns whether a live block with a header begins at a granule.
-    fn has_mark(&self, granule: u32) -> bool {
-        let word = self.headed.get(granule as usize / 32);
-        word.is_some_and(|word| word & (1 << (granule % 32)) != 0)
-    }
-
-    fn mark(&mut self, granule: u32) {
-        if let Some(word) = self.headed.get_mut(granule as usize / 32) {
-            *word |= 1 << (granule % 32);
-        }
-    }
-
-    fn unmark(&mut self, granule: u32) {
-        if let Some(word) = self.headed.get_mut(granule as usize / 32) {
-            *word &= !(1 << (granule % 32));
-        }
     }
 
     /// Returns whether a node is free or live as a whole.
@@ -250,28 +233,29 @@ impl<const KIB: usize> Tree<KIB> {
 
     /// Returns the bytes of the free nodes, and of the live ones.
     pub(super) fn bytes(&self) -> (u64, u64) {
-        (Self::sum(&self.free), Self::sum(&self.live))
+        let live = self.live.iter().copied();
+        (Self::sum(self.free_words()), Self::sum(live))
     }
 
     /// Returns the bytes of the nodes in a bitmap.
-    fn sum(bits: &[u64; KIB]) -> u64 {
+    fn sum(bits: impl Iterator<Item = u64>) -> u64 {
         let page_shift = super::class::page_shift(KIB);
         let bytes = |word: u64, depth| u64::from(word.count_ones()) << (page_shift - depth);
         // The first word has the nodes of depths 0 to 5, each other word those of one depth.
-        let first = (1..6).map(|depth| bytes(bits[0] & depth_mask(depth), depth));
-        let rest = bits.iter().enumerate().skip(1);
-        let rest = rest.map(|(index, word)| bytes(*word, 6 + index.ilog2()));
-        first.sum::<u64>() + rest.sum::<u64>()
+        let of_word = |(index, word): (usize, u64)| match index {
+            0 => (1..6)
+                .map(|depth| bytes(word & depth_mask(depth), depth))
+                .sum(),
+            _ => bytes(word, 6 + index.ilog2()),
+        };
+        bits.enumerate().map(of_word).sum()
     }
 
     /// Calls `see` with every node that is free or live, and whether it is live.
     pub(super) fn for_each(&self, mut see: impl FnMut(u32, bool)) {
         for node in 1..2 * Self::LEAVES {
-            if get(&self.free, node) {
-                see(node, false);
-            }
-            if get(&self.live, node) {
-                see(node, true);
+            if self.is_used(node) {
+                see(node, get(&self.live, node));
             }
         }
     }

@@ -3,8 +3,10 @@
 //! The exact values of the engine's counters and statistics.
 
 use freelist_engine::at_every_page_size;
-use freelist_engine::engine::{Batch, Request};
-use freelist_engine::host::{request, Arena};
+use freelist_engine::engine::{
+    Batch, Entry, Part, Record, Request, Tree, CHUNK_PAGES, PART_LEN, ROOT_LEN,
+};
+use freelist_engine::host::{request, Arena, Host};
 
 #[test]
 fn each_halving_and_joining_is_counted_once_and_for_its_class() {
@@ -81,8 +83,36 @@ fn blocks_that_are_alike_are_freed_together() {
     at_every_page_size!(alike);
 }
 
+/// A record a page and a tree a divided page are what an arena of small blocks has of metadata, however
+/// small they are.
+#[test]
+fn metadata_is_two_percent_with_small_blocks_and_half_a_percent_with_pages() {
+    at_every_page_size!(metadata);
+}
+
 mod generic {
     use super::*;
+
+    pub fn metadata<const KIB: usize>() {
+        let (page, mib) = (Arena::<KIB>::PAGE, 64 << 20);
+        for (size, most) in [(page / 2, 2.0), (page, 0.5), (1 << 20, 0.5)] {
+            let mut arena = Arena::<KIB>::new(1 << 20);
+            arena.checked = false;
+            for _ in 0..mib / size {
+                arena.alloc(request(size)).unwrap();
+            }
+            let counters = arena.counters();
+            assert_eq!(counters.held_bytes, mib);
+            let counts = counters.metadata;
+            let bytes = counts.roots as usize * ROOT_LEN * size_of::<Part<Host, KIB>>()
+                + counts.parts as usize * PART_LEN * size_of::<Entry<Host, KIB>>()
+                + counts.chunks as usize * CHUNK_PAGES * size_of::<Record<Host, KIB>>()
+                + counts.trees as usize * size_of::<Tree<KIB>>();
+            let percent = 100.0 * bytes as f64 / mib as f64;
+            println!("pages of {KIB} KiB, blocks of {size} B: {percent:.2} % of metadata");
+            assert!(percent <= most, "{KIB} KiB, {size} B: {percent}");
+        }
+    }
 
     pub fn dismantled<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;

@@ -12,11 +12,11 @@ use crate::sys::Raw;
 /// The bytes that are held.
 const HELD: usize = 64 << 20;
 const SIZES: [(usize, &str); 5] = [
-    (32, "<=3.2"),
+    (32, "<=2.0"),
     (64, "-"),
     (1 << 10, "-"),
-    (4 << 10, "<=0.8"),
-    (1 << 20, "<=0.8"),
+    (4 << 10, "<=0.6"),
+    (1 << 20, "<=0.6"),
 ];
 
 pub fn run(printer: Printer, _: Clock) -> Result<()> {
