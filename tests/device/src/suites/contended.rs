@@ -12,7 +12,7 @@ use freelist::{Arena, Block, Flags};
 use nix::errno::Errno;
 use nix::sys::signal::{kill, Signal};
 
-use super::memory::poison;
+use super::bad_pages::poison;
 use crate::harness::suite;
 use crate::kit::lazy::LAZY;
 use crate::kit::process::{spawn_child, Child};

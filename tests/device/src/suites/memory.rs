@@ -8,14 +8,11 @@ use std::fs;
 use nix::errno::Errno;
 use nix::sys::mman::ProtFlags;
 use nix::sys::signal::Signal;
-use nix::unistd::pipe;
 
 use crate::harness::{skip, suite};
 use crate::kit::pages::frames;
 use crate::kit::process::{faults, signal_of, spawn_child};
 use crate::kit::shared::{on_a_stack, Mutex};
-use crate::kit::uring::Pinned;
-use crate::kit::view::splice_from;
 use crate::kit::{
     alloc, arena, check, free, meminfo, page, stat, system_page, touch_all, Cgroup, View, DEFAULT,
     KIB, MIB,
@@ -30,19 +27,13 @@ suite!("freelist_memory":
     a_mutex_in_a_block_is_shared_and_robust,
     a_thread_has_its_stack_in_a_block,
     compaction_keeps_every_byte,
-    a_bad_page_of_a_live_block_is_sigbus_and_no_other,
-    a_poisoned_free_page_is_never_allocated,
-    a_page_that_is_taken_offline_keeps_its_bytes,
     free_memory_is_available,
     mapped_pages_count_as_resident_memory,
     one_charge_beyond_a_full_cgroup_costs_it_little,
-    pinned_memory_is_the_pins_when_it_leaves,
-    a_pin_keeps_what_is_beside_it,
-    a_pin_keeps_what_nobody_has_written,
 );
 
 /// Bytes of a huge page; none where the kernel has none.
-fn huge() -> u64 {
+pub(super) fn huge() -> u64 {
     let path = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
     match fs::read_to_string(path) {
         Ok(text) => text.trim().parse().expect("bytes"),
@@ -207,110 +198,6 @@ fn compaction_keeps_every_byte() {
     check();
 }
 
-/// MADV_HWPOISON and MADV_SOFT_OFFLINE of linux/mman.h.
-const HWPOISON: i32 = 100;
-const SOFT_OFFLINE: i32 = 101;
-
-/// The page of byte `at` turns out to be bad. The process that finds out dies of it.
-#[track_caller]
-pub(super) fn poison(view: &View, at: usize) {
-    let page = system_page();
-    let status = crate::kit::process::fork_child(|| {
-        view.touch(at);
-        if view.advise_raw(at..at + page, HWPOISON).is_err() {
-            // Told apart below.
-            nix::sys::signal::raise(Signal::SIGKILL).unwrap();
-        }
-    });
-    use nix::sys::wait::WaitStatus::{Exited, Signaled};
-    match status {
-        Signaled(_, Signal::SIGBUS, _) | Exited(_, 0) => {}
-        Signaled(_, Signal::SIGKILL, _) => skip("this kernel knows no bad pages"),
-        status => panic!("{status:?}"),
-    }
-}
-
-fn a_bad_page_of_a_live_block_is_sigbus_and_no_other() {
-    for (size, bad) in [(8 * MIB, 700), (64 * KIB, 3), (page(), 0), (page() / 4, 0)] {
-        let arena = arena();
-        let view = View::shared(&arena, 0, 16 * MIB as usize);
-        let beside = alloc(&arena, 64 * KIB);
-        let block = alloc(&arena, size);
-        let first = block.offset / page();
-        let pages = block.bytes.div_ceil(page());
-        for index in 0..pages {
-            view.store(((first + index) * page()) as usize, index as u8);
-        }
-        view.store(beside.offset as usize, 9);
-        let held = stat(&arena).held_bytes;
-        let at = ((first + bad) * page()) as usize;
-        poison(&view, at);
-        // The block has its bytes still, of which one page is not there.
-        let now = arena.stat().unwrap();
-        assert_eq!(now.held_bytes, held - page(), "{size} bytes");
-        assert_eq!(now.live_bytes, block.bytes + beside.bytes);
-        check();
-        let signal = signal_of(|| view.touch(at));
-        assert_eq!(signal, Some(Signal::SIGBUS), "{size} bytes");
-        for index in (0..pages).filter(|index| *index != bad) {
-            let at = ((first + index) * page()) as usize;
-            assert_eq!(view.load(at), index as u8, "page {index}");
-        }
-        assert_eq!(view.load(beside.offset as usize), 9);
-        // The block goes, and the next one has all its memory.
-        free(&arena, block);
-        check();
-        let again = alloc(&arena, size);
-        for at in (again.offset..again.offset + again.bytes).step_by(page() as usize) {
-            view.store(at as usize, 1);
-        }
-        free(&arena, again);
-        arena.trim(0).unwrap();
-        check();
-        assert_eq!(stat(&arena).held_bytes, 64 * KIB);
-    }
-}
-
-fn a_poisoned_free_page_is_never_allocated() {
-    let arena = arena();
-    let view = View::shared(&arena, 0, 16 * MIB as usize);
-    let block = alloc(&arena, 4 * MIB);
-    let held = stat(&arena).held_bytes;
-    free(&arena, block);
-    poison(&view, (5 * page()) as usize);
-    let now = stat(&arena);
-    assert_eq!(now.held_bytes, held - page());
-    assert_eq!(now.free_bytes, held - page());
-    check();
-    for size in [4 * MIB, 64 * KIB, page()] {
-        let block = alloc(&arena, size);
-        for at in (block.offset..block.offset + block.bytes).step_by(page() as usize) {
-            view.store(at as usize, 1);
-        }
-        free(&arena, block);
-    }
-    assert!(arena.trim(0).unwrap() >= held - page());
-    assert_eq!(stat(&arena).held_bytes, 0);
-}
-
-fn a_page_that_is_taken_offline_keeps_its_bytes() {
-    let arena = arena();
-    let view = View::shared(&arena, 0, 16 * MIB as usize);
-    let block = alloc(&arena, 4 * MIB);
-    for at in (0..block.bytes as usize).step_by(system_page()) {
-        view.store(at, (at / system_page()) as u8);
-    }
-    let page = system_page();
-    if view.advise_raw(9 * page..10 * page, SOFT_OFFLINE).is_err() {
-        skip("this kernel takes no pages offline");
-    }
-    for at in (0..block.bytes as usize).step_by(page) {
-        assert_eq!(view.load(at), (at / page) as u8, "byte {at:#x}");
-    }
-    assert_eq!(stat(&arena).held_bytes, 4 * MIB);
-    check();
-}
-
 /// Returns the sum of the low watermarks, which the kernel takes off what it says to be available.
 fn low_watermarks() -> u64 {
     let zones = fs::read_to_string("/proc/zoneinfo").unwrap();
@@ -404,91 +291,4 @@ fn one_charge_beyond_a_full_cgroup_costs_it_little() {
         assert!((512 * KIB..=4 * MIB).contains(&gone), "{gone} bytes");
     });
     assert_eq!(cgroup.event("oom_kill"), 0);
-}
-
-fn pinned_memory_is_the_pins_when_it_leaves() {
-    for size in [64 * KIB, 2 * MIB] {
-        let arena = arena();
-        let block = alloc(&arena, size);
-        let view = View::shared(&arena, block.offset, size as usize);
-        view.set_bytes(0, b"mine");
-        let (read, write) = pipe().unwrap();
-        assert_eq!(splice_from(&write, view.address(0), 4), Ok(4));
-        free(&arena, block);
-        assert_eq!(arena.trim(0).unwrap(), size);
-        assert_eq!(stat(&arena).held_bytes, 0);
-        let again = alloc(&arena, size);
-        assert_eq!(again.offset, block.offset);
-        assert_eq!(view.bytes(0, 4), [0; 4]);
-        view.set_bytes(0, b"next");
-        let mut bytes = [0; 4];
-        assert_eq!(nix::unistd::read(&read, &mut bytes), Ok(4));
-        assert_eq!(&bytes, b"mine", "of {size} bytes");
-    }
-}
-
-/// A huge page with a pin in it cannot be divided: nothing that is live is lost, and once the pin has
-/// gone all is as ever.
-fn a_pin_keeps_what_is_beside_it() {
-    let huge = huge();
-    let arena = arena();
-    let view = View::shared(&arena, 0, 4 * huge as usize);
-    let block = alloc(&arena, huge);
-    for at in (0..huge as usize).step_by(system_page()) {
-        view.store(at, (at / system_page()) as u8);
-    }
-    let part = View::shared(&arena, 0, system_page());
-    let pin = match Pinned::new(&part) {
-        Ok(pin) => pin,
-        Err(Errno::ENOSYS | Errno::EPERM) => skip("this kernel has no io_uring"),
-        Err(errno) => panic!("{errno}"),
-    };
-    let half = huge / 2;
-    arena.resize(block.offset, half, DEFAULT).unwrap();
-    let kept = arena.trim(0).unwrap();
-    assert_eq!(kept, 0, "it cannot be divided");
-    assert_eq!(stat(&arena).free_bytes, half);
-    for at in (0..half as usize).step_by(system_page()) {
-        assert_eq!(view.load(at), (at / system_page()) as u8, "byte {at:#x}");
-    }
-    // Pages that stayed serve other blocks.
-    let other = alloc(&arena, half);
-    assert_eq!(stat(&arena).held_bytes, huge);
-    free(&arena, other);
-    drop(pin);
-    // The ring lets go of it after a while.
-    let gone = (0..100).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        arena.trim(0).unwrap() == half
-    });
-    assert!(gone, "{:?}", stat(&arena));
-    for at in (0..half as usize).step_by(system_page()) {
-        assert_eq!(view.load(at), (at / system_page()) as u8, "byte {at:#x}");
-    }
-    check();
-}
-
-/// Memory that was never written has no content for the kernel to drop.
-fn a_pin_keeps_what_nobody_has_written() {
-    let huge = huge();
-    let arena = arena();
-    let view = View::map(
-        &arena,
-        0,
-        4 * huge as usize,
-        ProtFlags::PROT_READ,
-        nix::sys::mman::MapFlags::MAP_SHARED,
-    )
-    .unwrap();
-    let block = alloc(&arena, huge);
-    let (read, write) = pipe().unwrap();
-    assert_eq!(splice_from(&write, view.address(0), 4), Ok(4));
-    arena.resize(block.offset, huge / 2, DEFAULT).unwrap();
-    arena.trim(0).unwrap();
-    for at in (0..huge as usize / 2).step_by(system_page()) {
-        assert_eq!(view.probe(at), Ok(0), "byte {at:#x}");
-    }
-    drop((read, write));
-    arena.trim(0).unwrap();
-    assert_eq!(stat(&arena).held_bytes, huge / 2);
 }

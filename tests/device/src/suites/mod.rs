@@ -5,6 +5,7 @@
 mod advice;
 mod alloc;
 mod arenas;
+mod bad_pages;
 mod bulk;
 mod bulk_array;
 mod bulk_wait;
@@ -51,6 +52,7 @@ mod memory;
 mod metadata;
 mod mmap;
 mod model;
+mod pins;
 mod pointers;
 mod poll;
 mod populate;
@@ -115,6 +117,8 @@ pub const ALL: &[Suite] = &[
     advice::SUITE,
     remapping::SUITE,
     memory::SUITE,
+    bad_pages::SUITE,
+    pins::SUITE,
     lazy::SUITE,
     lazy_races::SUITE,
     discard::SUITE,
