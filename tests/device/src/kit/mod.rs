@@ -170,6 +170,19 @@ pub fn alloc(arena: &Arena, size: u64) -> Block {
     block.unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Returns an arena, a block of `pages` pages in it, and a view of the block: page `i` begins with the byte
+/// `i + 1`.
+#[track_caller]
+pub fn numbered_pages(pages: usize) -> (Arena, Block, View) {
+    let (arena, page) = (arena(), system_page());
+    let block = alloc(&arena, (pages * page) as u64);
+    let view = View::shared(&arena, block.offset, pages * page);
+    for i in 0..pages {
+        view.store(i * page, i as u8 + 1);
+    }
+    (arena, block, view)
+}
+
 /// Frees a live block.
 #[track_caller]
 pub fn free(arena: &Arena, block: Block) {

@@ -11,7 +11,7 @@ use crate::harness::{skip, suite};
 use crate::kit::pages::frames;
 use crate::kit::process::{fork_child, userfaultfd};
 use crate::kit::view::ioctl_at;
-use crate::kit::{alloc, arena, free, page, stat, View};
+use crate::kit::{alloc, arena, free, numbered_pages, page, stat, View};
 
 suite!("freelist_advice":
     madvise_dontneed_keeps_the_contents,
@@ -75,13 +75,8 @@ fn madvise_populate_maps_blocks_and_tells_of_holes() {
 
 /// Prior art: guard_regions mlock.
 fn mlock_spoils_nothing_and_keeps_nothing() {
-    let arena = arena();
     let page = page() as usize;
-    let block = alloc(&arena, 4 * page as u64);
-    let view = View::shared(&arena, block.offset, 4 * page);
-    for i in 0..4 {
-        view.store(i * page, i as u8 + 1);
-    }
+    let (arena, block, view) = numbered_pages(4);
     view.lock(0..4 * page).unwrap();
     view.unlock(page..2 * page).unwrap();
     // The advice that pages locked in memory are spared from, and the one that spares none.
@@ -168,13 +163,8 @@ fn a_scan_of_the_page_tables_finds_what_is_mapped() {
 ///
 /// Prior art: guard_regions basic, multi_vma, process_madvise.
 fn guards_cannot_be_installed() {
-    let arena = arena();
     let page = page() as usize;
-    let block = alloc(&arena, 8 * page as u64);
-    let mut view = View::shared(&arena, block.offset, 8 * page);
-    for i in 0..8 {
-        view.store(i * page, i as u8 + 1);
-    }
+    let (arena, block, mut view) = numbered_pages(8);
     // In one mapping, over the borders of several, and over a hole.
     let holds = |view: &View, of: &str| {
         for range in [0..8 * page, page..2 * page, 2 * page..7 * page] {

@@ -9,7 +9,7 @@ use nix::unistd::ftruncate;
 
 use crate::harness::suite;
 use crate::kit::process::{fork_child, signal_of};
-use crate::kit::{alloc, arena, info, page, raw, View, MIB};
+use crate::kit::{alloc, arena, info, numbered_pages, page, raw, View, MIB};
 
 suite!("freelist_mmap":
     the_whole_arena_is_mapped,
@@ -232,13 +232,8 @@ fn a_mapping_cannot_be_duplicated_by_mremap() {
 /// Prior art: mremap_dontunmap mremap_dontunmap_simple_fixed, mremap_dontunmap_partial_mapping,
 /// mremap_dontunmap_partial_mapping_overwrite.
 fn nothing_is_left_behind_by_mremap() {
-    let arena = arena();
     let page = page() as usize;
-    let block = alloc(&arena, 4 * page as u64);
-    let view = View::shared(&arena, block.offset, 4 * page);
-    for i in 0..4 {
-        view.store(i * page, i as u8 + 1);
-    }
+    let (arena, block, view) = numbered_pages(4);
     for range in [0..4 * page, 0..page, page..3 * page, 3 * page..4 * page] {
         for target in [None, Some(View::anonymous(4 * page))] {
             let errno = view.leave_behind(range.clone(), target);
@@ -292,13 +287,8 @@ fn the_file_has_no_size_no_holes_and_no_seals() {
 
 /// Prior art: pfnmap mremap_fixed, mremap_shrink; guard_regions mremap_shrink.
 fn a_mapping_can_shrink_and_move() {
-    let arena = arena();
     let page = page() as usize;
-    let block = alloc(&arena, 8 * page as u64);
-    let mut view = View::shared(&arena, block.offset, 8 * page);
-    for i in 0..8 {
-        view.store(i * page, i as u8 + 1);
-    }
+    let (arena, block, mut view) = numbered_pages(8);
     view.remap(8 * page, 4 * page, 0).unwrap();
     for i in 0..4 {
         assert_eq!(view.load(i * page), i as u8 + 1);

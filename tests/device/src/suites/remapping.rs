@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::suite;
 use crate::kit::process::signal_of;
-use crate::kit::{alloc, arena, free, page, View};
+use crate::kit::{alloc, arena, free, numbered_pages, page, View};
 
 suite!("freelist_remapping":
     a_hole_divides_a_mapping,
@@ -67,13 +67,8 @@ fn protections_divide_a_mapping() {
 
 /// Prior art: pfnmap munmap_split; guard_regions munmap, multi_vma.
 fn other_memory_may_cover_a_part_of_a_mapping() {
-    let arena = arena();
     let page = page() as usize;
-    let block = alloc(&arena, 6 * page as u64);
-    let view = View::shared(&arena, block.offset, 6 * page);
-    for i in 0..6 {
-        view.store(i * page, i as u8 + 1);
-    }
+    let (arena, block, view) = numbered_pages(6);
     view.cover(2 * page..4 * page).unwrap();
     for (i, byte) in [1, 2, 0, 0, 5, 6].into_iter().enumerate() {
         assert_eq!(view.load(i * page), byte, "page {i}");
