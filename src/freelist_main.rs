@@ -18,8 +18,8 @@
 //!    |     |         is short; statistics: the kernel's counters
 //!    |    ffi        the calling thread, user space, debugfs, polling: knows no pages
 //!    |     |
-//!    |    c          the kernel's macros and inline functions, for Rust: fs folio mm memcg shrinker
-//!    |               sched uaccess debugfs
+//!    |    c          the kernel's macros and inline functions, for Rust: fs folio mm memcg metadata
+//!    |               shrinker sched uaccess debugfs trace
 //!  engine     which block a request gets
 //! ```
 //!
@@ -52,8 +52,16 @@
 //! request waits, the caller sleeps until a wake-up, a signal or its timeout.
 //!
 //! Memory is dropped in three steps: the engine isolates a range, so that no request gets it; its folios
-//! are removed from the page cache; the engine marks their pages unbacked. A page fault goes from
-//! `device/fault.rs` to the folio of that offset, which the kernel maps.
+//! are removed from the page cache; the engine marks their pages unbacked.
+//!
+//! # Other ways
+//!
+//! | what | where |
+//! | --- | --- |
+//! | page fault | `device/fault.rs` looks up the folio of the offset, which the kernel maps; a lazy page without memory gets it in `arena/lazy.rs` |
+//! | wake-up | a call that frees memory calls `Arena::wake` (`arena/wait.rs`) under the lock; `engine/wait_queue.rs` says whose turn it is |
+//! | shrink | `c/shrinker.c` finds the arenas of the cgroup; `Shrink` of `mm/shrinker.rs`, which `arena/reclaim.rs` implements; `mm/removal.rs` |
+//! | statistic | counted in `engine/stats.rs` (blocks) or `arena/counters.rs` (calls), shown by `debug/show.rs` and STAT |
 
 mod arena;
 mod debug;
