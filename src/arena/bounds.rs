@@ -46,7 +46,7 @@ pub(crate) fn slack_of(permille: u32) -> Result<Option<u32>> {
     }
 }
 
-/// New bounds; `None` leaves one as it is.
+/// New bounds; `None` leaves one unchanged.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Change {
     pub(crate) limit: Option<u64>,

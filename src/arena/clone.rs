@@ -279,7 +279,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Makes live what is live in the source still, and undoes the rest.
+    /// Makes live the blocks that are still live in the source, and cancels the others.
     fn commit(&mut self) -> Result {
         let mut result = Ok(());
         for (extent, block) in self.extents.iter().zip(self.blocks.drain_all()) {

@@ -61,7 +61,7 @@ impl Arena {
         self.make_in_any_case(metadata, prealloc)
     }
 
-    /// Allocates metadata whatever the limits are. `ENOMEM` when memory is short. May sleep.
+    /// Allocates metadata without regard to the limits. `ENOMEM` when memory is short. May sleep.
     pub(super) fn make_in_any_case(
         &self,
         metadata: Metadata,
@@ -85,7 +85,7 @@ impl State {
 }
 
 impl StateGuard<'_> {
-    /// Adjusts the metadata's charge to what it is now, beyond the limits if it must.
+    /// Adjusts the metadata's charge to its present size, beyond the limits if necessary.
     pub(super) fn settle_metadata(&mut self) {
         let Some(taken) = self.metadata_taken else {
             return;

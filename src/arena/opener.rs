@@ -9,7 +9,7 @@ use kernel::{
     task::Pid, //
 };
 
-/// The process that opened an arena, as it was then.
+/// The process that opened an arena, as of that moment.
 pub(crate) struct Opener {
     pid: Pid,
     name: task::ProcessName,

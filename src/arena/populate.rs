@@ -47,7 +47,7 @@ impl Arena {
                 return self.populate_part(&vma, pages);
             }
         }
-        // Otherwise every VMA that has a part of the block is looked at.
+        // Otherwise every VMA that has a part of the block is populated.
         let mut address = 0;
         while let Some(vma) = mmap.vma_from(&self.address_space, address) {
             let has = vma.pages();

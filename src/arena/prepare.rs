@@ -34,7 +34,7 @@ impl Arena {
     }
 
     /// Brings the missing pages of a reserved block, zeroes it if the options ask for that, and writes
-    /// its header. Cancels nothing: after an error that is left to the caller. May sleep.
+    /// its header. After an error the caller has to cancel the block. May sleep.
     ///
     /// Errors are those of [`Arena::prepared`].
     pub(super) fn prepare(

@@ -56,7 +56,7 @@ pub(super) enum Short {
     Memory,
     /// The arena's own limit is reached.
     Own,
-    /// The block needs so many pages more than the limit of all arenas has.
+    /// The block needs that many pages more than the limit of all arenas has.
     Shared(u64),
 }
 
@@ -136,7 +136,7 @@ impl Arena {
             Sources::FreeFirst => missing - state.engine.reuse_target(missing, state.promised),
             _ => missing,
         };
-        // Headroom that is taken in vain, even for a moment, could make another arena's request fail.
+        // Headroom that is taken without need, even for a moment, could make another arena's request fail.
         for pages in [target.clamp(least, headroom), least] {
             let bytes = u64::from(pages) << PAGE_SHIFT;
             if self.shared_limit.take(bytes) {

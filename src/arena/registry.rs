@@ -33,7 +33,7 @@ use kernel::{
     },
 };
 
-/// What the registry's lock protects.
+/// The state under the registry's lock.
 struct Arenas {
     open: RBTree<u64, Arc<Arena>>,
     /// The running totals of closed arenas.

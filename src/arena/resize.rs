@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! `FREELIST_IOC_RESIZE`: makes a live block longer or shorter in place.
+//! `FREELIST_IOC_RESIZE`: grows or shrinks a live block in place.
 //!
 //! The pages that a longer block gets after its end are a reservation of their own until they have
 //! memory. The block stays live all the time, and may be freed meanwhile.
@@ -36,7 +36,7 @@ impl Arena {
     /// Changes the length of the live block at `offset` to the size in `options`, in whole pages. The
     /// new length in bytes is reported through `copy_out` before anything changes. May sleep.
     ///
-    /// After an error the block is as it was.
+    /// After an error the block is unchanged.
     ///
     /// | error | when |
     /// | --- | --- |

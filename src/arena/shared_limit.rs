@@ -122,7 +122,7 @@ impl SharedLimit {
         self.bytes
     }
 
-    /// Takes `bytes` and returns true; takes nothing and returns false if so many are not left.
+    /// Takes `bytes` and returns true; takes nothing and returns false if fewer are left.
     pub(crate) fn take(&self, bytes: u64) -> bool {
         let mut before = self.taken.0.load(Relaxed);
         loop {
@@ -137,7 +137,7 @@ impl SharedLimit {
         }
     }
 
-    /// Takes `bytes`, beyond the limit if so many are not left.
+    /// Takes `bytes`, beyond the limit if fewer are left.
     pub(crate) fn take_in_any_case(&self, bytes: u64) {
         if bytes > 0 {
             self.taken.0.fetch_add(bytes, Relaxed);

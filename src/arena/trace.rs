@@ -23,7 +23,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// Bytes of so many pages.
+/// Returns the bytes of `pages` pages.
 fn bytes(pages: u64) -> u64 {
     pages.saturating_mul(PAGE_SIZE as u64)
 }

@@ -72,8 +72,8 @@ int freelist_copy_in(void *to, unsigned long size, unsigned long from, unsigned 
 
 /*
  * Copies a structure to @user_size bytes in user space: its first bytes if these
- * are fewer, all of it and zeros if they are more. Returns -EFAULT when it cannot be written.
- * May sleep.
+ * are fewer, all of it and zeros if they are more. Returns -EFAULT when it cannot
+ * be written. May sleep.
  */
 int freelist_copy_out(unsigned long to, unsigned long user_size, const void *from,
 		      unsigned long size)

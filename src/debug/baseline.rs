@@ -99,7 +99,7 @@ impl<const N: usize> Pages<N> {
     pub(crate) fn take(&mut self) -> Result {
         if self.len == 0 {
             // SAFETY: There is room for as many; called where sleeping is allowed.
-            // INVARIANT: So many were just allocated.
+            // INVARIANT: That many were just allocated.
             self.len = unsafe { raw::freelist_bench_pages_take(self.pages.as_mut_ptr(), N as u32) };
         }
         served(self.len as usize == N)

@@ -164,7 +164,7 @@ fn alloc(arena: &Arena, file: &File, argument: Argument) -> Result {
     result
 }
 
-/// Returns what is left of a timeout, in nanoseconds; 0 without WAIT.
+/// Returns the rest of a timeout, in nanoseconds; 0 without WAIT.
 fn rest(options: &AllocOptions, timeout_ns: i64) -> i64 {
     options.wait.map_or(0, |deadline| deadline.rest(timeout_ns))
 }

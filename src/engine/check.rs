@@ -30,7 +30,7 @@ pub struct Violation {
     /// The page number at which the check failed; 0 where it concerns the whole arena, and a shift
     /// where it concerns the counters of a size class.
     pub page: u32,
-    /// What is wrong.
+    /// A description of the violation.
     pub what: &'static str,
 }
 

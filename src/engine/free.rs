@@ -48,7 +48,7 @@ impl Loose {
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Frees the live block at `offset`. Needs no metadata.
     ///
-    /// Returns `None` as a rule: the block is free. `Some` is the rest of the release.
+    /// Usually returns `None`: the block is free. `Some` is the rest of the release.
     #[inline(always)]
     pub fn free(&mut self, offset: u64) -> Result<Option<Unfinished>, FreeError> {
         let (start, class, kind) = self.take(offset)?;

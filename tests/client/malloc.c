@@ -105,7 +105,7 @@ static int what_the_environment_decides(void)
 	CHECK(again("locked_memory_within_a_limit_suffices", NULL));
 	CHECK(again("strict_overcommit_suffices", NULL));
 	CHECK(again("a_block_grows_beyond_what_is_mapped", NULL));
-	/* What is called for the first time is so in a new process only. */
+	/* A first call is possible in a new process only. */
 	for (round = 0; round < 40; round++)
 		CHECK(again("threads_call_functions_for_the_first_time", NULL));
 	CHECK(again("above_a_limit_the_c_library_serves", "FREELIST_LIMIT=8M", NULL));

@@ -58,7 +58,7 @@ int memory_comes_when_it_is_touched(void)
 	for (at = 0; at < 4 * MIB; at++)
 		block[at] = (unsigned char)at;
 	CHECK(module_says("held_bytes") >= before + 4 * MIB && module_says("held_bytes") <= before + 6 * MIB);
-	/* What lies behind it has it copied: what was touched, alone. */
+	/* Pages in use after it make it move: only touched pages are copied. */
 	behind = malloc(64 * KIB);
 	longer = realloc(block, 128 * MIB);
 	CHECK(longer && longer != block && module_says("held_bytes") <= before + 12 * MIB);
@@ -160,7 +160,7 @@ int what_cannot_be_is_refused_as_the_c_library_refuses_it(void)
 	free(block);
 	free(NULL);
 	CHECK(malloc_usable_size(NULL) == 0);
-	/* A release keeps what the last call left. */
+	/* A release keeps the result of the last call. */
 	block = malloc(MIB);
 	errno = 99;
 	free(block);
@@ -224,7 +224,7 @@ int a_block_that_grows_by_pages_keeps_its_bytes(void)
 		moves += new != block;
 		block = new;
 		block[size / 4 - 1] = size;
-		/* What the first and the middle step wrote. */
+		/* The bytes of the first and the middle step. */
 		middle = size / 2 / (4 * KIB) * (4 * KIB);
 		CHECK(block[16 * KIB - 1] == 64 * KIB);
 		CHECK(middle < 64 * KIB || block[middle / 4 - 1] == middle);
@@ -247,7 +247,7 @@ int what_is_free_goes_back_and_the_numbers_say_so(void)
 	malloc_trim(0);
 	for (at = 0; at < COUNT(blocks); at++)
 		memset(blocks[at] = malloc(MIB), 1, MIB);
-	/* A second time, so that what is free is worth keeping. */
+	/* A second time, so that free memory is worth keeping. */
 	for (at = 0; at < COUNT(blocks); at++)
 		free(blocks[at]);
 	for (at = 0; at < COUNT(blocks); at++)

@@ -90,7 +90,7 @@ int a_child_has_no_more_memory_than_its_parents_blocks(void)
 			_exit(1);
 		for (at = 0; at < COUNT(blocks); at++)
 			memset(blocks[at], 'H', MIB);
-		/* What it wrote was its own already. */
+		/* The pages that it wrote were its own already. */
 		if (module_says("held_bytes") != held + has)
 			_exit(2);
 		/* The copy serves. */

@@ -135,7 +135,7 @@ int locked_memory_within_a_limit_suffices(void)
 	struct rlimit most = { 64 * MIB, 64 * MIB };
 	char *block = malloc(MIB);
 
-	/* Without the right to lock what it likes. */
+	/* Without the right to lock any amount of memory. */
 	CHECK(block && !setrlimit(RLIMIT_MEMLOCK, &most) && !setuid(65534));
 	CHECK(!mlockall(MCL_CURRENT | MCL_FUTURE));
 	free(block);
@@ -172,7 +172,7 @@ int a_block_grows_beyond_what_is_mapped(void)
 	for (at = 0; at < COUNT(steps); at++) {
 		new = realloc(block, steps[at]);
 		CHECK(new && all(new, 1, at ? steps[at - 1] : MIB));
-		/* It is where it was, and all of it is memory. */
+		/* It is at the same address, and all of it has memory. */
 		CHECK(new == block);
 		memset(block, 1, steps[at]);
 		CHECK(large_bytes() >= steps[at]);
@@ -181,7 +181,7 @@ int a_block_grows_beyond_what_is_mapped(void)
 	return 1;
 }
 
-/* Calls one of the functions that pass small blocks on, and says which if it fails. */
+/* Calls one of the functions that pass small blocks on, and prints which if it fails. */
 static const char *call_once(size_t which)
 {
 	static const char *const names[] = {
@@ -240,7 +240,7 @@ static void *first_calls(void *argument)
 	return (void *)wrong;
 }
 
-/* Whether two threads that call functions for the first time at once get what they ask for. */
+/* Returns 1 if two threads that call functions for the first time at once are both served. */
 int threads_call_functions_for_the_first_time(void)
 {
 	pthread_t threads[2];

@@ -28,10 +28,10 @@
 /* The last block that use() was called with. */
 extern void *volatile sink;
 
-/* Returns @block, and keeps the compiler from knowing that it is never looked at. */
+/* Returns @block, and hides from the compiler that it is never read. */
 void *use(void *block);
 
-/* Returns the bytes of large blocks in the arena. glibc counts what it maps itself, too: none here. */
+/* Returns the bytes of large blocks in the arena. glibc counts blocks that it maps itself, too: none here. */
 size_t large_bytes(void);
 
 /* Returns whether each of the @size bytes is @byte. */

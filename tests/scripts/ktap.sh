@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Sourced by the tests of our scripts: each test is a function, and fails where
-# a command of it does; its name reads as the promise that it holds.
+# Sourced by the tests of scripts: each test is a function, which fails if one of its
+# commands fails; its name reads as the promise that it holds.
 # shellcheck shell=bash
 
-# run_suite NAME TEST...: the tests as KTAP. Each is a process of its own,
-# `$0 --one TEST`, as `set -e` is off in a function whose status is looked at.
-# Signals have their default there: what runs in the background, or under nohup,
-# ignores some, and a shell cannot undo that (an interrupt then never came).
+# run_suite NAME TEST...: runs the tests, and prints KTAP. Each is a process of its own,
+# `$0 --one TEST`, as `set -e` is off in a function whose status is tested. Signals
+# have their defaults there: a process in the background, or under nohup, ignores some,
+# and a shell cannot undo that (an interrupt would never arrive).
 run_suite() {
 	local suite=$1 test number=0 failures=0
 	shift
@@ -29,7 +29,7 @@ run_suite() {
 	if [ "$failures" -gt 0 ]; then echo "not ok 1 $suite"; else echo "ok 1 $suite"; fi
 }
 
-# expect WHAT IS WANTED
+# expect NAME VALUE EXPECTED
 expect() {
 	if [ "$2" != "$3" ]; then
 		echo "$1 is '$2', expected '$3'"

@@ -12,7 +12,7 @@ packages=/work/deb
 self=$0
 export FREELIST_QUIET=1
 
-# says TEXT FILE
+# says TEXT FILE: checks that a file has a text.
 says() { grep -qE -e "$1" "$2" || { echo "no '$1' in:"; cat "$2"; exit 1; }; }
 
 loaded() { grep -q '^freelist ' /proc/modules; }
@@ -44,7 +44,7 @@ hold() {
 		if grep -q holds "$scratch/held"; then return; fi
 		sleep 0.1
 	done
-	echo "nothing is held after $tries tries"
+	echo "no memory is held after $tries tries"
 	cat "$scratch/held"
 	exit 1
 }

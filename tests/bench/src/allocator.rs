@@ -48,7 +48,7 @@ impl Allocator for Malloc {
 
     #[inline]
     unsafe fn free(&self, block: *mut u8) {
-        // SAFETY: It came from malloc(), says the caller.
+        // SAFETY: By the caller's contract malloc() returned it.
         unsafe { libc::free(block.cast()) };
     }
 }
@@ -75,7 +75,7 @@ impl Client {
         let Some(block) = NonNull::new(block) else {
             return;
         };
-        // SAFETY: It is a block of the heap, says the caller.
+        // SAFETY: By the caller's contract it is a block of the heap.
         unsafe { self.0.free(block) };
     }
 }
@@ -112,7 +112,7 @@ impl WholeProgram {
     #[inline(never)]
     unsafe fn free_by_call(&self, block: *mut u8) {
         if !block.is_null() {
-            // SAFETY: It came from there, says the caller; its size is not looked at.
+            // SAFETY: By the caller's contract it came from there; its size is not used.
             unsafe { Global.dealloc(block, Layout::from_size_align_unchecked(1, 16)) };
         }
     }

@@ -99,7 +99,7 @@ impl Pages {
     /// Populates the `len` bytes from `at` on for writing.
     pub fn populate(&self, at: usize, len: usize) {
         assert!(at.checked_add(len).is_some_and(|end| end <= self.len));
-        // SAFETY: Just looked at; nothing in them changes.
+        // SAFETY: The range was checked; its content does not change.
         let result = unsafe {
             libc::madvise(
                 self.base.as_ptr().add(at).cast(),
@@ -125,7 +125,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it is ours.
+        // SAFETY: By the invariant this value owns it.
         unsafe { munmap(self.base.cast(), self.len) }.expect("munmap");
     }
 }

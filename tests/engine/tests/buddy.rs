@@ -86,7 +86,7 @@ proptest! {
                 }
                 Err(refusal) => prop_assert_eq!(refusal, Refusal::NoSpace),
             }
-            // Neither the beginning nor the end of the span stays as it was.
+            // Both the beginning and the end of the span have changed.
             if blocks.len() % 5 == 4 {
                 prop_assert_eq!(arena.free(blocks.swap_remove(size as usize % blocks.len())), Ok(()));
             }

@@ -66,7 +66,7 @@ const ALL: [Op; 14] = [
     Op::Trim,
 ];
 
-/// An arena, and what is known of it without it.
+/// An arena, and a model of it.
 struct World<const KIB: usize> {
     arena: Arena<KIB>,
     /// The live blocks: the offsets at which they are freed, and their bytes.
@@ -199,7 +199,7 @@ impl<const KIB: usize> World<KIB> {
         Some(())
     }
 
-    /// Proves what is known.
+    /// Checks the arena against the model.
     fn check(&self) {
         self.arena.check();
         let counters = self.arena.counters();
@@ -264,7 +264,7 @@ fn extend<const KIB: usize>(sequence: &mut Vec<Op>, depth: usize) -> u64 {
     count
 }
 
-/// Says what was being done when something did not hold.
+/// Prints the sequence of a failure.
 struct Doing<'a>(&'a [Op]);
 
 impl Drop for Doing<'_> {

@@ -216,7 +216,7 @@ mod generic {
         arena.end();
     }
 
-    /// A page is bad: what the kernel does of itself.
+    /// A poisoned page, as the kernel's memory failure handles it.
     fn lose<const KIB: usize>(arena: &mut Arena<KIB>, page: u32) -> Loss {
         let loss = arena.engine.lose(page, false);
         if matches!(loss, Loss::Free | Loss::Block) {
@@ -324,7 +324,7 @@ mod generic {
 }
 
 proptest! {
-    /// Pages are lost at any time, whatever they are of.
+    /// Pages are lost at any time, of any kind.
     #[test]
     fn counts_stay_true_whatever_is_lost(
         steps in prop::collection::vec((0..5u8, any::<u32>()), 1..300),

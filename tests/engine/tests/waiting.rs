@@ -13,7 +13,7 @@ use loom::thread::{self, Thread};
 /// The request of a waiter.
 #[derive(Clone, Copy)]
 enum Need {
-    /// So many whole pages.
+    /// That many whole pages.
     Pages(u32),
     /// A part of a divided page.
     Subpage,
@@ -167,7 +167,7 @@ impl Arena {
                 failed = true;
             } else {
                 assert!(!called, "called before it could be served");
-                // The arena looks, brings pages, and says that it has found nothing, one by one.
+                // The arena scans, brings pages, and reports that it has found none, step by step.
                 drop(state);
                 state = self.0.lock().unwrap();
             }

@@ -38,7 +38,7 @@ const BLOCKS: usize = 256;
 /// 8-byte words that any structure has room in: request numbers encode less than 16 KiB.
 const WORDS: usize = 2048;
 
-/// Bytes that a program's arenas may hold, unless it says otherwise.
+/// The bytes that a program's arenas may hold by default.
 const LIMIT: u64 = 32 << 20;
 
 /// The longest wait, in ns.
@@ -47,7 +47,7 @@ const LONGEST: u64 = 2_000_000;
 /// The signal that ends waits; its handler does nothing.
 pub const SIGNAL: i32 = libc::SIGUSR1;
 
-/// Words that the kernel may write to at any time, also when a program says a wrong address.
+/// Words that the kernel may write to at any time, even if a program passes a wrong address.
 struct Room(UnsafeCell<[u64; WORDS]>);
 
 /// The state of both threads' calls. Every number may be passed to a system call at any time: a closed file is
@@ -59,7 +59,7 @@ struct Room(UnsafeCell<[u64; WORDS]>);
 pub struct Machine {
     /// Descriptors, or -1.
     files: [AtomicI32; FILES],
-    /// Offsets of blocks, and of what was freed.
+    /// Offsets of live and of freed blocks.
     blocks: [AtomicU64; BLOCKS],
     next_block: AtomicUsize,
     base: usize,
@@ -67,7 +67,7 @@ pub struct Machine {
     moving: Mutex<()>,
     /// The threads, for signals.
     threads: [AtomicU64; 2],
-    /// A file in memory, which takes what is read by way of copy_from_user().
+    /// A file in memory, whose writes use copy_from_user().
     memory: i32,
     delay: CString,
 }
@@ -77,7 +77,7 @@ fn path(text: &str) -> CString {
     CString::new(text).expect("it has no 0")
 }
 
-/// ioctl() over these words; says whether it succeeded.
+/// Calls ioctl() over these words. Returns whether it succeeded.
 fn ioctl(file: i32, request: u32, words: &mut [u64]) -> bool {
     let room = Room(UnsafeCell::new([0; WORDS]));
     // SAFETY: `room` is ours alone but for the call.

@@ -22,7 +22,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// Returns what the name of a file of it ends in.
+    /// Returns the ending of a file's name in that language.
     pub fn ending(self) -> &'static str {
         match self {
             Language::C => "c",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The manual pages name what the sources have, and nothing else.
+//! The manual pages name all that the sources have, and nothing else.
 
 use std::collections::BTreeSet;
 

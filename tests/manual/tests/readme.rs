@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! README and the other texts lead where they say, and README is short.
+//! The links and commands of README and the other texts are valid, and README is short.
 
 use std::path::Path;
 

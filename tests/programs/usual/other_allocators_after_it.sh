@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# jemalloc and mimalloc have the small blocks where they are preloaded after it.
+# jemalloc and mimalloc have the small blocks if they are preloaded after it.
 for library in libjemalloc.so.2 libmimalloc.so.3; do
 	LD_PRELOAD=${LD_PRELOAD:+$LD_PRELOAD:$library} python3 - <<'PYTHON'
 import os

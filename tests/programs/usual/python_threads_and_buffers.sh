@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# Threads that make, resize and hand on large buffers; what is compressed comes back as it was.
+# Threads that make, resize and hand on large buffers; compressed data is the same when it is expanded.
 exec python3 - <<'PYTHON'
 import queue, threading, zlib, hashlib, mmap, bz2, lzma
 

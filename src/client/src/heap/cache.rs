@@ -116,7 +116,7 @@ impl Cache {
         }
         let is_passed = heavy_barrier();
         let mut result = Ok(());
-        // An error ends none of the drains: the owner has to go on.
+        // An error ends none of the drains: the owner has to continue.
         for (class, closed) in closed.into_iter().flatten() {
             let mut blocks = [ptr::null_mut(); MAX_CACHED];
             let count = closed.take(is_passed, &mut blocks);

@@ -190,7 +190,7 @@ impl Central {
         let (mut discarded, mut at) = (0, None);
         loop {
             let list = lock(&self.lists[class.number()]);
-            // Go on after the last hold of the lock, if that slab is still in the list.
+            // Continue after the last hold of the lock, if that slab is still in the list.
             let is_listed = |name: &u32| {
                 let base = base_of(*name);
                 *name != 0

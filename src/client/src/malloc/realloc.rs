@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(
             resize(block(64 << 10, false), 60 << 10, false),
             Resize::Move { ask: 60 << 10 },
-            "what is not large any more is the next allocator's"
+            "a block that is not large any more is the next allocator's"
         );
     }
 

@@ -54,7 +54,7 @@ impl Refusal {
         all.into_iter()
     }
 
-    /// Returns the reason in words.
+    /// Returns a description of the reason.
     pub fn reason(self) -> &'static str {
         match self {
             Self::NoDevice => "no device (the module is not loaded)",

@@ -173,7 +173,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
 /// Runs two threads for some seconds, for a profile.
 pub fn probe(args: &[String]) -> Result<()> {
     let [kind, seconds] = args else {
-        bail!("what they do, and for how many seconds");
+        bail!("the arguments are the work and the seconds");
     };
     let kind = Kind::from_str(kind, false).map_err(Error::msg)?;
     let time = Duration::from_secs(seconds.parse()?);

@@ -37,7 +37,7 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    /// Loads the module anew, so that the points of that count too.
+    /// Loads the module anew, so that the points of loading count too.
     pub(super) fn new() -> io::Result<Self> {
         let mut this = Self {
             buffers: Buffers::new(TASKS, ENTRIES)?,
@@ -77,7 +77,7 @@ impl Coverage {
         self.module = Module::loaded();
     }
 
-    /// Reads what was noted since, which makes room.
+    /// Reads the points that were noted since, which empties the buffers.
     pub(super) fn collect(&mut self) {
         let Self {
             addresses, late, ..

@@ -111,7 +111,7 @@ fn wait(child: &mut Child, timeout: Duration, mut meanwhile: impl FnMut()) -> Op
     let mut pause = Duration::from_millis(1);
     loop {
         meanwhile();
-        if let Some(status) = child.try_wait().expect("the child is ours to wait for") {
+        if let Some(status) = child.try_wait().expect("the child is this process's") {
             return Some(status);
         }
         if Instant::now() >= end {

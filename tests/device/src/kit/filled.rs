@@ -62,7 +62,7 @@ impl Filled {
 
     /// Returns its bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: The block is live, of so many bytes, and this value's alone.
+        // SAFETY: The block is live, has that many bytes, and is this value's alone.
         unsafe { std::slice::from_raw_parts_mut(self.block.as_ptr(), self.size) }
     }
 

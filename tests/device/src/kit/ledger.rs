@@ -137,7 +137,7 @@ impl<'a> Ledger<'a> {
 
     /// Returns the offset of the live block number `nth`, counted by offset.
     pub fn nth(&self, nth: usize) -> u64 {
-        self.offsets().nth(nth).expect("so many blocks are live")
+        self.offsets().nth(nth).expect("that many blocks are live")
     }
 
     /// Returns the number of live blocks.

@@ -28,7 +28,7 @@ impl Child {
 
     /// Waits for its end.
     pub fn wait(self) -> WaitStatus {
-        waitpid(self.0, None).expect("the child is ours to wait for")
+        waitpid(self.0, None).expect("the child is this process's")
     }
 
     /// Waits for its end, and panics if its status is not 0.
@@ -173,7 +173,7 @@ pub fn userfaultfd() -> Option<OwnedFd> {
 pub fn fork_beside_threads(view: &View) -> WaitStatus {
     // SAFETY: The child calls nothing that takes a lock: it reads and ends.
     match unsafe { fork() }.expect("fork") {
-        ForkResult::Parent { child } => waitpid(child, None).expect("the child is ours"),
+        ForkResult::Parent { child } => waitpid(child, None).expect("the child is this process's"),
         // SAFETY: As above.
         ForkResult::Child => unsafe { libc::_exit(view.load(0).into()) },
     }

@@ -93,7 +93,7 @@ impl Waiter {
     #[track_caller]
     pub fn end(&self) -> Ended {
         let ended = self.ended.recv_timeout(PATIENCE);
-        ended.unwrap_or_else(|_| panic!("the call goes on for {PATIENCE:?}"))
+        ended.unwrap_or_else(|_| panic!("the call has not ended after {PATIENCE:?}"))
     }
 
     /// Returns the block that the call allocated, in time.

@@ -199,7 +199,7 @@ fn a_full_arena_of_small_blocks_has_no_gaps() {
     arena.free(run.offset).unwrap();
     let held = stat(&arena).held_bytes;
     while ledger.alloc(SMALLEST, Flags::LARGER).is_ok() {}
-    assert_eq!(ledger.bytes(), held, "all of what is held is live");
+    assert_eq!(ledger.bytes(), held, "all held memory is live");
     assert_eq!(stat(&arena).free_bytes, 0);
     ledger.free_all();
     assert_eq!(stat(&arena).held_bytes, held);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Many blocks of one size in one call: how many, which, and what is refused.
+//! Many blocks of one size in one call: their number, their offsets, and refusals.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ suite!("freelist_bulk":
 /// Prior art: kfence test_memcache_alloc_bulk.
 fn every_block_is_one_of_its_own() {
     let arena = arena();
-    // Below, at and beyond what is done in one hold of the lock.
+    // Below, at and above the number of blocks in one hold of the lock.
     for (size, count) in [
         (32, 1000),
         (64, 1),

@@ -215,7 +215,7 @@ fn arrays_and_requests_that_change_under_the_call_lose_nothing() {
             let answer = freelist_bulk::from_bytes(&view.bytes(0, view.len()));
             let live = stat(&arena).live_blocks;
             assert_eq!(live - before, u64::from(answer.done), "{answer:?}");
-            // Releases whatever the array says by now.
+            // Frees the offsets that are in the array by now.
             view.set_bytes(0, &release(&array, 0, 1).to_bytes());
             match ioctl_at(&arena, FREELIST_IOC_FREE_BULK, view.address(0)) {
                 Ok(_) => {

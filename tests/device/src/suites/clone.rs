@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Copies of an arena: the same blocks at the same offsets, with what is in them.
+//! Copies of an arena: the same blocks at the same offsets, with their content.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -73,7 +73,7 @@ pub(super) fn now() -> [Option<u64>; 4] {
     ["arenas", "live_blocks", "held_bytes", "metadata_bytes"].map(|name| stats.get(name))
 }
 
-/// Runs `work`, after which all is as it was before.
+/// Runs `work`, and checks that nothing has changed afterwards.
 #[track_caller]
 pub(super) fn leaves_nothing(work: impl FnOnce()) {
     let before = now();
@@ -93,7 +93,7 @@ fn a_copy_has_the_same_blocks_and_bytes() {
         let before = stat(&source);
         let copy = source.copy().unwrap();
         check();
-        assert_eq!(stat(&source), before, "the source is as it was");
+        assert_eq!(stat(&source), before, "the source is unchanged");
         let now = stat(&copy);
         assert_eq!(now.live_blocks, before.live_blocks);
         assert_eq!(now.live_bytes, before.live_bytes);

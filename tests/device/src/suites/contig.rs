@@ -48,7 +48,7 @@ fn is_contiguous(arena: &Arena, offset: u64, bytes: u64) -> bool {
     frames.windows(2).all(|pair| pair[0] + 1 == pair[1])
 }
 
-/// Returns the largest block that can be had, in bytes: the buddy allocator's.
+/// Returns the bytes of the largest block: those of the buddy allocator.
 fn largest() -> u64 {
     let mut size = page();
     let arena = arena();

@@ -122,7 +122,7 @@ fn compare(name: &str, what: &str, few: [f64; 2], many: [f64; 2]) {
     }
 }
 
-/// Live blocks of 32 bytes, every other one of those that there are.
+/// Allocates live blocks of 32 bytes, each beside a free one.
 fn litter(arena: &Arena, count: usize) {
     let mut offsets = vec![0; 1000];
     for _ in 0..2 * count / offsets.len() {
@@ -316,7 +316,7 @@ fn the_shrinker_takes_memory_at_these_costs() {
     let nothing = cost(1, force);
     for piece in [2 * MIB, 64 * KIB] {
         let [all] = costs_of_parts(1, || {
-            // A new one each time: what was needed before would come as huge pages.
+            // A new arena each time: memory that was needed before would come as huge pages.
             let arena = arena();
             arena.set_slack_permille(Some(1)).unwrap();
             let view = View::shared(&arena, 0, 2 * bytes as usize);

@@ -195,7 +195,7 @@ fn stat_goes_on_until_it_is_ended() {
     alloc(&arena, 3 * MIB);
     let deadline = Instant::now() + Duration::from_secs(60);
     while held() != 3 * MIB {
-        assert!(Instant::now() < deadline, "it never shows what is new");
+        assert!(Instant::now() < deadline, "it never shows the new arena");
     }
     child.kill().unwrap();
     child.wait().unwrap();

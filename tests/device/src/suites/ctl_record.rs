@@ -57,7 +57,7 @@ impl Drop for Scratch {
     }
 }
 
-/// The samples of a recording, after a first line that says where it is from.
+/// Returns the samples of a recording, after its header.
 fn samples(lines: &[Value]) -> Vec<&Value> {
     assert_eq!(lines[0]["type"], "recording", "{}", lines[0]);
     lines

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! debugfs `stats` and `classes` agree with what the calls say.
+//! debugfs `stats` and `classes` agree with the calls' results.
 
 use std::fs::File;
 use std::io::Read;
@@ -241,7 +241,7 @@ fn classes_and_stats_add_up() {
         let sum: u64 = stats.iter().map(|stat| values(stat)[i]).sum();
         assert_eq!(after[i] - before[i], sum, "{column}");
     }
-    // Live and free blocks of all classes are what is held.
+    // Live and free blocks of all classes add up to the held bytes.
     let held: u64 = stats.iter().map(|stat| stat.held_bytes).sum();
     assert_eq!(sums("held"), held);
 }

@@ -203,7 +203,7 @@ fn unknown_call(request: u32) {
     let arena = arena();
     let view = View::anonymous(raw::LARGEST_SIZE as usize);
     view.set_bytes(0, &vec![0x5a; view.len()]);
-    // Whatever the pointer: nothing is read before the call is known.
+    // With any pointer: nothing is read before the call is known.
     for at in [view.address(0), Address::NULL, Address::KERNEL] {
         let result = ioctl_at(&arena, request, at);
         assert_eq!(result.err(), Some(Errno::ENOTTY), "request {request:#x}");

@@ -72,7 +72,7 @@ fn try_layout(arena: &Arena, number: usize, orders: &[[usize; BLOCKS]]) {
         let live = stat(arena);
         let bytes = blocks.iter().map(|block| block.bytes).sum();
         assert_eq!((live.live_blocks, live.live_bytes), (BLOCKS as u64, bytes));
-        // Whatever the order was: the same memory serves the same blocks again.
+        // After any order the same memory serves the same blocks again.
         let held = *first.get_or_insert(live.held_bytes);
         assert_eq!(live.held_bytes, held, "{layout:?} before {order:?}");
         if number % 2 == 0 {

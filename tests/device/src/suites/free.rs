@@ -51,7 +51,7 @@ fn a_second_free_is_rejected_later_too() {
     for size in SIZES {
         let arena = arena();
         let block = alloc(&arena, size);
-        // Neighbours keep the block's page, and its place is not taken.
+        // Neighbours keep the block's page, and no other block gets its place.
         let neighbours = [alloc(&arena, size), alloc(&arena, size)];
         free(&arena, block);
         free(&arena, neighbours[0]);
@@ -82,14 +82,14 @@ fn a_second_free_frees_the_new_block_there_whose_own_free_is_rejected() {
         }
         let stat = stat(&arena);
         assert_eq!((stat.allocs, stat.frees), (5, 5), "of {size} bytes");
-        // Both of two that come now are whole and each other's neighbours.
+        // The next two blocks are whole and adjacent.
         let pair = [alloc(&arena, size), alloc(&arena, size)];
         assert_ne!(pair[0].offset, pair[1].offset);
         pair.into_iter().for_each(|block| free(&arena, block));
     }
 }
 
-/// Programs that take offsets for addresses: of the stack, the heap, a mapping, a block itself.
+/// Frees addresses instead of offsets: of the stack, the heap, a mapping, a block itself.
 ///
 /// Prior art: mimalloc_security invalid_free_stack, invalid_free_alloca; hardened_malloc
 /// invalid_free_protected, invalid_free_unprotected; scudo combined.IsOwned.
@@ -115,8 +115,7 @@ fn free_of_an_address_is_rejected() {
     free(&arena, block);
 }
 
-/// A free block, a live one and the offsets of both: only the live one's own
-/// offset is taken.
+/// Beside a free block only the live one's own offset is accepted.
 fn free_of_a_live_neighbour_is_rejected() {
     let arena = arena();
     let pair = [alloc(&arena, 64), alloc(&arena, 64)];
@@ -160,7 +159,7 @@ fn free_of_an_unaligned_offset_is_rejected() {
     let block = alloc(&arena, 4 * KIB);
     for at in [1, 2, 4, 8, 15, 17, 4095] {
         refused(arena.free(block.offset + at), Errno::EINVAL);
-        // Also where nothing is live.
+        // Also at an offset without a live block.
         refused(arena.free(32 * MIB + at), Errno::EINVAL);
     }
     free(&arena, block);
@@ -268,7 +267,7 @@ fn a_wrong_free_changes_nothing() {
     free(&arena, small);
 }
 
-/// The allocator keeps nothing where programs can write.
+/// The allocator has no metadata in memory that programs can write.
 ///
 /// Prior art: slub_kunit test_clobber_zone, test_next_pointer, test_first_word, test_clobber_50th_byte,
 /// test_clobber_redzone_free, test_kmalloc_redzone_access; kasan kmalloc_oob_right,

@@ -133,7 +133,7 @@ fn a_resized_block_keeps_its_bytes_and_its_place_while_they_fit() {
     let smaller = unsafe { heap.realloc(filled.block, 100_000, 1) }.unwrap();
     assert_eq!(smaller, filled.block);
     filled.size = 100_000;
-    // SAFETY: As above; it stays what it is.
+    // SAFETY: As above; it stays unchanged.
     let error = unsafe { heap.realloc(filled.block, 2 << 20, 1) };
     refused(error, Errno::EDQUOT);
     filled.free(&heap);

@@ -112,7 +112,7 @@ fn a_forked_child_gets_nothing_and_takes_nothing() {
     is_empty(&heap);
 }
 
-/// A daemon closes whatever is open.
+/// A daemon closes all open files.
 fn a_heap_whose_file_was_closed_ends_nothing() {
     for number in [None, Some("/dev/null")] {
         let status = fork_child(|| {

@@ -38,7 +38,7 @@ fn a_free_of_no_block_ends_the_program() {
         ("in a large block's middle", |small, large| {
             [small, large.map_addr(|at| at.saturating_add(64 << 10))]
         }),
-        ("where nothing is", |small, large| {
+        ("without a block", |small, large| {
             [small, large.map_addr(|at| at.saturating_add(1 << 30))]
         }),
         ("below the heap", |small, _| [small, NonNull::dangling()]),

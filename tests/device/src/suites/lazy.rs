@@ -147,7 +147,7 @@ fn a_lazy_block_reserves_its_headroom_at_once() {
     // The page is still the block's.
     refused(arena.alloc(page(), DEFAULT), Errno::EDQUOT);
     free(&arena, block);
-    // Free memory makes way for what is only promised.
+    // Free memory makes way for owed pages.
     free(&arena, other);
     alloc_lazy(&arena, 9 * MIB + page());
     assert!(stat(&arena).held_bytes <= 10 * MIB);
@@ -207,7 +207,7 @@ fn flags_that_exclude_lazy_are_refused() {
         Errno::EINVAL,
     );
     assert_eq!(stat(&arena).held_bytes, MIB);
-    // Below a page it says nothing.
+    // Below a page the flag has no effect.
     arena.alloc(100, LAZY).unwrap();
     check();
 }

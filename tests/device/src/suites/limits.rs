@@ -151,7 +151,7 @@ fn at_the_limit_free_blocks_still_serve() {
         free(&arena, *block);
     }
     let before = stat(&arena);
-    let moved = arena.alloc(64 * KIB, DEFAULT).expect("so much is free");
+    let moved = arena.alloc(64 * KIB, DEFAULT).expect("that much is free");
     assert_eq!(stat(&arena).held_bytes, before.held_bytes);
     assert_eq!(moved.offset % (64 * KIB), 0);
 }

@@ -93,7 +93,7 @@ fn a_page_with_any_live_block_is_there() {
     for block in &small[1..] {
         free(&arena, *block);
     }
-    // The live block's page is one, whatever else it holds.
+    // The live block's page counts once, with any other blocks in it.
     for at in [0, page() / 2, page() - 1] {
         let at = small[0].offset / page() * page() + at;
         view.store(at as usize, 1);

@@ -182,7 +182,7 @@ fn compaction_keeps_every_byte() {
             view.store(at as usize, byte(at));
         }
     }
-    // Holes, so that there is something to do.
+    // Holes, so that there are pages to migrate.
     for block in blocks.iter().step_by(2) {
         free(&arena, *block);
     }

@@ -176,7 +176,7 @@ fn free_needs_to_read_only() {
 fn free_from_a_bad_pointer_changes_nothing() {
     let arena = arena();
     let block = alloc(&arena, 64);
-    assert_eq!(block.offset, 0, "what a bad pointer must not be taken for");
+    assert_eq!(block.offset, 0, "the offset of a bad pointer");
     let view = View::anonymous(1);
     for at in [Address::NULL, Address::KERNEL, view.tail(4)] {
         let result = ioctl_at(&arena, FREELIST_IOC_FREE, at);
@@ -189,7 +189,7 @@ fn free_from_a_bad_pointer_changes_nothing() {
 
 fn a_long_structure_that_is_only_half_there_is_efault() {
     let arena = arena();
-    // Zeros up to where it ends: what is there is no reason to refuse it.
+    // Zeros up to its end: an inaccessible rest is no reason to refuse it.
     let view = View::anonymous(page() as usize);
     for request in raw::REQUESTS {
         let long = raw::with_size(request, raw::LARGEST_SIZE);

@@ -64,7 +64,7 @@ impl Idle {
             view.store((block.offset + block.bytes) as usize - 1, !(i as u8));
         }
         for (block, _) in pairs {
-            // Mapped, as what was in use is.
+            // Mapped, as memory that was in use is.
             view.store(block.offset as usize, 1);
             free(&arena, block);
         }

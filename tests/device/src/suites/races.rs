@@ -209,7 +209,7 @@ fn a_page_that_leaves_is_out_of_reach_of_requests_meanwhile() {
     assert_eq!(
         view.probe(at),
         Err(Errno::EFAULT),
-        "what was mapped meanwhile"
+        "the pages that were mapped meanwhile"
     );
     assert_eq!(stat(&arena).held_bytes, 4 * page());
     check();
@@ -285,7 +285,7 @@ fn a_block_whose_answer_is_not_out_shows_zeros() {
     check();
 }
 
-/// The call goes on, and ends the arena afterwards.
+/// The call continues, and ends the arena afterwards.
 fn an_arena_is_closed_while_its_pages_leave() {
     let arena = arena();
     let block = alloc(&arena, 100 * page());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Blocks that become longer or shorter where they are, alignment that is asked for, and the slack.
+//! RESIZE in place, requested alignments, and the slack.
 
 use freelist::uapi::{freelist_resize, FREELIST_IOC_RESIZE, FREELIST_SLACK_NONE};
 use freelist::{Arena, Flags};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Tests that end in every way there is. Hidden: they are run by this crate's
-//! host tests, which hold the harness to what it says about them.
+//! host tests, which check the harness's results for them.
 
 use std::thread;
 use std::time::Duration;

@@ -44,7 +44,7 @@ fn all_arenas_share_the_modules_limit() {
     more_than_half(&one, limit);
     refused(two.alloc(limit / 2 + MIB, DEFAULT), Errno::EDQUOT);
     let none = stat(&two);
-    assert_eq!(none.held_bytes, 0, "what was refused is not held");
+    assert_eq!(none.held_bytes, 0, "refused memory is not held");
     // The rest is there for others.
     alloc(&two, MIB);
     // So is the memory that an arena releases at its end.

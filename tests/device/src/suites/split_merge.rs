@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Free blocks are halved and joined, so that what is held serves any request.
+//! Free blocks are split and merged, so that held memory serves any request.
 
 use freelist::{Arena, Block, Flags};
 use nix::errno::Errno;

@@ -64,7 +64,7 @@ fn after_a_phase_of_small_blocks_every_page_serves_large_ones() {
     let held = stat(&arena).held_bytes;
     let large = exhaust(&arena, 4 * MIB, LARGER, Errno::ENOMEM);
     let serves = percent(large.len() as u64 * 4 * MIB, held);
-    figure!("phase change: {serves:.1} % of what is held serves requests for 4 MiB");
+    figure!("phase change: {serves:.1} % of held memory serves requests for 4 MiB");
     trust!("phase_change_served", serves, "percent", ">=100");
     assert_eq!(large.len() as u64 * 4 * MIB, held);
     free_all(&arena, &large);
@@ -91,7 +91,7 @@ fn one_live_block_a_page_strands_nothing() {
     assert_eq!(before.live_blocks, limit / page());
     let smaller = exhaust(&arena, 32, LARGER, Errno::ENOMEM);
     let serves = percent(smaller.len() as u64 * 32, before.free_bytes);
-    figure!("one live block a page: {serves:.1} % of what is free serves requests for 32 bytes");
+    figure!("one live block a page: {serves:.1} % of free memory serves requests for 32 bytes");
     trust!("one_live_block_a_page_served", serves, "percent", ">=98");
     assert!(serves >= 98.0, "{serves} %");
     assert_eq!(stat(&arena).held_bytes, before.held_bytes);
@@ -153,7 +153,7 @@ fn replay(name: &str, file: &[u8], most: f64) {
         "ratio",
         format_args!("<={most}")
     );
-    assert!(ratio <= most, "{ratio} times what was asked for");
+    assert!(ratio <= most, "{ratio} times the requested bytes");
     let left: Vec<u64> = blocks.into_iter().flatten().collect();
     free_all(&arena, &left);
     assert_eq!(stat(&arena).live_bytes, 0);

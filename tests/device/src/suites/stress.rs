@@ -73,7 +73,7 @@ fn every_byte_is_its_owners_whatever_happens() {
             }
         }
     }));
-    // Pages are pinned for a while, wherever there are some.
+    // Some pages are pinned for a while.
     let mut other = rng.fork();
     children.push(spawn_child(|| {
         let (read, write) = pipe().unwrap();

@@ -135,7 +135,7 @@ fn a_block_and_its_release_are_reported() {
     let events = Events::record(&["alloc", "free"]);
     let arena = arena();
     let mut done = Vec::new();
-    // Twice: from nothing, and of what was freed.
+    // Twice: from new memory, and from freed blocks.
     for size in sizes().into_iter().chain(sizes()) {
         let block = arena.alloc_aligned(size, 13, DEFAULT).unwrap();
         arena.free(block.offset).unwrap();

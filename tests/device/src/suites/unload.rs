@@ -80,7 +80,7 @@ fn the_module_stays_while_a_file_of_debugfs_is_open() {
     let mut files = paths.map(|path| std::fs::File::open(path).unwrap());
     drop(arena);
     unloading_is_refused();
-    // The arena's own file outlives it, and says nothing.
+    // The arena's own file outlives it, and is empty.
     let mut text = String::new();
     let _ = std::io::Read::read_to_string(&mut files[3], &mut text);
     for file in files {

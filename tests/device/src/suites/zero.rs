@@ -57,7 +57,7 @@ fn a_used_block_reads_as_zero_again() {
             free(&arena, block);
             let again = arena.alloc(size, flags | Flags::ZERO);
             let Ok(again) = again else {
-                // Without flags nothing is promised.
+                // Without the flag the content is undefined.
                 assert!(flags.is_empty(), "{again:?}");
                 continue;
             };

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Blocks of the arena that become shorter or longer.
+//! Resizes blocks of the arena.
 
 use crate::engine::{Admission, Garbage, Growth, ResizeError, Resized};
 
 use super::Arena;
 
 impl<const KIB: usize> Arena<KIB> {
-    /// Begins to make a block longer, or makes it shorter.
+    /// Begins to grow a block, or shrinks it.
     pub fn start_resize(&mut self, offset: u64, size: u64) -> Result<Resized, ResizeError> {
         self.start_resize_as(offset, size, false, Admission::Full)
     }

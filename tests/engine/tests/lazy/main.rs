@@ -29,7 +29,7 @@ fn touched<const KIB: usize>(arena: &mut Arena<KIB>, page: u32) -> u32 {
     pages
 }
 
-/// Discards pages, of which those that `stays` says stay.
+/// Discards pages, except for those of which `stays` is `true`.
 fn discarded<const KIB: usize>(
     arena: &mut Arena<KIB>,
     range: std::ops::Range<u32>,

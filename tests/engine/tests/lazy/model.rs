@@ -105,7 +105,7 @@ impl<const KIB: usize> Model<KIB> {
         (page < first + block.pages).then_some(block)
     }
 
-    /// Returns the pages of a block that have memory by what the engine says.
+    /// Returns the pages of a block that have memory according to the engine.
     fn backed(&self, first: u32, pages: u32) -> BTreeSet<u32> {
         let all = first..first + pages;
         all.filter(|page| self.arena.engine.is_backed(*page))
@@ -255,7 +255,7 @@ impl<const KIB: usize> Model<KIB> {
         }
     }
 
-    /// Checks what the model knows; the arena checks itself after each step.
+    /// Checks the engine against the model; the arena checks itself after each step.
     fn check(&self) {
         let engine = &self.arena.engine;
         for (first, block) in &self.blocks {

@@ -32,7 +32,7 @@ const DEPTHS: usize = 8;
 pub struct Settings {
     /// Sub-lists of a doubling, as a power of 2.
     pub sub_bits: u32,
-    /// Entries of one list that are looked at.
+    /// The entries of one list that are examined.
     pub look: u32,
     /// The slack in thousandths: how much more than the peak need may be held before memory is moved.
     pub slack_permille: u64,
@@ -50,7 +50,7 @@ pub struct Settings {
     pub from_end: u64,
     /// Of the runs that are examined in a list, the one at the lowest offset is used.
     pub lowest: bool,
-    /// A request of more bytes empties the quick lists before it looks for a run.
+    /// The size in bytes above which a request empties the quick lists before it searches for a run.
     pub drain_above: u64,
 }
 
@@ -135,7 +135,7 @@ pub struct Counts {
     pub frontier: u32,
     /// The most that this was.
     pub space: u32,
-    /// Entries of lists that the longest search looked at.
+    /// The entries that the longest search examined.
     pub longest_search: u32,
     pub searches: u64,
     pub looked_at: u64,

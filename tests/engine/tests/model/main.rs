@@ -28,9 +28,9 @@ struct Model<const KIB: usize> {
     live: Live,
     /// Reserved blocks, and the sizes that were asked for.
     open: Vec<(Reservation, u64)>,
-    /// Blocks whose headers are being looked at.
+    /// Blocks whose headers are being checked.
     taken: Vec<Releasing>,
-    /// Blocks that are becoming longer: where each begins and ends.
+    /// The beginning and the end of each block that is growing.
     growing: Vec<(u64, u64, Growth)>,
     /// The beginnings and ends of blocks that are growing.
     grows: BTreeMap<u64, u64>,
@@ -151,7 +151,7 @@ impl<const KIB: usize> Model<KIB> {
         self.live.values().nth(index).map(|(_, known)| *known)
     }
 
-    /// The engine counts what the model has.
+    /// Checks the engine's counters against the model.
     fn compare(&self) {
         let counters = self.arena.counters();
         assert_eq!(counters.live_blocks, self.live.len() as u64);

@@ -41,7 +41,7 @@ impl<const KIB: usize> Model<KIB> {
             Refusal::Empty => assert!(!grow),
             Refusal::NoSpace => assert!(larger || grow),
             Refusal::Alignment => panic!("no alignment is too large here"),
-            Refusal::Need(_) | Refusal::Again => panic!("the host does what it takes"),
+            Refusal::Need(_) | Refusal::Again => panic!("the host supplies all metadata"),
         }
         if larger && asked > 0 && size <= largest(Self::PAGE) {
             assert!(
@@ -55,13 +55,13 @@ impl<const KIB: usize> Model<KIB> {
         }
     }
 
-    /// Finishes a block. Nothing is taken from the system as long as free pages will do.
+    /// Finishes a block. Takes no memory from the system while free pages suffice.
     fn commit(&mut self, mut pending: Reservation, size: u64, grow: bool) {
         let extent = pending.extent();
         let claimed = self.claimed() + extent.end - extent.start;
         let before = self.arena.counters();
         let filled = self.arena.fill(&mut pending, grow);
-        assert!(filled, "what was reserved cannot be had");
+        assert!(filled, "a reservation has no memory");
         let after = self.arena.counters();
         assert!(
             grow || after.held_bytes == before.held_bytes,

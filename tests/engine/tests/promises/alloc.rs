@@ -90,7 +90,7 @@ mod generic {
                     align_shift,
                     ..request(size, DEFAULT)
                 };
-                // Blocks of all alignments before it, and what is on quick lists.
+                // Blocks of all alignments before it, and blocks on quick lists.
                 for _ in 0..2 {
                     let (offset, bytes) = arena.alloc(aligned).unwrap();
                     assert_eq!(offset % (1 << align_shift), 0, "{aligned:?}");

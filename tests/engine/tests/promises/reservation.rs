@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Blocks that are reserved: which of their pages may have old bytes, and what a cancelled one leaves.
+//! Reservations: the pages that may have old bytes, and the state after a cancellation.
 
 use freelist_engine::host::Arena;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Blocks that become shorter or longer where they are.
+//! Blocks that shrink and grow in place.
 
 use freelist_engine::engine::{Admission, FreeError, Policy, Request, ResizeError, Resized};
 use freelist_engine::host::Arena;
@@ -80,7 +80,7 @@ mod generic {
         assert_eq!(arena.resize(block, 65 * page), Err(ResizeError::InUse));
         assert_eq!(arena.counters().held_bytes, before.held_bytes);
         assert_eq!(arena.resize(block, 64 * page), Ok(64 * page));
-        // While it is becoming longer, no other block has the pages after it.
+        // While it grows, no other block gets the pages after it.
         arena.resize(block, page).unwrap();
         let Ok(Resized::Growing(growth)) = arena.start_resize(block, 9 * page) else {
             panic!("it does not grow");

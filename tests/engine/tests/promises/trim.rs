@@ -78,7 +78,7 @@ mod generic {
         arena.free(blocks[0]).unwrap();
         arena.trim(0);
         assert_eq!(arena.counters().metadata.chunks, 0);
-        // Wherever in a chunk what leaves begins and ends.
+        // The removed range begins and ends anywhere in a chunk.
         for pages in [1024, 1025, 2048, 3071] {
             let (block, _) = arena.alloc(request(pages * page, GROW)).unwrap();
             arena.free(block).unwrap();

@@ -128,7 +128,7 @@ mod generic {
             arena.close_quick(false);
             assert_eq!(arena.alloc(request(size, DEFAULT)).unwrap().0, all[0]);
         }
-        // A longer block of its class serves too, and what is over is free.
+        // A longer block of its class serves too, and its rest is free.
         let mut arena = Arena::<KIB>::new(1 << 20);
         let (long, _) = arena.alloc(request(8 * page, DEFAULT)).unwrap();
         arena.alloc(request(page, DEFAULT)).unwrap();

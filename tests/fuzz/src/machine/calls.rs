@@ -38,11 +38,11 @@ impl Machine {
         }
     }
 
-    /// Allocates or frees many blocks. The array is one of our own, or in the mapping at `part`.
+    /// Allocates or frees many blocks. The array is in ordinary memory, or in the mapping at `part`.
     pub(super) fn bulk(&self, file: i32, alloc: bool, part: usize, [_, b, c, d]: [u64; 4]) {
         let mut offsets: [u64; BLOCKS] =
             std::array::from_fn(|i| self.offset((b + i as u64) * 8 + 1));
-        // An array of our own, or one in a mapping of ours, which a fault may stop.
+        // An array in ordinary memory, or one in a mapping of an arena, which a fault may stop.
         let at = match d % 8 {
             0 => d % PAGE as u64,
             1 => part as u64,
@@ -70,7 +70,7 @@ impl Machine {
 
 /// Sets bounds.
 pub(super) fn limit(file: i32, [_, b, c, d]: [u64; 4]) {
-    // Seldom more than what is given: memory is what takes time.
+    // Seldom more than was allocated: memory is what takes time.
     let bytes = if b % 8 == 0 { b } else { b % (2 * LIMIT) };
     ioctl(
         file,

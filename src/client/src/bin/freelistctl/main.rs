@@ -125,7 +125,7 @@ struct Slack(Option<u32>);
 /// Parses a limit in bytes, at least 1: in the contract 0 means "unchanged".
 fn limit(text: &str) -> std::result::Result<u64, String> {
     match freelist::size::parse(text) {
-        Ok(0) => Err("give at least 1 byte; without --limit it stays as it is".to_owned()),
+        Ok(0) => Err("give at least 1 byte; without --limit the arena keeps its limit".to_owned()),
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(error.to_string()),
     }

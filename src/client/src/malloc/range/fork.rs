@@ -64,7 +64,7 @@ impl Range {
             // A block that another thread allocates now may lie beyond the copy.
             if offset + entry.bytes <= extent {
                 // SAFETY: A live block is mapped and has memory until it is freed, which by the caller's
-                // contract does not happen now; the copy has as many bytes, and is all zero there.
+                // contract does not happen now; the copy has the same bytes of space, all zero.
                 unsafe { os::copy_pages(self.base() + offset, copy + offset, entry.bytes, page) };
             }
         });
