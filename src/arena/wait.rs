@@ -274,7 +274,7 @@ impl Arena {
     #[inline(always)]
     pub(super) fn wake(&self, state: &mut State) {
         let wanted = self.shared_limit.is_wanted_from(self.id);
-        // A poller enters the queue before it takes the lock for its own look: none is missed here.
+        // A poller enters the queue before it takes the lock to check for itself: none is missed here.
         let polled = state.refused.is_some() && !self.poll.is_idle();
         if state.waiters.count() > 0 || polled || wanted {
             self.wake_some(state, polled);
