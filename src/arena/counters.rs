@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Counters of arenas and size classes, and refused calls by error.
+//! Counters of arenas and size classes, and refused calls by error. The engine counts blocks and bytes in
+//! `engine/stats.rs`; `debug/show.rs` prints all counters, and STAT returns those of one arena.
 
 use crate::{
     engine::{

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Options of an allocation.
+//! Options of an allocation: the place where request flags of the contract (`uapi/freelist.h`) get their
+//! meaning.
 
 use super::deadline::Deadline;
 use crate::{

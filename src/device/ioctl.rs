@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The ioctls: decodes and checks a request, calls the arena, copies the answer out.
+//! The ioctls of `uapi/freelist.h`: decodes and checks a request, calls the arena, copies the answer out.
 //!
 //! The first of these checks that fails is the error: the call is known (`ENOTTY`); the file is open for
 //! writing (`EBADF`); the structure can be read (`EFAULT`) and ends in zeros beyond the known fields

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! KUnit suites: the arena and the layers below it, in the kernel, with real memory. The engine alone is
-//! tested on the host, with a model.
+//! tested on the host, with a model (`tests/engine`), the contract from user space (`tests/device`).
 
 #![deny(unsafe_code)]
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A program whose large blocks are an arena's: what ordinary code does with memory, in threads,
-//! in a forked child, and what takes memory when a thread ends. Ends with status 0 if all of it came
-//! out right; the suite `freelist_global` runs it, with and without a device.
+//! A program whose large blocks are an arena's, which uses memory as ordinary code does: in threads, in a forked
+//! child, and at the end of threads. Its status is 0 if all results are right; the suite `freelist_global` runs
+//! it with and without a device.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -114,7 +114,7 @@ fn threads() {
         .filter(|string| string.ends_with(" 49"));
     assert_eq!(strings.count(), 4 * 200);
     for thread in threads {
-        thread.join().expect("it ended well");
+        thread.join().expect("the thread does not panic");
     }
 }
 

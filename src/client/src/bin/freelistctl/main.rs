@@ -58,7 +58,7 @@ enum Command {
     /// Show the layout of an arena, as blocks of colour or as a picture: live, free,
     /// huge pages, divided pages, address space without memory.
     Map(map::Args),
-    /// Have arenas give their free pages back to the system.
+    /// Have arenas release their free pages to the system.
     Trim(TrimArgs),
     /// Replay a recorded trace: each allocation by ALLOC, each release by FREE, with
     /// the content of every block checked. Fails if a byte has changed, a call has
@@ -95,7 +95,7 @@ struct ReplayArgs {
     /// Replay only up to the end of training step N.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Limit the arena to SIZE bytes of pages, at least 1; K, M or G are KiB, MiB,
+    /// The limit of the arena in bytes of pages, at least 1; K, M or G are KiB, MiB,
     /// GiB.
     #[arg(long, value_name = "BYTES", value_parser = limit)]
     limit: Option<u64>,

@@ -49,7 +49,7 @@ enum Format {
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Limit the arena of each process to SIZE bytes of pages; K, M or G are KiB,
+    /// The limit of the arena of each process, in bytes of pages; K, M or G are KiB,
     /// MiB, GiB (FREELIST_LIMIT).
     #[arg(long, value_name = "SIZE", value_parser = freelist::size::parse)]
     limit: Option<u64>,

@@ -89,7 +89,7 @@ impl Range {
         drop(self.take_clone());
         let copy = self.copy.swap(0, Relaxed);
         if copy != 0 {
-            // SAFETY: `make_copy()` mapped it, of as many bytes, and nothing here uses it.
+            // SAFETY: `make_copy()` mapped it with that length, and nothing here uses it.
             unsafe { os::unmap(copy, self.extent.load(Relaxed)) };
         }
     }
