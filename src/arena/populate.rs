@@ -2,7 +2,7 @@
 
 //! Maps blocks for the caller before it touches them.
 //!
-//! Never fails: if the arena is not mapped nothing happens, and if memory for page tables is short the
+//! Never fails: if the arena is not mapped, it does nothing; if memory for page tables is short, the
 //! rest is left to page faults.
 
 use super::Arena;

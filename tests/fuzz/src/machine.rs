@@ -25,17 +25,17 @@ pub use debugfs::{left, wrong};
 /// Bytes of a page.
 const PAGE: usize = 4096;
 
-/// Descriptors that a program has at most, and places where it maps.
+/// The most descriptors of a program, and the places at which it maps.
 const FILES: usize = 4;
 const PLACES: usize = 4;
 
 /// Bytes of address space of a place.
 const PLACE_LEN: usize = 16 << 20;
 
-/// Offsets that are remembered, and elements of a bulk at most.
+/// The number of offsets that are recorded, and the most elements of a bulk.
 const BLOCKS: usize = 256;
 
-/// 8-byte words that any structure has room in: request numbers encode less than 16 KiB.
+/// The 8-byte words that hold any structure: request numbers encode less than 16 KiB.
 const WORDS: usize = 2048;
 
 /// The bytes that a program's arenas may hold by default.
@@ -63,7 +63,7 @@ pub struct Machine {
     blocks: [AtomicU64; BLOCKS],
     next_block: AtomicUsize,
     base: usize,
-    /// Held while a place is no mapping at all, so that nothing else comes to lie there.
+    /// Held while a place has no mapping, so that no other mapping gets its address.
     moving: Mutex<()>,
     /// The threads, for signals.
     threads: [AtomicU64; 2],
@@ -80,10 +80,10 @@ fn path(text: &str) -> CString {
 /// Calls ioctl() over these words. Returns whether it succeeded.
 fn ioctl(file: i32, request: u32, words: &mut [u64]) -> bool {
     let room = Room(UnsafeCell::new([0; WORDS]));
-    // SAFETY: `room` is ours alone but for the call.
+    // SAFETY: Only this thread and the call use `room`.
     unsafe { (&mut *room.0.get())[..words.len()].copy_from_slice(words) };
     // SAFETY: The kernel accesses at most the bytes that the request's number encodes, which
-    // `room` has. Addresses that the words say are of rooms of their callers, of the first page,
+    // `room` has. Addresses in the words are those of rooms of their callers, of the first page,
     // or no addresses of this process.
     let result = unsafe { libc::ioctl(file, request.into(), room.0.get()) };
     // SAFETY: As before; the call has ended.
@@ -94,7 +94,7 @@ fn ioctl(file: i32, request: u32, words: &mut [u64]) -> bool {
 impl Machine {
     /// Reserves address space.
     pub fn new(memory: i32) -> io::Result<Self> {
-        // SAFETY: The kernel puts it where nothing of this process lies.
+        // SAFETY: The kernel chooses a range that this process does not use.
         let base = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -123,7 +123,7 @@ impl Machine {
 
     /// Registers the calling thread as the first or the second.
     pub fn begin(&self, second: bool) {
-        // SAFETY: Only names this thread.
+        // SAFETY: It returns the calling thread's name, and has no effect.
         let this = unsafe { libc::pthread_self() };
         self.threads[usize::from(second)].store(this, Relaxed);
     }
@@ -152,7 +152,7 @@ impl Machine {
         for slot in &self.files {
             let file = slot.swap(-1, Relaxed);
             if file >= 0 {
-                // SAFETY: The descriptor is ours, and forgotten.
+                // SAFETY: The descriptor is this value's, and is not used again.
                 unsafe { libc::close(file) };
             }
         }
@@ -164,7 +164,7 @@ impl Machine {
 
     /// Maps an inaccessible range over a part of the reserved address space.
     fn cover(&self, at: usize, len: usize) {
-        // SAFETY: The range is ours (type invariant), and nothing in it is known to Rust.
+        // SAFETY: By the type's invariant no other code uses the range, and Rust has no object in it.
         unsafe {
             libc::mmap(
                 at as *mut c_void,
@@ -182,7 +182,7 @@ impl Machine {
         let kind = if flags == 0 { libc::MAP_SHARED } else { flags };
         let at = self.base + place * PLACE_LEN;
         let _moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: The range is ours (type invariant), and nothing in it is known to Rust.
+        // SAFETY: By the type's invariant no other code uses the range, and Rust has no object in it.
         let to = unsafe {
             libc::mmap(
                 at as *mut c_void,
@@ -223,7 +223,7 @@ impl Machine {
     fn replace(&self, which: u64, file: i32) {
         let old = self.files[which as usize % FILES].swap(file, Relaxed);
         if old >= 0 {
-            // SAFETY: The descriptor is ours, and forgotten.
+            // SAFETY: The descriptor is this value's, and is not used again.
             unsafe { libc::close(old) };
         }
     }
@@ -241,7 +241,7 @@ impl Machine {
         let (part, part_len) = (at + first * PAGE, count * PAGE);
         match call.kind {
             Kind::Open => self.open(call.args),
-            // SAFETY: Gives a new descriptor.
+            // SAFETY: It returns a new descriptor.
             Kind::Dup => self.replace(d, unsafe { libc::dup(file) }),
             Kind::Close => self.replace(a, -1),
             Kind::Alloc => self.alloc(file, call.args),
@@ -255,10 +255,10 @@ impl Machine {
             Kind::Map => self.map_file(file, count, call.args),
             Kind::Unmap => self.cover(part, part_len),
             Kind::Remap => self.remap(at, part_len, call.args),
-            // SAFETY: The range is ours (type invariant), and nothing in it is known to Rust.
+            // SAFETY: By the type's invariant no other code uses the range, and Rust has no object in it.
             Kind::Advise => unsafe {
                 let advice = [d % 26, 100 + d % 6][usize::from(d % 7 == 0)];
-                // Poison would take the pages from the whole machine.
+                // Poisoning would remove the pages from the whole machine.
                 if !(100..102).contains(&advice) {
                     libc::madvise(part as *mut c_void, part_len, advice as i32);
                 }

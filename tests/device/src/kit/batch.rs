@@ -43,7 +43,7 @@ pub fn store(array: &View, at: usize, offsets: &[u64]) {
     }
 }
 
-/// Checks that an arena has no live block: where a batch was refused, nothing may have been done.
+/// Checks that an arena has no live block, as after a batch that was refused.
 #[track_caller]
 pub fn nothing_is_live(arena: &Arena) {
     let stat = stat(arena);

@@ -14,7 +14,7 @@ suite!("freelist_exhaustive":
 
 const BLOCKS: usize = 5;
 const SIZES: usize = 5;
-/// Sizes of the blocks, each any of [`SIZES`]; released one by one, or in a batch.
+/// The number of layouts: each block has one of [`SIZES`], and they are freed one by one or in a batch.
 const LAYOUTS: usize = 2 * SIZES.pow(BLOCKS as u32);
 /// The scale with which all of them are tried.
 const FULL: usize = 125;
@@ -88,7 +88,7 @@ fn try_layout(arena: &Arena, number: usize, orders: &[[usize; BLOCKS]]) {
     assert_eq!((after.live_blocks, after.held_bytes), (0, 0), "{layout:?}");
 }
 
-/// 750,000 of them; below the full scale an even part of the layouts, another one in each run.
+/// Tries 750,000 orders; below the full scale those of an even part of the layouts, another one in each run.
 /// Prior art: binder_alloc binder_alloc_exhaustive_test.
 fn every_order_of_release_leaves_nothing() {
     let orders = orders();

@@ -121,10 +121,10 @@ fn the_module_stays_while_only_a_child_has_the_arena() {
     child.succeed();
 }
 
-/// Cycles before the kernel's own caches are as full as they will be.
+/// The cycles after which the kernel's own caches do not grow any more.
 const WARM: usize = 100;
 
-/// Bytes a step of the line that fits `values` best.
+/// Returns the slope of the line that fits `values` best, in bytes for each step.
 fn slope(values: &[f64]) -> f64 {
     let count = values.len() as f64;
     let middle = (count - 1.0) / 2.0;
@@ -137,7 +137,7 @@ fn slope(values: &[f64]) -> f64 {
     above / below
 }
 
-/// Memory that is in use and cannot be had back at once, in bytes.
+/// Returns the bytes of memory that are in use and cannot be reclaimed at once.
 fn used() -> u64 {
     let free = ["MemFree", "Cached", "Buffers", "SReclaimable"].map(meminfo);
     // Pages in per-CPU lists are free too, and in no other count.
@@ -179,7 +179,7 @@ fn the_slack_of_an_arena_is_the_modules_parameter() {
     assert_eq!(slacks, [Ok(50), Ok(0), Ok(1000), refused, refused, none]);
 }
 
-/// A MiB more than a number of bytes can say is no limit, not a small one.
+/// A number of MiB that is too large in bytes is no limit, instead of a small one.
 ///
 /// Prior art: reports udmabuf-CVE-2025-37803.
 fn limits_in_mebibytes_are_as_large_as_there_are_numbers() {
@@ -209,7 +209,7 @@ fn limits_in_mebibytes_are_as_large_as_there_are_numbers() {
         c"limit_mb=17592186044415 arena_limit_mb=9223372036854775808",
     ]
     .map(with);
-    // And one that is no number at all.
+    // A value that is not a number is refused.
     let none = finit_module(
         &file,
         c"limit_mb=18446744073709551616",

@@ -57,7 +57,7 @@ impl Machine {
 
     /// Has the kernel copy from or to a part, with faults like a program's: it returns EFAULT instead of SIGBUS.
     pub(super) fn touch(&self, part: usize, part_len: usize, d: u64) {
-        // SAFETY: The range is ours (type invariant), and nothing in it is known to Rust; the names
+        // SAFETY: By the type's invariant no other code uses the range, and Rust has no object in it; the names
         // end in 0.
         unsafe {
             if d % 4 == 0 {
