@@ -45,7 +45,7 @@ pub fn share(workload: &Workload, allocator: &Allocator, idles_at: &str) -> Resu
     })
 }
 
-/// Bytes that a process touches beside the program before it is killed.
+/// Returns the bytes that a process touches beside the program before it is killed.
 fn eaten(both: &Cgroup) -> Result<u64> {
     let cgroup = both.child("other")?;
     let mut child = Command::new("/proc/self/exe")

@@ -178,7 +178,7 @@ mod generic {
         arena.end();
     }
 
-    /// Blocks of `size` bytes until no address space is left.
+    /// Allocates blocks of `size` bytes until no address space is left.
     fn fill<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) -> Vec<u64> {
         let mut blocks = Vec::new();
         loop {

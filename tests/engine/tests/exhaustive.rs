@@ -90,7 +90,7 @@ impl<const KIB: usize> World<KIB> {
         }
     }
 
-    /// Pages that no request can have.
+    /// Returns the pages that no request can get.
     fn pages_in_use(&self) -> u64 {
         let pages = |bytes: &Range<u64>| bytes.start / Self::PAGE..bytes.end.div_ceil(Self::PAGE);
         let mut used: Vec<u64> = self.live.iter().flat_map(|(_, all)| pages(all)).collect();

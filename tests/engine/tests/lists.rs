@@ -228,7 +228,8 @@ mod generic {
         assert_eq!(arena.engine.free_pages(), 1);
     }
 
-    /// The most halves of pages that are kept: 512 KiB at pages of 1 KiB, less at larger pages, and at least one.
+    /// Checks the most halves of pages that are kept: 512 KiB at pages of 1 KiB, less at larger pages, and at least
+    /// one.
     pub fn few_are_kept<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 12);
         arena.checked = false;
@@ -255,7 +256,7 @@ mod generic {
         }
     }
 
-    /// The eighths into which an order of runs is divided begin at these lengths.
+    /// Tries the lengths at which the eighths of an order of runs begin.
     pub fn one_page_less<const KIB: usize>() {
         for enough in (36..64).step_by(4) {
             let mut arena = Arena::<KIB>::new(1 << 12);

@@ -216,7 +216,7 @@ mod generic {
         arena.end();
     }
 
-    /// A poisoned page, as the kernel's memory failure handles it.
+    /// Poisons a page, as the kernel's memory failure does.
     fn lose<const KIB: usize>(arena: &mut Arena<KIB>, page: u32) -> Loss {
         let loss = arena.engine.lose(page, false);
         if matches!(loss, Loss::Free | Loss::Block) {

@@ -98,7 +98,7 @@ impl Arena {
         state.call();
     }
 
-    /// A request that does not wait.
+    /// Makes a request that does not wait. Returns whether it was served.
     fn take(&self, need: Need) -> bool {
         self.0.lock().unwrap().take(need, None)
     }

@@ -72,7 +72,7 @@ pub struct Machine {
     delay: CString,
 }
 
-/// A path for system calls.
+/// Returns a path for system calls.
 fn path(text: &str) -> CString {
     CString::new(text).expect("it has no 0")
 }

@@ -87,7 +87,7 @@ fn the_page_has_no_field_that_the_header_lacks() {
     assert!(unknown.is_empty(), "{PAGE}: no fields: {unknown:?}");
 }
 
-/// The errors of the page's table.
+/// Returns the errors of the page's table.
 fn errors_of_the_page() -> Names {
     let text = read(PAGE).unwrap();
     page::names(&page::items(page::section(&text, "ERRORS")), "Er")
@@ -110,7 +110,7 @@ fn the_errors_of_the_page_are_those_of_the_header() {
     );
 }
 
-/// The errors that the module's code names, outside of comments and of its tests.
+/// Returns the errors that the module's code names, outside of comments and of its tests.
 fn errors_of_the_module() -> Names {
     let mut code = String::new();
     for folder in ["ffi", "mm", "arena", "debug", "device"] {
@@ -148,7 +148,7 @@ fn the_errors_of_the_page_are_those_of_the_module() {
 /// Errors of the page that functions of the kernel return, so that the module's code has no name for them.
 const FROM_THE_KERNEL: [&str; 2] = ["EMFILE", "ENFILE"];
 
-/// The module's parameters, from its root.
+/// Returns the module's parameters, from its root.
 fn parameters() -> Names {
     let text = read("src/freelist_main.rs").unwrap();
     let lines = text.lines().map(str::trim);
@@ -190,7 +190,7 @@ fn the_functions_of_the_c_library_are_those_of_its_page() {
     same("functions", (LIBRARY, &header), (PAGE, &described));
 }
 
-/// The variables of the environment that `text`, Rust source, reads.
+/// Returns the environment variables that `text`, Rust source, reads.
 fn variables(text: &str) -> Names {
     let found = words(text).filter(|word| word.starts_with("FREELIST_") && word.len() > 9);
     found.map(str::to_owned).collect()

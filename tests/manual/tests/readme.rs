@@ -71,7 +71,7 @@ fn every_link_leads_to_a_file_and_a_heading() {
     assert!(seen > 10, "{seen} links are less than the texts have");
 }
 
-/// The targets of make that the Makefile declares.
+/// Returns the targets of make that the Makefile declares.
 fn targets() -> Vec<String> {
     let makefile = read("Makefile").unwrap();
     let lines = makefile.lines().filter_map(|line| {

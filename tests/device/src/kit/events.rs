@@ -114,7 +114,7 @@ pub fn number(arena: &Arena) -> i64 {
         .unwrap_or_else(|| panic!("no arena in {text}"))
 }
 
-/// ` PROGRAM-PID [CPU] FLAGS TIME: NAME: FIELDS`
+/// Parses a line ` PROGRAM-PID [CPU] FLAGS TIME: NAME: FIELDS`.
 fn parse(line: &str) -> Option<Event> {
     let (_, after) = line.split_once("] ")?;
     let (_, event) = after.split_once(": ")?;

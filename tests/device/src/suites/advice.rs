@@ -93,7 +93,7 @@ fn mlock_spoils_nothing_and_keeps_nothing() {
     view.unlock(0..4 * page).unwrap();
 }
 
-/// struct pm_scan_arg of linux/fs.h, whose masks are `mask` and `answer`.
+/// Calls PAGEMAP_SCAN with a `struct pm_scan_arg` of linux/fs.h, whose masks are `mask` and `answer`.
 fn scan(view: &View, pages: usize, mask: u64, answer: u64) -> Vec<[u64; 3]> {
     const PAGEMAP_SCAN: u32 = 0xc060_6610;
     let ranges = View::anonymous(16 * 24);

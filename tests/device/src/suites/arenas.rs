@@ -73,7 +73,7 @@ fn a_duplicate_is_the_same_arena() {
     free(&two, block);
 }
 
-/// A socket pair, whose ends are closed with it.
+/// Returns a socket pair, whose ends are closed with it.
 pub(super) fn sockets() -> (OwnedFd, OwnedFd) {
     let (family, kind) = (AddressFamily::Unix, SockType::Stream);
     socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap()

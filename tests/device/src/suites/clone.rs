@@ -44,7 +44,7 @@ fn has_its_bytes(view: &View, block: Block, key: u8) -> bool {
     bytes.iter().all(|byte| *byte == mark | 1)
 }
 
-/// Blocks of many sizes, some of which are freed again.
+/// Allocates blocks of many sizes, and frees some of them again.
 fn mixed(arena: &Arena, view: &View, rng: &mut fastrand::Rng, count: usize) -> Vec<Block> {
     let mut blocks = Vec::new();
     for _ in 0..count {

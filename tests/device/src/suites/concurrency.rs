@@ -42,7 +42,7 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
-/// Random work of one user of an arena.
+/// Does random work of one user of an arena.
 fn churn(arena: &Arena, memory: &Mapping, seed: u64, rounds: usize) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut ledger = Ledger::new(arena, memory).with_key(seed);

@@ -55,8 +55,7 @@ fn timed(work: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// Instructions of one of `count` operations, for each of the parts that
-/// `round` has and times.
+/// Returns the instructions of one of `count` operations, for each of the parts that `round` times.
 fn costs_of_parts<const N: usize>(
     count: u64,
     mut round: impl FnMut() -> [Duration; N],
@@ -73,7 +72,7 @@ fn costs_of_parts<const N: usize>(
     least.map(|part| part.as_nanos() as f64 / count as f64)
 }
 
-/// Instructions of one of `count` operations that `round` does.
+/// Returns the instructions of one of `count` operations that `round` does.
 fn cost(count: u64, mut round: impl FnMut()) -> f64 {
     let [cost] = costs_of_parts(count, || [timed(&mut round)]);
     cost

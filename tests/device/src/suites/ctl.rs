@@ -37,7 +37,7 @@ suite!("freelist_ctl":
 /// A user without rights.
 const NOBODY: u32 = 65534;
 
-/// The command, which lies beside this program.
+/// Returns the command, which lies beside this program.
 pub(super) fn ctl<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let this = env::current_exe().expect("/proc is mounted");
     let mut command = Command::new(this.with_file_name("freelistctl"));
@@ -72,7 +72,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// The number of the arena that this process opened last.
+/// Returns the number of the arena that this process opened last.
 #[track_caller]
 pub(super) fn id() -> u64 {
     let rows = Arenas::read().expect("debugfs is mounted").0;
@@ -83,7 +83,7 @@ pub(super) fn id() -> u64 {
     own.expect("an arena of this process has a row").id
 }
 
-/// The check `name` of the doctor's report.
+/// Returns the check `name` of the doctor's report.
 #[track_caller]
 fn check(report: &Value, name: &str) -> (String, String, String) {
     let checks = report["checks"].as_array().expect("there are checks");
@@ -240,7 +240,7 @@ fn stat_without_root_shows_the_arenas_of_ones_own_processes() {
     assert_eq!(report["classes"], Value::Null);
 }
 
-/// An arena with something of each kind that a test can make.
+/// Makes an arena with memory of each kind that a test can make.
 fn mixed() -> Arena {
     let arena = arena();
     alloc(&arena, 64 * page());

@@ -107,7 +107,7 @@ impl Screen {
     }
 }
 
-/// The line of the screen that begins with the arena's number.
+/// Returns the line of the screen that begins with the arena's number.
 fn row(screen: &vt100::Screen, id: u64) -> Option<String> {
     let text = screen.contents();
     let id = id.to_string();

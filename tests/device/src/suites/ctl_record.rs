@@ -128,7 +128,7 @@ fn a_recording_follows_arenas_while_a_program_runs() {
     draws(&file);
 }
 
-/// A recording can be drawn.
+/// Checks that a recording can be drawn.
 #[track_caller]
 fn draws(file: &Scratch) {
     let picture = Scratch::new("picture.svg");

@@ -33,7 +33,7 @@ impl Entry {
         !self.description.contains("In kernels with") && !self.description.contains("In a module")
     }
 
-    /// The names that are explained, one a line: lines with three tabs, up to the next tab.
+    /// Returns the names that are described, one on each line: lines with three tabs, up to the next tab.
     fn names(&self) -> Vec<&'static str> {
         let lines = self.description.lines();
         let rows = lines.filter_map(|line| line.strip_prefix("\t\t\t"));

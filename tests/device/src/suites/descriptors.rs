@@ -42,7 +42,7 @@ suite!("freelist_descriptors":
     the_number_of_a_copy_is_reserved_until_it_is_returned,
 );
 
-/// Read and write.
+/// Returns the protection for reading and writing.
 fn both() -> ProtFlags {
     ProtFlags::PROT_READ | ProtFlags::PROT_WRITE
 }

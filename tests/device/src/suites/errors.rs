@@ -34,7 +34,7 @@ suite!("freelist_errors":
     read_and_write_are_refused,
 );
 
-/// Made into a request, and refused.
+/// Makes the request, and checks that it is refused with this error.
 #[track_caller]
 fn refused_request(request: freelist_alloc, errno: Errno) {
     let arena = arena();

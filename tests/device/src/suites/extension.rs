@@ -42,8 +42,8 @@ fn call(arena: &Arena, request: u32, bytes: &mut [u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Bytes more than this version's structure has; the last makes the largest
-/// structure that a number can encode.
+/// Returns numbers of bytes above this version's structure; the last makes the largest structure that a number
+/// can encode.
 fn longer(request: u32) -> [usize; 6] {
     let most = raw::LARGEST_SIZE - raw::size(request);
     [1, 7, 8, 100, 5000, most as usize]
@@ -173,7 +173,7 @@ fn a_structure_of_no_bytes_is_all_zeros() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// Good requests of the calls that change more than one block, on an arena of
+/// Returns valid requests of the calls that change more than one block, on an arena of
 /// 1 MiB at most that has 8 free pages.
 fn good(array: &View) -> [(u32, Vec<u8>); 4] {
     let bulk = freelist_bulk {
@@ -204,7 +204,7 @@ fn good(array: &View) -> [(u32, Vec<u8>); 4] {
     ]
 }
 
-/// An arena with 8 free pages.
+/// Returns an arena with 8 free pages.
 fn with_free_pages() -> Arena {
     let arena = arena();
     let block = alloc(&arena, 8 * page());

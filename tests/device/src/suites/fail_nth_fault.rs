@@ -39,7 +39,7 @@ fn a_fault_fails_cleanly() {
     free(&arena, block);
 }
 
-/// A page fault in a lazy block, for one page and for several.
+/// Touches a lazy block, for one page and for several.
 fn a_touch_fails_cleanly() {
     let switch = switch();
     for present in [0, 6] {

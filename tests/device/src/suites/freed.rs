@@ -163,7 +163,7 @@ fn direct_io_reads_and_writes_the_page_of_a_freed_block() {
     }
 }
 
-/// A pin of all of a view, for the kernel's own use.
+/// Pins all of a view, for the kernel's own use.
 #[track_caller]
 fn pinned(view: &View) -> Pinned<'_> {
     match Pinned::new(view) {

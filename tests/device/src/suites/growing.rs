@@ -72,7 +72,7 @@ fn high_orders_come_first() {
     }
 }
 
-/// The check of every call that may bring pages or metadata of any order.
+/// Checks every call that may bring pages or metadata of any order.
 #[track_caller]
 fn no_high_order_reclaims(asked: &[PageAlloc]) {
     for alloc in asked {
@@ -149,7 +149,7 @@ fn fragment() -> View {
     view
 }
 
-/// Free pages in pairs or more, of all free pages, by /proc/buddyinfo.
+/// Returns the free pages in pairs or more, and all free pages, from /proc/buddyinfo.
 fn in_pairs() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/buddyinfo").unwrap();
     let (mut pairs, mut all) = (0, 0);

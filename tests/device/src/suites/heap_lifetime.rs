@@ -23,7 +23,7 @@ suite!("freelist_heap_lifetime":
     a_heap_whose_file_was_closed_ends_nothing,
 );
 
-/// Bytes of this process's mappings, arenas too.
+/// Returns the bytes of this process's mappings, with those of arenas.
 fn mapped() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmSize:"));

@@ -36,7 +36,7 @@ suite!("freelist_limits":
     in_a_full_cgroup_the_arenas_own_free_blocks_are_used_first,
 );
 
-/// A new arena that may hold `bytes`.
+/// Returns a new arena that may hold `bytes`.
 #[track_caller]
 pub(super) fn limited(bytes: u64) -> Arena {
     let arena = arena();
@@ -44,7 +44,7 @@ pub(super) fn limited(bytes: u64) -> Arena {
     arena
 }
 
-/// Blocks of `size` bytes until one is refused with `errno`.
+/// Allocates blocks of `size` bytes until one is refused with `errno`.
 #[track_caller]
 pub(super) fn fill(arena: &Arena, size: u64, errno: Errno) -> Vec<Block> {
     let mut blocks = Vec::new();

@@ -32,7 +32,7 @@ suite!("freelist_memory":
     one_charge_beyond_a_full_cgroup_costs_it_little,
 );
 
-/// Bytes of a huge page; none where the kernel has none.
+/// Returns the bytes of a huge page; skips if the kernel has none.
 pub(super) fn huge() -> u64 {
     let path = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
     match fs::read_to_string(path) {
@@ -41,7 +41,7 @@ pub(super) fn huge() -> u64 {
     }
 }
 
-/// A line of the smaps of a view, in bytes.
+/// Returns a line of the smaps of a view, in bytes.
 fn smaps(view: &View, name: &str) -> u64 {
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
     let base = format!("{:x}-", view.address(0).get());

@@ -83,8 +83,8 @@ fn operate(arena: &Arena, ledger: &mut Ledger<'_>, rng: &mut fastrand::Rng) {
     }
 }
 
-/// A process: its threads work, meet, and say to `main` what they know of the shared arena; they go
-/// on when it says so.
+/// Runs a process: its threads work, meet, and report their model of the shared arena to `main`; they continue
+/// when it tells them to.
 fn work(shared: &Arena, mut main: UnixStream, number: u64, rounds: usize, rng: &mut fastrand::Rng) {
     // A failure ends all threads: the others would wait for this one.
     let say = panic::take_hook();
@@ -155,7 +155,7 @@ fn be_a_victim(shared: &Arena, rng: &mut fastrand::Rng) -> ! {
     }
 }
 
-/// A disturbance that must change no result.
+/// Causes a disturbance that must change no result.
 fn disturb(shared: &Arena, rng: &mut fastrand::Rng) {
     match rng.u8(0..12) {
         0..=3 => {

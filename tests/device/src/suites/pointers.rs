@@ -72,7 +72,7 @@ fn a_structure_that_is_only_half_there_is_efault() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// A good request in memory that cannot be written.
+/// Returns a valid request in memory that cannot be written.
 fn read_only_request(size: u64) -> (View, Address) {
     let view = View::anonymous(size_of::<freelist_alloc>());
     view.set_bytes(0, &raw::request(size).to_bytes());

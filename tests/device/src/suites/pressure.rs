@@ -25,7 +25,7 @@ suite!("freelist_pressure":
 /// The bytes of memory above which it takes too long to use all of a machine's memory.
 const SMALL_MACHINE: u64 = 400 * MIB;
 
-/// Processes that the kernel has killed for lack of memory.
+/// Returns the number of processes that the kernel has killed for lack of memory.
 fn oom_kills() -> u64 {
     let text = fs::read_to_string("/proc/vmstat").unwrap();
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));

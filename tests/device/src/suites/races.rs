@@ -54,7 +54,7 @@ impl Window {
         window
     }
 
-    /// A thread leaves it after that time in any case.
+    /// Sets the longest time that a thread stays there.
     fn set(&self, most: Duration) {
         fs::write(&self.0, most.as_micros().to_string()).expect("root may set it");
     }

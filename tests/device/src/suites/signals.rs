@@ -24,7 +24,7 @@ suite!("freelist_signals":
 
 extern "C" fn nothing(_: i32) {}
 
-/// SIGUSR1 interrupts calls from now on, or restarts them.
+/// Makes SIGUSR1 interrupt calls from now on, or restart them.
 #[expect(unsafe_code, reason = "sigaction()")]
 fn handle(flags: SaFlags) {
     let action = SigAction::new(SigHandler::Handler(nothing), flags, SigSet::empty());

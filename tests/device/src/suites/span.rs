@@ -24,7 +24,7 @@ suite!("freelist_span":
     a_mapping_beyond_a_later_span_is_sigbus,
 );
 
-/// A new arena with offsets below `bytes`.
+/// Returns a new arena with offsets below `bytes`.
 #[track_caller]
 fn spanning(bytes: u64) -> Arena {
     let arena = arena();

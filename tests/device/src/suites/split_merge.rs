@@ -29,7 +29,7 @@ suite!("freelist_split_merge":
     splits_and_merges_are_counted,
 );
 
-/// An arena that holds one free run of `size` bytes and nothing else.
+/// Returns an arena that holds one free run of `size` bytes and nothing else.
 #[track_caller]
 fn holding(size: u64) -> (Arena, u64) {
     let arena = arena();

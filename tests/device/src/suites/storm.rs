@@ -28,7 +28,7 @@ suite!("freelist_storm":
     forced_shrinks_take_nothing_from_anybody,
 );
 
-/// A counter of debugfs, of all arenas.
+/// Returns a counter of all arenas, from debugfs.
 fn total(name: &str) -> u64 {
     let text = fs::read_to_string(Path::new(debugfs::DIR).join("stats")).expect("debugfs");
     let mut lines = text.lines().filter_map(|line| line.split_once(' '));

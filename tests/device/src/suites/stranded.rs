@@ -105,7 +105,7 @@ fn one_live_block_a_page_strands_nothing() {
     assert_eq!(stat(&arena).held_bytes, limit);
 }
 
-/// A recorded trace, which is part of this program.
+/// Parses a recorded trace, which is part of this program.
 fn trace(name: &str, file: &[u8]) -> Trace {
     let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
     fs::write(&path, file).unwrap();

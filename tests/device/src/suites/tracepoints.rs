@@ -55,12 +55,12 @@ const EVENTS: [(&str, &[&str]); 7] = [
     ("wait", &["arena", "size", "flags", "waited_ns", "result"]),
 ];
 
-/// Blocks below a page, of one, of several and of huge pages.
+/// Returns sizes of blocks below a page, of one, of several and of huge pages.
 fn sizes() -> [u64; 7] {
     [1, 100, 2 * KIB, page(), 3 * page(), 300 * KIB, 5 * MIB]
 }
 
-/// `field:TYPE NAME; offset:N; size:N; signed:N;`, as name, offset and size.
+/// Parses `field:TYPE NAME; offset:N; size:N; signed:N;` into name, offset and size.
 fn field(line: &str) -> Option<(String, usize, usize)> {
     let mut parts = line.trim().strip_prefix("field:")?.split(';');
     let (_, name) = parts.next()?.rsplit_once(' ')?;
@@ -274,7 +274,7 @@ fn an_overwritten_header_is_reported() {
     assert_eq!(events.of(&arena).len(), 2);
 }
 
-/// Bytes that came and went, by events.
+/// Returns the bytes that are held according to events.
 fn held(events: &[Event]) -> i64 {
     let bytes = |event: &Event| match &*event.name {
         "grow" if event.number("result") == 0 => event.number("bytes"),

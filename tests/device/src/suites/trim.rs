@@ -38,7 +38,7 @@ suite!("freelist_trim":
     a_read_only_arena_is_not_trimmed,
 );
 
-/// A new arena that holds `bytes` and all of it free, in one run.
+/// Returns a new arena that holds `bytes`, all of them free, in one run.
 fn holding(bytes: u64) -> Arena {
     let arena = arena();
     let block = alloc(&arena, bytes);

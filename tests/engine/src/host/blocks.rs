@@ -83,7 +83,7 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// A whole allocation: the offset and the bytes of the block.
+    /// Allocates a block. Returns its offset and its bytes.
     pub fn alloc(&mut self, request: Request) -> Result<(u64, u64), Refusal> {
         self.alloc_as(request, Admission::Full)
     }

@@ -48,7 +48,7 @@ impl<const KIB: usize> Arena<KIB> {
         true
     }
 
-    /// A touch brings nothing.
+    /// Cancels a touch.
     pub fn cancel_touch(&mut self, touch: Touch) {
         self.engine.cancel_touch(touch, &mut Garbage::default());
         self.step();

@@ -50,7 +50,7 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
-    /// New pages come to where there is none.
+    /// Adds new pages where there are none.
     pub(super) fn add_pages(&mut self, range: Range<u32>) {
         for page in range {
             self.next_id += 1;

@@ -72,7 +72,7 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// A whole resize: the bytes of the block.
+    /// Resizes a block. Returns its bytes.
     pub fn resize(&mut self, offset: u64, size: u64) -> Result<u64, ResizeError> {
         match self.start_resize(offset, size)? {
             Resized::Done => Ok(size.next_multiple_of(Self::PAGE)),

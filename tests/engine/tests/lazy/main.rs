@@ -12,7 +12,7 @@ use freelist_engine::engine::{
 };
 use freelist_engine::host::{request, Arena};
 
-/// A request for a lazy block with `FREELIST_DEFAULT`.
+/// Returns a request for a lazy block with `FREELIST_DEFAULT`.
 fn lazy(size: u64) -> Request {
     Request {
         lazy: true,

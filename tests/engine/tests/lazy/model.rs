@@ -93,7 +93,7 @@ impl<const KIB: usize> Model<KIB> {
         self.blocks.keys().nth(index.checked_rem(len)?).copied()
     }
 
-    /// A page of some live block.
+    /// Returns a page of some live block.
     fn page_at(&self, at: usize) -> Option<u32> {
         let first = self.nth_block(at)?;
         let pages = self.blocks[&first].pages as usize;

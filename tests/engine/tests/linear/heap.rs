@@ -163,7 +163,7 @@ fn ceil_log2(n: u64) -> u32 {
     n.next_power_of_two().ilog2()
 }
 
-/// Bytes that a block of `size` bytes takes.
+/// Returns the bytes that a block for a request of `size` bytes has.
 fn block_bytes(size: u64) -> u64 {
     if size <= PAGE / 2 {
         size.next_power_of_two().max(32)
@@ -227,7 +227,7 @@ impl Heap {
         u64::from(page) * PAGE
     }
 
-    /// A node of a divided page, from the page with the smallest free node that fits.
+    /// Takes a node of a divided page, from the page with the smallest free node that fits.
     fn take_node(&mut self, depth: u32) -> Option<u64> {
         for from in (1..=depth).rev() {
             while let Some(page) = self.divided[from as usize].last().copied() {

@@ -59,7 +59,7 @@ impl<const KIB: usize> Model<KIB> {
         }
     }
 
-    /// Bytes that a block takes, with its header.
+    /// Returns the bytes of a block, with its header.
     fn block_bytes(size: Size) -> u64 {
         let align = 1 << size.align_shift;
         let bytes = size.taken().next_power_of_two().max(32).max(align);
@@ -107,20 +107,20 @@ impl<const KIB: usize> Model<KIB> {
             })
     }
 
-    /// Pages with memory and nothing else in them.
+    /// Returns the pages with memory that no block has.
     fn free_pages(&self) -> u64 {
         let backed = self.arena.backed.keys();
         let free = backed.filter(|page| !self.is_taken(u64::from(**page) * Self::PAGE, Self::PAGE));
         free.count() as u64
     }
 
-    /// Bytes of all live and open blocks.
+    /// Returns the bytes of all live blocks and open reservations.
     fn claimed(&self) -> u64 {
         let reserved = self.reserved();
         self.live_bytes() + reserved.map(|all| all.end - all.start).sum::<u64>()
     }
 
-    /// Bytes of all live blocks.
+    /// Returns the bytes of all live blocks.
     fn live_bytes(&self) -> u64 {
         self.live.iter().map(|(start, (end, _))| end - start).sum()
     }

@@ -78,7 +78,7 @@ pub enum Op {
     Trim(u32),
 }
 
-/// Bytes of the largest block.
+/// Returns the bytes of the largest block.
 pub fn largest(page: u64) -> u64 {
     1 << max_shift(page as usize / 1024)
 }

@@ -5,7 +5,7 @@
 use freelist_engine::engine::{max_shift, Request, Tree};
 use freelist_engine::host::{reuse, Arena};
 
-/// Bytes of the largest block.
+/// Returns the bytes of the largest block.
 const fn largest<const KIB: usize>() -> u64 {
     1 << max_shift(KIB)
 }

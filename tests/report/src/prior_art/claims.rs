@@ -191,7 +191,7 @@ fn attr(group: Group) -> Option<Attribute> {
     Attribute::parse_outer.parse_str(&text).ok()?.pop()
 }
 
-/// A doc comment, as one line.
+/// Returns a doc comment as one line.
 fn doc(attrs: &[Attribute]) -> String {
     let lines = attrs.iter().filter_map(|attr| match &attr.meta {
         Meta::NameValue(it) if it.path.is_ident("doc") => match &it.value {

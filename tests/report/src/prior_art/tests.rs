@@ -5,7 +5,7 @@
 use super::claims::{claims, said, MARK};
 use super::*;
 
-/// A table of one project's list and one file of tests.
+/// Makes a table of one project's list and one file of tests.
 fn table(cases: &str, test: &str) -> Result<PriorArt> {
     let mut prior_art = PriorArt {
         cases: [("project".to_owned(), list(cases)?)].into(),

@@ -5,7 +5,7 @@
 use super::{Heap, Kind, Record, EMPTY, NONE, PAGE};
 
 impl Heap {
-    /// A run that has `pages` aligned pages.
+    /// Finds a run that has `pages` aligned pages.
     pub fn find(&self, is_backed: bool, pages: u32, align: u32, looked: &mut u32) -> Option<u32> {
         let lists = if is_backed {
             &self.backed
@@ -183,7 +183,7 @@ impl Heap {
         }
     }
 
-    /// A range is free: it joins its neighbours of one kind.
+    /// Frees a range, and merges it with its neighbours of the same kind.
     pub fn release(&mut self, mut start: u32, mut len: u32, is_backed: bool) {
         let kind = if is_backed {
             Kind::Backed
