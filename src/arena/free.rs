@@ -86,7 +86,7 @@ impl Arena {
 }
 
 impl Arena {
-    /// Frees pages some of which have no memory, in bounded steps, and gives back the headroom that their
+    /// Frees pages some of which have no memory, in bounded steps, and returns the headroom that their
     /// missing pages had under the limits. May sleep.
     pub(super) fn release_holed(&self, holed: Holed) {
         let mut rest = Some(holed);
