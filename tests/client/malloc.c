@@ -3,8 +3,8 @@
  * libfreelist_malloc.so as programs use it: it is linked before the C library, and
  * this program calls malloc() and its family. Prints KTAP.
  *
- * What the environment decides is tried by running this program again, with the name
- * of a promise as its argument.
+ * Promises that depend on the environment are tested by running this program again, with
+ * the name of the promise as its argument.
  *
  * Prior art: reports jemalloc#2402, jemalloc#2019, jemalloc#1805, jemalloc#315, gperftools#499,
  * snmalloc#630; scudo wrappers_c.Reallocarray.

@@ -114,7 +114,7 @@ int each_alignment_is_kept_and_holds_no_more_than_the_block(void)
 				CHECK(malloc_usable_size(blocks[each]) >= size);
 				memset(blocks[each], 7, size);
 			}
-			/* glibc's own for the small ones may be mapped; the others are in the arena. */
+			/* glibc may map memory for the small blocks; the others are in the arena. */
 			CHECK(size < 64 * KIB || large_bytes() <= before + 3 * (size + 64 * KIB));
 			CHECK(size < 64 * KIB || large_bytes() >= before + 3 * size);
 			for (each = 0; each < 3; each++)
@@ -187,7 +187,7 @@ int sizes_of_nothing_are_as_in_the_c_library(void)
 
 int a_resized_block_keeps_its_bytes_and_no_more_memory_than_it_needs(void)
 {
-	/* As much as an arena may hold on this machine, too: it is not half of its memory. */
+	/* A sixth of the machine's memory at most, which an arena may hold. */
 	const size_t memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
 	const size_t most = memory / 6 < 512 * MIB ? memory / 6 / MIB * MIB : 512 * MIB;
 	const size_t sizes[] = { 100, 10000, 64 * KIB - 1, 64 * KIB, 3 * MIB, 20 * MIB, 19 * MIB,
@@ -229,7 +229,7 @@ int a_block_that_grows_by_pages_keeps_its_bytes(void)
 		CHECK(block[16 * KIB - 1] == 64 * KIB);
 		CHECK(middle < 64 * KIB || block[middle / 4 - 1] == middle);
 	}
-	/* The pages behind it are free: it does not move. */
+	/* The pages after it are free: it does not move. */
 	CHECK(moves < 8);
 	free(block);
 	CHECK(large_bytes() == before);
@@ -258,7 +258,7 @@ int what_is_free_goes_back_and_the_numbers_say_so(void)
 		free(blocks[at]);
 	CHECK(mallinfo2().keepcost >= 16 * MIB);
 	CHECK(malloc_trim(0) == 1);
-	/* glibc's own part of the two is small. */
+	/* glibc's part of both sums is small. */
 	CHECK(mallinfo2().keepcost < MIB);
 	stream = fmemopen(text, sizeof(text), "w");
 	CHECK(stream && malloc_info(0, stream) == 0);

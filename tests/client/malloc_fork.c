@@ -45,7 +45,7 @@ int a_forked_child_has_a_copy_and_both_go_on(void)
 		mine = realloc(mine, 6 * MIB);
 		if (!mine || !all(mine, 'c', 5 * MIB) || !all(new, 'd', 8 * MIB))
 			_exit(5);
-		/* A grandchild has the same again, and the rest of it. */
+		/* A grandchild has the same blocks, with all of their bytes. */
 		child = fork();
 		if (child == 0)
 			_exit(!all(mine, 'c', 5 * MIB) || !all(new, 'd', 8 * MIB));
@@ -53,7 +53,7 @@ int a_forked_child_has_a_copy_and_both_go_on(void)
 			_exit(6);
 		free(mine);
 		free(new);
-		/* Two of the parent's three went, which it has had before. */
+		/* The parent's blocks that it has freed are not counted any more. */
 		exit(large_bytes() == before - MIB - 5 * MIB - 200 * KIB ? 0 : 7);
 	}
 	memset(other, 'x', 200 * KIB);
@@ -72,7 +72,7 @@ int a_forked_child_has_a_copy_and_both_go_on(void)
 
 int a_child_has_no_more_memory_than_its_parents_blocks(void)
 {
-	/* Between the ends of such blocks and the next ones lies address space. */
+	/* Address space lies between the end of each such block and the next one. */
 	char *blocks[32];
 	size_t at, arenas, held;
 	pid_t child;
@@ -248,7 +248,7 @@ static void *fork_in_a_thread(void *argument)
 	return went_well(child) ? NULL : "the child had other bytes";
 }
 
-/* Handlers of others run before the copy is made, and after it is there. */
+/* The program's handlers run before the copy is made, and after it is in place. */
 int a_fork_of_a_thread_has_what_handlers_wrote(void)
 {
 	pthread_t thread;
@@ -307,7 +307,7 @@ int a_child_of_a_bare_call_takes_and_gives_nothing(void)
 	}
 	CHECK(went_well(child));
 	CHECK(all(block, 'r', MIB) && large_bytes() == before);
-	/* Its parent's blocks are not there. */
+	/* It does not have its parent's blocks. */
 	child = (pid_t)syscall(SYS_fork);
 	if (child == 0) {
 		struct rlimit none = { 0, 0 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Releases that are wrong: the drop-in aborts the program, with a line that names the address.
+ * Invalid frees: the drop-in aborts the program, with a line that names the address.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -42,7 +42,7 @@ static void free_of_the_stack(void)
 	free((char *)use(local) + 16);
 }
 
-/* Whether @misuse ends a child by SIGABRT, with @line on its standard error unless that is NULL. */
+/* Returns 1 if @misuse ends a child by SIGABRT, with @line on its standard error unless that is NULL. */
 static int aborts(void (*misuse)(void), const char *line)
 {
 	char said[1024] = "";
@@ -75,7 +75,7 @@ int a_wrong_release_aborts_with_a_line_that_names_the_address(void)
 	CHECK(aborts(free_inside, "freelist: invalid or double free of 0x"));
 	CHECK(aborts(free_far_inside, "freelist: invalid or double free of 0x"));
 	CHECK(aborts(resize_inside, "freelist: realloc of 0x"));
-	/* The C library's to say, where it likes: it may take a terminal. */
+	/* The C library prints the message, possibly to a terminal. */
 	CHECK(aborts(free_of_the_stack, NULL));
 	return 1;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What a program does to its files, limits and memory, and what the environment decides of the drop-in.
+ * Programs that change their files, limits and memory, and the drop-in's environment variables.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -30,14 +30,14 @@ int a_program_that_closes_all_files_goes_on(void)
 	CHECK(later && large_bytes() == before + 2 * MIB);
 	memset(later, 'l', 2 * MIB);
 	CHECK(all(old, 'o', MIB));
-	/* A child has what lies in the arena without a file, and in the new one. */
+	/* A child has the blocks of the arena without a file, and of the new one. */
 	child = fork();
 	if (child == 0)
 		_exit(!all(old, 'o', MIB) || !all(later, 'l', 2 * MIB));
 	CHECK(went_well(child));
 	free(old);
 	CHECK(large_bytes() == before + MIB);
-	/* As often as it likes; at last the C library has them. */
+	/* Any number of times; the C library serves in the end. */
 	for (round = 0; round < 20; round++) {
 		CHECK(!close_range(3, ~0u, 0));
 		old = malloc(MIB);
@@ -164,7 +164,7 @@ int strict_overcommit_suffices(void)
 
 int a_block_grows_beyond_what_is_mapped(void)
 {
-	/* Of a new process little is mapped yet, and nothing lies behind its last block. */
+	/* A new process has little mapped, and nothing after its last block. */
 	unsigned char *block = malloc(MIB), *new;
 	size_t at, steps[] = { 3 * MIB, 20 * MIB, 64 * MIB };
 
@@ -268,7 +268,7 @@ int above_a_limit_the_c_library_serves(void)
 		CHECK(blocks[at]);
 		memset(blocks[at], (int)at, MIB);
 	}
-	/* The one from before main is there too. All beyond is mapped by glibc. */
+	/* The block from before main is there too. glibc maps all others. */
 	CHECK(before + 24 * MIB <= large_bytes() && large_bytes() <= before + 24 * (MIB + 8 * KIB));
 	for (at = 0; at < COUNT(blocks); at++) {
 		CHECK(all(blocks[at], (int)at, MIB));

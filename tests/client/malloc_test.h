@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the files of the program client-malloc have in common, and the promises that each holds.
+ * The functions that the files of the program client-malloc share, and the promises of each.
  */
 #ifndef FREELIST_TEST_MALLOC_H
 #define FREELIST_TEST_MALLOC_H
@@ -14,7 +14,7 @@
 #define MIB ((size_t)1 << 20)
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* Prints a check that failed, with its line, and returns that the promise does not hold. */
+/* Prints a check that failed, with its line, and returns 0: the promise does not hold. */
 #define CHECK(condition)                                                           \
 	do {                                                                       \
 		if (!(condition)) {                                                \

@@ -52,7 +52,7 @@ fn the_whole_arena_is_mapped() {
 
 fn a_mapping_is_aligned_to_a_huge_page() {
     let arena = arena();
-    // Something odd before each, so that it is no accident.
+    // An odd mapping before each, so that its alignment is not by chance.
     for len in [info().arena_bytes as usize, 64 << 20, 8 << 20] {
         let _odd = View::anonymous(page() as usize);
         let view = View::shared(&arena, 0, len);
@@ -132,7 +132,7 @@ fn a_mapping_whose_offset_overflows_is_refused() {
     ] {
         let len = (pages * page) as usize;
         let result = View::map(&arena, offset, len, both(), MapFlags::MAP_SHARED);
-        // Some are refused before the device is asked.
+        // The kernel refuses some before it calls the device.
         let errno = result.err();
         assert!(
             matches!(errno, Some(Errno::EINVAL | Errno::EOVERFLOW)),
