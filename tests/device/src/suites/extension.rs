@@ -30,8 +30,8 @@ suite!("freelist_extension":
     calls_that_only_answer_read_nothing,
 );
 
-/// Calls with `bytes` as the structure, of which the number says how many they
-/// are, right before memory that cannot be accessed.
+/// Makes a call with `bytes` as the structure, whose length the request's number encodes, right before memory that
+/// cannot be accessed.
 fn call(arena: &Arena, request: u32, bytes: &mut [u8]) -> Result<(), Errno> {
     let view = View::anonymous(bytes.len() + 1);
     let at = view.len() - bytes.len();
@@ -111,8 +111,8 @@ fn a_longer_answer_ends_in_zeros() {
 fn a_shorter_request_is_extended_with_zeros() {
     let arena = arena();
     let whole = raw::request(64).to_bytes();
-    // Without `offset` the block is made all the same, and known to the arena
-    // alone; without `flags` nothing may be done for it.
+    // Without room for `offset` the block is allocated even so, and known to the arena
+    // alone; without `flags` the request may neither split nor grow.
     for (len, expected) in [
         (36, Ok(())),
         (24, Ok(())),
@@ -242,14 +242,14 @@ fn every_structure_may_be_shorter() {
     let arena = with_free_pages();
     let array = View::anonymous(64);
     let [(_, bulk), (_, release), ..] = good(&array);
-    // Without the answer's fields, and the time: as if they were 0.
+    // Without the fields of the result, and the timeout: as if these were 0.
     for len in [24, 32] {
         call(&arena, FREELIST_IOC_ALLOC_BULK, &mut bulk.clone()[..len]).unwrap();
         assert_eq!(stat(&arena).live_blocks, 4);
         call(&arena, FREELIST_IOC_FREE_BULK, &mut release.clone()[..len]).unwrap();
         assert_eq!(stat(&arena).live_blocks, 0);
     }
-    // Without flags nothing may be done, without a count there is nothing to do.
+    // Without flags the request may neither split nor grow; without a count it is invalid.
     for (len, errno) in [(20, Errno::ENOMEM), (16, Errno::EINVAL), (0, Errno::EINVAL)] {
         let size = 64 * page();
         let mut bulk = bulk.clone();
@@ -257,7 +257,7 @@ fn every_structure_may_be_shorter() {
         let result = call(&arena, FREELIST_IOC_ALLOC_BULK, &mut bulk[..len]);
         assert_eq!(result, Err(errno), "of {len} bytes");
     }
-    // A limit alone; nothing at all.
+    // A structure with a limit only, and an empty one.
     let mut limit = (1u64 << 20).to_le_bytes();
     call(&arena, FREELIST_IOC_LIMIT, &mut limit).unwrap();
     call(&arena, FREELIST_IOC_LIMIT, &mut []).unwrap();
