@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_at_the_arenas_offsets() {
+    fn written_bytes_are_read_at_the_arenas_offsets() {
         let mapping = mapping("offsets");
         mapping.write(2 * PAGE - 2, b"abcd").unwrap();
         let mut read = [0; 4];

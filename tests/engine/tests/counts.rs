@@ -24,7 +24,7 @@ fn joining_address_space_is_no_merge() {
 }
 
 #[test]
-fn what_takes_new_pages_is_counted_and_what_does_not_is_not() {
+fn only_requests_that_take_new_pages_are_counted_as_grows() {
     at_every_page_size!(grows);
 }
 
@@ -49,7 +49,7 @@ fn the_end_of_an_arena_hands_out_all_of_its_records() {
 }
 
 #[test]
-fn what_is_moved_is_counted() {
+fn moved_bytes_are_counted() {
     at_every_page_size!(moved);
 }
 

@@ -82,7 +82,7 @@ fn a_block_that_was_just_freed_is_on_the_fast_path() {
 }
 
 #[test]
-fn who_waits_is_served_by_a_block_that_was_just_freed() {
+fn a_waiter_is_served_by_a_block_that_was_just_freed() {
     at_every_page_size!(serves);
 }
 

@@ -386,7 +386,7 @@ fn slots_are_reused_and_tables_grow() {
 }
 
 #[test]
-fn what_a_waiter_puts_back_calls_the_others_only() {
+fn memory_that_a_waiter_puts_back_wakes_the_others_only() {
     let mut queue = WaitQueue::<u32, u32, Box<[WaiterSlot<u32, u32>]>>::new();
     let mut new_table = Some((0..32).map(|_| WaiterSlot::default()).collect());
     let whole = queue.enlist(1, false, 1, &mut new_table).unwrap();
@@ -415,7 +415,7 @@ fn free_whole_pages_are_for_the_oldest_waiter_of_both_queues() {
 }
 
 #[test]
-fn what_a_request_is_admitted_to_depends_on_whether_it_waits() {
+fn the_admission_of_a_request_depends_on_whether_it_waits() {
     let mut queue = WaitQueue::<u32, u32, Box<[WaiterSlot<u32, u32>]>>::new();
     let mut new_table = Some((0..32).map(|_| WaiterSlot::default()).collect());
     for waits in [false, true] {

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_figure_is_refused() {
+    fn a_line_that_is_no_figure_is_refused() {
         for text in [
             "held 1 ratio",
             "held 1 ratio ~1",
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_farther_from_an_aim_is_worse() {
+    fn a_value_farther_from_an_aim_is_worse() {
         for (aim, worse, better) in [(">=2", 1.0, 3.0), ("=2", 4.0, 1.0), ("-", 2.0, 1.0)] {
             let aim: Aim = aim.parse().unwrap();
             assert!(

@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_printed_is_read() {
+    fn printed_figures_are_read() {
         let text = "ok 1 a\n    # points .text 1a ff\n# points .init.text 4\n# pointless\n";
         let reached: Vec<_> = parse(text).unwrap().into_iter().collect();
         let point = |section: &str, offset| (section.to_owned(), offset);

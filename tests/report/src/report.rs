@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_shown_is_explained_too() {
+    fn a_figure_without_an_aim_is_explained_too() {
         let known = "cost.what = 'a call'\ncost.explained = 'most of it is the entry'\n";
         let shown = report(known, &[("stock", COST)]).unwrap();
         let text = shown.to_string();

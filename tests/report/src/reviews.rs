@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_of_the_table_is_refused() {
+    fn an_invalid_line_of_the_table_is_refused() {
         for text in [
             "1 it broke",
             "one it broke: a/b",

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_slab_can_serve_has_no_class() {
+    fn a_size_above_all_slabs_has_no_class() {
         for bytes in [0, (32 << 10) + 1, 64 << 10, usize::MAX] {
             assert_eq!(Class::of(bytes), None, "{bytes}");
         }

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_and_asked_for_grows_with_the_heap() {
+    fn the_pool_and_its_batches_grow_with_the_heap() {
         let (mut pool, unit) = (Pool::new(), UNIT_BYTES);
         assert_eq!(pool.batch(GRAIN_BYTES), 1);
         pool.add(4 << 20);

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_stays_closed_until_it_is_opened() {
+    fn a_kept_gate_stays_closed_until_it_is_opened() {
         let gate = Gate::new();
         gate.exclusive().keep();
         let entered = AtomicU32::new(0);

@@ -99,7 +99,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn what_is_counted_is_read_back() {
+    fn counters_are_read_back() {
         let path = std::env::temp_dir().join(format!("freelist-report-{}", std::process::id()));
         let mut file = std::fs::File::create(&path).unwrap();
         file.write_all(&empty_report()).unwrap();

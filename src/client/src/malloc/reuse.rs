@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_burst_leaves_goes_back() {
+    fn memory_of_a_burst_is_released() {
         let (reuse, mut arena) = (Reuse::new(), Arena::default());
         arena.alloc(&reuse, 10 * MIB);
         for _ in 0..50 {

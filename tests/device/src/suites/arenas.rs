@@ -24,7 +24,7 @@ suite!("freelist_arenas":
     a_passed_descriptor_is_the_same_arena,
     opening_a_descriptor_of_proc_is_a_new_arena,
     a_child_keeps_the_arena_of_a_parent_that_closed_it,
-    what_a_child_leaves_stays_until_the_last_reference,
+    blocks_of_a_dead_child_stay_until_the_last_reference,
     many_arenas_come_and_go,
     closing_one_descriptor_leaves_the_others,
     another_device_node_opens_arenas_of_its_own,
@@ -163,7 +163,7 @@ fn a_child_keeps_the_arena_of_a_parent_that_closed_it() {
     child.succeed();
 }
 
-fn what_a_child_leaves_stays_until_the_last_reference() {
+fn blocks_of_a_dead_child_stay_until_the_last_reference() {
     let shared = arena();
     spawn_child(|| {
         alloc(&shared, 64);

@@ -28,7 +28,7 @@ suite!("freelist_clone":
     lazy_blocks_stay_lazy,
     a_copy_of_a_copy_is_the_same,
     a_copy_outlives_its_source,
-    what_is_pinned_is_copied,
+    pinned_pages_are_copied,
     beside_a_thread_that_allocates_and_frees_each_block_is_whole,
 );
 
@@ -318,7 +318,7 @@ fn a_copy_outlives_its_source() {
     });
 }
 
-fn what_is_pinned_is_copied() {
+fn pinned_pages_are_copied() {
     let source = arena();
     let view = View::shared(&source, 0, SPAN);
     let block = alloc(&source, 16 * page());

@@ -20,7 +20,7 @@ use crate::kit::{alloc, arena, page, raw, refused, stat, View, DEFAULT, MIB};
 suite!("freelist_clone_file":
     bounds_are_taken_over,
     its_file_is_as_the_source_s,
-    it_is_the_caller_s,
+    the_clone_belongs_to_the_caller,
     unknown_fields_are_refused,
     a_file_that_is_not_open_for_writing_is_ebadf,
     beyond_the_limit_of_files_nothing_is_left,
@@ -60,7 +60,7 @@ fn its_file_is_as_the_source_s() {
     }
 }
 
-fn it_is_the_caller_s() {
+fn the_clone_belongs_to_the_caller() {
     let source = arena();
     alloc(&source, MIB);
     let child = fork_child(|| {

@@ -30,7 +30,7 @@ use crate::kit::{
 };
 
 suite!("freelist_descriptors":
-    what_is_opened_by_map_files_is_another_arena,
+    an_open_by_map_files_is_another_arena,
     calls_of_other_files_change_nothing,
     no_lease_and_no_pipe_is_had_of_an_arena,
     a_limit_on_the_size_of_files_is_none_on_an_arena,
@@ -57,7 +57,7 @@ fn arenas() -> u64 {
 /// could open it for writing.
 ///
 /// Prior art: reports ashmem-CVE-2020-0009.
-fn what_is_opened_by_map_files_is_another_arena() {
+fn an_open_by_map_files_is_another_arena() {
     let arena = arena();
     let block = alloc(&arena, 4 * page());
     let len = block.bytes as usize;

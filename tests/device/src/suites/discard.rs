@@ -14,13 +14,13 @@ use crate::kit::uring::Pinned;
 use crate::kit::{alloc, arena, check, free, page, refused, system_page, View, DEFAULT, MIB};
 
 suite!("freelist_discard":
-    what_is_discarded_reads_as_zero,
+    discarded_pages_read_as_zero,
     a_discard_takes_whole_pages_alone,
     discards_outside_live_blocks_are_refused,
     a_pinned_page_is_zeroed_and_stays,
 );
 
-fn what_is_discarded_reads_as_zero() {
+fn discarded_pages_read_as_zero() {
     let arena = arena();
     let view = View::shared(&arena, 0, 64 * MIB as usize);
     let other = View::shared(&arena, 0, 64 * MIB as usize);

@@ -16,9 +16,9 @@ use crate::kit::{random, random_size, scaled, system_page, KIB, MIB};
 
 suite!("freelist_heap_threads":
     a_thread_that_ends_returns_its_cached_blocks,
-    what_another_thread_frees_is_not_hoarded,
+    blocks_that_another_thread_frees_are_not_hoarded,
     threads_hand_buffers_around,
-    what_a_thread_keeps_is_bounded,
+    the_cache_of_a_thread_is_bounded,
     threads_that_sleep_keep_little_and_one_block_holds_a_page,
     a_limit_is_not_reached_by_what_threads_keep_that_sleep,
     what_threads_keep_is_drained_while_they_work,
@@ -42,7 +42,7 @@ fn a_thread_that_ends_returns_its_cached_blocks() {
     }
 }
 
-fn what_another_thread_frees_is_not_hoarded() {
+fn blocks_that_another_thread_frees_are_not_hoarded() {
     let heap = heap();
     let (send, receive) = mpsc::sync_channel::<Filled>(64);
     let consumer = {
@@ -108,7 +108,7 @@ fn threads_hand_buffers_around() {
     is_empty(&heap);
 }
 
-fn what_a_thread_keeps_is_bounded() {
+fn the_cache_of_a_thread_is_bounded() {
     let heap = heap();
     let count = 8000;
     for shift in [4, 6, 10, 13] {

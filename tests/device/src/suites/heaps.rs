@@ -24,7 +24,7 @@ suite!("freelist_heaps":
     a_resize_to_more_than_there_is_leaves_the_block,
     a_block_outlives_the_thread_that_took_it,
     a_resize_may_be_the_first_call_of_a_thread,
-    what_is_added_to_a_block_that_shrank_and_grew_is_zero_or_its_own,
+    bytes_added_to_a_block_that_shrank_and_grew_are_zero_or_its_own,
     blocks_that_a_thread_frees_that_takes_none_are_not_hoarded,
     a_block_that_is_freed_when_its_thread_ends_returns_to_its_slab,
     threads_that_end_at_once_leave_nothing,
@@ -165,7 +165,7 @@ fn a_resize_may_be_the_first_call_of_a_thread() {
 }
 
 /// Prior art: reports mimalloc#763.
-fn what_is_added_to_a_block_that_shrank_and_grew_is_zero_or_its_own() {
+fn bytes_added_to_a_block_that_shrank_and_grew_are_zero_or_its_own() {
     let heap = heap();
     for len in [6 * KIB as usize, 100 * KIB as usize, 3 << 20] {
         // Blocks with old bytes of other slices.

@@ -15,7 +15,7 @@ use crate::kit::{alloc, arena, check, free, page, stat, thread, DEFAULT, MIB};
 
 suite!("freelist_metadata":
     divided_pages_are_objects_of_a_cache_of_their_own,
-    what_an_arena_has_is_not_taken_for_a_leak,
+    memory_of_an_open_arena_is_no_leak,
     metadata_that_blocks_need_does_not_count,
     metadata_of_sparse_pages_takes_room_under_the_limits,
 );
@@ -48,7 +48,7 @@ fn divided_pages_are_objects_of_a_cache_of_their_own() {
     }
 }
 
-fn what_an_arena_has_is_not_taken_for_a_leak() {
+fn memory_of_an_open_arena_is_no_leak() {
     if !Path::new(KMEMLEAK).exists() {
         skip("this kernel has no kmemleak");
     }

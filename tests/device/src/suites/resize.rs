@@ -21,9 +21,9 @@ suite!("freelist_resize":
     a_longer_block_keeps_its_bytes,
     free_memory_after_address_space_makes_way,
     what_may_not_grow_gives_nothing_back_in_vain,
-    what_is_added_reads_as_zero_if_so_asked,
+    added_pages_read_as_zero_if_that_was_asked_for,
     pages_in_use_after_a_block_are_enospc,
-    what_cannot_be_resized_is_refused_and_stays,
+    a_block_that_cannot_be_resized_is_refused_and_stays,
     growth_beyond_a_limit_is_edquot_and_changes_nothing,
     without_grow_a_block_takes_free_memory_alone,
     an_answer_that_cannot_be_written_changes_nothing,
@@ -157,7 +157,7 @@ fn what_may_not_grow_gives_nothing_back_in_vain() {
 }
 
 /// Prior art: slub_kunit test_krealloc_redzone_zeroing; hardened_malloc realloc_init.
-fn what_is_added_reads_as_zero_if_so_asked() {
+fn added_pages_read_as_zero_if_that_was_asked_for() {
     let arena = arena();
     let view = View::shared(&arena, 0, MIB as usize);
     let block = alloc(&arena, 20 * page());
@@ -191,7 +191,7 @@ fn pages_in_use_after_a_block_are_enospc() {
 }
 
 /// Prior art: kasan krealloc_uaf; mimalloc_security realloc_reuse; hardened_malloc uninitialized_realloc.
-fn what_cannot_be_resized_is_refused_and_stays() {
+fn a_block_that_cannot_be_resized_is_refused_and_stays() {
     let arena = arena();
     let block = alloc(&arena, 3 * page());
     let small = alloc(&arena, 64);

@@ -21,11 +21,11 @@ suite!("freelist_tracepoints":
     every_event_has_a_format_that_tools_can_read,
     an_event_that_is_off_is_not_reported,
     a_block_and_its_release_are_reported,
-    what_is_refused_is_reported_with_its_errno,
+    a_refused_request_is_traced_with_its_errno,
     the_flags_of_a_request_are_reported_by_name,
     each_block_of_a_batch_is_reported,
     an_overwritten_header_is_reported,
-    what_an_arena_holds_is_the_sum_of_its_events,
+    the_held_bytes_are_the_sum_of_an_arenas_events,
     memory_that_is_moved_is_reported_as_that,
     faults_are_reported_with_their_outcome,
     a_wait_is_reported_with_its_time,
@@ -152,7 +152,7 @@ fn a_block_and_its_release_are_reported() {
     }
 }
 
-fn what_is_refused_is_reported_with_its_errno() {
+fn a_refused_request_is_traced_with_its_errno() {
     let events = Events::record(&["alloc", "free"]);
     let arena = arena();
     arena.set_limit(8 * page()).unwrap();
@@ -285,7 +285,7 @@ fn held(events: &[Event]) -> i64 {
     events.iter().map(bytes).sum()
 }
 
-fn what_an_arena_holds_is_the_sum_of_its_events() {
+fn the_held_bytes_are_the_sum_of_an_arenas_events() {
     let events = Events::record(&["grow", "fault", "reclaim"]);
     let arena = arena();
     let view = View::shared(&arena, 0, 64 * MIB as usize);

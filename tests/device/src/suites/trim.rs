@@ -22,9 +22,9 @@ use crate::{figure, trust};
 
 suite!("freelist_trim":
     all_that_is_wholly_free_leaves,
-    what_is_to_be_kept_stays,
+    a_trim_leaves_the_pages_to_be_kept,
     pages_with_a_live_block_stay,
-    what_left_is_back_in_the_system,
+    removed_pages_are_back_in_the_system,
     an_offset_that_was_trimmed_is_sigbus_until_it_is_allocated_again,
     a_new_block_at_a_trimmed_offset_shows_no_others_bytes,
     a_page_that_is_pinned_lives_on_for_its_holder_alone,
@@ -65,7 +65,7 @@ fn all_that_is_wholly_free_leaves() {
     alloc(&arena, MIB);
 }
 
-fn what_is_to_be_kept_stays() {
+fn a_trim_leaves_the_pages_to_be_kept() {
     let arena = holding(4 * MIB);
     for (keep, freed) in [
         (u64::MAX, 0),
@@ -118,7 +118,7 @@ fn pages_with_a_live_block_stay() {
 }
 
 /// Prior art: ttm_pool ttm_pool_free_no_dma_alloc; scudo primary.ReleaseToOS.
-fn what_left_is_back_in_the_system() {
+fn removed_pages_are_back_in_the_system() {
     let most = MIB * 64;
     let arena = holding(most);
     let held = meminfo("MemFree");

@@ -17,7 +17,7 @@ use crate::kit::{
 };
 
 suite!("freelist_waiting":
-    what_is_there_is_not_waited_for,
+    a_request_that_can_be_served_does_not_wait,
     without_flags_the_own_class_is_waited_for,
     larger_waits_for_any_larger_block,
     grow_waits_for_any_memory,
@@ -30,7 +30,7 @@ suite!("freelist_waiting":
     a_block_of_exactly_its_class_is_kept_for_a_waiter,
 );
 
-fn what_is_there_is_not_waited_for() {
+fn a_request_that_can_be_served_does_not_wait() {
     let (arena, blocks) = full(8);
     free(&arena, blocks[3]);
     let timeout = Duration::from_secs(5);

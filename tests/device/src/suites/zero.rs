@@ -9,13 +9,13 @@ use crate::kit::{alloc, arena, free, page, stat, View, DEFAULT, GROW, KIB, LARGE
 
 suite!("freelist_zero":
     a_used_block_reads_as_zero_again,
-    what_is_written_after_the_release_is_not_in_a_later_block,
+    a_write_after_the_release_is_not_in_a_later_block,
     a_fresh_block_reads_as_zero,
     without_the_flag_old_bytes_may_stay,
     neighbours_in_the_same_page_keep_their_bytes,
     memory_that_was_moved_reads_as_zero,
     blocks_of_a_batch_read_as_zero,
-    what_another_arena_filled_and_left_reads_as_zero,
+    memory_that_another_arena_filled_and_released_reads_as_zero,
 );
 
 const SIZES: [u64; 8] = [1, 32, 100, 2 * KIB, 4 * KIB, 20_000, 64 * KIB, MIB + 1];
@@ -72,7 +72,7 @@ fn a_used_block_reads_as_zero_again() {
 ///
 /// Prior art: hardened_malloc write_after_free_small_reuse, write_after_free_large_reuse; scudo
 /// combined.DisableMemInit.
-fn what_is_written_after_the_release_is_not_in_a_later_block() {
+fn a_write_after_the_release_is_not_in_a_later_block() {
     for size in SIZES {
         let arena = arena();
         let view = view(&arena);
@@ -181,7 +181,7 @@ fn blocks_of_a_batch_read_as_zero() {
 
 /// Every byte of enough blocks that most pages of the first arena are used again.
 /// Prior art: dmabuf_heaps fill_4_kib, zeroed_4_kib, fill_1_mib, zeroed_1_mib.
-fn what_another_arena_filled_and_left_reads_as_zero() {
+fn memory_that_another_arena_filled_and_released_reads_as_zero() {
     const COUNT: u64 = 32;
     for size in [4 * KIB, MIB] {
         let blocks = || {

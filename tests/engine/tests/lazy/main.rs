@@ -84,8 +84,8 @@ fn no_request_gets_a_place_where_memory_is_in_transit() {
 }
 
 #[test]
-fn what_is_discarded_is_touched_again() {
-    at_every_page_size!(what_is_discarded_is_touched_again);
+fn discarded_pages_can_be_touched_again() {
+    at_every_page_size!(discarded_pages_can_be_touched_again);
 }
 
 #[test]
@@ -221,7 +221,7 @@ mod generic {
         arena.end();
     }
 
-    pub fn what_is_discarded_is_touched_again<const KIB: usize>() {
+    pub fn discarded_pages_can_be_touched_again<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 20);
         let pages = 2 * CHUNK_PAGES as u32;
@@ -345,7 +345,7 @@ mod generic {
 }
 
 #[test]
-fn what_comes_or_goes_between_the_steps_of_a_release_is_counted_once() {
+fn pages_that_change_between_the_steps_of_a_release_are_counted_once() {
     let page = Arena::<4>::PAGE;
     let mut arena = Arena::<4>::new(1 << 20);
     let (offset, _) = arena.alloc(lazy(1000 * page)).unwrap();

@@ -12,7 +12,7 @@ at_every_page_size! {
     a_growing_block_takes_free_memory_and_address_space_after_it;
     a_block_is_not_resized_into_what_is_in_use;
     a_longer_block_takes_nothing_that_is_set_aside;
-    what_cannot_be_resized_stays_as_it_is;
+    a_block_that_cannot_be_resized_stays_unchanged;
     a_growth_whose_block_went_is_undone;
 }
 
@@ -115,7 +115,7 @@ mod generic {
         }
     }
 
-    pub fn what_cannot_be_resized_stays_as_it_is<const KIB: usize>() {
+    pub fn a_block_that_cannot_be_resized_stays_unchanged<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 20);
         let (block, _) = arena.alloc(request(3 * page, DEFAULT)).unwrap();

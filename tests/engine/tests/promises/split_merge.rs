@@ -11,7 +11,7 @@ at_every_page_size! {
     all_halves_merge_when_all_is_free;
     a_live_neighbour_keeps_halves_apart;
     a_freed_block_of_odd_length_serves_the_next_of_its_length;
-    what_a_shorter_block_leaves_of_a_longer_one_is_used;
+    the_rest_of_a_longer_block_serves_others;
     a_partly_backed_run_grows_by_what_is_missing;
     a_phase_change_from_small_to_large_needs_no_new_page;
     one_live_block_a_page_leaves_the_rest_to_small_requests;
@@ -90,7 +90,7 @@ mod generic {
         }
     }
 
-    pub fn what_a_shorter_block_leaves_of_a_longer_one_is_used<const KIB: usize>() {
+    pub fn the_rest_of_a_longer_block_serves_others<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let (long, _) = arena.alloc(request(15 * page, GROW)).unwrap();

@@ -8,17 +8,17 @@ use freelist_engine::host::Arena;
 use super::{comb, request, DEFAULT, GROW, LARGER, NONE};
 
 at_every_page_size! {
-    what_is_set_aside_stays_whole;
+    memory_that_is_reserved_for_a_waiter_stays_whole;
     could_serve_says_what_reserve_does;
     could_serve_knows_what_was_freed_a_moment_ago;
-    who_waits_is_counted_by_class;
+    waiters_are_counted_by_class;
     a_freed_block_is_kept_for_a_waiter_that_takes_no_other;
 }
 
 mod generic {
     use super::*;
 
-    pub fn what_is_set_aside_stays_whole<const KIB: usize>() {
+    pub fn memory_that_is_reserved_for_a_waiter_stays_whole<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let (whole, _) = arena.alloc(request(4 * page, GROW)).unwrap();
@@ -82,7 +82,7 @@ mod generic {
         }
     }
 
-    pub fn who_waits_is_counted_by_class<const KIB: usize>() {
+    pub fn waiters_are_counted_by_class<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         for size in [100, 128, 1 << 20] {
             arena.engine.count_wait(&request(size, DEFAULT));

@@ -70,7 +70,7 @@ fn a_case_with_both_is_wrong() {
 }
 
 #[test]
-fn what_no_list_knows_is_wrong() {
+fn a_case_in_no_list_is_wrong() {
     for unknown in ["project two", "other one"] {
         let test = format!("/// Prior art: {unknown}.\n#[test]\nfn it() {{}}");
         assert!(!table("one  no", &test).unwrap().holds(), "{unknown}");

@@ -113,7 +113,7 @@ fn a_slab_that_is_free_serves_another_class_of_its_size() {
 }
 
 #[test]
-fn what_is_not_live_is_not_taken_back() {
+fn a_block_that_is_not_live_cannot_be_freed() {
     let fixture = Fixture::new(UNITS << UNIT_SHIFT);
     let class = Class::of(128).unwrap();
     let blocks = fixture.take(class, 10).unwrap();
