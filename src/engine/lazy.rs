@@ -14,11 +14,18 @@ use core::ops::Range;
 /// A touch backs `n` pages, more than one, only where the `BEFORE * n` pages right before them have memory.
 ///
 /// Chosen by measurement. With blocks of 200 KiB to 8 MiB, two thirds of each touched in order, an
-/// arena holds 1.109 times the touched bytes with 3, and 1.149 times with 2. With 3, a MiB costs 301 k
-/// instructions in a block of 2 MiB and 217 k in one of 16 MiB. Smaller folios at the beginning of a
-/// block make no program hold less: ffmpeg was measured eight times with at most 32 KiB in the first
-/// 2 MiB, and without that limit.
+/// arena holds 1.109 times the touched bytes with 3, and 1.149 times with 2. With 3 and without
+/// [`EARLY_BEFORE`], a MiB costs 301 k instructions in a block of 2 MiB and 217 k in one of 16 MiB.
+/// Smaller folios at the beginning of a block make no program hold less: ffmpeg was measured eight
+/// times with at most 32 KiB in the first 2 MiB, and without that limit.
 const BEFORE: u32 = 3;
+
+/// As [`BEFORE`], for at most an eighth of [`LARGE_BYTES`] in a block of that size or more: the beginning
+/// of such a block costs less, and what is held at two thirds of it is the same.
+const EARLY_BEFORE: u32 = 2;
+
+/// See [`EARLY_BEFORE`].
+const LARGE_BYTES: u32 = 2 << 20;
 
 /// A range of a lazy block that is about to get memory.
 ///
@@ -83,7 +90,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// after it: at most `1 << max_order` in all.
     ///
     /// It is more than one page only where `page` is naturally aligned to them, none of them has
-    /// memory, and [`BEFORE`] times as many right before `page` do, all in the same block.
+    /// memory, and [`BEFORE`] times as many right before `page` do ([`EARLY_BEFORE`] times at the beginning
+    /// of a large block), all in the same block.
     pub fn touch(
         &mut self,
         page: u32,
@@ -128,15 +136,22 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Returns the order of the folio for a touch of `page` in a block.
     fn order_at(&self, page: u32, max_order: u32, block: Range<u32>) -> u32 {
         let natural = page.trailing_zeros().min(CHUNK_PAGES.trailing_zeros());
+        let large = LARGE_BYTES >> Self::PAGE_SHIFT;
+        let early = if block.len() as u32 >= large {
+            large / 8
+        } else {
+            0
+        };
         let suits = |order: &u32| {
             let pages = 1 << order;
-            let Some(before) = page.checked_sub(BEFORE * pages) else {
+            let before = pages * if pages <= early { EARLY_BEFORE } else { BEFORE };
+            let Some(before) = page.checked_sub(before) else {
                 return false;
             };
             let end = page + pages;
             block.start <= before
                 && end <= block.end
-                && self.directory.count_backed(before..page) == BEFORE * pages
+                && self.directory.count_backed(before..page) == page - before
                 && self.directory.count_backed(page..end) == 0
                 && self.transits.first_in(page..end).is_none()
         };

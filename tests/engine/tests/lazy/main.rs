@@ -104,6 +104,11 @@ fn an_untouched_block_costs_no_memory_but_its_entry() {
 }
 
 #[test]
+fn the_beginning_of_a_large_block_takes_fewer_touches() {
+    at_every_page_size!(the_beginning_of_a_large_block_takes_fewer_touches);
+}
+
+#[test]
 fn a_block_with_many_holes_is_freed_in_bounded_steps() {
     at_every_page_size!(a_block_with_many_holes_is_freed_in_bounded_steps);
 }
@@ -143,11 +148,14 @@ mod generic {
         let mut arena = Arena::<KIB>::new(1 << 20);
         arena.checked = false;
         let pages = 4096;
+        let early = ((2 << 20) / page / 8) as u32;
         arena.alloc(lazy(pages * page)).unwrap();
         let (mut next, mut touches) = (0, 0);
         while u64::from(next) < pages {
             let came = touched(&mut arena, next);
-            assert!(came == 1 || 3 * came <= next, "{came} at {next}");
+            // At the beginning of a large block up to half of what lies before, later a third.
+            let before = if came <= early { 2 } else { 3 };
+            assert!(came == 1 || before * came <= next, "{came} at {next}");
             next += came;
             touches += 1;
         }
@@ -156,6 +164,36 @@ mod generic {
         assert_eq!(arena.counters().held_bytes, pages * page);
         arena.check();
         arena.end();
+    }
+
+    /// Touches a block in order, to its end. Returns how many touches brought memory.
+    fn touches_of<const KIB: usize>(bytes: u64) -> u32 {
+        let page = Arena::<KIB>::PAGE;
+        let mut arena = Arena::<KIB>::new(1 << 20);
+        arena.checked = false;
+        arena.alloc(lazy(bytes)).unwrap();
+        let (mut next, mut touches) = (0, 0);
+        while u64::from(next) < bytes / page {
+            next += touched(&mut arena, next);
+            touches += 1;
+        }
+        arena.check();
+        arena.end();
+        touches
+    }
+
+    pub fn the_beginning_of_a_large_block_takes_fewer_touches<const KIB: usize>() {
+        let page = Arena::<KIB>::PAGE;
+        let most = match page {
+            4096 => 19,
+            16384 => 15,
+            _ => 11,
+        };
+        let touches = touches_of::<KIB>(2 << 20);
+        assert!(touches <= most, "{touches}");
+        // One that is a page shorter is no large one.
+        let touches = touches_of::<KIB>((2 << 20) - page);
+        assert!(touches >= most + 4, "{touches}");
     }
 
     pub fn touches_at_random_bring_single_pages<const KIB: usize>() {
