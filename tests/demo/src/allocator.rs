@@ -123,6 +123,13 @@ pub const ALLOCATORS: &[Allocator] = &[
         settings: &[],
         is_default: true,
     },
+    Allocator {
+        name: "freelist-share",
+        what: "freelist under glibc, forked children read their parent's blocks",
+        library: Some("/work/libfreelist_malloc.so"),
+        settings: &[("FREELIST_FORK", "share")],
+        is_default: false,
+    },
 ];
 
 /// Returns the allocator with that name.

@@ -77,6 +77,14 @@ pub const WORKLOADS: &[Workload] = &[
         idles_at: None,
         is_plotted: false,
     },
+    Workload {
+        name: "workers",
+        what: "4 forked workers that read 64 of the 256 MiB of live large blocks of their parent",
+        command: &["python3", "workers.py", "256", "64", "4"],
+        warm_up: &["python3", "workers.py", "0", "0", "1"],
+        idles_at: None,
+        is_plotted: false,
+    },
 ];
 
 /// Runs `true` as a program, not the shell's own.
