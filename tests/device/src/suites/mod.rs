@@ -52,6 +52,7 @@ mod memory;
 mod metadata;
 mod mmap;
 mod model;
+mod pairs;
 mod pins;
 mod pointers;
 mod poll;
@@ -120,6 +121,7 @@ pub const ALL: &[Suite] = &[
     bad_pages::SUITE,
     pins::SUITE,
     lazy::SUITE,
+    pairs::SUITE,
     lazy_races::SUITE,
     discard::SUITE,
     freed::SUITE,
