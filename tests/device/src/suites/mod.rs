@@ -67,6 +67,7 @@ mod selftest;
 mod shared_limit;
 mod shown;
 mod signals;
+mod slabs;
 mod span;
 mod split_merge;
 mod storm;
@@ -147,6 +148,7 @@ pub const ALL: &[Suite] = &[
     ctl_live::SUITE,
     ctl_record::SUITE,
     heaps::SUITE,
+    slabs::SUITE,
     cost::SUITE,
     races::SUITE,
     random::SUITE,
