@@ -102,5 +102,9 @@ module! {
             default: 50,
             description: "How much more than its blocks ever needed an arena may hold before it reuses scattered free memory, in thousandths, at most 1000; 4294967295 is no bound (default: 50)",
         },
+        idle_s: u32 {
+            default: 30,
+            description: "Seconds without an allocation or a release after which the free memory of an arena goes back to the system, at the latest after twice as many; 0 is never (default: 30)",
+        },
     },
 }

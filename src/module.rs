@@ -49,6 +49,7 @@ impl kernel::InPlaceModule for Freelist {
                 value(module_parameters::lazy_limit_mb.value()),
                 value(module_parameters::slack_permille.value()),
             )?;
+            let idle_seconds = value(module_parameters::idle_s.value());
             let registry = Registry::new(limits)?;
             let files = Files::new(&registry)?;
             let each = files.each().clone();
@@ -59,7 +60,7 @@ impl kernel::InPlaceModule for Freelist {
                 // SAFETY: As above.
                 _trees: unsafe { TreeCache::create::<KernelTree>() }?,
                 // SAFETY: As above.
-                _shrinker: unsafe { Shrinker::register() }?,
+                _shrinker: unsafe { Shrinker::register(idle_seconds) }?,
                 // Last: the device can be opened before this returns.
                 _device: fops::register(registry, each)?,
             }))

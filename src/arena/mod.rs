@@ -35,6 +35,7 @@ mod wait;
 
 use crate::{
     engine::{
+        Counters,
         Engine,
         Extent,
         Violation,
@@ -152,6 +153,7 @@ impl Arena {
                 State {
                     engine,
                     counted_pages: 0,
+                    looked_at: Counters::default(),
                     cursor: u32::MAX,
                     contiguous_bytes,
                     limit: defaults.arena,

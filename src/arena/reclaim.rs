@@ -29,7 +29,10 @@ use crate::{
         statistics::Node, //
     },
 };
-use core::ops::Range;
+use core::{
+    mem,
+    ops::Range, //
+};
 use kernel::page::{
     PAGE_SHIFT,
     PAGE_SIZE, //
@@ -259,5 +262,17 @@ impl Shrink for Arena {
         add(&mut self.lock().events.shrinks, pages);
         self.trace_shrink(None, most, pages, trace::SHRINK_LIMIT);
         pages
+    }
+
+    /// Counts the pages as trimmed.
+    fn return_idle(&self) {
+        let mut state = self.lock();
+        let now = state.engine.counters();
+        let before = mem::replace(&mut state.looked_at, now);
+        drop(state);
+        // Free memory that a thread waits for is kept.
+        if now == before && self.published.free_pages() > 0 && self.waiters() == 0 {
+            self.trim_pages(u64::MAX, 0);
+        }
     }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The shrinker: members return free pages when memory is short, or to another
- * member.
+ * The shrinker: members return free pages when memory is short, to another
+ * member, or when they are idle.
  */
+#include <linux/jiffies.h>
 #include <linux/list_lru.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
@@ -16,6 +17,7 @@
 #include <linux/slab.h>
 #include <linux/swap.h>
 #include <linux/wait_bit.h>
+#include <linux/workqueue.h>
 
 #include "metadata.h"
 #include "shrinker.h"
@@ -48,6 +50,9 @@ static struct {
 	const struct freelist_shrinking *ask;
 	/* The number of the last sweep. */
 	atomic_long_t sweeps;
+	/* Looks for idle objects, every so many seconds while there are members. 0: never. */
+	struct delayed_work idle_work;
+	unsigned int idle_seconds;
 } shrinking;
 
 static enum lru_status add_count(struct list_head *item, struct list_lru_one *list, void *sum)
@@ -233,14 +238,44 @@ unsigned long freelist_reclaim_from_others(void *of, unsigned long pages)
 	return ask_each(shrinking.ask->hand_over, of, pages);
 }
 
+/* Calls @return_idle, once for an object. Returns 1 for it. */
+static unsigned long return_idle(void *of, int node, unsigned long pages)
+{
+	if (node != first_node(node_states[N_MEMORY]))
+		return 0;
+	shrinking.ask->return_idle(of);
+	return 1;
+}
+
+static void look_for_idle_later(void)
+{
+	unsigned long delay = shrinking.idle_seconds * (unsigned long)HZ;
+
+	if (delay)
+		queue_delayed_work(system_dfl_wq, &shrinking.idle_work, min(delay, MAX_JIFFY_OFFSET));
+}
+
+/* A member that comes after the sweep queues the work again. */
+static void look_for_idle(struct work_struct *work)
+{
+	if (ask_each(return_idle, NULL, ULONG_MAX))
+		look_for_idle_later();
+}
+
 static struct notifier_block oom_block = {
 	.notifier_call = shrink_before_kill,
 };
 
-/* Registers the shrinker and the OOM notifier. Returns -ENOMEM when memory is short. May sleep. */
-int freelist_shrinker_register(const struct freelist_shrinking *functions)
+/*
+ * Registers the shrinker and the OOM notifier. An object of which nothing is asked
+ * for @idle_seconds, or up to twice as long, returns its free pages; never if that
+ * is 0. Returns -ENOMEM when memory is short. May sleep.
+ */
+int freelist_shrinker_register(const struct freelist_shrinking *functions, unsigned int idle_seconds)
 {
 	shrinking.ask = functions;
+	shrinking.idle_seconds = idle_seconds;
+	INIT_DELAYED_WORK(&shrinking.idle_work, look_for_idle);
 	shrinking.cache = KMEM_CACHE(freelist_member, SLAB_ACCOUNT);
 	if (!shrinking.cache)
 		return -ENOMEM;
@@ -274,6 +309,7 @@ err_cache:
 
 void freelist_shrinker_unregister(void)
 {
+	cancel_delayed_work_sync(&shrinking.idle_work);
 	unregister_oom_notifier(&oom_block);
 	shrinker_free(shrinking.shrinker);
 	list_lru_destroy(&shrinking.members);
@@ -332,5 +368,6 @@ struct freelist_members *freelist_members_new(void *of, struct mem_cgroup *memcg
 		members->each[members->number - 1] = member;
 		list_lru_add(&shrinking.members, &member->list, node, memcg);
 	}
+	look_for_idle_later();
 	return members;
 }

@@ -11,8 +11,8 @@ struct freelist_members;
 struct mem_cgroup;
 
 /*
- * The functions of a member. All but @count may sleep, and only @hand_over waits
- * for folio locks.
+ * The functions of a member. All but @count may sleep. Only @hand_over and
+ * @return_idle wait for folio locks.
  */
 struct freelist_shrinking {
 	/* Returns about how many pages of a node @shrink could return. Under a spin lock. */
@@ -27,11 +27,13 @@ struct freelist_shrinking {
 	unsigned long (*count_for_others)(void *of, int node, unsigned long pages);
 	/* Returns at most @pages free pages of any node to the system, for another member. */
 	unsigned long (*hand_over)(void *of, int node, unsigned long pages);
+	/* Returns all free pages to the system if nothing was asked of the object since the last call. */
+	void (*return_idle)(void *of);
 };
 
 unsigned long freelist_reclaimable_of_others(void *of);
 unsigned long freelist_reclaim_from_others(void *of, unsigned long pages);
-int freelist_shrinker_register(const struct freelist_shrinking *functions);
+int freelist_shrinker_register(const struct freelist_shrinking *functions, unsigned int idle_seconds);
 void freelist_shrinker_unregister(void);
 struct freelist_members *freelist_members_new(void *of, struct mem_cgroup *memcg);
 void freelist_members_free(struct freelist_members *members);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The shrinker: returns free pages when the system or a memory cgroup is short.
+//! The shrinker: returns free pages when the system or a memory cgroup is short, or an object is idle.
 //!
 //! Each object with free pages ([`Shrink`]) has a member for each NUMA node, on a list that the kernel
 //! keeps per node and memory cgroup. So a cgroup at its limit reclaims from its own members. A reclaiming
@@ -51,6 +51,10 @@ pub(crate) trait Shrink: Send + Sync + 'static {
     /// Returns at most `max_pages` free pages to the system, so that another member can grow under the
     /// shared limit. Returns how many. May sleep, and waits for folio locks.
     fn hand_over(&self, max_pages: u64) -> u64;
+
+    /// Returns all free pages to the system if nothing was asked of the object since the last call. May
+    /// sleep, and waits for folio locks.
+    fn return_idle(&self);
 }
 
 /// The registered shrinker of all `T`, unregistered on drop.
@@ -68,16 +72,18 @@ impl<T: Shrink> Shrinker<T> {
         shrink_all: Some(shrink_all::<T>),
         count_for_others: Some(count_for_others::<T>),
         hand_over: Some(hand_over::<T>),
+        return_idle: Some(return_idle::<T>),
     };
 
-    /// Registers the shrinker. Fails with `ENOMEM` when memory is short. May sleep.
+    /// Registers the shrinker, which calls [`Shrink::return_idle`] every `idle_seconds`; never if that is
+    /// 0. Fails with `ENOMEM` when memory is short. May sleep.
     ///
     /// # Safety
     ///
     /// No shrinker of any type is registered.
-    pub(crate) unsafe fn register() -> Result<Self> {
+    pub(crate) unsafe fn register(idle_seconds: u32) -> Result<Self> {
         // SAFETY: By the caller's promise. The table is static.
-        to_result(unsafe { raw::freelist_shrinker_register(Self::FUNCTIONS) })?;
+        to_result(unsafe { raw::freelist_shrinker_register(Self::FUNCTIONS, idle_seconds) })?;
         // INVARIANT: It was just registered.
         Ok(Self(PhantomData))
     }
@@ -213,4 +219,15 @@ unsafe extern "C" fn hand_over<T: Shrink>(
     // SAFETY: By the caller's promise: the member keeps a reference.
     let of = unsafe { &*of.cast::<T>() };
     of.hand_over(pages as u64) as c_ulong
+}
+
+/// Calls [`Shrink::return_idle`]. May sleep.
+///
+/// # Safety
+///
+/// `of` is the `T` of a member that cannot be freed now.
+unsafe extern "C" fn return_idle<T: Shrink>(of: *mut c_void) {
+    // SAFETY: By the caller's promise: the member keeps a reference.
+    let of = unsafe { &*of.cast::<T>() };
+    of.return_idle();
 }

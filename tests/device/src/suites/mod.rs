@@ -43,6 +43,7 @@ mod heap_misuse;
 mod heap_threads;
 mod heaps;
 mod hostile;
+mod idle;
 mod info;
 mod lazy;
 mod lazy_races;
@@ -160,6 +161,7 @@ pub const ALL: &[Suite] = &[
     fail_nth_arena::SUITE,
     fail_nth_fault::SUITE,
     fail_nth_load::SUITE,
+    idle::SUITE,
     unload::SUITE,
     selftest::SUITE,
 ];
