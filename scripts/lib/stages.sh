@@ -28,7 +28,7 @@ scripts          usual  module=each,init                                        
 kunit            usual  module=debug,init                                          -              tests     27   34   KUnit on the debug kernel
 stock            usual  module=each,init,programs,header,c-library,snippets        each           tests     753  60   user space on %k
 small            usual  module=default,init,programs                               -              tests     9    10   user space on a small machine
-cost             usual  module=default,init,programs                               -              tests     11   25   what calls cost, where the clock counts instructions
+cost             usual  module=default,init,programs,c-library                     -              tests     16   25   what calls cost, where the clock counts instructions
 debug            usual  module=debug,init,programs,header,c-library,snippets       -              tests     755  590  user space on the debug kernel
 programs         usual  module=default,init,programs,c-library,snippets,root=programs -            tests     15   239  programs of Debian with libfreelist_malloc.so
 packages         usual  module=default,tools                                       -              tests     9    73   make install, and the Debian packages
@@ -136,8 +136,9 @@ stage_small() {
 		'./freelist-device-tests freelist_pressure freelist_growing; true'
 }
 stage_cost() {
-	scripts/vm --icount --memory 1024 --timeout 600 --add build/bin/freelist-device-tests -- sh -c \
-		'FREELIST_ICOUNT=1 ./freelist-device-tests freelist_cost --timeout 300; true'
+	scripts/vm --icount --memory 1024 --timeout 600 --add build/bin/freelist-device-tests \
+		--add build/client/client-forks --add build/client/libfreelist_malloc.so.0 -- sh -c \
+		'export FREELIST_ICOUNT=1; ./freelist-device-tests freelist_cost --timeout 300; ./client-forks; true'
 }
 # programs ROOT CASES [COMMAND OPTION...]: runs the programs of tests/programs/CASES in the root ROOT; then
 # the shell command COMMAND, with the OPTIONs of scripts/vm.

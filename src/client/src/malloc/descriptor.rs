@@ -12,7 +12,7 @@
 
 use core::ffi::CStr;
 
-use rustix::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
@@ -39,6 +39,23 @@ pub(super) fn open(device: &CStr) -> Result<RawFd, Errno> {
 pub(super) fn hide(file: OwnedFd) -> RawFd {
     let moved = beyond_limit(&file).or_else(|| below_limit(&file));
     moved.unwrap_or(file).into_raw_fd()
+}
+
+/// Where it is put for a fork: in the part of the table of open files that each process has.
+const LOW: RawFd = 32;
+
+/// Moves the device to a lower number, which a forked child gets for less. Returns its number; the same
+/// one where there is no lower one.
+pub(super) fn lower(fd: RawFd) -> RawFd {
+    // SAFETY: The number is used for this call alone, which the kernel refuses if it is closed.
+    let file = unsafe { BorrowedFd::borrow_raw(fd) };
+    match fcntl_dupfd_cloexec(file, LOW) {
+        Ok(low) if low.as_raw_fd() < fd => {
+            close(fd);
+            low.into_raw_fd()
+        }
+        _ => fd,
+    }
 }
 
 /// Opens a file for a short time, above the program's soft limit of open files if that is reached.
@@ -101,7 +118,7 @@ fn below_limit(file: &OwnedFd) -> Option<OwnedFd> {
         .flatten()
 }
 
-/// Closes the device, in a forked child that has a copy of the arena.
+/// Closes the device.
 pub(super) fn close(fd: RawFd) {
     // SAFETY: The caller got it from `open()` and does not use it again.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });

@@ -21,6 +21,8 @@
 //! the parent has dropped the copy, or has ended: pages that it writes before that would be copied
 //! once more.
 //!
+//! Where no block is live there is nothing to copy: see [`asleep`](super::asleep).
+//!
 //! With `FREELIST_FORK=share` nothing is copied: the child may read its parent's blocks, which
 //! change as the parent changes them, and a write is a segmentation fault.
 //!
@@ -119,17 +121,8 @@ pub(super) fn register() {
     }
 }
 
-/// Returns whether a fork needs no preparation, not even the gate: no arena was ever opened, and no
-/// other thread is there to open one during the fork.
-///
-/// Such a process is usually about to run another program. Each page that it writes for the fork is
-/// copied by it, in parent and child.
-fn is_idle() -> bool {
-    LARGE.highest.load(Relaxed) == 0 && is_single_threaded()
-}
-
 /// Returns whether this process has one thread, according to the C library.
-fn is_single_threaded() -> bool {
+pub(super) fn is_single_threaded() -> bool {
     #[cfg(target_env = "gnu")]
     {
         extern "C" {
@@ -144,8 +137,12 @@ fn is_single_threaded() -> bool {
 
 /// Plans the fork and makes the copy. The handler before a fork.
 extern "C" fn before() {
-    if is_idle() {
+    // Without a live block the handlers do nothing. Where threads run, one may be waking the arena.
+    if LARGE.sleep() {
         return;
+    }
+    if !LARGE.is_awake() {
+        LARGE.wake();
     }
     LARGE.gate.exclusive().keep();
     let plan = plan();

@@ -21,6 +21,7 @@
 //! | `table` | the size of the block that begins at an offset |
 //! | `reuse` | how much free memory is worth keeping |
 //! | `fork` | the copy of the blocks for a forked child |
+//! | `asleep` | an arena without live blocks at a fork |
 //! | `gate` | the lock that keeps releases apart from forks and extensions |
 //! | `descriptor`, `os` | the open device, out of the program's reach; address space |
 //! | `settings` | the environment variables |
@@ -41,6 +42,7 @@
 
 #![expect(unsafe_code, reason = "memory that is handed out by its address")]
 
+mod asleep;
 mod blocks;
 mod counters;
 mod descriptor;
@@ -121,6 +123,8 @@ pub struct LargeBlocks {
     refused: AtomicUsize,
     reopened: AtomicUsize,
     said: AtomicBool,
+    /// Whether a fork left the arena to be woken: see `asleep`.
+    asleep: AtomicU32,
     /// 1 in this process; 0 in a child that was made without the C library's `fork()`.
     here: Lazy<AtomicU32, 1>,
 }
@@ -138,6 +142,7 @@ pub static LARGE: LargeBlocks = LargeBlocks {
     refused: AtomicUsize::new(0),
     reopened: AtomicUsize::new(0),
     said: AtomicBool::new(false),
+    asleep: AtomicU32::new(0),
     here: Lazy::new(),
 };
 
@@ -181,7 +186,17 @@ impl LargeBlocks {
     }
 
     /// Returns whether this process opened the arena, or is a child by the C library's `fork()`.
+    /// Wakes the arena if it is asleep.
+    #[inline]
     fn is_here(&self) -> bool {
+        if !self.is_awake() {
+            return self.wake();
+        }
+        self.has_mark()
+    }
+
+    /// Returns whether this process has the mark that forks do not copy.
+    fn has_mark(&self) -> bool {
         let here = self.here.get();
         here.is_none_or(|[here]| here.load(Relaxed) != 0)
     }
@@ -203,6 +218,7 @@ impl LargeBlocks {
     pub fn usage(&self) -> Usage {
         let stat = self
             .serving_now()
+            .filter(|_| self.is_here())
             .and_then(|range| sys::stat(range.file()).ok());
         Usage {
             free_bytes: stat.map_or(0, |stat| stat.free_bytes as usize),

@@ -69,6 +69,8 @@ pub(super) struct Range {
     mapped: AtomicUsize,
     /// The arena's open file, or [`NO_FILE`].
     fd: AtomicI32,
+    /// What tells the file from others while the program can reach its number.
+    identity: AtomicU64,
     /// The bytes of the largest block.
     max_block: AtomicUsize,
     /// The module's features, as of INFO.
@@ -97,6 +99,7 @@ impl Range {
             span: AtomicUsize::new(0),
             mapped: AtomicUsize::new(0),
             fd: AtomicI32::new(0),
+            identity: AtomicU64::new(0),
             max_block: AtomicUsize::new(0),
             features: AtomicU64::new(0),
             blocks: AtomicUsize::new(0),

@@ -25,12 +25,16 @@ impl LargeBlocks {
     /// Returns the range that serves. Opens an arena if there is none.
     #[inline]
     pub(super) fn serving(&'static self) -> Result<&'static Range, Refusal> {
+        // Before the look at what serves, as that changes then.
+        if !self.is_awake() && !self.wake() {
+            return Err(Refusal::Forked);
+        }
         match self.serving.load(Acquire) {
             0 => self.open(),
             number => {
                 // A child by a bare system call has its parent's arena: it must not allocate or free there
                 // without its parent.
-                if !self.is_here() {
+                if !self.has_mark() {
                     return Err(Refusal::Forked);
                 }
                 self.ranges.get(number - 1).ok_or(Refusal::Other)

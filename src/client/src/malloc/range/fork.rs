@@ -165,6 +165,51 @@ impl Range {
         self.bytes.store(bytes, Relaxed);
     }
 
+    /// Before a fork: moves the file to a low number. There is no live block.
+    pub(in crate::malloc) fn lower_file(&self) {
+        let identity = self.identify();
+        self.identity.store(identity, Relaxed);
+        if identity != 0 {
+            let fd = descriptor::lower(self.fd.load(Relaxed));
+            self.fd.store(fd, Relaxed);
+        }
+    }
+
+    /// After that fork, in the parent: moves the file back. Returns whether it is there still.
+    pub(in crate::malloc) fn raise_file(&self) -> bool {
+        let identity = self.identity.load(Relaxed);
+        if identity == 0 {
+            // It was not moved.
+            return true;
+        }
+        if self.identify() != identity {
+            return false;
+        }
+        // SAFETY: The number is the arena's file, and nothing else of this process uses it.
+        let file = unsafe { OwnedFd::from_raw_fd(self.fd.load(Relaxed)) };
+        self.fd.store(descriptor::hide(file), Relaxed);
+        true
+    }
+
+    /// Returns what tells the file from others, an arena of the program's own among them: all bytes
+    /// that were ever asked of it. 0 if the program has closed it.
+    fn identify(&self) -> u64 {
+        sys::stat(self.file()).map_or(0, |stat| stat.requested_bytes)
+    }
+
+    /// After that fork, in the child: gives the parent's arena up. Nothing of it is mapped here.
+    pub(in crate::malloc) fn abandon(&self) {
+        let identity = self.identity.load(Relaxed);
+        if identity == 0 {
+            self.drop_file();
+        } else if self.identify() == identity {
+            descriptor::close(self.fd.swap(NO_FILE, Relaxed));
+        }
+        self.mapped.store(0, Relaxed);
+        self.span.store(0, Relaxed);
+        self.kind.store(Kind::Unused as u32, Release);
+    }
+
     /// Keeps the parent's arena, to read, in a forked child.
     pub(in crate::malloc) fn become_shared(&self) {
         // SAFETY: The mapping is ours.

@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Forks of a program that has libfreelist_malloc.so and no live large block.
+ *
+ * What a fork costs is in instructions: in a VM whose clock counts them (scripts/vm
+ * --icount). Elsewhere there is nothing to measure. Each figure is of a process of its own
+ * that forks a child which ends at once, and waits for it: the least of several rounds.
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define KIB ((size_t)1 << 10)
+#define MIB ((size_t)1 << 20)
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define ROUNDS 9
+/* How much more a fork may cost where an arena is open and has no live block. */
+#define AIM 1.01
+
+static void *volatile sink;
+
+static void *filled(size_t size)
+{
+	void *block = malloc(size);
+
+	if (!block)
+		exit(3);
+	memset(block, 1, size);
+	sink = block;
+	return block;
+}
+
+static long long now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static long long fork_once(void)
+{
+	long long start = now();
+	pid_t child = fork();
+	int status;
+
+	if (child == 0)
+		_exit(0);
+	if (child < 0 || waitpid(child, &status, 0) != child || status)
+		exit(4);
+	return now() - start;
+}
+
+/* Prints the least of several rounds. `before` is done first in each of them. */
+static int measured(void (*before)(void))
+{
+	long long least = 0, cost;
+	int round;
+
+	for (round = 0; round < ROUNDS; round++) {
+		before();
+		cost = fork_once();
+		if (!least || cost < least)
+			least = cost;
+	}
+	printf("%lld\n", least);
+	return 0;
+}
+
+static void nothing(void)
+{
+}
+
+/* A program that works in steps: a large block is allocated and freed before each fork. */
+static void step(void)
+{
+	free(filled(MIB));
+}
+
+static int state(const char *name)
+{
+	if (!strcmp(name, "no arena"))
+		return measured(nothing);
+	if (!strcmp(name, "freed")) {
+		free(filled(8 * MIB));
+		return measured(nothing);
+	}
+	if (!strcmp(name, "steps"))
+		return measured(step);
+	if (!strcmp(name, "live")) {
+		filled(64 * KIB);
+		return measured(nothing);
+	}
+	if (!strcmp(name, "256 MiB live")) {
+		size_t at;
+
+		for (at = 0; at < 256; at++)
+			filled(MIB);
+		return measured(nothing);
+	}
+	return 2;
+}
+
+/* What a process of its own prints that is in that state. */
+static double cost_of(const char *name)
+{
+	double cost = -1;
+	char command[64];
+	FILE *output;
+
+	snprintf(command, sizeof(command), "exec ./client-forks '%s'", name);
+	output = popen(command, "r");
+	if (!output || fscanf(output, "%lf", &cost) != 1)
+		cost = -1;
+	if (output)
+		pclose(output);
+	return cost;
+}
+
+#define CHECK(condition)                                                                           \
+	do {                                                                                       \
+		if (!(condition)) {                                                                \
+			printf("    # line %d: %s (errno %d)\n", __LINE__, #condition, errno);      \
+			fflush(stdout);                                                            \
+			return 0;                                                                  \
+		}                                                                                  \
+	} while (0)
+
+/* Bytes of large blocks in the arena. */
+static size_t large_bytes(void)
+{
+	return mallinfo2().hblkhd;
+}
+
+static size_t module_says(const char *name)
+{
+	FILE *file = fopen("/sys/kernel/debug/freelist/stats", "r");
+	char found[64];
+	size_t value = 0, has;
+
+	while (file && fscanf(file, "%63s %zu", found, &has) == 2)
+		if (!strcmp(found, name))
+			value = has;
+	if (file)
+		fclose(file);
+	return value;
+}
+
+/* The lowest number of the device in this process, or -1. */
+static int device_number(void)
+{
+	char path[64], to[64];
+	int number;
+
+	for (number = 0; number < 8192; number++) {
+		ssize_t length;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", number);
+		length = readlink(path, to, sizeof(to));
+		if (length == 13 && !memcmp(to, "/dev/freelist", 13))
+			return number;
+	}
+	return -1;
+}
+
+static int serves(void)
+{
+	size_t before = large_bytes();
+	unsigned char *block = filled(2 * MIB);
+	int served = large_bytes() == before + 2 * MIB && block[0] == 1 && block[2 * MIB - 1] == 1;
+
+	free(block);
+	return served && large_bytes() == before;
+}
+
+static int went_well(pid_t child)
+{
+	int status = -1;
+
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	return child > 0 && status == 0;
+}
+
+/* The child's arena is its own, and a grandchild's too. */
+static int a_child_of_a_process_without_live_blocks_has_an_arena_of_its_own(void)
+{
+	size_t arenas;
+	pid_t child;
+
+	free(filled(8 * MIB));
+	arenas = module_says("arenas");
+	CHECK(arenas > 0);
+	child = fork();
+	if (child == 0) {
+		char *block;
+
+		/* There is none before it is wanted. */
+		if (module_says("arenas") != arenas)
+			_exit(1);
+		child = fork();
+		if (child == 0)
+			_exit(!serves());
+		if (!went_well(child))
+			_exit(2);
+		block = filled(MIB);
+		if (module_says("arenas") != arenas + 1 || !serves())
+			_exit(3);
+		child = fork();
+		if (child == 0)
+			_exit(block[MIB - 1] != 1 || !serves());
+		if (!went_well(child))
+			_exit(4);
+		free(block);
+		_exit(large_bytes() != 0);
+	}
+	CHECK(went_well(child));
+	CHECK(module_says("arenas") == arenas && serves() && module_says("arenas") == arenas);
+	return 1;
+}
+
+/* It is at a low number from the fork to the next large block. */
+static int the_device_is_out_of_reach_again_after_a_fork(void)
+{
+	struct rlimit files;
+	int number, round;
+
+	CHECK(!getrlimit(RLIMIT_NOFILE, &files));
+	for (round = 0; round < 3; round++) {
+		pid_t child;
+
+		free(filled(MIB));
+		number = device_number();
+		CHECK(number >= 0);
+		if (files.rlim_cur < files.rlim_max && files.rlim_cur <= 4096)
+			CHECK((rlim_t)number >= files.rlim_cur);
+		child = fork();
+		if (child == 0)
+			_exit(device_number() > 63);
+		CHECK(went_well(child));
+		CHECK(device_number() >= 0 && device_number() < 64);
+	}
+	CHECK(serves() && device_number() == number);
+	return 1;
+}
+
+/* No block is lost with it. */
+static int a_program_that_closes_the_number_after_a_fork_goes_on(void)
+{
+	int round, number, other, second;
+
+	for (round = 0; round < 20; round++) {
+		pid_t child;
+
+		free(filled(MIB));
+		child = fork();
+		if (child == 0)
+			_exit(close_range(3, ~0u, 0) || !serves());
+		CHECK(went_well(child));
+		number = device_number();
+		CHECK(number >= 0);
+		/* Closed; another file's; another arena's. */
+		close(number);
+		other = round % 3 == 0 ? -1 : open(round % 3 == 1 ? "/dev/null" : "/dev/freelist", O_RDWR);
+		if (other >= 0)
+			CHECK(dup2(other, number) == number);
+		CHECK(serves());
+		if (other >= 0) {
+			second = fcntl(number, F_GETFD);
+			CHECK(second == 0);
+			close(number);
+			close(other);
+		}
+	}
+	return 1;
+}
+
+static void *allocate(void *argument)
+{
+	(void)argument;
+	return filled(MIB);
+}
+
+/* Threads that wake the arena at once, in parent and child. */
+static int threads_after_a_fork_are_served(void)
+{
+	pthread_t threads[4];
+	void *blocks[4];
+	size_t at;
+	pid_t child;
+	int round;
+
+	for (round = 0; round < 10; round++) {
+		free(filled(MIB));
+		child = fork();
+		for (at = 0; at < COUNT(threads); at++)
+			CHECK(!pthread_create(&threads[at], NULL, allocate, NULL));
+		for (at = 0; at < COUNT(threads); at++)
+			CHECK(!pthread_join(threads[at], &blocks[at]));
+		CHECK(large_bytes() == COUNT(threads) * MIB);
+		for (at = 0; at < COUNT(threads); at++)
+			free(blocks[at]);
+		CHECK(large_bytes() == 0);
+		if (child == 0)
+			_exit(!serves());
+		CHECK(went_well(child));
+	}
+	return 1;
+}
+
+static int a_fork_with_nothing_live_costs_what_it_costs_without_an_arena(void)
+{
+	double none = cost_of("no arena"), freed = cost_of("freed"), steps = cost_of("steps");
+	double live = cost_of("live"), full = cost_of("256 MiB live");
+
+	printf("    # a fork: %.0f instructions without an arena, %.0f with one that has no live block (%.4f), "
+	       "%.0f (%.4f) after a step, %.0f (%.4f) with 64 KiB live, %.0f with 256 MiB\n",
+	       none, freed, freed / none, steps, steps / none, live, live / none, full);
+	printf("    # trust: fork_with_none_live %.4f ratio <=%.2f\n", freed / none, AIM);
+	CHECK(none > 0 && freed > 0 && steps > 0 && live > 0 && full > 0);
+	CHECK(freed / none <= AIM);
+	return 1;
+}
+
+#define PROMISE(name) { #name, name }
+
+static const struct promise {
+	const char *name;
+	int (*holds)(void);
+} promises[] = {
+	PROMISE(a_child_of_a_process_without_live_blocks_has_an_arena_of_its_own),
+	PROMISE(the_device_is_out_of_reach_again_after_a_fork),
+	PROMISE(a_program_that_closes_the_number_after_a_fork_goes_on),
+	PROMISE(threads_after_a_fork_are_served),
+	PROMISE(a_fork_with_nothing_live_costs_what_it_costs_without_an_arena),
+};
+
+/* Each in a process of its own. */
+static int holds(const struct promise *promise)
+{
+	pid_t child = fork();
+
+	if (child == 0) {
+		int holds = promise->holds();
+
+		fflush(stdout);
+		_exit(!holds);
+	}
+	return went_well(child);
+}
+
+int main(int argc, char **argv)
+{
+	size_t at;
+	int failed = 0;
+
+	if (argc > 1)
+		return state(argv[1]);
+	printf("KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: freelist_forks\n    1..%zu\n",
+	       COUNT(promises));
+	for (at = 0; at < COUNT(promises); at++) {
+		const char *skipped = "";
+		int held = 1;
+
+		fflush(stdout);
+		if (at == COUNT(promises) - 1 && !getenv("FREELIST_ICOUNT"))
+			skipped = " # SKIP the clock counts no instructions here; needs scripts/vm --icount";
+		else
+			held = holds(&promises[at]);
+		failed |= !held;
+		printf("    %s %zu %s%s\n", held ? "ok" : "not ok", at + 1, promises[at].name, skipped);
+	}
+	printf("%s 1 freelist_forks\n", failed ? "not ok" : "ok");
+	return failed;
+}
