@@ -38,7 +38,7 @@ pub(super) fn fill(view: &View, block: Block, key: u8) {
     view.set_bytes(block.offset as usize, &vec![mark | 1; block.bytes as usize]);
 }
 
-fn has_its_bytes(view: &View, block: Block, key: u8) -> bool {
+pub(super) fn has_its_bytes(view: &View, block: Block, key: u8) -> bool {
     let mark = (block.offset / 32) as u8 ^ key;
     let bytes = view.bytes(block.offset as usize, block.bytes as usize);
     bytes.iter().all(|byte| *byte == mark | 1)

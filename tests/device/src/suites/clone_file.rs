@@ -11,11 +11,11 @@ use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, FdFlag, OFlag};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 
-use super::clone::{fill, leaves_nothing, now, SPAN};
+use super::clone::{fill, has_its_bytes, leaves_nothing, now, SPAN};
 use crate::harness::suite;
 use crate::kit::process::{drop_cap_sys_resource, fork_child, spawn_child};
 use crate::kit::view::{ioctl, ioctl_at};
-use crate::kit::{alloc, arena, page, raw, refused, stat, View, DEFAULT, MIB};
+use crate::kit::{alloc, arena, page, raw, refused, stat, Cgroup, View, DEFAULT, MIB};
 
 suite!("freelist_clone_file":
     bounds_are_taken_over,
@@ -25,6 +25,7 @@ suite!("freelist_clone_file":
     a_file_that_is_not_open_for_writing_is_ebadf,
     beyond_the_limit_of_files_nothing_is_left,
     beyond_a_limit_of_bytes_nothing_is_left,
+    in_a_full_cgroup_nothing_is_left_and_no_process_is_killed,
     an_answer_that_cannot_be_written_leaves_nothing,
 );
 
@@ -154,6 +155,32 @@ fn beyond_a_limit_of_bytes_nothing_is_left() {
     drop_cap_sys_resource();
     source.set_limit(16 * MIB).unwrap();
     source.copy().unwrap();
+}
+
+/// The copy is the caller's memory.
+fn in_a_full_cgroup_nothing_is_left_and_no_process_is_killed() {
+    let group = Cgroup::new("clone");
+    group.limit(48 * MIB);
+    spawn_child(|| {
+        group.join();
+        let source = arena();
+        let view = View::shared(&source, 0, SPAN);
+        let blocks = [20 * MIB, 64, 12 * MIB].map(|size| alloc(&source, size));
+        for block in blocks {
+            fill(&view, block, 0);
+        }
+        leaves_nothing(|| refused(source.copy(), Errno::ENOMEM));
+        assert!(blocks
+            .into_iter()
+            .all(|block| has_its_bytes(&view, block, 0)));
+        // With room it is made.
+        source.free(blocks[0].offset).unwrap();
+        source.trim(0).unwrap();
+        source.copy().unwrap();
+    })
+    .succeed();
+    assert_eq!(group.event("oom_kill"), 0);
+    group.remove();
 }
 
 fn an_answer_that_cannot_be_written_leaves_nothing() {
