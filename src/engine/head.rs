@@ -22,7 +22,7 @@ impl Links {
     pub(super) const NONE: Self = Self([u8::MAX; 2 * BITS as usize / 8]);
 
     pub(super) fn new(prev: u32, next: u32) -> Self {
-        let bits = u64::from(prev) | u64::from(next) << BITS;
+        let bits = u64::from(prev) | (u64::from(next) << BITS);
         let [a, b, c, d, e, f, g, _] = bits.to_le_bytes();
         Self([a, b, c, d, e, f, g])
     }
