@@ -50,7 +50,7 @@ static struct {
 	const struct freelist_shrinking *ask;
 	/* The number of the last sweep. */
 	atomic_long_t sweeps;
-	/* Looks for idle objects, every so many seconds while there are members. 0: never. */
+	/* The seconds between two searches for idle objects, while there are members. 0: never. */
 	struct delayed_work idle_work;
 	unsigned int idle_seconds;
 } shrinking;

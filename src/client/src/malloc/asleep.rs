@@ -2,13 +2,12 @@
 
 //! A process that forks while it has an arena and no live block: the arena is asleep from then on.
 //!
-//! Such a process is about to start another program, as a rule, and the child gets nothing of the
-//! arena. Each page that handlers write around a fork is copied, and the kernel copies a table of open
+//! Such a process is usually about to start another program, and the child does not get the arena. Each page that handlers write around a fork is copied, and the kernel copies a table of open
 //! files up to the device's number, which is high. So the handler before the fork moves the device to
 //! a low number and notes that the arena is asleep, and the handlers after it do nothing.
 //!
 //! The next call that needs the arena wakes it. In the parent the device is moved back; if the program
-//! has closed it meanwhile, the next large block opens another arena, as no block was lost. The child
+//! has closed it since, the next large block opens another arena, as no block was lost. The child
 //! closes its number of the device and opens an arena of its own.
 
 use super::fork::is_single_threaded;
@@ -24,8 +23,8 @@ const ASLEEP: u32 = 1;
 /// A thread wakes the arena.
 const WAKING: u32 = 2;
 
-/// How often a thread looks whether another one has woken the arena, some seconds: in a child that was
-/// made by a bare system call meanwhile none does.
+/// The number of times that a thread checks, for some seconds, whether another one has woken the arena: in a child
+/// by a bare system call at that moment none does.
 const PATIENCE: u32 = 50_000;
 
 impl LargeBlocks {
@@ -35,13 +34,13 @@ impl LargeBlocks {
         self.asleep.load(Acquire) == AWAKE
     }
 
-    /// Has the arena sleep before a fork. Returns whether it does: not if there is a live block, or
-    /// another thread that may allocate one.
+    /// Puts the arena to sleep before a fork. Returns `false` if there is a live block, or another thread
+    /// that may allocate one.
     pub(super) fn sleep(&self) -> bool {
         if !is_single_threaded() {
             return false;
         }
-        // Nothing is written where nothing changes: what is written is copied.
+        // Does not write what does not change: written pages are copied.
         if self.highest.load(Relaxed) == 0 || self.asleep.load(Relaxed) == ASLEEP {
             return true;
         }
@@ -56,7 +55,7 @@ impl LargeBlocks {
         true
     }
 
-    /// Wakes the arena, or has a forked child give its parent's up. Returns whether an arena of this
+    /// Wakes the arena, or drops the parent's in a forked child. Returns whether an arena of this
     /// process may serve: see [`LargeBlocks::is_here`].
     #[cold]
     pub(super) fn wake(&self) -> bool {

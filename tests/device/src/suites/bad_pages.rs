@@ -19,7 +19,7 @@ const HWPOISON: i32 = 100;
 
 const SOFT_OFFLINE: i32 = 101;
 
-/// The page of byte `at` turns out to be bad. The process that finds out dies of it.
+/// Poisons the page of byte `at`. The process that finds out dies of it.
 #[track_caller]
 pub(super) fn poison(view: &View, at: usize) {
     let page = system_page();

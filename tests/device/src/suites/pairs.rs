@@ -42,14 +42,14 @@ suite!("freelist_pairs":
 );
 
 const LAZY: Flags = Flags::from_bits_retain(Flags::DEFAULT.bits() | Flags::LAZY.bits());
-/// Bytes of the region.
+/// The bytes of the region.
 const REGION: u64 = 4 * MIB;
-/// A lazy block at the beginning of the region, which stays.
+/// The bytes of a lazy block at the beginning of the region, which stays live.
 const STAYS: u64 = MIB;
-/// How often each side has to have done its work.
-const LEAST: u64 = 20;
+/// The number of times that each side has to do its work.
+const MIN_ROUNDS: u64 = 20;
 
-/// What two threads do at random places of the region.
+/// The work of two threads at random places of the region.
 #[derive(Clone, Copy)]
 enum Side {
     Touch,
@@ -57,15 +57,14 @@ enum Side {
 }
 
 impl Side {
-    /// Does it once. Returns whether it changed something, or might have: there was a lazy page, or a
-    /// live block.
+    /// Does the work once. Returns whether it could have an effect: there was a lazy page, or a live block.
     fn act(self, rng: &mut fastrand::Rng, arena: &Arena, view: &View) -> bool {
         let at = rng.u64(0..REGION);
         match self {
             Self::Touch => view.probe(at as usize).is_ok(),
             Self::Discard => {
                 let bytes = rng.u64(page()..=64 * page()).min(REGION - at);
-                // A page with memory, so that there is something to discard.
+                // A page with memory, which the discard drops.
                 let _ = view.probe((at + bytes / 2) as usize);
                 match arena.discard(at, bytes) {
                     Ok(()) => true,
@@ -79,20 +78,20 @@ impl Side {
     }
 }
 
-/// Returns the counters. Of live blocks not all bytes are held.
+/// Returns the counters of an arena whose live blocks have not all their memory.
 fn stat(arena: &Arena) -> Stat {
     arena.stat().expect("STAT")
 }
 
-/// Runs `other` until it has done its work often enough, beside two threads of `side`. It returns how
-/// often it has done it this time.
+/// Runs `other` until it has done its work often enough, beside two threads of `side`. `other` returns the number
+/// of times that it did the work in this call.
 fn beside(side: Side, mut other: impl FnMut(&Arena, &View, &mut fastrand::Rng) -> u64) {
     let mut rng = random();
     let arena = arena();
     let view = View::shared(&arena, 0, 64 * MIB as usize);
     let stays = arena.alloc(STAYS, LAZY).unwrap();
     assert_eq!(stays.offset, 0);
-    // Beyond the region, so that no discard meets it.
+    // Beyond the region, so that no discard hits it.
     let known = arena.alloc_aligned(64 * KIB, 25, DEFAULT).unwrap();
     assert!(known.offset >= REGION);
     let bytes = vec![0x5a; known.bytes as usize];
@@ -109,10 +108,10 @@ fn beside(side: Side, mut other: impl FnMut(&Arena, &View, &mut fastrand::Rng) -
                 }
             });
         }
-        // Also when it panics: the others are waited for.
+        // After a panic, too, the other threads are waited for.
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
-            let enough = || acts.load(Ordering::Relaxed) >= LEAST;
-            while (rounds < scaled(LEAST as usize) as u64
+            let enough = || acts.load(Ordering::Relaxed) >= MIN_ROUNDS;
+            while (rounds < scaled(MIN_ROUNDS as usize) as u64
                 || !enough()
                 || start.elapsed() < Duration::from_millis(500))
                 && start.elapsed() < Duration::from_secs(25)
@@ -127,7 +126,10 @@ fn beside(side: Side, mut other: impl FnMut(&Arena, &View, &mut fastrand::Rng) -
     });
     let acts = acts.into_inner();
     figure!("{rounds} beside {acts} at the same pages");
-    assert!(rounds >= LEAST && acts >= LEAST, "{rounds} {acts}");
+    assert!(
+        rounds >= MIN_ROUNDS && acts >= MIN_ROUNDS,
+        "{rounds} {acts}"
+    );
     assert_eq!(view.bytes(known.offset as usize, bytes.len()), bytes);
     free(&arena, known);
     free(&arena, stays);
@@ -160,7 +162,7 @@ fn resizes(side: Side) {
         for _ in 0..8 {
             match arena.resize(block.offset, rng.u64(1..=200) * page(), LAZY) {
                 Ok(_) => resized += 1,
-                // A touch has just taken free memory behind the block, for its own page.
+                // A touch has just taken the free memory after the block for its own page.
                 Err(error) => assert_eq!(error.errno(), Some(Errno::ENOSPC)),
             }
         }
@@ -177,7 +179,7 @@ fn trims(side: Side) {
     });
 }
 
-/// Small blocks fill the limit and every other one is freed, so that a larger one takes their memory.
+/// Fills the limit with small blocks and frees every other one, so that a larger one takes their memory.
 fn moves(side: Side) {
     beside(side, |arena, view, _| {
         let pieces: Vec<_> = (0..16)
@@ -187,7 +189,7 @@ fn moves(side: Side) {
             touch_all(view, piece.offset, piece.bytes);
         }
         let now = stat(arena);
-        // All that is live, or free, or promised: there is no room to grow.
+        // All memory that is live or free, so that no headroom is left.
         arena.set_limit(now.live_bytes + now.free_bytes).unwrap();
         for piece in pieces.iter().step_by(2) {
             free(arena, *piece);
@@ -218,7 +220,7 @@ fn reclaim(side: Side) {
     });
 }
 
-/// A child has the mapping, and touches and discards in it, too.
+/// Forks a child that has the mapping, and touches and discards in it, too.
 fn forks(side: Side) {
     beside(side, |arena, view, rng| {
         let seed = rng.u64(..);
@@ -234,12 +236,12 @@ fn forks(side: Side) {
     });
 }
 
-/// A process is killed in the middle of it, which has the last reference to its arena.
+/// Kills a process in the middle of the work that has the last reference to its arena.
 fn closes(side: Side) {
     let mut rng = random();
     let count = || Stats::read().unwrap().get("arenas");
     let (before, mut acts) = (count(), 0);
-    for _ in 0..scaled(LEAST as usize) {
+    for _ in 0..scaled(MIN_ROUNDS as usize) {
         let (mine, counts) = (arena(), arena());
         let view = View::shared(&mine, 0, 64 * MIB as usize);
         let counter = counts.alloc(page(), DEFAULT).unwrap();
@@ -267,9 +269,9 @@ fn closes(side: Side) {
             WaitStatus::Signaled(pid, Signal::SIGKILL, false)
         );
     }
-    figure!("{LEAST} closes beside {acts} at the same pages");
-    assert!(acts >= LEAST, "{acts}");
-    // A file may be closed a moment after its process has ended.
+    figure!("{MIN_ROUNDS} closes beside {acts} at the same pages");
+    assert!(acts >= MIN_ROUNDS, "{acts}");
+    // A file may be closed shortly after its process has ended.
     let start = Instant::now();
     while count() != before && start.elapsed() < Duration::from_secs(5) {
         thread::sleep(Duration::from_millis(5));

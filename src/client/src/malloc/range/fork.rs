@@ -165,7 +165,7 @@ impl Range {
         self.bytes.store(bytes, Relaxed);
     }
 
-    /// Before a fork: moves the file to a low number. There is no live block.
+    /// Moves the file to a low number, before a fork without live blocks.
     pub(in crate::malloc) fn lower_file(&self) {
         let identity = self.identify();
         self.identity.store(identity, Relaxed);
@@ -175,7 +175,7 @@ impl Range {
         }
     }
 
-    /// After that fork, in the parent: moves the file back. Returns whether it is there still.
+    /// Moves the file back, in the parent after that fork. Returns whether the file is still open.
     pub(in crate::malloc) fn raise_file(&self) -> bool {
         let identity = self.identity.load(Relaxed);
         if identity == 0 {
@@ -191,13 +191,13 @@ impl Range {
         true
     }
 
-    /// Returns what tells the file from others, an arena of the program's own among them: all bytes
-    /// that were ever asked of it. 0 if the program has closed it.
+    /// Returns a number by which the file is recognised, even among arenas of the program's own: all
+    /// bytes that were ever requested of it. 0 if the program has closed it.
     fn identify(&self) -> u64 {
         sys::stat(self.file()).map_or(0, |stat| stat.requested_bytes)
     }
 
-    /// After that fork, in the child: gives the parent's arena up. Nothing of it is mapped here.
+    /// Drops the parent's arena, in the child after that fork. None of it is mapped here.
     pub(in crate::malloc) fn abandon(&self) {
         let identity = self.identity.load(Relaxed);
         if identity == 0 {
