@@ -20,9 +20,9 @@ use super::{Backend, Engine};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It was allocated, and not freed since.
+    /// The block was allocated, and not freed since.
     Live,
-    /// It was freed and is not merged: the deferred block.
+    /// The block was freed and not merged: it is the deferred block.
     Deferred,
 }
 
@@ -31,7 +31,7 @@ enum State {
 pub(super) struct LastLarge {
     page: u32,
     pages: u32,
-    /// Of the request.
+    /// The policy of the request.
     policy: Policy,
     /// [`Engine::run_changes`] right after its allocation.
     run_changes: u32,

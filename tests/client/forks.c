@@ -2,7 +2,7 @@
 /*
  * Forks of a program that has libfreelist_malloc.so and no live large block.
  *
- * What a fork costs is in instructions: in a VM whose clock counts them (scripts/vm
+ * The cost of a fork is counted in instructions: in a VM whose clock counts them (scripts/vm
  * --icount). Elsewhere there is nothing to measure. Each figure is of a process of its own
  * that forks a child which ends at once, and waits for it: the least of several rounds.
  */
@@ -24,7 +24,7 @@
 #define MIB ((size_t)1 << 20)
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define ROUNDS 9
-/* How much more a fork may cost where an arena is open and has no live block. */
+/* The most by which a fork may cost more if an arena is open and has no live block. */
 #define AIM 1.01
 
 static void *volatile sink;
@@ -111,7 +111,7 @@ static int state(const char *name)
 	return 2;
 }
 
-/* What a process of its own prints that is in that state. */
+/* Returns the cost that a process of its own in that state prints. */
 static double cost_of(const char *name)
 {
 	double cost = -1;
@@ -136,7 +136,7 @@ static double cost_of(const char *name)
 		}                                                                                  \
 	} while (0)
 
-/* Bytes of large blocks in the arena. */
+/* Returns the bytes of large blocks in the arena. */
 static size_t large_bytes(void)
 {
 	return mallinfo2().hblkhd;
@@ -156,7 +156,7 @@ static size_t module_says(const char *name)
 	return value;
 }
 
-/* The lowest number of the device in this process, or -1. */
+/* Returns the lowest number of the device in this process, or -1. */
 static int device_number(void)
 {
 	char path[64], to[64];
@@ -205,7 +205,7 @@ static int a_child_of_a_process_without_live_blocks_has_an_arena_of_its_own(void
 	if (child == 0) {
 		char *block;
 
-		/* There is none before it is wanted. */
+		/* The child has no arena before it needs one. */
 		if (module_says("arenas") != arenas)
 			_exit(1);
 		child = fork();
@@ -229,7 +229,7 @@ static int a_child_of_a_process_without_live_blocks_has_an_arena_of_its_own(void
 	return 1;
 }
 
-/* It is at a low number from the fork to the next large block. */
+/* The device is at a low number from the fork to the next large block. */
 static int the_device_is_out_of_reach_again_after_a_fork(void)
 {
 	struct rlimit files;
@@ -254,7 +254,7 @@ static int the_device_is_out_of_reach_again_after_a_fork(void)
 	return 1;
 }
 
-/* No block is lost with it. */
+/* No block is lost with the closed device. */
 static int a_program_that_closes_the_number_after_a_fork_goes_on(void)
 {
 	int round, number, other, second;
@@ -269,7 +269,7 @@ static int a_program_that_closes_the_number_after_a_fork_goes_on(void)
 		CHECK(went_well(child));
 		number = device_number();
 		CHECK(number >= 0);
-		/* Closed; another file's; another arena's. */
+		/* The number is closed, another file's, or another arena's. */
 		close(number);
 		other = round % 3 == 0 ? -1 : open(round % 3 == 1 ? "/dev/null" : "/dev/freelist", O_RDWR);
 		if (other >= 0)
@@ -345,7 +345,7 @@ static const struct promise {
 	PROMISE(a_fork_with_nothing_live_costs_what_it_costs_without_an_arena),
 };
 
-/* Each in a process of its own. */
+/* Each test runs in a process of its own. */
 static int holds(const struct promise *promise)
 {
 	pid_t child = fork();

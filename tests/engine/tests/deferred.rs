@@ -33,7 +33,7 @@ impl<const KIB: usize> Pair<KIB> {
         }
     }
 
-    /// Both are free: the first is merged, the second is deferred.
+    /// Makes a pair whose blocks are free: the first is merged, the second is deferred.
     fn freed() -> Self {
         let mut pair = Self::new();
         pair.arena.free(pair.first).unwrap();
@@ -61,7 +61,7 @@ fn alloc_free<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) -> u64 {
         policy: reuse(true, false),
         ..request(size)
     };
-    let (block, _) = arena.alloc(reused).expect("a run has so much");
+    let (block, _) = arena.alloc(reused).expect("a run has that much");
     assert_eq!(arena.counters().held_bytes, held);
     assert_eq!(arena.moved, 0);
     block
@@ -132,7 +132,7 @@ mod generic {
             assert_eq!(alloc(&mut pair.arena, SECOND), pair.second);
             pair.arena.free(pair.second).unwrap();
             let fast = pair.arena.engine.reserve_fast(SECOND, reuse(true, true));
-            let fast = fast.expect("it is at hand");
+            let fast = fast.expect("it is on the fast path");
             assert_eq!((fast.offset(), fast.missing()), (pair.second, 0));
             assert_eq!(fast.stale(), Pair::<KIB>::pages(SECOND));
             pair.arena.commit(fast);
@@ -156,7 +156,7 @@ mod generic {
             .arena
             .engine
             .reserve_fast(FIRST + SECOND, reuse(true, false));
-        let fast = fast.expect("a run has so much");
+        let fast = fast.expect("a run has that much");
         assert_eq!(fast.offset(), pair.first);
         pair.arena.commit(fast);
     }
@@ -200,7 +200,7 @@ mod generic {
         let pages = Pair::<KIB>::pages(FIRST + SECOND);
         pair.arena.engine.take_changes();
         assert_eq!(pair.arena.engine.free_pages(), pages);
-        // What publishes the number is told of each change.
+        // Each change is reported, for the published number.
         alloc(&mut pair.arena, SECOND);
         assert!(pair.arena.engine.take_changes().free);
         assert_eq!(pair.arena.engine.free_pages(), Pair::<KIB>::pages(FIRST));

@@ -26,7 +26,7 @@ pub(super) fn poison(view: &View, at: usize) {
     let status = crate::kit::process::fork_child(|| {
         view.touch(at);
         if view.advise_raw(at..at + page, HWPOISON).is_err() {
-            // Told apart below.
+            // The signals are distinguished below.
             nix::sys::signal::raise(Signal::SIGKILL).unwrap();
         }
     });
@@ -53,7 +53,7 @@ fn a_bad_page_of_a_live_block_is_sigbus_and_no_other() {
         let held = stat(&arena).held_bytes;
         let at = ((first + bad) * page()) as usize;
         poison(&view, at);
-        // The block has its bytes still, of which one page is not there.
+        // The block still has its size, and one page less memory.
         let now = arena.stat().unwrap();
         assert_eq!(now.held_bytes, held - page(), "{size} bytes");
         assert_eq!(now.live_bytes, block.bytes + beside.bytes);
@@ -65,7 +65,7 @@ fn a_bad_page_of_a_live_block_is_sigbus_and_no_other() {
             assert_eq!(view.load(at), index as u8, "page {index}");
         }
         assert_eq!(view.load(beside.offset as usize), 9);
-        // The block goes, and the next one has all its memory.
+        // After its release the next block has all its memory.
         free(&arena, block);
         check();
         let again = alloc(&arena, size);

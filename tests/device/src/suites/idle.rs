@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Free memory of an arena that nothing is asked of goes back to the system.
+//! Free memory of an idle arena is returned to the system.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -22,7 +22,7 @@ suite!("freelist_idle":
     with_no_time_nothing_goes_back,
 );
 
-/// Longer than twice the time after which memory goes back, on a busy machine.
+/// More than twice the time after which memory is returned, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `work` with a module that was loaded with `parameters`.
@@ -57,7 +57,7 @@ fn with_free_memory() -> Arena {
     arena
 }
 
-/// Waits until no memory of the arena is free, without a call that allocates or frees.
+/// Waits until no memory of the arena is free, without a call that allocates or frees. Returns whether that came.
 fn wait_until_none_is_free(arena: &Arena) -> bool {
     let start = Instant::now();
     while stat(arena).free_bytes > 0 {
@@ -79,7 +79,7 @@ fn an_idle_arena_gives_its_free_memory_back() {
             assert!(now.trims >= 8 * MIB / page() && now.shrinks == 0);
         }
         check();
-        // Once more, after it was used again.
+        // Once more, after the arena was used again.
         let [arena, ..] = &arenas;
         free(arena, alloc(arena, 4 * MIB));
         assert!(stat(arena).free_bytes >= 4 * MIB);
@@ -122,7 +122,7 @@ fn with_no_time_nothing_goes_back() {
         thread::sleep(Duration::from_secs(3));
         assert!(stat(&arena).free_bytes >= 8 * MIB);
     });
-    // The largest number is no short time.
+    // The largest number does not overflow to a short time.
     with_module(c"idle_s=4294967295", || {
         let arena = with_free_memory();
         thread::sleep(Duration::from_secs(2));

@@ -68,7 +68,7 @@ fn a_pin_keeps_what_is_beside_it() {
     assert_eq!(stat(&arena).held_bytes, huge);
     free(&arena, other);
     drop(pin);
-    // The ring lets go of it after a while.
+    // The ring unpins it after a while.
     let gone = (0..100).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(50));
         arena.trim(0).unwrap() == half

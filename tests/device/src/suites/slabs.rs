@@ -13,7 +13,7 @@ suite!("freelist_slabs":
     pages_of_slabs_without_a_block_hold_nothing,
 );
 
-/// One block is kept of those that lie in 64 KiB: no slab goes back as a whole.
+/// Of the blocks in each 64 KiB one is kept: no slab is freed as a whole.
 fn pages_of_slabs_without_a_block_hold_nothing() {
     let bytes = 16 * MIB;
     for size in [64, 1000, 3000, 9000] {
@@ -41,7 +41,7 @@ fn pages_of_slabs_without_a_block_hold_nothing() {
             held as f64 / MIB as f64
         );
         assert!(held <= most, "{held} of {full} held for {kept} blocks");
-        // Discarded pages serve again.
+        // Discarded pages serve further blocks.
         let again: Vec<_> = (0..count / 2)
             .map(|index| Filled::new(&heap, size as usize, index as u8))
             .collect();
