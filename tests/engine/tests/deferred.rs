@@ -4,7 +4,7 @@
 //! split nor a merge, and all other calls find it merged.
 
 use freelist_engine::at_every_page_size;
-use freelist_engine::engine::{Loss, Request, ResizeError, Resized};
+use freelist_engine::engine::{Admission, Content, Garbage, Loss, Request, ResizeError, Resized};
 use freelist_engine::host::{request, reuse, Arena};
 
 /// Bytes of two blocks too large for the quick lists at any page size. The second is taken from the end
@@ -70,6 +70,26 @@ fn alloc_free<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) -> u64 {
 #[test]
 fn a_large_block_again_is_neither_split_nor_merged() {
     at_every_page_size!(again);
+}
+
+#[test]
+fn a_block_is_merged_at_once_if_a_run_has_changed_since_its_allocation() {
+    at_every_page_size!(merged_at_once);
+}
+
+#[test]
+fn a_block_that_has_grown_into_new_address_space_is_merged_whole() {
+    at_every_page_size!(grown);
+}
+
+#[test]
+fn a_request_of_another_length_or_policy_finds_no_deferred_block() {
+    at_every_page_size!(other_requests);
+}
+
+#[test]
+fn a_run_that_changes_while_a_block_is_deferred_ends_that() {
+    at_every_page_size!(run_changes);
 }
 
 #[test]
@@ -141,6 +161,73 @@ mod generic {
         let after = pair.arena.counters();
         assert_eq!((after.splits, after.merges), (before.splits, before.merges));
         assert_eq!(after.free_bytes, before.free_bytes);
+        // So is a block that the fast path took from a run.
+        pair.arena.engine.merge_deferred();
+        let fast = pair.arena.engine.reserve_fast(SECOND, reuse(true, true));
+        let fast = fast.expect("a run has so much");
+        assert_eq!(fast.offset(), pair.second);
+        pair.arena.commit(fast);
+        let merges = pair.arena.counters().merges;
+        pair.arena.free(pair.second).unwrap();
+        assert_eq!(pair.arena.counters().merges, merges);
+    }
+
+    pub fn merged_at_once<const KIB: usize>() {
+        // Another block of that length.
+        let mut pair = Pair::<KIB>::new();
+        pair.arena.free(pair.second + SECOND).unwrap();
+        assert!(pair
+            .arena
+            .live_page(Pair::<KIB>::pages(pair.second))
+            .is_some());
+        let mut pair = Pair::<KIB>::new();
+        pair.arena.free(pair.first).unwrap();
+        let merges = pair.arena.counters().merges;
+        pair.arena.free(pair.second).unwrap();
+        assert_eq!(pair.arena.counters().merges, merges + 1);
+    }
+
+    pub fn grown<const KIB: usize>() {
+        let mut arena = Arena::<KIB>::new(1 << 12);
+        let block = alloc(&mut arena, SECOND);
+        arena.free(block).unwrap();
+        assert_eq!(alloc(&mut arena, SECOND), block);
+        assert_eq!(arena.resize(block, FIRST), Ok(FIRST));
+        arena.free(block).unwrap();
+        arena.drain();
+        assert_eq!(arena.counters().free_bytes, FIRST);
+        assert_eq!(alloc_free(&mut arena, FIRST), block);
+    }
+
+    pub fn other_requests<const KIB: usize>() {
+        let mut pair = Pair::<KIB>::freed();
+        let (_, bytes) = pair.arena.alloc(request(SECOND - (64 << 10))).unwrap();
+        assert_eq!(bytes, SECOND - (64 << 10));
+        let whole_runs = Request {
+            policy: reuse(false, true),
+            ..request(SECOND)
+        };
+        let mut pair = Pair::<KIB>::freed();
+        assert_ne!(pair.arena.alloc(whole_runs).unwrap().0, pair.second);
+        let mut pair = Pair::<KIB>::freed();
+        let admission = Admission::SubpageOrGrow;
+        let (block, _) = pair.arena.alloc_as(request(SECOND), admission).unwrap();
+        assert_ne!(block, pair.second);
+    }
+
+    pub fn run_changes<const KIB: usize>() {
+        let mut pair = Pair::<KIB>::new();
+        pair.arena.free(pair.first).unwrap();
+        let isolated = pair.arena.isolate(1).unwrap();
+        // Noted once more after that.
+        pair.arena.free(pair.second).unwrap();
+        assert_eq!(alloc(&mut pair.arena, SECOND), pair.second);
+        pair.arena.free(pair.second).unwrap();
+        let merges = pair.arena.counters().merges;
+        pair.arena.putback(isolated);
+        let merged = pair.arena.counters().merges;
+        assert_eq!(alloc(&mut pair.arena, SECOND), pair.second);
+        assert!(pair.arena.counters().merges > merged.max(merges));
     }
 
     pub fn one_run<const KIB: usize>() {
@@ -164,10 +251,8 @@ mod generic {
     pub fn smaller<const KIB: usize>() {
         for size in [32, Arena::<KIB>::PAGE, 64 << 10, SECOND / 2] {
             let mut pair = Pair::<KIB>::freed();
-            alloc_free(&mut pair.arena, size);
-            let merges = pair.arena.counters().merges;
-            pair.arena.engine.merge_deferred();
-            assert_eq!(pair.arena.counters().merges, merges, "merged before");
+            let block = alloc_free(&mut pair.arena, size);
+            assert!(block >= pair.second, "it is taken from the end of the run");
         }
     }
 
@@ -178,6 +263,11 @@ mod generic {
             ..request(size)
         };
         let policy = reuse(false, false);
+        let garbage = &mut Garbage::default();
+        let both = exact(FIRST + SECOND);
+        let engine = &mut pair.arena.engine;
+        assert!(engine.could_serve(&both, Admission::Full, 0, garbage));
+        let mut pair = Pair::<KIB>::freed();
         assert!(pair.arena.engine.reserve_fast(SECOND, policy).is_none());
         pair.arena.alloc(exact(SECOND)).unwrap_err();
         let (both, _) = pair.arena.alloc(exact(FIRST + SECOND)).unwrap();
@@ -200,6 +290,11 @@ mod generic {
         let pages = Pair::<KIB>::pages(FIRST + SECOND);
         pair.arena.engine.take_changes();
         assert_eq!(pair.arena.engine.free_pages(), pages);
+        assert_eq!(pair.arena.counters().free_bytes, FIRST + SECOND);
+        assert_eq!(pair.arena.counters().pending_bytes, 0);
+        let map = pair.arena.map();
+        let free = map.iter().filter(|extent| extent.content == Content::Free);
+        assert_eq!(free.map(|extent| extent.pages).sum::<u32>(), pages);
         // Each change is reported, for the published number.
         alloc(&mut pair.arena, SECOND);
         assert!(pair.arena.engine.take_changes().free);
@@ -207,7 +302,9 @@ mod generic {
         pair.arena.free(pair.second).unwrap();
         assert!(pair.arena.engine.take_changes().free);
         assert_eq!(pair.arena.engine.free_pages(), pages);
-        pair.arena.engine.merge_deferred();
+        pair.arena.engine.set_slack_permille(Some(0));
+        assert_eq!(pair.arena.engine.reuse_target(2 * pages, 0), pages);
+        pair.arena.drain();
         assert_eq!(pair.arena.engine.free_pages(), pages);
         let classes = (5..40).map(|shift| pair.arena.engine.class(shift));
         assert_eq!(classes.map(|class| class.free).sum::<u64>(), 1);
@@ -255,10 +352,9 @@ mod generic {
     pub fn waiters<const KIB: usize>() {
         let mut pair = Pair::<KIB>::new();
         pair.arena.close_quick(true);
-        pair.arena.free(pair.first).unwrap();
-        let merges = pair.arena.counters().merges;
         pair.arena.free(pair.second).unwrap();
-        assert_eq!(pair.arena.counters().merges, merges + 1);
+        let shift = SECOND.next_power_of_two().ilog2();
+        assert_eq!(pair.arena.engine.class(shift).largest, SECOND);
     }
 
     pub fn not_live<const KIB: usize>() {
