@@ -257,7 +257,7 @@ pub fn training(printer: Printer, clock: Clock) -> Result<()> {
                 &format!("{trace}_held"),
                 &replays.held[ours],
                 "ratio",
-                "<=1.02",
+                "<=1.05",
             );
             printer.figure(
                 &format!("{trace}_resident"),
