@@ -270,16 +270,13 @@ impl Heap {
     /// full.
     pub fn take(&self, bytes: usize, count: usize, user: u32) -> Vec<Block> {
         let class = Class::of(bytes).unwrap();
-        let mut taken = vec![0; count];
-        let taken = match self
+        let (mut taken, bytes) = (Vec::new(), class.bytes());
+        let hand = |offset| taken.push(offset);
+        let first = self
             .central
-            .take(&self.arena, &self.table, class, &mut taken)
-        {
-            Ok(count) => &taken[..count],
-            Err(error::Exhausted) => &[],
-        };
-        let bytes = class.bytes();
-        let blocks = taken.iter().map(|&offset| Block { offset, bytes });
+            .take(&self.arena, &self.table, class, count - 1, hand);
+        let blocks = first.ok().into_iter().chain(taken);
+        let blocks = blocks.map(|offset| Block { offset, bytes });
         blocks.inspect(|block| self.begin(block, user)).collect()
     }
 
@@ -288,13 +285,13 @@ impl Heap {
         for block in &blocks {
             self.end(block, user);
         }
-        let offsets: Vec<usize> = blocks.iter().map(|block| block.offset).collect();
-        let Some(first) = offsets.first() else {
+        let Some(first) = blocks.first() else {
             return;
         };
-        // The class is that of the table, as a thread knows only addresses.
-        let class = self.table.class(*first).expect("it is in a slab");
-        let put = self.central.put(&self.arena, &self.table, class, &offsets);
+        // The class is what the table says, as a thread knows only addresses.
+        let class = self.table.class(first.offset).expect("it is in a slab");
+        let offsets = blocks.iter().map(|block| block.offset);
+        let put = self.central.put(&self.arena, &self.table, class, offsets);
         put.expect("they are live");
     }
 

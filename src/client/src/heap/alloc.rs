@@ -70,7 +70,11 @@ impl Shared {
         layout: Layout,
         failed: impl FnOnce(Error) -> *mut u8,
     ) -> *mut u8 {
-        let block = self.alloc(layout, Content::Any);
+        let bytes = bytes_for(layout);
+        let block = match Class::of(bytes) {
+            Some(class) => self.refill(class),
+            None => self.alloc_large(bytes, layout.align(), Content::Any),
+        };
         block.map_or_else(failed, NonNull::as_ptr)
     }
 

@@ -2,23 +2,32 @@
 
 //! A thread's cache of free small blocks: a stack of addresses for each class, each with its own bound.
 //!
-//! When a class takes the slow path, its bound doubles. Once the bounds of all classes together reach 48 KiB,
-//! other classes lose some of theirs (as thread caches of TCMalloc do, Ghemawat and Menage 2007). So a thread
-//! that sleeps keeps no more than one that works.
+//! A class that comes to the slow path may keep twice as many blocks as before, and others give way once
+//! all together may keep 48 KiB (as thread caches of TCMalloc share theirs, Ghemawat and Menage 2007): those
+//! that did not come to the slow path for a whole round (the second chance of Corbato 1968), and those whose
+//! share saves fewer visits of the slow path than it would here: of classes that are used alike, a byte saves
+//! most where the blocks' number, squared, times their size is least. So a thread that sleeps keeps no more
+//! than one that works.
 
 use std::ptr::{self, NonNull};
 
 use super::class::{Class, Place, CLASSES, MAX_CACHED, PLACES};
-use super::magazine::Magazine;
+use super::magazine::{Filling, Magazine};
 use super::registry::Link;
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::heavy_barrier;
 
 /// The most bytes that a thread's cache keeps, all classes together.
 pub(super) const MAX_KEPT_BYTES: usize = 48 << 10;
 
-/// Once the bounds reach that sum, one in so many requests for a larger bound lowers the bounds of others.
-const FULL_PER_TRY: u32 = 4;
+/// Once all together keep that much, a try to keep more looks at so many others, whether they give way.
+const LOOKS: u32 = 16;
+/// One in so many requests to keep more is a try then: at least, and at most while tries are in vain.
+const MIN_PAUSE: u32 = 4;
+const MAX_PAUSE: u32 = 64;
+
+/// Words in which there is a bit a class.
+const USED_WORDS: usize = CLASSES.div_ceil(64);
 
 /// The states of a cache: which thread is on its slow path.
 mod slow {
@@ -30,8 +39,16 @@ mod slow {
     pub(super) const DRAIN: u32 = 2;
 }
 
-/// A thread's free blocks, by class; the place of no class keeps none. All zeros is a cache that is empty
-/// and accepts no block.
+/// Where blocks go that leave a cache.
+pub(super) trait Sink {
+    /// Why one is not taken.
+    type Error;
+    /// Takes blocks of a class. Uses no cache of the calling thread.
+    fn put(&self, class: Class, blocks: impl Iterator<Item = *mut u8>) -> Result<(), Self::Error>;
+}
+
+/// A thread's free blocks, by class; the place of no class keeps none. All zeros is
+/// a cache that is empty, and takes nothing.
 pub(crate) struct Cache {
     magazines: [Magazine; PLACES],
     /// One of the states in [`slow`].
@@ -42,9 +59,12 @@ pub(crate) struct Cache {
     bytes: AtomicU32,
     /// The next class to lose some of its bound.
     next: AtomicU32,
-    /// The number of requests for a larger bound that failed since one lowered the bounds of others.
-    full: AtomicU32,
-    /// The cache's place among the caches of its heap.
+    /// A bit a class, set when it came to the slow path since `next` passed it.
+    used: [AtomicU64; USED_WORDS],
+    /// How many requests to keep more are left out from now on, and for how many a try counts.
+    wait: AtomicU32,
+    pause: AtomicU32,
+    /// Where it is among the caches of its heap.
     pub(super) link: Link,
 }
 
@@ -99,12 +119,9 @@ impl Cache {
             .map(drop)
     }
 
-    /// Takes all blocks out, in a thread that is not the owner, and passes them to `put` by class. Does
-    /// nothing while the owner is on its slow path.
-    pub(super) fn drain<E>(
-        &self,
-        mut put: impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// Takes all blocks out, in another thread than its owner, and hands them over by class. Leaves it as it
+    /// is while the owner is on its slow path.
+    pub(super) fn drain<S: Sink>(&self, sink: &S) -> Result<(), S::Error> {
         let is_empty = |class: &Class| self.magazine(class.place()).count() == 0;
         if Class::all().all(|class| is_empty(&class)) || self.enter_as(slow::DRAIN).is_err() {
             return Ok(());
@@ -120,7 +137,7 @@ impl Cache {
         for (class, closed) in closed.into_iter().flatten() {
             let mut blocks = [ptr::null_mut(); MAX_CACHED];
             let count = closed.take(is_passed, &mut blocks);
-            result = result.and(put(class, &blocks[..count]));
+            result = result.and(sink.put(class, blocks[..count].iter().copied()));
         }
         result
     }
@@ -154,69 +171,111 @@ impl Owned<'_> {
         self.0.magazine(class.place()).bound()
     }
 
-    /// Fills the class, if it is empty, with blocks up to its bound. The first of them will be taken first.
-    pub(super) fn fill(&self, class: Class, blocks: impl DoubleEndedIterator<Item = NonNull<u8>>) {
-        self.0.magazine(class.place()).fill(blocks);
+    /// Begins to fill it with blocks of a class of which it has none.
+    pub(super) fn fill(&self, class: Class) -> Filling<'_> {
+        self.0.magazine(class.place()).fill()
     }
 
-    /// Takes out the `count` oldest blocks, or all if they are fewer, and returns their number.
-    pub(super) fn take_oldest(
+    /// Takes the `count` blocks out that came first, or all that there are, and has `sink` take them.
+    pub(super) fn put_oldest<S: Sink>(
         &self,
         class: Class,
         count: usize,
-        into: &mut [*mut u8; MAX_CACHED],
-    ) -> usize {
-        self.0.magazine(class.place()).take_oldest(count, into)
+        sink: &S,
+    ) -> Result<(), S::Error> {
+        let magazine = self.0.magazine(class.place());
+        magazine.take_oldest(count, |blocks| sink.put(class, blocks))
     }
 
-    /// Doubles the bound of a class, if others lose theirs for it: each loses half of its bound, and `put`
-    /// takes the blocks beyond that. Most requests do not try that, so that a thread that uses many sizes
-    /// does not spend its time on moving bounds between them.
-    pub(super) fn widen<E>(
-        &self,
-        class: Class,
-        mut put: impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// Lets a class that came to the slow path keep twice as many blocks as before, if others give way, whose
+    /// blocks `sink` takes. A thread that uses many sizes does not spend its time on that: it is left out ever
+    /// more often while it is in vain.
+    #[inline]
+    pub(super) fn widen<S: Sink>(&self, class: Class, sink: &S) -> Result<(), S::Error> {
+        self.note_use(class);
+        match self.0.wait.load(Ordering::Relaxed) {
+            0 => self.try_to_widen(class, sink),
+            wait => {
+                self.0.wait.store(wait - 1, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn try_to_widen<S: Sink>(&self, class: Class, sink: &S) -> Result<(), S::Error> {
         let has = self.bound(class);
         let bound = (has * 2).clamp(1, class.max_cached());
         if bound <= has || self.0.is_open.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
         let more = (bound - has) * class.bytes();
-        let is_full = self.bytes() + more > MAX_KEPT_BYTES;
-        if is_full && self.0.full.fetch_add(1, Ordering::Relaxed) % FULL_PER_TRY != 0 {
-            return Ok(());
-        }
-        for _ in 0..CLASSES {
-            if self.bytes() + more <= MAX_KEPT_BYTES {
+        let has_room = |more| self.bytes() + more <= MAX_KEPT_BYTES;
+        let mut is_in_vain = !has_room(more);
+        for _ in 0..LOOKS {
+            if has_room(more) {
                 break;
             }
-            let next = self.0.next.load(Ordering::Relaxed);
-            self.0
-                .next
-                .store((next + 1) % CLASSES as u32, Ordering::Relaxed);
-            if let Some(other) = Class::numbered(next).filter(|other| *other != class) {
-                self.narrow(other, &mut put)?;
+            let Some(other) = self.next_to_look_at() else {
+                continue;
+            };
+            let (others, is_used) = (self.bound(other), self.was_used(other));
+            let saves_less = others * others * other.bytes() > bound * bound * class.bytes();
+            if others > 0 && (!is_used || saves_less) {
+                self.narrow(other, sink)?;
+                is_in_vain = false;
             }
         }
-        if self.bytes() + more <= MAX_KEPT_BYTES {
+        let pause = self.0.pause.load(Ordering::Relaxed);
+        let pause = if is_in_vain { pause * 2 } else { pause / 2 };
+        let pause = pause.clamp(MIN_PAUSE, MAX_PAUSE);
+        self.0.pause.store(pause, Ordering::Relaxed);
+        if has_room(more) {
             self.set_bound(class, bound);
+        }
+        // The next step of this class would find none.
+        if !has_room(more) {
+            self.0.wait.store(pause - 1, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// Halves the bound of a class.
-    fn narrow<E>(
-        &self,
-        class: Class,
-        put: &mut impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// Returns each class in turn.
+    fn next_to_look_at(&self) -> Option<Class> {
+        let next = self.0.next.load(Ordering::Relaxed);
+        let after = (next + 1) % CLASSES as u32;
+        self.0.next.store(after, Ordering::Relaxed);
+        Class::numbered(next)
+    }
+
+    /// Returns the word and the bit that say whether a class came to the slow path.
+    #[inline]
+    fn used_bit(&self, class: Class) -> (&AtomicU64, u64) {
+        let number = class.number();
+        (&self.0.used[number / 64 % USED_WORDS], 1 << (number % 64))
+    }
+
+    #[inline]
+    fn note_use(&self, class: Class) {
+        let (used, bit) = self.used_bit(class);
+        used.store(used.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
+    }
+
+    /// Whether a class came to the slow path since this was asked last.
+    fn was_used(&self, class: Class) -> bool {
+        let (used, bit) = self.used_bit(class);
+        let classes = used.load(Ordering::Relaxed);
+        used.store(classes & !bit, Ordering::Relaxed);
+        classes & bit != 0
+    }
+
+    /// Lets a class keep half as many blocks as before.
+    fn narrow<S: Sink>(&self, class: Class, sink: &S) -> Result<(), S::Error> {
         let less = self.bound(class) / 2;
         let excess = self.count(class).saturating_sub(less);
         if excess > 0 {
-            let mut blocks = [ptr::null_mut(); MAX_CACHED];
-            let count = self.take_oldest(class, excess, &mut blocks);
-            put(class, &blocks[..count])?;
+            self.put_oldest(class, excess, sink)?;
         }
         self.set_bound(class, less);
         Ok(())
@@ -259,7 +318,9 @@ impl Default for Cache {
             is_open: AtomicU32::new(0),
             bytes: AtomicU32::new(0),
             next: AtomicU32::new(0),
-            full: AtomicU32::new(0),
+            used: [const { AtomicU64::new(0) }; USED_WORDS],
+            wait: AtomicU32::new(0),
+            pause: AtomicU32::new(0),
             link: Link::default(),
         };
         cache.open();
@@ -268,178 +329,5 @@ impl Default for Cache {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::convert::Infallible;
-    use std::num::NonZeroUsize;
-
-    /// Makes a block at this address, which is never read.
-    fn block(address: usize) -> NonNull<u8> {
-        NonNull::dangling().with_addr(NonZeroUsize::new(address).unwrap())
-    }
-
-    fn addresses(blocks: &[*mut u8]) -> Vec<usize> {
-        blocks.iter().map(|block| block.addr()).collect()
-    }
-
-    fn push(cache: &Cache, class: Class, address: usize) -> bool {
-        cache.push(class.place(), block(address))
-    }
-
-    fn pop(cache: &Cache, class: Class) -> Option<usize> {
-        cache.pop(class.place()).map(|block| block.addr().get())
-    }
-
-    /// Raises the bound of a class as far as it goes, with all others empty.
-    fn widen(cache: &Cache, class: Class) {
-        let owned = cache.enter().ok().unwrap();
-        for _ in 0..7 {
-            let Ok(()) = owned.widen(class, |_, _| Ok::<(), Infallible>(()));
-        }
-    }
-
-    fn cache_of(bytes: usize) -> (Cache, Class) {
-        let (cache, class) = (Cache::default(), Class::of(bytes).unwrap());
-        widen(&cache, class);
-        (cache, class)
-    }
-
-    #[test]
-    fn the_last_block_that_came_goes_first() {
-        let (cache, class) = cache_of(64);
-        assert_eq!(pop(&cache, class), None);
-        assert!(push(&cache, class, 64) && push(&cache, class, 128));
-        assert_eq!(pop(&cache, class), Some(128));
-        assert_eq!(pop(&cache, class), Some(64));
-        assert_eq!(pop(&cache, class), None);
-        assert_eq!(pop(&cache, class), None);
-    }
-
-    #[test]
-    fn no_class_takes_more_than_it_may() {
-        for class in Class::all() {
-            let cache = Cache::default();
-            assert!(!push(&cache, class, 1 << 20));
-            widen(&cache, class);
-            let blocks = (1..1000).map(|slab| slab << 20);
-            let taken = blocks.filter(|address| push(&cache, class, *address));
-            assert_eq!(taken.count(), class.max_cached());
-        }
-    }
-
-    #[test]
-    fn all_classes_together_keep_at_most_48_kib() {
-        let cache = Cache::default();
-        let mut put = 0;
-        for round in 0..2000 {
-            let class = Class::numbered(round * 7 % CLASSES as u32).unwrap();
-            let owned = cache.enter().ok().unwrap();
-            let Ok(()) = owned.widen(class, |_, blocks| {
-                put += blocks.len();
-                Ok::<(), Infallible>(())
-            });
-            drop(owned);
-            for slab in 1..100 {
-                push(&cache, class, (slab + 1000 * round as usize) << 20);
-            }
-            assert!(
-                cache.kept_bytes() <= MAX_KEPT_BYTES,
-                "{}",
-                cache.kept_bytes()
-            );
-        }
-        assert!(put > 0 && cache.kept_bytes() > MAX_KEPT_BYTES / 4);
-    }
-
-    #[test]
-    fn those_that_came_first_are_taken_out_first() {
-        let (cache, class) = cache_of(1024);
-        for number in 1..8 {
-            assert!(push(&cache, class, number << 12));
-        }
-        let owned = cache.enter().ok().unwrap();
-        let mut out = [ptr::null_mut(); MAX_CACHED];
-        assert_eq!(owned.take_oldest(class, 3, &mut out), 3);
-        assert_eq!(addresses(&out[..3]), [1 << 12, 2 << 12, 3 << 12]);
-        assert_eq!(pop(&cache, class), Some(7 << 12));
-        assert_eq!(owned.take_oldest(class, 99, &mut out), 3);
-        assert_eq!(addresses(&out[..3]), [4 << 12, 5 << 12, 6 << 12]);
-        assert_eq!(pop(&cache, class), None);
-    }
-
-    #[test]
-    fn an_address_where_no_block_begins_is_not_taken() {
-        for class in Class::all() {
-            let cache = Cache::default();
-            widen(&cache, class);
-            assert!(!push(&cache, class, (1 << 20) + class.bytes() / 2));
-            assert!(!push(&cache, class, (1 << 20) + 1));
-            // The address after the last block of the slab.
-            let end = class.blocks() * class.bytes();
-            assert_eq!(
-                push(&cache, class, (1 << 20) + end),
-                end == class.slab_bytes() && end.is_power_of_two()
-            );
-        }
-    }
-
-    #[test]
-    fn the_block_that_came_last_is_not_taken_again() {
-        let (cache, class) = cache_of(64);
-        let is_last = |address| cache.enter().ok().unwrap().is_last(class, block(address));
-        assert!(push(&cache, class, 64));
-        assert!(!push(&cache, class, 64) && is_last(64));
-        assert!(push(&cache, class, 128));
-        assert!(!is_last(64));
-        assert_eq!(
-            (pop(&cache, class), pop(&cache, class)),
-            (Some(128), Some(64))
-        );
-        assert!(push(&cache, class, 64));
-    }
-
-    #[test]
-    fn the_place_of_no_class_takes_nothing() {
-        assert!(!Cache::default().push(Place::NONE, block(1 << 20)));
-    }
-
-    #[test]
-    fn what_it_is_filled_with_goes_in_order() {
-        let (cache, class) = cache_of(32);
-        let owned = cache.enter().ok().unwrap();
-        owned.fill(class, [32, 64, 96].map(block).into_iter());
-        assert_eq!(pop(&cache, class), Some(32));
-        assert!(push(&cache, class, 320));
-        let rest = [320, 64, 96].map(Some);
-        assert_eq!([(); 3].map(|()| pop(&cache, class)), rest);
-        assert_eq!(pop(&cache, class), None);
-    }
-
-    #[test]
-    fn a_drain_takes_all_and_the_owner_goes_on() {
-        assert!(crate::sync::can_heavy_barrier());
-        let (cache, class) = cache_of(64);
-        let drained = |cache: &Cache| {
-            let mut all = Vec::new();
-            let Ok(()) = cache.drain(|_, blocks| {
-                all.extend(addresses(blocks));
-                Ok::<(), Infallible>(())
-            });
-            all
-        };
-        for number in 1..=5 {
-            assert!(push(&cache, class, number * 64));
-        }
-        assert_eq!(drained(&cache), [64, 128, 192, 256, 320]);
-        assert_eq!((pop(&cache, class), drained(&cache)), (None, vec![]));
-        // Another thread was handed the block meanwhile, and this one frees it.
-        assert!(push(&cache, class, 320) && push(&cache, class, 64));
-        assert_eq!((pop(&cache, class), drained(&cache)), (Some(64), vec![320]));
-        let owned = cache.enter().ok().unwrap();
-        assert!(push(&cache, class, 64));
-        assert_eq!(drained(&cache), [] as [usize; 0]);
-        assert!(matches!(cache.enter(), Err(Entered::Already)));
-        let mut out = [ptr::null_mut(); MAX_CACHED];
-        assert_eq!(owned.take_oldest(class, 9, &mut out), 1);
-    }
-}
+#[path = "cache/tests.rs"]
+mod tests;

@@ -17,7 +17,7 @@
 use std::array;
 use std::sync::PoisonError;
 
-use super::class::{Class, CLASSES, GRAIN_BYTES, GRAIN_SHIFT, MAX_CACHED};
+use super::class::{Class, CLASSES, GRAIN_BYTES, GRAIN_SHIFT};
 use super::pool::{Pool, BATCH};
 use super::slab::Slab;
 use super::table::Table;
@@ -84,14 +84,15 @@ impl Central {
         self.slabs.open(bytes.div_ceil(GRAIN_BYTES))
     }
 
-    /// Takes at least one block of `class`, and as many as `into` has entries if that needs no new slab.
-    /// Returns how many it took.
+    /// Takes a block of `class`, and up to `more` where that makes no new slab; returns the offset of the first
+    /// and hands over those of the others. `hand` uses nothing of the heap.
     pub(crate) fn take(
         &self,
         source: &impl Source,
         table: &Table,
         class: Class,
-        into: &mut [usize],
+        mut more: usize,
+        mut hand: impl FnMut(usize),
     ) -> Result<usize> {
         let mut list = lock(&self.lists[class.number()]);
         if *list == 0 {
@@ -102,79 +103,83 @@ impl Central {
             list = lock(&self.lists[class.number()]);
             self.link(&mut list, slab);
         }
-        let mut count = 0;
-        while count < into.len() && *list != 0 {
+        let mut first = None;
+        loop {
             let base = base_of(*list);
             let slab = self.slab(base);
-            let (taken, touched) = slab.take(class, base, &mut into[count..]);
-            count += taken;
+            let mut taking = slab.taking(class, base);
+            let first = *first.get_or_insert_with(|| taking.next().unwrap_or_default());
+            while more > 0 {
+                let Some(offset) = taking.next() else { break };
+                hand(offset);
+                more -= 1;
+            }
+            let (free, touched) = taking.end();
             if touched > 0 {
                 self.touched.fetch_add(touched, Relaxed);
             }
-            if slab.free() == 0 {
+            if free == 0 {
                 self.unlink(&mut list, base);
             }
+            if more == 0 || *list == 0 {
+                return Ok(first);
+            }
         }
-        Ok(count)
     }
 
-    /// Frees the blocks of `class` at `offsets`, and the slabs that are wholly free then. Stops at a block
-    /// that is not live.
+    /// Takes the blocks of `class` at `offsets` back, under its lock: they are no more than a thread keeps. A
+    /// slab that is wholly free then leaves. Stops at a block that is not live.
     pub(crate) fn put(
         &self,
         source: &impl Source,
         table: &Table,
         class: Class,
-        offsets: &[usize],
+        offsets: impl Iterator<Item = usize>,
     ) -> std::result::Result<(), NotLive> {
-        let base = |offset: &usize| class.slab_at(*offset);
-        let mut left = [0; MAX_CACHED];
-        for offsets in offsets.chunks(left.len()) {
-            let mut count = 0;
-            let mut list = lock(&self.lists[class.number()]);
-            let mut runs = offsets.chunk_by(|one, next| base(one) == base(next));
-            let result = runs.try_for_each(|run| {
-                // After a double free the slab may be gone by now, or of another class.
-                if table.class(run[0]) != Some(class) {
-                    return Err(NotLive { offset: run[0] });
-                }
-                let base = base(&run[0]);
-                let slab = self.slab(base);
-                let before = slab.free();
-                let put = slab.put(class, run).map_err(|offset| NotLive { offset });
-                let after = slab.free();
-                if after == class.blocks() {
-                    if before > 0 {
+        let (place, blocks) = (Some(class.place()), class.blocks());
+        let (mut result, mut leaving) = (Ok(()), 0);
+        let mut list = lock(&self.lists[class.number()]);
+        for offset in offsets {
+            let base = class.slab_at(offset);
+            // Freed twice, its slab may be gone by now, or of another class.
+            let put = match table.place(offset) == place {
+                true => self.slab(base).put(class, offset),
+                false => None,
+            };
+            match put {
+                Some(free) if free == blocks => {
+                    if free > 1 {
                         self.unlink(&mut list, base);
                     }
                     table.clear_slab(base, class);
-                    left[count] = base as u64;
-                    count += 1;
-                } else if before == 0 && after > 0 {
-                    self.link(&mut list, base);
+                    self.link(&mut leaving, base);
                 }
-                put
-            });
-            drop(list);
-            for slab in &left[..count] {
-                self.put_slab(source, table, *slab, class.slab_bytes());
+                Some(1) => self.link(&mut list, base),
+                Some(_) => {}
+                None => {
+                    result = Err(NotLive { offset });
+                    break;
+                }
             }
-            result?;
         }
-        Ok(())
+        drop(list);
+        // In no other list, so that the links are this thread's.
+        while leaving != 0 {
+            let base = base_of(leaving);
+            self.unlink(&mut leaving, base);
+            self.put_slab(source, table, base as u64, class.slab_bytes());
+        }
+        result
     }
 
     /// Frees all slabs that are wholly free, and returns their number.
     pub(crate) fn trim(&self, source: &impl Source) -> usize {
         let mut given = 0;
         loop {
-            let mut slabs = [0; BATCH];
-            let count = lock(&self.pool).take_oldest(&mut slabs);
-            if count == 0 {
-                return given;
+            match self.give_some(source) {
+                0 => return given,
+                count => given += count,
             }
-            source.free_slabs(&slabs[..count]);
-            given += count;
         }
     }
 
@@ -242,19 +247,26 @@ impl Central {
     /// Takes a slab that is wholly free and in no list.
     fn take_slab(&self, source: &impl Source, class: Class) -> Result<u64> {
         let bytes = class.slab_bytes();
-        let mut pool = lock(&self.pool);
-        if let Some(slab) = pool.pop(bytes) {
+        let (slab, is_large) = {
+            let mut pool = lock(&self.pool);
+            (pool.pop(bytes), pool.is_large())
+        };
+        if let Some(slab) = slab {
             return Ok(slab);
         }
-        let mut slabs = [0; BATCH];
-        if pool.is_large() {
-            let count = pool.take_oldest(&mut slabs);
-            drop(pool);
-            source.free_slabs(&slabs[..count]);
-            pool = lock(&self.pool);
+        self.ask_for_slabs(source, class, is_large)
+    }
+
+    /// Asks the source for slabs, of which the first is returned and the others are kept; after some are given
+    /// back where too much `is_kept`.
+    #[cold]
+    fn ask_for_slabs(&self, source: &impl Source, class: Class, is_kept: bool) -> Result<u64> {
+        if is_kept {
+            self.give_some(source);
         }
-        let batch = pool.batch(bytes);
-        drop(pool);
+        let bytes = class.slab_bytes();
+        let batch = lock(&self.pool).batch(bytes);
+        let mut slabs = [0; BATCH];
         let count = source.alloc_slabs(bytes, class.is_lazy(), &mut slabs[..batch])?;
         lock(&self.pool).add(count * bytes);
         // The slab with the lowest address is used first.
@@ -280,18 +292,22 @@ impl Central {
 
     /// Keeps a slab that is wholly free. Returns whether it freed others to make room.
     fn keep_slab(&self, source: &impl Source, slab: u64, bytes: usize) -> bool {
-        let mut has_freed = false;
-        loop {
-            let mut slabs = [0; BATCH];
-            let mut pool = lock(&self.pool);
-            if pool.push(slab, bytes) {
-                return has_freed;
-            }
-            let count = pool.take_oldest(&mut slabs);
-            drop(pool);
-            source.free_slabs(&slabs[..count]);
-            has_freed = true;
+        let mut are_given = false;
+        while !lock(&self.pool).push(slab, bytes) {
+            self.give_some(source);
+            are_given = true;
         }
+        are_given
+    }
+
+    /// Gives some slabs that are wholly free back, and returns how many.
+    fn give_some(&self, source: &impl Source) -> usize {
+        let mut slabs = [0; BATCH];
+        let count = lock(&self.pool).take_oldest(&mut slabs);
+        if count > 0 {
+            source.free_slabs(&slabs[..count]);
+        }
+        count
     }
 
     fn slab(&self, base: usize) -> &Slab {
@@ -310,8 +326,7 @@ impl Central {
 
     fn unlink(&self, list: &mut List, base: usize) {
         let slab = self.slab(base);
-        let next = slab.next.swap(0, Relaxed);
-        let previous = slab.previous.swap(0, Relaxed);
+        let (next, previous) = (slab.next.load(Relaxed), slab.previous.load(Relaxed));
         if next != 0 {
             self.slab(base_of(next)).previous.store(previous, Relaxed);
         }

@@ -3,7 +3,9 @@
 //! Size classes of small blocks, up to 32 KiB: multiples of 16 B up to 128 B, then eight a doubling.
 //! Each has slabs of its own size, from 4 to 64 KiB, chosen so that little of a slab is unused.
 
-/// The bytes of the smallest block, to which every block is aligned.
+use core::fmt;
+
+/// Bytes of the smallest block, to which every block is aligned.
 pub(crate) const MIN_BYTES: usize = 1 << MIN_SHIFT;
 const MIN_SHIFT: u32 = 4;
 /// The bytes of the largest block that comes from a slab.
@@ -41,6 +43,8 @@ const LAZY_BYTES: usize = 2 << 10;
 /// The constants of a class.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
+    number: u8,
+    max_cached: u8,
     bytes: u32,
     slab_bytes: u32,
     blocks: u32,
@@ -106,8 +110,19 @@ const fn slab_bytes_of(bytes: usize) -> usize {
     best
 }
 
+/// Returns how many blocks of so many bytes a thread keeps, at most: bounded in number and in bytes.
+const fn most_cached_of(bytes: usize) -> usize {
+    match MAX_CACHED_BYTES / bytes {
+        0 => 1,
+        MAX_CACHED.. => MAX_CACHED,
+        most => most,
+    }
+}
+
 static SHAPES: [Shape; CLASSES] = {
     let mut shapes = [Shape {
+        number: 0,
+        max_cached: 0,
         bytes: 0,
         slab_bytes: 0,
         blocks: 0,
@@ -119,6 +134,8 @@ static SHAPES: [Shape; CLASSES] = {
         let slab_bytes = slab_bytes_of(bytes);
         assert!(slab_bytes / bytes <= MAX_BLOCKS);
         shapes[number] = Shape {
+            number: number as u8,
+            max_cached: most_cached_of(bytes) as u8,
             bytes: bytes as u32,
             slab_bytes: slab_bytes as u32,
             blocks: (slab_bytes / bytes) as u32,
@@ -129,13 +146,24 @@ static SHAPES: [Shape; CLASSES] = {
     shapes
 };
 
-/// A size class of small blocks.
-///
-/// # Invariants
-///
-/// The number is below [`CLASSES`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Class(u32);
+/// A size class of small blocks, by what is known of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Class(&'static Shape);
+
+impl PartialEq for Class {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.0.number == other.0.number
+    }
+}
+
+impl Eq for Class {}
+
+impl fmt::Debug for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Class of {} bytes", self.0.bytes)
+    }
+}
 
 impl Class {
     /// Returns the class of a request; `None` for 0 bytes or more than 32 KiB.
@@ -147,64 +175,71 @@ impl Class {
     /// Returns the class with this number.
     #[inline]
     pub(crate) fn numbered(number: u32) -> Option<Self> {
-        // INVARIANT: The comparison is the invariant.
-        ((number as usize) < CLASSES).then_some(Self(number))
+        SHAPES.get(number as usize).map(Self)
     }
 
     /// Returns every class, the smallest first.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        (0..CLASSES as u32).filter_map(Self::numbered)
+        SHAPES.iter().map(Self)
     }
 
     /// Returns its number, below [`CLASSES`].
     #[inline]
     pub(crate) fn number(self) -> usize {
-        self.0 as usize
+        usize::from(self.0.number)
     }
 
     /// Returns the place of the class in a cache.
     #[inline]
     pub(crate) fn place(self) -> Place {
-        Place(self.0 as u8 + 1)
+        Place(self.0.number + 1)
     }
 
+    #[inline]
     fn shape(self) -> &'static Shape {
-        &SHAPES[self.number()]
+        self.0
     }
 
     /// Returns the bytes of its blocks.
+    #[inline]
     pub(crate) fn bytes(self) -> usize {
         self.shape().bytes as usize
     }
 
     /// Returns the bytes of its slabs, whole grains.
+    #[inline]
     pub(crate) fn slab_bytes(self) -> usize {
         self.shape().slab_bytes as usize
     }
 
-    /// Returns the number of blocks in a slab.
+    /// Returns how many blocks a slab has.
+    #[inline]
     pub(crate) fn blocks(self) -> usize {
         self.shape().blocks as usize
     }
 
-    /// Returns whether the memory of its slabs comes at the first touch: if blocks of about a page lie side by
-    /// side, those that were never used have no memory.
+    /// Whether the memory of its slabs comes when it is touched: where blocks of a page or so lie side by
+    /// side, those that were never used have none.
+    #[inline]
     pub(crate) fn is_lazy(self) -> bool {
         self.bytes() > LAZY_BYTES && self.blocks() > 1
     }
 
-    /// Returns the test for an address at which a block begins.
+    /// Returns what tells where its blocks begin.
+    #[inline]
     pub(crate) fn start(self) -> Start {
         self.shape().start
     }
 
-    /// Returns the beginning of the slab in which `offset` lies: slabs are aligned to the next power of 2 of
-    /// their size.
+    /// Returns where the slab begins that `offset` lies in: slabs are aligned to the power of 2 that holds
+    /// them.
+    #[inline]
     pub(crate) fn slab_at(self, offset: usize) -> usize {
         offset & !(self.start().mask as usize)
     }
 
-    /// Returns the number of the block in its slab that begins at `offset`; `None` if none begins there.
+    /// Returns the number of the block in its slab that begins at `offset`; `None` where none begins.
+    #[inline]
     pub(crate) fn block_at(self, offset: usize) -> Option<usize> {
         let start = self.start();
         let distance = (offset as u32 & start.mask) as u64;
@@ -212,9 +247,10 @@ impl Class {
         start.is_at(offset).then_some(number as usize)
     }
 
-    /// Returns the most blocks that a thread's cache keeps, bounded in number and in bytes.
+    /// Returns how many blocks a thread keeps, at most: bounded in number and in bytes.
+    #[inline]
     pub(crate) fn max_cached(self) -> usize {
-        (MAX_CACHED_BYTES / self.bytes()).clamp(1, MAX_CACHED)
+        usize::from(self.shape().max_cached)
     }
 }
 

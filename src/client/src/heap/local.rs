@@ -85,18 +85,19 @@ pub(super) fn with<R>(heap: u64, work: impl FnOnce(&Cache) -> R) -> Option<R> {
 /// Calls `work` on the slow path of this thread's cache of the heap, which is made if there is none. Returns
 /// `None` if the thread ends, memory is short, or the thread is on that path already.
 pub(super) fn attached<R>(heap: &Shared, work: impl FnOnce(&Owned<'_>) -> R) -> Option<R> {
-    attach(heap)?;
+    if HOT.get().heap != heap.id {
+        attach(heap)?;
+    }
     with(heap.id, |cache| {
         heap.small.caches.enter(cache).map(|owned| work(&owned))
     })?
 }
 
-/// Makes this thread's cache of the heap the hot one.
+/// Has this thread's cache of the heap at hand, of another heap now.
+#[cold]
+#[inline(never)]
 fn attach(heap: &Shared) -> Option<()> {
-    if HOT.get().heap == heap.id {
-        return Some(());
-    }
-    // Dropped and emptied after the borrow ends: either may free memory.
+    // What is dropped or emptied is so behind the borrow: it may free memory.
     let mut ended = [const { None }; MAX_HEAPS];
     let mut evicted = None;
     let attached = NODES.with(|nodes| {

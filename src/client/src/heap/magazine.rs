@@ -20,6 +20,7 @@
 use std::cell::Cell;
 use std::hint;
 use std::ptr::{self, NonNull};
+use std::slice;
 
 use super::class::{Start, MAX_CACHED};
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -128,37 +129,30 @@ impl Magazine {
         }
     }
 
-    /// Fills an empty magazine with blocks up to its bound. The first of them will be taken first. For the
-    /// owner, on its slow path, which keeps drains out.
-    pub(crate) fn fill(&self, blocks: impl DoubleEndedIterator<Item = NonNull<u8>>) {
-        let mut len = 0;
-        for (place, block) in self.blocks[1..].iter().zip(blocks.rev()) {
-            place.store(block.as_ptr(), Ordering::Relaxed);
-            len += 1;
+    /// Begins to fill it, if it is empty. For the owner, on its slow path, where no drain comes.
+    pub(crate) fn fill(&self) -> Filling<'_> {
+        Filling {
+            magazine: self,
+            len: 0,
         }
-        // INVARIANT: That many were just filled.
-        self.low.store(0, Ordering::Relaxed);
-        self.len.store(len, Ordering::Release);
     }
 
-    /// Takes out the `count` oldest blocks, or all if they are fewer, and returns their number. For the
-    /// owner, on its slow path, which keeps drains out.
-    pub(crate) fn take_oldest(&self, count: usize, into: &mut [*mut u8; MAX_CACHED]) -> usize {
+    /// Takes the `count` blocks out that came first, or all that there are, and hands them over. For the
+    /// owner, on its slow path, where no drain comes; `hand` does not use this magazine.
+    pub(crate) fn take_oldest<R>(&self, count: usize, hand: impl FnOnce(Oldest<'_>) -> R) -> R {
         let low = self.low.load(Ordering::Relaxed) as usize;
-        let kept = &self.blocks[low + 1..=low + self.count()];
-        let count = count.min(kept.len());
-        for (place, block) in into.iter_mut().zip(&kept[..count]) {
-            *place = block.load(Ordering::Relaxed);
-        }
-        for (place, block) in self.blocks[1..].iter().zip(&kept[count..]) {
+        let kept = self.blocks.get(low + 1..=low + self.count());
+        let kept = kept.unwrap_or_default();
+        let (oldest, others) = kept.split_at(count.min(kept.len()));
+        let result = hand(Oldest(oldest.iter()));
+        for (place, block) in self.blocks[1..].iter().zip(others) {
             place.store(block.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         // INVARIANT: The rest came from the first places. Only [`Magazine::push`] accesses the places above,
         // and it overwrites them.
         self.low.store(0, Ordering::Relaxed);
-        self.len
-            .store((kept.len() - count) as u32, Ordering::Release);
-        count
+        self.len.store(others.len() as u32, Ordering::Release);
+        result
     }
 
     /// Begins a drain, for a thread that is not the owner. The caller keeps the owner off its slow path until
@@ -168,6 +162,54 @@ impl Magazine {
             magazine: self,
             low: self.low.swap(CLOSED, Ordering::Relaxed),
         }
+    }
+}
+
+/// Blocks that came first, and leave a magazine.
+pub(crate) struct Oldest<'a>(slice::Iter<'a, AtomicPtr<u8>>);
+
+impl Iterator for Oldest<'_> {
+    type Item = *mut u8;
+
+    #[inline]
+    fn next(&mut self) -> Option<*mut u8> {
+        Some(self.0.next()?.load(Ordering::Relaxed))
+    }
+}
+
+/// A magazine that is being filled.
+#[must_use = "it is empty before the end"]
+pub(crate) struct Filling<'a> {
+    magazine: &'a Magazine,
+    len: u32,
+}
+
+impl Filling<'_> {
+    /// Adds a block, which will go after those that came before it; there are at most [`MAX_CACHED`].
+    #[inline]
+    pub(crate) fn add(&mut self, block: NonNull<u8>) {
+        if let Some(place) = self.magazine.blocks.get(self.len as usize + 1) {
+            place.store(block.as_ptr(), Ordering::Relaxed);
+            self.len += 1;
+        }
+    }
+
+    /// Has the magazine keep them.
+    pub(crate) fn end(self) {
+        let Magazine {
+            len, low, blocks, ..
+        } = self.magazine;
+        // The first one lies highest, as the next to go.
+        let (mut one, mut other) = (1, self.len as usize);
+        while one < other {
+            let block = blocks[one].load(Ordering::Relaxed);
+            blocks[one].store(blocks[other].load(Ordering::Relaxed), Ordering::Relaxed);
+            blocks[other].store(block, Ordering::Relaxed);
+            (one, other) = (one + 1, other - 1);
+        }
+        // INVARIANT: So many were just filled.
+        low.store(0, Ordering::Relaxed);
+        len.store(self.len, Ordering::Release);
     }
 }
 

@@ -3,12 +3,13 @@
 //! The heap over a simulated arena: how much memory it holds for the requests of programs. The result is the
 //! same on any machine. Everything but the thread-local access to a cache is the code that runs over the module.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard};
 
-use super::cache::Cache;
+use super::cache::{Cache, Owned};
 use super::central::Source;
 use super::class::{Class, GRAIN_BYTES, UNIT_BYTES};
 use super::small::Small;
@@ -181,6 +182,8 @@ struct Heap {
 struct Thread<'a> {
     heap: &'a Heap,
     cache: Box<Cache>,
+    /// How often it came to the slow path.
+    slow: Cell<usize>,
 }
 
 impl Heap {
@@ -200,7 +203,12 @@ impl Heap {
         let cache = Box::<Cache>::default();
         // SAFETY: The cache stays in its box, and is removed when the thread is dropped.
         unsafe { self.small.caches.add(&cache) };
-        Thread { heap: self, cache }
+        let slow = Cell::new(0);
+        Thread {
+            heap: self,
+            cache,
+            slow,
+        }
     }
 
     /// Frees what the heap can free, as under memory pressure. Returns whether it freed any slab.
@@ -215,7 +223,12 @@ impl Heap {
 }
 
 impl Thread<'_> {
-    /// Allocates a block and touches it. Returns `None` if the arena is full.
+    fn enter(&self) -> Owned<'_> {
+        self.slow.set(self.slow.get() + 1);
+        self.heap.small.caches.enter(&self.cache).unwrap()
+    }
+
+    /// Allocates a block and touches it; `None` where the arena has no more.
     fn alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
         let Heap { pages, small } = self.heap;
         let Some(class) = Class::of(bytes.max(1)) else {
@@ -228,7 +241,7 @@ impl Thread<'_> {
         };
         let block = self.cache.pop(class.place()).or_else(|| {
             let refill = || {
-                let owned = small.caches.enter(&self.cache).unwrap();
+                let owned = self.enter();
                 small.refill(pages, &owned, class).unwrap().ok()
             };
             refill().or_else(|| if self.heap.relieve() { refill() } else { None })
@@ -246,7 +259,7 @@ impl Thread<'_> {
         }
         match place.class() {
             Some(class) => {
-                let owned = small.caches.enter(&self.cache).unwrap();
+                let owned = self.enter();
                 small.spill(pages, &owned, class, block).unwrap();
             }
             None => {
@@ -358,6 +371,27 @@ mod tests {
             let block = thread.alloc(64).unwrap();
             thread.free(block);
         }
+    }
+
+    /// What a cache cannot keep goes between it and the slabs in batches.
+    #[test]
+    fn a_thousand_blocks_of_many_sizes_come_to_the_slow_path_in_batches() {
+        const COUNT: usize = 1000;
+        let heap = Heap::new(16 << 20);
+        let thread = heap.thread();
+        let mut before = 0;
+        for round in 0..30 {
+            let size = |index: usize| 16 + index * 7 % 1000;
+            let blocks = (0..COUNT).map(|index| thread.alloc(size(index)).unwrap());
+            let blocks: Vec<_> = blocks.collect();
+            (0..COUNT).for_each(|index| thread.free(blocks[index * 7 % COUNT]));
+            if round == 20 {
+                before = thread.slow.get();
+            }
+        }
+        let each = (thread.slow.get() - before) as f64 / (9 * COUNT) as f64;
+        println!("{each:.3} visits of the slow path for a block");
+        assert!(each <= 0.6, "{each}");
     }
 
     #[cfg(feature = "trace")]

@@ -8,8 +8,7 @@
 use std::ptr;
 use std::sync::PoisonError;
 
-use super::cache::{Cache, Entered, Owned};
-use super::class::Class;
+use super::cache::{Cache, Entered, Owned, Sink};
 use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -86,17 +85,14 @@ impl Registry {
         }
     }
 
-    /// Takes all blocks out of the caches of threads that are not on their slow path, and passes them to
-    /// `put` by class. Makes one system call for each cache.
-    pub(super) fn drain<E>(
-        &self,
-        mut put: impl FnMut(Class, &[*mut u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// Takes all blocks out of the caches of threads that are not on their slow path, and hands them over by
+    /// class. Takes a system call for each cache.
+    pub(super) fn drain<S: Sink>(&self, sink: &S) -> Result<(), S::Error> {
         let first = self.lock();
         let mut at = first.load(Relaxed);
         // SAFETY: By the type's invariant it is a cache, or null; it is not removed under the lock.
         while let Some(cache) = unsafe { at.as_ref() } {
-            cache.drain(&mut put)?;
+            cache.drain(sink)?;
             at = cache.link.next.load(Relaxed);
         }
         Ok(())

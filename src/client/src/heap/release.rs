@@ -53,7 +53,7 @@ impl Shared {
             return self.detain(quarantine, offset);
         }
         let spilled = local::attached(self, |cache| self.small.spill(self, cache, class, block));
-        let spilled = spilled.unwrap_or_else(|| self.small.put_offsets(self, class, &[offset]));
+        let spilled = spilled.unwrap_or_else(|| self.small.put_one(self, class, offset));
         self.unless_misused(spilled);
     }
 
@@ -67,7 +67,7 @@ impl Shared {
             Ok(None) => {}
             Ok(Some(oldest)) => match self.small.table.class(oldest) {
                 Some(class) => {
-                    self.unless_misused(self.small.put_offsets(self, class, &[oldest]));
+                    self.unless_misused(self.small.put_one(self, class, oldest));
                 }
                 None => self.misused(oldest),
             },

@@ -60,55 +60,36 @@ impl Slab {
         self.free.load(Relaxed) as usize
     }
 
-    /// Takes out the lowest blocks, up to the entries of `into`, and stores their offsets in the arena, of a
-    /// slab that begins at `base`. Returns the number of blocks, and the number of grains in which they lie
-    /// that were discarded.
-    pub(crate) fn take(&self, class: Class, base: usize, into: &mut [usize]) -> (usize, u32) {
-        let count = into.len().min(self.free());
-        let mut touched = 0;
-        let discarded = self.discarded.load(Relaxed);
-        let mut places = into[..count].iter_mut();
-        let mut place = places.next();
-        for (index, word) in self.bits.iter().enumerate() {
-            if place.is_none() {
-                break;
-            }
-            let mut bits = word.load(Relaxed);
-            while let (Some(to), true) = (&mut place, bits != 0) {
-                let number = index * 64 + bits.trailing_zeros() as usize;
-                **to = base + number * class.bytes();
-                if discarded != 0 {
-                    touched |= grains_of(class, number);
-                }
-                bits &= bits - 1;
-                place = places.next();
-            }
-            word.store(bits, Relaxed);
+    /// Begins to take blocks out, the lowest first, if the slab begins at `base`.
+    #[inline]
+    pub(crate) fn taking(&self, class: Class, base: usize) -> Taking<'_> {
+        let bits = self.bits[0].load(Relaxed);
+        Taking {
+            slab: self,
+            class,
+            base,
+            word: 0,
+            bits,
+            free: self.free.load(Relaxed),
+            discarded: self.discarded.load(Relaxed),
+            touched: 0,
         }
-        self.free.store((self.free() - count) as u32, Relaxed);
-        if discarded != 0 {
-            self.discarded.store(discarded & !touched, Relaxed);
-        }
-        (count, (discarded & touched).count_ones())
     }
 
-    /// Makes the blocks at these offsets, which are in this slab, free again. Fails with the first offset of
-    /// which the block was free, or at which none begins, and frees none after it.
-    pub(crate) fn put(&self, class: Class, offsets: &[usize]) -> Result<(), usize> {
-        let mut done = 0;
-        let result = offsets.iter().try_for_each(|offset| {
-            let number = class.block_at(*offset).ok_or(*offset)?;
-            let (word, bit) = (&self.bits[number / 64], 1 << (number % 64));
-            let bits = word.load(Relaxed);
-            word.store(bits | bit, Relaxed);
-            match bits & bit {
-                0 => done += 1,
-                _ => return Err(*offset),
-            }
-            Ok(())
-        });
-        self.free.store(self.free.load(Relaxed) + done, Relaxed);
-        result
+    /// Makes the block at this offset, in this slab, free again, and returns how many are free then; `None` if
+    /// it was free or is no block.
+    #[inline]
+    pub(crate) fn put(&self, class: Class, offset: usize) -> Option<usize> {
+        let number = class.block_at(offset)?;
+        let (word, bit) = (self.bits.get(number / 64)?, 1 << (number % 64));
+        let bits = word.load(Relaxed);
+        if bits & bit != 0 {
+            return None;
+        }
+        word.store(bits | bit, Relaxed);
+        let free = self.free.load(Relaxed) + 1;
+        self.free.store(free, Relaxed);
+        Some(free as usize)
     }
 
     /// Returns the grains that have memory although no block in them is in use, a bit for each.
@@ -129,6 +110,60 @@ impl Slab {
     }
 }
 
+/// Blocks that are taken out of a slab: their offsets in the arena, in bytes.
+#[must_use = "they are the slab's before the end"]
+pub(crate) struct Taking<'a> {
+    slab: &'a Slab,
+    class: Class,
+    base: usize,
+    /// Where in the slab's bits it is, and which of them are left there.
+    word: usize,
+    bits: u64,
+    /// Free blocks that are left.
+    free: u32,
+    discarded: u32,
+    /// A bit a grain in which a block lies, where memory was discarded.
+    touched: u32,
+}
+
+impl Taking<'_> {
+    /// Has the slab lose the blocks; returns how many it has left, and in how many grains those lie whose
+    /// memory was discarded.
+    #[inline]
+    pub(crate) fn end(self) -> (u32, u32) {
+        let Self { slab, touched, .. } = self;
+        slab.bits[self.word].store(self.bits, Relaxed);
+        slab.free.store(self.free, Relaxed);
+        if touched == 0 {
+            return (self.free, 0);
+        }
+        let discarded = self.discarded;
+        slab.discarded.store(discarded & !touched, Relaxed);
+        (self.free, (discarded & touched).count_ones())
+    }
+}
+
+impl Iterator for Taking<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        while self.bits == 0 {
+            let next = self.slab.bits.get(self.word + 1)?;
+            self.slab.bits[self.word].store(0, Relaxed);
+            self.bits = next.load(Relaxed);
+            self.word += 1;
+        }
+        let number = self.word * 64 + self.bits.trailing_zeros() as usize;
+        self.bits &= self.bits - 1;
+        self.free -= 1;
+        if self.discarded != 0 {
+            self.touched |= grains_of(self.class, number);
+        }
+        Some(self.base + number * self.class.bytes())
+    }
+}
+
 /// Returns the number whose lowest `count` bits are set.
 fn bits_below(count: usize) -> u64 {
     match count {
@@ -145,18 +180,20 @@ mod tests {
 
     /// Takes blocks out of a slab at 1 MiB, and returns their numbers.
     fn taken(slab: &Slab, class: Class, count: usize) -> Vec<usize> {
-        let mut taken = vec![0; count];
-        let (count, _) = slab.take(class, BASE, &mut taken);
-        taken.truncate(count);
+        let mut taking = slab.taking(class, BASE);
+        let taken: Vec<_> = taking.by_ref().take(count).collect();
+        assert_eq!(taking.end().0 as usize, slab.free());
         let number = |offset: usize| (offset - BASE) / class.bytes();
         taken.into_iter().map(number).collect()
     }
 
     fn put(slab: &Slab, class: Class, numbers: &[usize]) -> Result<(), usize> {
-        let offset = |number: &usize| BASE + number * class.bytes();
-        let offsets: Vec<usize> = numbers.iter().map(offset).collect();
-        slab.put(class, &offsets)
-            .map_err(|offset| (offset - BASE) / class.bytes())
+        numbers.iter().try_for_each(|number| {
+            let free = slab.free();
+            let put = slab.put(class, BASE + number * class.bytes());
+            assert_eq!(slab.free(), put.unwrap_or(free));
+            put.map(|_| ()).ok_or(*number)
+        })
     }
 
     #[test]
@@ -192,7 +229,7 @@ mod tests {
         assert_eq!(put(&slab, class, &[4, 6, 4, 8]), Err(4));
         assert_eq!(slab.free(), 128 - 9 + 2);
         assert_eq!(put(&slab, class, &[8]), Ok(()));
-        assert_eq!(slab.put(class, &[BASE + 16]), Err(BASE + 16));
+        assert_eq!(slab.put(class, BASE + 16), None);
     }
 
     #[test]
@@ -214,7 +251,9 @@ mod tests {
         assert_eq!(slab.unused(class) & 0b11111, 0b01000);
         slab.discard(0b01000);
         assert_eq!(slab.unused(class) & 0b11111, 0);
-        assert_eq!(slab.take(class, BASE, &mut [0]), (1, 1));
+        let mut taking = slab.taking(class, BASE);
+        assert!(taking.next().is_some());
+        assert_eq!(taking.end(), (0, 1));
         put(&slab, class, &[1]).unwrap();
         assert_eq!(slab.unused(class) & 0b11111, 0b01000);
     }

@@ -2,9 +2,10 @@
 
 //! The slow path of small blocks: from a thread's cache to the slabs and back, with the arena as a [`Source`].
 
-use std::ptr::{self, NonNull};
+use std::iter;
+use std::ptr::NonNull;
 
-use super::cache::Owned;
+use super::cache::{Owned, Sink};
 use super::central::{Central, NotLive, Source};
 use super::class::{Class, MAX_CACHED};
 use super::registry::Registry;
@@ -58,13 +59,13 @@ impl Small {
 
     /// Allocates a block for a thread that has no cache.
     pub(super) fn take_one(&self, source: &impl Source, class: Class) -> Result<NonNull<u8>> {
-        let mut block = [0];
-        self.central.take(source, &self.table, class, &mut block)?;
-        Ok(self.at(block[0]))
+        let first = self.central.take(source, &self.table, class, 0, |_| ())?;
+        Ok(self.at(first))
     }
 
-    /// Allocates a block of a class of which a cache has none, and fills the cache up to half of the class's
-    /// bound. The inner error is a block that is not live, found when another class lost some of its bound.
+    /// Takes a block of a class of which a cache keeps none, and fills it up to three quarters of what it may
+    /// keep: a quarter is room for what is freed next. A block that is not live, which is found when another
+    /// class gives way, is the inner error.
     pub(super) fn refill(
         &self,
         source: &impl Source,
@@ -74,21 +75,18 @@ impl Small {
         if let Some(block) = cache.pop(class) {
             return Ok(Ok(block));
         }
-        cache.widen(class, |class, blocks| self.put(source, class, blocks))?;
-        let mut blocks = [0; MAX_CACHED];
-        let bound = cache.bound(class).div_ceil(2).max(1);
-        let taken = self
-            .central
-            .take(source, &self.table, class, &mut blocks[..bound]);
-        Ok(taken.map(|count| {
-            let rest = blocks[1..count].iter();
-            cache.fill(class, rest.map(|offset| self.at(*offset)));
-            self.at(blocks[0])
-        }))
+        cache.widen(class, &self.slabs(source))?;
+        let more = cache.bound(class) * 3 / 4;
+        let mut filling = cache.fill(class);
+        let hand = |offset| filling.add(self.at(offset));
+        let first = self.central.take(source, &self.table, class, more, hand);
+        filling.end();
+        Ok(first.map(|offset| self.at(offset)))
     }
 
-    /// Frees a block of a class of which a cache is full: the oldest blocks of the class make room for it.
-    /// The error is a block that is not live; this one, if it is the newest in the cache.
+    /// Keeps a block of a class of which a cache has as many as it may, in the place of all others: a thread
+    /// that frees that many goes on to free. A block that is not live is the error: this one, if it came last
+    /// before.
     pub(super) fn spill(
         &self,
         source: &impl Source,
@@ -103,17 +101,17 @@ impl Small {
         if cache.push(class, block) {
             return Ok(());
         }
-        cache.widen(class, |class, blocks| self.put(source, class, blocks))?;
+        let slabs = self.slabs(source);
+        cache.widen(class, &slabs)?;
         if cache.push(class, block) {
             return Ok(());
         }
-        let half = cache.bound(class).div_ceil(2);
-        self.put_oldest(source, cache, class, half)?;
+        cache.put_oldest(class, MAX_CACHED, &slabs)?;
         if cache.push(class, block) {
             return Ok(());
         }
         let offset = self.offset(block.as_ptr());
-        self.put_offsets(source, class, &[offset])
+        self.put_one(source, class, offset)
     }
 
     /// Empties a cache into the slabs.
@@ -122,51 +120,52 @@ impl Small {
         source: &impl Source,
         cache: &Owned<'_>,
     ) -> std::result::Result<(), NotLive> {
-        Class::all().try_for_each(|class| self.put_oldest(source, cache, class, MAX_CACHED))
+        let slabs = self.slabs(source);
+        Class::all()
+            .filter(|class| cache.count(*class) > 0)
+            .try_for_each(|class| cache.put_oldest(class, MAX_CACHED, &slabs))
     }
 
     /// Drains the caches of all threads that are not on their slow path into the slabs.
     pub(super) fn drain(&self, source: &impl Source) -> std::result::Result<(), NotLive> {
-        self.caches
-            .drain(|class, blocks| self.put(source, class, blocks))
+        self.caches.drain(&self.slabs(source))
     }
 
-    /// Returns the `count` oldest blocks of a class from a cache to their slabs.
-    fn put_oldest(
+    /// Takes a block back that no cache keeps.
+    pub(super) fn put_one(
         &self,
         source: &impl Source,
-        cache: &Owned<'_>,
         class: Class,
-        count: usize,
+        offset: usize,
     ) -> std::result::Result<(), NotLive> {
-        if cache.count(class) == 0 {
-            return Ok(());
-        }
-        let mut blocks = [ptr::null_mut(); MAX_CACHED];
-        let count = cache.take_oldest(class, count, &mut blocks);
-        self.put(source, class, &blocks[..count])
+        let offset = iter::once(offset);
+        self.central.put(source, &self.table, class, offset)
     }
+
+    fn slabs<'a, S>(&'a self, source: &'a S) -> Slabs<'a, S> {
+        Slabs {
+            small: self,
+            source,
+        }
+    }
+}
+
+/// The slabs, to which blocks go that leave a cache.
+struct Slabs<'a, S> {
+    small: &'a Small,
+    source: &'a S,
+}
+
+impl<S: Source> Sink for Slabs<'_, S> {
+    type Error = NotLive;
 
     fn put(
         &self,
-        source: &impl Source,
         class: Class,
-        blocks: &[*mut u8],
+        blocks: impl Iterator<Item = *mut u8>,
     ) -> std::result::Result<(), NotLive> {
-        let mut offsets = [0; MAX_CACHED];
-        for (offset, block) in offsets.iter_mut().zip(blocks) {
-            *offset = self.offset(*block);
-        }
-        self.put_offsets(source, class, &offsets[..blocks.len()])
-    }
-
-    /// Returns blocks that are in no cache to their slabs.
-    pub(super) fn put_offsets(
-        &self,
-        source: &impl Source,
-        class: Class,
-        offsets: &[usize],
-    ) -> std::result::Result<(), NotLive> {
-        self.central.put(source, &self.table, class, offsets)
+        let Small { central, table, .. } = self.small;
+        let offsets = blocks.map(|block| self.small.offset(block));
+        central.put(self.source, table, class, offsets)
     }
 }

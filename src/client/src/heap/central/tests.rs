@@ -28,15 +28,17 @@ impl Fixture {
     }
 
     fn take(&self, class: Class, count: usize) -> Result<Vec<usize>> {
-        let mut taken = vec![0; count];
-        let count = self
+        let mut taken = Vec::new();
+        let hand = |offset| taken.push(offset);
+        let first = self
             .central
-            .take(&self.arena, &self.table, class, &mut taken)?;
-        taken.truncate(count);
+            .take(&self.arena, &self.table, class, count - 1, hand)?;
+        taken.insert(0, first);
         Ok(taken)
     }
 
     fn put(&self, class: Class, offsets: &[usize]) -> std::result::Result<(), NotLive> {
+        let offsets = offsets.iter().copied();
         self.central.put(&self.arena, &self.table, class, offsets)
     }
 
