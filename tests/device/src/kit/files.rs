@@ -71,3 +71,10 @@ pub fn try_number(fd: impl AsFd, number: RawFd) -> Result<(), Errno> {
     unsafe { libc::close(number) };
     Ok(())
 }
+
+/// dup3() of a file to the number of another one, which is closed by that, as threads use the number.
+pub fn replace(fd: impl AsFd, number: impl AsFd) -> Result<(), Errno> {
+    let (fd, number) = (fd.as_fd().as_raw_fd(), number.as_fd().as_raw_fd());
+    // SAFETY: Both are open and stay so: whoever owns the number owns an open file, before and after.
+    Errno::result(unsafe { libc::dup3(fd, number, libc::O_CLOEXEC) }).map(drop)
+}

@@ -12,6 +12,7 @@ mod bulk_wait;
 mod cgroup;
 mod clone;
 mod clone_file;
+mod closing;
 mod concurrency;
 mod contended;
 mod contig;
@@ -136,6 +137,7 @@ pub const ALL: &[Suite] = &[
     metadata::SUITE,
     concurrency::SUITE,
     hostile::SUITE,
+    closing::SUITE,
     contended::SUITE,
     scaling::SUITE,
     heap_blocks::SUITE,

@@ -38,7 +38,7 @@ fn total(name: &str) -> u64 {
 
 /// Checks that no arena is open, and no memory is held.
 #[track_caller]
-fn nothing_is_held() {
+pub(super) fn nothing_is_held() {
     let held = ["arenas", "held_bytes", "live_blocks", "metadata_bytes"];
     // A file may be closed a moment after its process has ended.
     let deadline = Instant::now() + Duration::from_secs(10);
