@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table of faults that reviews found, with the tests that show that each is gone.
+//! The table of faults that reviews found, and of the attacks that were tried on each file of the module.
 //!
 //! `tests/reviews` has a line for each fault: `NUMBER FAULT: SUITE/TEST, SUITE/TEST`. A fault is held if each of
-//! its tests has passed in some stage, and failed in none; one without a test is not held.
+//! its tests has passed in some stage, and failed in none; one without a test is not held. And a line for each file
+//! and attacker, `FILE ATTACKER WHAT: SUITE/TEST, SUITE/TEST`, or a dash where there is nothing to try.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,9 +27,22 @@ struct Fault {
     tests: Vec<String>,
 }
 
-/// All faults, by their numbers.
+/// Who attacks a file: a program, by its calls; a lack of memory; what closes, kills or unloads meanwhile.
+const ATTACKERS: [&str; 3] = ["hostile", "full", "closer"];
+
+/// What was tried with a file of the module.
+#[derive(Debug, PartialEq)]
+struct Attack {
+    file: String,
+    attacker: String,
+    what: String,
+    /// The tests that try it, as `SUITE/TEST`; none where there is nothing to try.
+    tests: Vec<String>,
+}
+
+/// All faults, by their numbers, and all attacks.
 #[derive(Debug, Default)]
-pub struct Reviews(Vec<Fault>);
+pub struct Reviews(Vec<Fault>, Vec<Attack>);
 
 impl Reviews {
     /// Reads the table under `top`.
@@ -39,8 +53,13 @@ impl Reviews {
 
     fn parse(text: &str) -> Result<Self> {
         let mut all: Vec<Fault> = Vec::new();
+        let mut attacks = Vec::new();
         for line in text.lines().map(str::trim) {
             if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if line.starts_with("src/") {
+                attacks.push(attack(line).with_context(|| line.to_owned())?);
                 continue;
             }
             let fault = fault(line).with_context(|| line.to_owned())?;
@@ -50,7 +69,7 @@ impl Reviews {
             }
             all.push(fault);
         }
-        Ok(Self(all))
+        Ok(Self(all, attacks))
     }
 
     /// Returns the number of faults that are held according to the output of the stages, as a figure, and
@@ -80,23 +99,68 @@ impl Reviews {
                 wrong.push(format!("{fault}: {} has not passed", failed.join(", ")));
             }
         }
-        let figure = Figure {
-            name: "review_faults_held".to_owned(),
-            value: (self.0.len() - wrong.len()) as f64,
-            unit: format!("of {}", self.0.len()),
-            aim: Aim::Exactly(self.0.len() as f64),
-            spread: None,
-        };
+        let figure = figure("review_faults_held", self.0.len(), wrong.len());
+        for attack in &self.1 {
+            let mut failed = attack.tests.iter();
+            if let Some(test) = failed.find(|test| results.get(*test) != Some(&true)) {
+                let Attack { file, what, .. } = attack;
+                wrong.push(format!("{file} ({what}): {test} has not passed"));
+            }
+        }
         (figure, wrong)
     }
 }
 
-/// Parses a line of the table.
+/// Makes the figure of `count` things, of which `wrong` are not as they should be.
+fn figure(name: &str, count: usize, wrong: usize) -> Figure {
+    Figure {
+        name: name.to_owned(),
+        value: (count - wrong) as f64,
+        unit: format!("of {count}"),
+        aim: Aim::Exactly(count as f64),
+        spread: None,
+    }
+}
+
+/// Parses a line of a fault.
 fn fault(line: &str) -> Result<Fault> {
     let (before, tests) = line.split_once(':').context("no colon")?;
     let (number, what) = before
         .split_once(' ')
         .context("no fault after the number")?;
+    Ok(Fault {
+        number: number.parse().context("the number")?,
+        what: what.trim().to_owned(),
+        tests: tests_of(tests)?,
+    })
+}
+
+/// Parses a line of an attack.
+fn attack(line: &str) -> Result<Attack> {
+    let (before, tests) = line.split_once(':').context("no colon")?;
+    let mut words = before.splitn(3, ' ').map(str::to_owned);
+    let (Some(file), Some(attacker), Some(what)) = (words.next(), words.next(), words.next())
+    else {
+        bail!("not FILE ATTACKER WHAT");
+    };
+    if !ATTACKERS.contains(&attacker.as_str()) {
+        bail!("{attacker} is none of {ATTACKERS:?}");
+    }
+    let tests = match tests.trim() {
+        "-" => Vec::new(),
+        "" => bail!("no test, and no dash"),
+        tests => tests_of(tests)?,
+    };
+    Ok(Attack {
+        file,
+        attacker,
+        what,
+        tests,
+    })
+}
+
+/// Parses the tests of a line.
+fn tests_of(tests: &str) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for test in tests
         .split(',')
@@ -108,16 +172,15 @@ fn fault(line: &str) -> Result<Fault> {
         }
         all.push(test.to_owned());
     }
-    Ok(Fault {
-        number: number.parse().context("the number")?,
-        what: what.trim().to_owned(),
-        tests: all,
-    })
+    Ok(all)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
 
     use walkdir::WalkDir;
 
@@ -130,10 +193,72 @@ mod tests {
             .collect()
     }
 
+    fn top() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    /// Each file of the module that a caller reaches is attacked by each attacker, or the table says why not.
+    #[test]
+    fn every_file_of_the_module_is_attacked_in_each_way() {
+        let attacks = Reviews::read(&top()).unwrap().1;
+        let mut tried = BTreeMap::new();
+        for attack in &attacks {
+            let key = (attack.file.clone(), attack.attacker.clone());
+            *tried.entry(key).or_insert(0) += 1;
+        }
+        let mut files = 0;
+        for folder in ["arena", "device", "mm", "ffi"] {
+            for entry in WalkDir::new(top().join("src").join(folder)) {
+                let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+                if !name.ends_with(".rs") {
+                    continue;
+                }
+                files += 1;
+                for attacker in ATTACKERS {
+                    let key = (format!("src/{folder}/{name}"), attacker.to_owned());
+                    assert!(tried.remove(&key).is_some(), "{key:?}");
+                }
+            }
+        }
+        assert!(files > 50);
+        assert!(tried.is_empty(), "of no file: {tried:?}");
+        let untried = attacks.iter().filter(|attack| attack.tests.is_empty());
+        let untried: Vec<_> = untried.map(|attack| &attack.file).collect();
+        assert!(untried.len() < attacks.len() / 5, "{untried:?}");
+    }
+
+    /// Where a suite of the device's tests is named, the test is one of its list.
+    #[test]
+    fn every_test_of_an_attack_is_in_its_suite() {
+        let mut suites = BTreeMap::new();
+        for folder in ["tests/device/src/suites", "src/kunit"] {
+            for entry in WalkDir::new(top().join(folder)) {
+                let text = fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+                let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+                let names: BTreeSet<_> = words.filter(|w| w.starts_with("freelist_")).collect();
+                for name in names {
+                    suites
+                        .entry(name.to_owned())
+                        .or_insert(String::new())
+                        .push_str(&text);
+                }
+            }
+        }
+        for Attack { file, tests, .. } in Reviews::read(&top()).unwrap().1 {
+            for test in tests {
+                let (suite, name) = test.split_once('/').unwrap();
+                let text = suites
+                    .get(suite)
+                    .unwrap_or_else(|| panic!("{file}: {suite}"));
+                assert!(text.contains(&format!("fn {name}(")), "{file}: {test}");
+            }
+        }
+    }
+
     /// Looks for each test in the sources: a function, or a name that a program prints.
     #[test]
     fn every_test_that_a_fault_names_is_in_the_sources() {
-        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let top = top();
         let reviews = Reviews::read(&top).unwrap();
         assert!(!reviews.0.is_empty());
         let files = ["src", "tests"].map(|dir| WalkDir::new(top.join(dir)));
@@ -172,6 +297,19 @@ mod tests {
     }
 
     #[test]
+    fn an_attack_whose_test_has_not_passed_is_told() {
+        let table =
+            "1 it bent: a/one\nsrc/x.rs full it breaks: b/two\nsrc/x.rs closer no state: -\n";
+        let reviews = Reviews::parse(table).unwrap();
+        let a = "    # Subtest: a\n    ok 1 one\n";
+        let (figure, wrong) = reviews.judge(&stages(&[a]));
+        assert_eq!(figure.value, 1.0);
+        assert_eq!(wrong, ["src/x.rs (it breaks): b/two has not passed"]);
+        let b = "    # Subtest: b\n    ok 1 two\n";
+        assert_eq!(reviews.judge(&stages(&[a, b])).1, [""; 0]);
+    }
+
+    #[test]
     fn a_test_that_was_skipped_or_failed_somewhere_shows_nothing() {
         let reviews = Reviews::parse("1 it bent: a/one").unwrap();
         let held = |ktaps: &[&str]| reviews.judge(&stages(ktaps)).0.value == 1.0;
@@ -198,6 +336,10 @@ mod tests {
             "1 it broke: one",
             "1 it broke: a/one two",
             "2 it broke: a/b",
+            "src/a.rs hostile: a/b",
+            "src/a.rs nobody does nothing: a/b",
+            "src/a.rs full it breaks:",
+            "src/a.rs full it breaks: one",
             "1 it broke: a/b\n1 it tore: a/b",
         ] {
             assert!(Reviews::parse(text).is_err(), "{text}");
