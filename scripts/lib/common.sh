@@ -15,6 +15,12 @@ setting() { sed -n "s/^$1[[:space:]]\\+//p" "$TOP/qemu/versions"; }
 # The series that is used where none is named.
 default_series() { setting series | sed -n 1p; }
 
+# The kernels that are built here, each from qemu/NAME.config; is_own NAME: whether it is one of them.
+OWN_KERNELS=(debug nothp)
+is_own() { [[ " ${OWN_KERNELS[*]} " == *" $1 "* ]]; }
+# kernel_names: prints the names of all kernels, for messages.
+kernel_names() { echo "$(printf '%s, ' "${OWN_KERNELS[@]}" | sed 's/, $//') or one of $(setting series | paste -sd' ')"; }
+
 # series_of RELEASE, flavour_of RELEASE: print the series and the flavour of a release as
 # `uname -r` prints it: 7.3 and cloud-amd64 of 7.3.4+deb13-cloud-amd64.
 series_of() { grep -oE '^[0-9]+\.[0-9]+' <<<"$1" || true; }
@@ -24,6 +30,7 @@ flavour_of() { sed -nE 's/^[0-9.]+[+-]deb[0-9]+-//p' <<<"$1"; }
 kernel_title() {
 	case $1 in
 	debug) echo 'the debug kernel' ;;
+	nothp) echo 'a kernel without huge pages' ;;
 	*) echo "Linux $1" ;;
 	esac
 }

@@ -75,8 +75,8 @@ known_series() {
 	done
 }
 
-# Prints the first of them: the default kernel, whose source is also that of the debug
-# kernel. Needs need_versions.
+# Prints the first of them: the default kernel, whose source is also that of the kernels
+# that are built here. Needs need_versions.
 default_kernel() {
 	local series
 	series=$(known_series)
@@ -108,7 +108,7 @@ need_release() {
 			"(apt install linux-image-RELEASE), or build in your own tree (KDIR=)"
 }
 
-# need_kernel SERIES|RELEASE|debug: sets KERNEL_SOURCE, KERNEL_BUILD, KERNEL_RELEASE and
+# need_kernel SERIES|RELEASE|OWN: sets KERNEL_SOURCE, KERNEL_BUILD, KERNEL_RELEASE and
 # KERNEL_ARGS, the arguments of make, and, but for a RELEASE, KERNEL_IMAGE.
 need_kernel() {
 	local name=$1 series=$1 key recipe=1 release
@@ -118,21 +118,21 @@ need_kernel() {
 	elif [[ $name == *+* ]]; then
 		series=$(series_of "$name")
 	fi
-	if [ "$name" = debug ]; then
+	if is_own "$name"; then
 		series=$(default_kernel)
 	elif [ ! -e "$VERSIONS/$series/release" ]; then
-		die "no kernel $name: it is debug or one of $(setting series | paste -sd' ') that the archive has" \
+		die "no kernel $name: it is $(kernel_names) that the archive has" \
 			"($(cat "$VERSIONS"/*/release "$VERSIONS"/*/missing 2>/dev/null | paste -sd' '))"
 	fi
 	release=$(cat "$VERSIONS/$series/release")
 	need_source "$series"
-	if [ "$name" = debug ]; then
+	if is_own "$name"; then
 		key=$({
 			echo "$recipe"
 			cat "$VERSIONS/$series/version" "$TOOLCHAIN"
-			grep CONFIG_ "$TOP/qemu/debug.config"
+			grep CONFIG_ "$TOP/qemu/$name.config"
 		} | digest)
-		cache_entry debug "$key" make-debug "$ROOT" "$KERNEL_SOURCE"
+		cache_entry "$name" "$key" make-own "$ROOT" "$KERNEL_SOURCE" "$name"
 		KERNEL_RELEASE=$(cat "$ENTRY/build/include/config/kernel.release")
 		KERNEL_IMAGE=$ENTRY/build/arch/x86/boot/bzImage
 	else

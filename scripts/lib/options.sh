@@ -44,8 +44,8 @@ kind_count() { [[ $1 =~ ^[1-9][0-9]{0,8}$ ]] || echo "'$1' is not a whole number
 kind_path() { [ -e "$1" ] || echo "there is no file $1"; }
 kind_new_file() { [ -d "$(dirname "$1")" ] || echo "there is no directory $(dirname "$1")"; }
 kind_kernel() {
-	[ "$1" = debug ] || setting series | grep -qxF -e "$1" ||
-		echo "no kernel $1: it is debug or one of $(setting series | paste -sd' ') (qemu/versions)"
+	is_own "$1" || setting series | grep -qxF -e "$1" ||
+		echo "no kernel $1: it is $(kernel_names) (qemu/versions)"
 }
 # A release is one of Debian's, of a series that we know.
 kind_kernel_or_release() {

@@ -14,7 +14,7 @@ SCALE=${SCALE:-1}
 #	SET	usual: in `make test`, or long
 #	NEEDS	the products that scripts/build makes before it, with commas
 #	KERNELS	the kernels on which it runs, one after the other: `each` series of
-#		qemu/versions, the `default` one, debug; the function gets the kernel
+#		qemu/versions, the `default` one, debug, nothp; the function gets the kernel
 #		as its argument. Or -: it runs once
 #	UNIT	the unit of its progress: see count_UNIT
 #	COUNT	how many units a run has, or ?, and
@@ -34,6 +34,7 @@ programs         usual  module=default,init,programs,c-library,snippets,root=pro
 packages         usual  module=default,tools                                       -              tests     9    73   make install, and the Debian packages
 planted          usual  -                                                          -              tests     182  420  bugs that this machine'\''s tests see
 system           long   module=default,tools,init,c-library,root=system            default        tests     13   -    our packages in a Debian with its own init, %k
+nothp            long   module=nothp,init,programs,header,c-library,snippets       nothp          tests     755  -    user space on a kernel without huge pages
 enumerate        long   -                                                          -              tests     2    -    every sequence of at most 8 operations
 exhaustive       long   module=default,init,programs                               -              tests     1    -    every order of release, in the kernel
 engine_coverage  long   -                                                          -              tests     1    -    what the engine'\''s tests reach
@@ -153,6 +154,7 @@ stage_programs() {
 		--add build/bin/freelistctl --add build/snippets
 }
 stage_more_programs() { programs more_programs more; }
+stage_nothp() { user_space "$1" 1024; }
 fuzzer=(build/bin/freelist-fuzz tests/fuzz/corpus)
 stage_debug() {
 	user_space debug 1024 'echo "# suite fuzz"; ./freelist-fuzz --corpus corpus --seconds 15' "${fuzzer[@]}"

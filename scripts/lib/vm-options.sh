@@ -40,8 +40,8 @@ after--		command+' "$@"
 	if [ -n "$icount" ] && [ "$nodes" -ne 1 ]; then
 		wrong "--icount has one node: not with --nodes $nodes"
 	fi
-	if [ -n "$root" ] && [ "$kernel" = debug ]; then
-		wrong "--root $root: the debug kernel has no disks"
+	if [ -n "$root" ] && is_own "$kernel"; then
+		wrong "--root $root: $(kernel_title "$kernel") has no disks"
 	fi
 	if [ -n "$gdb" ] && [ -z "$with_module" ]; then
 		wrong "--gdb is for the module: not with --no-module"
