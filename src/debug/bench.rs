@@ -205,28 +205,54 @@ fn free_batch(engine: &SpinLock<KernelEngine>, mut offsets: &[u64]) -> Result {
 }
 
 /// Allocates a block and reports its pages as backed: the engine itself touches no memory.
-fn grow(engine: &mut KernelEngine, size: u64, prealloc: &mut KernelPrealloc) -> Result<u64> {
+fn grow(
+    engine: &SpinLock<KernelEngine>,
+    size: u64,
+    prealloc: &mut KernelPrealloc,
+) -> Result<u64> {
     let mut pending = loop {
         let mut garbage = KernelGarbage::default();
-        match engine.reserve(&request(size), Admission::Full, prealloc, &mut garbage) {
+        let result = (engine.lock()).reserve(
+            &request(size),
+            Admission::Full,
+            prealloc,
+            &mut garbage,
+        );
+        match result {
             Err(Refusal::Need(metadata)) => make(metadata, prealloc)?,
             Err(Refusal::Again) => {}
             result => break result?,
         }
     };
     let missing = pending.missing();
-    while let Err(metadata) = engine.ensure_backing(&pending, missing, prealloc) {
-        make(metadata, prealloc)?;
+    loop {
+        let result = engine.lock().ensure_backing(&pending, missing, prealloc);
+        match result {
+            Ok(()) => break,
+            Err(metadata) => make(metadata, prealloc)?,
+        }
     }
+    let mut engine = engine.lock();
     engine.back(&mut pending, missing);
     let offset = pending.offset();
     engine.commit(pending);
     Ok(offset)
 }
 
+/// Makes an engine of 1 GiB of address space.
+///
+/// Out of line, as its frame has copies of the engine: with them in the frame of a caller that measures,
+/// the kernel's stack overflows.
+#[inline(never)]
+fn new_engine() -> Result<Pin<KBox<SpinLock<KernelEngine>>>> {
+    let span = (1 << 30) / PAGE_SIZE as u32;
+    let engine = Engine::new(span, table(QUICK_LISTS)?);
+    KBox::pin_init(new_spinlock!(engine, "freelist_bench"), GFP_KERNEL)
+}
+
 /// The costs of an engine for blocks of one size that are on its quick list or in its runs.
 struct EngineCosts {
-    /// An allocation and a free, without a lock.
+    /// An allocation and a free, with one lock for all.
     bare: Hundredths,
     /// An allocation and a free, each under the lock, as in an arena.
     pair: Hundredths,
@@ -236,26 +262,25 @@ struct EngineCosts {
 
 impl EngineCosts {
     fn measure(size: u64) -> Result<Self> {
-        let span = (1 << 30) / PAGE_SIZE as u32;
-        let mut engine = Engine::new(span, table(QUICK_LISTS)?);
+        let engine = new_engine()?;
+        let engine: &SpinLock<KernelEngine> = &engine;
         let mut prealloc = KernelPrealloc::default();
         // From here on the engine has enough free blocks.
         let mut offsets = [0; BATCH];
         for offset in &mut offsets {
-            *offset = grow(&mut engine, size, &mut prealloc)?;
+            *offset = grow(engine, size, &mut prealloc)?;
         }
         for offset in offsets {
-            free(&mut engine, offset)?;
+            free(&mut engine.lock(), offset)?;
         }
         let bare = least(COUNT, || {
+            let engine = &mut *engine.lock();
             for _ in 0..COUNT {
-                let offset = alloc(&mut engine, size, &mut prealloc)?;
-                free(&mut engine, offset)?;
+                let offset = alloc(engine, size, &mut prealloc)?;
+                free(engine, offset)?;
             }
             Ok(())
         })?;
-        let engine = KBox::pin_init(new_spinlock!(engine, "freelist_bench"), GFP_KERNEL)?;
-        let engine: &SpinLock<KernelEngine> = &engine;
         let pair = least(COUNT, || {
             for _ in 0..COUNT {
                 let offset = alloc(&mut engine.lock(), size, &mut prealloc)?;
