@@ -17,6 +17,7 @@ bool freelist_may_exceed_defaults(void);
 __u64 freelist_random(void);
 bool freelist_fatal_signal(void);
 bool freelist_signal_pending(void);
+bool freelist_dumps_core(void);
 __s64 freelist_now(void);
 void freelist_sleep_prepare(void);
 void freelist_sleep_finish(void);

@@ -12,6 +12,7 @@ use crate::{
     ffi::{
         race_point::RacePoint,
         raw,
+        task,
         trace, //
     }, //
 };
@@ -30,7 +31,7 @@ use kernel::{
 const AROUND: c_ulong = 128;
 
 /// Handles a page fault: maps the folio of the page and those around it, a huge page as one entry. A
-/// page of a lazy block without memory gets some. `SIGBUS` if no block has memory there, or if memory is
+/// page of a lazy block without memory gets some, except for a core dump. `SIGBUS` if no block has memory there, or if memory is
 /// short and the OOM killer finds no process to kill. May sleep.
 ///
 /// # Safety
@@ -50,6 +51,8 @@ pub(super) unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> binding
     }
     let touch = |arena: &Arena, index| match arena.address_space().lock_folio(index) {
         Some(folio) => Touched::Present(folio),
+        // A dump looks at every page of a mapping: what it finds without memory is a hole in the file.
+        None if task::dumps_core() => Touched::Nothing,
         None => arena.touch(index),
     };
     // SAFETY: By the caller's promise.

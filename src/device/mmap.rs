@@ -37,8 +37,9 @@ pub(crate) fn map(arena: &Arena, vma: &VmaNew) -> Result {
         return Err(EINVAL);
     }
     vma.try_clear_mayexec()?;
+    // It may not grow by mremap. The core refuses MADV_DODUMP for such mappings, so no VM_DONTDUMP here:
+    // the process's coredump_filter decides.
     vma.set_dontexpand();
-    vma.set_dontdump();
     arena.mapped_at(vma.start().wrapping_sub((first as usize) << PAGE_SHIFT));
     // SAFETY: The VMA is being set up, and no other thread has it.
     unsafe { (*vma.as_ptr()).vm_ops = &raw const OPERATIONS.0 };

@@ -40,6 +40,12 @@ pub(crate) fn signal_pending() -> bool {
     unsafe { raw::freelist_signal_pending() }
 }
 
+/// Returns whether the calling thread's process has died and is writing a core dump.
+pub(crate) fn dumps_core() -> bool {
+    // SAFETY: May be called in the context of a task.
+    unsafe { raw::freelist_dumps_core() }
+}
+
 /// Returns the time of the monotonic clock, in nanoseconds.
 pub(crate) fn now_ns() -> i64 {
     // SAFETY: May be called at any time.

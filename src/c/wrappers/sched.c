@@ -38,6 +38,11 @@ bool freelist_signal_pending(void)
 	return signal_pending(current);
 }
 
+bool freelist_dumps_core(void)
+{
+	return current->flags & PF_DUMPCORE;
+}
+
 /* Returns the time of the monotonic clock, in nanoseconds. */
 __s64 freelist_now(void)
 {

@@ -24,6 +24,7 @@ mod debugfs;
 mod debugfs_files;
 mod descriptors;
 mod discard;
+mod dump;
 mod errors;
 mod examples;
 mod exhaustive;
@@ -120,6 +121,7 @@ pub const ALL: &[Suite] = &[
     mapping::SUITE,
     advice::SUITE,
     remapping::SUITE,
+    dump::SUITE,
     memory::SUITE,
     bad_pages::SUITE,
     pins::SUITE,
