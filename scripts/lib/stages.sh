@@ -28,6 +28,7 @@ scripts          usual  module=each,init                                        
 kunit            usual  module=debug,init                                          -              tests     27   34   KUnit on the debug kernel
 stock            usual  module=each,init,programs,header,c-library,snippets        each           tests     753  60   user space on %k
 small            usual  module=default,init,programs                               -              tests     9    10   user space on a small machine
+nodes            usual  module=default,init,programs                               -              tests     15   60   user space on a machine with two nodes of memory
 cost             usual  module=default,init,programs,c-library                     -              tests     16   25   what calls cost, where the clock counts instructions
 debug            usual  module=debug,init,programs,header,c-library,snippets       -              tests     755  590  user space on the debug kernel
 programs         usual  module=default,init,programs,c-library,snippets,root=programs -            tests     15   239  programs of Debian with libfreelist_malloc.so
@@ -135,6 +136,11 @@ stage_stock() { user_space "$1" 3072; }
 stage_small() {
 	scripts/vm --cpus 2 --memory 256 --timeout 300 --add build/bin/freelist-device-tests -- sh -c \
 		'./freelist-device-tests freelist_pressure freelist_growing; true'
+}
+# Runs the suites in which the kernel moves memory or takes it, on little memory in two nodes.
+stage_nodes() {
+	scripts/vm --cpus 2 --memory 512 --nodes 2 --timeout 600 --add build/bin/freelist-device-tests -- sh -c \
+		'./freelist-device-tests freelist_nodes freelist_pressure freelist_cgroup freelist_stress; true'
 }
 stage_cost() {
 	scripts/vm --icount --memory 1024 --timeout 600 --add build/bin/freelist-device-tests \

@@ -23,7 +23,9 @@ pub fn force(module: Option<&Path>) {
     // Lines `INODE COUNT...`, with a count for each node.
     let counts = fs::read_to_string(dir.join("count")).expect("root may read it");
     for line in counts.lines() {
-        let inode = line.split(' ').next().expect("a cgroup");
-        fs::write(dir.join("scan"), format!("{inode} 0 100")).expect("root may write it");
+        let (inode, counts) = line.split_once(' ').expect("a cgroup, and its nodes");
+        for node in 0..counts.split_whitespace().count() {
+            fs::write(dir.join("scan"), format!("{inode} {node} 100")).expect("root may write it");
+        }
     }
 }

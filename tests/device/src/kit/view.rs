@@ -307,6 +307,42 @@ impl View {
         Errno::last()
     }
 
+    /// Calls move_pages() for a range, with pages that other processes map too. Returns of each page the
+    /// node that it is on afterwards, or why that is not known.
+    pub fn move_to_node(
+        &self,
+        range: Range<usize>,
+        node: i32,
+    ) -> Result<Vec<Result<i32, Errno>>, Errno> {
+        /// MPOL_MF_MOVE_ALL of linux/mempolicy.h.
+        const MOVE_ALL: i32 = 1 << 2;
+        let (address, len) = self.absolute(&range);
+        let pages: Vec<usize> = (0..len)
+            .step_by(super::system_page())
+            .map(|at| address as usize + at)
+            .collect();
+        let nodes = vec![node; pages.len()];
+        let mut places = vec![-libc::ENOENT; pages.len()];
+        // SAFETY: The arrays have as many elements as the call is told of. It changes nothing that is in
+        // the pages.
+        Errno::result(unsafe {
+            libc::syscall(
+                libc::SYS_move_pages,
+                0,
+                pages.len(),
+                pages.as_ptr(),
+                nodes.as_ptr(),
+                places.as_mut_ptr(),
+                MOVE_ALL,
+            )
+        })?;
+        let place = |place: i32| match place {
+            0.. => Ok(place),
+            errno => Err(Errno::from_raw(-errno)),
+        };
+        Ok(places.into_iter().map(place).collect())
+    }
+
     /// Calls mlock() for a range.
     pub fn lock(&self, range: Range<usize>) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);

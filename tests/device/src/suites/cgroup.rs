@@ -11,8 +11,9 @@ use nix::errno::Errno;
 use nix::sys::mman::{mlockall, MlockAllFlags};
 use nix::sys::wait::WaitStatus;
 
+use super::pressure::Idle;
 use crate::harness::suite;
-use crate::kit::process::in_same_memory;
+use crate::kit::process::{in_same_memory, spawn_child};
 use crate::kit::waiter::WHILE;
 use crate::kit::{alloc, arena, page, stat, thread, Cgroup, View, DEFAULT, KIB, MIB};
 
@@ -24,6 +25,7 @@ suite!("freelist_cgroup":
     a_full_cgroup_is_enomem_and_no_process_is_killed,
     whoever_waits_in_a_full_cgroup_is_not_killed,
     page_tables_of_what_is_populated_are_worth_no_process,
+    page_tables_of_faults_take_the_arenas_free_memory,
 );
 
 /// The kernel counts in batches, so a little is missing or too much.
@@ -206,4 +208,42 @@ fn page_tables_of_what_is_populated_are_worth_no_process() {
         assert!(served > freed / 2, "{served} of {freed}");
         assert_eq!(cgroup.event("oom_kill"), 0);
     });
+}
+
+/// A fault holds a locked folio while it takes a page table, and the shrinker may wait for none.
+fn page_tables_of_faults_take_the_arenas_free_memory() {
+    /// Mappings of the arena, each of which has page tables of its own.
+    const MAPPINGS: usize = 80;
+    let cgroup = Cgroup::new("faults");
+    cgroup.run(|| {
+        let idle = Idle::new(32 * MIB);
+        let views: Vec<View> = (0..MAPPINGS)
+            .map(|_| View::shared(&idle.arena, 0, idle.view.len()))
+            .collect();
+        mlockall(MlockAllFlags::MCL_CURRENT).expect("root may");
+        cgroup.limit(cgroup.current() + 256 * KIB);
+        // The kernel moves pages meanwhile, which are locked then.
+        let compactor = spawn_child(|| {
+            while idle.view.load(idle.live[0].offset as usize) == 0 {
+                let _ = std::fs::write("/proc/sys/vm/compact_memory", "1");
+            }
+        });
+        for view in &views {
+            for (index, block) in idle.live.iter().enumerate() {
+                let last = (block.offset + block.bytes) as usize - 1;
+                assert_eq!(view.load(last), !(index as u8));
+            }
+        }
+        idle.view.store(idle.live[0].offset as usize, 1);
+        compactor.succeed();
+        idle.view.store(idle.live[0].offset as usize, 0);
+        // A table maps 2 MiB, of 34 that the arena has memory in.
+        let tables = MAPPINGS as u64 * 17 * page();
+        let given = idle.given_back();
+        assert!(
+            given >= tables - MIB,
+            "{given} bytes for {tables} of tables"
+        );
+    });
+    assert_eq!(cgroup.event("oom_kill"), 0);
 }

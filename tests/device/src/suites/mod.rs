@@ -55,6 +55,7 @@ mod memory;
 mod metadata;
 mod mmap;
 mod model;
+mod nodes;
 mod pairs;
 mod pins;
 mod pointers;
@@ -114,6 +115,7 @@ pub const ALL: &[Suite] = &[
     trim::SUITE,
     pressure::SUITE,
     growing::SUITE,
+    nodes::SUITE,
     errors::SUITE,
     extension::SUITE,
     pointers::SUITE,

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Machines with two nodes of memory: pages that the kernel moves between them, and free memory that
+//! leaves each.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::mman::MmapAdvise;
+
+use super::pressure::{oom_kills, Idle};
+use crate::figure;
+use crate::harness::{skip, suite};
+use crate::kit::process::{spawn_child, Child};
+use crate::kit::{
+    alloc, arena, check, free, meminfo, page, scaled, shrinker, stat, system_page, Cgroup, View,
+    DEFAULT, KIB, MIB,
+};
+
+suite!("freelist_nodes":
+    memory_that_moves_to_another_node_keeps_its_bytes,
+    free_memory_leaves_every_node,
+    memory_that_moves_in_a_full_cgroup_keeps_its_bytes,
+    memory_that_moves_to_a_full_node_keeps_its_bytes,
+);
+
+/// The numbers of two nodes with memory.
+fn two_nodes() -> [i32; 2] {
+    let path = "/sys/devices/system/node/has_memory";
+    match fs::read_to_string(path) {
+        Ok(text) if text.trim() == "0-1" => [0, 1],
+        _ => skip("this machine has not two nodes of memory"),
+    }
+}
+
+/// Moves all pages of `view` that are there to a node. How many are on it then, of all that are there.
+#[track_caller]
+fn move_to(view: &View, node: i32) -> [usize; 2] {
+    let places = view.move_to_node(0..view.len(), node).unwrap();
+    let there = places.iter().filter(|place| place.is_ok()).count();
+    let moved = places.iter().filter(|place| **place == Ok(node)).count();
+    [moved, there]
+}
+
+fn memory_that_moves_to_another_node_keeps_its_bytes() {
+    let nodes = two_nodes();
+    for size in [page() / 4, page(), 64 * KIB, 2 * MIB, 5 * MIB] {
+        let arena = arena();
+        let block = alloc(&arena, size);
+        let bytes = size.next_multiple_of(page()) as usize;
+        let view = View::shared(&arena, block.offset / page() * page(), bytes);
+        let byte = |at: usize, round: usize| (at / system_page() * 3 + round) as u8;
+        let before = stat(&arena);
+        let mut all_at_once = 0;
+        for round in 0..6 {
+            for at in (0..bytes).step_by(system_page()) {
+                view.store(at, byte(at, round));
+            }
+            let [moved, there] = move_to(&view, nodes[round % 2]);
+            assert_eq!(there, bytes / system_page());
+            all_at_once += usize::from(moved == there);
+            for at in (0..bytes).step_by(system_page()) {
+                assert_eq!(view.load(at), byte(at, round), "byte {at:#x} of {size}");
+            }
+        }
+        assert!(all_at_once >= 3, "{all_at_once} of 6 moves of {size} bytes");
+        let after = stat(&arena);
+        assert_eq!(after.held_bytes, before.held_bytes);
+        assert_eq!(after.huge_bytes, before.huge_bytes);
+        check();
+        free(&arena, block);
+        arena.trim(0).unwrap();
+        assert_eq!(stat(&arena).held_bytes, 0);
+    }
+}
+
+/// The kernel asks for free memory node by node.
+fn free_memory_leaves_every_node() {
+    let nodes = two_nodes();
+    let module = shrinker::of_module();
+    let idle = Idle::new(8 * MIB);
+    let [moved, there] = move_to(&idle.view, nodes[1]);
+    assert!(moved > 0, "0 of {there} pages are moved");
+    // What is moved to one node and stays on the other leaves as well.
+    let half = View::shared(&idle.arena, 0, 4 * MIB as usize);
+    move_to(&half, nodes[0]);
+    let mut rounds = 0;
+    while stat(&idle.arena).free_bytes > 0 {
+        shrinker::force(module.as_deref());
+        rounds += 1;
+        assert!(rounds < 1000, "{:?}", stat(&idle.arena));
+    }
+    assert_eq!(idle.given_back(), 8 * MIB);
+    check();
+}
+
+/// Does `work` again and again in a child.
+fn again_until(end: Instant, mut work: impl FnMut()) -> Child {
+    spawn_child(|| {
+        while Instant::now() < end {
+            work();
+        }
+    })
+}
+
+/// Whatever moves, faults and is allocated at once: what is live keeps its bytes, nothing waits for ever,
+/// and no process is killed. `eaten` bytes of other memory come and go.
+fn moves_beside_reclaim(idle: &Idle, nodes: [i32; 2], eaten: u64) {
+    let end = Instant::now() + Duration::from_secs(scaled(4) as u64);
+    let view = &idle.view;
+    let mut turn = 0;
+    let mover = again_until(end, || {
+        turn += 1;
+        match view.move_to_node(0..view.len(), nodes[turn % 2]) {
+            Ok(_) | Err(Errno::ENOMEM) => {}
+            Err(errno) => panic!("{errno}"),
+        }
+    });
+    // Each mapping is new: its faults take page tables, and find folios that move.
+    let faulter = again_until(end, || {
+        let new = View::shared(&idle.arena, 0, view.len());
+        for block in &idle.live {
+            new.touch(block.offset as usize);
+        }
+    });
+    let allocator = again_until(end, || {
+        let flags = [DEFAULT, DEFAULT | freelist::Flags::POPULATE];
+        for (index, size) in [64 * KIB, MIB, 3 * page(), 2 * MIB].into_iter().enumerate() {
+            if let Ok(block) = idle.arena.alloc(size, flags[index % 2]) {
+                idle.arena.free(block.offset).unwrap();
+            }
+        }
+    });
+    let eater = again_until(end, || {
+        let other = View::anonymous(eaten as usize);
+        let _ = other.advise(0..other.len(), MmapAdvise::MADV_NOHUGEPAGE);
+        for at in (0..other.len()).step_by(system_page()) {
+            other.store(at, 1);
+        }
+    });
+    for child in [mover, faulter, allocator, eater] {
+        child.succeed();
+    }
+    let given = idle.given_back();
+    figure!("{} MiB left beside moves", given / MIB);
+    assert!(given > 0, "nothing was reclaimed");
+    check();
+}
+
+fn memory_that_moves_in_a_full_cgroup_keeps_its_bytes() {
+    let nodes = two_nodes();
+    let cgroup = Cgroup::new("nodes");
+    cgroup.run(|| {
+        let idle = Idle::new(24 * MIB);
+        cgroup.limit(cgroup.current() + 6 * MIB);
+        moves_beside_reclaim(&idle, nodes, 8 * MIB);
+    });
+    assert_eq!(cgroup.event("oom_kill"), 0);
+}
+
+/// A page that moves is locked while memory for it is reclaimed: on a node that has no more, from the
+/// arena's own free memory.
+fn memory_that_moves_to_a_full_node_keeps_its_bytes() {
+    /// On a machine with more memory it takes too long to use it all.
+    const SMALL_MACHINE: u64 = 600 * MIB;
+    let nodes = two_nodes();
+    if meminfo("MemTotal") > SMALL_MACHINE {
+        skip("too much memory to use up; needs a machine of at most 600 MiB");
+    }
+    let kills = oom_kills();
+    let limit = arena().info().unwrap().limit_bytes;
+    let bytes = (meminfo("MemAvailable") / 2).min(limit / 4 * 3) / MIB * MIB;
+    let idle = Idle::new(bytes);
+    let available = meminfo("MemAvailable") - bytes;
+    moves_beside_reclaim(&idle, nodes, available + bytes / 4);
+    assert_eq!(oom_kills(), kills, "the OOM killer was called");
+}
