@@ -46,6 +46,7 @@ more_programs    long   module=default,init,c-library,root=more_programs        
 fuzz             long   module=debug,init,programs                                 -              programs  2700 -    calls at random
 module_coverage  long   kcov,init,programs                                         -              tests     420  -    what of the module the tests reach
 model            long   module=default,init,programs                               default        tests     1    -    a million operations and their model
+stress           long   module=each,init,programs                                  each           tests     1    -    a minute of all that happens to memory at once, on %k
 storm            long   module=default,module=debug,init,programs                  default,debug  tests     4    -    storms on %k
 soak             long   module=debug,init,programs                                 -              tests     528  -    a long time of all that is random
 '
@@ -197,6 +198,11 @@ stage_storm() {
 	scripts/vm --kernel "$1" --cpus 2 --memory 1024 --timeout 7200 --add build/bin/freelist-device-tests -- sh -c \
 		'./freelist-device-tests --scale "$1" --timeout 3600 freelist_storm \
 			freelist_unload/a_module_that_comes_and_goes_holds_nothing; true' sh "$scale"
+}
+stage_stress() {
+	local scale=$((6 * SCALE))
+	scripts/vm --kernel "$1" --cpus 2 --memory 1024 --timeout $((60 * scale + 300)) --add build/bin/freelist-device-tests -- sh -c \
+		'./freelist-device-tests --scale "$1" --timeout $((60 * $1)) freelist_stress; true' sh "$scale"
 }
 stage_model() {
 	scripts/vm --kernel "$1" --cpus 2 --memory 1024 --timeout 7200 --add build/bin/freelist-device-tests -- sh -c \

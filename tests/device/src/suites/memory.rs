@@ -21,6 +21,7 @@ use crate::{figure, trust};
 
 suite!("freelist_memory":
     large_blocks_are_huge_pages,
+    huge_pages_are_mapped_whatever_the_policy_for_anonymous_memory,
     new_memory_costs_a_fault_a_huge_page,
     a_part_that_leaves_divides_a_huge_page,
     a_mapping_may_divide_a_huge_page,
@@ -67,6 +68,24 @@ fn large_blocks_are_huge_pages() {
     assert_eq!(stat(&arena).huge_bytes, 4 * huge);
     assert_eq!(arena.trim(0).unwrap(), 4 * huge);
     assert_eq!(stat(&arena).huge_bytes, 0);
+}
+
+fn huge_pages_are_mapped_whatever_the_policy_for_anonymous_memory() {
+    let path = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let huge = huge();
+    let text = fs::read_to_string(path).unwrap();
+    let (_, before) = text.split_once('[').expect("one is chosen");
+    let (before, _) = before.split_once(']').expect("one is chosen");
+    for policy in ["always", "madvise", "never"] {
+        fs::write(path, policy).unwrap();
+        let arena = arena();
+        let view = View::shared(&arena, 0, 16 * huge as usize);
+        alloc(&arena, 4 * huge);
+        touch_all(&view, 0, 4 * huge);
+        let seen = [stat(&arena).huge_bytes, smaps(&view, "FilePmdMapped")];
+        fs::write(path, before).unwrap();
+        assert_eq!(seen, [4 * huge; 2], "{policy}");
+    }
 }
 
 fn new_memory_costs_a_fault_a_huge_page() {

@@ -19,6 +19,7 @@ use crate::kit::{
 suite!("freelist_random":
     random_calls_agree_with_the_model,
     random_calls_agree_with_the_model_while_processors_come_and_go,
+    random_calls_agree_with_the_model_while_memory_is_compacted,
     random_holes_and_mappings_keep_the_bytes,
 );
 
@@ -52,6 +53,28 @@ fn random_calls_agree_with_the_model_while_processors_come_and_go() {
                 fs::write(online, "0").expect("another is there");
                 thread::sleep(Duration::from_millis(5));
                 fs::write(online, "1").expect("it was there before");
+                turns.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        while turns.load(Ordering::Relaxed) < TURNS {
+            calls_agree_with_the_model(scaled(300));
+        }
+    });
+    check();
+}
+
+/// The kernel moves pages to others, beside every call.
+fn random_calls_agree_with_the_model_while_memory_is_compacted() {
+    let compact = "/proc/sys/vm/compact_memory";
+    if fs::metadata(compact).is_err() {
+        skip("this kernel does not compact its memory");
+    }
+    const TURNS: usize = 10;
+    let turns = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while turns.load(Ordering::Relaxed) < TURNS {
+                fs::write(compact, "1").expect("root may write it");
                 turns.fetch_add(1, Ordering::Relaxed);
             }
         });
