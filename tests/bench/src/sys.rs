@@ -12,9 +12,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 use freelist::uapi::{
-    freelist_alloc, freelist_bulk, freelist_free, freelist_stat, freelist_trim, FREELIST_DEFAULT,
-    FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_FREE, FREELIST_IOC_FREE_BULK,
-    FREELIST_IOC_STAT, FREELIST_IOC_TRIM,
+    freelist_alloc, freelist_bulk, freelist_discard, freelist_free, freelist_stat, freelist_trim,
+    FREELIST_DEFAULT, FREELIST_IOC_ALLOC, FREELIST_IOC_ALLOC_BULK, FREELIST_IOC_DISCARD,
+    FREELIST_IOC_FREE, FREELIST_IOC_FREE_BULK, FREELIST_IOC_STAT, FREELIST_IOC_TRIM,
 };
 use nix::errno::Errno;
 use nix::libc;
@@ -256,6 +256,16 @@ impl Raw {
         // SAFETY: As above; the array is only read.
         done(unsafe { libc::ioctl(self.fd(), FREELIST_IOC_FREE_BULK.into(), &mut request) });
         assert_eq!(request.done, request.count);
+    }
+
+    /// Returns the memory of the `len` bytes from `offset` on to the system, which lie in live blocks.
+    pub fn discard(&self, offset: usize, len: usize) {
+        let request = freelist_discard {
+            offset: offset as u64,
+            bytes: len as u64,
+        };
+        // SAFETY: The structure is what the call takes.
+        done(unsafe { libc::ioctl(self.fd(), FREELIST_IOC_DISCARD.into(), &request) });
     }
 
     /// Returns all free pages to the system.

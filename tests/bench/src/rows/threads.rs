@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Error, Result};
 use clap::ValueEnum;
+use freelist::uapi::FREELIST_LAZY;
 use nix::sched::{sched_setaffinity, CpuSet};
+use nix::sys::mman::MmapAdvise;
 use nix::unistd::Pid;
 
 use crate::allocator::{Allocator, Block, Client};
@@ -18,15 +20,18 @@ use crate::clock::Clock;
 use crate::print::Printer;
 use crate::probe;
 use crate::samples::Samples;
-use crate::sys::{self, Raw};
+use crate::sys::{self, Pages, Raw};
 
 /// The time that threads work for a sample.
 const TIME: Duration = Duration::from_millis(60);
 const ROUNDS: usize = 25;
-/// The operations between two reads of the clock.
-const BATCH: usize = 50;
 /// The bytes of a block of the raw calls.
 const BYTES: usize = 64;
+/// Bytes of new memory of an operation: whole huge pages.
+const NEW: usize = 4 << 20;
+const HUGE: usize = 2 << 20;
+/// Bytes of each arena's mapping: those of a few operations of each thread.
+const MAPPED: usize = 256 << 20;
 
 /// The work that a thread repeats.
 type Work<'a> = Box<dyn FnMut() + 'a>;
@@ -64,6 +69,16 @@ enum Kind {
     Client,
     TwoArenas,
     OneArena,
+    /// New memory of an arena each, touched and given back: blocks of 4 MiB.
+    NewBlocks,
+    /// New memory of one arena, touched and discarded: a lazy block of 4 MiB each.
+    NewLazy,
+    /// New anonymous memory, touched and given back, in small pages.
+    #[value(name = "new_anonymous_4kib")]
+    NewSmall,
+    /// The same in huge pages.
+    #[value(name = "new_anonymous_huge")]
+    NewHuge,
 }
 
 impl Kind {
@@ -72,11 +87,51 @@ impl Kind {
         let value = self.to_possible_value().expect("none is hidden");
         value.get_name().to_owned()
     }
+
+    /// Returns how many operations there are between two looks at the clock.
+    fn batch(self) -> usize {
+        match self {
+            Self::EmptyIoctls | Self::Client | Self::TwoArenas | Self::OneArena => 50,
+            Self::NewBlocks | Self::NewLazy | Self::NewSmall | Self::NewHuge => 1,
+        }
+    }
+}
+
+/// A lazy block, freed when it is dropped.
+struct Lazy<'a> {
+    arena: &'a Raw,
+    offset: usize,
+}
+
+impl<'a> Lazy<'a> {
+    fn new(arena: &'a Raw) -> Self {
+        let offset = arena.alloc(NEW, FREELIST_LAZY);
+        Self { arena, offset }
+    }
+}
+
+impl Drop for Lazy<'_> {
+    fn drop(&mut self) {
+        self.arena.free(self.offset);
+    }
+}
+
+/// Touches new memory of one mapping, and gives it back, again and again.
+fn anonymous(pages: MmapAdvise) -> Work<'static> {
+    let memory = Pages::anonymous(NEW + HUGE);
+    memory.advise(pages);
+    // Whole huge pages, wherever it begins.
+    let at = memory.as_ptr().align_offset(HUGE);
+    Box::new(move || {
+        memory.touch(at, NEW);
+        memory.advise(MmapAdvise::MADV_DONTNEED);
+    })
 }
 
 /// The resources that threads use.
 struct Things {
     arenas: [Raw; 2],
+    views: [Pages; 2],
     client: Client,
 }
 
@@ -86,8 +141,10 @@ impl Things {
             thread::available_parallelism()?.get() >= 2,
             "this needs two CPUs"
         );
+        let arenas = [Raw::open(), Raw::open()];
         Ok(Self {
-            arenas: [Raw::open(), Raw::open()],
+            views: arenas.each_ref().map(|arena| arena.map(MAPPED)),
+            arenas,
             client: Client::open(),
         })
     }
@@ -106,6 +163,24 @@ impl Things {
             }
             Kind::TwoArenas => pair(cpu),
             Kind::OneArena => pair(0),
+            Kind::NewBlocks => {
+                let (arena, view) = (&self.arenas[cpu], &self.views[cpu]);
+                Box::new(move || {
+                    let offset = arena.alloc(NEW, 0);
+                    view.touch(offset, NEW);
+                    arena.free(offset);
+                    arena.trim();
+                })
+            }
+            Kind::NewLazy => {
+                let block = Lazy::new(&self.arenas[0]);
+                Box::new(move || {
+                    self.views[0].touch(block.offset, NEW);
+                    block.arena.discard(block.offset, NEW);
+                })
+            }
+            Kind::NewSmall => anonymous(MmapAdvise::MADV_NOHUGEPAGE),
+            Kind::NewHuge => anonymous(MmapAdvise::MADV_HUGEPAGE),
         }
     }
 
@@ -117,12 +192,13 @@ impl Things {
             cpus.set(cpu).expect("a CPU");
             sched_setaffinity(Pid::from_raw(0), &cpus).expect("the CPU is there");
             let mut work = self.work(kind, cpu);
-            (0..BATCH).for_each(|_| work());
+            let batch = kind.batch();
+            (0..batch).for_each(|_| work());
             barrier.wait();
             let (begin, mut done) = (Instant::now(), 0);
             while begin.elapsed() < time {
-                (0..BATCH).for_each(|_| work());
-                done += BATCH;
+                (0..batch).for_each(|_| work());
+                done += batch;
             }
             done as f64 / begin.elapsed().as_secs_f64()
         };
@@ -158,14 +234,23 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
         printer.cell("threads", "two", &name, &each(&rates[1]));
         printer.cell_in("threads", "two_over_one", &name, scaling, "times");
     }
-    for (kind, ours) in kinds.iter().zip(&scaling) {
-        let aim = match kind {
-            Kind::EmptyIoctls => continue,
-            Kind::Client | Kind::TwoArenas => ">=0.95",
-            Kind::OneArena => ">=0.9",
-        };
+    // `kinds` are all of them, in the order of their values.
+    let scaling = |kind: Kind| &scaling[kind as usize];
+    for (kind, aim) in [
+        (Kind::Client, ">=0.95"),
+        (Kind::TwoArenas, ">=0.95"),
+        (Kind::OneArena, ">=0.9"),
+    ] {
         let name = format!("threads_{}", kind.name());
-        printer.figure(&name, &ours.over(&scaling[0], clock), "ratio", aim);
+        let ours = scaling(kind).over(scaling(Kind::EmptyIoctls), clock);
+        printer.figure(&name, &ours, "ratio", aim);
+    }
+    for kind in [Kind::NewBlocks, Kind::NewLazy] {
+        for peer in [Kind::NewSmall, Kind::NewHuge] {
+            let name = format!("threads_{}_over_{}", kind.name(), peer.name());
+            let ours = scaling(kind).over(scaling(peer), clock);
+            printer.figure(&name, &ours, "ratio", ">=1");
+        }
     }
     Ok(())
 }
