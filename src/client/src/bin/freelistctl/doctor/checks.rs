@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::facts::{Debugfs, Facts, Membership, Module, Node, GROUP, KEY};
 use crate::show::{mib, unit};
+use Verdict::{Warning, Wrong};
 
 /// The kernel series that the module supports and is tested on, as in `qemu/versions`.
 const SERIES: [(u32, u32); 2] = [(7, 2), (7, 3)];
@@ -58,20 +59,12 @@ fn ok(name: &'static str, text: impl Into<String>) -> Check {
 }
 
 impl Check {
-    fn warning(self, mend: impl Into<String>) -> Self {
-        let verdict = Verdict::Warning;
+    /// Turns the check into one of a fault with this verdict, which `command` mends.
+    fn mended_by(self, verdict: Verdict, command: impl Into<String>) -> Self {
+        let mend = Some(command.into());
         Self {
             verdict,
-            mend: Some(mend.into()),
-            ..self
-        }
-    }
-
-    fn wrong(self, mend: impl Into<String>) -> Self {
-        let verdict = Verdict::Wrong;
-        Self {
-            verdict,
-            mend: Some(mend.into()),
+            mend,
             ..self
         }
     }
@@ -117,11 +110,11 @@ fn kernel(facts: &Facts) -> Check {
             _ => "",
         };
         let text = format!("Linux {release} is not supported, {known} are{why}");
-        return ok(name, text).wrong(kernel_command(facts));
+        return ok(name, text).mended_by(Wrong, kernel_command(facts));
     }
     if facts.has_rust == Some(false) {
         let text = format!("Linux {release} was built without CONFIG_RUST");
-        return ok(name, text).wrong(kernel_command(facts));
+        return ok(name, text).mended_by(Wrong, kernel_command(facts));
     }
     ok(name, format!("Linux {release}"))
 }
@@ -156,11 +149,11 @@ fn module(facts: &Facts) -> Check {
         Module::Loaded(text) => ok(name, text),
         Module::Installed { path, .. } => {
             let text = format!("is not loaded, though {} is installed", path.display());
-            ok(name, text).wrong("sudo modprobe freelist")
+            ok(name, text).mended_by(Wrong, "sudo modprobe freelist")
         }
         Module::Absent => {
             let text = format!("is not installed for Linux {}", facts.release);
-            ok(name, text).wrong("sudo make install && sudo modprobe freelist")
+            ok(name, text).mended_by(Wrong, "sudo make install && sudo modprobe freelist")
         }
     }
 }
@@ -189,11 +182,11 @@ fn signature(facts: &Facts) -> Check {
             ..
         } => {
             let text = format!("{why}, and the module has no signature");
-            ok(name, text).wrong(format!("{make}sudo make install && {enroll}"))
+            ok(name, text).mended_by(Wrong, format!("{make}sudo make install && {enroll}"))
         }
         _ => {
             let text = format!("{why}: the key that signs the module has to be enrolled");
-            ok(name, text).warning(enroll)
+            ok(name, text).mended_by(Warning, enroll)
         }
     }
 }
@@ -206,13 +199,14 @@ fn device(facts: &Facts) -> Check {
     };
     match (&facts.node, facts.number) {
         (Node::Device { number, .. }, Some(real)) if *number != real => {
-            ok(name, format!("{path} is another device than the module's")).wrong(make(real))
+            ok(name, format!("{path} is another device than the module's"))
+                .mended_by(Wrong, make(real))
         }
         (Node::Device { mode, .. }, _) if mode & 0o006 != 0 => {
             let text = format!(
                 "{path} is open to all users (mode {mode:04o}), who may take memory that cannot be swapped"
             );
-            ok(name, text).warning(format!("sudo chmod 0660 {path}"))
+            ok(name, text).mended_by(Warning, format!("sudo chmod 0660 {path}"))
         }
         (Node::Device { mode, .. }, _) => ok(name, format!("{path}, mode {mode:04o}")),
         (node, number) => {
@@ -221,7 +215,7 @@ fn device(facts: &Facts) -> Check {
                 _ => format!("there is no {path}"),
             };
             let reload = || "sudo modprobe -r freelist && sudo modprobe freelist".to_owned();
-            ok(name, text).wrong(number.map_or_else(reload, make))
+            ok(name, text).mended_by(Wrong, number.map_or_else(reload, make))
         }
     }
 }
@@ -233,7 +227,7 @@ fn permission(facts: &Facts) -> Check {
         Ok(info) if info.abi != ABI => {
             let text = format!("the module's abi is {}, this program's {ABI}", info.abi);
             let mend = "sudo make install && sudo modprobe -r freelist && sudo modprobe freelist";
-            ok(name, text).wrong(mend)
+            ok(name, text).mended_by(Wrong, mend)
         }
         Ok(info) => {
             let unknown = info.features & !Features::all().bits();
@@ -247,7 +241,7 @@ fn permission(facts: &Facts) -> Check {
         Err(Errno::EACCES) => refused(facts),
         Err(errno) => {
             let text = format!("{path} cannot be opened: {errno}");
-            ok(name, text).wrong("sudo dmesg --level=err,warn | grep -i freelist")
+            ok(name, text).mended_by(Wrong, "sudo dmesg --level=err,warn | grep -i freelist")
         }
     }
 }
@@ -263,28 +257,29 @@ fn refused(facts: &Facts) -> Check {
         let text = format!("{path} is for root alone, and there is no group {GROUP}");
         let make = format!("sudo groupadd --system {GROUP} && sudo chgrp {GROUP} {path}");
         let join = format!("sudo chmod 0660 {path} && sudo usermod -aG {GROUP} \"$USER\"");
-        return ok(name, text).wrong(format!("{make} && {join} && exec newgrp {GROUP}"));
+        return ok(name, text).mended_by(Wrong, format!("{make} && {join} && exec newgrp {GROUP}"));
     }
     if !is_groups {
         let text = format!("{path} is not the group {GROUP}'s");
-        return ok(name, text).wrong(format!(
-            "sudo chgrp {GROUP} {path} && sudo chmod 0660 {path}"
-        ));
+        return ok(name, text).mended_by(
+            Wrong,
+            format!("sudo chgrp {GROUP} {path} && sudo chmod 0660 {path}"),
+        );
     }
     match facts.membership {
         Membership::AtNextLogin => {
             let text = format!("you are in the group {GROUP}, but not yet in this session");
-            ok(name, text).wrong(format!("exec newgrp {GROUP}"))
+            ok(name, text).mended_by(Wrong, format!("exec newgrp {GROUP}"))
         }
         Membership::Outside => {
             let text = format!("{path} is for the group {GROUP}, which you are not in");
             let mend = format!("sudo usermod -aG {GROUP} \"$USER\" && exec newgrp {GROUP}");
-            ok(name, text).wrong(mend)
+            ok(name, text).mended_by(Wrong, mend)
         }
         _ => {
             let text =
                 format!("{path} is refused to its own group: a container or a security module");
-            ok(name, text).wrong("sudo dmesg | grep -i -e apparmor -e avc -e freelist")
+            ok(name, text).mended_by(Wrong, "sudo dmesg | grep -i -e apparmor -e avc -e freelist")
         }
     }
 }
@@ -295,20 +290,20 @@ fn debugfs(facts: &Facts) -> Check {
         Debugfs::Readable => ok(name, "stat, top, map and trim see all arenas"),
         Debugfs::NotMounted => {
             let text = "is not mounted: map and trim need it, stat and top see less";
-            ok(name, text).warning("sudo mount -t debugfs debugfs /sys/kernel/debug")
+            ok(name, text).mended_by(Warning, "sudo mount -t debugfs debugfs /sys/kernel/debug")
         }
         Debugfs::Unreadable(Errno::EACCES) => {
             let text =
                 "is for root alone: map and trim need it, stat and top see your own processes";
-            ok(name, text).warning("sudo freelistctl stat")
+            ok(name, text).mended_by(Warning, "sudo freelistctl stat")
         }
         Debugfs::Unreadable(Errno::EPERM) => {
             let text = "the kernel is locked down, and keeps it closed: stat and top see your own processes";
-            ok(name, text).warning("freelistctl stat")
+            ok(name, text).mended_by(Warning, "freelistctl stat")
         }
         Debugfs::Unreadable(errno) => {
             let text = format!("freelist/stats cannot be opened: {errno}");
-            ok(name, text).wrong("sudo ls -l /sys/kernel/debug/freelist")
+            ok(name, text).mended_by(Wrong, "sudo ls -l /sys/kernel/debug/freelist")
         }
     }
 }
@@ -323,7 +318,7 @@ fn tracepoints(facts: &Facts) -> Check {
         Some(count) => ok(name, format!("{count} events freelist:*")),
         None if facts.is_root => {
             let text = "tracefs is not mounted: record has no events";
-            ok(name, text).warning("sudo mount -t tracefs tracefs /sys/kernel/tracing")
+            ok(name, text).mended_by(Warning, "sudo mount -t tracefs tracefs /sys/kernel/tracing")
         }
         None => ok(name, "are for root alone: record has no events"),
     }
@@ -356,10 +351,10 @@ fn limits(facts: &Facts) -> Check {
     );
     match (least, facts.limit_bytes.or(arena)) {
         (Some(least), _) if least < MIN_LIMIT => {
-            ok(name, format!("too little for most programs: {text}")).warning(mend)
+            ok(name, format!("too little for most programs: {text}")).mended_by(Warning, mend)
         }
         (_, Some(all)) if all > facts.memory_bytes => {
-            ok(name, format!("more than the machine has: {text}")).warning(mend)
+            ok(name, format!("more than the machine has: {text}")).mended_by(Warning, mend)
         }
         _ => ok(name, text),
     }
@@ -372,19 +367,19 @@ fn huge_pages(facts: &Facts) -> Check {
     let Some(bytes) = facts.huge_bytes else {
         let text =
             "this kernel has none: memory comes in single pages, at more than four times the cost";
-        return ok(name, text).warning(kernel_command(facts));
+        return ok(name, text).mended_by(Warning, kernel_command(facts));
     };
     let size = unit(bytes);
     if facts.huge_disabled {
         let text =
             format!("{size}, but off for this process and its children (PR_SET_THP_DISABLE)");
-        return ok(name, text).warning("grep THP_enabled /proc/[0-9]*/status");
+        return ok(name, text).mended_by(Warning, "grep THP_enabled /proc/[0-9]*/status");
     }
     match facts.huge_free {
         Some(0) => {
             let text =
                 format!("{size}, but memory is in smaller pieces now: arenas grow at more cost");
-            ok(name, text).warning("echo 1 | sudo tee /proc/sys/vm/compact_memory")
+            ok(name, text).mended_by(Warning, "echo 1 | sudo tee /proc/sys/vm/compact_memory")
         }
         Some(free) => ok(name, format!("{size}, {free} pieces of at least that free")),
         None => ok(name, size),
@@ -401,7 +396,7 @@ fn library(facts: &Facts) -> Check {
                 false => "sudo make install",
             };
             let text = "libfreelist_malloc.so is not found: freelistctl run needs it";
-            ok(name, text).warning(mend)
+            ok(name, text).mended_by(Warning, mend)
         }
     }
 }

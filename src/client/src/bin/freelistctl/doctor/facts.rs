@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use freelist::debugfs::{Stats, DIR};
 use freelist::{fdinfo, Arena, Error, Info};
@@ -20,6 +21,16 @@ pub(crate) const GROUP: &str = "freelist";
 pub(crate) const KEY: &str = "/var/lib/dkms/mok.pub";
 /// The trailer of a signed module.
 const SIGNED: &[u8] = b"~Module signature appended~\n";
+
+/// The releases by which Debian's archive is known.
+const RELEASES: [&str; 6] = [
+    "bookworm",
+    "trixie",
+    "oldstable",
+    "stable",
+    "testing",
+    "sid",
+];
 
 /// The state of the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,7 +142,7 @@ impl Facts {
         let huge_bytes = number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
         Self {
             arch: std::env::consts::ARCH,
-            apt: apt(&sources()),
+            apt: apt(&index_targets()),
             has_rust: has_rust(&release),
             module: module(&release),
             lockdown: lockdown(&text("/sys/kernel/security/lockdown")),
@@ -189,33 +200,37 @@ fn kib(text: &str, name: &str) -> Option<u64> {
     kib.checked_mul(1 << 10)
 }
 
-/// Returns the text of all lists of sources.
-fn sources() -> String {
-    let others = fs::read_dir("/etc/apt/sources.list.d");
-    let others = others.into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = others.map(|entry| entry.path()).collect();
-    files.sort();
-    files.insert(0, PathBuf::from("/etc/apt/sources.list"));
-    files.iter().map(text).collect::<Vec<_>>().join("\n")
+/// Lists the indexes of packages that apt has, a line each: the archive, the release, the component.
+/// Empty where there is no apt.
+fn index_targets() -> String {
+    let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
+    let apt = Command::new("apt-get")
+        .args(["indextargets", "--format", format, "Identifier: Packages"])
+        .output();
+    let bytes = apt.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Finds Debian's archive in lists of sources, in either of apt's forms.
-fn apt(sources: &str) -> Apt {
-    let lines = || {
-        sources
-            .lines()
-            .filter(|line| !line.trim_start().starts_with('#'))
+/// Finds Debian's archive, and its backports, among the indexes of packages, as `scripts/lib/mirror` does.
+fn apt(targets: &str) -> Apt {
+    let main = || {
+        targets.lines().filter_map(|line| {
+            let mut words = line.split(' ');
+            let (archive, release) = (words.next()?, words.next()?);
+            (words.next() == Some("main")).then_some((archive, release))
+        })
     };
-    let is_archive =
-        |word: &&str| word.contains("://") && word.trim_end_matches('/').ends_with("/debian");
-    let has_sources = |line: &&str| line.starts_with("deb ") || line.starts_with("URIs:");
-    let mut words = lines().filter(has_sources).flat_map(str::split_whitespace);
-    let archive = words.find(is_archive).unwrap_or("MIRROR/debian");
+    let is_archive = |(archive, release): &(&str, &str)| {
+        let scheme = archive.split(':').next().unwrap_or_default();
+        ["http", "https", "ftp", "file"].contains(&scheme) && RELEASES.contains(release)
+    };
+    let archive = main().find(is_archive);
     Apt {
-        archive: archive.to_owned(),
-        has_backports: lines()
-            .flat_map(str::split_whitespace)
-            .any(|word| ["trixie-backports", "stable-backports"].contains(&word)),
+        archive: archive
+            .map_or("MIRROR/debian", |(archive, _)| archive)
+            .to_owned(),
+        has_backports: main()
+            .any(|(_, release)| ["trixie-backports", "stable-backports"].contains(&release)),
     }
 }
 
@@ -432,19 +447,30 @@ mod tests {
 
     #[test]
     fn debians_archive_is_the_one_that_the_machine_has() {
-        let old = "# deb http://old.example/debian trixie main\n\
-                   deb http://security.example/debian-security trixie-security main\n\
-                   deb [arch=amd64] http://mirror.example/debian/ trixie main\n";
         let expected = |archive: &str, has_backports| Apt {
             archive: archive.to_owned(),
             has_backports,
         };
-        assert_eq!(apt(old), expected("http://mirror.example/debian/", false));
-        let new =
-            "Types: deb\nURIs: https://mirror.example/debian\nSuites: trixie trixie-backports\n";
-        assert_eq!(apt(new), expected("https://mirror.example/debian", true));
-        assert!(!apt("").has_backports);
-        assert!(apt("").archive.ends_with("/debian"));
+        let targets = "https://vendor.example/linux/debian/ trixie stable\n\
+                       http://security.example/debian-security/ trixie-security main\n\
+                       cdrom:[Debian]/ trixie main\n\
+                       http://mirror.example/debian/ trixie main\n\
+                       http://other.example/debian/ trixie main\n";
+        assert_eq!(
+            apt(targets),
+            expected("http://mirror.example/debian/", false)
+        );
+        for release in ["trixie-backports", "stable-backports"] {
+            let targets = format!("{targets}http://mirror.example/debian/ {release} main\n");
+            assert_eq!(
+                apt(&targets),
+                expected("http://mirror.example/debian/", true)
+            );
+        }
+        let others = "http://vendor.example/debian/ trixie-backports other\n";
+        for targets in ["", others] {
+            assert_eq!(apt(targets), expected("MIRROR/debian", false));
+        }
     }
 
     #[test]
