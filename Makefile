@@ -38,7 +38,8 @@ help:
 	@echo '  make fuzz         ten minutes of calls at random (SCALE=N: N times that)'
 	@echo '  make soak         half an hour of everything that is random (SCALE=N: N times that)'
 	@echo '  make shell        a shell in a VM with the module loaded'
-	@echo '  make install      as root: module, freelistctl, libraries on this machine (DESTDIR=, PREFIX=)'
+	@echo '  make install      as root: module, freelistctl, libraries on this machine (DESTDIR=, PREFIX=;'
+	@echo '                    STAGED=yes: builds nothing, what scripts/package/stage has built)'
 	@echo '  make uninstall    as root: takes all of that away'
 	@echo '  make deb          Debian packages of the same, in build/deb'
 	@echo '  make modules      build/$(KERNEL)/freelist.ko, for that Debian kernel'
@@ -57,7 +58,7 @@ named-kernel = $(if $(filter file,$(origin KERNEL)),,--kernel $(KERNEL))
 install-to = $(if $(DESTDIR),--destdir $(DESTDIR))
 install:
 	@scripts/package/install $(if $(KDIR),--kdir $(KDIR),$(named-kernel)) $(install-to) \
-		$(if $(PREFIX),--prefix $(PREFIX)) $(if $(LIBDIR),--libdir $(LIBDIR))
+		$(if $(PREFIX),--prefix $(PREFIX)) $(if $(LIBDIR),--libdir $(LIBDIR)) $(if $(STAGED),--staged)
 
 uninstall:
 	@scripts/package/install --uninstall $(install-to)

@@ -63,10 +63,37 @@ unsupported() {
 KEY=$MACHINE/var/lib/dkms/mok.key
 CERTIFICATE=$MACHINE/var/lib/dkms/mok.pub
 
-# sign MODULE RELEASE KDIR: signs MODULE with the machine's key, if it has one that we may read.
+# magic_of MODULE: prints its vermagic, read by this machine's modinfo or the build root's.
+magic_of() {
+	if command -v modinfo >/dev/null; then
+		modinfo -F vermagic "$1"
+	else
+		in_root --ro-bind "$(realpath "$1")" "/run/${1##*/}" -- modinfo -F vermagic "/run/${1##*/}"
+	fi
+}
+
+# check_magic MODULE RELEASE: ends where Linux RELEASE would refuse MODULE. Compares the build of MODULE with
+# that of any other module of the kernel, beside the release.
+check_magic() {
+	local magic other wanted
+	magic=$(magic_of "$1")
+	[ "${magic%% *}" = "$2" ] || die "$1 is for Linux ${magic%% *}, not for $2"
+	other=$(find -L "$MACHINE/lib/modules/$2/kernel" -name '*.ko*' -print -quit 2>/dev/null || true)
+	if [ -n "$other" ]; then
+		wanted=$(magic_of "$other")
+		[ "$magic" = "$wanted" ] || die "$1 is for '$magic', Linux $2 is '$wanted'"
+	fi
+}
+
+# sign MODULE RELEASE KDIR STAGED: signs MODULE with the machine's key, if it has one that we may read.
+# Without a tree (KDIR) and the build root (STAGED) it takes the sign-file of the kernel's headers.
 sign() {
 	local tree=$3 hash work
 	if [ ! -r "$KEY" ] || [ ! -r "$CERTIFICATE" ]; then return; fi
+	if [ -z "$tree" ] && [ -n "$4" ]; then
+		tree=$MACHINE/usr/src/linux-headers-$2
+		[ -x "$tree/scripts/sign-file" ] || die "signing the module takes $tree/scripts/sign-file: apt install linux-headers-$2"
+	fi
 	if [ -n "$tree" ]; then
 		hash=$(sed -n 's/^CONFIG_MODULE_SIG_HASH="\(.*\)"/\1/p' "$tree/.config")
 		"$tree/scripts/sign-file" "${hash:-sha256}" "$KEY" "$CERTIFICATE" "$1"
