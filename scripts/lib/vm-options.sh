@@ -4,7 +4,7 @@
 # options.sh.
 # shellcheck shell=bash
 
-kernel=$(default_series) module='' module_args='' more='' cpus='' memory=1024 nodes=1 timeout='' icount='' trace='' gdb='' root='' disk=''
+kernel=$(default_series) module='' module_args='' more='' cpus='' memory=1024 nodes=1 timeout='' icount='' trace='' gdb='' root='' disk='' secure_boot=''
 with_module=yes files=() command=()
 
 kind_root_or_image() {
@@ -24,6 +24,7 @@ parse_vm() {
 --module-args	module_args	text
 --root		root		root_or_image
 --disk		disk		new_file
+--secure-boot	secure_boot	new_file
 --add		files+		path
 --cpus		cpus		count
 --memory	memory		count
@@ -52,6 +53,10 @@ after--		command+' "$@"
 		[ -z "$trace" ] || wrong "--disk and --trace $trace exclude each other"
 		[ -z "$gdb" ] || wrong "--disk $disk and --gdb exclude each other"
 		with_module=''
+	fi
+	if [ -n "$secure_boot" ]; then
+		setting series | grep -qxF -e "$kernel" || wrong "--secure-boot $secure_boot: Debian has not signed the kernel $kernel"
+		[ -z "$icount" ] || wrong "--secure-boot $secure_boot and --icount exclude each other"
 	fi
 	if [ -n "$module" ] && [ -z "$with_module" ]; then
 		wrong "--no-module and --module $module exclude each other"
