@@ -34,7 +34,7 @@ debug            usual  module=debug,init,programs,header,c-library,snippets    
 programs         usual  module=default,init,programs,c-library,snippets,root=programs -            tests     15   239  programs of Debian with libfreelist_malloc.so
 packages         usual  module=default,tools                                       -              tests     9    73   make install, and the Debian packages
 planted          usual  -                                                          -              tests     182  420  bugs that this machine'\''s tests see
-system           long   module=default,tools,init,c-library,root=system            default        tests     13   -    our packages in a Debian with its own init, %k
+system           long   module=default,tools,init,c-library,root=system            default        tests     30   -    our packages and make install in a Debian with its own init, %k
 nothp            long   module=nothp,init,programs,header,c-library,snippets       nothp          tests     755  -    user space on a kernel without huge pages
 enumerate        long   -                                                          -              tests     2    -    every sequence of at most 8 operations
 exhaustive       long   module=default,init,programs                               -              tests     1    -    every order of release, in the kernel

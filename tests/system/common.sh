@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Sourced by the scripts that run in the system of tests/scripts/system: first, and second after a reboot.
+# Sourced by the scripts that run in the system of tests/scripts/system.
 # shellcheck shell=bash
 
 release=$(uname -r)
@@ -11,6 +11,8 @@ packages=/work/deb
 . "${BASH_SOURCE[0]%/*}/ktap.sh"
 self=$0
 export FREELIST_QUIET=1
+# Where make install puts programs.
+export PATH=$PATH:/usr/local/bin
 
 # says TEXT FILE: checks that a file has a text.
 says() { grep -qE -e "$1" "$2" || { echo "no '$1' in:"; cat "$2"; exit 1; }; }
@@ -26,13 +28,20 @@ everything() {
 	cut -d: -f1 /etc/group
 }
 
-# hold: starts a process of the group that has 48 MiB in an arena until goes_on, and then prints a check of
-# their content. Its number is in $holder.
+# lay_clone DIR: lays there what `make install` and `make uninstall` read of a clone in which all was built.
+lay_clone() {
+	mkdir -p "$1/build"
+	cp -a /work/{Makefile,scripts,qemu} "$1/"
+	cp -a /work/install "$1/build/"
+}
+
+# hold USER: starts a process of USER, of the group, that has 48 MiB in an arena until goes_on, and then prints a
+# check of their content. Its number is in $holder.
 hold() {
 	mkfifo "$scratch/go"
 	chmod 755 "$scratch"
 	chmod 666 "$scratch/go"
-	runuser -u alice -- freelistctl run --strict -- perl -e '
+	runuser -u "$1" -- freelistctl run --strict -- perl -e '
 		$| = 1;
 		my $block = "a" x (48 << 20);
 		print "holds ", length $block, "\n";
