@@ -27,11 +27,12 @@ need_root() {
 }
 
 # About how many MB are written to make each of qemu/roots.
-declare -A ROOT_SIZES=([programs]=1200 [system]=700 [more_programs]=4000 [demo]=6000)
+declare -A ROOT_SIZES=([programs]=1200 [system]=700 [more_programs]=4000 [demo]=6000 [tracers]=1800)
 # The time and the space that it takes, for the message before it.
 declare -A ROOT_COSTS=([programs]="2 minutes, 0.3 GB in the cache"
 	[system]="1 minute, 0.3 GB in the cache"
-	[more_programs]="4 minutes, 1 GB in the cache" [demo]="5 minutes, 1.5 GB in the cache")
+	[more_programs]="4 minutes, 1 GB in the cache" [demo]="5 minutes, 1.5 GB in the cache"
+	[tracers]="2 minutes, 0.5 GB in the cache")
 
 # need_image NAME: sets IMAGE, the path of a file system with the packages of
 # qemu/roots/NAME.

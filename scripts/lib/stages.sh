@@ -36,6 +36,7 @@ packages         usual  module=default,tools                                    
 planted          usual  -                                                          -              tests     182  420  bugs that this machine'\''s tests see
 system           long   module=default,tools,init,c-library,root=system            default        tests     30   -    our packages and make install in a Debian with its own init, %k
 nothp            long   module=nothp,init,programs,header,c-library,snippets       nothp          tests     755  -    user space on a kernel without huge pages
+tracers          long   module=default,init,programs,c-library,root=tracers        default        tests     7    -    trace-cmd, perf and bpftrace on the tracepoints of %k
 enumerate        long   -                                                          -              tests     2    -    every sequence of at most 8 operations
 exhaustive       long   module=default,init,programs                               -              tests     1    -    every order of release, in the kernel
 engine_coverage  long   -                                                          -              tests     1    -    what the engine'\''s tests reach
@@ -106,6 +107,12 @@ stage_packages() { tests/scripts/package; }
 stage_system() {
 	tests/scripts/dkms "$1"
 	tests/scripts/system "$1"
+}
+
+stage_tracers() {
+	scripts/vm --kernel "$1" --root tracers --cpus 2 --memory 2048 --timeout 3600 --add tests/tracers --add tests/scripts/ktap.sh \
+		--add build/bin/freelist-device-tests --add build/bin/freelistctl --add build/client/libfreelist_malloc.so -- \
+		sh -c 'cp ktap.sh tracers/ && exec tracers/run'
 }
 
 # Each suite of the sources must be in the results: KUnit does not report a suite that
