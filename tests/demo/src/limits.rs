@@ -11,10 +11,10 @@ use crate::cgroup::Cgroup;
 use crate::run::{self, Seen};
 
 /// The relative distance to which the largest limit that fails and the smallest that suffices are brought.
-const PRECISION: f64 = 0.02;
+const PRECISION: f64 = 0.005;
 
 /// Lowers `memory.max` from the program's peak without a limit, in steps that double, until it fails, and
-/// bisects the rest to 2 %.
+/// bisects the rest to 0.5 %.
 pub fn bisect(workload: &Workload, allocator: &Allocator) -> Result<Record> {
     let cgroup = Cgroup::new("peak")?;
     let whole = run::watch(workload.command, allocator, &cgroup, |_, _| Ok(()))?;
@@ -55,5 +55,13 @@ fn ends_under(
     let cgroup = Cgroup::new("limit")?;
     cgroup.limit(limit)?;
     let seen = run::watch(workload.command, allocator, &cgroup, |_, _| Ok(()))?;
-    Ok(seen.is_as_good_as(whole))
+    let ends = seen.is_as_good_as(whole);
+    let how = if ends { "ends" } else { "fails" };
+    eprintln!(
+        "{} under {}: {how} under a limit of {:.1} MiB",
+        workload.name,
+        allocator.name,
+        limit as f64 / f64::from(1 << 20)
+    );
+    Ok(ends)
 }
