@@ -131,6 +131,7 @@ static const struct promise {
 	PROMISE(a_resized_block_keeps_its_bytes_and_no_more_memory_than_it_needs),
 	PROMISE(a_block_that_grows_by_pages_keeps_its_bytes),
 	PROMISE(what_is_free_goes_back_and_the_numbers_say_so),
+	PROMISE(all_that_counts_memory_counts_large_blocks),
 	PROMISE(a_wrong_release_aborts_with_a_line_that_names_the_address),
 	PROMISE(a_forked_child_has_a_copy_and_both_go_on),
 	PROMISE(a_child_has_no_more_memory_than_its_parents_blocks),
@@ -139,6 +140,7 @@ static const struct promise {
 	PROMISE(forks_beside_threads_that_allocate_find_all_in_order),
 	PROMISE(another_program_is_run_by_any_way),
 	PROMISE(a_child_of_a_bare_call_takes_and_gives_nothing),
+	PROMISE(a_program_with_more_rights_is_left_alone),
 	PROMISE(what_the_environment_decides),
 };
 
@@ -147,6 +149,7 @@ static const struct promise others[] = {
 	PROMISE(a_burst_leaves_nothing_behind),
 	PROMISE(a_program_that_works_in_steps_keeps_what_it_needs_again),
 	PROMISE(with_sharing_a_child_reads_and_may_not_write),
+	PROMISE(the_c_library_has_all_blocks),
 	PROMISE(a_program_that_closes_all_files_goes_on),
 	PROMISE(a_program_cannot_come_by_the_devices_number),
 	PROMISE(another_file_under_the_number_is_left_alone),

@@ -269,6 +269,52 @@ int what_is_free_goes_back_and_the_numbers_say_so(void)
 	return 1;
 }
 
+/* Fills @text with what malloc_stats() writes to standard error. Returns whether it could. */
+static int statistics(char *text, size_t size)
+{
+	int ends[2], was = dup(STDERR_FILENO);
+	ssize_t length = -1;
+
+	if (was >= 0 && !pipe(ends)) {
+		dup2(ends[1], STDERR_FILENO);
+		malloc_stats();
+		fflush(stderr);
+		dup2(was, STDERR_FILENO);
+		close(ends[1]);
+		length = read(ends[0], text, size - 1);
+		close(ends[0]);
+	}
+	close(was);
+	text[length > 0 ? length : 0] = '\0';
+	return length > 0;
+}
+
+int all_that_counts_memory_counts_large_blocks(void)
+{
+	static char text[4096];
+	struct mallinfo2 before = mallinfo2(), after;
+	const char *line;
+	char *block = malloc(5 * MIB);
+
+	CHECK(block);
+	memset(block, 1, 5 * MIB);
+	after = mallinfo2();
+	CHECK(after.hblks == before.hblks + 1 && after.hblkhd == before.hblkhd + 5 * MIB);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+	CHECK((size_t)mallinfo().hblks == after.hblks && (size_t)mallinfo().hblkhd == after.hblkhd);
+#pragma GCC diagnostic pop
+	/* The C library's own numbers come first. */
+	CHECK(statistics(text, sizeof(text)) && strstr(text, "Arena 0:"));
+	line = strstr(text, "freelist arena:\nlive blocks      = ");
+	CHECK(line && strtoull(strchr(line, '=') + 1, NULL, 10) == after.hblks);
+	line = strstr(line, "live bytes       = ");
+	CHECK(line && strtoull(strchr(line, '=') + 1, NULL, 10) == after.hblkhd);
+	free(block);
+	CHECK(mallinfo2().hblkhd == before.hblkhd);
+	return 1;
+}
+
 int a_burst_leaves_nothing_behind(void)
 {
 	void *blocks[64];

@@ -3,6 +3,7 @@
  * Programs that change their files, limits and memory, and the drop-in's environment variables.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
@@ -11,8 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "malloc_test.h"
@@ -301,5 +304,73 @@ int a_larger_threshold_leaves_more_to_the_c_library(void)
 	CHECK(mallinfo2().hblks == before + 1);
 	free(block);
 	free(large);
+	return 1;
+}
+
+/* Whether this process has the device open. */
+static int has_device(void)
+{
+	DIR *files = opendir("/proc/self/fd");
+	struct dirent *entry;
+	int has = 0;
+
+	while (files && (entry = readdir(files))) {
+		char target[64] = "";
+
+		if (readlinkat(dirfd(files), entry->d_name, target, sizeof(target) - 1) > 0)
+			has |= !strcmp(target, "/dev/freelist");
+	}
+	if (files)
+		closedir(files);
+	return has;
+}
+
+static int copied(const char *from, const char *to, mode_t mode)
+{
+	static char buffer[65536];
+	int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	int good = in >= 0 && out >= 0;
+	ssize_t length;
+
+	while (good && (length = read(in, buffer, sizeof(buffer))) != 0)
+		good = length > 0 && write(out, buffer, (size_t)length) == length;
+	good = good && !fchmod(out, mode);
+	close(in);
+	close(out);
+	return good;
+}
+
+int the_c_library_has_all_blocks(void)
+{
+	char *block = malloc(4 * MIB);
+
+	CHECK(block && getauxval(AT_SECURE) && !has_device());
+	memset(block, 1, 4 * MIB);
+	block = realloc(block, 8 * MIB);
+	CHECK(block && all(block, 1, 4 * MIB) && !has_device());
+	free(block);
+	return 1;
+}
+
+int a_program_with_more_rights_is_left_alone(void)
+{
+	/* Such a program has libraries from the system's directories alone. */
+	static const char library[] = "/usr/lib/libfreelist_malloc.so.0", program[] = "/usr/lib/privileged";
+	void *block = use(malloc(MIB));
+	pid_t child;
+
+	CHECK(block && has_device() && !getauxval(AT_SECURE));
+	free(block);
+	mkdir("/usr", 0755);
+	mkdir("/usr/lib", 0755);
+	CHECK(copied("libfreelist_malloc.so.0", library, 0755) && copied("/proc/self/exe", program, 04755));
+	child = fork();
+	if (child == 0) {
+		if (!setgid(65534) && !setuid(65534))
+			execl(program, "malloc", "the_c_library_has_all_blocks", (char *)NULL);
+		_exit(127);
+	}
+	CHECK(went_well(child));
+	CHECK(!unlink(program) && !unlink(library));
 	return 1;
 }

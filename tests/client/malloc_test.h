@@ -61,6 +61,7 @@ int sizes_of_nothing_are_as_in_the_c_library(void);
 int a_resized_block_keeps_its_bytes_and_no_more_memory_than_it_needs(void);
 int a_block_that_grows_by_pages_keeps_its_bytes(void);
 int what_is_free_goes_back_and_the_numbers_say_so(void);
+int all_that_counts_memory_counts_large_blocks(void);
 int a_burst_leaves_nothing_behind(void);
 int a_program_that_works_in_steps_keeps_what_it_needs_again(void);
 
@@ -78,6 +79,8 @@ int a_child_of_a_bare_call_takes_and_gives_nothing(void);
 int with_sharing_a_child_reads_and_may_not_write(void);
 
 /* malloc_process.c */
+int a_program_with_more_rights_is_left_alone(void);
+int the_c_library_has_all_blocks(void);
 int a_program_that_closes_all_files_goes_on(void);
 int a_program_cannot_come_by_the_devices_number(void);
 int another_file_under_the_number_is_left_alone(void);
