@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Pages that a memory failure takes out of the page cache.
+//! Pages that a memory failure takes out of the page cache, or that the kernel moves to another node.
 
 use super::Arena;
 use crate::{
     engine::Loss,
-    mm::address_space::Owner, //
+    mm::{
+        address_space::Owner,
+        statistics::Node, //
+    },
 };
 use core::ops::Range;
 use kernel::page::PAGE_SIZE;
@@ -22,5 +25,9 @@ impl Owner for Arena {
                 self.shared_limit.give(PAGE_SIZE as u64);
             }
         }
+    }
+
+    fn migrated(&self, from: Node, to: Node, pages: i64) {
+        self.address_space.count_migrated(from, to, pages);
     }
 }

@@ -89,7 +89,7 @@ pub(crate) struct AddressSpace {
     inode: NonNull<raw::inode>,
     /// Folios of the size of a huge page.
     pub(super) huge: Atomic<u64>,
-    /// Pages on each NUMA node. An estimate, as the kernel migrates pages. Empty with a single node.
+    /// Pages on each NUMA node. Empty with a single node.
     pub(super) on_node: KVec<Atomic<i64>>,
 }
 
@@ -103,6 +103,10 @@ pub(crate) trait Owner: Sync {
     /// Notes that the memory of these pages is lost: their folio is bad and is about to be removed.
     /// Called with the folio locked.
     fn lose(&self, pages: Range<u32>);
+
+    /// Notes that the kernel has moved `pages` pages of a folio to another node. Called with both folios
+    /// locked.
+    fn migrated(&self, from: Node, to: Node, pages: i64);
 }
 
 /// The address space operations for an owner `T`.
@@ -112,10 +116,42 @@ impl<T: Owner> Operations<T> {
     const TABLE: &'static Table<bindings::address_space_operations> =
         &Table(bindings::address_space_operations {
             dirty_folio: Some(bindings::noop_dirty_folio),
-            migrate_folio: Some(bindings::filemap_migrate_folio),
+            migrate_folio: Some(migrate_folio::<T>),
             error_remove_folio: Some(error_remove_folio::<T>),
             ..pin_init::zeroed()
         });
+}
+
+/// Moves a folio's contents to another one, and notes where its pages lie now. May sleep, if `mode` allows
+/// it.
+///
+/// # Safety
+///
+/// Called by the kernel, for a locked folio of an address space that [`AddressSpace::new`] has made for
+/// a `T`, and a locked folio of the same size that is in no address space.
+unsafe extern "C" fn migrate_folio<T: Owner>(
+    mapping: *mut bindings::address_space,
+    target: *mut bindings::folio,
+    source: *mut bindings::folio,
+    mode: bindings::migrate_mode,
+) -> c_int {
+    // SAFETY: The kernel holds references to both folios, and each lies on a node.
+    let [from, to] = [source, target]
+        .map(|folio| unsafe { Node::from_raw(raw::freelist_folio_node(folio.cast())) });
+    // SAFETY: The arguments are those of the kernel's call.
+    let result = unsafe { bindings::filemap_migrate_folio(mapping, target, source, mode) };
+    if result == 0 && from != to {
+        // SAFETY: The target is in the address space as long as it is locked, so the inode exists.
+        let owner = unsafe { (*(*mapping).host).i_private }.cast::<T>();
+        // SAFETY: Null, or by `AddressSpace::set_owner` valid until `AddressSpace::remove_all` has waited
+        // for the folio's lock.
+        if let Some(owner) = unsafe { owner.as_ref() } {
+            // SAFETY: As above.
+            let order = unsafe { raw::freelist_folio_order(target.cast()) };
+            owner.migrated(from, to, 1 << order);
+        }
+    }
+    result
 }
 
 /// Removes a bad folio (memory failure), after its owner was notified.
@@ -297,6 +333,12 @@ impl AddressSpace {
             next = of.end.max(next + 1);
         }
         true
+    }
+
+    /// Counts `pages` pages on another node than before.
+    pub(crate) fn count_migrated(&self, from: Node, to: Node, pages: i64) {
+        self.count_on(from, -pages);
+        self.count_on(to, pages);
     }
 
     /// Adds `pages` to the count of a node.
