@@ -160,7 +160,8 @@ fn beyond_a_limit_of_bytes_nothing_is_left() {
 /// The copy is the caller's memory.
 fn in_a_full_cgroup_nothing_is_left_and_no_process_is_killed() {
     let group = Cgroup::new("clone");
-    group.limit(48 * MIB);
+    // Room for the blocks and for this process, and not for their copy.
+    group.limit(62 * MIB);
     spawn_child(|| {
         group.join();
         let source = arena();

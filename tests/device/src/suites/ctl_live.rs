@@ -166,7 +166,7 @@ fn keys_change_what_top_shows() {
     assert!(text.contains("h:heldv"), "{text}");
     screen.press("?");
     screen.wait_for("the keys", |screen| {
-        screen.contents().contains("the other way round")
+        screen.contents().contains("reverses the order")
     });
     screen.press("?a");
     screen.wait_for("arenas", |screen| screen.contents().contains("p:pid"));

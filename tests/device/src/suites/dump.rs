@@ -16,7 +16,7 @@ use nix::sys::wait::WaitStatus;
 
 use crate::harness::{skip, suite};
 use crate::kit::process::fork_child;
-use crate::kit::{alloc, arena, check, page, stat, system_page, View, DEFAULT, MIB};
+use crate::kit::{alloc, arena, check, page, system_page, View, DEFAULT, MIB};
 use freelist::Flags;
 
 suite!("freelist_dump":
@@ -149,17 +149,17 @@ fn a_dump_brings_no_memory() {
     let block = arena.alloc(8 * MIB, DEFAULT | Flags::LAZY).unwrap();
     let touched = block.offset as usize + 5 * system_page();
     view.store(touched, 9);
-    let before = stat(&arena);
+    let before = arena.stat().unwrap();
     let core = Core::of_child(SHARED_FILES);
     assert_eq!(core.byte(&view, touched), 9);
     assert_eq!(core.byte(&view, touched + 3 * system_page()), 0);
-    let after = stat(&arena);
+    let after = arena.stat().unwrap();
     assert_eq!(after.held_bytes, before.held_bytes);
     assert_eq!(after.faulted_bytes, before.faulted_bytes);
     check();
     // The program itself gets memory as before.
     view.store(touched + 3 * system_page(), 1);
-    assert!(stat(&arena).held_bytes > before.held_bytes);
+    assert!(arena.stat().unwrap().held_bytes > before.held_bytes);
 }
 
 /// The kernel brings no mapping into dumps by advice that may not grow (madvise_vma_behavior()).

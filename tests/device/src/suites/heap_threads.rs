@@ -196,7 +196,7 @@ fn a_limit_is_not_reached_by_what_threads_keep_that_sleep() {
         }
         Vec::new()
     };
-    while_they_sleep(&heap, 80, work, || {
+    while_they_sleep(&heap, 100, work, || {
         assert!(
             heap.stat().unwrap().live_bytes > LIMIT / 2,
             "they keep much"

@@ -66,7 +66,6 @@ mod races;
 mod random;
 mod remapping;
 mod resize;
-mod scaling;
 mod selftest;
 mod shared_limit;
 mod shown;
@@ -143,7 +142,6 @@ pub const ALL: &[Suite] = &[
     hostile::SUITE,
     closing::SUITE,
     contended::SUITE,
-    scaling::SUITE,
     heap_blocks::SUITE,
     heap_threads::SUITE,
     heap_bounds::SUITE,

@@ -34,11 +34,15 @@ fn two_nodes() -> [i32; 2] {
     }
 }
 
-/// Moves all pages of `view` that are there to a node. How many are on it then, of all that are there.
+/// Moves all pages of `view` that are there to a node. Returns how many are on it then, and how many are
+/// there: the kernel leaves a page where it is that is used at this moment.
 #[track_caller]
 fn move_to(view: &View, node: i32) -> [usize; 2] {
     let places = view.move_to_node(0..view.len(), node).unwrap();
-    let there = places.iter().filter(|place| place.is_ok()).count();
+    let there = places
+        .iter()
+        .filter(|place| **place != Err(Errno::ENOENT))
+        .count();
     let moved = places.iter().filter(|place| **place == Ok(node)).count();
     [moved, there]
 }
@@ -52,19 +56,20 @@ fn memory_that_moves_to_another_node_keeps_its_bytes() {
         let view = View::shared(&arena, block.offset / page() * page(), bytes);
         let byte = |at: usize, round: usize| (at / system_page() * 3 + round) as u8;
         let before = stat(&arena);
-        let mut all_at_once = 0;
+        let mut moves = 0;
         for round in 0..6 {
             for at in (0..bytes).step_by(system_page()) {
                 view.store(at, byte(at, round));
             }
             let [moved, there] = move_to(&view, nodes[round % 2]);
             assert_eq!(there, bytes / system_page());
-            all_at_once += usize::from(moved == there);
+            moves += moved;
             for at in (0..bytes).step_by(system_page()) {
                 assert_eq!(view.load(at), byte(at, round), "byte {at:#x} of {size}");
             }
         }
-        assert!(all_at_once >= 3, "{all_at_once} of 6 moves of {size} bytes");
+        let pages = 6 * bytes / system_page();
+        assert!(moves >= pages / 2, "{moves} of {pages} pages are moved");
         let after = stat(&arena);
         assert_eq!(after.held_bytes, before.held_bytes);
         assert_eq!(after.huge_bytes, before.huge_bytes);

@@ -17,7 +17,7 @@ use nix::sys::wait::WaitStatus;
 
 use crate::figure;
 use crate::harness::suite;
-use crate::kit::process::{signal_of, spawn_child};
+use crate::kit::process::{fork_beside_threads, signal_of, spawn_child};
 use crate::kit::{
     arena, check, free, page, random, scaled, shrinker, thread, touch_all, Cgroup, View, DEFAULT,
     KIB, MIB,
@@ -220,19 +220,11 @@ fn reclaim(side: Side) {
     });
 }
 
-/// Forks a child that has the mapping, and touches and discards in it, too.
+/// Forks a child that has the mapping, and reads a byte of it.
 fn forks(side: Side) {
-    beside(side, |arena, view, rng| {
-        let seed = rng.u64(..);
-        spawn_child(|| {
-            let mut rng = fastrand::Rng::with_seed(seed);
-            for _ in 0..20 {
-                Side::Touch.act(&mut rng, arena, view);
-                Side::Discard.act(&mut rng, arena, view);
-            }
-        })
-        .succeed();
-        1
+    beside(side, |_, view, _| match fork_beside_threads(view) {
+        WaitStatus::Exited(..) => 1,
+        status => panic!("{status:?}"),
     });
 }
 
