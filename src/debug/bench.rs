@@ -205,19 +205,11 @@ fn free_batch(engine: &SpinLock<KernelEngine>, mut offsets: &[u64]) -> Result {
 }
 
 /// Allocates a block and reports its pages as backed: the engine itself touches no memory.
-fn grow(
-    engine: &SpinLock<KernelEngine>,
-    size: u64,
-    prealloc: &mut KernelPrealloc,
-) -> Result<u64> {
+fn grow(engine: &SpinLock<KernelEngine>, size: u64, prealloc: &mut KernelPrealloc) -> Result<u64> {
     let mut pending = loop {
         let mut garbage = KernelGarbage::default();
-        let result = (engine.lock()).reserve(
-            &request(size),
-            Admission::Full,
-            prealloc,
-            &mut garbage,
-        );
+        let result =
+            (engine.lock()).reserve(&request(size), Admission::Full, prealloc, &mut garbage);
         match result {
             Err(Refusal::Need(metadata)) => make(metadata, prealloc)?,
             Err(Refusal::Again) => {}

@@ -135,9 +135,11 @@ unsafe extern "C" fn migrate_folio<T: Owner>(
     source: *mut bindings::folio,
     mode: bindings::migrate_mode,
 ) -> c_int {
-    // SAFETY: The kernel holds references to both folios, and each lies on a node.
-    let [from, to] = [source, target]
-        .map(|folio| unsafe { Node::from_raw(raw::freelist_folio_node(folio.cast())) });
+    // SAFETY: The kernel holds a reference to the folio, which lies on a node.
+    let node = |folio: *mut bindings::folio| unsafe {
+        Node::from_raw(raw::freelist_folio_node(folio.cast()))
+    };
+    let (from, to) = (node(source), node(target));
     // SAFETY: The arguments are those of the kernel's call.
     let result = unsafe { bindings::filemap_migrate_folio(mapping, target, source, mode) };
     if result == 0 && from != to {
