@@ -23,14 +23,14 @@ SCALE=${SCALE:-1}
 #
 STAGES='
 style            usual  module=each                                                -              tests     3    143  format and lints
-host             usual  -                                                          -              tests     514  224  the crates on this machine
-scripts          usual  module=each,init                                           -              tests     52   215  scripts/ themselves
+host             usual  -                                                          -              tests     514  286  the crates on this machine
+scripts          usual  module=each,init                                           -              tests     54   184  scripts/ themselves
 kunit            usual  module=debug,init                                          -              tests     27   34   KUnit on the debug kernel
-stock            usual  module=each,init,programs,header,c-library,snippets        each           tests     753  60   user space on %k
+stock            usual  module=each,init,programs,header,c-library,snippets        each           tests     794  147  user space on %k
 small            usual  module=default,init,programs                               -              tests     9    10   user space on a small machine
-nodes            usual  module=default,init,programs                               -              tests     15   60   user space on a machine with two nodes of memory
+nodes            usual  module=default,init,programs                               -              tests     18   29   user space on a machine with two nodes of memory
 cost             usual  module=default,init,programs,c-library                     -              tests     16   25   what calls cost, where the clock counts instructions
-debug            usual  module=debug,init,programs,header,c-library,snippets       -              tests     755  590  user space on the debug kernel
+debug            usual  module=debug,init,programs,header,c-library,snippets       -              tests     794  593  user space on the debug kernel
 programs         usual  module=default,init,programs,c-library,snippets,root=programs -            tests     15   239  programs of Debian with libfreelist_malloc.so
 packages         usual  module=default,tools                                       -              tests     9    73   make install, and the Debian packages
 planted          usual  -                                                          -              tests     182  420  bugs that this machine'\''s tests see
