@@ -8,28 +8,24 @@
  */
 
 #define _GNU_SOURCE
-#include <errno.h>
 #include <fcntl.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define KIB ((size_t)1 << 10)
-#define MIB ((size_t)1 << 20)
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define ROUNDS 9
-/* The most by which a fork may cost more if an arena is open and has no live block. */
-#define AIM 1.01
-/* What it costs: two mappings more are copied. */
-#define MOST 1.06
+#include "malloc_test.h"
 
-static void *volatile sink;
+#define ROUNDS 9
+/*
+ * The cost of a fork with an open arena and no live block, over one without an arena: what is
+ * aimed at, and the most that is allowed. It was 1.034.
+ */
+#define AIM 1.01
+#define MOST 1.06
 
 static void *filled(size_t size)
 {
@@ -37,9 +33,7 @@ static void *filled(size_t size)
 
 	if (!block)
 		exit(3);
-	memset(block, 1, size);
-	sink = block;
-	return block;
+	return use(memset(block, 1, size));
 }
 
 static long long now(void)
@@ -54,11 +48,10 @@ static long long fork_once(void)
 {
 	long long start = now();
 	pid_t child = fork();
-	int status;
 
 	if (child == 0)
 		_exit(0);
-	if (child < 0 || waitpid(child, &status, 0) != child || status)
+	if (!went_well(child))
 		exit(4);
 	return now() - start;
 }
@@ -129,35 +122,6 @@ static double cost_of(const char *name)
 	return cost;
 }
 
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition)) {                                                                \
-			printf("    # line %d: %s (errno %d)\n", __LINE__, #condition, errno);      \
-			fflush(stdout);                                                            \
-			return 0;                                                                  \
-		}                                                                                  \
-	} while (0)
-
-/* Returns the bytes of large blocks in the arena. */
-static size_t large_bytes(void)
-{
-	return mallinfo2().hblkhd;
-}
-
-static size_t module_says(const char *name)
-{
-	FILE *file = fopen("/sys/kernel/debug/freelist/stats", "r");
-	char found[64];
-	size_t value = 0, has;
-
-	while (file && fscanf(file, "%63s %zu", found, &has) == 2)
-		if (!strcmp(found, name))
-			value = has;
-	if (file)
-		fclose(file);
-	return value;
-}
-
 /* Returns the lowest number of the device in this process, or -1. */
 static int device_number(void)
 {
@@ -183,15 +147,6 @@ static int serves(void)
 
 	free(block);
 	return served && large_bytes() == before;
-}
-
-static int went_well(pid_t child)
-{
-	int status = -1;
-
-	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-		;
-	return child > 0 && status == 0;
 }
 
 /* The child's arena is its own, and a grandchild's too. */
@@ -334,12 +289,7 @@ static int a_fork_with_nothing_live_costs_what_it_costs_without_an_arena(void)
 	return 1;
 }
 
-#define PROMISE(name) { #name, name }
-
-static const struct promise {
-	const char *name;
-	int (*holds)(void);
-} promises[] = {
+static const struct promise promises[] = {
 	PROMISE(a_child_of_a_process_without_live_blocks_has_an_arena_of_its_own),
 	PROMISE(the_device_is_out_of_reach_again_after_a_fork),
 	PROMISE(a_program_that_closes_the_number_after_a_fork_goes_on),

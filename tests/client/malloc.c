@@ -10,50 +10,13 @@
  * snmalloc#630; scudo wrappers_c.Reallocarray.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "malloc_test.h"
-
-void *volatile sink;
-
-void *use(void *block)
-{
-	sink = block;
-	return block;
-}
-
-size_t large_bytes(void)
-{
-	return mallinfo2().hblkhd;
-}
-
-int all(const void *block, int byte, size_t size)
-{
-	const unsigned char *bytes = block;
-
-	return size == 0 || (bytes[0] == byte && !memcmp(bytes, bytes + 1, size - 1));
-}
-
-int child_status(pid_t child)
-{
-	int status = -1;
-
-	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-		;
-	return status;
-}
-
-int went_well(pid_t child)
-{
-	return child > 0 && child_status(child) == 0;
-}
 
 int again(const char *promise, ...)
 {
@@ -70,20 +33,6 @@ int again(const char *promise, ...)
 		_exit(127);
 	}
 	return went_well(child);
-}
-
-size_t module_says(const char *name)
-{
-	FILE *file = fopen("/sys/kernel/debug/freelist/stats", "r");
-	char line[256], found[64];
-	size_t value = 0, has;
-
-	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, "%63s %zu", found, &has) == 2 && !strcmp(found, name))
-			value = has;
-	if (file)
-		fclose(file);
-	return value;
 }
 
 static int nothing(void)
@@ -115,12 +64,7 @@ static int what_the_environment_decides(void)
 	return 1;
 }
 
-#define PROMISE(name) { #name, name }
-
-static const struct promise {
-	const char *name;
-	int (*holds)(void);
-} promises[] = {
+static const struct promise promises[] = {
 	PROMISE(large_blocks_are_in_the_arena_and_small_ones_are_not),
 	PROMISE(memory_comes_when_it_is_touched),
 	PROMISE(a_block_from_before_main_is_whole),

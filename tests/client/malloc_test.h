@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The functions that the files of the program client-malloc share, and the promises of each.
+ * The functions that the tests of libfreelist_malloc.so share, and the promises of each file of
+ * client-malloc.
  */
 #ifndef FREELIST_TEST_MALLOC_H
 #define FREELIST_TEST_MALLOC_H
@@ -25,6 +26,13 @@
 		}                                                                  \
 	} while (0)
 
+/* A test, by its name. `holds` returns whether it holds. */
+struct promise {
+	const char *name;
+	int (*holds)(void);
+};
+#define PROMISE(name) { #name, name }
+
 /* The last block that use() was called with. */
 extern void *volatile sink;
 
@@ -43,12 +51,12 @@ int child_status(pid_t child);
 /* Waits for a child and returns whether it ended with status 0. */
 int went_well(pid_t child);
 
+/* Returns a line of the statistics of all arenas. */
+size_t module_says(const char *name);
+
 /* Runs this program again for one promise, with more variables in its environment, up to NULL. Returns
  * whether the promise holds. */
 int again(const char *promise, ...);
-
-/* Returns a line of the statistics of all arenas. */
-size_t module_says(const char *name);
 
 /* The promises. Each returns whether it holds. malloc_blocks.c: */
 int large_blocks_are_in_the_arena_and_small_ones_are_not(void);
