@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Options of an allocation: the place where request flags of the contract (`uapi/freelist.h`) get their
-//! meaning.
+//! Options of an allocation: what the request flags of the contract (`uapi/freelist.h`) mean to an arena.
+//! `device/ioctl.rs` decodes them.
 
 use super::deadline::Deadline;
 use crate::{

@@ -31,8 +31,8 @@ use kernel::{
 const AROUND: c_ulong = 128;
 
 /// Handles a page fault: maps the folio of the page and those around it, a huge page as one entry. A
-/// page of a lazy block without memory gets some, except for a core dump. `SIGBUS` if no block has memory there, or if memory is
-/// short and the OOM killer finds no process to kill. May sleep.
+/// page of a lazy block without memory gets some, except for a core dump. `SIGBUS` if no block has
+/// memory there, or if memory is short and the OOM killer finds no process to kill. May sleep.
 ///
 /// # Safety
 ///

@@ -122,6 +122,21 @@ impl<T: Owner> Operations<T> {
         });
 }
 
+/// Calls `work` with the owner of an address space, if it is set.
+///
+/// # Safety
+///
+/// [`AddressSpace::new`] has made the address space for a `T`, and a folio in it is locked.
+unsafe fn with_owner<T: Owner>(mapping: *mut bindings::address_space, work: impl FnOnce(&T)) {
+    // SAFETY: The folio is in the address space as long as it is locked, so the inode exists.
+    let owner = unsafe { (*(*mapping).host).i_private }.cast::<T>();
+    // SAFETY: Null, or by `AddressSpace::set_owner` valid until `AddressSpace::remove_all` has waited
+    // for the folio's lock.
+    if let Some(owner) = unsafe { owner.as_ref() } {
+        work(owner);
+    }
+}
+
 /// Moves a folio's contents to another one, and notes where its pages lie now. May sleep, if `mode` allows
 /// it.
 ///
@@ -135,23 +150,18 @@ unsafe extern "C" fn migrate_folio<T: Owner>(
     source: *mut bindings::folio,
     mode: bindings::migrate_mode,
 ) -> c_int {
-    // SAFETY: The kernel holds a reference to the folio, which lies on a node.
-    let node = |folio: *mut bindings::folio| unsafe {
-        Node::from_raw(raw::freelist_folio_node(folio.cast()))
+    let node = |folio: *mut bindings::folio| {
+        // SAFETY: The kernel holds a reference to the folio, which lies on a node.
+        unsafe { Node::from_raw(raw::freelist_folio_node(folio.cast())) }
     };
     let (from, to) = (node(source), node(target));
     // SAFETY: The arguments are those of the kernel's call.
     let result = unsafe { bindings::filemap_migrate_folio(mapping, target, source, mode) };
     if result == 0 && from != to {
-        // SAFETY: The target is in the address space as long as it is locked, so the inode exists.
-        let owner = unsafe { (*(*mapping).host).i_private }.cast::<T>();
-        // SAFETY: Null, or by `AddressSpace::set_owner` valid until `AddressSpace::remove_all` has waited
-        // for the folio's lock.
-        if let Some(owner) = unsafe { owner.as_ref() } {
-            // SAFETY: As above.
-            let order = unsafe { raw::freelist_folio_order(target.cast()) };
-            owner.migrated(from, to, 1 << order);
-        }
+        // SAFETY: The kernel holds a reference to the folio.
+        let order = unsafe { raw::freelist_folio_order(target.cast()) };
+        // SAFETY: The target is in the address space now, and locked.
+        unsafe { with_owner(mapping, |owner: &T| owner.migrated(from, to, 1 << order)) };
     }
     result
 }
@@ -166,24 +176,22 @@ unsafe extern "C" fn error_remove_folio<T: Owner>(
     mapping: *mut bindings::address_space,
     folio: *mut bindings::folio,
 ) -> c_int {
-    // SAFETY: The folio is in the address space as long as it is locked, so the inode exists.
-    let owner = unsafe { (*(*mapping).host).i_private }.cast::<T>();
-    // SAFETY: Null, or by `AddressSpace::set_owner` valid until `AddressSpace::remove_all` has waited
-    // for the folio's lock.
-    if let Some(owner) = unsafe { owner.as_ref() } {
-        // SAFETY: The kernel holds a reference to the folio.
-        let (first, order) = unsafe {
-            (
-                raw::freelist_folio_index(folio.cast()) as u32,
-                raw::freelist_folio_order(folio.cast()),
-            )
-        };
+    // SAFETY: The kernel holds a reference to the folio.
+    let (first, order) = unsafe {
+        (
+            raw::freelist_folio_index(folio.cast()) as u32,
+            raw::freelist_folio_order(folio.cast()),
+        )
+    };
+    let lose = |owner: &T| {
         owner.lose(first..first.saturating_add(1 << order));
         // Poison entries in page tables would outlive the loss, and be found when the page has memory
         // again.
-        // SAFETY: The address space exists, as above.
+        // SAFETY: The folio is locked in the address space, so that this exists.
         unsafe { bindings::unmap_mapping_pages(mapping, first as usize, 1 << order, true) };
-    }
+    };
+    // SAFETY: The folio is in the address space, and locked.
+    unsafe { with_owner(mapping, lose) };
     // SAFETY: The arguments are those of the kernel's call.
     unsafe { bindings::generic_error_remove_folio(mapping, folio) }
 }
