@@ -272,7 +272,7 @@ struct freelist_clone {
  * @merges: pairs of free neighbours merged so far.
  * @waits: allocations so far that slept.
  * @timeouts: allocations so far that timed out.
- * @trims: pages returned to the system by request so far.
+ * @trims: pages returned to the system so far by request, or by an idle arena.
  * @shrinks: pages returned to the system under memory pressure so far.
  * @failures: allocations and frees refused so far.
  * @moved_bytes: bytes of free memory that was dropped so far to back blocks
