@@ -7,7 +7,7 @@ use std::fmt;
 use crate::uapi;
 
 bitflags::bitflags! {
-    /// What a request may do if the list of its own size class is empty, and properties of the block.
+    /// The permissions of a request whose size class has no free block, and properties of the block.
     /// `INFO.features` has the flags that the loaded module supports.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Flags: u32 {

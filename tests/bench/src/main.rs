@@ -47,7 +47,7 @@ enum What {
     Probe {
         /// The name of the measurement.
         name: String,
-        /// The allocator: `client`, `global`, `malloc` or `nobody`.
+        /// Names the allocator: `client`, `global`, `malloc` or `nobody`.
         who: String,
         /// The arguments of the measurement.
         args: Vec<String>,

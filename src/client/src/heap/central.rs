@@ -300,7 +300,7 @@ impl Central {
         are_given
     }
 
-    /// Gives some slabs that are wholly free back, and returns how many.
+    /// Frees some slabs that are wholly free, and returns their number.
     fn give_some(&self, source: &impl Source) -> usize {
         let mut slabs = [0; BATCH];
         let count = lock(&self.pool).take_oldest(&mut slabs);

@@ -373,7 +373,7 @@ mod tests {
         }
     }
 
-    /// What a cache cannot keep goes between it and the slabs in batches.
+    /// Blocks that a cache cannot keep move between it and the slabs in batches.
     #[test]
     fn a_thousand_blocks_of_many_sizes_come_to_the_slow_path_in_batches() {
         const COUNT: usize = 1000;

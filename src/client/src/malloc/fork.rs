@@ -45,7 +45,7 @@ use crate::sync::atomic::{
 /// thread reads it, while it holds the gate exclusively.
 static PLAN: AtomicU32 = AtomicU32::new(Plan::Nothing as u32);
 
-/// What a forked child has to do.
+/// The work of a forked child, decided before the fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 enum Plan {

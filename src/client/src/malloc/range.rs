@@ -69,7 +69,7 @@ pub(super) struct Range {
     mapped: AtomicUsize,
     /// The arena's open file, or [`NO_FILE`].
     fd: AtomicI32,
-    /// What tells the file from others while the program can reach its number.
+    /// Tells the file from others while the program can reach its number: see `lower_file`.
     identity: AtomicU64,
     /// The bytes of the largest block.
     max_block: AtomicUsize,

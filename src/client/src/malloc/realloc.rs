@@ -13,7 +13,7 @@ use super::{abort, Content, LargeBlocks};
 /// The part of its size by which a block that grows in small steps is made larger: a quarter, as a log2.
 const ROOM_SHIFT: u32 = 2;
 
-/// What a `realloc()` has to do.
+/// The work of a `realloc()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resize {
     /// Nothing: the block is large enough, and not too large.

@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
+use super::calls::ioctl_at;
 use super::process::userfaultfd;
-use super::view::{ioctl_at, Address};
+use super::view::Address;
 use super::{system_page, View};
 use crate::harness::skip;
 

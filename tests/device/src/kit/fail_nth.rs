@@ -9,7 +9,7 @@ use freelist::Arena;
 use freelist_probe::FailNth;
 use nix::errno::Errno;
 
-use super::view::{ioctl_at, Plain};
+use super::calls::{ioctl_at, Plain};
 use super::{check, stat, View, DEFAULT};
 use crate::harness::skip;
 
@@ -75,9 +75,8 @@ pub fn made<T: Debug>(result: Result<T, Errno>) -> Option<T> {
     }
 }
 
-/// Sweeps the failure points of one call, each in an arena of its own, of which
-/// `new` also says how many blocks are live. `after` is told how the call ended
-/// and undoes it.
+/// Sweeps the failure points of one call, each in an arena of its own. `new` returns the arena and the number
+/// of its live blocks. `after` gets the result of the call, and undoes it.
 #[track_caller]
 pub fn sweep_new(
     prepared: impl Fn() -> Prepared,

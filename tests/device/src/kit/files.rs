@@ -75,6 +75,6 @@ pub fn try_number(fd: impl AsFd, number: RawFd) -> Result<(), Errno> {
 /// dup3() of a file to the number of another one, which is closed by that, as threads use the number.
 pub fn replace(fd: impl AsFd, number: impl AsFd) -> Result<(), Errno> {
     let (fd, number) = (fd.as_fd().as_raw_fd(), number.as_fd().as_raw_fd());
-    // SAFETY: Both are open and stay so: whoever owns the number owns an open file, before and after.
+    // SAFETY: Both are open and stay open: the owner of the number owns an open file before the call and after it.
     Errno::result(unsafe { libc::dup3(fd, number, libc::O_CLOEXEC) }).map(drop)
 }

@@ -3,6 +3,7 @@
 //! The parts of tests.
 
 pub mod batch;
+pub mod calls;
 pub mod cgroup;
 pub mod delayed;
 pub mod events;
@@ -174,10 +175,16 @@ pub fn alloc(arena: &Arena, size: u64) -> Block {
 /// `i + 1`.
 #[track_caller]
 pub fn numbered_pages(pages: usize) -> (Arena, Block, View) {
+    partly_numbered_pages(pages, pages)
+}
+
+/// As [`numbered_pages`], but only the first `written` pages are written.
+#[track_caller]
+pub fn partly_numbered_pages(pages: usize, written: usize) -> (Arena, Block, View) {
     let (arena, page) = (arena(), system_page());
     let block = alloc(&arena, (pages * page) as u64);
     let view = View::shared(&arena, block.offset, pages * page);
-    for i in 0..pages {
+    for i in 0..written {
         view.store(i * page, i as u8 + 1);
     }
     (arena, block, view)

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{open, OFlag};
 use nix::sys::stat::Mode;
 
-use super::view::ioctl;
+use super::calls::ioctl;
 
 /// The bits of a request's number, as in asm-generic/ioctl.h.
 const SIZE_SHIFT: u32 = 16;

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mappings of every kind that the kernel allows, and calls with every pointer that a program can pass.
+//! Mappings of every kind that the kernel allows, and every pointer that a program can pass to a call.
 //!
 //! A wrong access here ends the process by a signal, which is a test's result. It never reaches memory that Rust
 //! knows: accesses are checked against the mapping, and are atomic, as others may write.
 
-#![expect(unsafe_code, reason = "mappings and bare system calls")]
+#![expect(unsafe_code, reason = "mappings")]
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use freelist::uapi;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags};
+
+use super::calls::write_from;
 
 /// An address for the kernel, at which this process has nothing, or a [`View`].
 #[derive(Debug, Clone, Copy)]
@@ -323,7 +324,7 @@ impl View {
             .collect();
         let nodes = vec![node; pages.len()];
         let mut places = vec![-libc::ENOENT; pages.len()];
-        // SAFETY: The arrays have as many elements as the call is told of. It changes nothing that is in
+        // SAFETY: The arrays have as many elements as the call reads and writes. It changes nothing that is in
         // the pages.
         Errno::result(unsafe {
             libc::syscall(
@@ -406,97 +407,4 @@ impl Drop for View {
             unsafe { libc::munmap(piece.start as *mut _, piece.len()) };
         }
     }
-}
-
-/// Calls read() for `len` bytes to an address.
-pub fn read_to(fd: impl AsFd, to: Address, len: usize) -> Result<usize, Errno> {
-    let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: The kernel answers EFAULT where it cannot write. By the type's
-    // promise nothing else is there but a `View`, which expects any value.
-    let got = unsafe { libc::read(fd, to.get() as *mut _, len) };
-    Errno::result(got).map(|got| got as usize)
-}
-
-/// Calls vmsplice() for `len` bytes at an address into a pipe, which then refers to their pages.
-pub fn splice_from(pipe: impl AsFd, from: Address, len: usize) -> Result<usize, Errno> {
-    let fd = pipe.as_fd().as_raw_fd();
-    let bytes = libc::iovec {
-        iov_base: from.get() as *mut _,
-        iov_len: len,
-    };
-    // SAFETY: The kernel only refers to the pages, and answers EFAULT where
-    // there are none.
-    let spliced = unsafe { libc::vmsplice(fd, &raw const bytes, 1, 0) };
-    Errno::result(spliced).map(|spliced| spliced as usize)
-}
-
-/// Calls write() for `len` bytes at an address.
-pub fn write_from(fd: impl AsFd, from: Address, len: usize) -> Result<usize, Errno> {
-    let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: The kernel only reads, and answers EFAULT where it cannot.
-    let written = unsafe { libc::write(fd, from.get() as *const _, len) };
-    Errno::result(written).map(|written| written as usize)
-}
-
-/// Calls ioctl() with any pointer.
-pub fn ioctl_at(fd: impl AsFd, request: u32, at: Address) -> Result<i32, Errno> {
-    let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: A driver accesses at most the bytes that the request's number
-    // encodes, less than 16 KiB. By the type's promise these are in a `View`,
-    // whose accesses expect any value; where an anonymous one ends, so much
-    // follows that cannot be accessed.
-    Errno::result(unsafe { libc::ioctl(fd, request as _, at.get()) })
-}
-
-/// A structure of the contract: plain numbers without padding (the C header
-/// test holds their layout).
-pub trait Plain: Copy {
-    /// Returns its bytes.
-    fn to_bytes(&self) -> Vec<u8>;
-    /// Makes a value from the first bytes of `bytes`.
-    fn from_bytes(bytes: &[u8]) -> Self;
-}
-
-macro_rules! plain {
-    ($($type:ty),*) => {$(
-        impl Plain for $type {
-            fn to_bytes(&self) -> Vec<u8> {
-                // SAFETY: The structure has no padding, and any byte is a u8.
-                unsafe {
-                    std::slice::from_raw_parts(ptr::from_ref(self).cast(), size_of::<Self>())
-                }
-                .to_vec()
-            }
-
-            fn from_bytes(bytes: &[u8]) -> Self {
-                assert!(bytes.len() >= size_of::<Self>(), "too few bytes");
-                // SAFETY: There are enough bytes, and any bytes are integers.
-                unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) }
-            }
-        }
-    )*};
-}
-
-plain!(
-    uapi::freelist_info,
-    uapi::freelist_alloc,
-    uapi::freelist_free,
-    uapi::freelist_bulk,
-    uapi::freelist_limit,
-    uapi::freelist_trim,
-    uapi::freelist_resize,
-    uapi::freelist_discard,
-    uapi::freelist_clone,
-    uapi::freelist_stat
-);
-
-/// Calls ioctl() with a structure, as C programs do: the result is in the structure, even of a call that fails.
-pub fn ioctl<T: Plain>(fd: BorrowedFd<'_>, request: u32, with: &mut T) -> Result<i32, Errno> {
-    // Its end is the end of the accessible range.
-    let view = View::anonymous(size_of::<T>());
-    let at = view.len() - size_of::<T>();
-    view.set_bytes(at, &with.to_bytes());
-    let result = ioctl_at(fd, request, view.address(at));
-    *with = T::from_bytes(&view.bytes(at, size_of::<T>()));
-    result
 }

@@ -8,9 +8,9 @@ use nix::errno::Errno;
 use nix::sys::mman::{MmapAdvise, ProtFlags};
 
 use crate::harness::{skip, suite};
+use crate::kit::calls::ioctl_at;
 use crate::kit::pages::frames;
 use crate::kit::process::{fork_child, userfaultfd};
-use crate::kit::view::ioctl_at;
 use crate::kit::{alloc, arena, free, numbered_pages, page, stat, View};
 
 suite!("freelist_advice":

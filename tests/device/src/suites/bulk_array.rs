@@ -12,7 +12,8 @@ use nix::sys::mman::ProtFlags;
 
 use crate::harness::suite;
 use crate::kit::batch::{load, nothing_is_live, release, request, store};
-use crate::kit::view::{ioctl_at, Address, Plain};
+use crate::kit::calls::{ioctl_at, Plain};
+use crate::kit::view::Address;
 use crate::kit::{
     alloc, arena, page, raw, scaled, stat, system_page, thread, View, DEFAULT, LARGER, MIB,
 };

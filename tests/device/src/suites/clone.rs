@@ -326,7 +326,7 @@ fn pinned_pages_are_copied() {
     let (reader, writer) = nix::unistd::pipe().unwrap();
     let len = 4 * page() as usize;
     let at = view.address(block.offset as usize);
-    let spliced = crate::kit::view::splice_from(&writer, at, len).unwrap();
+    let spliced = crate::kit::calls::splice_from(&writer, at, len).unwrap();
     assert_eq!(spliced, len);
     let copy = source.copy().unwrap();
     let theirs = View::shared(&copy, 0, SPAN);

@@ -13,8 +13,8 @@ use nix::sys::resource::{getrlimit, setrlimit, Resource};
 
 use super::clone::{fill, has_its_bytes, leaves_nothing, now, SPAN};
 use crate::harness::suite;
+use crate::kit::calls::{ioctl, ioctl_at};
 use crate::kit::process::{drop_cap_sys_resource, fork_child, spawn_child};
-use crate::kit::view::{ioctl, ioctl_at};
 use crate::kit::{alloc, arena, page, raw, refused, stat, Cgroup, View, DEFAULT, MIB};
 
 suite!("freelist_clone_file":

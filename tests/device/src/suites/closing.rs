@@ -21,7 +21,7 @@ suite!("freelist_closing":
     an_arena_that_is_closed_beside_each_of_its_calls_ends_whole,
 );
 
-/// What a thread asks of an arena, again and again.
+/// A call that a thread makes on an arena, again and again.
 type Work = fn(&Arena, &mut fastrand::Rng) -> Result<(), Error>;
 
 /// Where an arena is no more, another one is: what is refused is refused for that.

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::sys::wait::WaitStatus;
 
 use crate::harness::suite;
+use crate::kit::calls::{ioctl_at, Plain};
 use crate::kit::process::{fork_beside_threads, spawn_child, Child};
-use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
     alloc, arena, block_bytes_of, page, random, random_size, raw, scaled, stat, system_page,
     thread, Ledger, View, DEFAULT, KIB, LARGER,

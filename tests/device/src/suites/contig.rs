@@ -7,8 +7,8 @@ use freelist::{Arena, Flags};
 use nix::errno::Errno;
 
 use crate::harness::suite;
+use crate::kit::calls::{ioctl_at, Plain};
 use crate::kit::trace::PageAllocs;
-use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
     alloc, arena, free, largest_block, page, pages, raw, refused, stat, system_page, View, DEFAULT,
     GROW, LARGER, MIB,

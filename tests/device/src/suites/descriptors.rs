@@ -22,9 +22,9 @@ use nix::unistd::{pause, pipe};
 
 use super::arenas::{send, sockets};
 use crate::harness::suite;
+use crate::kit::calls::{splice_from, write_from};
 use crate::kit::files::{control, copy_range, send_file, splice, take_from, try_number};
 use crate::kit::process::spawn_child;
-use crate::kit::view::{splice_from, write_from};
 use crate::kit::{
     alloc, arena, check, free, info, page, refused, stat, thread, touch_all, View, DEFAULT, MIB,
 };
@@ -252,7 +252,7 @@ fn nothing_writes_through_a_read_only_mapping() {
     child.wait();
     let (read, write) = pipe().unwrap();
     nix::unistd::write(&write, b"evil").unwrap();
-    let result = crate::kit::view::read_to(&read, view.address(0), 4);
+    let result = crate::kit::calls::read_to(&read, view.address(0), 4);
     assert_eq!(result, Err(Errno::EFAULT));
     assert_eq!(writable.bytes(0, 4), b"mine");
 }

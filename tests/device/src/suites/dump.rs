@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What of an arena is in a core dump.
+//! Core dumps: which pages of an arena they have.
 //!
 //! The kernel decides by the filter of the process (`/proc/PID/coredump_filter`, core(5)), as for any
 //! shared mapping of a file. `MADV_DODUMP` is not for mappings that may not grow.

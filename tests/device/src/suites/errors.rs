@@ -12,7 +12,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use crate::harness::{skip, suite};
-use crate::kit::view::{ioctl_at, Address};
+use crate::kit::calls::ioctl_at;
+use crate::kit::view::Address;
 use crate::kit::{alloc, arena, info, largest_block, raw, refused, stat, View, DEFAULT, GROW, KIB};
 
 suite!("freelist_errors":

@@ -14,7 +14,8 @@ use freelist::Arena;
 use nix::errno::Errno;
 
 use crate::harness::suite;
-use crate::kit::view::{ioctl_at, Address, Plain};
+use crate::kit::calls::{ioctl_at, Plain};
+use crate::kit::view::Address;
 use crate::kit::{alloc, arena, block_bytes_of, free, page, raw, stat, View};
 
 suite!("freelist_extension":

@@ -6,8 +6,8 @@ use freelist::uapi::{freelist_discard, FREELIST_IOC_DISCARD};
 use freelist::{Arena, Flags};
 
 use crate::harness::suite;
+use crate::kit::calls::write_from;
 use crate::kit::fail_nth::{made, sweep_new, switch, Prepared, MAX_POINTS};
-use crate::kit::view::write_from;
 use crate::kit::{alloc, arena, check, free, page, stat, View, DEFAULT};
 
 suite!("freelist_fail_nth_fault":

@@ -18,9 +18,9 @@ use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{pause, pipe, read, Pid};
 
 use crate::harness::{skip, suite};
+use crate::kit::calls::{read_to, splice_from, write_from};
 use crate::kit::process::{spawn_child, Child};
 use crate::kit::uring::Pinned;
-use crate::kit::view::{read_to, splice_from, write_from};
 use crate::kit::{alloc, arena, free, page, stat, View, KIB};
 
 suite!("freelist_freed":

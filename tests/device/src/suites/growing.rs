@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::sys::mman::MmapAdvise;
 
 use crate::harness::{skip, suite};
+use crate::kit::calls::{ioctl_at, Plain};
 use crate::kit::trace::{PageAlloc, PageAllocs};
-use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
     arena, meminfo, page, pages, raw, refused, stat, system_page, View, DEFAULT, KIB, MIB,
 };

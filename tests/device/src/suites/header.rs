@@ -7,7 +7,7 @@ use freelist::{Arena, Block, Flags};
 use nix::errno::Errno;
 
 use crate::harness::suite;
-use crate::kit::view::{ioctl_at, Plain};
+use crate::kit::calls::{ioctl_at, Plain};
 use crate::kit::{
     alloc, arena, block_bytes_of, class_of, free, largest_block, page, refused, stat, View,
     DEFAULT, KIB, LARGER, MIB,

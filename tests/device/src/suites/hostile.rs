@@ -22,10 +22,10 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::ftruncate;
 
 use crate::harness::suite;
+use crate::kit::calls::{ioctl_at, Plain};
 use crate::kit::delayed::Delayed;
 use crate::kit::pages::frames;
 use crate::kit::process::spawn_child;
-use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
     alloc, arena, check, free, page, scaled, stat, system_page, thread, touch_all, View, DEFAULT,
     MIB,

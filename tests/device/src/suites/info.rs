@@ -10,7 +10,8 @@ use freelist::uapi::{
 use freelist::Flags;
 
 use crate::harness::suite;
-use crate::kit::view::{ioctl_at, Plain, View};
+use crate::kit::calls::{ioctl_at, Plain};
+use crate::kit::view::View;
 use crate::kit::{arena, info, largest_block, meminfo, stat, system_page, SMALLEST};
 
 suite!("freelist_info":

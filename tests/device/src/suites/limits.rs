@@ -12,8 +12,8 @@ use nix::fcntl::OFlag;
 use nix::sys::mman::ProtFlags;
 
 use crate::harness::suite;
+use crate::kit::calls::{ioctl_at, Plain};
 use crate::kit::process::{drop_cap_sys_resource, spawn_child};
-use crate::kit::view::{ioctl_at, Plain};
 use crate::kit::{
     alloc, arena, counters, free, largest_block, page, random, random_size, raw, refused, scaled,
     stat, thread, Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, MIB,

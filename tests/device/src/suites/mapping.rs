@@ -12,9 +12,9 @@ use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 use nix::unistd::Pid;
 
 use crate::harness::suite;
+use crate::kit::calls::write_from;
 use crate::kit::pages::frames;
 use crate::kit::process::{signal_of, spawn_child};
-use crate::kit::view::write_from;
 use crate::kit::{alloc, arena, free, info, page, refused, stat, View, DEFAULT, KIB, LARGER, MIB};
 
 suite!("freelist_mapping":

@@ -174,10 +174,7 @@ fn memory_that_moves_to_a_full_node_keeps_its_bytes() {
         skip("too much memory to use up; needs a machine of at most 600 MiB");
     }
     let kills = oom_kills();
-    let limit = arena().info().unwrap().limit_bytes;
-    let bytes = (meminfo("MemAvailable") / 2).min(limit / 4 * 3) / MIB * MIB;
-    let idle = Idle::new(bytes);
-    let available = meminfo("MemAvailable") - bytes;
+    let (idle, bytes, available) = Idle::of_half_of_memory();
     moves_beside_reclaim(&idle, nodes, available + bytes / 4);
     assert_eq!(oom_kills(), kills, "the OOM killer was called");
 }

@@ -8,8 +8,8 @@ use nix::unistd::pipe;
 
 use super::memory::huge;
 use crate::harness::{skip, suite};
+use crate::kit::calls::splice_from;
 use crate::kit::uring::Pinned;
-use crate::kit::view::splice_from;
 use crate::kit::{alloc, arena, check, free, stat, system_page, View, DEFAULT, KIB, MIB};
 
 suite!("freelist_pins":

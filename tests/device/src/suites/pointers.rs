@@ -11,8 +11,9 @@ use nix::sys::mman::ProtFlags;
 use nix::sys::wait::WaitStatus;
 
 use crate::harness::suite;
+use crate::kit::calls::{ioctl_at, Plain};
 use crate::kit::process::fork_child;
-use crate::kit::view::{ioctl_at, Address, Plain};
+use crate::kit::view::Address;
 use crate::kit::{alloc, arena, free, page, random, raw, scaled, stat, View, KIB, LARGER, MIB};
 
 suite!("freelist_pointers":

@@ -72,7 +72,17 @@ impl Idle {
         Self { arena, live, view }
     }
 
-    /// Checks that nothing live was lost. What went under pressure, in bytes.
+    /// Makes one with half of the memory that is available. Returns it, its free bytes, and the bytes that
+    /// are available beside these.
+    pub(super) fn of_half_of_memory() -> (Self, u64, u64) {
+        let limit = arena().info().unwrap().limit_bytes;
+        let bytes = (meminfo("MemAvailable") / 2).min(limit / 4 * 3) / MIB * MIB;
+        let idle = Self::new(bytes);
+        // Memory in free blocks counts as available.
+        (idle, bytes, meminfo("MemAvailable") - bytes)
+    }
+
+    /// Checks that nothing live was lost. Returns the bytes that were released under pressure.
     #[track_caller]
     pub(super) fn given_back(&self) -> u64 {
         let stat = stat(&self.arena);
@@ -93,11 +103,7 @@ fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
         skip("too much memory to use up; needs a machine of at most 400 MiB");
     }
     let kills = oom_kills();
-    let limit = arena().info().unwrap().limit_bytes;
-    let bytes = (meminfo("MemAvailable") / 2).min(limit / 4 * 3) / MIB * MIB;
-    let idle = Idle::new(bytes);
-    // Memory in free blocks counts as available.
-    let available = meminfo("MemAvailable") - bytes;
+    let (idle, bytes, available) = Idle::of_half_of_memory();
     let wants = available + bytes / 4 * 3;
     spawn_child(|| use_up(wants)).succeed();
     let given = idle.given_back();

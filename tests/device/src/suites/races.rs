@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::unistd::gettid;
 
 use crate::harness::{skip, suite};
+use crate::kit::calls::read_to;
 use crate::kit::process::spawn_child;
-use crate::kit::view::read_to;
 use crate::kit::{
     alloc, arena, check, counters, free, page, raw, refused, stat, system_page, thread, View,
     DEFAULT, LARGER, MIB,

@@ -45,22 +45,11 @@ fn random_calls_agree_with_the_model_while_processors_come_and_go() {
     if fs::write(online, "1").is_err() {
         skip("there is one processor, or it stays");
     }
-    const TURNS: usize = 10;
-    let turns = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while turns.load(Ordering::Relaxed) < TURNS {
-                fs::write(online, "0").expect("another is there");
-                thread::sleep(Duration::from_millis(5));
-                fs::write(online, "1").expect("it was there before");
-                turns.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        while turns.load(Ordering::Relaxed) < TURNS {
-            calls_agree_with_the_model(scaled(300));
-        }
+    calls_agree_with_the_model_beside(|| {
+        fs::write(online, "0").expect("another is there");
+        thread::sleep(Duration::from_millis(5));
+        fs::write(online, "1").expect("it was there before");
     });
-    check();
 }
 
 /// The kernel moves pages to others, beside every call.
@@ -69,12 +58,17 @@ fn random_calls_agree_with_the_model_while_memory_is_compacted() {
     if fs::metadata(compact).is_err() {
         skip("this kernel does not compact its memory");
     }
+    calls_agree_with_the_model_beside(|| fs::write(compact, "1").expect("root may write it"));
+}
+
+/// Makes random calls until `other` was called some times, in another thread.
+fn calls_agree_with_the_model_beside(other: impl Fn() + Sync) {
     const TURNS: usize = 10;
     let turns = AtomicUsize::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {
             while turns.load(Ordering::Relaxed) < TURNS {
-                fs::write(compact, "1").expect("root may write it");
+                other();
                 turns.fetch_add(1, Ordering::Relaxed);
             }
         });

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::suite;
 use crate::kit::process::signal_of;
-use crate::kit::{alloc, arena, free, numbered_pages, page, View};
+use crate::kit::{alloc, arena, free, numbered_pages, page, partly_numbered_pages, View};
 
 suite!("freelist_remapping":
     a_hole_divides_a_mapping,
@@ -20,13 +20,8 @@ suite!("freelist_remapping":
 
 /// Prior art: pfnmap munmap_split; guard_regions munmap; vulnerabilities CVE-2025-38563.
 fn a_hole_divides_a_mapping() {
-    let arena = arena();
     let page = page() as usize;
-    let block = alloc(&arena, 8 * page as u64);
-    let mut view = View::shared(&arena, block.offset, 8 * page);
-    for i in 0..4 {
-        view.store(i * page, i as u8 + 1);
-    }
+    let (arena, block, mut view) = partly_numbered_pages(8, 4);
     view.unmap(2 * page..4 * page).unwrap();
     assert!(!view.is_mapped(2 * page) && !view.is_mapped(3 * page));
     // Both sides work, with pages that were mapped before and new ones.
@@ -113,13 +108,8 @@ fn another_arena_may_cover_a_part_of_a_mapping() {
 
 /// Prior art: pfnmap mremap_fixed; guard_regions mremap_move.
 fn a_moved_mapping_shows_the_same_blocks() {
-    let arena = arena();
     let page = page() as usize;
-    let block = alloc(&arena, 8 * page as u64);
-    let mut view = View::shared(&arena, block.offset, 8 * page);
-    for i in 0..4 {
-        view.store(i * page, i as u8 + 1);
-    }
+    let (arena, block, mut view) = partly_numbered_pages(8, 4);
     let before = view.address(0).get();
     view.move_to_elsewhere(8 * page).unwrap();
     assert_ne!(view.address(0).get(), before);

@@ -9,8 +9,8 @@ use nix::sys::mman::ProtFlags;
 use nix::sys::signal::Signal;
 
 use crate::harness::suite;
+use crate::kit::calls::{ioctl, ioctl_at, Plain};
 use crate::kit::process::signal_of;
-use crate::kit::view::{ioctl, ioctl_at, Plain};
 use crate::kit::{
     alloc, arena, check, free, largest_block, page, raw, refused, stat, thread, View, DEFAULT,
     GROW, KIB, LARGER, MIB,

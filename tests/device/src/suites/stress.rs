@@ -11,8 +11,8 @@ use nix::unistd::pipe;
 
 use crate::figure;
 use crate::harness::suite;
+use crate::kit::calls::splice_from;
 use crate::kit::process::{fork_child, spawn_child};
-use crate::kit::view::splice_from;
 use crate::kit::{
     arena, check, random, random_size, scaled, shrinker, stat, system_page, Ledger, View, DEFAULT,
     KIB, MIB,

@@ -12,8 +12,8 @@ use nix::sys::mman::ProtFlags;
 use nix::sys::signal::Signal;
 
 use crate::harness::suite;
+use crate::kit::calls::{ioctl_at, splice_from, Plain};
 use crate::kit::process::signal_of;
-use crate::kit::view::{ioctl_at, splice_from, Plain};
 use crate::kit::{
     alloc, arena, counters, free, meminfo, page, random, random_size, raw, refused, scaled, stat,
     system_page, thread, Ledger, View, DEFAULT, KIB, LARGER, MIB,
