@@ -174,7 +174,7 @@ fn memory_that_moves_to_a_full_node_keeps_its_bytes() {
         skip("too much memory to use up; needs a machine of at most 600 MiB");
     }
     let kills = oom_kills();
-    let (idle, bytes, available) = Idle::of_half_of_memory();
-    moves_beside_reclaim(&idle, nodes, available + bytes / 4);
+    let (idle, bytes, unused) = Idle::of_half_of_memory();
+    moves_beside_reclaim(&idle, nodes, unused + bytes / 4);
     assert_eq!(oom_kills(), kills, "the OOM killer was called");
 }

@@ -11,7 +11,9 @@ use nix::sys::mman::MmapAdvise;
 use crate::harness::{skip, suite};
 use crate::kit::process::spawn_child;
 use crate::kit::shrinker;
-use crate::kit::{alloc, arena, free, meminfo, page, stat, system_page, Cgroup, View, KIB, MIB};
+use crate::kit::{
+    alloc, arena, free, free_memory, meminfo, page, stat, system_page, Cgroup, View, KIB, MIB,
+};
 use crate::{figure, trust};
 
 suite!("freelist_pressure":
@@ -73,13 +75,12 @@ impl Idle {
     }
 
     /// Makes one with half of the memory that is available. Returns it, its free bytes, and the bytes that
-    /// are available beside these.
+    /// nothing uses beside these.
     pub(super) fn of_half_of_memory() -> (Self, u64, u64) {
         let limit = arena().info().unwrap().limit_bytes;
         let bytes = (meminfo("MemAvailable") / 2).min(limit / 4 * 3) / MIB * MIB;
         let idle = Self::new(bytes);
-        // Memory in free blocks counts as available.
-        (idle, bytes, meminfo("MemAvailable") - bytes)
+        (idle, bytes, free_memory())
     }
 
     /// Checks that nothing live was lost. Returns the bytes that were released under pressure.
@@ -103,13 +104,13 @@ fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
         skip("too much memory to use up; needs a machine of at most 400 MiB");
     }
     let kills = oom_kills();
-    let (idle, bytes, available) = Idle::of_half_of_memory();
-    let wants = available + bytes / 4 * 3;
+    let (idle, bytes, unused) = Idle::of_half_of_memory();
+    let wants = unused + bytes / 4 * 3;
     spawn_child(|| use_up(wants)).succeed();
     let given = idle.given_back();
     figure!(
-        "{} MiB available, {} MiB more in free blocks: {} MiB used by another, {} MiB released",
-        available / MIB,
+        "{} MiB unused, {} MiB more in free blocks: {} MiB used by another, {} MiB released",
+        unused / MIB,
         bytes / MIB,
         wants / MIB,
         given / MIB
