@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Pages that a memory failure takes out of the page cache, or that the kernel moves to another node.
+//! What the kernel does with folios by itself: it removes bad ones, moves some to another node, and asks
+//! before it divides one.
 
 use super::Arena;
 use crate::{
@@ -29,5 +30,9 @@ impl Owner for Arena {
 
     fn migrated(&self, from: Node, to: Node, pages: i64) {
         self.address_space.count_migrated(from, to, pages);
+    }
+
+    fn is_indivisible(&self, page: u32) -> bool {
+        self.lock().engine.is_contiguous(page)
     }
 }

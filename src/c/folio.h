@@ -33,6 +33,8 @@ void freelist_folio_put(struct folio *folio);
 __u64 freelist_folio_index(const struct folio *folio);
 unsigned int freelist_folio_order(const struct folio *folio);
 int freelist_folio_node(const struct folio *folio);
+struct address_space *freelist_folio_mapping(const struct folio *folio);
+bool freelist_folio_has_bad_page(struct folio *folio);
 bool freelist_folio_is_of(const struct folio *folio, const struct inode *inode);
 bool freelist_folio_is_pinned(const struct folio *folio);
 bool freelist_folio_is_dma_pinned(struct folio *folio);

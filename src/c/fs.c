@@ -74,6 +74,8 @@ struct inode *freelist_address_space_new(const struct address_space_operations *
 	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER_MOVABLE);
 	mapping_set_unevictable(inode->i_mapping);
 	mapping_set_large_folios(inode->i_mapping);
+	/* A folio is divided only if its owner agrees (release_folio). */
+	mapping_set_release_always(inode->i_mapping);
 	return inode;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Look-ups by offset, and by page number for tests.
+//! Look-ups by offset and by page number.
 
 use super::head::Head;
 use super::{Backend, Engine};
@@ -31,6 +31,13 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             (first, Head::Subpage(tree, ..)) if tree.has_live() => Some(first..first + 1),
             _ => None,
         }
+    }
+
+    /// Returns whether a live block whose pages are contiguous in physical memory begins at page number
+    /// `page`.
+    pub fn is_contiguous(&self, page: u32) -> bool {
+        let head = self.directory.head(page);
+        matches!(head, Some(Head::Live { contiguous, .. }) if *contiguous)
     }
 
     /// Returns whether page number `page` has memory.

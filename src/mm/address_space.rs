@@ -107,6 +107,9 @@ pub(crate) trait Owner: Sync {
     /// Notes that the kernel has moved `pages` pages of a folio to another node. Called with both folios
     /// locked.
     fn migrated(&self, from: Node, to: Node, pages: i64);
+
+    /// Returns whether the folio that begins at a page must not be divided. Called with the folio locked.
+    fn is_indivisible(&self, page: u32) -> bool;
 }
 
 /// The address space operations for an owner `T`.
@@ -118,6 +121,7 @@ impl<T: Owner> Operations<T> {
             dirty_folio: Some(bindings::noop_dirty_folio),
             migrate_folio: Some(migrate_folio::<T>),
             error_remove_folio: Some(error_remove_folio::<T>),
+            release_folio: Some(release_folio::<T>),
             ..pin_init::zeroed()
         });
 }
@@ -194,6 +198,33 @@ unsafe extern "C" fn error_remove_folio<T: Owner>(
     unsafe { with_owner(mapping, lose) };
     // SAFETY: The arguments are those of the kernel's call.
     unsafe { bindings::generic_error_remove_folio(mapping, folio) }
+}
+
+/// Returns whether a folio may be divided: the kernel asks this of file systems that keep data beside the
+/// folio, and of those that set `AS_RELEASE_ALWAYS`. A folio with a bad page may, as it loses that page.
+///
+/// # Safety
+///
+/// Called by the kernel, for a locked folio of an address space that [`AddressSpace::new`] has made for
+/// a `T`.
+unsafe extern "C" fn release_folio<T: Owner>(
+    folio: *mut bindings::folio,
+    _gfp: bindings::gfp_t,
+) -> bool {
+    // SAFETY: The kernel holds a reference to the folio, which stays in its address space while it is
+    // locked.
+    let (mapping, first, is_bad) = unsafe {
+        (
+            raw::freelist_folio_mapping(folio.cast()),
+            raw::freelist_folio_index(folio.cast()) as u32,
+            raw::freelist_folio_has_bad_page(folio.cast()),
+        )
+    };
+    let mut is_divisible = true;
+    let ask = |owner: &T| is_divisible = is_bad || !owner.is_indivisible(first);
+    // SAFETY: The folio is in the address space, and locked.
+    unsafe { with_owner(mapping.cast(), ask) };
+    is_divisible
 }
 
 impl AddressSpace {

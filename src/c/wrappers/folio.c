@@ -88,6 +88,16 @@ int freelist_folio_node(const struct folio *folio)
 	return folio_nid(folio);
 }
 
+struct address_space *freelist_folio_mapping(const struct folio *folio)
+{
+	return folio->mapping;
+}
+
+bool freelist_folio_has_bad_page(struct folio *folio)
+{
+	return folio_contain_hwpoisoned_page(folio);
+}
+
 bool freelist_folio_is_of(const struct folio *folio, const struct inode *inode)
 {
 	return folio->mapping == inode->i_mapping;

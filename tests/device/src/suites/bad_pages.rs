@@ -2,11 +2,12 @@
 
 //! Pages whose memory is bad: of live blocks, of free memory, and those that are taken offline.
 
+use freelist::Flags;
 use nix::sys::signal::Signal;
 
 use crate::harness::{skip, suite};
 use crate::kit::process::signal_of;
-use crate::kit::{alloc, arena, check, free, page, stat, system_page, View, KIB, MIB};
+use crate::kit::{alloc, arena, check, free, page, stat, system_page, View, DEFAULT, KIB, MIB};
 
 suite!("freelist_bad_pages":
     a_bad_page_of_a_live_block_is_sigbus_and_no_other,
@@ -16,8 +17,7 @@ suite!("freelist_bad_pages":
 
 /// MADV_HWPOISON and MADV_SOFT_OFFLINE of linux/mman.h.
 const HWPOISON: i32 = 100;
-
-const SOFT_OFFLINE: i32 = 101;
+pub(super) const SOFT_OFFLINE: i32 = 101;
 
 /// Poisons the page of byte `at`. The process that finds out dies of it.
 #[track_caller]
@@ -39,11 +39,18 @@ pub(super) fn poison(view: &View, at: usize) {
 }
 
 fn a_bad_page_of_a_live_block_is_sigbus_and_no_other() {
-    for (size, bad) in [(8 * MIB, 700), (64 * KIB, 3), (page(), 0), (page() / 4, 0)] {
+    let cases = [
+        (8 * MIB, 700, DEFAULT),
+        (64 * KIB, 3, DEFAULT),
+        (64 * KIB, 5, DEFAULT | Flags::CONTIG),
+        (page(), 0, DEFAULT),
+        (page() / 4, 0, DEFAULT),
+    ];
+    for (size, bad, flags) in cases {
         let arena = arena();
         let view = View::shared(&arena, 0, 16 * MIB as usize);
         let beside = alloc(&arena, 64 * KIB);
-        let block = alloc(&arena, size);
+        let block = arena.alloc(size, flags).unwrap();
         let first = block.offset / page();
         let pages = block.bytes.div_ceil(page());
         for index in 0..pages {

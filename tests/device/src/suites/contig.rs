@@ -2,16 +2,19 @@
 
 //! Blocks whose pages lie side by side in physical memory.
 
+use std::fs;
+
 use freelist::uapi::FREELIST_IOC_ALLOC;
 use freelist::{Arena, Flags};
 use nix::errno::Errno;
 
+use super::bad_pages::SOFT_OFFLINE;
 use crate::harness::suite;
 use crate::kit::calls::{ioctl_at, Plain};
 use crate::kit::trace::PageAllocs;
 use crate::kit::{
-    alloc, arena, free, largest_block, page, pages, raw, refused, stat, system_page, View, DEFAULT,
-    GROW, LARGER, MIB,
+    alloc, arena, check, free, largest_block, page, pages, raw, refused, stat, system_page, View,
+    DEFAULT, GROW, LARGER, MIB,
 };
 
 suite!("freelist_contig":
@@ -24,6 +27,7 @@ suite!("freelist_contig":
     at_the_limit_free_pages_make_headroom,
     it_is_one_call_for_pages_without_reclaim,
     a_released_one_serves_others,
+    a_live_one_stays_contiguous_whatever_moves_memory,
 );
 
 const FLAGS: Flags = DEFAULT.union(Flags::CONTIG);
@@ -206,4 +210,30 @@ fn a_released_one_serves_others() {
     }
     assert_eq!(stat(&arena).held_bytes, held);
     refused(arena.alloc(page(), LARGER), Errno::ENOMEM);
+}
+
+/// What may divide a folio, or move a page of it: advice on a part of a mapping, a page that is taken offline,
+/// and compaction.
+fn a_live_one_stays_contiguous_whatever_moves_memory() {
+    let arena = arena();
+    let block = arena.alloc(16 * page(), FLAGS).unwrap();
+    let view = View::shared(&arena, block.offset, block.bytes as usize);
+    for at in (0..view.len()).step_by(system_page()) {
+        view.store(at, (at / system_page()) as u8);
+    }
+    for advice in [libc::MADV_COLD, libc::MADV_PAGEOUT, SOFT_OFFLINE] {
+        let part = 3 * system_page()..4 * system_page();
+        eprintln!("advice {advice}: {:?}", view.advise_raw(part, advice));
+        let _ = fs::write("/proc/sys/vm/compact_memory", "1");
+        assert!(
+            is_contiguous(&arena, block.offset, block.bytes),
+            "after advice {advice}"
+        );
+        for at in (0..view.len()).step_by(system_page()) {
+            assert_eq!(view.load(at), (at / system_page()) as u8, "byte {at:#x}");
+        }
+    }
+    free(&arena, block);
+    assert_eq!(arena.trim(0).unwrap(), 16 * page());
+    check();
 }

@@ -10,10 +10,11 @@ use super::memory::huge;
 use crate::harness::{skip, suite};
 use crate::kit::calls::splice_from;
 use crate::kit::uring::Pinned;
-use crate::kit::{alloc, arena, check, free, stat, system_page, View, DEFAULT, KIB, MIB};
+use crate::kit::{alloc, arena, check, free, stat, system_page, Cgroup, View, DEFAULT, KIB, MIB};
 
 suite!("freelist_pins":
     pinned_memory_is_the_pins_when_it_leaves,
+    pinned_memory_stays_in_its_cgroups_account,
     a_pin_keeps_what_is_beside_it,
     a_pin_keeps_what_nobody_has_written,
 );
@@ -37,6 +38,39 @@ fn pinned_memory_is_the_pins_when_it_leaves() {
         assert_eq!(nix::unistd::read(&read, &mut bytes), Ok(4));
         assert_eq!(&bytes, b"mine", "of {size} bytes");
     }
+}
+
+/// What a pin keeps has left the arena's limits, and not those of the cgroup that it was charged to.
+fn pinned_memory_stays_in_its_cgroups_account() {
+    const SIZE: u64 = 8 * MIB;
+    let cgroup = Cgroup::new("pins");
+    cgroup.run(|| {
+        let before = cgroup.current();
+        let arena = arena();
+        let block = alloc(&arena, SIZE);
+        let view = View::shared(&arena, block.offset, SIZE as usize);
+        for at in (0..view.len()).step_by(system_page()) {
+            view.store(at, 1);
+        }
+        let pin = match Pinned::new(&view) {
+            Ok(pin) => pin,
+            Err(Errno::ENOSYS | Errno::EPERM) => skip("this kernel has no io_uring"),
+            Err(errno) => panic!("{errno}"),
+        };
+        free(&arena, block);
+        assert_eq!(arena.trim(0).unwrap(), SIZE);
+        assert_eq!(stat(&arena).held_bytes, 0);
+        drop(arena);
+        let pinned = cgroup.current();
+        assert!(pinned >= before + SIZE, "{pinned} bytes, {before} before");
+        drop(pin);
+        // The ring unpins it after a while.
+        let gone = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            cgroup.current() < before + SIZE / 2
+        });
+        assert!(gone, "{} bytes, {before} before", cgroup.current());
+    });
 }
 
 /// A huge page with a pin in it cannot be divided: nothing that is live is lost, and once the pin has

@@ -76,8 +76,16 @@ mod generic {
             let mut pending = arena.reserve(contiguous(size)).unwrap();
             assert_eq!(pending.first_page() % missing, 0);
             assert_eq!(pending.missing(), missing);
+            let first = pending.first_page();
             arena.back(&mut pending, u32::MAX);
+            let block = pending.offset();
             arena.commit(pending);
+            // Live, and of whole pages: its memory must stay in one piece.
+            let is_whole = arena.engine.is_contiguous(first);
+            assert_eq!(is_whole, size >= page, "{size}");
+            assert!(missing == 1 || !arena.engine.is_contiguous(first + 1));
+            arena.free(block).unwrap();
+            assert!(!arena.engine.is_contiguous(first));
         }
     }
 }
