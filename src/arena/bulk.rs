@@ -75,6 +75,10 @@ impl Progress {
     }
 }
 
+/// The most elements of a short call, which needs little memory on the stack: clearing that takes time.
+const FEW: usize = 8;
+const MANY: usize = BATCH as usize;
+
 /// An offset that replaces those beyond the largest arena. It is refused like these, as it is no multiple
 /// of 16, and is within every table, also under speculation.
 const NO_OFFSET: u64 = 1;
@@ -98,13 +102,29 @@ impl Arena {
         &self,
         options: &AllocOptions,
         count: u32,
+        store: impl FnMut(&[u64]) -> usize,
+    ) -> Result<u32> {
+        match count as usize {
+            ..=FEW => self.alloc_batches(options, count, &mut [0; FEW], store),
+            _ => self.alloc_batches(options, count, &mut [0; MANY], store),
+        }
+    }
+
+    /// Serves [`Arena::alloc_bulk`]. There are as many `offsets` as a batch may have blocks: `count`, or
+    /// [`BATCH`].
+    #[inline(never)]
+    fn alloc_batches(
+        &self,
+        options: &AllocOptions,
+        count: u32,
+        offsets: &mut [u64],
         mut store: impl FnMut(&[u64]) -> usize,
     ) -> Result<u32> {
         let mut progress = Progress::new(count);
         let mut prealloc = KernelPrealloc::default();
-        let mut fast = Batch::default();
         let mut batch = Buffer::new();
         while let Some(most) = progress.next() {
+            let mut fast = Batch::new(offsets);
             if self.reserve_batch_fast(options, most, &mut fast) {
                 self.report_batch(options, &mut fast, &mut progress, &mut store);
                 continue;
@@ -114,7 +134,6 @@ impl Arena {
             let result =
                 result.and_then(|()| self.collect(options, most, &mut prealloc, &mut batch));
             progress.stopped = result.err();
-            let mut offsets = [0; BATCH as usize];
             let bytes = batch.first().map_or(0, Reservation::block_bytes);
             for (offset, pending) in offsets.iter_mut().zip(&batch) {
                 *offset = pending.offset();
@@ -151,7 +170,12 @@ impl Arena {
     /// it has reserved any.
     /// Out of line as [`traces_frees`] is.
     #[inline(never)]
-    fn reserve_batch_fast(&self, options: &AllocOptions, most: usize, batch: &mut Batch) -> bool {
+    fn reserve_batch_fast(
+        &self,
+        options: &AllocOptions,
+        most: usize,
+        batch: &mut Batch<'_>,
+    ) -> bool {
         let found = self.on_fast_path(options, |engine| {
             let found = engine.reserve_batch(options.request.size, most, batch);
             found.then_some(())
@@ -163,7 +187,7 @@ impl Arena {
     fn report_batch(
         &self,
         options: &AllocOptions,
-        batch: &mut Batch,
+        batch: &mut Batch<'_>,
         progress: &mut Progress,
         store: &mut impl FnMut(&[u64]) -> usize,
     ) {
@@ -180,7 +204,7 @@ impl Arena {
             return self.lock().engine.commit_batch(batch);
         }
         let bytes = batch.block_bytes();
-        let mut offsets = [0; BATCH as usize];
+        let mut offsets = [0; MANY];
         for (place, offset) in offsets.iter_mut().zip(batch.offsets()) {
             *place = *offset;
         }
@@ -305,11 +329,25 @@ impl Arena {
     pub(crate) fn free_bulk(
         &self,
         count: u32,
+        load: impl FnMut(&mut [u64]) -> usize,
+    ) -> Result<u32> {
+        match count as usize {
+            ..=FEW => self.free_batches(count, &mut [0; FEW], load),
+            _ => self.free_batches(count, &mut [0; MANY], load),
+        }
+    }
+
+    /// Serves [`Arena::free_bulk`]. There are as many `offsets` as a batch may have blocks: `count`, or
+    /// [`BATCH`].
+    #[inline(never)]
+    fn free_batches(
+        &self,
+        count: u32,
+        offsets: &mut [u64],
         mut load: impl FnMut(&mut [u64]) -> usize,
     ) -> Result<u32> {
         let mut progress = Progress::new(count);
         while let Some(most) = progress.next() {
-            let mut offsets = [0; BATCH as usize];
             let loaded = offsets.get_mut(..most).map_or(0, &mut load);
             if loaded < most {
                 progress.stopped = Some(EFAULT);

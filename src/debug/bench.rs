@@ -164,7 +164,8 @@ fn alloc_batch(
     prealloc: &mut KernelPrealloc,
     offsets: &mut [u64; BATCH],
 ) -> Result {
-    let mut batch = Batch::default();
+    let mut starts = [0; BATCH];
+    let mut batch = Batch::new(&mut starts);
     let mut locked = engine.lock();
     let mut done = 0;
     if locked.reserve_batch(size, BATCH, &mut batch) {

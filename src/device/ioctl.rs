@@ -113,6 +113,14 @@ fn change(arena: &Arena, file: &File, number: u32, argument: Argument) -> Result
     match number {
         FREELIST_NR_ALLOC => alloc(arena, file, argument),
         FREELIST_NR_FREE => free(arena, argument),
+        _ => change_more(arena, file, number, argument),
+    }
+}
+
+/// Serves the calls that may change the arena but ALLOC and FREE. Out of line, so that these need less stack.
+#[inline(never)]
+fn change_more(arena: &Arena, file: &File, number: u32, argument: Argument) -> Result {
+    match number {
         FREELIST_NR_ALLOC_BULK => alloc_bulk(arena, file, argument),
         FREELIST_NR_FREE_BULK => free_bulk(arena, argument),
         FREELIST_NR_LIMIT => limit(arena, argument),

@@ -6,20 +6,30 @@ use super::alloc::Live;
 use super::class::{Class, MIN_SHIFT};
 use super::head::Head;
 use super::request::{Admission, Request, Reservation};
-use super::{Backend, Engine, BATCH};
+use super::{Backend, Engine};
 
 /// Reserved blocks of one class, without headers and with all their memory, from the quick list.
 ///
 /// It has to be passed to [`Engine::commit_batch`], or its blocks ([`Batch::pop`]) to
 /// [`Engine::cancel`]. The blocks of a dropped batch are lost until the arena ends.
-pub struct Batch {
+pub struct Batch<'a> {
     class: Class,
     requested: u64,
-    starts: [u64; BATCH as usize],
+    starts: &'a mut [u64],
     len: usize,
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
+    /// Makes an empty batch of at most as many blocks as `starts` has entries, whose values do not matter.
+    pub fn new(starts: &'a mut [u64]) -> Self {
+        Self {
+            class: Class::of_subpage(MIN_SHIFT, MIN_SHIFT + 1),
+            requested: 0,
+            starts,
+            len: 0,
+        }
+    }
+
     /// Returns the offsets of the blocks, in bytes from the beginning of the arena.
     pub fn offsets(&self) -> &[u64] {
         self.starts.get(..self.len).unwrap_or_default()
@@ -38,24 +48,12 @@ impl Batch {
     }
 }
 
-impl Default for Batch {
-    /// Makes an empty batch.
-    fn default() -> Self {
-        Self {
-            class: Class::of_subpage(MIN_SHIFT, MIN_SHIFT + 1),
-            requested: 0,
-            starts: [0; BATCH as usize],
-            len: 0,
-        }
-    }
-}
-
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Reserves blocks of `size` bytes from their quick list into an empty batch: at most
-    /// `max_blocks`, and at most [`BATCH`]. Returns whether it reserved any.
+    /// `max_blocks`, and at most as many as the batch may have. Returns whether it reserved any.
     ///
     /// For requests that reuse memory, are admitted in full and ask for no header.
-    pub fn reserve_batch(&mut self, size: u64, max_blocks: usize, batch: &mut Batch) -> bool {
+    pub fn reserve_batch(&mut self, size: u64, max_blocks: usize, batch: &mut Batch<'_>) -> bool {
         let request = Request {
             size,
             ..Request::default()
@@ -78,7 +76,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// Makes all blocks of a batch live, after their offsets were copied to the caller. Leaves the
     /// batch empty.
-    pub fn commit_batch(&mut self, batch: &mut Batch) {
+    pub fn commit_batch(&mut self, batch: &mut Batch<'_>) {
         let count = batch.len as u64;
         let class = batch.class;
         self.count_allocs(class, count, batch.requested.wrapping_mul(count));

@@ -175,7 +175,8 @@ mod generic {
 
     pub fn batch<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 12);
-        let mut batch = Batch::default();
+        let mut starts = [0; 4];
+        let mut batch = Batch::new(&mut starts);
         assert!(!arena.engine.reserve_batch(100, 4, &mut batch));
         let (block, _) = arena.alloc(request(100)).unwrap();
         arena.free(block).unwrap();

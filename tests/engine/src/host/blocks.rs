@@ -154,7 +154,8 @@ impl<const KIB: usize> Arena<KIB> {
     /// Allocates at most `most` blocks on the fast path, of which `told` are reported to a caller and the others
     /// cancelled. Returns their offsets.
     pub fn alloc_batch(&mut self, size: u64, most: usize, told: usize) -> Vec<u64> {
-        let mut batch = Batch::default();
+        let mut starts = vec![0; most];
+        let mut batch = Batch::new(&mut starts);
         self.engine.reserve_batch(size, most, &mut batch);
         self.step();
         while batch.offsets().len() > told {
