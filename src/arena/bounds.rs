@@ -86,8 +86,8 @@ impl Arena {
         let (before, now) = loop {
             let mut state = self.lock();
             let before = state.bounds();
-            let most = before.limit.max(self.default_limit);
-            if !privileged && limit.is_some_and(|limit| limit > most) {
+            let max = before.limit.max(self.default_limit);
+            if !privileged && limit.is_some_and(|limit| limit > max) {
                 drop(state);
                 // Checked only where it matters: a check marks the task as having used the capability.
                 privileged = task::may_exceed_defaults();

@@ -123,16 +123,16 @@ impl Arena {
         let mut progress = Progress::new(count);
         let mut prealloc = KernelPrealloc::default();
         let mut batch = Buffer::new();
-        while let Some(most) = progress.next() {
+        while let Some(max_blocks) = progress.next() {
             let mut fast = Batch::new(offsets);
-            if self.reserve_batch_fast(options, most, &mut fast) {
+            if self.reserve_batch_fast(options, max_blocks, &mut fast) {
                 self.report_batch(options, &mut fast, &mut progress, &mut store);
                 continue;
             }
-            let room = self.memcg.charge(|| batch.reserve(most, GFP_KERNEL));
-            let result = room.map_err(Error::from);
+            let reserved = self.memcg.charge(|| batch.reserve(max_blocks, GFP_KERNEL));
+            let result = reserved.map_err(Error::from);
             let result =
-                result.and_then(|()| self.collect(options, most, &mut prealloc, &mut batch));
+                result.and_then(|()| self.collect(options, max_blocks, &mut prealloc, &mut batch));
             progress.stopped = result.err();
             let bytes = batch.first().map_or(0, Reservation::block_bytes);
             for (offset, pending) in offsets.iter_mut().zip(&batch) {
@@ -166,18 +166,18 @@ impl Arena {
         progress.result()
     }
 
-    /// Reserves at most `most` free blocks of a quick list, unless a waiter comes first. Returns whether
+    /// Reserves at most `max_blocks` free blocks of a quick list, unless a waiter comes first. Returns whether
     /// it has reserved any.
     /// Out of line as [`traces_frees`] is.
     #[inline(never)]
     fn reserve_batch_fast(
         &self,
         options: &AllocOptions,
-        most: usize,
+        max_blocks: usize,
         batch: &mut Batch<'_>,
     ) -> bool {
         let found = self.on_fast_path(options, |engine| {
-            let found = engine.reserve_batch(options.request.size, most, batch);
+            let found = engine.reserve_batch(options.request.size, max_blocks, batch);
             found.then_some(())
         });
         found.is_some()
@@ -213,19 +213,19 @@ impl Arena {
         self.populate(blocks.map(|offset| *offset..offset + bytes));
     }
 
-    /// Fills an empty batch with at most `most` prepared blocks; after an error it has those prepared
+    /// Fills an empty batch with at most `max_blocks` prepared blocks; after an error it has those prepared
     /// before. Waits for the first block only: blocks that are ready are reported before the caller
     /// sleeps. May sleep.
     fn collect(
         &self,
         options: &AllocOptions,
-        most: usize,
+        max_blocks: usize,
         prealloc: &mut KernelPrealloc,
         batch: &mut Buffer<Reservation>,
     ) -> Result {
-        while batch.len() < most {
+        while batch.len() < max_blocks {
             let first = batch.len();
-            self.reserve_some(options, most, prealloc, batch);
+            self.reserve_some(options, max_blocks, prealloc, batch);
             let mut result = self.prepare_from(first, options, prealloc, batch);
             let waits_later = options.wait.is_some() && !batch.is_empty();
             if batch.len() == first {
@@ -245,12 +245,12 @@ impl Arena {
         Ok(())
     }
 
-    /// Reserves blocks for a batch under one hold of the lock, until it has `most`, or these miss
+    /// Reserves blocks for a batch under one hold of the lock, until it has `max_blocks`, or these miss
     /// [`BATCH`] pages, or the engine needs metadata.
     fn reserve_some(
         &self,
         options: &AllocOptions,
-        most: usize,
+        max_blocks: usize,
         prealloc: &mut KernelPrealloc,
         batch: &mut Buffer<Reservation>,
     ) {
@@ -259,7 +259,7 @@ impl Arena {
         let mut garbage = KernelGarbage::default();
         let mut state = self.lock();
         let admission = state.admission(options, None);
-        while batch.len() < most && missing < BATCH && state.admit(options).is_ok() {
+        while batch.len() < max_blocks && missing < BATCH && state.admit(options).is_ok() {
             let result = state
                 .engine
                 .reserve(&options.request, admission, prealloc, &mut garbage);
@@ -347,9 +347,9 @@ impl Arena {
         mut load: impl FnMut(&mut [u64]) -> usize,
     ) -> Result<u32> {
         let mut progress = Progress::new(count);
-        while let Some(most) = progress.next() {
-            let loaded = offsets.get_mut(..most).map_or(0, &mut load);
-            if loaded < most {
+        while let Some(max_blocks) = progress.next() {
+            let loaded = offsets.get_mut(..max_blocks).map_or(0, &mut load);
+            if loaded < max_blocks {
                 progress.stopped = Some(EFAULT);
             }
             if traces_frees() {

@@ -56,7 +56,7 @@ struct Copy<'a> {
     /// Their reservations in the target, in the same order.
     blocks: Buffer<Reservation>,
     /// The largest order that the last allocations of folios left possible.
-    highest: u32,
+    max_order: u32,
     /// The first page number without memory in the source, while the copy is before it.
     hole: Option<u32>,
 }
@@ -73,14 +73,14 @@ impl Arena {
     /// | `EINTR` | the caller is being killed |
     pub(crate) fn copy_from(&self, source: &Self) -> Result {
         self.inherit(source);
-        let most = BATCH as usize;
+        let capacity = BATCH as usize;
         let mut copy = Copy {
             source,
             target: self,
             prealloc: KernelPrealloc::default(),
-            extents: self.buffer(most)?,
-            blocks: self.buffer(most)?,
-            highest: self.address_space.max_order(),
+            extents: self.buffer(capacity)?,
+            blocks: self.buffer(capacity)?,
+            max_order: self.address_space.max_order(),
             hole: None,
         };
         let mut from = Some(0);
@@ -221,7 +221,7 @@ impl Copy<'_> {
         };
         let natural = match whole {
             true => first.missing().ilog2(),
-            false => page.trailing_zeros().min(self.highest),
+            false => page.trailing_zeros().min(self.max_order),
         };
         let blocks = blocks.get_mut(..alone).unwrap_or_default();
         let (count, mut span) = span(blocks, 1 << natural);
@@ -250,7 +250,7 @@ impl Copy<'_> {
                 return Ok(());
             }
             Err(error) if error == ENOMEM && order > 0 && !whole => {
-                self.highest = order - 1;
+                self.max_order = order - 1;
                 return Ok(());
             }
             copied => drop(copied?),

@@ -2,8 +2,8 @@
 
 //! Brings memory to reserved blocks: new folios, within the limits.
 //!
-//! Moving means that free memory elsewhere in the arena is released first, and makes room for the new
-//! folios. It costs more than growing, so it happens in three cases only: the arena would hold more than
+//! Moving means that free memory elsewhere in the arena is released first, and its headroom serves the
+//! new folios. It costs more than growing, so it happens in three cases only: the arena would hold more than
 //! its slack allows beyond its blocks' highest need, a limit is reached, or the system is out of memory.
 
 use super::{
@@ -53,9 +53,9 @@ pub(super) fn missing(blocks: &[Reservation]) -> u32 {
 }
 
 impl Arena {
-    /// Brings the missing pages of a reserved block. A request that may not grow gets as many as free
-    /// memory elsewhere in the arena makes room for. After an error the block keeps the pages that it
-    /// has got, and `cancel` gives them back. May sleep.
+    /// Brings the missing pages of a reserved block. A request that may not grow gets as many as the
+    /// arena releases elsewhere. After an error the block keeps the pages that it has got, and `cancel`
+    /// releases them. May sleep.
     ///
     /// `EDQUOT` when a limit is reached, `ENOMEM` when memory is short, or the free memory has been
     /// taken by another thread, `EINTR` when the caller is being killed.
@@ -114,7 +114,7 @@ impl Arena {
     }
 
     /// Takes headroom under both limits for the missing pages of a lazy block. If a limit has too little,
-    /// free memory elsewhere in the arena makes room. May sleep.
+    /// free memory elsewhere in the arena is released. May sleep.
     ///
     /// `EDQUOT` when a limit, or the bound of untouched lazy memory, is reached; `EINTR` when the caller is
     /// being killed.
@@ -150,7 +150,7 @@ impl Arena {
         Ok(())
     }
 
-    /// Returns whether the bound of untouched lazy memory has room for the missing pages of a block.
+    /// Returns whether the bound of untouched lazy memory admits the missing pages of a block.
     fn may_owe(&self, state: &State, pending: &Reservation) -> bool {
         let pages = u64::from(state.engine.owed_pages()) + u64::from(pending.missing());
         pages << PAGE_SHIFT <= self.lazy_limit
@@ -191,22 +191,22 @@ impl Arena {
         let _ = self.bring(blocks, prealloc, Promise { bytes });
     }
 
-    /// Releases at most `most` free pages of the arena and adds their headroom to a promise. Returns their
+    /// Releases at most `max_pages` free pages of the arena and adds their headroom to a promise. Returns their
     /// number. May sleep.
     ///
     /// `EINTR` when the caller is being killed.
-    fn vacate(&self, most: u32, promise: &mut Promise) -> Result<u32> {
+    fn vacate(&self, max_pages: u32, promise: &mut Promise) -> Result<u32> {
         let mut aside = [const { None }; STUCK];
         let mut stuck = 0;
         let mut done = 0;
         let mut last = None;
         let mut result = Ok(());
-        while done < most {
+        while done < max_pages {
             if task::fatal_signal() {
                 result = Err(EINTR);
                 break;
             }
-            let Some(isolated) = self.lock().engine.isolate(most - done) else {
+            let Some(isolated) = self.lock().engine.isolate(max_pages - done) else {
                 break;
             };
             let range = Some(isolated.range());
@@ -242,7 +242,7 @@ impl Arena {
     ) -> Result {
         let mut result = Ok(());
         // Lowered after each order that the system does not have.
-        let mut highest = self.address_space.max_order();
+        let mut max_order = self.address_space.max_order();
         let mut done = 0;
         while let Some(first) = blocks.get(done) {
             if first.missing() == 0 {
@@ -252,7 +252,7 @@ impl Arena {
             let rest = blocks.get_mut(done..).unwrap_or_default();
             result = match task::fatal_signal() {
                 true => Err(EINTR),
-                false => self.bring_folio(rest, prealloc, &mut promise, &mut highest),
+                false => self.bring_folio(rest, prealloc, &mut promise, &mut max_order),
             };
             if result.is_err() {
                 break;
@@ -264,18 +264,18 @@ impl Arena {
     }
 
     /// Brings a folio for the missing pages of the first block and of the blocks that follow it in the
-    /// address space. Lowers `highest` instead if the system has no folio of that order. May sleep.
+    /// address space. Lowers `max_order` instead if the system has no folio of that order. May sleep.
     fn bring_folio(
         &self,
         blocks: &mut [Reservation],
         prealloc: &mut KernelPrealloc,
         promise: &mut Promise,
-        highest: &mut u32,
+        max_order: &mut u32,
     ) -> Result {
         let Some(page) = blocks.first().map(Reservation::next_page) else {
             return Ok(());
         };
-        let natural = page.trailing_zeros().min(*highest);
+        let natural = page.trailing_zeros().min(*max_order);
         let (count, span) = span(blocks, 1 << natural);
         let blocks = blocks.get_mut(..count).unwrap_or_default();
         let span = span.min(promise.pages());
@@ -298,7 +298,7 @@ impl Arena {
             if error != ENOMEM || order == 0 {
                 return Err(error);
             }
-            *highest = order - 1;
+            *max_order = order - 1;
             return Ok(());
         }
         let mut state = self.lock();
@@ -440,14 +440,14 @@ impl State {
 }
 
 /// Returns how many of the blocks lie side by side with nothing but missing pages, from the next missing
-/// page of the first block on and until `most` pages are missing; and the number of these pages.
-pub(super) fn span(blocks: &[Reservation], most: u32) -> (usize, u32) {
+/// page of the first block on and until `max_pages` pages are missing; and the number of these pages.
+pub(super) fn span(blocks: &[Reservation], max_pages: u32) -> (usize, u32) {
     let mut count = 0;
     let mut pages = 0;
     let mut next = None;
     for block in blocks {
         let follows = next.is_none_or(|next| block.next_page() == next);
-        if !follows || pages >= most || block.missing() == 0 {
+        if !follows || pages >= max_pages || block.missing() == 0 {
             break;
         }
         count += 1;

@@ -225,8 +225,8 @@ impl Arena {
         let mut next = extent.page;
         while let Some(folio) = self.address_space.first_in(next..end) {
             let order = folio.order();
-            let (least, most) = orders.unwrap_or((order, order));
-            orders = Some((least.min(order), most.max(order)));
+            let (min, max) = orders.unwrap_or((order, order));
+            orders = Some((min.min(order), max.max(order)));
             next = folio.range().end.max(next + 1);
             task::resched();
         }

@@ -53,8 +53,8 @@ impl Arena {
         let mut state = self.lock();
         let mut ready = state.refused.is_none() || self.could_serve_refused(&mut state, 0);
         if !ready && self.could_serve_refused(&mut state, u64::MAX) {
-            // Only other arenas have headroom for it. Noted before the look at them: memory that is freed
-            // after it causes a wake-up.
+            // Only other arenas have headroom for it. Noted before they are asked: memory that is freed
+            // after that causes a wake-up.
             self.shared_limit.refuse(self.id);
             drop(state);
             let reclaimable = shrinker::reclaimable_of_others(self) << PAGE_SHIFT;

@@ -98,7 +98,7 @@ impl Arena {
     /// Has other arenas release `pages` free pages, if they have that many together. Returns whether any
     /// was released. May sleep.
     pub(super) fn take_from_others(&self, pages: u64) -> bool {
-        // Noted before the look at the other arenas: memory that is freed after it causes a wake-up.
+        // Noted before the other arenas are asked: memory that is freed after that causes a wake-up.
         self.shared_limit.refuse(self.id);
         // Other arenas lose nothing unless that is enough.
         shrinker::reclaimable_of_others(self) >= pages

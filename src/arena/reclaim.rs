@@ -61,17 +61,17 @@ impl Arena {
         self.trim_pages(u64::MAX, keep) << PAGE_SHIFT
     }
 
-    /// Releases at most `most` free pages, down to `keep` of them, and counts them as trimmed. Returns
+    /// Releases at most `max_pages` free pages, down to `keep` of them, and counts them as trimmed. Returns
     /// their number. May sleep.
-    pub(super) fn trim_pages(&self, most: u64, keep: u32) -> u64 {
-        let pages = self.give_up(most, keep);
+    pub(super) fn trim_pages(&self, max_pages: u64, keep: u32) -> u64 {
+        let pages = self.give_up(max_pages, keep);
         add(&mut self.lock().events.trims, pages);
         pages
     }
 
-    /// Releases at most `most` free pages to the system, down to `keep` of them, those with the
+    /// Releases at most `max_pages` free pages to the system, down to `keep` of them, those with the
     /// highest offsets first. Returns their number. May sleep.
-    pub(super) fn give_up(&self, most: u64, keep: u32) -> u64 {
+    pub(super) fn give_up(&self, max_pages: u64, keep: u32) -> u64 {
         self.drain();
         let (step, align) = self.step();
         let mut freed = 0;
@@ -79,7 +79,7 @@ impl Arena {
         while cursor > 0 {
             let mut state = self.lock();
             let free = state.engine.free_pages().saturating_sub(keep);
-            let some = u64::from(free).min(most - freed).min(step.into()) as u32;
+            let some = u64::from(free).min(max_pages - freed).min(step.into()) as u32;
             let isolated = state.engine.isolate_below(&mut cursor, some, align);
             drop(state);
             if let Some(isolated) = isolated {
@@ -92,18 +92,18 @@ impl Arena {
         freed
     }
 
-    /// Releases whole free folios on `node`, until `most` pages are released; waits for no folio's
+    /// Releases whole free folios on `node`, until `max_pages` pages are released; waits for no folio's
     /// lock, and leaves pinned folios. Goes on where the last call ended, and looks at [`RANGES`] ranges,
     /// or at the whole arena if `all` is set. Returns the number of pages. May sleep, also under reclaim.
-    fn reclaim(&self, node: Node, most: u64, all: bool) -> u64 {
+    fn reclaim(&self, node: Node, max_pages: u64, all: bool) -> u64 {
         self.drain();
         let (step, _) = self.step();
         let mut freed = 0;
         let mut looked = 0;
         let mut ends = 0;
-        while freed < most && ends < 2 && (all || looked < RANGES) {
+        while freed < max_pages && ends < 2 && (all || looked < RANGES) {
             looked += 1;
-            let some = (most - freed).min(step.into()) as u32;
+            let some = (max_pages - freed).min(step.into()) as u32;
             let mut state = self.lock();
             let mut cursor = state.cursor;
             let isolated = self.isolate_folios(&mut state, &mut cursor, some);
@@ -129,11 +129,16 @@ impl Arena {
         freed
     }
 
-    /// Isolates at most `most` free pages below `cursor`, or more if that takes in the whole of the folio
+    /// Isolates at most `max_pages` free pages below `cursor`, or more if that takes in the whole of the folio
     /// at their beginning.
-    fn isolate_folios(&self, state: &mut State, cursor: &mut u32, most: u32) -> Option<Isolated> {
+    fn isolate_folios(
+        &self,
+        state: &mut State,
+        cursor: &mut u32,
+        max_pages: u32,
+    ) -> Option<Isolated> {
         let before = *cursor;
-        let isolated = state.engine.isolate_below(cursor, most, 1)?;
+        let isolated = state.engine.isolate_below(cursor, max_pages, 1)?;
         let range = isolated.range();
         let folio = self.address_space.folio(range.start);
         let more = folio.map_or(0, |folio| range.start.saturating_sub(folio.range().start));
@@ -229,15 +234,15 @@ impl Shrink for Arena {
         self.address_space.share_of(node, pages.into())
     }
 
-    fn shrink(&self, node: Node, most: u64) -> u64 {
-        let freed = self.reclaim(node, most, false);
-        self.trace_shrink(Some(node), most, freed, trace::SHRINK_RECLAIM);
+    fn shrink(&self, node: Node, max_pages: u64) -> u64 {
+        let freed = self.reclaim(node, max_pages, false);
+        self.trace_shrink(Some(node), max_pages, freed, trace::SHRINK_RECLAIM);
         freed
     }
 
-    fn shrink_all(&self, node: Node, most: u64) -> u64 {
-        let freed = self.reclaim(node, most, true);
-        self.trace_shrink(Some(node), most, freed, trace::SHRINK_OOM);
+    fn shrink_all(&self, node: Node, max_pages: u64) -> u64 {
+        let freed = self.reclaim(node, max_pages, true);
+        self.trace_shrink(Some(node), max_pages, freed, trace::SHRINK_OOM);
         freed
     }
 
@@ -253,14 +258,14 @@ impl Shrink for Arena {
         }
     }
 
-    fn hand_over(&self, most: u64) -> u64 {
+    fn hand_over(&self, max_pages: u64) -> u64 {
         // The arena's own waiters come first.
         if self.waiters() > 0 {
             return 0;
         }
-        let pages = self.give_up(most, 0);
+        let pages = self.give_up(max_pages, 0);
         add(&mut self.lock().events.shrinks, pages);
-        self.trace_shrink(None, most, pages, trace::SHRINK_LIMIT);
+        self.trace_shrink(None, max_pages, pages, trace::SHRINK_LIMIT);
         pages
     }
 

@@ -135,11 +135,11 @@ impl Arena {
     }
 
     /// Traces that so many free pages were asked for, on a node or on any, and how many left.
-    pub(super) fn trace_shrink(&self, node: Option<Node>, most: u64, freed: u64, reason: u32) {
+    pub(super) fn trace_shrink(&self, node: Option<Node>, max_pages: u64, freed: u64, reason: u32) {
         trace::Shrink::report(|| trace::Shrink {
             arena: self.id,
             node: node.map_or(-1, |node| node.index() as i32),
-            bytes: bytes(most),
+            bytes: bytes(max_pages),
             freed: bytes(freed),
             reason,
         });

@@ -70,8 +70,8 @@ impl OpenFile {
         let memcg = Memcg::of_caller();
         let place = memcg.charge(|| KBox::<Self>::new_uninit(GFP_KERNEL_ACCOUNT))?;
         let this = place.write(Self::new(memcg, registry, dir)?);
-        // SAFETY: It is empty, and its owner is an arena as `AddressSpace::new` was told. It is empty again
-        // when `Registry::close` returns, and the arena is dropped after that.
+        // SAFETY: It is empty, and `Arena::new` made it for an arena. It is empty again when
+        // `Registry::close` returns, and the arena is dropped after that.
         unsafe { this.arena.address_space().set_owner(&raw const *this.arena) };
         // SAFETY: By the caller's promise. The arena lives until `close`, which is the end of the file.
         unsafe { this.arena.address_space().attach(file) };

@@ -141,7 +141,7 @@ unsafe extern "C" fn poll(
 ) -> bindings::__poll_t {
     // SAFETY: `open` has opened it, and it is open for as long as the call takes.
     let arena = unsafe { OpenFile::of(File::from_raw_file(file)) };
-    // Entered before the look: memory that is freed after it causes a wake-up.
+    // Entered before the check: memory that is freed after that causes a wake-up.
     for queue in arena.polls() {
         // SAFETY: The table is the kernel's for this call. The queue lives as long as the arena, which
         // ends when the file is closed, and the kernel removes pollers before that.

@@ -61,7 +61,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     ) -> (u32, Option<Holed>) {
         let (first, end) = (page, page + pages);
         let mut page = page;
-        let mut room = 0;
+        let mut headroom = 0;
         self.directory.take_head(page);
         for _ in 0..RUNS {
             if page == end {
@@ -85,7 +85,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             };
             if owed {
                 self.owed -= gone;
-                room += gone;
+                headroom += gone;
             }
         }
         for end in [first, page] {
@@ -95,7 +95,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         if pages > 0 {
             self.put_reserved(page, pages, pages);
         }
-        (room, (pages > 0).then_some(Holed { page, pages, owed }))
+        (headroom, (pages > 0).then_some(Holed { page, pages, owed }))
     }
 
     /// Returns whether the first range in transit that overlaps `range` is an orphan: its pages become

@@ -28,7 +28,7 @@
  * ENFILE	CLONE: the system has
  * ENOENT	no live block is there
  * ENOMEM	the flags allow nothing more, or memory is short
- * ENOSPC	no address space; RESIZE: what lies behind the block is in use
+ * ENOSPC	no address space; RESIZE: the pages after the block are in use
  * ENOTTY	an unknown call
  * EOPNOTSUPP	a request flag that this module does not have
  * EPERM	a limit above the administrator's default

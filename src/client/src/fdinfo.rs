@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_arena_is_told_by_its_lines() {
+    fn an_arena_is_recognised_by_its_lines() {
         let text = "pos:\t0\nflags:\t02100002\nmnt_id:\t26\nino:\t5\nfreelist_arena:\t12\n\
                     freelist_arena_bytes:\t68719476736\nfreelist_live_blocks:\t3\n";
         let (id, stats) = parse(text).unwrap();

@@ -85,8 +85,8 @@ impl Map {
             len: len.get(),
         };
         let end = at.wrapping_byte_add(len.get());
-        let behind = around.addr() + reserved - end.addr();
-        for (at, bytes) in [(around, before), (end, behind)] {
+        let after = around.addr() + reserved - end.addr();
+        for (at, bytes) in [(around, before), (end, after)] {
             if bytes > 0 {
                 // SAFETY: It is the rest of the reserved range, which no code has used.
                 unsafe { munmap(at, bytes) }?;

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_of_the_last_two_looks() {
+    fn rates_are_of_the_last_two_samples() {
         let mut state = State::new(View::Arenas, Duration::from_secs(1));
         let start = Instant::now();
         state.update(sample(), start);
