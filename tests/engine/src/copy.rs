@@ -28,20 +28,20 @@ impl<const KIB: usize> Copying<KIB> {
         }
     }
 
-    /// Reserves the next `most` extents of the source in the target. Returns whether there may be more.
+    /// Reserves the next `max` extents of the source in the target. Returns whether there may be more.
     ///
     /// # Panics
     ///
     /// If the target has no room at an offset of the source.
-    pub fn find(&mut self, source: &Arena<KIB>, most: u32) -> bool {
+    pub fn find(&mut self, source: &Arena<KIB>, max: u32) -> bool {
         let Some(from) = self.from else {
             return false;
         };
         let mut extents = Vec::new();
         self.from = source
             .engine
-            .live_from(from, most, |extent| extents.push(extent));
-        assert!(extents.len() <= most as usize, "more than were asked for");
+            .live_from(from, max, |extent| extents.push(extent));
+        assert!(extents.len() <= max as usize, "more than were asked for");
         for extent in extents {
             let reservation = self.reserve(extent);
             self.found.push((extent, reservation));

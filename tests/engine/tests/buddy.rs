@@ -194,7 +194,7 @@ mod generic {
 
     /// Returns the number of blocks of `pages` pages for which there is address space: each begins at a multiple of
     /// its class, or of 64 KiB.
-    fn most<const KIB: usize>(span: u64, pages: u64) -> u64 {
+    fn max_blocks<const KIB: usize>(span: u64, pages: u64) -> u64 {
         let align = pages
             .next_power_of_two()
             .min((1 << ALIGN_SHIFT) / Arena::<KIB>::PAGE);
@@ -208,7 +208,7 @@ mod generic {
             let pages = (1 << order) / 2 + 1;
             let size = page * pages;
             let blocks = fill(&mut arena, size);
-            assert_eq!(blocks.len() as u64, most::<KIB>(1 << ORDERS, pages));
+            assert_eq!(blocks.len() as u64, max_blocks::<KIB>(1 << ORDERS, pages));
             for offset in blocks.iter().step_by(2) {
                 arena.free(*offset).unwrap();
             }
@@ -255,7 +255,7 @@ mod generic {
         for pattern in 0..3 {
             let blocks = fill(&mut arena, 9 * page);
             let count = blocks.len();
-            assert_eq!(count as u64, most::<KIB>(16 * COUNT as u64, 9));
+            assert_eq!(count as u64, max_blocks::<KIB>(16 * COUNT as u64, 9));
             // The rest, so that no run of them is left.
             let rest = fill(&mut arena, page);
             let (mut first, mut second): (Vec<_>, Vec<_>) = blocks

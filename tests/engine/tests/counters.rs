@@ -95,7 +95,7 @@ mod generic {
 
     pub fn metadata<const KIB: usize>() {
         let (page, mib) = (Arena::<KIB>::PAGE, 64 << 20);
-        for (size, most) in [(page / 2, 2.0), (page, 0.5), (1 << 20, 0.5)] {
+        for (size, max) in [(page / 2, 2.0), (page, 0.5), (1 << 20, 0.5)] {
             let mut arena = Arena::<KIB>::new(1 << 20);
             arena.checked = false;
             for _ in 0..mib / size {
@@ -110,7 +110,7 @@ mod generic {
                 + counts.trees as usize * size_of::<Tree<KIB>>();
             let percent = 100.0 * bytes as f64 / mib as f64;
             println!("pages of {KIB} KiB, blocks of {size} B: {percent:.2} % of metadata");
-            assert!(percent <= most, "{KIB} KiB, {size} B: {percent}");
+            assert!(percent <= max, "{KIB} KiB, {size} B: {percent}");
         }
     }
 

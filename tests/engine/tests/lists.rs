@@ -73,7 +73,7 @@ fn a_block_grows_where_most_of_it_is_there_already() {
 
 #[test]
 fn a_subpage_without_flags_comes_from_a_page_that_has_nothing_larger() {
-    at_every_page_size!(exact_part);
+    at_every_page_size!(exact_subpage);
 }
 
 #[test]
@@ -238,13 +238,13 @@ mod generic {
         for block in blocks {
             arena.free(block).unwrap();
         }
-        let most = ((512 << 10) / (KIB as u64 * half)).clamp(1, 64) as u32;
-        assert_eq!(arena.engine.free_pages(), 128 - most.div_ceil(2));
+        let max = ((512 << 10) / (KIB as u64 * half)).clamp(1, 64) as u32;
+        assert_eq!(arena.engine.free_pages(), 128 - max.div_ceil(2));
         arena.check();
     }
 
     pub fn large_are_kept<const KIB: usize>() {
-        for (kib, most) in [(64, 4), (128, 0), (1024, 0)] {
+        for (kib, max) in [(64, 4), (128, 0), (1024, 0)] {
             let mut arena = Arena::<KIB>::new(1 << 12);
             let size = kib << 10;
             let blocks = [(); 5].map(|()| arena.alloc(request(size, true, true)).unwrap().0);
@@ -252,7 +252,7 @@ mod generic {
                 arena.free(block).unwrap();
             }
             let joined = u64::from(arena.engine.free_pages()) * Arena::<KIB>::PAGE;
-            assert_eq!(joined, (5 - most) * size, "{kib} KiB");
+            assert_eq!(joined, (5 - max) * size, "{kib} KiB");
         }
     }
 
@@ -315,7 +315,7 @@ mod generic {
         };
         let sizes = [5, 4, 1, 3, 1, 6, 1, 2];
         let [long, hole, _, short, _, longest, _, last] = sizes.map(&mut alloc);
-        // Behind the last there is address space without end.
+        // Address space without end follows the last.
         arena.free(last).unwrap();
         arena.free(short).unwrap();
         arena.free(longest).unwrap();
@@ -338,19 +338,19 @@ mod generic {
         assert_eq!(reserve(&mut arena, 8 * unit, true), (long, missing(3)));
     }
 
-    pub fn exact_part<const KIB: usize>() {
+    pub fn exact_subpage<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 12);
         let mut alloc = |size| arena.alloc(request(size, true, true)).unwrap().0;
-        let (_, part) = (alloc(64), alloc(64));
+        let (_, subpage) = (alloc(64), alloc(64));
         let mut size = 128;
         while size < Arena::<KIB>::PAGE {
             alloc(size);
             size *= 2;
         }
-        arena.free(part).unwrap();
+        arena.free(subpage).unwrap();
         arena.drain();
         let half = request(32, false, false);
         assert_eq!(arena.alloc(half), Err(Refusal::Empty));
-        assert_eq!(arena.alloc(request(64, false, false)), Ok((part, 64)));
+        assert_eq!(arena.alloc(request(64, false, false)), Ok((subpage, 64)));
     }
 }

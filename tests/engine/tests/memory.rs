@@ -130,9 +130,9 @@ mod generic {
         let mut pending = arena.reserve(request(128 * page)).unwrap();
         assert_eq!(pending.extent(), (chunk - 64) * page..(chunk + 64) * page);
         arena.ensure_backing(&pending, u32::MAX);
-        let behind = arena.reserve(request(64 * page)).unwrap();
-        assert_eq!(behind.offset(), (chunk + 64) * page);
-        arena.cancel(behind);
+        let next = arena.reserve(request(64 * page)).unwrap();
+        assert_eq!(next.offset(), (chunk + 64) * page);
+        arena.cancel(next);
         arena.back_ensured(&mut pending, u32::MAX);
         let second = pending.offset();
         arena.commit(pending);
@@ -149,8 +149,8 @@ mod generic {
         let mut pending = arena.reserve(request(32)).unwrap();
         assert_eq!(pending.offset(), chunk * page);
         arena.ensure_backing(&pending, u32::MAX);
-        let behind = arena.reserve(request(64 * page)).unwrap();
-        arena.cancel(behind);
+        let next = arena.reserve(request(64 * page)).unwrap();
+        arena.cancel(next);
         arena.back_ensured(&mut pending, u32::MAX);
         arena.commit(pending);
         arena.end();
@@ -160,11 +160,11 @@ mod generic {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 20);
         arena.alloc(request(1000 * page)).unwrap();
-        for (slack, most) in [(Some(50), 25), (Some(1), 0), (Some(1000), 500), (None, 25)] {
+        for (slack, max) in [(Some(50), 25), (Some(1), 0), (Some(1000), 500), (None, 25)] {
             arena.engine.set_slack_permille(slack);
-            assert!(arena.engine.admits_surplus(most, 0), "{slack:?}");
-            assert!(!arena.engine.admits_surplus(most + 1, 0), "{slack:?}");
-            assert!(!arena.engine.admits_surplus(most, 1), "{slack:?}");
+            assert!(arena.engine.admits_surplus(max, 0), "{slack:?}");
+            assert!(!arena.engine.admits_surplus(max + 1, 0), "{slack:?}");
+            assert!(!arena.engine.admits_surplus(max, 1), "{slack:?}");
         }
     }
 

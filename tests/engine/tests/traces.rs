@@ -9,7 +9,7 @@ use freelist_engine::host::{request, Arena};
 use freelist_engine::trace::{path, read, Step};
 use std::collections::BTreeMap;
 
-/// Replays what a program does, and frees what it left. Gives the peak of the bytes asked for, and
+/// Replays what a program does, and frees what it left. Returns the peak of the bytes asked for, and
 /// that of the bytes held.
 fn replay<const KIB: usize>(arena: &mut Arena<KIB>, steps: &[Step]) -> (u64, u64) {
     let mut live: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
@@ -76,11 +76,11 @@ fn measure<const KIB: usize>(name: &str, slack_permille: u32, rounds: u32) -> Ou
     outcome
 }
 
-/// Holds at most `most` times what it needs; when it runs again in what it left, it moves at most
+/// Holds at most `max` times what it needs; when it runs again in what it left, it moves at most
 /// `moves` times that.
-fn holds_at_most<const KIB: usize>(name: &str, slack: u32, rounds: u32, most: f64, moves: f64) {
+fn holds_at_most<const KIB: usize>(name: &str, slack: u32, rounds: u32, max: f64, moves: f64) {
     let Outcome { held, moved } = measure::<KIB>(name, slack, rounds);
-    assert!(held <= most, "{name} holds {held:.4} times what it needs");
+    assert!(held <= max, "{name} holds {held:.4} times what it needs");
     for moved in &moved[1..] {
         assert!(
             *moved <= moves,

@@ -15,12 +15,12 @@ use loom::thread::{self, Thread};
 enum Need {
     /// That many whole pages.
     Pages(u32),
-    /// A part of a divided page.
+    /// Any subpage of a divided page.
     Subpage,
 }
 
 impl Need {
-    fn is_part(self) -> bool {
+    fn is_subpage(self) -> bool {
         matches!(self, Self::Subpage)
     }
 }
@@ -61,14 +61,14 @@ impl State {
         true
     }
 
-    fn call(&mut self) {
+    fn wake(&mut self) {
         let caller = thread::current().id();
         let (pages, subpages) = (self.pages, self.subpages);
-        let called = self.queue.wake(
+        let woken = self.queue.wake(
             |thread| thread.id() == caller,
             |need, admission| Self::could(pages, subpages, need, admission),
         );
-        for thread in called.into_iter().flatten() {
+        for thread in woken.into_iter().flatten() {
             thread.unpark();
         }
     }
@@ -95,7 +95,7 @@ impl Arena {
             Need::Pages(count) => state.pages += count,
             Need::Subpage => state.subpages += 1,
         }
-        state.call();
+        state.wake();
     }
 
     /// Makes a request that does not wait. Returns whether it was served.
@@ -105,21 +105,21 @@ impl Arena {
 
     fn enlist(&self, id: u32, need: Need) -> Ticket {
         let mut new_table = None;
-        let mut who = (need, thread::current());
+        let mut waiter = (need, thread::current());
         loop {
             let mut state = self.0.lock().unwrap();
             match state
                 .queue
-                .enlist(who.0, need.is_part(), who.1, &mut new_table)
+                .enlist(waiter.0, need.is_subpage(), waiter.1, &mut new_table)
             {
                 Ok(ticket) => {
-                    if !need.is_part() {
+                    if !need.is_subpage() {
                         state.came.push(id);
                     }
                     return ticket;
                 }
                 Err((need, thread, len)) => {
-                    who = (need, thread);
+                    waiter = (need, thread);
                     new_table = Some((0..len).map(|_| WaiterSlot::default()).collect());
                 }
             }
@@ -134,7 +134,7 @@ impl Arena {
             state.came.retain(|came| *came != id);
         }
         state.queue.leave(ticket);
-        state.call();
+        state.wake();
     }
 
     /// Makes a request that waits. `fails` scans fail although they could succeed, as when the system is short of
@@ -145,7 +145,7 @@ impl Arena {
             return true;
         }
         let ticket = self.enlist(id, need);
-        let mut called = false;
+        let mut woken = false;
         loop {
             let mut state = self.0.lock().unwrap();
             state.queue.scan(ticket);
@@ -153,7 +153,7 @@ impl Arena {
             if state.take(need, Some(ticket)) {
                 if fails == 0 {
                     drop(state);
-                    self.leave(id, ticket, !need.is_part());
+                    self.leave(id, ticket, !need.is_subpage());
                     return true;
                 }
                 // Its block belongs to no thread, and is freed at the end.
@@ -166,23 +166,23 @@ impl Arena {
                 fails -= 1;
                 failed = true;
             } else {
-                assert!(!called, "called before it could be served");
+                assert!(!woken, "woken before it could be served");
                 // The arena scans, brings pages, and reports that it has found none, step by step.
                 drop(state);
                 state = self.0.lock().unwrap();
             }
             if !state.queue.sleep(ticket) {
-                called = false;
+                woken = false;
                 continue;
             }
             let admission = state.queue.admission(Some(ticket), true);
             let short = admission == Admission::Full
                 && State::could(state.pages, state.subpages, &need, admission);
-            state.call();
+            state.wake();
             drop(state);
             if short {
-                assert!(failed, "what came during the look was missed");
-                called = false;
+                assert!(failed, "what came during the scan was missed");
+                woken = false;
                 continue;
             }
             if patience == 0 {
@@ -193,7 +193,7 @@ impl Arena {
             while !self.0.lock().unwrap().queue.is_woken(ticket) {
                 thread::park();
             }
-            called = true;
+            woken = true;
         }
     }
 
@@ -299,20 +299,20 @@ fn a_subpage_is_allocated_while_a_large_request_waits() {
         let big = spawn(&arena, |arena| {
             assert!(arena.wait(1, Need::Pages(1), 0, FOREVER));
         });
-        let part = spawn(&arena, |arena| {
+        let subpage = spawn(&arena, |arena| {
             assert!(arena.wait(2, Need::Subpage, 0, FOREVER));
             // Freed only now: if this request had to wait for the large one, it would never be served.
             arena.free(Need::Pages(1));
         });
         arena.free(Need::Subpage);
         big.join().unwrap();
-        part.join().unwrap();
+        subpage.join().unwrap();
         arena.end(0, 0);
     });
 }
 
 #[test]
-fn a_look_that_leads_nowhere_hides_no_release() {
+fn a_failed_scan_hides_no_release() {
     check(|| {
         let arena = Arena::new(1, 0);
         let unlucky = spawn(&arena, |arena| {
@@ -334,11 +334,11 @@ fn pages_of_a_failed_scan_serve_a_subpage() {
                 arena.free(Need::Subpage);
             }
         });
-        let part = spawn(&arena, |arena| {
+        let subpage = spawn(&arena, |arena| {
             assert!(arena.wait(2, Need::Subpage, 0, FOREVER));
         });
         unlucky.join().unwrap();
-        part.join().unwrap();
+        subpage.join().unwrap();
         arena.end(0, 0);
     });
 }
@@ -374,8 +374,8 @@ fn slots_are_reused_and_tables_grow() {
     }
     while let Some((id, ticket)) = tickets.pop_front() {
         assert_eq!(queue.admission(Some(ticket), true), Admission::Full);
-        let called = queue.wake(|_| false, |_, admission| admission == Admission::Full);
-        assert_eq!(called, [Some(&id), None]);
+        let woken = queue.wake(|_| false, |_, admission| admission == Admission::Full);
+        assert_eq!(woken, [Some(&id), None]);
         assert_eq!(
             queue.wake(|_| false, |_, admission| admission == Admission::Full),
             [None, None]
@@ -390,11 +390,11 @@ fn memory_that_a_waiter_puts_back_wakes_the_others_only() {
     let mut queue = WaitQueue::<u32, u32, Box<[WaiterSlot<u32, u32>]>>::new();
     let mut new_table = Some((0..32).map(|_| WaiterSlot::default()).collect());
     let whole = queue.enlist(1, false, 1, &mut new_table).unwrap();
-    let part = queue.enlist(2, true, 2, &mut new_table).unwrap();
-    assert!(queue.sleep(part));
-    // Else the oldest would look again at once, and for ever.
+    let subpage = queue.enlist(2, true, 2, &mut new_table).unwrap();
+    assert!(queue.sleep(subpage));
+    // Else the oldest would scan again at once, and for ever.
     assert_eq!(queue.wake(|id| *id == 1, |_, _| true), [None, Some(&2)]);
-    assert!(!queue.is_woken(whole) && queue.is_woken(part));
+    assert!(!queue.is_woken(whole) && queue.is_woken(subpage));
     assert!(queue.sleep(whole));
     assert_eq!(queue.wake(|id| *id == 3, |_, _| true), [Some(&1), None]);
 }
@@ -404,7 +404,7 @@ fn free_whole_pages_are_for_the_oldest_waiter_of_both_queues() {
     for first_is_part in [false, true] {
         let mut queue = WaitQueue::<u32, u32, Box<[WaiterSlot<u32, u32>]>>::new();
         let mut new_table = Some((0..32).map(|_| WaiterSlot::default()).collect());
-        let mut came = |is_part| queue.enlist(0, is_part, 0, &mut new_table).unwrap();
+        let mut came = |is_subpage| queue.enlist(0, is_subpage, 0, &mut new_table).unwrap();
         let first = came(first_is_part);
         let second = came(!first_is_part);
         assert_eq!(queue.admission(Some(first), true), Admission::Full);

@@ -22,7 +22,7 @@ const PARTS: [&[&str]; 4] = [
         "pages_of_4_kib",
         "lists::",
         "deferred::",
-        "counts::",
+        "counters::",
         "--skip=model",
         "--skip=could_serve",
         "--skip=in_pieces",

@@ -109,11 +109,11 @@ impl<const KIB: usize> Arena<KIB> {
     }
 
     /// Returns whether a request could be served now.
-    pub fn could_serve(&mut self, request: &Request, admission: Admission, room: u64) -> bool {
+    pub fn could_serve(&mut self, request: &Request, admission: Admission, headroom: u64) -> bool {
         self.drain_if_larger(request);
         let mut garbage = Garbage::default();
         self.engine
-            .could_serve(request, admission, room, &mut garbage)
+            .could_serve(request, admission, headroom, &mut garbage)
     }
 
     /// Drains quick lists if the request is larger, as the module does before it asks.
@@ -151,15 +151,15 @@ impl<const KIB: usize> Arena<KIB> {
         Ok(taken)
     }
 
-    /// Allocates at most `most` blocks on the fast path, of which `told` are reported to a caller and the others
+    /// Allocates at most `max` blocks on the fast path, of which `reported` are reported to a caller and the others
     /// cancelled. Returns their offsets.
-    pub fn alloc_batch(&mut self, size: u64, most: usize, told: usize) -> Vec<u64> {
-        let mut starts = vec![0; most];
+    pub fn alloc_batch(&mut self, size: u64, max: usize, reported: usize) -> Vec<u64> {
+        let mut starts = vec![0; max];
         let mut batch = Batch::new(&mut starts);
-        self.engine.reserve_batch(size, most, &mut batch);
+        self.engine.reserve_batch(size, max, &mut batch);
         self.step();
-        while batch.offsets().len() > told {
-            let reservation = batch.pop().expect("it has more than were told");
+        while batch.offsets().len() > reported {
+            let reservation = batch.pop().expect("it has more than are reported");
             self.cancel(reservation);
         }
         let offsets = batch.offsets().to_vec();

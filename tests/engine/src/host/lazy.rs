@@ -10,15 +10,15 @@ use super::Arena;
 impl<const KIB: usize> Arena<KIB> {
     /// Releases pages with holes step by step. Returns the pages that come back to the limit.
     pub fn release_holed(&mut self, holed: Holed) -> u32 {
-        let mut room = 0;
+        let mut headroom = 0;
         let mut rest = Some(holed);
         while let Some(holed) = rest {
             let (some, more) = self.engine.release_holed(holed, &mut Garbage::default());
             self.step();
-            room += some;
+            headroom += some;
             rest = more;
         }
-        room
+        headroom
     }
 
     /// Begins to bring memory to a page of a lazy block.

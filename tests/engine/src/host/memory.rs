@@ -24,25 +24,25 @@ pub(super) fn stayed(
 }
 
 impl<const KIB: usize> Arena<KIB> {
-    /// Brings at most `most` new pages to a reserved block.
-    pub fn back(&mut self, reservation: &mut Reservation, most: u32) {
-        self.ensure_backing(reservation, most);
-        self.back_ensured(reservation, most);
+    /// Brings at most `max` new pages to a reserved block.
+    pub fn back(&mut self, reservation: &mut Reservation, max: u32) {
+        self.ensure_backing(reservation, max);
+        self.back_ensured(reservation, max);
     }
 
     /// Makes the records of what [`Arena::back_ensured`] brings.
-    pub fn ensure_backing(&mut self, reservation: &Reservation, most: u32) {
+    pub fn ensure_backing(&mut self, reservation: &Reservation, max: u32) {
         while let Err(metadata) = self
             .engine
-            .ensure_backing(reservation, most, &mut self.prealloc)
+            .ensure_backing(reservation, max, &mut self.prealloc)
         {
             self.make(metadata);
         }
     }
 
     /// Brings new pages that have their records.
-    pub fn back_ensured(&mut self, reservation: &mut Reservation, most: u32) {
-        let pages = reservation.missing().min(most);
+    pub fn back_ensured(&mut self, reservation: &mut Reservation, max: u32) {
+        let pages = reservation.missing().min(max);
         let end = reservation.extent().end.div_ceil(Self::PAGE) as u32;
         let next = end - reservation.missing();
         self.engine.back(reservation, pages);
@@ -91,11 +91,11 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
-    /// Isolates free pages, at most `most`.
-    pub fn isolate(&mut self, most: u32) -> Option<Isolated> {
-        let isolated = self.engine.isolate(most)?;
+    /// Isolates free pages, at most `max`.
+    pub fn isolate(&mut self, max: u32) -> Option<Isolated> {
+        let isolated = self.engine.isolate(max)?;
         self.step();
-        assert!((1..=most).contains(&isolated.pages()));
+        assert!((1..=max).contains(&isolated.pages()));
         Some(isolated)
     }
 
@@ -135,11 +135,11 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
-    /// Moves at most `most` free pages to a reserved block: removes their memory, and brings as much. Returns the
+    /// Moves at most `max` free pages to a reserved block: removes their memory, and brings as much. Returns the
     /// number of pages.
-    pub fn steal(&mut self, reservation: &mut Reservation, most: u32) -> u32 {
+    pub fn steal(&mut self, reservation: &mut Reservation, max: u32) -> u32 {
         let before = reservation.missing();
-        let goal = before.saturating_sub(most);
+        let goal = before.saturating_sub(max);
         while reservation.missing() > goal {
             let Some(isolated) = self.isolate(reservation.missing() - goal) else {
                 break;
@@ -157,17 +157,17 @@ impl<const KIB: usize> Arena<KIB> {
     /// other way, otherwise new ones. Returns `false` if these are too few.
     pub fn fill(&mut self, reservation: &mut Reservation, grow: bool) -> bool {
         let held = (self.counters().held_bytes / Self::PAGE) as u32;
-        let room = if grow {
+        let headroom = if grow {
             self.limit.saturating_sub(held)
         } else {
             0
         };
         let reused = self.engine.reuse_target(reservation.missing(), 0);
         if reservation.is_movable() {
-            let least = reservation.missing().saturating_sub(room);
+            let least = reservation.missing().saturating_sub(headroom);
             self.steal(reservation, reused.max(least));
         }
-        self.back(reservation, room);
+        self.back(reservation, headroom);
         reservation.missing() == 0
     }
 

@@ -38,9 +38,9 @@ impl<const KIB: usize> Arena<KIB> {
 
     /// Brings a growth its pages. `false`: the limit forbids it.
     pub fn fill_growth(&mut self, growth: &mut Growth) -> bool {
-        let mut room = self.limit - (self.counters().held_bytes / Self::PAGE) as u32;
-        room = room.min(growth.reservation().missing());
-        self.back(growth.reservation(), room);
+        let mut headroom = self.limit - (self.counters().held_bytes / Self::PAGE) as u32;
+        headroom = headroom.min(growth.reservation().missing());
+        self.back(growth.reservation(), headroom);
         growth.reservation().missing() == 0
     }
 

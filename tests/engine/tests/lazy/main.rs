@@ -184,16 +184,16 @@ mod generic {
 
     pub fn the_beginning_of_a_large_block_takes_fewer_touches<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
-        let most = match page {
+        let max = match page {
             4096 => 19,
             16384 => 15,
             _ => 11,
         };
         let touches = touches_of::<KIB>(2 << 20);
-        assert!(touches <= most, "{touches}");
+        assert!(touches <= max, "{touches}");
         // One that is a page shorter is no large one.
         let touches = touches_of::<KIB>((2 << 20) - page);
-        assert!(touches >= most + 4, "{touches}");
+        assert!(touches >= max + 4, "{touches}");
     }
 
     pub fn touches_at_random_bring_single_pages<const KIB: usize>() {

@@ -265,14 +265,14 @@ impl Heap {
         if bytes > self.settings.quick_largest {
             return self.merge(offset, bytes);
         }
-        let most = if bytes < PAGE {
+        let max = if bytes < PAGE {
             ((128 << 10) >> class).clamp(1, self.settings.quick_len)
         } else {
             ((self.settings.quick_bytes >> class) as usize).clamp(1, self.settings.quick_len)
         };
         let pages = bytes.div_ceil(PAGE) as u32;
         self.quick[class].push_back((offset, if bytes < PAGE { 0 } else { pages }));
-        if self.quick[class].len() > most {
+        if self.quick[class].len() > max {
             let (offset, pages) = self.quick[class].pop_front().unwrap();
             let bytes = if pages == 0 {
                 1 << class

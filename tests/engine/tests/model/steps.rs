@@ -251,8 +251,8 @@ impl<const KIB: usize> Model<KIB> {
                     self.free(offset);
                 }
             }
-            Op::Isolate(most) => {
-                if let Some(isolated) = self.arena.isolate(most) {
+            Op::Isolate(max) => {
+                if let Some(isolated) = self.arena.isolate(max) {
                     let (first, pages) = (isolated.page(), isolated.pages());
                     let taken =
                         self.is_taken(u64::from(first) * Self::PAGE, u64::from(pages) * Self::PAGE);

@@ -96,9 +96,9 @@ mod generic {
                     assert_eq!(offset % (1 << align_shift), 0, "{aligned:?}");
                     assert!(bytes >= size);
                     // No more than the class, or a page.
-                    let most = size.next_power_of_two().max(32);
+                    let max = size.next_power_of_two().max(32);
                     assert!(
-                        bytes <= most.max((1 << align_shift).min(page)),
+                        bytes <= max.max((1 << align_shift).min(page)),
                         "{aligned:?}"
                     );
                     arena.alloc(request(size, DEFAULT)).unwrap();

@@ -9,7 +9,7 @@ use super::{headed, request, DEFAULT, LARGER, NONE};
 
 at_every_page_size! {
     a_batch_that_was_freed_is_the_next_one;
-    a_batch_at_hand_is_what_single_requests_would_get;
+    a_batch_on_the_fast_path_is_what_single_requests_would_get;
     blocks_of_a_batch_that_are_not_reported_are_free_again;
     blocks_that_are_alike_are_freed_together;
     no_more_are_freed_together_than_a_quick_list_has_room_for;
@@ -41,7 +41,7 @@ mod generic {
         }
     }
 
-    pub fn a_batch_at_hand_is_what_single_requests_would_get<const KIB: usize>() {
+    pub fn a_batch_on_the_fast_path_is_what_single_requests_would_get<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         for size in [1, 64, 100, page, (3 * page).min(1 << 16)] {
             let mut one_by_one = Arena::<KIB>::new(1 << 20);
@@ -78,8 +78,8 @@ mod generic {
         for offset in &blocks {
             arena.free(*offset).unwrap();
         }
-        let told = arena.alloc_batch(64, 6, 2);
-        assert_eq!(told, [blocks[7], blocks[6]]);
+        let reported = arena.alloc_batch(64, 6, 2);
+        assert_eq!(reported, [blocks[7], blocks[6]]);
         assert_eq!(arena.counters().live_blocks, 2);
         assert_eq!(arena.counters().allocs, 10);
         assert_eq!(arena.free(blocks[4]), Err(FreeError::NotLive));

@@ -21,14 +21,14 @@ mod generic {
     pub fn only_what_may_have_old_bytes_is_stale<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
-        // Fresh pages first, also for a part of one.
+        // New pages first, also for a subpage of one.
         for size in [64, 20 * page] {
             let mut pending = arena.reserve(request(size, DEFAULT)).unwrap();
             arena.back(&mut pending, u32::MAX);
             assert_eq!(pending.stale(), 0);
             arena.commit(pending);
         }
-        // The other part of a page that is divided.
+        // Another subpage of a divided page.
         let pending = arena.reserve(request(96, DEFAULT)).unwrap();
         assert_eq!(pending.stale(), 1);
         let start = (pending.offset() % page) as usize;

@@ -20,9 +20,9 @@ mod generic {
     pub fn the_end_of_the_address_space_is_said<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(64);
         let page = Arena::<KIB>::PAGE;
-        let most = 64 * page;
+        let max = 64 * page;
         assert_eq!(
-            arena.alloc(request(most + 1, DEFAULT)),
+            arena.alloc(request(max + 1, DEFAULT)),
             Err(Refusal::NoSpace)
         );
         let (offset, _) = arena.alloc(request(33 * page, DEFAULT)).unwrap();
@@ -34,7 +34,7 @@ mod generic {
         arena.free(offset).unwrap();
         arena.free(33 * page).unwrap();
         arena.drain();
-        assert_eq!(arena.alloc(request(most, DEFAULT)), Ok((0, most)));
+        assert_eq!(arena.alloc(request(max, DEFAULT)), Ok((0, max)));
         assert_eq!(arena.alloc(request(32, DEFAULT)), Err(Refusal::NoSpace));
         let mut none = Arena::<KIB>::new(0);
         assert_eq!(none.alloc(request(32, DEFAULT)), Err(Refusal::NoSpace));

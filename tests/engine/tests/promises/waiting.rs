@@ -22,7 +22,7 @@ mod generic {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let (whole, _) = arena.alloc(request(4 * page, GROW)).unwrap();
-        let (part, _) = arena.alloc(request(64, GROW)).unwrap();
+        let (subpage, _) = arena.alloc(request(64, GROW)).unwrap();
         arena.free(whole).unwrap();
         arena.drain();
         for size in [page, 2 * page, 4 * page] {
@@ -32,11 +32,11 @@ mod generic {
             assert_eq!(u64::from(pending.missing()), size / page);
             arena.cancel(pending);
         }
-        // The free parts of a divided page can be allocated.
+        // The free subpages of a divided page can be allocated.
         let pending = arena
             .reserve_as(request(page / 2, LARGER), Admission::SubpageOnly)
             .unwrap();
-        assert_eq!(pending.offset() / page, part / page);
+        assert_eq!(pending.offset() / page, subpage / page);
         arena.cancel(pending);
         assert_eq!(arena.alloc(request(4 * page, NONE)).unwrap().0, whole);
     }
@@ -58,9 +58,9 @@ mod generic {
                     arena.free(small).unwrap();
                     arena.drain();
                     let waiter = request(size, flags);
-                    let room = page;
+                    let headroom = page;
                     arena.limit = 41;
-                    let could = arena.could_serve(&waiter, admission, room);
+                    let could = arena.could_serve(&waiter, admission, headroom);
                     let result = arena.alloc_as(waiter, admission);
                     assert_eq!(could, result.is_ok(), "{waiter:?} {admission:?}");
                 }

@@ -90,14 +90,14 @@ impl Heap {
             if start >= end || start + pages <= end {
                 continue;
             }
-            let room = if end == frontier {
+            let gap_end = if end == frontier {
                 u32::MAX
             } else if self.records[end as usize].kind == Kind::Unbacked {
                 end + self.records[end as usize].len
             } else {
                 continue;
             };
-            if start + pages <= room && best.is_none_or(|(_, has, _)| has < end - start) {
+            if start + pages <= gap_end && best.is_none_or(|(_, has, _)| has < end - start) {
                 best = Some((run, end - start, end));
             }
         }
@@ -152,9 +152,9 @@ impl Heap {
 
     /// Brings memory for `missing` pages: new memory within the slack, otherwise that of free runs.
     fn bring(&mut self, missing: u32) {
-        let most = self.peak + self.peak * self.settings.slack_permille / 1000;
+        let max = self.peak + self.peak * self.settings.slack_permille / 1000;
         let after = (self.counts.held_pages + u64::from(missing)) * PAGE;
-        let over = after.saturating_sub(most).div_ceil(PAGE);
+        let over = after.saturating_sub(max).div_ceil(PAGE);
         let mut move_pages = over.min(u64::from(missing)).min(self.free_backed) as u32;
         self.counts.held_pages += u64::from(missing - move_pages);
         self.counts.peak_held_pages = self.counts.peak_held_pages.max(self.counts.held_pages);
