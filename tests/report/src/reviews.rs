@@ -27,7 +27,7 @@ struct Fault {
     tests: Vec<String>,
 }
 
-/// Who attacks a file: a program, by its calls; a lack of memory; what closes, kills or unloads meanwhile.
+/// The attackers of a file: a program, by its calls; a lack of memory; a thread that closes, kills or unloads meanwhile.
 const ATTACKERS: [&str; 3] = ["hostile", "full", "closer"];
 
 /// What was tried with a file of the module.
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attack_whose_test_has_not_passed_is_told() {
+    fn an_attack_whose_test_has_not_passed_is_reported() {
         let table =
             "1 it bent: a/one\nsrc/x.rs full it breaks: b/two\nsrc/x.rs closer no state: -\n";
         let reviews = Reviews::parse(table).unwrap();

@@ -72,11 +72,11 @@ impl Cgroup {
         self.write("memory.max", &bytes.to_string());
     }
 
-    /// Returns the means to raise its limit, which works even if it is full.
-    pub fn room(&self) -> Room {
+    /// Opens its limit, which can then be removed even if the cgroup is full.
+    pub fn open_limit(&self) -> OpenLimit {
         let path = self.0.join("memory.max");
         let file = File::options().write(true).open(path);
-        Room(file.expect("root may set it"))
+        OpenLimit(file.expect("root may set it"))
     }
 
     /// Removes it, after its last process has ended.
@@ -102,11 +102,11 @@ impl Cgroup {
 }
 
 /// The open file of a cgroup's limit: opening it would take memory.
-pub struct Room(File);
+pub struct OpenLimit(File);
 
-impl Room {
+impl OpenLimit {
     /// Removes the limit.
-    pub fn make(&self) {
+    pub fn remove(&self) {
         let written = (&self.0).write_all(b"max");
         written.expect("root may set it");
     }

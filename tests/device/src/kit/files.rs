@@ -45,11 +45,11 @@ pub fn control(fd: impl AsFd, command: i32, number: i32) -> Result<i32, Errno> {
 
 /// Calls pidfd_getfd(): duplicates a descriptor of another process.
 pub fn take_from(pid: Pid, fd: RawFd) -> Result<OwnedFd, Errno> {
-    // SAFETY: Gives a new descriptor.
+    // SAFETY: Returns a new descriptor.
     let process = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
     // SAFETY: It is new, and no other code has it.
     let process = unsafe { OwnedFd::from_raw_fd(process as RawFd) };
-    // SAFETY: Gives a new descriptor.
+    // SAFETY: Returns a new descriptor.
     let taken = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) };
     let taken = Errno::result(taken)?;
     // SAFETY: It is new, and no other code has it.

@@ -89,10 +89,10 @@ pub fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// Returns a size between 1 and `most` bytes, each magnitude with the same probability.
-pub fn random_size(rng: &mut fastrand::Rng, most: u64) -> u64 {
-    let shift = rng.u32(0..=most.ilog2());
-    rng.u64(1..=(2u64 << shift).min(most))
+/// Returns a size between 1 and `max` bytes, each magnitude with the same probability.
+pub fn random_size(rng: &mut fastrand::Rng, max: u64) -> u64 {
+    let shift = rng.u32(0..=max.ilog2());
+    rng.u64(1..=(2u64 << shift).min(max))
 }
 
 /// Returns the system's page size, in bytes.
@@ -220,9 +220,9 @@ pub fn block_bytes_of(size: u64, page: u64) -> u64 {
     }
 }
 
-/// Returns the bytes that a test may allocate: within the arena's limit, and so that the machine keeps some
-/// memory.
-pub fn room() -> u64 {
+/// Returns the bytes that a test may allocate: within the arena's limit, and so that the machine keeps a
+/// quarter of its available memory.
+pub fn headroom() -> u64 {
     let available = meminfo("MemAvailable");
     info().limit_bytes.min(available / 4 * 3)
 }
@@ -237,15 +237,15 @@ pub fn meminfo(name: &str) -> u64 {
         * KIB
 }
 
-/// Returns the bytes of memory that nothing uses: those of `MemFree`, and those that each CPU keeps at hand.
-/// These are up to an eighth of a small machine's memory, and count neither as free nor as available.
+/// Returns the bytes of unused memory: `MemFree`, and the pages on the lists of each CPU (pcp), which are up
+/// to an eighth of a small machine's memory, and count neither as free nor as available.
 pub fn free_memory() -> u64 {
     let zones = fs::read_to_string("/proc/zoneinfo").expect("/proc is mounted");
     let counts = zones
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("count:"));
-    let at_hand: u64 = counts
+    let on_cpus: u64 = counts
         .map(|count| count.trim().parse::<u64>().expect("a count of pages"))
         .sum();
-    meminfo("MemFree") + at_hand * page()
+    meminfo("MemFree") + on_cpus * page()
 }

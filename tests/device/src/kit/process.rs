@@ -162,7 +162,7 @@ pub fn signal_of(work: impl FnOnce()) -> Option<Signal> {
 
 /// Returns a descriptor that serves page faults of this process, if the kernel has them.
 pub fn userfaultfd() -> Option<OwnedFd> {
-    // SAFETY: Gives a new descriptor.
+    // SAFETY: Returns a new descriptor.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
     // SAFETY: The descriptor is new, and no other object owns it.
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })

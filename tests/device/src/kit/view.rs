@@ -298,7 +298,7 @@ impl View {
         let (address, len) = self.absolute(&range);
         let mut flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
         let to = target.as_ref().map_or(ptr::null_mut(), |target| {
-            assert!(target.len() >= len, "would hit what is behind it");
+            assert!(target.len() >= len, "the target is shorter than the range");
             flags |= libc::MREMAP_FIXED;
             target.base as *mut libc::c_void
         });
@@ -367,7 +367,7 @@ impl View {
                 libc::iovec { iov_base, iov_len }
             })
             .collect();
-        // SAFETY: Gives a descriptor of this process, closed below.
+        // SAFETY: Returns a descriptor of this process, which is closed below.
         let own = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) })?;
         // SAFETY: As in `advise()`.
         let advised = Errno::result(unsafe {

@@ -59,7 +59,7 @@ impl Waiter {
         arena: &'scope Arena,
         mut request: freelist_alloc,
     ) -> Self {
-        let (tell, who) = mpsc::channel();
+        let (tell, started) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         scope.spawn(move || {
             tell.send((pthread_self(), gettid())).expect("is awaited");
@@ -73,7 +73,7 @@ impl Waiter {
                 took,
             });
         });
-        let (thread, id) = who.recv().expect("the thread runs");
+        let (thread, id) = started.recv().expect("the thread runs");
         Self { thread, id, ended }
     }
 

@@ -17,7 +17,7 @@ suite!("freelist_advice":
     madvise_dontneed_keeps_the_contents,
     madvise_that_would_take_pages_away_is_refused,
     no_advice_takes_or_spoils_a_page,
-    madvise_populate_maps_blocks_and_tells_of_holes,
+    madvise_populate_maps_blocks_and_reports_holes,
     mlock_spoils_nothing_and_keeps_nothing,
     a_scan_of_the_page_tables_finds_what_is_mapped,
     guards_cannot_be_installed,
@@ -57,7 +57,7 @@ fn madvise_that_would_take_pages_away_is_refused() {
 }
 
 /// Prior art: guard_regions populate.
-fn madvise_populate_maps_blocks_and_tells_of_holes() {
+fn madvise_populate_maps_blocks_and_reports_holes() {
     let arena = arena();
     let page = page() as usize;
     let block = alloc(&arena, 4 * page as u64);
@@ -67,7 +67,7 @@ fn madvise_populate_maps_blocks_and_tells_of_holes() {
         let mapped = frames(&view, 0, 8);
         assert!(mapped[..4].iter().all(Option::is_some), "{mapped:?}");
         let result = view.advise_raw(0..8 * page, advice);
-        assert_eq!(result, Err(Errno::EFAULT), "behind the block");
+        assert_eq!(result, Err(Errno::EFAULT), "after the block");
         assert!(frames(&view, 4 * page, 4).iter().all(Option::is_none));
     }
     free(&arena, block);
@@ -79,7 +79,7 @@ fn mlock_spoils_nothing_and_keeps_nothing() {
     let (arena, block, view) = numbered_pages(4);
     view.lock(0..4 * page).unwrap();
     view.unlock(page..2 * page).unwrap();
-    // The advice that pages locked in memory are spared from, and the one that spares none.
+    // The advice that skips pages that are locked in memory, and the one that skips none.
     let _ = view.advise_raw(0..4 * page, libc::MADV_DONTNEED);
     let _ = view.advise_raw(0..4 * page, libc::MADV_DONTNEED_LOCKED);
     for i in 0..4 {

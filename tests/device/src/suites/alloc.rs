@@ -7,8 +7,8 @@ use nix::errno::Errno;
 
 use crate::harness::{skip, suite};
 use crate::kit::{
-    alloc, arena, block_bytes_of, free, largest_block, page, random, random_size, raw, refused,
-    room, scaled, stat, Ledger, DEFAULT, GROW, KIB, LARGER, MIB, SMALLEST,
+    alloc, arena, block_bytes_of, free, headroom, largest_block, page, random, random_size, raw,
+    refused, scaled, stat, Ledger, DEFAULT, GROW, KIB, LARGER, MIB, SMALLEST,
 };
 
 suite!("freelist_alloc":
@@ -27,12 +27,12 @@ suite!("freelist_alloc":
     requested_bytes_are_those_that_were_asked_for,
 );
 
-fn every_class_from_to(least: u64, most: u64) {
+fn every_class_from_to(min: u64, max: u64) {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
     let mut ledger = Ledger::new(&arena, &memory);
-    let mut size = least;
-    while size <= most {
+    let mut size = min;
+    while size <= max {
         let block = ledger.alloc(size, DEFAULT).unwrap();
         assert_eq!(block.bytes, size);
         // A second one is another one.
@@ -58,15 +58,15 @@ fn every_size_class_up_to_16_mib_is_served() {
 
 /// Prior art: gpu_buddy gpu_test_buddy_alloc_limit; ttm_pool ttm_pool_alloc_basic.
 fn every_size_class_that_fits_the_memory_is_served() {
-    let most = room().min(largest_block()).ilog2();
-    if most < (32 * MIB).ilog2() {
+    let max = headroom().min(largest_block()).ilog2();
+    if max < (32 * MIB).ilog2() {
         skip("too little memory for blocks over 16 MiB");
     }
-    for shift in (32 * MIB).ilog2()..=most {
+    for shift in (32 * MIB).ilog2()..=max {
         // In a new arena, as a freed block stays held.
         every_class_from_to(1 << shift, 1 << shift);
     }
-    eprintln!("up to {} MiB", (1u64 << most) / MIB);
+    eprintln!("up to {} MiB", (1u64 << max) / MIB);
 }
 
 /// Prior art: test_vmalloc fix_align_alloc_test, random_size_align_alloc_test; kasan

@@ -28,10 +28,10 @@ suite!("freelist_bulk_wait":
 fn a_batch_that_is_killed_stops() {
     let shared = arena();
     // More than can be allocated before it is killed.
-    let most = 8 << 20;
+    let max = 8 << 20;
     let child = spawn_child(|| {
-        let array = View::anonymous(8 * most);
-        let _ = raw::alloc_bulk(&shared, request(32, &array, 0, most as u32));
+        let array = View::anonymous(8 * max);
+        let _ = raw::alloc_bulk(&shared, request(32, &array, 0, max as u32));
     });
     // Reserved memory is held, and neither live nor free.
     while shared.stat().unwrap().live_blocks == 0 {
@@ -43,12 +43,9 @@ fn a_batch_that_is_killed_stops() {
     let took = start.elapsed();
     assert_eq!(status, WaitStatus::Signaled(pid, Signal::SIGKILL, false));
     let stat = stat(&shared);
-    eprintln!(
-        "{} blocks of {most}, ended after {took:?}",
-        stat.live_blocks
-    );
+    eprintln!("{} blocks of {max}, ended after {took:?}", stat.live_blocks);
     assert!(
-        stat.live_blocks < most as u64,
+        stat.live_blocks < max as u64,
         "it was too fast to be killed"
     );
     assert!(took < Duration::from_secs(3), "ended after {took:?}");
@@ -155,8 +152,8 @@ fn a_batch_waits_for_all_of_its_blocks() {
 fn a_batch_whose_time_is_up_keeps_what_it_has() {
     let (arena, blocks) = full(8);
     free(&arena, blocks[0]);
-    let most = 64;
-    let array = View::anonymous(8 * most as usize);
+    let max = 64;
+    let array = View::anonymous(8 * max as usize);
     let timeout = Duration::from_millis(50);
     let start = Instant::now();
     let answer = raw::alloc_bulk(&arena, bulk(&array, page(), 5, Some(timeout))).unwrap();
@@ -165,13 +162,9 @@ fn a_batch_whose_time_is_up_keeps_what_it_has() {
     assert_eq!(answer.timeout_ns, 0);
     // The time is for the whole call, not for each block: that would be 3.2 s.
     let start = Instant::now();
-    let none = raw::alloc_bulk(&arena, bulk(&array, page(), most, Some(timeout)));
+    let none = raw::alloc_bulk(&arena, bulk(&array, page(), max, Some(timeout)));
     assert_eq!(none.err(), Some(Errno::ETIMEDOUT));
-    assert!(
-        start.elapsed() < most / 2 * timeout,
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < max / 2 * timeout, "{:?}", start.elapsed());
     // FREE_BULK waits for nothing.
     let asked = freelist_bulk {
         size: 0,

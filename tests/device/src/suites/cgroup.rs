@@ -19,11 +19,11 @@ use crate::kit::{alloc, arena, page, stat, thread, Cgroup, View, DEFAULT, KIB, M
 
 suite!("freelist_cgroup":
     pages_are_charged_to_the_cgroup_and_uncharged,
-    pages_are_charged_to_the_opener_whoever_asks,
+    pages_are_charged_to_the_opener_of_the_arena,
     metadata_is_charged_to_the_cgroup_and_uncharged,
-    an_arena_is_one_account_where_a_process_and_its_memory_have_two,
+    one_cgroup_is_charged_where_a_process_and_its_memory_have_two,
     a_full_cgroup_is_enomem_and_no_process_is_killed,
-    whoever_waits_in_a_full_cgroup_is_not_killed,
+    a_waiter_in_a_full_cgroup_is_not_killed,
     page_tables_of_what_is_populated_are_worth_no_process,
     page_tables_of_faults_take_the_arenas_free_memory,
 );
@@ -47,7 +47,7 @@ fn pages_are_charged_to_the_cgroup_and_uncharged() {
 }
 
 /// An arena that was passed on cannot be used to fill another one's cgroup.
-fn pages_are_charged_to_the_opener_whoever_asks() {
+fn pages_are_charged_to_the_opener_of_the_arena() {
     let (opener, other) = (Cgroup::new("opener"), Cgroup::new("other"));
     opener.run(|| {
         let arena = arena();
@@ -62,9 +62,9 @@ fn pages_are_charged_to_the_opener_whoever_asks() {
     });
 }
 
-/// A process whose memory is another one's has that one's account for pages, and its own for what the
-/// kernel allocates beside them.
-fn an_arena_is_one_account_where_a_process_and_its_memory_have_two() {
+/// A process that shares another one's memory (`CLONE_VM`) is in two cgroups: that of the memory's owner is charged
+/// for its pages, its own for what the kernel allocates beside them.
+fn one_cgroup_is_charged_where_a_process_and_its_memory_have_two() {
     let (of_memory, of_process) = (Cgroup::new("of-memory"), Cgroup::new("of-process"));
     of_memory.run(|| {
         let status = in_same_memory(|| {
@@ -85,7 +85,7 @@ fn an_arena_is_one_account_where_a_process_and_its_memory_have_two() {
     });
 }
 
-/// Broken pages have the most of it.
+/// Divided pages need the most metadata.
 /// Prior art: kasan kmem_cache_accounted.
 fn metadata_is_charged_to_the_cgroup_and_uncharged() {
     let cgroup = Cgroup::new("metadata");
@@ -136,7 +136,7 @@ fn a_full_cgroup_is_enomem_and_no_process_is_killed() {
 }
 
 /// Neither what a waiter needs to wait nor the buffer of many requests is worth a process.
-fn whoever_waits_in_a_full_cgroup_is_not_killed() {
+fn a_waiter_in_a_full_cgroup_is_not_killed() {
     const THREADS: usize = 300;
     let cgroup = Cgroup::new("waiters");
     cgroup.run(|| {
@@ -191,7 +191,7 @@ fn page_tables_of_what_is_populated_are_worth_no_process() {
         let mut offsets = vec![u64::MAX; (BYTES / page()) as usize];
         mlockall(MlockAllFlags::MCL_CURRENT).expect("root may");
         let _view = View::shared(&arena, 0, BYTES as usize);
-        let room = cgroup.room();
+        let limit = cgroup.open_limit();
         cgroup.limit(cgroup.current() + BYTES / 4);
         // No assertion from here on: its message would need memory.
         let got = arena.alloc_bulk(page(), DEFAULT, &mut offsets);
@@ -199,11 +199,11 @@ fn page_tables_of_what_is_populated_are_worth_no_process() {
         let got = got.unwrap_or(0);
         let (mut freed, mut served) = (0, 0);
         for offset in offsets[..got].iter().step_by(97) {
-            // There is room for the block, and none for a page table.
+            // There is memory for the block, and none for a page table.
             freed += usize::from(arena.free(*offset).is_ok());
             served += usize::from(arena.alloc(page(), DEFAULT | Flags::POPULATE).is_ok());
         }
-        room.make();
+        limit.remove();
         assert!(freed == got.div_ceil(97) && freed > 10, "{freed} of {got}");
         assert!(served > freed / 2, "{served} of {freed}");
         assert_eq!(cgroup.event("oom_kill"), 0);
@@ -238,8 +238,8 @@ fn page_tables_of_faults_take_the_arenas_free_memory() {
         idle.view.store(idle.live[0].offset as usize, 1);
         compactor.succeed();
         idle.view.store(idle.live[0].offset as usize, 0);
-        let given = idle.given_back();
-        assert!(given >= MIB, "{given} bytes for the tables");
+        let released = idle.released();
+        assert!(released >= MIB, "{released} bytes for the tables");
     });
     assert_eq!(cgroup.event("oom_kill"), 0);
 }

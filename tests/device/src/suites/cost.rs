@@ -166,7 +166,7 @@ fn an_allocation_costs_the_same_with_one_arena_and_a_thousand() {
 /// Two ioctls that do nothing are 1,240 of it. With 256 pages and more each call changes the kernel's count of
 /// reclaimable memory, too.
 fn a_pair_of_calls_costs_this_at_any_size() {
-    for (kib, aim, most) in [
+    for (kib, aim, max) in [
         (8, 2150.0, 2120.0),
         (64, 2150.0, 2120.0),
         (100, 2400.0, 2280.0),
@@ -182,7 +182,7 @@ fn a_pair_of_calls_costs_this_at_any_size() {
             "instructions",
             format_args!("<={aim}")
         );
-        assert!(pair <= most, "{kib} KiB: {pair}");
+        assert!(pair <= max, "{kib} KiB: {pair}");
     }
 }
 

@@ -46,8 +46,8 @@ fn call(arena: &Arena, request: u32, bytes: &mut [u8]) -> Result<(), Errno> {
 /// Returns numbers of bytes above this version's structure; the last makes the largest structure that a number
 /// can encode.
 fn longer(request: u32) -> [usize; 6] {
-    let most = raw::LARGEST_SIZE - raw::size(request);
-    [1, 7, 8, 100, 5000, most as usize]
+    let max = raw::LARGEST_SIZE - raw::size(request);
+    [1, 7, 8, 100, 5000, max as usize]
 }
 
 fn a_longer_request_that_ends_in_zeros_is_served() {

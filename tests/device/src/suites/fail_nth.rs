@@ -272,8 +272,8 @@ fn waiting_fails_cleanly() {
         || {
             let arena = arena();
             arena.set_limit(page()).unwrap();
-            let parts = [0; 4].map(|_| alloc(&arena, page() / 4));
-            free(&arena, parts[2]);
+            let quarters = [0; 4].map(|_| alloc(&arena, page() / 4));
+            free(&arena, quarters[2]);
             (arena, 3)
         },
         |arena, _, result| {

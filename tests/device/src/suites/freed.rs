@@ -32,7 +32,7 @@ suite!("freelist_freed":
     a_write_through_a_pin_after_the_page_has_left_shows_nowhere,
 );
 
-/// A part of a page, a page, and several.
+/// A subpage, a page, and several pages, in bytes.
 const SIZES: [u64; 3] = [64, 4 * KIB, 64 * KIB];
 
 /// Returns the mapped pages of a block that begins with `mine`, and that is freed after `meanwhile`.

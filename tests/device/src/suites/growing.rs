@@ -166,11 +166,11 @@ fn in_pairs() -> (u64, u64) {
 
 fn a_fragmented_machine_grows_to_the_limit() {
     if meminfo("MemTotal") > SMALL_MACHINE {
-        skip("too much memory to break up; needs a machine of at most 400 MiB");
+        skip("too much memory to fragment; needs a machine of at most 400 MiB");
     }
     // First: it is made of high orders itself.
     let tracer = PageAllocs::record(4096);
-    let _broken_up = fragment();
+    let _fragments = fragment();
     let (pairs, all) = in_pairs();
     figure!("of {all} free pages {pairs} have a neighbour");
     let arena = arena();
@@ -191,11 +191,11 @@ fn a_fragmented_machine_grows_to_the_limit() {
         "{} MiB in {high} calls for high orders and {single} for single pages",
         limit / MIB
     );
-    // An unbroken machine needs a call for each request. The kernel may have
-    // joined what was broken up: then all above holds, but was no test.
-    let unbroken = limit / MIB;
-    if (high + single) as u64 <= 2 * unbroken {
+    // Without fragmentation each request needs one call. The kernel may have compacted the memory since: then
+    // all above holds, but was no test.
+    let unfragmented = limit / MIB;
+    if (high + single) as u64 <= 2 * unfragmented {
         drop(tracer);
-        skip("the kernel joined what was broken up, before the arena grew");
+        skip("the kernel compacted its memory before the arena grew");
     }
 }

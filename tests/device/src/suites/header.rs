@@ -17,14 +17,14 @@ suite!("freelist_header":
     a_block_lies_16_bytes_after_its_start,
     blocks_start_is_not_what_a_release_takes,
     an_untouched_header_is_released_in_silence,
-    any_byte_overwritten_is_told_and_the_block_is_released,
+    any_overwritten_byte_is_reported_and_the_block_is_released,
     an_overrun_into_the_next_block_is_reported_when_that_is_freed,
     zeros_and_other_blocks_headers_do_not_pass,
     a_restored_header_passes,
     a_batch_goes_on_over_an_overwritten_header,
     a_block_that_must_read_as_zero_keeps_its_header,
     blocks_without_one_have_neighbours_with_one,
-    the_largest_block_has_no_room_for_one,
+    a_header_counts_against_the_largest_size_and_the_limit,
     a_page_is_lost_where_the_header_needs_it,
     scribbling_over_headers_moves_nothing,
 );
@@ -107,13 +107,13 @@ fn an_untouched_header_is_released_in_silence() {
 /// Prior art: slub_kunit test_first_word; kasan kmalloc_oob_left; kfence test_corruption;
 /// mimalloc_security one_byte_underflow, one_byte_memcpy_underflow; scudo chunk.CorruptHeader,
 /// combined.DeathCombined.
-fn any_byte_overwritten_is_told_and_the_block_is_released() {
+fn any_overwritten_byte_is_reported_and_the_block_is_released() {
     let arena = arena();
     let view = view(&arena);
     for size in [29, 2000, 20_000] {
-        for behind in 1..=HEADER {
+        for distance in 1..=HEADER {
             let block = headed(&arena, size);
-            let at = (block.offset - behind) as usize;
+            let at = (block.offset - distance) as usize;
             view.store(at, !view.load(at));
             refused(arena.free(block.offset), Errno::EUCLEAN);
             assert_eq!(stat(&arena).live_blocks, 0, "released all the same");
@@ -252,7 +252,7 @@ fn blocks_without_one_have_neighbours_with_one() {
 }
 
 /// Prior art: vulnerabilities size_arithmetic.
-fn the_largest_block_has_no_room_for_one() {
+fn a_header_counts_against_the_largest_size_and_the_limit() {
     let arena = arena();
     for size in [
         largest_block() - HEADER + 1,

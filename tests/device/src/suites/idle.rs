@@ -16,7 +16,7 @@ use crate::kit::waiter::{waiting, Waiter};
 use crate::kit::{alloc, arena, check, free, page, stat, thread, touch_all, View, DEFAULT, MIB};
 
 suite!("freelist_idle":
-    an_idle_arena_gives_its_free_memory_back,
+    an_idle_arena_releases_its_free_memory,
     an_arena_that_is_used_keeps_its_free_memory,
     free_memory_that_a_thread_waits_for_stays,
     with_no_time_nothing_goes_back,
@@ -75,7 +75,7 @@ fn wait_until_none_is_free(arena: &Arena) -> bool {
     true
 }
 
-fn an_idle_arena_gives_its_free_memory_back() {
+fn an_idle_arena_releases_its_free_memory() {
     with_module(c"idle_s=1", || {
         let arenas = [(); 3].map(|()| with_free_memory());
         for arena in &arenas {

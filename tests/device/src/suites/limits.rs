@@ -300,8 +300,8 @@ fn in_a_full_cgroup_the_arenas_own_free_blocks_are_used_first() {
             before.free_bytes / KIB
         );
         // But for the hundredth of the peak by which it may be wasteful.
-        let most = before.held_bytes + before.held_bytes / 99;
-        assert!(after.held_bytes <= most, "{after:?}");
+        let max = before.held_bytes + before.held_bytes / 99;
+        assert!(after.held_bytes <= max, "{after:?}");
     });
     assert_eq!(cgroup.event("oom_kill"), 0);
 }

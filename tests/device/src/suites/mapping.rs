@@ -173,8 +173,8 @@ fn a_part_of_the_arena_shows_its_bytes() {
     free(&arena, block);
 }
 
-/// A program that uses a block after its release hurts itself alone: no
-/// signal, and never a page of someone else.
+/// A program that uses a freed block harms itself alone: it gets no signal, and never reaches a page of another
+/// arena.
 ///
 /// Prior art: kasan kmalloc_large_uaf, page_alloc_uaf, mempool_kmalloc_large_uaf,
 /// mempool_page_alloc_uaf; vulnerabilities CVE-2024-0582; hardened_malloc read_after_free_small.

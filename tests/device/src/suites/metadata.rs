@@ -17,7 +17,7 @@ suite!("freelist_metadata":
     divided_pages_are_objects_of_a_cache_of_their_own,
     memory_of_an_open_arena_is_no_leak,
     metadata_that_blocks_need_does_not_count,
-    metadata_of_sparse_pages_takes_room_under_the_limits,
+    metadata_of_sparse_pages_counts_against_the_limits,
 );
 
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
@@ -53,7 +53,7 @@ fn memory_of_an_open_arena_is_no_leak() {
         skip("this kernel has no kmemleak");
     }
     let arena = arena();
-    // Broken pages, several chunks, a run as large as a chunk, free blocks.
+    // Divided pages, several chunks, a run as large as a chunk, free blocks.
     let blocks = [32, 3 * MIB, page(), 4 * MIB, 5 * MIB, 2048, 64, 9 * page()]
         .map(|size| alloc(&arena, size));
     let (freed, live) = blocks.split_at(4);
@@ -106,7 +106,7 @@ fn metadata_that_blocks_need_does_not_count() {
 }
 
 /// If one page of each 4 MiB is kept, the records are four times its size.
-fn metadata_of_sparse_pages_takes_room_under_the_limits() {
+fn metadata_of_sparse_pages_counts_against_the_limits() {
     const LIMIT: u64 = 16 * MIB;
     let arena = arena();
     arena.set_limit(LIMIT).unwrap();
@@ -117,8 +117,8 @@ fn metadata_of_sparse_pages_takes_room_under_the_limits() {
             Err(error) => break error,
         }
         let now = stat(&arena);
-        let most = LIMIT + free_metadata(now.held_bytes);
-        assert!(now.held_bytes + now.metadata_bytes <= most, "{now:?}");
+        let max = LIMIT + free_metadata(now.held_bytes);
+        assert!(now.held_bytes + now.metadata_bytes <= max, "{now:?}");
         assert!(kept.len() < 1000, "{now:?}");
     };
     assert_eq!(refused.errno(), Some(Errno::EDQUOT));

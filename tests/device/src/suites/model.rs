@@ -47,8 +47,8 @@ type Known = [u64; 2];
 fn operate(arena: &Arena, ledger: &mut Ledger<'_>, rng: &mut fastrand::Rng) {
     match rng.u8(0..20) {
         0..=8 if ledger.len() < MAX_BLOCKS => {
-            let most = if rng.u8(..) == 0 { 2 * MIB } else { 96 * KIB };
-            let size = random_size(rng, most);
+            let max = if rng.u8(..) == 0 { 2 * MIB } else { 96 * KIB };
+            let size = random_size(rng, max);
             let flags = [
                 DEFAULT,
                 DEFAULT,

@@ -96,7 +96,7 @@ fn free_memory_leaves_every_node() {
         rounds += 1;
         assert!(rounds < 1000, "{:?}", stat(&idle.arena));
     }
-    assert_eq!(idle.given_back(), 8 * MIB);
+    assert_eq!(idle.released(), 8 * MIB);
     check();
 }
 
@@ -147,9 +147,9 @@ fn moves_beside_reclaim(idle: &Idle, nodes: [i32; 2], eaten: u64) {
     for child in [mover, faulter, allocator, eater] {
         child.succeed();
     }
-    let given = idle.given_back();
-    figure!("{} MiB left beside moves", given / MIB);
-    assert!(given > 0, "nothing was reclaimed");
+    let released = idle.released();
+    figure!("{} MiB left beside moves", released / MIB);
+    assert!(released > 0, "nothing was reclaimed");
     check();
 }
 

@@ -14,9 +14,9 @@ use crate::kit::{alloc, arena, check, free, stat, system_page, Cgroup, View, DEF
 
 suite!("freelist_pins":
     pinned_memory_is_the_pins_when_it_leaves,
-    pinned_memory_stays_in_its_cgroups_account,
+    pinned_memory_stays_charged_to_its_cgroup,
     a_pin_keeps_what_is_beside_it,
-    a_pin_keeps_what_nobody_has_written,
+    a_pin_keeps_a_page_that_was_never_written,
 );
 
 fn pinned_memory_is_the_pins_when_it_leaves() {
@@ -41,7 +41,7 @@ fn pinned_memory_is_the_pins_when_it_leaves() {
 }
 
 /// What a pin keeps has left the arena's limits, and not those of the cgroup that it was charged to.
-fn pinned_memory_stays_in_its_cgroups_account() {
+fn pinned_memory_stays_charged_to_its_cgroup() {
     const SIZE: u64 = 8 * MIB;
     let cgroup = Cgroup::new("pins");
     cgroup.run(|| {
@@ -115,7 +115,7 @@ fn a_pin_keeps_what_is_beside_it() {
 }
 
 /// Memory that was never written has no content for the kernel to drop.
-fn a_pin_keeps_what_nobody_has_written() {
+fn a_pin_keeps_a_page_that_was_never_written() {
     let huge = huge();
     let arena = arena();
     let view = View::map(

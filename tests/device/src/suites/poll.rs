@@ -17,8 +17,8 @@ use crate::kit::{alloc, arena, free, page, refused, stat, thread, DEFAULT, KIB, 
 suite!("freelist_poll":
     no_wake_up_is_lost_by_poll,
     before_any_refusal_poll_is_ready,
-    poll_tells_when_the_smallest_refused_size_could_be_served,
-    poll_tells_of_memory_that_another_arena_frees,
+    poll_reports_when_the_smallest_refused_size_could_be_served,
+    poll_reports_memory_that_another_arena_frees,
     edges_are_reported_by_epoll,
     epoll_outlives_a_closed_arena,
 );
@@ -74,7 +74,7 @@ fn before_any_refusal_poll_is_ready() {
     assert!(now(&arena));
 }
 
-fn poll_tells_when_the_smallest_refused_size_could_be_served() {
+fn poll_reports_when_the_smallest_refused_size_could_be_served() {
     for refusal in [DEFAULT, DEFAULT | Flags::WAIT] {
         let (arena, blocks) = full(16);
         for size in [8 * page(), 2 * page(), 4 * page()] {
@@ -110,7 +110,7 @@ fn poll_tells_when_the_smallest_refused_size_could_be_served() {
     }
 }
 
-fn poll_tells_of_memory_that_another_arena_frees() {
+fn poll_reports_memory_that_another_arena_frees() {
     let (hog, blocks) = hog();
     let arena = arena();
     // Registered before the refusal, and polled anew after it.

@@ -253,7 +253,7 @@ fn a_fault_maps_what_is_around_it_and_has_memory() {
         assert_eq!(first % 16, 0);
         touch(first + 21);
         all_mapped(&view, first + 16..first + 32);
-        // Behind it nothing has memory.
+        // After the block no page has memory.
         touch(first + 38);
         all_mapped(&view, first + 32..first + 40);
         none_mapped(&view, first + 40..first + 64);

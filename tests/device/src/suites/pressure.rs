@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! When memory is short, arenas give their free pages back. The figures are
-//! printed.
+//! When memory is short, arenas release their free pages. The figures are printed.
 
 use std::fs;
 
@@ -74,8 +73,8 @@ impl Idle {
         Self { arena, live, view }
     }
 
-    /// Makes one with half of the memory that is available. Returns it, its free bytes, and the bytes that
-    /// nothing uses beside these.
+    /// Makes one with half of the available memory. Returns it, its free bytes, and the bytes of unused memory
+    /// beside these.
     pub(super) fn of_half_of_memory() -> (Self, u64, u64) {
         let limit = arena().info().unwrap().limit_bytes;
         let bytes = (meminfo("MemAvailable") / 2).min(limit / 4 * 3) / MIB * MIB;
@@ -85,7 +84,7 @@ impl Idle {
 
     /// Checks that nothing live was lost. Returns the bytes that were released under pressure.
     #[track_caller]
-    pub(super) fn given_back(&self) -> u64 {
+    pub(super) fn released(&self) -> u64 {
         let stat = stat(&self.arena);
         for (i, block) in self.live.iter().enumerate() {
             assert_eq!(self.view.load(block.offset as usize), i as u8);
@@ -105,19 +104,19 @@ fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
     }
     let kills = oom_kills();
     let (idle, bytes, unused) = Idle::of_half_of_memory();
-    let wants = unused + bytes / 4 * 3;
-    spawn_child(|| use_up(wants)).succeed();
-    let given = idle.given_back();
+    let needs = unused + bytes / 4 * 3;
+    spawn_child(|| use_up(needs)).succeed();
+    let released = idle.released();
     figure!(
         "{} MiB unused, {} MiB more in free blocks: {} MiB used by another, {} MiB released",
         unused / MIB,
         bytes / MIB,
-        wants / MIB,
-        given / MIB
+        needs / MIB,
+        released / MIB
     );
-    trust!("handed_over_under_pressure", given / MIB, "MiB", ">=1");
+    trust!("handed_over_under_pressure", released / MIB, "MiB", ">=1");
     assert_eq!(oom_kills(), kills, "the OOM killer was called");
-    assert!(given >= bytes / 2, "{given} bytes of {bytes}");
+    assert!(released >= bytes / 2, "{released} bytes of {bytes}");
 }
 
 /// Prior art: reports zfs#4726.
@@ -127,18 +126,18 @@ fn another_process_of_the_cgroup_gets_what_an_idle_one_holds_in_free_blocks() {
     cgroup.limit(max);
     cgroup.run(|| {
         let idle = Idle::new(bytes);
-        let wants = 48 * MIB;
-        spawn_child(|| use_up(wants)).succeed();
-        let given = idle.given_back();
+        let needs = 48 * MIB;
+        spawn_child(|| use_up(needs)).succeed();
+        let released = idle.released();
         figure!(
             "a cgroup of {} MiB, {} MiB in free blocks: {} MiB used by another, {} MiB released",
             max / MIB,
             bytes / MIB,
-            wants / MIB,
-            given / MIB
+            needs / MIB,
+            released / MIB
         );
-        trust!("handed_over_in_a_cgroup", given / MIB, "MiB", ">=1");
-        assert!(given >= wants + bytes - max, "{given} bytes");
+        trust!("handed_over_in_a_cgroup", released / MIB, "MiB", ">=1");
+        assert!(released >= needs + bytes - max, "{released} bytes");
     });
     assert_eq!(cgroup.event("oom_kill"), 0);
 }
@@ -151,8 +150,8 @@ fn another_cgroups_arena_is_left_alone() {
         full.join();
         let own = Idle::new(16 * MIB);
         spawn_child(|| use_up(24 * MIB)).succeed();
-        assert!(own.given_back() >= 8 * MIB);
-        assert_eq!(idle.given_back(), 0, "of another cgroup");
+        assert!(own.released() >= 8 * MIB);
+        assert_eq!(idle.released(), 0, "of another cgroup");
     });
     assert_eq!(full.event("oom_kill"), 0);
 }
@@ -182,9 +181,9 @@ fn a_forced_scan_takes_free_pages_and_no_others() {
             fs::write(shrinker.join("scan"), format!("{inode} {node} {pages}")).unwrap();
         };
         let scan = |pages: u64| (0..counts.len()).for_each(|node| scan_of(node, pages));
-        let most = (0..counts.len()).max_by_key(|node| counts[*node]).unwrap();
-        scan_of(most, 64);
-        let some = idle.given_back();
+        let fullest = (0..counts.len()).max_by_key(|node| counts[*node]).unwrap();
+        scan_of(fullest, 64);
+        let some = idle.released();
         assert!(
             (1..=64 * page()).contains(&some),
             "{some} bytes for 64 pages"
@@ -192,7 +191,7 @@ fn a_forced_scan_takes_free_pages_and_no_others() {
         for _ in 0..200 {
             scan(1 << 20);
         }
-        assert_eq!(idle.given_back(), bytes);
+        assert_eq!(idle.released(), bytes);
         assert_eq!(stat(&idle.arena).free_bytes, 0);
     });
 }

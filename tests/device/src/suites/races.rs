@@ -29,7 +29,7 @@ suite!("freelist_races":
     a_block_whose_answer_is_not_out_shows_zeros,
     an_arena_is_closed_while_its_pages_leave,
     a_thread_killed_at_a_race_point_loses_nothing,
-    who_opens_an_arena_keeps_no_other_device_waiting,
+    an_open_keeps_no_other_device_waiting,
     a_map_of_a_million_blocks_is_walked_in_steps,
 );
 
@@ -38,37 +38,37 @@ const OPEN: Duration = Duration::from_millis(80);
 /// The longest time until a thread is at a race point, and for the second thread's work.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A window that is held open until this is dropped.
-struct Window(PathBuf);
+/// A race point at which threads are delayed until this is dropped.
+struct RacePoint(PathBuf);
 
-impl Window {
-    fn open(name: &str) -> Self {
+impl RacePoint {
+    fn arm(name: &str) -> Self {
         let path = Path::new(freelist::debugfs::DIR)
             .join("delay_us")
             .join(name);
         if !path.exists() {
             skip("this kernel has no fault injection");
         }
-        let window = Self(path);
-        window.set(PATIENCE);
-        window
+        let point = Self(path);
+        point.set(PATIENCE);
+        point
     }
 
     /// Sets the longest time that a thread stays there.
-    fn set(&self, most: Duration) {
-        fs::write(&self.0, most.as_micros().to_string()).expect("root may set it");
+    fn set(&self, max: Duration) {
+        fs::write(&self.0, max.as_micros().to_string()).expect("root may set it");
     }
 }
 
-impl Drop for Window {
+impl Drop for RacePoint {
     fn drop(&mut self) {
         let _ = fs::write(&self.0, "0");
     }
 }
 
-/// Waits until a thread, given by its directory in `/proc`, is at a race point: only there it sleeps without being
-/// interruptible.
-fn await_in_window(thread: &str) {
+/// Waits until a thread is at a race point: only there it sleeps without being interruptible. `thread` is its
+/// directory in `/proc`.
+fn await_at_point(thread: &str) {
     let start = Instant::now();
     loop {
         let text = fs::read_to_string(format!("{thread}/stat")).unwrap_or_default();
@@ -79,44 +79,47 @@ fn await_in_window(thread: &str) {
         if state == Some('D') {
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "the window was not open");
+        assert!(
+            start.elapsed() < PATIENCE,
+            "no thread came to the race point"
+        );
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Runs `first`, and `second` when it is in its window, which is closed when `second` is done, or
-/// `more` after it has begun.
+/// Runs `first` in a thread, and `second` while that thread is at the race point `name`. The thread goes on when
+/// `second` is done, or `more` after `second` has begun.
 fn meet_for<A: Send, B>(
-    window: &str,
+    name: &str,
     more: Duration,
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B,
 ) -> (A, B) {
-    let window = Window::open(window);
+    let point = RacePoint::arm(name);
     let start = Instant::now();
     thread::scope(|scope| {
-        let (tell, who) = mpsc::channel();
+        let (tell, thread) = mpsc::channel();
         let first = scope.spawn(move || {
             tell.send(gettid()).expect("is awaited");
             first()
         });
-        let who = who.recv().expect("it runs");
-        await_in_window(&format!("/proc/self/task/{who}"));
+        let thread = thread.recv().expect("it runs");
+        await_at_point(&format!("/proc/self/task/{thread}"));
         // The thread is there since `start` at the earliest.
-        window.set(start.elapsed() + more);
+        point.set(start.elapsed() + more);
         let second = second();
-        drop(window);
+        drop(point);
         (first.join().expect("no panic"), second)
     })
 }
 
 /// Makes two threads meet as [`meet_for`], if `second` waits for nothing that `first` has.
 fn meet<A: Send, B>(
-    window: &str,
+    name: &str,
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B,
 ) -> (A, B) {
-    meet_for(window, PATIENCE, first, second)
+    meet_for(name, PATIENCE, first, second)
 }
 
 /// Writes a byte to an address as a system call does: a fault that fails is an
@@ -300,11 +303,11 @@ fn a_thread_killed_at_a_race_point_loses_nothing() {
     use nix::sys::signal::{kill, Signal};
     let shared = arena();
     for size in [64, 10 * page()] {
-        let window = Window::open("answer");
+        let point = RacePoint::arm("answer");
         let child = spawn_child(|| _ = raw::alloc(&shared, raw::request(size)));
-        await_in_window(&format!("/proc/{}", child.pid()));
+        await_at_point(&format!("/proc/{}", child.pid()));
         kill(child.pid(), Signal::SIGKILL).unwrap();
-        drop(window);
+        drop(point);
         child.wait();
     }
     // Each is live, unknown to any thread, or was cancelled.
@@ -315,7 +318,7 @@ fn a_thread_killed_at_a_race_point_loses_nothing() {
 
 /// An open may take long: in a full cgroup it reclaims memory first. Misc devices are opened one at a
 /// time.
-fn who_opens_an_arena_keeps_no_other_device_waiting() {
+fn an_open_keeps_no_other_device_waiting() {
     let misc = fs::read_to_string("/proc/misc").expect("is there");
     let names = misc
         .lines()
@@ -363,15 +366,15 @@ fn a_map_of_a_million_blocks_is_walked_in_steps() {
         view.store(0, 1);
         assert_eq!(stat(&arena).live_blocks as usize % offsets.len(), 0);
     });
-    let window = Window::open("map");
-    window.set(PAUSE);
+    let point = RacePoint::arm("map");
+    point.set(PAUSE);
     let took = (0..3).map(|_| {
         let start = Instant::now();
         open();
         start.elapsed()
     });
     let least = took.min().expect("several");
-    drop(window);
+    drop(point);
     let expected = PAUSE * steps as u32;
     assert!(least >= expected, "{least:?} for {steps} steps");
 }

@@ -20,7 +20,7 @@ suite!("freelist_resize":
     the_tail_of_a_shorter_block_is_free_at_once,
     a_longer_block_keeps_its_bytes,
     free_memory_after_address_space_makes_way,
-    what_may_not_grow_gives_nothing_back_in_vain,
+    a_resize_that_may_not_grow_releases_nothing_in_vain,
     added_pages_read_as_zero_if_that_was_asked_for,
     pages_in_use_after_a_block_are_enospc,
     a_block_that_cannot_be_resized_is_refused_and_stays,
@@ -107,7 +107,7 @@ fn free_memory_after_address_space_makes_way() {
         for block in blocks {
             fill(&view, block.offset, block.bytes, 3);
         }
-        // Behind the block: address space, then memory that is free and mapped.
+        // After the block: address space, then memory that is free and mapped.
         free(&arena, gone);
         arena.trim(0).unwrap();
         free(&arena, way);
@@ -132,7 +132,7 @@ fn free_memory_after_address_space_makes_way() {
     check();
 }
 
-fn what_may_not_grow_gives_nothing_back_in_vain() {
+fn a_resize_that_may_not_grow_releases_nothing_in_vain() {
     let arena = arena();
     let [block, gone, way, last] = [(); 4].map(|()| alloc(&arena, 16 * page()));
     free(&arena, gone);
@@ -372,13 +372,13 @@ fn the_slack_bounds_what_is_held() {
         }
         alloc(&arena, 400 * page());
         let now = stat(&arena);
-        let most = match slack {
+        let max = match slack {
             Some(slack) => 1024 * page() * (1000 + u64::from(slack)) / 1000,
             None => 1424 * page(),
         };
-        assert!(now.held_bytes <= most, "{slack:?}: {}", now.held_bytes);
+        assert!(now.held_bytes <= max, "{slack:?}: {}", now.held_bytes);
         assert!(
-            now.held_bytes > most - page(),
+            now.held_bytes > max - page(),
             "{slack:?}: {}",
             now.held_bytes
         );

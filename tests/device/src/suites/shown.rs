@@ -18,7 +18,7 @@ suite!("freelist_shown":
     every_arena_has_a_row_with_its_owner,
     a_name_stays_in_its_row_whatever_is_in_it,
     the_map_is_without_gaps_and_adds_up,
-    the_map_tells_what_is_where,
+    the_map_shows_each_extent_with_its_content,
     a_map_is_of_one_moment,
     trim_releases_free_pages,
     trim_takes_numbers_only,
@@ -144,7 +144,7 @@ fn the_map_is_without_gaps_and_adds_up() {
 }
 
 /// Prior art: scudo combined.IterateOverChunks, wrappers_c.MallocIterateBoundary.
-fn the_map_tells_what_is_where() {
+fn the_map_shows_each_extent_with_its_content() {
     let arena = arena();
     let id = row().id;
     let odd = alloc(&arena, 3 * page());

@@ -92,12 +92,12 @@ fn free_blocks_of_any_shape_serve_where_the_span_is_used_up() {
 fn a_bad_span_is_einval() {
     let arena = arena();
     let before = arena.info().unwrap();
-    let most = before.arena_bytes;
+    let max = before.arena_bytes;
     for span in [
         1,
         page() - 1,
         page() + 1,
-        most + page(),
+        max + page(),
         1 << 62,
         1 << 63,
         u64::MAX,
@@ -105,7 +105,7 @@ fn a_bad_span_is_einval() {
         refused(arena.set_span(span), Errno::EINVAL);
     }
     assert_eq!(arena.info().unwrap(), before);
-    arena.set_span(most).unwrap();
+    arena.set_span(max).unwrap();
 }
 
 fn a_span_after_the_first_block_is_einval() {

@@ -25,7 +25,7 @@ use crate::trust;
 suite!("freelist_storm":
     processes_that_are_killed_anywhere_hold_nothing,
     a_cgroup_that_is_out_of_memory_again_and_again_holds_nothing,
-    forced_shrinks_take_nothing_from_anybody,
+    forced_shrinks_take_free_memory_only,
 );
 
 /// Returns a counter of all arenas, from debugfs.
@@ -190,7 +190,7 @@ fn a_cgroup_that_is_out_of_memory_again_and_again_holds_nothing() {
 }
 
 /// Prior art: shrinkers ttm_pool_shrinker_scan, binder_shrink_scan.
-fn forced_shrinks_take_nothing_from_anybody() {
+fn forced_shrinks_take_free_memory_only() {
     let shrinks = scaled(100);
     let mut forced = 0;
     let shared = arena();

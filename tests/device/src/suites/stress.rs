@@ -39,8 +39,8 @@ fn every_byte_is_its_owners_whatever_happens() {
         children.push(spawn_child(|| {
             let mut ledger = Ledger::new(&arena, &memory).with_key(key);
             while goes_on() {
-                let most = [4 * KIB, 200 * KIB, 5 * MIB][rng.usize(0..3)];
-                let size = random_size(&mut rng, most);
+                let max = [4 * KIB, 200 * KIB, 5 * MIB][rng.usize(0..3)];
+                let size = random_size(&mut rng, max);
                 let flags = match rng.u32(0..4) {
                     0 => DEFAULT | Flags::POPULATE,
                     1 => DEFAULT | Flags::ZERO,

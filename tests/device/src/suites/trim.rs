@@ -119,13 +119,13 @@ fn pages_with_a_live_block_stay() {
 
 /// Prior art: ttm_pool ttm_pool_free_no_dma_alloc; scudo primary.ReleaseToOS.
 fn removed_pages_are_back_in_the_system() {
-    let most = MIB * 64;
-    let arena = holding(most);
+    let max = MIB * 64;
+    let arena = holding(max);
     let held = meminfo("MemFree");
-    assert_eq!(arena.trim(0).unwrap(), most);
+    assert_eq!(arena.trim(0).unwrap(), max);
     let free = meminfo("MemFree");
     // Each CPU caches some of them, which are not counted.
-    assert!(free > held + most / 2, "{held} bytes free, then {free}");
+    assert!(free > held + max / 2, "{held} bytes free, then {free}");
 }
 
 /// Prior art: kfence test_use_after_free_read, test_use_after_free_read_nofault; vulnerabilities

@@ -26,7 +26,7 @@ suite!("freelist_waiting":
     a_timeout_is_neither_early_nor_late,
     first_come_first_served,
     a_big_waiter_is_not_starved_by_small_ones,
-    parts_of_pages_are_served_beside_a_big_waiter,
+    subpages_are_served_beside_a_large_waiter,
     a_block_of_exactly_its_class_is_kept_for_a_waiter,
 );
 
@@ -216,15 +216,15 @@ fn a_big_waiter_is_not_starved_by_small_ones() {
     check();
 }
 
-fn parts_of_pages_are_served_beside_a_big_waiter() {
+fn subpages_are_served_beside_a_large_waiter() {
     let (arena, blocks) = full(16);
     free(&arena, blocks[0]);
-    let part = alloc(&arena, 64);
+    let subpage = alloc(&arena, 64);
     thread::scope(|scope| {
         let big = Waiter::asleep(scope, &arena, waiting(8 * page(), DEFAULT, None));
         // A subpage of the page that is divided already.
         let small = alloc(&arena, page() / 2);
-        assert_eq!(small.offset / page(), part.offset / page());
+        assert_eq!(small.offset / page(), subpage.offset / page());
         // There is no second half: this one waits for one.
         let mut request = waiting(page() / 2, DEFAULT, Some(Duration::ZERO));
         assert_eq!(raw::alloc_in(&arena, &mut request), Err(Errno::EAGAIN));

@@ -18,7 +18,7 @@ suite!("freelist_wake_ups":
     a_raised_limit_wakes,
     the_tail_of_a_shorter_block_wakes,
     a_limit_lowered_below_the_request_is_edquot,
-    a_lowered_limit_wakes_whom_it_makes_hopeless,
+    a_lowered_limit_wakes_the_waiters_that_it_makes_hopeless,
     memory_that_another_arena_frees_wakes,
     a_killed_process_that_held_everything_wakes,
     a_descriptor_that_is_closed_wakes_no_waiter,
@@ -81,7 +81,7 @@ fn a_limit_lowered_below_the_request_is_edquot() {
     });
 }
 
-fn a_lowered_limit_wakes_whom_it_makes_hopeless() {
+fn a_lowered_limit_wakes_the_waiters_that_it_makes_hopeless() {
     let (arena, blocks) = full(8);
     thread::scope(|scope| {
         // The oldest, one after it, and one that keeps waiting.
