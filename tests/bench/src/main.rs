@@ -47,8 +47,8 @@ enum What {
     Probe {
         /// The name of the measurement.
         name: String,
-        /// Names the allocator: `client`, `global`, `malloc` or `nobody`.
-        who: String,
+        /// Names the allocator: `client`, `global`, `malloc` or `nothing`.
+        subject: String,
         /// The arguments of the measurement.
         args: Vec<String>,
     },
@@ -66,9 +66,13 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        What::Probe { name, who, args } => {
+        What::Probe {
+            name,
+            subject,
+            args,
+        } => {
             probe::join()?;
-            rows::probe(&name, &who, &args)
+            rows::probe(&name, &subject, &args)
         }
     }
 }

@@ -19,7 +19,7 @@ const CGROUP: &str = "FREELIST_BENCH_CGROUP";
 
 /// The allocator of the blocks in a probe.
 #[derive(Clone, Copy, Debug)]
-pub enum Who {
+pub enum Subject {
     /// The client's heap.
     Client,
     /// The heap as the allocator of a whole program.
@@ -27,17 +27,17 @@ pub enum Who {
     /// The malloc() of this library.
     Malloc(Malloc),
     /// None: the cost of the measurement itself.
-    Nobody,
+    Nothing,
 }
 
-impl Who {
+impl Subject {
     /// Returns the name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Client => "freelist",
             Self::Global => "freelist_global",
             Self::Malloc(other) => other.name,
-            Self::Nobody => "nobody",
+            Self::Nothing => "nothing",
         }
     }
 
@@ -47,7 +47,7 @@ impl Who {
             Self::Client => "client",
             Self::Global => "global",
             Self::Malloc(_) => "malloc",
-            Self::Nobody => "nobody",
+            Self::Nothing => "nothing",
         }
     }
 
@@ -87,10 +87,10 @@ pub fn value(key: &str, value: f64) {
     println!("{key} {value}");
 }
 
-fn command(name: &str, who: Who, args: &[&str]) -> Result<Command> {
+fn command(name: &str, subject: Subject, args: &[&str]) -> Result<Command> {
     let mut command = Command::new(env::current_exe()?);
-    command.args(["probe", name, who.word()]).args(args);
-    if let Who::Malloc(other) = who {
+    command.args(["probe", name, subject.word()]).args(args);
+    if let Subject::Malloc(other) = subject {
         command.envs(other.environment());
     }
     command.stdout(Stdio::piped());
@@ -98,18 +98,22 @@ fn command(name: &str, who: Who, args: &[&str]) -> Result<Command> {
 }
 
 /// Runs a probe to its end.
-pub fn run(name: &str, who: Who, args: &[&str]) -> Result<Values> {
-    let output = command(name, who, args)?.output()?;
+pub fn run(name: &str, subject: Subject, args: &[&str]) -> Result<Values> {
+    let output = command(name, subject, args)?.output()?;
     let text = String::from_utf8(output.stdout)?;
     if !output.status.success() {
-        bail!("probe {name} of {}: {}: {text}", who.name(), output.status);
+        bail!(
+            "probe {name} of {}: {}: {text}",
+            subject.name(),
+            output.status
+        );
     }
     Values::parse(&text)
 }
 
 /// Starts a probe in a cgroup. It reads from a pipe, and continues when a line comes.
-pub fn start(name: &str, who: Who, cgroup: &str) -> Result<Child> {
-    let mut command = command(name, who, &[])?;
+pub fn start(name: &str, subject: Subject, cgroup: &str) -> Result<Child> {
+    let mut command = command(name, subject, &[])?;
     command.env(CGROUP, cgroup).stdin(Stdio::piped());
     Ok(command.spawn()?)
 }

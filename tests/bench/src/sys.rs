@@ -278,7 +278,7 @@ impl Raw {
     /// Returns the counters.
     pub fn stat(&self) -> freelist_stat {
         let mut answer = freelist_stat::default();
-        // SAFETY: The structure is what the call gives, and writable.
+        // SAFETY: The structure is the one that the call fills, and writable.
         done(unsafe { libc::ioctl(self.fd(), FREELIST_IOC_STAT.into(), &mut answer) });
         answer
     }

@@ -40,11 +40,11 @@ fn new(raw: &Raw, view: &Pages, flags: u32) -> [Duration; 2] {
         offset = raw.alloc(BYTES, flags);
         view.touch(offset, BYTES);
     });
-    let given = timed(|| {
+    let released = timed(|| {
         raw.free(offset);
         raw.trim();
     });
-    [used, given]
+    [used, released]
 }
 
 fn anonymous(pages: MmapAdvise, populated: bool) -> [Duration; 2] {
@@ -79,9 +79,9 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
             }
         }
     }
-    for ((name, _), [used, given]) in WAYS.iter().zip(&samples) {
+    for ((name, _), [used, released]) in WAYS.iter().zip(&samples) {
         printer.cell("fresh", "1MiB_touched", name, used);
-        printer.cell("fresh", "1MiB_given_back", name, given);
+        printer.cell("fresh", "1MiB_released", name, released);
     }
     let [[by_faults, _], [populated, _], [small, _], [small_populated, _], [huge, _]] = &samples;
     let ratios = [

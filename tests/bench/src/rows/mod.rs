@@ -84,13 +84,13 @@ pub const GROUPS: [Group; 9] = [
 ];
 
 /// Makes a measurement in a process of its own.
-pub fn probe(name: &str, who: &str, args: &[String]) -> Result<()> {
-    match who {
+pub fn probe(name: &str, subject: &str, args: &[String]) -> Result<()> {
+    match subject {
         "client" => probe_of(name, &Client::open(), args),
         "global" => probe_of(name, &WholeProgram, args),
         "malloc" => probe_of(name, &Malloc, args),
-        "nobody" => probe_of(name, &Nothing::of(64 << 20), args),
-        _ => bail!("there is no allocator {who}"),
+        "nothing" => probe_of(name, &Nothing::of(64 << 20), args),
+        _ => bail!("there is no allocator {subject}"),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::allocator::{Allocator, Block};
 use crate::allocators::{named, Malloc, LEAVING};
 use crate::clock::{timed, Clock};
 use crate::print::Printer;
-use crate::probe::{self, Who};
+use crate::probe::{self, Subject};
 use crate::samples::Samples;
 use crate::sys::Pages;
 
@@ -58,22 +58,22 @@ impl Drop for Cgroup {
 }
 
 /// Starts a probe in the cgroup, and waits until it is ready, or was killed.
-fn start(name: &str, who: Who, cgroup: &Cgroup) -> Result<(Child, BufReader<impl Read>)> {
+fn start(name: &str, subject: Subject, cgroup: &Cgroup) -> Result<(Child, BufReader<impl Read>)> {
     let path = cgroup.0.to_str().context("a path")?;
-    let mut child = probe::start(name, who, path)?;
+    let mut child = probe::start(name, subject, path)?;
     let mut lines = BufReader::new(child.stdout.take().context("a pipe")?);
     let mut line = String::new();
     lines.read_line(&mut line)?;
     let is_ready = line == "ready\n" || cgroup.kills()? > 0.0;
-    ensure!(is_ready, "probe {name} of {}: {line:?}", who.name());
+    ensure!(is_ready, "probe {name} of {}: {line:?}", subject.name());
     Ok((child, lines))
 }
 
 /// Returns the nanoseconds per MiB that the process in need waited, if it lived, and the number of kills.
-fn once(who: Who) -> Result<(Option<f64>, f64)> {
+fn once(subject: Subject) -> Result<(Option<f64>, f64)> {
     let cgroup = Cgroup::new()?;
-    let (mut hoarder, _out) = start("hoard", who, &cgroup)?;
-    let (mut needy, mut lines) = start("need", Who::Nobody, &cgroup)?;
+    let (mut hoarder, _out) = start("hoard", subject, &cgroup)?;
+    let (mut needy, mut lines) = start("need", Subject::Nothing, &cgroup)?;
     drop(needy.stdin.take());
     let mut text = String::new();
     lines.read_to_string(&mut text)?;
@@ -90,17 +90,17 @@ fn once(who: Who) -> Result<(Option<f64>, f64)> {
 
 pub fn run(printer: Printer, clock: Clock) -> Result<()> {
     let others: [Malloc; 4] = [named("mimalloc"), named("jemalloc"), LEAVING[0], LEAVING[1]];
-    let mut whos = vec![Who::Nobody];
-    whos.extend(Who::and(&others));
-    let mut times = vec![Samples::default(); whos.len()];
-    let mut kills = vec![Samples::default(); whos.len()];
+    let mut subjects = vec![Subject::Nothing];
+    subjects.extend(Subject::and(&others));
+    let mut times = vec![Samples::default(); subjects.len()];
+    let mut kills = vec![Samples::default(); subjects.len()];
     let rounds = match clock {
         Clock::Instructions => 1,
         Clock::Wall => 3,
     };
     for _ in 0..rounds {
-        for (at, who) in whos.iter().enumerate() {
-            let (time, killed) = once(*who)?;
+        for (at, subject) in subjects.iter().enumerate() {
+            let (time, killed) = once(*subject)?;
             kills[at].add(killed);
             // A killed process has no time; one for which another was killed has none to compare.
             if let (Some(time), 0.0) = (time, killed) {
@@ -108,10 +108,16 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
             }
         }
     }
-    for (at, who) in whos.iter().enumerate() {
-        printer.cell_in("pressure", "killed", who.name(), &kills[at], "processes");
+    for (at, subject) in subjects.iter().enumerate() {
+        printer.cell_in(
+            "pressure",
+            "killed",
+            subject.name(),
+            &kills[at],
+            "processes",
+        );
         if !times[at].is_empty() {
-            printer.cell("pressure", "1MiB", who.name(), &times[at]);
+            printer.cell("pressure", "1MiB", subject.name(), &times[at]);
         }
     }
     let ours = 1;
@@ -122,9 +128,13 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
         "=0",
     );
     // With their defaults the other allocators get a process killed.
-    for (at, who) in whos.iter().enumerate().skip(whos.len() - LEAVING.len()) {
+    for (at, subject) in subjects
+        .iter()
+        .enumerate()
+        .skip(subjects.len() - LEAVING.len())
+    {
         if !times[at].is_empty() && !times[ours].is_empty() {
-            let name = format!("pressure_over_{}", who.name());
+            let name = format!("pressure_over_{}", subject.name());
             printer.counted(&name, &times[ours].over(&times[at], clock), "ratio", "-");
         }
     }

@@ -8,7 +8,7 @@ use crate::allocator::{Allocator, Block};
 use crate::allocators::AS_THEY_COME;
 use crate::clock::{each, Clock};
 use crate::print::{size, Printer};
-use crate::probe::{self, Who};
+use crate::probe::{self, Subject};
 use crate::samples::Samples;
 use crate::sys::{memfd, DmaHeap, Pages, Raw};
 
@@ -56,26 +56,26 @@ impl Ways {
 
 pub fn run(printer: Printer, clock: Clock) -> Result<()> {
     let ways = Ways::open();
-    let whos = Who::and(&AS_THEY_COME);
+    let subjects = Subject::and(&AS_THEY_COME);
     let (mut large, mut small) = (Vec::new(), Vec::new());
     for bytes in SIZES {
         let mut by_way = Ways::NAMES.map(|_| Samples::default());
-        let mut by_who = vec![Samples::default(); whos.len()];
+        let mut by_subject = vec![Samples::default(); subjects.len()];
         for _ in 0..clock.rounds() {
             for (way, samples) in Ways::NAMES.iter().zip(&mut by_way) {
                 ways.once(way, bytes);
                 samples.add(each(count(bytes), || ways.once(way, bytes)));
             }
-            for (who, samples) in whos.iter().zip(&mut by_who) {
-                let values = probe::run("reuse", *who, &[&bytes.to_string()])?;
+            for (subject, samples) in subjects.iter().zip(&mut by_subject) {
+                let values = probe::run("reuse", *subject, &[&bytes.to_string()])?;
                 samples.add(values.get("each")?);
             }
         }
         for (way, samples) in Ways::NAMES.iter().zip(&by_way) {
             printer.cell("reuse", size(bytes), way, samples);
         }
-        for (who, samples) in whos.iter().zip(&by_who) {
-            printer.cell("reuse", size(bytes), who.name(), samples);
+        for (subject, samples) in subjects.iter().zip(&by_subject) {
+            printer.cell("reuse", size(bytes), subject.name(), samples);
         }
         let [ours, others @ ..] = by_way;
         let fewer = others.map(|other| other.over(&ours, clock));

@@ -69,11 +69,11 @@ enum Kind {
     Client,
     TwoArenas,
     OneArena,
-    /// New memory of an arena each, touched and given back: blocks of 4 MiB.
+    /// New memory of an arena each, touched and freed: blocks of 4 MiB.
     NewBlocks,
     /// New memory of one arena, touched and discarded: a lazy block of 4 MiB each.
     NewLazy,
-    /// New anonymous memory, touched and given back, in small pages.
+    /// New anonymous memory, touched and dropped, in small pages.
     #[value(name = "new_anonymous_4kib")]
     NewSmall,
     /// The same in huge pages.
@@ -88,7 +88,7 @@ impl Kind {
         value.get_name().to_owned()
     }
 
-    /// Returns how many operations there are between two looks at the clock.
+    /// Returns how many operations there are between two readings of the clock.
     fn batch(self) -> usize {
         match self {
             Self::EmptyIoctls | Self::Client | Self::TwoArenas | Self::OneArena => 50,
@@ -116,7 +116,7 @@ impl Drop for Lazy<'_> {
     }
 }
 
-/// Touches new memory of one mapping, and gives it back, again and again.
+/// Touches new memory of one mapping and drops it, again and again.
 fn anonymous(pages: MmapAdvise) -> Work<'static> {
     let memory = Pages::anonymous(NEW + HUGE);
     memory.advise(pages);

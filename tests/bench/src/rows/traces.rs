@@ -13,7 +13,7 @@ use crate::allocator::{Allocator, Block};
 use crate::allocators::{named, AS_THEY_COME, KEEPING};
 use crate::clock::{timed, Clock};
 use crate::print::Printer;
-use crate::probe::{self, Who};
+use crate::probe::{self, Subject};
 use crate::samples::Samples;
 
 /// The directory in which `scripts/bench` puts them.
@@ -142,7 +142,7 @@ pub fn probe(allocator: &impl Allocator, args: &[String]) -> Result<()> {
 
 /// The measurements of a trace, by allocator.
 struct Replays {
-    whos: Vec<Who>,
+    subjects: Vec<Subject>,
     /// All durations, by [`PARTS`].
     times: Vec<[Samples; 2]>,
     /// Held memory over what was asked for, at the peak.
@@ -152,21 +152,21 @@ struct Replays {
 }
 
 impl Replays {
-    fn of(trace: &str, clock: Clock, whos: Vec<Who>, rounds: usize) -> Result<Self> {
+    fn of(trace: &str, clock: Clock, subjects: Vec<Subject>, rounds: usize) -> Result<Self> {
         let prepared = prepare(trace)?;
         let args = prepared.args.each_ref().map(String::as_str);
         let mut replays = Self {
-            times: vec![Default::default(); whos.len()],
-            held: vec![Samples::default(); whos.len()],
-            resident: vec![Samples::default(); whos.len()],
-            whos,
+            times: vec![Default::default(); subjects.len()],
+            held: vec![Samples::default(); subjects.len()],
+            resident: vec![Samples::default(); subjects.len()],
+            subjects,
             events: prepared.events,
         };
         let mut loops = Samples::default();
         for _ in 0..rounds {
-            loops.add(probe::run("trace", Who::Nobody, &args)?.get("again")?);
-            for (at, who) in replays.whos.iter().enumerate() {
-                let values = probe::run("trace", *who, &args)?;
+            loops.add(probe::run("trace", Subject::Nothing, &args)?.get("again")?);
+            for (at, subject) in replays.subjects.iter().enumerate() {
+                let values = probe::run("trace", *subject, &args)?;
                 for (samples, part) in replays.times[at].iter_mut().zip(PARTS) {
                     samples.add(values.get(part)?);
                 }
@@ -183,20 +183,28 @@ impl Replays {
     }
 
     fn find(&self, name: &str) -> usize {
-        let found = self.whos.iter().position(|who| who.name() == name);
+        let found = self
+            .subjects
+            .iter()
+            .position(|subject| subject.name() == name);
         found.expect("it was measured")
     }
 }
 
 pub fn small(printer: Printer, clock: Clock) -> Result<()> {
     for trace in SMALL {
-        let mut whos = Who::and(&AS_THEY_COME);
-        whos.insert(1, Who::Global);
-        let replays = Replays::of(trace, clock, whos, clock.rounds())?;
-        for (at, who) in replays.whos.iter().enumerate() {
+        let mut subjects = Subject::and(&AS_THEY_COME);
+        subjects.insert(1, Subject::Global);
+        let replays = Replays::of(trace, clock, subjects, clock.rounds())?;
+        for (at, subject) in replays.subjects.iter().enumerate() {
             for (part, samples) in PARTS.iter().zip(&replays.times[at]) {
                 let each = samples.map(|time| time / replays.events);
-                printer.cell("small", format_args!("{trace}_{part}"), who.name(), &each);
+                printer.cell(
+                    "small",
+                    format_args!("{trace}_{part}"),
+                    subject.name(),
+                    &each,
+                );
             }
         }
         let ours = &replays.times[replays.find("freelist")];
@@ -224,8 +232,8 @@ pub fn small(printer: Printer, clock: Clock) -> Result<()> {
 pub fn training(printer: Printer, clock: Clock) -> Result<()> {
     for trace in TRAINING {
         let others: Vec<_> = AS_THEY_COME.into_iter().chain(KEEPING).collect();
-        let replays = Replays::of(trace, clock, Who::and(&others), TRAINING_ROUNDS)?;
-        for (at, who) in replays.whos.iter().enumerate() {
+        let replays = Replays::of(trace, clock, Subject::and(&others), TRAINING_ROUNDS)?;
+        for (at, subject) in replays.subjects.iter().enumerate() {
             let unit = match clock {
                 Clock::Instructions => "million_instructions",
                 Clock::Wall => "ms",
@@ -235,12 +243,12 @@ pub fn training(printer: Printer, clock: Clock) -> Result<()> {
                 printer.cell_in(
                     "training",
                     &row,
-                    who.name(),
+                    subject.name(),
                     &samples.map(|time| time / 1e6),
                     unit,
                 );
             }
-            printer.cell_in("held", trace, who.name(), &replays.held[at], "ratio");
+            printer.cell_in("held", trace, subject.name(), &replays.held[at], "ratio");
         }
         let ours = replays.find("freelist");
         for (at, part) in PARTS.iter().enumerate() {
