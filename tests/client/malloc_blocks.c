@@ -258,7 +258,7 @@ int what_is_free_goes_back_and_the_numbers_say_so(void)
 		free(blocks[at]);
 	CHECK(mallinfo2().keepcost >= 16 * MIB);
 	CHECK(malloc_trim(0) == 1);
-	/* glibc's part of both sums is small. */
+	/* glibc's share of both sums is small. */
 	CHECK(mallinfo2().keepcost < MIB);
 	stream = fmemopen(text, sizeof(text), "w");
 	CHECK(stream && malloc_info(0, stream) == 0);

@@ -18,7 +18,7 @@ use crate::run;
 const MIB: usize = 1 << 20;
 /// The bytes that both may hold together above the program's peak: the other process gets these even if the
 /// program releases nothing.
-const ROOM: u64 = 32 << 20;
+const HEADROOM: u64 = 32 << 20;
 
 /// Runs a workload and, while it idles, a process that touches more and more memory until the
 /// limit of both has it killed: it is the kernel's first choice.
@@ -29,7 +29,7 @@ pub fn share(workload: &Workload, allocator: &Allocator, idles_at: &str) -> Resu
     let seen = run::watch(workload.command, allocator, &program, |mark, _| {
         if mark == idles_at {
             held = program.current()?;
-            limit = program.peak()? + ROOM;
+            limit = program.peak()? + HEADROOM;
             both.limit(limit)?;
             got = eaten(&both)?;
         }

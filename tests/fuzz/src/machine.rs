@@ -48,7 +48,7 @@ const LONGEST: u64 = 2_000_000;
 pub const SIGNAL: i32 = libc::SIGUSR1;
 
 /// Words that the kernel may write to at any time, even if a program passes a wrong address.
-struct Room(UnsafeCell<[u64; WORDS]>);
+struct Buffer(UnsafeCell<[u64; WORDS]>);
 
 /// The state of both threads' calls. Every number may be passed to a system call at any time: a closed file is
 /// EBADF, an address without a mapping EFAULT.
@@ -79,15 +79,15 @@ fn path(text: &str) -> CString {
 
 /// Calls ioctl() over these words. Returns whether it succeeded.
 fn ioctl(file: i32, request: u32, words: &mut [u64]) -> bool {
-    let room = Room(UnsafeCell::new([0; WORDS]));
-    // SAFETY: Only this thread and the call use `room`.
-    unsafe { (&mut *room.0.get())[..words.len()].copy_from_slice(words) };
+    let buffer = Buffer(UnsafeCell::new([0; WORDS]));
+    // SAFETY: Only this thread and the call use `buffer`.
+    unsafe { (&mut *buffer.0.get())[..words.len()].copy_from_slice(words) };
     // SAFETY: The kernel accesses at most the bytes that the request's number encodes, which
-    // `room` has. Addresses in the words are those of rooms of their callers, of the first page,
+    // `buffer` has. Addresses in the words are those of buffers of their callers, of the first page,
     // or no addresses of this process.
-    let result = unsafe { libc::ioctl(file, request.into(), room.0.get()) };
+    let result = unsafe { libc::ioctl(file, request.into(), buffer.0.get()) };
     // SAFETY: As before; the call has ended.
-    unsafe { words.copy_from_slice(&(&*room.0.get())[..words.len()]) };
+    unsafe { words.copy_from_slice(&(&*buffer.0.get())[..words.len()]) };
     result == 0
 }
 

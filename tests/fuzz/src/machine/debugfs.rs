@@ -7,8 +7,8 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Reads a file and forgets what it says; without memory of the heap, which the other thread's
-/// calls may want to be where they unmap.
+/// Reads a file and drops its content. Allocates nothing, as the other thread's calls unmap memory at places
+/// that the allocator could get.
 pub(super) fn show(path: &CStr) {
     let mut text = [0_u8; 4096];
     // SAFETY: `path` ends in 0, and there is room for what is read.

@@ -6,7 +6,7 @@ use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::sync::PoisonError;
 
-use super::{Machine, Room, PAGE, PLACES, PLACE_LEN, WORDS};
+use super::{Buffer, Machine, PAGE, PLACES, PLACE_LEN, WORDS};
 
 impl Machine {
     /// Maps a file at one of the places.
@@ -77,10 +77,10 @@ impl Machine {
 ///
 /// The range belongs to a [`Machine`], and nothing in it is known to Rust.
 pub(super) unsafe fn look_up(is_read: bool, part: usize, part_len: usize) {
-    let room = Room(UnsafeCell::new([0; WORDS]));
+    let buffer = Buffer(UnsafeCell::new([0; WORDS]));
     let len = part_len.min(WORDS * 8);
     let local = libc::iovec {
-        iov_base: room.0.get().cast(),
+        iov_base: buffer.0.get().cast(),
         iov_len: len,
     };
     let remote = libc::iovec {
@@ -92,6 +92,6 @@ pub(super) unsafe fn look_up(is_read: bool, part: usize, part_len: usize) {
     } else {
         libc::process_vm_writev
     };
-    // SAFETY: `room` is as long, and the part is ours, and nothing in it known to Rust.
+    // SAFETY: `buffer` is as long, and the part is ours, and nothing in it known to Rust.
     unsafe { copy(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
 }
