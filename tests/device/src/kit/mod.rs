@@ -237,6 +237,17 @@ pub fn meminfo(name: &str) -> u64 {
         * KIB
 }
 
+/// Returns the bytes of a huge page; `None` on a kernel without huge pages.
+pub fn huge_page() -> Option<u64> {
+    let text = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").ok()?;
+    Some(text.trim().parse().expect("bytes"))
+}
+
+/// Returns the bytes of the largest folio of the page cache: a huge page, or a page where there are none.
+pub fn largest_folio() -> u64 {
+    huge_page().unwrap_or_else(page)
+}
+
 /// Returns the bytes of unused memory: `MemFree`, and the pages on the lists of each CPU (pcp), which are up
 /// to an eighth of a small machine's memory, and count neither as free nor as available.
 pub fn free_memory() -> u64 {

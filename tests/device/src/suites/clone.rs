@@ -9,11 +9,12 @@ use freelist::debugfs::Stats;
 use freelist::{Arena, Block, Error, Flags};
 use nix::errno::Errno;
 
-use crate::harness::{skip, suite};
+use super::memory::huge;
+use crate::harness::suite;
 use crate::kit::process::signal_of;
 use crate::kit::{
-    alloc, arena, check, free, page, random, random_size, refused, scaled, stat, thread, View,
-    DEFAULT, GROW, KIB, MIB,
+    alloc, arena, check, free, largest_folio, page, random, random_size, refused, scaled, stat,
+    thread, View, DEFAULT, GROW, KIB, MIB,
 };
 
 suite!("freelist_clone":
@@ -51,7 +52,7 @@ fn mixed(arena: &Arena, view: &View, rng: &mut fastrand::Rng, count: usize) -> V
         let size = random_size(rng, 512 * KIB);
         let flags = match rng.u8(0..8) {
             0 => DEFAULT | Flags::HEADER,
-            1 => GROW | Flags::CONTIG,
+            1 if size <= largest_folio() => GROW | Flags::CONTIG,
             _ => DEFAULT,
         };
         let block = arena.alloc(size, flags).unwrap();
@@ -220,9 +221,9 @@ fn contiguous_blocks_stay_contiguous() {
     let source = arena();
     let view = View::shared(&source, 0, SPAN);
     let mut blocks = Vec::new();
-    for pages in [1, 2, 16, 64] {
+    for bytes in [1, 2, 16, 64].map(|pages| largest_folio().min(pages * page())) {
         alloc(&source, page());
-        let block = source.alloc(pages * page(), GROW | Flags::CONTIG).unwrap();
+        let block = source.alloc(bytes, GROW | Flags::CONTIG).unwrap();
         fill(&view, block, 0);
         blocks.push(block);
     }
@@ -241,11 +242,7 @@ fn contiguous_blocks_stay_contiguous() {
 }
 
 fn huge_pages_stay_huge() {
-    let path = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
-    let Ok(text) = fs::read_to_string(path) else {
-        skip("this kernel has no huge pages");
-    };
-    let huge: u64 = text.trim().parse().unwrap();
+    let huge = huge();
     let source = arena();
     let view = View::shared(&source, 0, SPAN);
     // One block, and many neighbouring ones.

@@ -13,8 +13,8 @@ use crate::harness::suite;
 use crate::kit::calls::{ioctl_at, Plain};
 use crate::kit::trace::PageAllocs;
 use crate::kit::{
-    alloc, arena, check, free, largest_block, page, pages, raw, refused, stat, system_page, View,
-    DEFAULT, GROW, LARGER, MIB,
+    alloc, arena, check, free, largest_block, largest_folio, page, pages, raw, refused, stat,
+    system_page, View, DEFAULT, GROW, LARGER, MIB,
 };
 
 suite!("freelist_contig":
@@ -52,6 +52,13 @@ fn is_contiguous(arena: &Arena, offset: u64, bytes: u64) -> bool {
     frames.windows(2).all(|pair| pair[0] + 1 == pair[1])
 }
 
+/// Returns those of the numbers of pages that fit into a folio: 1 alone on a kernel without huge pages.
+fn in_a_folio<const N: usize>(pages: [u64; N]) -> Vec<u64> {
+    let mut pages = pages.to_vec();
+    pages.retain(|pages| pages * page() <= largest_folio());
+    pages
+}
+
 /// Returns the bytes of the largest block: those of the buddy allocator.
 fn largest() -> u64 {
     let mut size = page();
@@ -75,7 +82,8 @@ fn largest() -> u64 {
 /// Prior art: gpu_buddy gpu_test_buddy_alloc_contiguous.
 fn the_pages_lie_side_by_side() {
     let arena = arena();
-    for pages in [1, 2, 3, 5, 16, 31, 64, 65, 100, 257] {
+    let counts = in_a_folio([1, 2, 3, 5, 16, 31, 64, 65, 100, 257]);
+    for pages in &counts {
         let size = pages * page() - 7;
         let block = arena.alloc(size, FLAGS).unwrap();
         assert_eq!(block.bytes, size.next_power_of_two());
@@ -85,7 +93,7 @@ fn the_pages_lie_side_by_side() {
             "{pages} pages"
         );
     }
-    assert_eq!(stat(&arena).grows, 10);
+    assert_eq!(stat(&arena).grows, counts.len() as u64);
 }
 
 /// Else the test above would show nothing.
@@ -106,7 +114,7 @@ fn blocks_without_contig_need_not_be_contiguous() {
 }
 
 fn what_is_beyond_the_request_is_the_blocks() {
-    for pages in [1, 3, 5, 33, 65, 129] {
+    for pages in in_a_folio([1, 3, 5, 33, 65, 129]) {
         let arena = arena();
         let block = arena.alloc(pages * page(), FLAGS).unwrap();
         let bytes = (pages * page()).next_power_of_two();
@@ -126,19 +134,24 @@ fn the_pages_are_new_and_zero() {
     }
     free(&arena, used);
     let before = stat(&arena);
-    for size in [64, page(), 16 * page()] {
+    let counts = in_a_folio([1, 1, 16]);
+    for (number, pages) in counts.iter().enumerate() {
+        // Less than a page takes one, too.
+        let size = if number == 0 { 64 } else { pages * page() };
         let block = arena.alloc(size, FLAGS).unwrap();
         for at in block.offset..block.offset + block.bytes {
             assert_eq!(view.load(at as usize), 0, "byte {at:#x}");
         }
     }
     let after = stat(&arena);
-    assert_eq!(after.held_bytes - before.held_bytes, 18 * page());
+    let bytes = counts.iter().sum::<u64>() * page();
+    assert_eq!(after.held_bytes - before.held_bytes, bytes);
 }
 
 fn more_than_the_largest_order_is_e2big() {
     let largest = largest();
     eprintln!("up to {} KiB", largest >> 10);
+    assert_eq!(largest, largest_folio());
     let arena = arena();
     for size in [
         largest + 1,
@@ -175,15 +188,19 @@ fn at_the_limit_free_pages_make_headroom() {
     for block in blocks.iter().step_by(2) {
         free(&arena, *block);
     }
-    let block = arena.alloc(8 * page(), FLAGS).unwrap();
+    let block = arena.alloc(largest_folio().min(8 * page()), FLAGS).unwrap();
     assert!(is_contiguous(&arena, block.offset, block.bytes));
     assert!(stat(&arena).held_bytes <= 32 * page());
-    refused(arena.alloc(33 * page(), FLAGS), Errno::EDQUOT);
+    let errno = match in_a_folio([33])[..] {
+        [] => Errno::E2BIG,
+        _ => Errno::EDQUOT,
+    };
+    refused(arena.alloc(33 * page(), FLAGS), errno);
 }
 
 fn it_is_one_call_for_pages_without_reclaim() {
     let tracer = PageAllocs::record(256);
-    for pages in [1u64, 2, 3, 16, 65] {
+    for pages in in_a_folio([1, 2, 3, 16, 65]) {
         let arena = arena();
         let mut request = raw::request(pages * page());
         request.flags |= Flags::CONTIG.bits();
@@ -202,10 +219,12 @@ fn it_is_one_call_for_pages_without_reclaim() {
 
 fn a_released_one_serves_others() {
     let arena = arena();
-    let block = arena.alloc(64 * page(), FLAGS).unwrap();
+    let block = arena
+        .alloc(largest_folio().min(64 * page()), FLAGS)
+        .unwrap();
     free(&arena, block);
     let held = stat(&arena).held_bytes;
-    for _ in 0..64 {
+    for _ in 0..block.bytes / page() {
         arena.alloc(page(), LARGER).unwrap();
     }
     assert_eq!(stat(&arena).held_bytes, held);

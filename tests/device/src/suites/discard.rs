@@ -11,7 +11,9 @@ use nix::errno::Errno;
 use crate::harness::suite;
 use crate::kit::lazy::stat;
 use crate::kit::uring::Pinned;
-use crate::kit::{alloc, arena, check, free, page, refused, system_page, View, DEFAULT, MIB};
+use crate::kit::{
+    alloc, arena, check, free, largest_folio, page, refused, system_page, View, DEFAULT, MIB,
+};
 
 suite!("freelist_discard":
     discarded_pages_read_as_zero,
@@ -76,7 +78,8 @@ fn discards_outside_live_blocks_are_refused() {
     let last = alloc(&arena, 4 * page());
     free(&arena, gone);
     let headed = arena.alloc(3 * page(), DEFAULT | Flags::HEADER).unwrap();
-    let contiguous = arena.alloc(4 * page(), DEFAULT | Flags::CONTIG).unwrap();
+    let pages = largest_folio().min(4 * page());
+    let contiguous = arena.alloc(pages, DEFAULT | Flags::CONTIG).unwrap();
     let small = alloc(&arena, 100);
     let held = stat(&arena).held_bytes;
     for (offset, bytes) in [

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
+use super::memory::huge;
 use crate::figure;
 use crate::harness::suite;
 use crate::kit::lazy::{alloc_lazy, stat, LAZY};
@@ -71,6 +72,8 @@ fn a_byte_of_512_mib_costs_little() {
 }
 
 fn memory_that_is_touched_in_order_comes_in_ever_larger_folios() {
+    // Else each page is a fault.
+    huge();
     let arena = arena();
     let bytes = 16 * MIB;
     let view = View::shared(&arena, 0, bytes as usize);

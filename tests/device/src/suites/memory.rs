@@ -15,8 +15,8 @@ use crate::kit::pages::frames;
 use crate::kit::process::{faults, signal_of, spawn_child};
 use crate::kit::shared::{on_a_stack, Mutex};
 use crate::kit::{
-    alloc, arena, check, free, meminfo, page, stat, system_page, touch_all, Cgroup, View, DEFAULT,
-    KIB, MIB,
+    alloc, arena, check, free, huge_page, meminfo, page, stat, system_page, touch_all, Cgroup,
+    View, DEFAULT, KIB, MIB,
 };
 use crate::{figure, trust};
 
@@ -36,11 +36,7 @@ suite!("freelist_memory":
 
 /// Returns the bytes of a huge page; skips if the kernel has none.
 pub(super) fn huge() -> u64 {
-    let path = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
-    match fs::read_to_string(path) {
-        Ok(text) => text.trim().parse().expect("bytes"),
-        Err(_) => skip("this kernel has no huge pages"),
-    }
+    huge_page().unwrap_or_else(|| skip("this kernel has no huge pages"))
 }
 
 /// Returns a line of the smaps of a view, in bytes.

@@ -7,9 +7,10 @@ use nix::fcntl::{fallocate, fcntl, FallocateFlags, FcntlArg, OFlag, SealFlag};
 use nix::sys::mman::{MapFlags, ProtFlags};
 use nix::unistd::ftruncate;
 
+use super::memory::huge;
 use crate::harness::suite;
 use crate::kit::process::{fork_child, signal_of};
-use crate::kit::{alloc, arena, info, numbered_pages, page, raw, View, MIB};
+use crate::kit::{alloc, arena, info, largest_folio, numbered_pages, page, raw, View, MIB};
 
 suite!("freelist_mmap":
     the_whole_arena_is_mapped,
@@ -51,13 +52,14 @@ fn the_whole_arena_is_mapped() {
 }
 
 fn a_mapping_is_aligned_to_a_huge_page() {
+    let huge = huge() as usize;
     let arena = arena();
     // An odd mapping before each, so that its alignment is not by chance.
     for len in [info().arena_bytes as usize, 64 << 20, 8 << 20] {
         let _odd = View::anonymous(page() as usize);
         let view = View::shared(&arena, 0, len);
         let base = view.address(0).get();
-        assert_eq!(base % (2 << 20), 0, "base {base:#x} of {len} bytes");
+        assert_eq!(base % huge, 0, "base {base:#x} of {len} bytes");
     }
 }
 
@@ -69,7 +71,7 @@ fn a_mapping_is_where_it_is_wished_if_nothing_is_there() {
     let near = |wish| View::map_near(wish, &arena, 0, LEN, both(), MapFlags::MAP_SHARED).unwrap();
     let other = near(odd);
     assert_ne!(other.address(0).get(), odd.get());
-    assert_eq!(other.address(0).get() % (2 << 20), 0);
+    assert_eq!(other.address(0).get() % largest_folio() as usize, 0);
     drop(first);
     assert_eq!(near(odd).address(0).get(), odd.get());
 }

@@ -17,8 +17,8 @@ use crate::harness::{skip, suite};
 use crate::kit::calls::read_to;
 use crate::kit::process::spawn_child;
 use crate::kit::{
-    alloc, arena, check, counters, free, page, raw, refused, stat, system_page, thread, View,
-    DEFAULT, LARGER, MIB,
+    alloc, arena, check, counters, free, largest_folio, page, raw, refused, stat, system_page,
+    thread, View, DEFAULT, LARGER, MIB,
 };
 
 suite!("freelist_races":
@@ -235,7 +235,7 @@ fn a_guessed_free_finds_nothing_until_the_answer_is_out() {
     for (size, flags) in [
         (64, DEFAULT),
         (page(), DEFAULT),
-        (3 * page(), contig),
+        (largest_folio().min(3 * page()), contig),
         (64, DEFAULT | Flags::HEADER),
         (100_000, DEFAULT | Flags::ZERO),
     ] {

@@ -12,8 +12,8 @@ use crate::harness::suite;
 use crate::kit::calls::{ioctl, ioctl_at, Plain};
 use crate::kit::process::signal_of;
 use crate::kit::{
-    alloc, arena, check, free, largest_block, page, raw, refused, stat, thread, View, DEFAULT,
-    GROW, KIB, LARGER, MIB,
+    alloc, arena, check, free, largest_block, largest_folio, page, raw, refused, stat, thread,
+    View, DEFAULT, GROW, KIB, LARGER, MIB,
 };
 
 suite!("freelist_resize":
@@ -196,7 +196,8 @@ fn a_block_that_cannot_be_resized_is_refused_and_stays() {
     let block = alloc(&arena, 3 * page());
     let small = alloc(&arena, 64);
     let headed = arena.alloc(3 * page(), DEFAULT | Flags::HEADER).unwrap();
-    let contiguous = arena.alloc(3 * page(), GROW | Flags::CONTIG).unwrap();
+    let pages = largest_folio().min(3 * page());
+    let contiguous = arena.alloc(pages, GROW | Flags::CONTIG).unwrap();
     let gone = alloc(&arena, 200 * page());
     free(&arena, gone);
     let before = stat(&arena);

@@ -13,8 +13,8 @@ use crate::harness::suite;
 use crate::kit::events::{number, Event, Events};
 use crate::kit::waiter::{waiting, Waiter, WHILE};
 use crate::kit::{
-    alloc, arena, free, page, raw, refused, shrinker, stat, thread, touch_all, View, DEFAULT, GROW,
-    KIB, LARGER, MIB,
+    alloc, arena, free, largest_folio, page, raw, refused, shrinker, stat, thread, touch_all, View,
+    DEFAULT, GROW, KIB, LARGER, MIB,
 };
 
 suite!("freelist_tracepoints":
@@ -216,7 +216,7 @@ fn the_flags_of_a_request_are_reported_by_name() {
         (Flags::empty(), ""),
     ];
     for (flags, names) in cases {
-        let given = arena.alloc(3 * page(), flags);
+        let given = arena.alloc(largest_folio().min(3 * page()), flags);
         let reported = events.of(&arena);
         let event = reported.last().expect("an event");
         match given {
@@ -295,7 +295,8 @@ fn the_held_bytes_are_the_sum_of_an_arenas_events() {
     };
     let blocks: Vec<Block> = sizes().map(|size| alloc(&arena, size)).to_vec();
     holds(&arena);
-    let contiguous = arena.alloc(3 * page(), GROW | Flags::CONTIG).unwrap();
+    let pages = largest_folio().min(3 * page());
+    let contiguous = arena.alloc(pages, GROW | Flags::CONTIG).unwrap();
     holds(&arena);
     let lazy = arena.alloc(4 * MIB, DEFAULT | Flags::LAZY).unwrap();
     touch_all(&view, lazy.offset, MIB);

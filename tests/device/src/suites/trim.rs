@@ -15,8 +15,8 @@ use crate::harness::suite;
 use crate::kit::calls::{ioctl_at, splice_from, Plain};
 use crate::kit::process::signal_of;
 use crate::kit::{
-    alloc, arena, counters, free, meminfo, page, random, random_size, raw, refused, scaled, stat,
-    system_page, thread, Ledger, View, DEFAULT, KIB, LARGER, MIB,
+    alloc, arena, counters, free, free_memory, page, random, random_size, raw, refused, scaled,
+    stat, system_page, thread, Ledger, View, DEFAULT, KIB, LARGER, MIB,
 };
 use crate::{figure, trust};
 
@@ -121,10 +121,9 @@ fn pages_with_a_live_block_stay() {
 fn removed_pages_are_back_in_the_system() {
     let max = MIB * 64;
     let arena = holding(max);
-    let held = meminfo("MemFree");
+    let held = free_memory();
     assert_eq!(arena.trim(0).unwrap(), max);
-    let free = meminfo("MemFree");
-    // Each CPU caches some of them, which are not counted.
+    let free = free_memory();
     assert!(free > held + max / 2, "{held} bytes free, then {free}");
 }
 
