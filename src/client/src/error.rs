@@ -242,6 +242,9 @@ fn advice(call: Call, errno: Errno) -> &'static str {
             "; the file is not /dev/freelist, or the module is too old for this call"
         }
         (_, Errno::EBADF) => "; the arena has to be open for writing",
+        (Call::Alloc { flags, .. }, Errno::E2BIG) if flags.contains(Flags::CONTIG) => {
+            "; the largest contiguous block is a huge page, or a page where the kernel has no huge pages"
+        }
         (Call::Alloc { .. } | Call::Resize { .. }, Errno::E2BIG) => {
             "; the largest block is 1 << INFO.max_shift bytes"
         }
@@ -322,6 +325,24 @@ mod tests {
         assert!(message.ends_with("; ask for at least 1 byte"), "{message}");
         let none = refused(Call::FreeBulk { count: 0 }, Errno::EINVAL).to_string();
         assert!(none.ends_with("; the array of offsets is empty"), "{none}");
+    }
+
+    #[test]
+    fn the_largest_block_is_another_one_for_a_contiguous_one() {
+        let too_large = |flags| {
+            let size = 1 << 40;
+            refused(Call::Alloc { size, flags }, Errno::E2BIG).to_string()
+        };
+        let any = too_large(Flags::DEFAULT);
+        assert!(
+            any.ends_with("; the largest block is 1 << INFO.max_shift bytes"),
+            "{any}"
+        );
+        let contiguous = too_large(Flags::DEFAULT | Flags::CONTIG);
+        assert!(
+            contiguous.contains("; the largest contiguous block is a huge page"),
+            "{contiguous}"
+        );
     }
 
     #[test]
