@@ -99,6 +99,12 @@ impl Run {
     pub fn fullest(&self) -> Option<&Sample> {
         self.samples.iter().max_by_key(|sample| sample.current)
     }
+
+    /// Returns the most bytes that were charged and not in free blocks, of all samples.
+    pub fn most_in_use(&self) -> Option<u64> {
+        let in_use = |sample: &Sample| sample.current.saturating_sub(sample.free);
+        self.samples.iter().map(in_use).max()
+    }
 }
 
 /// A moment of a run.

@@ -177,6 +177,11 @@ mod tests {
                     free: 0,
                 },
                 Sample {
+                    at_us: 50,
+                    current: (peak - 1) * MIB,
+                    free: MIB,
+                },
+                Sample {
                     at_us: 100,
                     current: peak * MIB,
                     free: 3 * MIB,
@@ -231,6 +236,7 @@ mod tests {
             "102.0",
             "1.020",
             "3.0",
+            "100.0",
             "50.0",
             "70.0",
             "700",
@@ -244,7 +250,7 @@ mod tests {
         ];
         assert_eq!(row, expected);
         // Only freelist's free memory is known.
-        assert_eq!(cells(&text, "glibc-mmap")[4], "");
+        assert_eq!(cells(&text, "glibc-mmap")[4..6], ["", ""]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_BORDERS_ONLY};
 use comfy_table::{CellAlignment, Table};
-use freelist_demo::allocator::TIGHTEST;
+use freelist_demo::allocator::{FREELIST, TIGHTEST};
 use freelist_demo::record::{Record, Run};
 use freelist_demo::workload;
 
@@ -89,14 +89,25 @@ impl Demo {
     /// Returns the columns beyond the peak. Only programs with marks have an import and steps.
     fn columns(&self, workload: &str) -> Vec<Column> {
         let unit = self.time_unit();
-        let mut columns: Vec<Column> = vec![(
-            "free at the peak".to_owned(),
-            Box::new(|run| {
-                let free = run.fullest()?.free;
-                (run.allocator == freelist_demo::allocator::FREELIST).then(|| mib(free))
-            }),
-            1,
-        )];
+        let is_freelist = |run: &Run| run.allocator == FREELIST;
+        let mut columns: Vec<Column> = vec![
+            (
+                "free at the peak".to_owned(),
+                Box::new(move |run| {
+                    let free = run.fullest()?.free;
+                    is_freelist(run).then(|| mib(free))
+                }),
+                1,
+            ),
+            (
+                "peak without free blocks".to_owned(),
+                Box::new(move |run| {
+                    let in_use = run.most_in_use()?;
+                    is_freelist(run).then(|| mib(in_use))
+                }),
+                1,
+            ),
+        ];
         let last = self.runs(workload).next().and_then(|run| run.marks.last());
         if let Some(last) = last.map(|mark| mark.name.clone()) {
             let step = last.clone();
