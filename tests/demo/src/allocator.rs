@@ -124,6 +124,13 @@ pub const ALLOCATORS: &[Allocator] = &[
         is_default: true,
     },
     Allocator {
+        name: "freelist-mimalloc",
+        what: "freelist under mimalloc, without huge pages: blocks of 64 KiB and more",
+        library: Some("/work/libfreelist_malloc.so:libmimalloc.so.3"),
+        settings: &[("MIMALLOC_ALLOW_THP", "0")],
+        is_default: false,
+    },
+    Allocator {
         name: "freelist-share",
         what: "freelist under glibc, forked children read their parent's blocks",
         library: Some("/work/libfreelist_malloc.so"),
