@@ -43,7 +43,7 @@ engine_coverage  long   -                                                       
 mutants          long   -                                                          -              changes   2400 -    changes of the engine that its tests notice
 miri             long   -                                                          -              tests     ?    -    the engine'\''s tests under Miri
 planted_all      long   module=default,module=debug,init,programs,header,c-library -              tests     120  -    bugs that some test sees
-more_programs    long   module=default,init,c-library,root=more_programs           -              tests     6    -    compilers and servers with libfreelist_malloc.so
+more_programs    long   module=default,init,c-library,root=more_programs           -              tests     7    -    compilers and servers with libfreelist_malloc.so
 fuzz             long   module=debug,init,programs                                 -              programs  2700 -    calls at random
 module_coverage  long   kcov,init,programs                                         -              tests     420  -    what of the module the tests reach
 model            long   module=default,init,programs                               default        tests     1    -    a million operations and their model
