@@ -68,6 +68,16 @@ pub(crate) fn set_enomem() {
 /// Allocates a block.
 #[no_mangle]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
+    if LARGE.serves(size) {
+        return malloc_large(size);
+    }
+    // SAFETY: Any size is allowed.
+    unsafe { next::malloc(size) }
+}
+
+/// Allocates a large block. A function of its own, as a small block's then saves no register.
+#[inline(never)]
+fn malloc_large(size: usize) -> *mut c_void {
     match large(size, ALIGN, Content::Any) {
         Served::Here(block) => block,
         // SAFETY: Any size is allowed.
@@ -93,7 +103,22 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 /// `block` is null or a live block, and is not used afterwards.
 #[no_mangle]
 pub unsafe extern "C" fn free(block: *mut c_void) {
-    // SAFETY: By the contract the caller does not use it any more.
+    if LARGE.may_have(block.cast()) || next::has_early() {
+        // SAFETY: By the contract the caller does not use it any more.
+        return unsafe { free_not_small(block) };
+    }
+    // SAFETY: It is not the arena's, so the next allocator returned it.
+    unsafe { next::free(block) }
+}
+
+/// Frees a block that may be the arena's, or one of a look-up.
+///
+/// # Safety
+///
+/// As that of [`free`].
+#[inline(never)]
+unsafe fn free_not_small(block: *mut c_void) {
+    // SAFETY: By the caller's contract.
     if LARGE.may_have(block.cast()) && unsafe { LARGE.free(block.cast()) } {
         return;
     }

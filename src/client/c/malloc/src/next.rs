@@ -88,17 +88,32 @@ macro_rules! next {
                     Err(_) => c"",
                 };
             static NEXT: Next = Next(AtomicPtr::new(ptr::null_mut()));
-            match NEXT.address(NAME) {
-                Some(function) => {
-                    type Function = unsafe extern "C" fn($($type),*) $(-> $result)?;
-                    // SAFETY: It is the function of that name, which has this type in every C
-                    // library and allocator.
-                    let function = unsafe { mem::transmute::<*mut c_void, Function>(function) };
-                    // SAFETY: By the caller's contract.
-                    unsafe { function($($argument),*) }
+            type Function = unsafe extern "C" fn($($type),*) $(-> $result)?;
+
+            /// The first call. A function of its own, as the others then save no register.
+            #[cold]
+            #[inline(never)]
+            unsafe fn first($($argument: $type),*) $(-> $result)? {
+                match NEXT.look_up(NAME) {
+                    Some(function) => {
+                        // SAFETY: As below.
+                        let function = unsafe { mem::transmute::<*mut c_void, Function>(function) };
+                        // SAFETY: By the caller's contract.
+                        unsafe { function($($argument),*) }
+                    }
+                    None => $otherwise,
                 }
-                None => $otherwise,
             }
+
+            let function = NEXT.0.load(Relaxed);
+            if function.is_null() {
+                // SAFETY: By the caller's contract.
+                return unsafe { first($($argument),*) };
+            }
+            // SAFETY: It is the function of that name, which has this type in every C library and allocator.
+            let function = unsafe { mem::transmute::<*mut c_void, Function>(function) };
+            // SAFETY: By the caller's contract.
+            unsafe { function($($argument),*) }
         }
     };
 }
@@ -186,6 +201,13 @@ fn early(size: usize, align: usize) -> *mut c_void {
     // SAFETY: The bytes before the block lie in that memory too, and belong to this block.
     unsafe { ((at - size_of::<usize>()) as *mut usize).write_unaligned(size) };
     at as *mut c_void
+}
+
+/// Returns whether blocks were allocated during a look-up: not with a C library whose `dlsym()` allocates
+/// nothing.
+#[inline]
+pub(crate) fn has_early() -> bool {
+    !EARLY.load(Relaxed).is_null()
 }
 
 /// Returns the bytes of a block that was allocated during a look-up; `None` for all others.
