@@ -71,7 +71,7 @@ impl View for Stats {
 /// Writes the lines of an arena in `/proc/PID/fdinfo/FD`.
 pub(crate) fn show_fdinfo(arena: &Arena, out: &SeqFile) {
     let mut snapshot = Snapshot::default();
-    arena.snapshot(&mut snapshot);
+    let waiters = arena.snapshot(&mut snapshot);
     let stat = snapshot.stat();
     seq_print!(out, "freelist_arena:\t{}\n", arena.id());
     seq_print!(out, "freelist_arena_bytes:\t{}\n", arena.bounds().span);
@@ -81,6 +81,7 @@ pub(crate) fn show_fdinfo(arena: &Arena, out: &SeqFile) {
         )*};
     }
     with_fields!(lines);
+    seq_print!(out, "freelist_waiters:\t{waiters}\n");
 }
 
 /// The file `classes`: a row a size class, summed over all arenas.

@@ -30,7 +30,8 @@ pub struct OpenArena {
     pub pids: Vec<u32>,
     /// The name of the first of them.
     pub name: String,
-    /// The fields of STAT, and the span of its offsets in bytes (`arena_bytes`).
+    /// The fields of STAT, the span of its offsets in bytes (`arena_bytes`), and the number of requests that
+    /// wait (`waiters`).
     pub stats: Stats,
 }
 

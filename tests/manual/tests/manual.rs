@@ -78,6 +78,7 @@ fn the_page_has_no_field_that_the_header_lacks() {
             "MemAvailable",
             "freelist_arena",
             "freelist_arena_bytes",
+            "freelist_waiters",
             "freelist_NAME",
         ]
         .map(str::to_owned),

@@ -3,9 +3,11 @@
 //! Requests that wait for a block: when they wait, for what, for how long, and in which order they are
 //! served.
 
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use freelist::{Arena, Block, Flags};
+use freelist::{fdinfo, Arena, Block, Flags};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
@@ -28,6 +30,7 @@ suite!("freelist_waiting":
     a_big_waiter_is_not_starved_by_small_ones,
     subpages_are_served_beside_a_large_waiter,
     a_block_of_exactly_its_class_is_kept_for_a_waiter,
+    fdinfo_counts_the_requests_that_wait,
 );
 
 fn a_request_that_can_be_served_does_not_wait() {
@@ -80,7 +83,7 @@ fn without_flags_the_own_class_is_waited_for() {
     served_by(
         Flags::empty(),
         |arena, blocks| {
-            // Neither a larger block nor room to grow is of its own class.
+            // Neither a larger block nor headroom is a block of its own class.
             free(arena, blocks[16]);
             arena.set_limit(100 * page()).unwrap();
         },
@@ -255,4 +258,23 @@ fn a_block_of_exactly_its_class_is_kept_for_a_waiter() {
         });
         check();
     }
+}
+
+fn fdinfo_counts_the_requests_that_wait() {
+    let (arena, blocks) = full(2);
+    let path = format!("/proc/self/fdinfo/{}", arena.as_fd().as_raw_fd());
+    let waiters = || {
+        let (_, stats) = fdinfo::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        stats.get("waiters")
+    };
+    assert_eq!(waiters(), Some(0));
+    thread::scope(|scope| {
+        let asleep = [0, 1].map(|_| Waiter::asleep(scope, &arena, waiting(page(), DEFAULT, None)));
+        assert_eq!(waiters(), Some(2));
+        for block in &blocks {
+            free(&arena, *block);
+        }
+        asleep.map(|waiter| waiter.served());
+    });
+    assert_eq!(waiters(), Some(0));
 }

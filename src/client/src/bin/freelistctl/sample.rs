@@ -182,7 +182,7 @@ impl From<OpenArena> for Row {
             free: of("free_bytes"),
             held: of("held_bytes"),
             limit: of("limit_bytes"),
-            waiters: None,
+            waiters: arena.stats.get("waiters"),
             name: arena.name,
             stats: arena.stats,
         }
@@ -204,6 +204,7 @@ mod tests {
                 pair("held_bytes", held),
                 pair("limit_bytes", 1 << 30),
                 pair("waits", 2),
+                pair("waiters", 1),
             ]),
         }
     }
@@ -230,7 +231,7 @@ mod tests {
         let json = sample.json();
         assert_eq!(json["origin"], "fdinfo");
         assert_eq!(json["arenas"][0]["stats"]["waits"], 2);
-        assert_eq!(json["arenas"][0]["waiters"], Value::Null);
+        assert_eq!(json["arenas"][0]["waiters"], 1);
         assert_eq!(json["classes"], Value::Null);
         sample.classes = Some(Classes::parse("shift live\n5 3\n").unwrap());
         assert_eq!(sample.json()["classes"][0]["live"], 3);
