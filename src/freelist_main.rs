@@ -26,7 +26,8 @@
 //! Each folder uses only those before it in the order `engine`, `ffi`, `mm`, `arena`, `debug`,
 //! `device`; `tests/layers` checks that. `kunit`, the tests in the kernel, uses all
 //! of them. `c` has the helpers in C by subject, `uapi` the contract with user space, freelist(4), and
-//! [`mod@module`] the loaded module. Each `mod.rs` names the files that may be `unsafe`.
+//! [`mod@module`] the loaded module. Each `mod.rs` names the files that may be `unsafe`; so may
+//! `module.rs`.
 //!
 //! | folder | what it does |
 //! | --- | --- |

@@ -58,9 +58,7 @@ impl Progress {
     fn next(&mut self) -> Option<usize> {
         if self.done > 0 && self.done < self.count && self.stopped.is_none() {
             task::resched();
-            if task::fatal_signal() {
-                self.stopped = Some(EINTR);
-            }
+            self.stopped = task::fail_if_killed().err();
         }
         let left = (self.count - self.done).min(BATCH) as usize;
         (left > 0 && self.stopped.is_none()).then_some(left)

@@ -121,9 +121,7 @@ impl Arena {
                 return Ok(Promise { bytes });
             }
             drop(state);
-            if task::fatal_signal() {
-                return Err(EINTR);
-            }
+            task::fail_if_killed()?;
             let lacks = bytes.saturating_sub(self.shared_limit.headroom()) >> PAGE_SHIFT;
             if !self.take_from_others(lacks.max(1)) {
                 return Err(edquot());
@@ -190,17 +188,14 @@ impl Copy<'_> {
                 index += 1;
                 continue;
             }
-            result = match task::fatal_signal() {
-                true => Err(EINTR),
-                false => self.bring_folio(index, &mut promise),
-            };
+            result = task::fail_if_killed().and_then(|()| self.bring_folio(index, &mut promise));
             if result.is_err() {
                 break;
             }
             task::resched();
         }
         // The headroom of holes is returned as well.
-        self.target.forget(promise);
+        self.target.return_unused(promise);
         result
     }
 

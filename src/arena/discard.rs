@@ -52,9 +52,7 @@ impl Arena {
         let mut page = first.div_ceil(PAGE_SIZE as u64) as u32;
         let end = ((last + 1) >> PAGE_SHIFT) as u32;
         while page < end {
-            if task::fatal_signal() {
-                return Err(EINTR);
-            }
+            task::fail_if_killed()?;
             let next = self.lock().engine.discard(page, end);
             match next {
                 Discarding::Range(discard) => {

@@ -85,7 +85,7 @@ impl Arena {
             if lacks > 0 {
                 let moved = self.vacate(lacks, &mut promise);
                 if moved != Ok(lacks) {
-                    self.forget(promise);
+                    self.return_unused(promise);
                     // Other threads took free pages, or pages stayed: try again without moving.
                     match (moved?, sources) {
                         (0, Sources::FreeFirst) => sources = Sources::New,
@@ -102,7 +102,7 @@ impl Arena {
                     tries += 1;
                     let mut promise = Promise { bytes: 0 };
                     let moved = self.vacate(pending.missing(), &mut promise);
-                    self.forget(promise);
+                    self.return_unused(promise);
                     if moved? == 0 {
                         return Err(ENOMEM);
                     }
@@ -142,7 +142,7 @@ impl Arena {
                     continue;
                 }
             }
-            self.forget(promise);
+            self.return_unused(promise);
             if left? == 0 {
                 return Err(edquot());
             }
@@ -166,7 +166,7 @@ impl Arena {
             let mut promise = Promise { bytes: 0 };
             // A caller that is being killed goes on with fewer pages moved.
             let _ = self.vacate(target, &mut promise);
-            self.forget(promise);
+            self.return_unused(promise);
         }
     }
 
@@ -202,8 +202,8 @@ impl Arena {
         let mut last = None;
         let mut result = Ok(());
         while done < max_pages {
-            if task::fatal_signal() {
-                result = Err(EINTR);
+            result = task::fail_if_killed();
+            if result.is_err() {
                 break;
             }
             let Some(isolated) = self.lock().engine.isolate(max_pages - done) else {
@@ -250,16 +250,14 @@ impl Arena {
                 continue;
             }
             let rest = blocks.get_mut(done..).unwrap_or_default();
-            result = match task::fatal_signal() {
-                true => Err(EINTR),
-                false => self.bring_folio(rest, prealloc, &mut promise, &mut max_order),
-            };
+            result = task::fail_if_killed()
+                .and_then(|()| self.bring_folio(rest, prealloc, &mut promise, &mut max_order));
             if result.is_err() {
                 break;
             }
             task::resched();
         }
-        self.forget(promise);
+        self.return_unused(promise);
         result
     }
 
@@ -420,7 +418,7 @@ impl Arena {
             state.promised -= promise.bytes;
             promise.bytes = 0;
         }
-        self.forget(promise);
+        self.return_unused(promise);
         result
     }
 }

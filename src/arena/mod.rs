@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! One arena: the address space, blocks and limit of one open file.
+//! One arena: the address space, blocks and limit of one open file. No file here is `unsafe`.
 
 #![deny(unsafe_code)]
 
@@ -153,7 +153,7 @@ impl Arena {
                 State {
                     engine,
                     counted_pages: 0,
-                    looked_at: Counters::default(),
+                    idle_counters: Counters::default(),
                     cursor: u32::MAX,
                     contiguous_bytes,
                     limit: defaults.arena,

@@ -25,8 +25,8 @@ use kernel::{
     prelude::*, //
 };
 
-/// Headroom under both limits for pages that are being allocated. [`Arena::forget`] returns the unused
-/// rest.
+/// Headroom under both limits for pages that are being allocated. It has to be passed to
+/// [`Arena::return_unused`] in the end.
 #[must_use]
 pub(super) struct Promise {
     pub(super) bytes: u64,
@@ -149,7 +149,7 @@ impl Arena {
     }
 
     /// Returns the unused headroom of a promise to the limits.
-    pub(super) fn forget(&self, promise: Promise) {
+    pub(super) fn return_unused(&self, promise: Promise) {
         if promise.bytes > 0 {
             let mut state = self.lock();
             state.promised -= promise.bytes;

@@ -93,16 +93,16 @@ impl Arena {
     }
 
     /// Releases whole free folios on `node`, until `max_pages` pages are released; waits for no folio's
-    /// lock, and leaves pinned folios. Goes on where the last call ended, and looks at [`RANGES`] ranges,
-    /// or at the whole arena if `all` is set. Returns the number of pages. May sleep, also under reclaim.
+    /// lock, and leaves pinned folios. Goes on where the last call ended, and scans [`RANGES`] ranges, or
+    /// the whole arena if `all` is set. Returns the number of pages. May sleep, also under reclaim.
     fn reclaim(&self, node: Node, max_pages: u64, all: bool) -> u64 {
         self.drain();
         let (step, _) = self.step();
         let mut freed = 0;
-        let mut looked = 0;
+        let mut scanned = 0;
         let mut ends = 0;
-        while freed < max_pages && ends < 2 && (all || looked < RANGES) {
-            looked += 1;
+        while freed < max_pages && ends < 2 && (all || scanned < RANGES) {
+            scanned += 1;
             let some = (max_pages - freed).min(step.into()) as u32;
             let mut state = self.lock();
             let mut cursor = state.cursor;
@@ -273,7 +273,7 @@ impl Shrink for Arena {
     fn return_idle(&self) {
         let mut state = self.lock();
         let now = state.engine.counters();
-        let before = mem::replace(&mut state.looked_at, now);
+        let before = mem::replace(&mut state.idle_counters, now);
         drop(state);
         // Free memory that a thread waits for is kept.
         if now == before && self.published.free_pages() > 0 && self.waiters() == 0 {

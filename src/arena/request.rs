@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! Options of an allocation: what the request flags of the contract (`uapi/freelist.h`) mean to an arena.
-//! `device/ioctl.rs` decodes them.
+//! `device/ioctl.rs` decodes them, and INFO reports its `FLAGS`; the engine has those that concern where
+//! a block lies, in `engine/request.rs`.
 
 use super::deadline::Deadline;
 use crate::{

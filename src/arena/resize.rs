@@ -113,9 +113,7 @@ impl Arena {
                 Err(ResizeError::Busy) => {
                     drop(state);
                     task::pause();
-                    if task::fatal_signal() {
-                        return Err(EINTR);
-                    }
+                    task::fail_if_killed()?;
                 }
                 Err(ResizeError::Need(metadata)) => {
                     drop(state);
@@ -137,9 +135,7 @@ impl Arena {
     fn make_way(&self, isolated: Isolated) -> Result {
         self.drop_isolated(isolated, Headroom::Returned);
         self.wake_unlocked();
-        if task::fatal_signal() {
-            return Err(EINTR);
-        }
+        task::fail_if_killed()?;
         task::resched();
         Ok(())
     }

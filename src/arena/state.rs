@@ -186,8 +186,8 @@ pub(super) struct State {
     pub(super) engine: KernelEngine,
     /// The free pages that are in the kernel's statistics.
     pub(super) counted_pages: i64,
-    /// The engine's counters at the last look for idle arenas.
-    pub(super) looked_at: Counters,
+    /// The engine's counters at the last check for idle arenas.
+    pub(super) idle_counters: Counters,
     /// The page number below which the shrinker goes on, downwards.
     pub(super) cursor: u32,
     /// The most bytes of a contiguous block: the size of the largest folio.

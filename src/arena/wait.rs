@@ -4,7 +4,7 @@
 //!
 //! A call that makes memory available wakes, under the lock, the waiters whose turn it is
 //! ([`Arena::wake`]). No wake-up is lost: a waiter is enlisted before it scans for the last time, and
-//! marks itself asleep before it checks whether it was woken. Another arena wakes it, too, by giving up
+//! marks itself asleep before it checks whether it was woken. Another arena wakes it, too, by releasing
 //! memory of the shared limit. If the system is short of memory, which causes no wake-up, the waiter
 //! scans again every [`RETRY_NS`].
 

@@ -2,10 +2,10 @@
 
 //! The engine: which range of an arena's address space a request gets.
 //!
-//! The engine only decides. It holds no page, allocates no metadata, takes no lock and imports nothing
-//! of the kernel, so the same files compile into the module and into the host's tests. Its caller
-//! allocates and drops the memory of the ranges that the engine names, and reports both to the engine.
-//! The caller also allocates metadata ([`Prealloc`]) and drops unused metadata ([`Garbage`]).
+//! The engine only decides. It holds no page, allocates no metadata, takes no lock, has no `unsafe` and
+//! imports nothing of the kernel, so the same files compile into the module and into the host's tests.
+//! Its caller allocates and drops the memory of the ranges that the engine names, and reports both to
+//! the engine. The caller also allocates metadata ([`Prealloc`]) and drops unused metadata ([`Garbage`]).
 //!
 //! # Words
 //!

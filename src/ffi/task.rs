@@ -4,6 +4,7 @@
 
 use crate::ffi::raw;
 use kernel::{
+    prelude::*,
     time::{
         delay::fsleep,
         Delta, //
@@ -26,6 +27,14 @@ pub(crate) fn process_name() -> ProcessName {
     // SAFETY: `name` has the `FREELIST_NAME_LEN` bytes that are written.
     unsafe { raw::freelist_process_name(name.as_mut_ptr().cast()) };
     name
+}
+
+/// Fails with `EINTR` if the calling thread is being killed.
+pub(crate) fn fail_if_killed() -> Result {
+    match fatal_signal() {
+        true => Err(EINTR),
+        false => Ok(()),
+    }
 }
 
 /// Returns whether the calling thread is being killed.
