@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The allocator of a whole program: no other line of it changes.
+//! The allocator of a whole program, set in one line.
 //!
 //! An arena has the blocks of 64 KiB and more, the system allocator the smaller ones. Without a device it has
 //! all of them, and one line on standard error reports it.

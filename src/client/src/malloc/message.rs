@@ -42,8 +42,8 @@ impl<const MAX: usize> Text<MAX> {
 
 impl<const MAX: usize> fmt::Write for Text<MAX> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
-        for (byte, new) in room.iter_mut().zip(text.bytes()) {
+        let rest = self.bytes.get_mut(self.len..).unwrap_or_default();
+        for (byte, new) in rest.iter_mut().zip(text.bytes()) {
             *byte = new;
             self.len += 1;
         }

@@ -57,8 +57,10 @@ impl Path {
     fn new(text: &str) -> Option<Self> {
         let mut bytes = [0; 64];
         // The last byte stays 0.
-        let (room, _) = bytes.split_at_mut(63);
-        room.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        let (content, _) = bytes.split_at_mut(63);
+        content
+            .get_mut(..text.len())?
+            .copy_from_slice(text.as_bytes());
         Some(Self(bytes))
     }
 

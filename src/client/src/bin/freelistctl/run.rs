@@ -158,20 +158,25 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             return Ok(ExitCode::from(if found { 126 } else { 127 }));
         }
     };
-    if let (Some(format), Some(mut file)) = (args.report, report) {
-        let mut bytes = Vec::new();
-        file.rewind()?;
-        file.read_to_end(&mut bytes)?;
-        let rows = malloc::read_report(&bytes);
-        let out = &mut io::stderr();
-        let told = match format {
-            Format::Text => show::processes(out, &rows),
-            Format::Json => writeln!(out, "{:#}", json_of(&rows)),
-        };
-        // If standard error is closed, the program's own status is still passed on.
-        let _ = told;
+    if let (Some(format), Some(file)) = (args.report, report) {
+        print_report(format, file)?;
     }
     Ok(leave(status))
+}
+
+/// Prints the report of the processes on standard error. If that is closed, it prints nothing: the program's
+/// own status is still passed on.
+fn print_report(format: Format, mut file: File) -> Result<()> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    let rows = malloc::read_report(&bytes);
+    let out = &mut io::stderr();
+    let _ = match format {
+        Format::Text => show::processes(out, &rows),
+        Format::Json => writeln!(out, "{:#}", json_of(&rows)),
+    };
+    Ok(())
 }
 
 /// Returns the value of LD_PRELOAD: this library, then the present value, which has the next allocator.

@@ -359,12 +359,12 @@ pub(crate) fn processes(out: &mut impl Write, rows: &[ProcessReport]) -> io::Res
         )?;
     }
     if let Some(others) = rows.get(SHOWN..).filter(|others| !others.is_empty()) {
-        let most = others.iter().map(|row| row.peak_held).max().unwrap_or(0);
+        let max = others.iter().map(|row| row.peak_held).max().unwrap_or(0);
         writeln!(
             out,
             "freelist: and {} more, each at most {}",
             others.len(),
-            mib(most)
+            mib(max)
         )?;
     }
     let mut refused: BTreeMap<&str, u64> = BTreeMap::new();

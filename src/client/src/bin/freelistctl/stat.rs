@@ -33,12 +33,12 @@ pub(crate) fn seconds(text: &str) -> std::result::Result<Duration, String> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut told = false;
+    let mut noted = false;
     loop {
         let sample = Sample::read()?;
-        if let Some(note) = sample.note.as_ref().filter(|_| !told) {
+        if let Some(note) = sample.note.as_ref().filter(|_| !noted) {
             eprintln!("freelistctl: {note}");
-            told = true;
+            noted = true;
         }
         let mut text = Vec::new();
         match args.json {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The kinds of memory that a map shows, and how each looks.
+//! The kinds of memory that a map shows, with their glyphs and colours.
 
 use std::fs;
 
@@ -141,8 +141,8 @@ impl Kinds {
     pub(crate) fn of(self, extent: &Extent) -> Kind {
         match (extent.content, extent.orders) {
             (Content::Live, None) => Kind::Untouched,
-            (Content::Live, Some((_, most))) => match self.huge_order {
-                Some(huge) if most >= huge => Kind::Huge,
+            (Content::Live, Some((_, max_order))) => match self.huge_order {
+                Some(huge) if max_order >= huge => Kind::Huge,
                 _ => Kind::Live,
             },
             (Content::Subpage, _) => Kind::Subpage,

@@ -141,9 +141,9 @@ fn mib(bytes: u64) -> f64 {
 
 /// Returns the end of an axis: a little above the highest of these points.
 fn top(points: &[(f64, f64)]) -> f64 {
-    let most = points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
-    if most > 0.0 {
-        most * 1.1
+    let max = points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+    if max > 0.0 {
+        max * 1.1
     } else {
         1.0
     }
@@ -208,8 +208,8 @@ fn bytes(area: &Area<'_>, series: &Series) -> Drawn {
     let live = series.points(|moment| mib(moment.live_bytes));
     let both = series.points(|moment| mib(moment.live_bytes.saturating_add(moment.free_bytes)));
     let held = series.points(|moment| mib(moment.held_bytes));
-    let most = top(&held).max(top(&both));
-    let mut chart = builder(area).build_cartesian_2d(series.range(), 0.0..most)?;
+    let max = top(&held).max(top(&both));
+    let mut chart = builder(area).build_cartesian_2d(series.range(), 0.0..max)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -231,11 +231,11 @@ fn bytes(area: &Area<'_>, series: &Series) -> Drawn {
         .label("held")
         .legend(|at| key(at, HELD));
     for (number, (at, text)) in series.marks.iter().enumerate() {
-        let line = [(*at, 0.0), (*at, most)];
+        let line = [(*at, 0.0), (*at, max)];
         chart.draw_series(LineSeries::new(line, BLACK.mix(0.25)))?;
         if series.marks.len() <= TEXTS {
             // Neighbours are at different heights.
-            let height = most * (0.99 - 0.04 * (number % 3) as f64);
+            let height = max * (0.99 - 0.04 * (number % 3) as f64);
             let style = ("sans-serif", 11).into_font().color(&BLACK.mix(0.7));
             let text = Text::new(format!(" {text}"), (*at, height), style);
             chart.draw_series([text])?;
@@ -299,11 +299,11 @@ fn events(area: &Area<'_>, series: &Series) -> Drawn {
         .into_iter()
         .map(|name| (name, rates(name)))
         .collect();
-    let most = all
+    let max = all
         .iter()
         .map(|(_, points)| top(points))
         .fold(1.0, f64::max);
-    let mut chart = builder(area).build_cartesian_2d(series.range(), 0.0..most)?;
+    let mut chart = builder(area).build_cartesian_2d(series.range(), 0.0..max)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_live_and_free_is_as_high_as_it_should_be() {
+    fn areas_are_as_high_as_live_and_free_bytes() {
         for is_replay in [true, false] {
             let (header, lines) = recording(is_replay, false);
             let pixels = Pixels::of(&draw(&header, &lines).unwrap());

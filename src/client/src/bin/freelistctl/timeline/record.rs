@@ -124,14 +124,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         writer.write(&Line::Sample(moment))?;
         samples += 1;
-        let is_over = args.duration.is_some_and(|most| start.elapsed() >= most);
+        let is_over = args.duration.is_some_and(|max| start.elapsed() >= max);
         if status.is_some() || is_over || signals.end(program.as_ref()) {
             break status;
         }
         wait(args.interval, &signals, program.as_mut());
     };
     writer.flush()?;
-    told(args, samples, tracer.as_ref());
+    summarise(args, samples, tracer.as_ref());
     Ok(status.map_or(ExitCode::SUCCESS, of_program))
 }
 
@@ -174,7 +174,7 @@ fn wait(interval: Duration, signals: &Signals, mut program: Option<&mut Child>) 
 }
 
 /// Prints on standard error the number of samples and events, and the next step.
-fn told(args: &Args, samples: u64, tracer: Option<&Tracer>) {
+fn summarise(args: &Args, samples: u64, tracer: Option<&Tracer>) {
     let counts = tracer.iter().flat_map(|tracer| &tracer.counts);
     let counts: Vec<String> = counts
         .map(|(name, count)| format!("{} {name}", grouped(*count)))

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_none() {
+    fn a_line_without_an_event_is_none() {
         assert_eq!(lost("CPU:1 [LOST 12 EVENTS]"), Some(12));
         for line in [
             "",

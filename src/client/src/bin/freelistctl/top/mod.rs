@@ -94,7 +94,7 @@ fn live(terminal: &mut DefaultTerminal, state: &mut State, ended: &AtomicBool) -
         let action = listen(state, next, ended)?;
         match action {
             Action::Quit => return Ok(()),
-            Action::Look => {
+            Action::Sample => {
                 state.update(Sample::read()?, Instant::now());
                 next = Instant::now() + state.delay();
             }
@@ -111,7 +111,7 @@ fn listen(state: &mut State, next: Instant, ended: &AtomicBool) -> Result<Action
         }
         let left = next.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(Action::Look);
+            return Ok(Action::Sample);
         }
         if !event::poll(left.min(SIGNALS))? {
             continue;

@@ -14,7 +14,7 @@ use crate::sample::Sample;
 pub(crate) enum Action {
     Quit,
     /// Read the statistics now.
-    Look,
+    Sample,
     Draw,
 }
 
@@ -150,7 +150,7 @@ impl State {
             _ if is_control => {}
             KeyCode::Char('q') => return Action::Quit,
             KeyCode::Esc if !self.help => return Action::Quit,
-            KeyCode::Char(' ') => return Action::Look,
+            KeyCode::Char(' ') => return Action::Sample,
             KeyCode::Char('?') => self.help = !self.help,
             KeyCode::Esc => self.help = false,
             KeyCode::Tab => self.show(match self.view {
@@ -266,7 +266,7 @@ mod tests {
         assert!(state.shows_help());
         assert_eq!(state.key(KeyCode::Esc, KeyModifiers::NONE), Action::Draw);
         assert!(!state.shows_help());
-        assert_eq!(press(&mut state, " "), Action::Look);
+        assert_eq!(press(&mut state, " "), Action::Sample);
     }
 
     #[test]
