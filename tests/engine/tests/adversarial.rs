@@ -135,11 +135,8 @@ fn robson(name: &str, live_pages: u64, rounds: u32) {
     pattern.end(name);
 }
 
-#[test]
-fn adversarial_patterns_hold_no_more_than_the_slack() {
-    robson("Robson, 2^12 pages", 1 << 12, 11);
-    robson("Robson, 2^16 pages", 1 << 16, 15);
-    // Robson for best fit: a block of `k` pages and a page that stays, then blocks of `k + 1`.
+/// Robson for best fit: blocks of `k` pages and pages that stay, then blocks of `k + 1`.
+fn robson_for_best_fit() {
     let mut pattern = Pattern::new();
     for pages in 1..256u64 {
         let first = pattern.live.len();
@@ -154,6 +151,10 @@ fn adversarial_patterns_hold_no_more_than_the_slack() {
         }
     }
     pattern.end("best fit: k pages and a page");
+}
+
+/// Blocks whose sizes grow by a page each, most of which are freed later.
+fn growing_sizes() {
     let mut pattern = Pattern::new();
     for round in 0..4 {
         for pages in 1..600u64 {
@@ -164,46 +165,63 @@ fn adversarial_patterns_hold_no_more_than_the_slack() {
         }
     }
     pattern.end("sizes grow by a page");
-    for (name, which) in [
-        ("last in, first out", 0),
-        ("first in, first out", 1),
-        ("random", 2),
-    ] {
-        let mut pattern = Pattern::new();
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
-        let mut bytes = 0;
-        let mut oldest = VecDeque::new();
-        while pattern.ops < OPS {
-            let shift = random.below(16);
-            let size = 1 + random.below(64 << shift);
-            if bytes + size < 64 << 20 && random.below(16) != 0 {
-                let block = pattern.alloc(size);
-                if which == 1 {
-                    pattern.live.pop();
-                    oldest.push_back(block);
-                }
-                bytes += block.1;
-                continue;
+}
+
+/// The order in which blocks are freed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    LastIn,
+    FirstIn,
+    Random,
+}
+
+/// Blocks of random sizes, up to 64 MiB, which are freed in an order.
+fn random_sizes(name: &str, order: Order) {
+    let mut pattern = Pattern::new();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut bytes = 0;
+    let mut oldest = VecDeque::new();
+    while pattern.ops < OPS {
+        let shift = random.below(16);
+        let size = 1 + random.below(64 << shift);
+        if bytes + size < 64 << 20 && random.below(16) != 0 {
+            let block = pattern.alloc(size);
+            if order == Order::FirstIn {
+                pattern.live.pop();
+                oldest.push_back(block);
             }
-            for _ in 0..random.below(16) + 1 {
-                if which == 1 {
-                    let Some(block) = oldest.pop_front() else {
-                        break;
-                    };
-                    pattern.live.push(block);
-                }
-                if pattern.live.is_empty() {
-                    break;
-                }
-                let index = match which {
-                    2 => random.below(pattern.live.len() as u64) as usize,
-                    _ => pattern.live.len() - 1,
-                };
-                bytes -= pattern.live[index].1;
-                pattern.free_at(index);
-            }
+            bytes += block.1;
+            continue;
         }
-        pattern.live.extend(oldest);
-        pattern.end(name);
+        for _ in 0..random.below(16) + 1 {
+            if order == Order::FirstIn {
+                let Some(block) = oldest.pop_front() else {
+                    break;
+                };
+                pattern.live.push(block);
+            }
+            if pattern.live.is_empty() {
+                break;
+            }
+            let index = match order {
+                Order::Random => random.below(pattern.live.len() as u64) as usize,
+                Order::LastIn | Order::FirstIn => pattern.live.len() - 1,
+            };
+            bytes -= pattern.live[index].1;
+            pattern.free_at(index);
+        }
     }
+    pattern.live.extend(oldest);
+    pattern.end(name);
+}
+
+#[test]
+fn adversarial_patterns_hold_no_more_than_the_slack() {
+    robson("Robson, 2^12 pages", 1 << 12, 11);
+    robson("Robson, 2^16 pages", 1 << 16, 15);
+    robson_for_best_fit();
+    growing_sizes();
+    random_sizes("last in, first out", Order::LastIn);
+    random_sizes("first in, first out", Order::FirstIn);
+    random_sizes("random", Order::Random);
 }

@@ -55,7 +55,7 @@ fn blocks_of_odd_lengths_are_aligned_to_their_class_wherever_there_was_one() {
 
 /// Prior art: gpu_buddy gpu_test_buddy_subtree_offset_alignment_stress.
 #[test]
-fn what_each_list_can_serve_is_known_while_the_span_fills_and_empties() {
+fn each_list_knows_what_it_can_serve_while_the_span_fills_and_empties() {
     at_every_page_size!(largest_of_each_list);
 }
 

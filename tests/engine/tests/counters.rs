@@ -34,7 +34,7 @@ fn a_twentieth_more_than_the_peak_may_be_held_and_no_page_more() {
 }
 
 #[test]
-fn what_a_block_has_more_or_less_is_needed_more_or_less() {
+fn the_need_follows_the_length_of_a_resized_block() {
     at_every_page_size!(resized);
 }
 

@@ -78,7 +78,7 @@ fn a_subpage_without_flags_comes_from_a_page_that_has_nothing_larger() {
 
 #[test]
 fn a_block_that_was_just_freed_is_on_the_fast_path() {
-    at_every_page_size!(at_hand);
+    at_every_page_size!(on_fast_path);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_waiter_is_served_by_a_block_that_was_just_freed() {
 }
 
 #[test]
-fn what_merges_from_the_quick_lists_decides_whether_a_request_could_be_served() {
+fn blocks_merged_from_quick_lists_count_for_whether_a_request_could_be_served() {
     at_every_page_size!(serves_after_merge);
 }
 
@@ -141,7 +141,7 @@ mod generic {
         assert_eq!(left[10..], [(3, 1)]);
     }
 
-    pub fn at_hand<const KIB: usize>() {
+    pub fn on_fast_path<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 12);
         let (block, _) = arena.alloc(request(100, true, true)).unwrap();
         arena.free(block).unwrap();

@@ -115,20 +115,7 @@ impl<const KIB: usize> Model<KIB> {
     fn apply(&mut self, op: Op) {
         let page_bytes = Arena::<KIB>::PAGE;
         match op {
-            Op::Alloc { pages, lazy } => {
-                let request = Request {
-                    lazy,
-                    ..request(pages * page_bytes)
-                };
-                if let Ok((offset, bytes)) = self.arena.alloc(request) {
-                    let (first, pages) =
-                        ((offset / page_bytes) as u32, (bytes / page_bytes) as u32);
-                    let has = self.backed(first, pages);
-                    assert!(lazy || has.len() == pages as usize);
-                    let before = self.blocks.insert(first, Block { pages, has });
-                    assert!(before.is_none());
-                }
-            }
+            Op::Alloc { pages, lazy } => self.alloc(pages, lazy),
             Op::Free(index) => {
                 if let Some(first) = self.nth_block(index) {
                     self.blocks.remove(&first);
@@ -170,24 +157,44 @@ impl<const KIB: usize> Model<KIB> {
                     }
                 }
             }
-            Op::Discarded { index, stays } => {
-                if let Some(index) = index.checked_rem(self.discards.len()) {
-                    let discard = self.discards.swap_remove(index);
-                    let (range, keeps) = (discard.range(), discard.keeps_memory());
-                    let stays = |page: u32| page % 4 < stays;
-                    self.arena.finish_discard(discard, stays);
-                    for page in range.filter(|page| !keeps && !stays(*page)) {
-                        if let Some(block) = self.block_of(page) {
-                            block.has.remove(&page);
-                        }
-                    }
-                }
-            }
+            Op::Discarded { index, stays } => self.discarded(index, stays),
             Op::Lose(at) => self.lose(at),
             Op::Trim(keep) => {
                 self.arena.trim(keep);
             }
             Op::Drain => self.arena.drain(),
+        }
+    }
+
+    fn alloc(&mut self, pages: u64, lazy: bool) {
+        let page_bytes = Arena::<KIB>::PAGE;
+        let request = Request {
+            lazy,
+            ..request(pages * page_bytes)
+        };
+        let Ok((offset, bytes)) = self.arena.alloc(request) else {
+            return;
+        };
+        let (first, pages) = ((offset / page_bytes) as u32, (bytes / page_bytes) as u32);
+        let has = self.backed(first, pages);
+        assert!(lazy || has.len() == pages as usize);
+        let before = self.blocks.insert(first, Block { pages, has });
+        assert!(before.is_none());
+    }
+
+    /// Ends a discard, in which `stays` of four pages keep their memory.
+    fn discarded(&mut self, index: usize, stays: u32) {
+        let Some(index) = index.checked_rem(self.discards.len()) else {
+            return;
+        };
+        let discard = self.discards.swap_remove(index);
+        let (range, keeps) = (discard.range(), discard.keeps_memory());
+        let stays = |page: u32| page % 4 < stays;
+        self.arena.finish_discard(discard, stays);
+        for page in range.filter(|page| !keeps && !stays(*page)) {
+            if let Some(block) = self.block_of(page) {
+                block.has.remove(&page);
+            }
         }
     }
 

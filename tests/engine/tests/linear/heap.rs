@@ -33,7 +33,7 @@ pub struct Settings {
     /// Sub-lists of a doubling, as a power of 2.
     pub sub_bits: u32,
     /// The entries of one list that are examined.
-    pub look: u32,
+    pub candidates: u32,
     /// The slack in thousandths: how much more than the peak need may be held before memory is moved.
     pub slack_permille: u64,
     /// The largest block on a quick list, in bytes.
@@ -58,7 +58,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             sub_bits: 4,
-            look: 8,
+            candidates: 8,
             slack_permille: 50,
             quick_largest: 64 << 10,
             quick_bytes: 256 << 10,
@@ -138,7 +138,7 @@ pub struct Counts {
     /// The entries that the longest search examined.
     pub longest_search: u32,
     pub searches: u64,
-    pub looked_at: u64,
+    pub examined: u64,
     pub trees: u64,
     pub peak_trees: u64,
 }
@@ -327,20 +327,20 @@ impl Heap {
     fn alloc_pages(&mut self, pages: u32) -> u32 {
         let align = pages.next_power_of_two().min(ALIGN_PAGES);
         self.counts.searches += 1;
-        let mut looked = 0;
+        let mut examined = 0;
         if u64::from(pages) * PAGE > self.settings.drain_above {
             self.drain();
         }
-        let mut found = self.find(true, pages, align, &mut looked);
+        let mut found = self.find(true, pages, align, &mut examined);
         if found.is_none() && self.drain() {
-            found = self.find(true, pages, align, &mut looked);
+            found = self.find(true, pages, align, &mut examined);
         }
         let start = match found {
             Some(run) => self.take(run, pages, align),
-            None => self.grow(pages, align, &mut looked),
+            None => self.grow(pages, align, &mut examined),
         };
-        self.counts.looked_at += u64::from(looked);
-        self.counts.longest_search = self.counts.longest_search.max(looked);
+        self.counts.examined += u64::from(examined);
+        self.counts.longest_search = self.counts.longest_search.max(examined);
         self.records[start as usize].kind = Kind::Block;
         self.records[start as usize].len = pages;
         start

@@ -63,7 +63,7 @@ fn replay(steps: &[Step], settings: Settings) -> Outcome {
         held: of_peak(counts.peak_held_pages),
         moved: moved.map(of_peak),
         longest: counts.longest_search,
-        mean: counts.looked_at as f64 / counts.searches as f64,
+        mean: counts.examined as f64 / counts.searches as f64,
         space: of_peak(counts.space.into()),
         metadata: 100.0 * records as f64 / (counts.peak_held_pages * PAGE) as f64,
     }
@@ -105,8 +105,10 @@ fn settings() -> Vec<(String, Settings)> {
             s.move_largest = true;
         });
     }
-    for look in [1, 2, 4, 16] {
-        add(format!("{look} looked at"), &|s| s.look = look);
+    for candidates in [1, 2, 4, 16] {
+        add(format!("{candidates} examined"), &|s| {
+            s.candidates = candidates
+        });
     }
     add("no quick lists".into(), &|s| s.quick_largest = 0);
     add("quick lists to 1 MiB".into(), &|s| {
@@ -132,7 +134,7 @@ fn settings() -> Vec<(String, Settings)> {
             s.from_end = kib << 10
         });
     }
-    add("newest of those looked at".into(), &|s| s.lowest = false);
+    add("newest of those examined".into(), &|s| s.lowest = false);
     add("first in, first out".into(), &|s| s.newest_first = false);
     add("largest moved first".into(), &|s| s.move_largest = true);
     all

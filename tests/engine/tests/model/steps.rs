@@ -181,108 +181,130 @@ impl<const KIB: usize> Model<KIB> {
                 let base = near.and_then(|index| self.pick(index)).unwrap_or(0);
                 self.free(base.saturating_add_signed(offset));
             }
-            Op::Reserve { size, bring } => {
-                if self.open.len() < 4 {
-                    if let Ok(mut pending) = self.arena.reserve(size.request(true, true)) {
-                        self.check_reserved(&pending, size, true, true);
-                        self.arena.back(&mut pending, bring);
-                        self.open.push((pending, size.bytes));
-                    }
-                }
-            }
+            Op::Reserve { size, bring } => self.reserve(size, bring),
             Op::Commit(index) => {
-                if let Some(index) = index.checked_rem(self.open.len()) {
-                    let (pending, size) = self.open.swap_remove(index);
+                if let Some((pending, size)) = nth_of(&mut self.open, index) {
                     self.commit(pending, size, true);
                 }
             }
             Op::Cancel(index) => {
-                if let Some(index) = index.checked_rem(self.open.len()) {
-                    let (pending, _) = self.open.swap_remove(index);
+                if let Some((pending, _)) = nth_of(&mut self.open, index) {
                     let held = self.arena.counters().held_bytes;
                     self.arena.cancel(pending);
                     assert!(self.arena.counters().held_bytes <= held);
                 }
             }
             Op::Release(index) => {
-                if let Some(index) = index.checked_rem(self.taken.len()) {
-                    let taken = self.taken.swap_remove(index);
+                if let Some(taken) = nth_of(&mut self.taken, index) {
                     self.arena.release(taken);
                 }
             }
             Op::Resize { index, bytes } => self.resize(index, bytes),
-            Op::Grown(index) => {
-                if let Some(index) = index.checked_rem(self.growing.len()) {
-                    let (start, end, mut growth) = self.growing.swap_remove(index);
-                    assert!(self.arena.fill_growth(&mut growth));
-                    let more = growth.extent().end;
-                    // Another block of that length may lie there by now.
-                    let is_same = self.grows.get(&start) == Some(&end);
-                    let grown = self.arena.commit_growth(growth);
-                    assert_eq!(grown, is_same, "of {start:#x}");
-                    if grown {
-                        let was = self.live.insert(start, (more, start));
-                        assert_eq!(was, Some((end, start)));
-                        self.grows.remove(&start);
-                    }
-                }
-            }
-            Op::Shrunk(index) => {
-                if let Some(index) = index.checked_rem(self.growing.len()) {
-                    let (start, end, growth) = self.growing.swap_remove(index);
-                    if self.grows.get(&start) == Some(&end) {
-                        self.grows.remove(&start);
-                    }
-                    self.arena.cancel(growth.into_reservation());
-                }
-            }
-            Op::RemoveHalf(index) => {
-                if let Some(index) = index.checked_rem(self.isolated.len()) {
-                    let isolated = self.isolated.swap_remove(index);
-                    let before = self.arena.backed.len() as u32;
-                    let left = self.arena.remove_but(isolated, |page| page % 3 == 0);
-                    assert_eq!(self.arena.backed.len() as u32, before - left);
-                    self.arena.check();
-                }
-            }
+            Op::Grown(index) => self.grown(index),
+            Op::Shrunk(index) => self.shrunk(index),
             Op::FreeHalf => {
                 let half: Vec<_> = self.live.values().step_by(2).copied().collect();
                 for (_, offset) in half {
                     self.free(offset);
                 }
             }
-            Op::Isolate(max) => {
-                if let Some(isolated) = self.arena.isolate(max) {
-                    let (first, pages) = (isolated.page(), isolated.pages());
-                    let taken =
-                        self.is_taken(u64::from(first) * Self::PAGE, u64::from(pages) * Self::PAGE);
-                    assert!(!taken, "pages that are in use leave");
-                    let range = first..first + pages;
-                    assert_eq!(self.arena.backed.range(range).count() as u32, pages);
-                    self.isolated.push(isolated);
-                }
-            }
-            Op::Remove(index) => {
-                if let Some(index) = index.checked_rem(self.isolated.len()) {
-                    let isolated = self.isolated.swap_remove(index);
-                    self.arena.remove(isolated);
-                    self.arena.check();
-                }
-            }
+            Op::Isolate(max) => self.isolate(max),
+            Op::Remove(index) => self.remove(index),
+            Op::RemoveHalf(index) => self.remove_half(index),
             Op::Putback(index) => {
-                if let Some(index) = index.checked_rem(self.isolated.len()) {
-                    let isolated = self.isolated.swap_remove(index);
+                if let Some(isolated) = nth_of(&mut self.isolated, index) {
                     self.arena.putback(isolated);
                 }
             }
-            Op::Trim(keep) => {
-                self.arena.trim(keep);
-                let left = self.free_pages();
-                assert!(left <= u64::from(keep), "{left} free pages are left");
-            }
+            Op::Trim(keep) => self.trim(keep),
         }
         self.compare();
     }
+
+    /// Reserves a block, and brings it some of its pages.
+    fn reserve(&mut self, size: Size, bring: u32) {
+        if self.open.len() >= 4 {
+            return;
+        }
+        if let Ok(mut pending) = self.arena.reserve(size.request(true, true)) {
+            self.check_reserved(&pending, size, true, true);
+            self.arena.back(&mut pending, bring);
+            self.open.push((pending, size.bytes));
+        }
+    }
+
+    fn trim(&mut self, keep: u32) {
+        self.arena.trim(keep);
+        let left = self.free_pages();
+        assert!(left <= u64::from(keep), "{left} free pages are left");
+    }
+
+    /// Ends a growth: the block gets its pages, unless it was freed since.
+    fn grown(&mut self, index: usize) {
+        let Some((start, end, mut growth)) = nth_of(&mut self.growing, index) else {
+            return;
+        };
+        assert!(self.arena.fill_growth(&mut growth));
+        let more = growth.extent().end;
+        // Another block of that length may lie there by now.
+        let is_same = self.grows.get(&start) == Some(&end);
+        let grown = self.arena.commit_growth(growth);
+        assert_eq!(grown, is_same, "of {start:#x}");
+        if grown {
+            let was = self.live.insert(start, (more, start));
+            assert_eq!(was, Some((end, start)));
+            self.grows.remove(&start);
+        }
+    }
+
+    /// Cancels a growth.
+    fn shrunk(&mut self, index: usize) {
+        let Some((start, end, growth)) = nth_of(&mut self.growing, index) else {
+            return;
+        };
+        if self.grows.get(&start) == Some(&end) {
+            self.grows.remove(&start);
+        }
+        self.arena.cancel(growth.into_reservation());
+    }
+
+    /// Isolates free pages.
+    fn isolate(&mut self, max: u32) {
+        let Some(isolated) = self.arena.isolate(max) else {
+            return;
+        };
+        let (first, pages) = (isolated.page(), isolated.pages());
+        let taken = self.is_taken(u64::from(first) * Self::PAGE, u64::from(pages) * Self::PAGE);
+        assert!(!taken, "pages that are in use leave");
+        let range = first..first + pages;
+        assert_eq!(self.arena.backed.range(range).count() as u32, pages);
+        self.isolated.push(isolated);
+    }
+
+    /// Removes the memory of isolated pages.
+    fn remove(&mut self, index: usize) {
+        if let Some(isolated) = nth_of(&mut self.isolated, index) {
+            self.arena.remove(isolated);
+            self.arena.check();
+        }
+    }
+
+    /// Removes the memory of isolated pages but of each third, as of pages that are pinned.
+    fn remove_half(&mut self, index: usize) {
+        let Some(isolated) = nth_of(&mut self.isolated, index) else {
+            return;
+        };
+        let before = self.arena.backed.len() as u32;
+        let left = self.arena.remove_but(isolated, |page| page % 3 == 0);
+        assert_eq!(self.arena.backed.len() as u32, before - left);
+        self.arena.check();
+    }
+}
+
+/// Removes and returns the element number `index`, counted around the end; `None` if there is none.
+fn nth_of<T>(all: &mut Vec<T>, index: usize) -> Option<T> {
+    let index = index.checked_rem(all.len())?;
+    Some(all.swap_remove(index))
 }
 
 fn run<const KIB: usize>(ops: &[Op]) {

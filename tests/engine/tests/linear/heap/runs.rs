@@ -6,7 +6,7 @@ use super::{Heap, Kind, Record, EMPTY, NONE, PAGE};
 
 impl Heap {
     /// Finds a run that has `pages` aligned pages.
-    pub fn find(&self, is_backed: bool, pages: u32, align: u32, looked: &mut u32) -> Option<u32> {
+    pub fn find(&self, is_backed: bool, pages: u32, align: u32, examined: &mut u32) -> Option<u32> {
         let lists = if is_backed {
             &self.backed
         } else {
@@ -20,11 +20,11 @@ impl Heap {
                 run = last;
             }
             let mut best = NONE;
-            for _ in 0..self.settings.look {
+            for _ in 0..self.settings.candidates {
                 if run == NONE {
                     break;
                 }
-                *looked += 1;
+                *examined += 1;
                 let record = self.records[run as usize];
                 let start = run.next_multiple_of(align);
                 if start + pages <= run + record.len {
@@ -62,9 +62,15 @@ impl Heap {
         start
     }
 
-    /// Takes new memory: after a run that ends at unbacked pages, or in address space of its own.
-    pub fn grow(&mut self, pages: u32, align: u32, looked: &mut u32) -> u32 {
-        // The beginning of a backed run that is followed by enough address space.
+    /// Returns the longest backed run that enough address space follows: its beginning, the pages that the
+    /// request can have of it, and its end. `hole` is the unbacked run that would serve the request alone.
+    fn longest_before_space(
+        &self,
+        hole: Option<u32>,
+        pages: u32,
+        align: u32,
+        examined: &mut u32,
+    ) -> Option<(u32, u32, u32)> {
         let mut candidates = [NONE; 3];
         let frontier = self.counts.frontier;
         let left_of = |page: u32, records: &[Record]| match page.checked_sub(1) {
@@ -72,7 +78,6 @@ impl Heap {
             None => NONE,
         };
         candidates[0] = left_of(frontier, &self.records);
-        let hole = self.find(false, pages, align, looked);
         if let Some(hole) = hole {
             candidates[1] = left_of(hole, &self.records);
         }
@@ -84,7 +89,7 @@ impl Heap {
             if run == NONE || self.records[run as usize].kind != Kind::Backed {
                 continue;
             }
-            *looked += 1;
+            *examined += 1;
             let start = run.next_multiple_of(align);
             let end = run + self.records[run as usize].len;
             if start >= end || start + pages <= end {
@@ -101,7 +106,15 @@ impl Heap {
                 best = Some((run, end - start, end));
             }
         }
-        let (start, has) = if let Some((run, has, end)) = best {
+        best
+    }
+
+    /// Takes new memory: after a run that ends at unbacked pages, or in address space of its own.
+    pub fn grow(&mut self, pages: u32, align: u32, examined: &mut u32) -> u32 {
+        let frontier = self.counts.frontier;
+        let hole = self.find(false, pages, align, examined);
+        let longest = self.longest_before_space(hole, pages, align, examined);
+        let (start, has) = if let Some((run, has, end)) = longest {
             let start = run.next_multiple_of(align);
             self.remove(run);
             if start > run {
