@@ -151,16 +151,81 @@ static void counters(int fd)
 	put("reserved", stat.reserved[11]);
 }
 
-int main(void)
+/* Allocates and frees blocks of many sizes, with all flags. The arena is mapped at @base. */
+static void single_blocks(int fd, char *base)
 {
 	static const unsigned long long sizes[] = {
 		0, 1, 32, 33, 2048, 2049, 4096, 5000, 65536, 5347738, 0x40000000, 0x40000001,
 		0x100000001, 0xffffffff00000001, -1ULL,
 	};
+	unsigned int i, j;
+
+	for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		for (j = 0; j < 128; j++) {
+			unsigned long long offset = alloc(fd, sizes[i], j, 0);
+
+			if (offset == -1ULL)
+				continue;
+			base[offset] = 1;
+			base[offset + sizes[i] - 1] = 1;
+			release(fd, offset);
+			release(fd, offset);
+		}
+	}
+	for (i = 0; i < 8; i++)
+		alloc(fd, 64, 1 << (7 + i), 0);
+	alloc(fd, 64, FREELIST_DEFAULT, 1);
+	alloc(fd, 48 << 20, FREELIST_DEFAULT, 0);
+	alloc(fd, 32 << 20, FREELIST_DEFAULT | FREELIST_WAIT, 1000);
+	alloc(fd, 4096, FREELIST_DEFAULT | FREELIST_WAIT, -0x100000001);
+	release(fd, 0x100000000);
+	release(fd, 0xffffffff00000000);
+	release(fd, 3);
+}
+
+/* Allocates and frees batches, with arrays at valid and at wrong addresses. */
+static void batches(int fd)
+{
 	static unsigned long long offsets[200];
+	unsigned int i;
+
+	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 200, (unsigned long)offsets, FREELIST_DEFAULT);
+	for (i = 0; i < 200; i++)
+		put("offset", offsets[i]);
+	bulk(fd, FREELIST_IOC_FREE_BULK, 0, 150, (unsigned long)offsets, 0);
+	bulk(fd, FREELIST_IOC_FREE_BULK, 0, 200, (unsigned long)offsets, 0);
+	bulk(fd, FREELIST_IOC_FREE_BULK, 0, 0, (unsigned long)offsets, 0);
+	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, 0, FREELIST_DEFAULT);
+	/* Neither program has anything at the end of the 32-bit addresses. */
+	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, 0xffffffff00000000, FREELIST_DEFAULT);
+	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, -8ULL, FREELIST_DEFAULT);
+}
+
+/* Resizes blocks of all alignments, some beyond what there is. */
+static void resizes(int fd)
+{
+	unsigned int i;
+
+	for (i = 0; i < 34; i++) {
+		unsigned long long offset = alloc_aligned(fd, 5000, i);
+
+		resize(fd, offset, 1, FREELIST_DEFAULT);
+		resize(fd, offset, 70000, FREELIST_DEFAULT);
+		resize(fd, offset, 0x100001000, FREELIST_DEFAULT);
+		resize(fd, offset, 70000, FREELIST_DEFAULT | FREELIST_WAIT);
+		resize(fd, offset, 70000, FREELIST_HEADER);
+		resize(fd, offset, 0, 0);
+		resize(fd, offset + 4096, 4096, 0);
+		resize(fd, offset + 0x100000000, 4096, 0);
+		release(fd, offset);
+		resize(fd, offset, 4096, 0);
+	}
+}
+
+int main(void)
+{
 	struct freelist_info info;
 	const unsigned int span = 256 << 20;
-	unsigned int i, j;
 	char *base;
 	int fd = open("/dev/freelist", O_RDWR);
 
@@ -189,53 +254,9 @@ int main(void)
 		return 1;
 	}
 
-	for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-		for (j = 0; j < 128; j++) {
-			unsigned long long offset = alloc(fd, sizes[i], j, 0);
-
-			if (offset == -1ULL)
-				continue;
-			base[offset] = 1;
-			base[offset + sizes[i] - 1] = 1;
-			release(fd, offset);
-			release(fd, offset);
-		}
-	}
-	for (i = 0; i < 8; i++)
-		alloc(fd, 64, 1 << (7 + i), 0);
-	alloc(fd, 64, FREELIST_DEFAULT, 1);
-	alloc(fd, 48 << 20, FREELIST_DEFAULT, 0);
-	alloc(fd, 32 << 20, FREELIST_DEFAULT | FREELIST_WAIT, 1000);
-	alloc(fd, 4096, FREELIST_DEFAULT | FREELIST_WAIT, -0x100000001);
-	release(fd, 0x100000000);
-	release(fd, 0xffffffff00000000);
-	release(fd, 3);
-
-	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 200, (unsigned long)offsets, FREELIST_DEFAULT);
-	for (i = 0; i < 200; i++)
-		put("offset", offsets[i]);
-	bulk(fd, FREELIST_IOC_FREE_BULK, 0, 150, (unsigned long)offsets, 0);
-	bulk(fd, FREELIST_IOC_FREE_BULK, 0, 200, (unsigned long)offsets, 0);
-	bulk(fd, FREELIST_IOC_FREE_BULK, 0, 0, (unsigned long)offsets, 0);
-	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, 0, FREELIST_DEFAULT);
-	/* Neither program has anything at the end of the 32-bit addresses. */
-	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, 0xffffffff00000000, FREELIST_DEFAULT);
-	bulk(fd, FREELIST_IOC_ALLOC_BULK, 100, 2, -8ULL, FREELIST_DEFAULT);
-
-	for (i = 0; i < 34; i++) {
-		unsigned long long offset = alloc_aligned(fd, 5000, i);
-
-		resize(fd, offset, 1, FREELIST_DEFAULT);
-		resize(fd, offset, 70000, FREELIST_DEFAULT);
-		resize(fd, offset, 0x100001000, FREELIST_DEFAULT);
-		resize(fd, offset, 70000, FREELIST_DEFAULT | FREELIST_WAIT);
-		resize(fd, offset, 70000, FREELIST_HEADER);
-		resize(fd, offset, 0, 0);
-		resize(fd, offset + 4096, 4096, 0);
-		resize(fd, offset + 0x100000000, 4096, 0);
-		release(fd, offset);
-		resize(fd, offset, 4096, 0);
-	}
+	single_blocks(fd, base);
+	batches(fd);
+	resizes(fd);
 	slack(fd, 20);
 	slack(fd, FREELIST_SLACK_NONE);
 	slack(fd, 1001);

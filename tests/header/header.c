@@ -265,60 +265,31 @@ static int has_features(__u64 features)
 }
 #endif
 
-/*
- * The other calls, as a 32-bit program has to use them too: with a span that it
- * can map, and addresses as numbers of 64 bits.
- */
-static void other_calls(const char *device)
+/* Allocates a batch in the arena that is mapped at @base, and writes to each block. */
+static void batch_of_blocks(int fd, char *base, struct freelist_bulk *bulk, __u64 *offsets)
 {
-	static __u64 offsets[BATCH];
-	const __u64 span = (__u64)64 << 20;
-	struct freelist_limit limit;
-	struct freelist_alloc request;
-	struct freelist_bulk bulk;
-	struct freelist_trim trim;
-	struct freelist_stat stat;
-	struct freelist_info info;
-	char *base;
-	int same, i, fd;
+	int same, i;
 
-	fd = open(device, O_RDWR);
-	memset(&limit, 0, sizeof(limit));
-	limit.bytes = (__u64)1 << 20;
-	limit.span = span;
-	report(ioctl(fd, FREELIST_IOC_LIMIT, &limit) == 0 &&
-	       limit.bytes == (__u64)1 << 20 && limit.span == span &&
-	       ioctl(fd, FREELIST_IOC_INFO, &info) == 0 &&
-	       info.arena_bytes == span && info.limit_bytes == limit.bytes,
-	       "limit_bounds_the_arena");
-
-	base = (char *)mmap(NULL, (size_t)span, PROT_READ | PROT_WRITE,
-			    MAP_SHARED, fd, 0);
-	report(base != (char *)MAP_FAILED, "the_whole_arena_is_mapped");
-	if (base == (char *)MAP_FAILED)
-		return;
-
-	memset(&bulk, 0, sizeof(bulk));
-	bulk.size = 3000;
-	bulk.offsets = (__u64)(unsigned long)offsets;
-	bulk.count = BATCH;
-	bulk.flags = FREELIST_DEFAULT | FREELIST_ZERO;
-	same = ioctl(fd, FREELIST_IOC_ALLOC_BULK, &bulk) == 0 &&
-	       bulk.done == BATCH && bulk.count == BATCH && bulk.size == 3000;
+	memset(bulk, 0, sizeof(*bulk));
+	bulk->size = 3000;
+	bulk->offsets = (__u64)(unsigned long)offsets;
+	bulk->count = BATCH;
+	bulk->flags = FREELIST_DEFAULT | FREELIST_ZERO;
+	same = ioctl(fd, FREELIST_IOC_ALLOC_BULK, bulk) == 0 &&
+	       bulk->done == BATCH && bulk->count == BATCH && bulk->size == 3000;
 	for (i = 0; same && i < BATCH; i++)
 		memset(base + offsets[i], i, 3000);
 	for (i = 0; same && i < BATCH; i++)
 		same = base[offsets[i]] == (char)i &&
 		       base[offsets[i] + 2999] == (char)i;
-	report(same, "a_batch_gives_blocks_of_memory");
+	report(same, "a_batch_allocates_blocks_of_memory");
+}
 
-	memset(&request, 0, sizeof(request));
-	request.size = 29;
-	request.flags = FREELIST_DEFAULT | FREELIST_HEADER;
-	report(ioctl(fd, FREELIST_IOC_ALLOC, &request) == 0 &&
-	       request.block_bytes == 48 && request.offset % 64 == 16 &&
-	       ioctl(fd, FREELIST_IOC_FREE, &request.offset) == 0,
-	       "a_block_may_have_a_header");
+/* Makes calls that fail. @bulk is a batch of ALLOC_BULK. */
+static void wrong_calls(int fd, struct freelist_bulk *bulk)
+{
+	struct freelist_alloc request;
+	int same;
 
 	/* More than fits: the wait times out, and leaves no time. */
 	memset(&request, 0, sizeof(request));
@@ -338,12 +309,76 @@ static void other_calls(const char *device)
 	request.align_shift = 31;
 	same = same && refused(fd, FREELIST_IOC_ALLOC, &request, EINVAL);
 #endif
-	bulk.offsets = ~(__u64)4095;
-	bulk.done = 0;
-	same = same && refused(fd, FREELIST_IOC_ALLOC_BULK, &bulk, EFAULT);
+	bulk->offsets = ~(__u64)4095;
+	bulk->done = 0;
+	same = same && refused(fd, FREELIST_IOC_ALLOC_BULK, bulk, EFAULT);
 	report(same && refused(fd, FREELIST_IOC_STAT, NULL, EFAULT),
-	       "what_is_wrong_is_refused");
+	       "wrong_requests_are_refused");
+}
 
+/* Releases the free pages of an arena but two, and compares all counters with the calls of other_calls(). */
+static void trim_and_stat(int fd, const struct freelist_info *info, __u64 limit_bytes)
+{
+	struct freelist_trim trim;
+	struct freelist_stat stat;
+
+	memset(&trim, 0, sizeof(trim));
+	trim.keep_bytes = 2 * (__u64)info->page_size;
+	memset(&stat, 0, sizeof(stat));
+	report(ioctl(fd, FREELIST_IOC_TRIM, &trim) == 0 &&
+	       trim.freed_bytes >= (__u64)BATCH * 3000 / 2 &&
+	       ioctl(fd, FREELIST_IOC_STAT, &stat) == 0 &&
+	       stat.live_blocks == 0 &&
+	       stat.held_bytes == 2 * (__u64)info->page_size &&
+	       stat.trims == trim.freed_bytes / info->page_size &&
+	       stat.allocs == BATCH + OTHER_BLOCKS &&
+	       stat.frees == BATCH + OTHER_BLOCKS &&
+	       stat.timeouts == 1 && stat.limit_bytes == limit_bytes,
+	       "trim_releases_free_pages");
+}
+
+/*
+ * The other calls, as a 32-bit program has to use them too: with a span that it
+ * can map, and addresses as numbers of 64 bits.
+ */
+static void other_calls(const char *device)
+{
+	static __u64 offsets[BATCH];
+	const __u64 span = (__u64)64 << 20;
+	struct freelist_limit limit;
+	struct freelist_alloc request;
+	struct freelist_bulk bulk;
+	struct freelist_info info;
+	char *base;
+	int fd;
+
+	fd = open(device, O_RDWR);
+	memset(&limit, 0, sizeof(limit));
+	limit.bytes = (__u64)1 << 20;
+	limit.span = span;
+	report(ioctl(fd, FREELIST_IOC_LIMIT, &limit) == 0 &&
+	       limit.bytes == (__u64)1 << 20 && limit.span == span &&
+	       ioctl(fd, FREELIST_IOC_INFO, &info) == 0 &&
+	       info.arena_bytes == span && info.limit_bytes == limit.bytes,
+	       "limit_bounds_the_arena");
+
+	base = (char *)mmap(NULL, (size_t)span, PROT_READ | PROT_WRITE,
+			    MAP_SHARED, fd, 0);
+	report(base != (char *)MAP_FAILED, "the_whole_arena_is_mapped");
+	if (base == (char *)MAP_FAILED)
+		return;
+
+	batch_of_blocks(fd, base, &bulk, offsets);
+
+	memset(&request, 0, sizeof(request));
+	request.size = 29;
+	request.flags = FREELIST_DEFAULT | FREELIST_HEADER;
+	report(ioctl(fd, FREELIST_IOC_ALLOC, &request) == 0 &&
+	       request.block_bytes == 48 && request.offset % 64 == 16 &&
+	       ioctl(fd, FREELIST_IOC_FREE, &request.offset) == 0,
+	       "a_block_may_have_a_header");
+
+	wrong_calls(fd, &bulk);
 #if FREELIST_ABI >= 2
 	resize_and_slack(fd, info.page_size, span);
 #endif
@@ -352,63 +387,47 @@ static void other_calls(const char *device)
 	bulk.size = 0;
 	bulk.flags = 0;
 	report(ioctl(fd, FREELIST_IOC_FREE_BULK, &bulk) == 0 &&
-	       bulk.done == BATCH, "a_batch_takes_all_back");
-
-	memset(&trim, 0, sizeof(trim));
-	trim.keep_bytes = 2 * (__u64)info.page_size;
-	memset(&stat, 0, sizeof(stat));
-	report(ioctl(fd, FREELIST_IOC_TRIM, &trim) == 0 &&
-	       trim.freed_bytes >= (__u64)BATCH * 3000 / 2 &&
-	       ioctl(fd, FREELIST_IOC_STAT, &stat) == 0 &&
-	       stat.live_blocks == 0 &&
-	       stat.held_bytes == 2 * (__u64)info.page_size &&
-	       stat.trims == trim.freed_bytes / info.page_size &&
-	       stat.allocs == BATCH + OTHER_BLOCKS &&
-	       stat.frees == BATCH + OTHER_BLOCKS &&
-	       stat.timeouts == 1 && stat.limit_bytes == limit.bytes,
-	       "trim_gives_free_pages_back");
+	       bulk.done == BATCH, "a_batch_frees_all");
+	trim_and_stat(fd, &info, limit.bytes);
 
 	munmap(base, (size_t)span);
 	close(fd);
 }
 
-int main(int argc, char **argv)
+/* Returns whether INFO describes a module that serves this header. Stores the answer in @info. */
+static int described(int fd, struct freelist_info *info)
 {
-	const char *device = argc > 1 ? argv[1] : "/dev/freelist";
-	struct freelist_info info;
+	int same;
+
+	memset(info, 0xff, sizeof(*info));
+	same = ioctl(fd, FREELIST_IOC_INFO, info) == 0 && info->min_shift == 5 &&
+	       (__u64)1 << info->max_shift == ((__u64)info->page_size << 23) &&
+	       info->page_size == (__u32)sysconf(_SC_PAGESIZE) &&
+	       (info->features & FREELIST_DEFAULT) == FREELIST_DEFAULT;
+#if FREELIST_ABI >= 2
+	return same && info->abi == FREELIST_ABI && has_features(info->features);
+#else
+	/* A later module serves it. */
+	return same && info->abi > FREELIST_ABI;
+#endif
+}
+
+/* Allocates, uses and frees one block. */
+static void one_block(int fd, __u64 page_size)
+{
 	struct freelist_alloc request;
 	struct freelist_free release;
 	struct freelist_stat stat;
 	char *block = NULL;
 	size_t length = 0;
-	int same, fd;
-
-	printf("KTAP version 1\n1..1\n");
-	printf("    KTAP version 1\n    # Subtest: freelist_header\n    1..%d\n", TESTS);
-
-	fd = open(device, O_RDWR);
-	report(fd >= 0, "the_device_opens");
-
-	memset(&info, 0xff, sizeof(info));
-	same = ioctl(fd, FREELIST_IOC_INFO, &info) == 0 && info.min_shift == 5 &&
-	       (__u64)1 << info.max_shift == ((__u64)info.page_size << 23) &&
-	       info.page_size == (__u32)sysconf(_SC_PAGESIZE) &&
-	       (info.features & FREELIST_DEFAULT) == FREELIST_DEFAULT;
-#if FREELIST_ABI >= 2
-	same = same && info.abi == FREELIST_ABI && has_features(info.features);
-#else
-	/* A later module serves it. */
-	same = same && info.abi > FREELIST_ABI;
-#endif
-	report(same, "info_describes_the_module");
 
 	memset(&request, 0, sizeof(request));
-	request.size = 3 * (__u64)info.page_size - 1;
+	request.size = 3 * page_size - 1;
 	request.flags = FREELIST_DEFAULT;
 	if (report(ioctl(fd, FREELIST_IOC_ALLOC, &request) == 0 &&
-		   request.block_bytes == 3 * (__u64)info.page_size &&
-		   request.offset % (4 * (__u64)info.page_size) == 0,
-		   "alloc_gives_a_block")) {
+		   request.block_bytes == 3 * page_size &&
+		   request.offset % (4 * page_size) == 0,
+		   "alloc_returns_a_block")) {
 		length = (size_t)request.block_bytes;
 		block = (char *)mmap(NULL, length, PROT_READ | PROT_WRITE,
 				     MAP_SHARED, fd, (off_t)request.offset);
@@ -442,6 +461,21 @@ int main(int argc, char **argv)
 
 	if (block)
 		munmap(block, length);
+}
+
+int main(int argc, char **argv)
+{
+	const char *device = argc > 1 ? argv[1] : "/dev/freelist";
+	struct freelist_info info;
+	int fd;
+
+	printf("KTAP version 1\n1..1\n");
+	printf("    KTAP version 1\n    # Subtest: freelist_header\n    1..%d\n", TESTS);
+
+	fd = open(device, O_RDWR);
+	report(fd >= 0, "the_device_opens");
+	report(described(fd, &info), "info_describes_the_module");
+	one_block(fd, info.page_size);
 	if (fd >= 0)
 		close(fd);
 	other_calls(device);
