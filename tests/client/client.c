@@ -265,7 +265,7 @@ static int a_forked_child_gets_null(struct freelist_heap *heap)
 	return status == 0 && live(heap) == 0;
 }
 
-static int what_cannot_be_opened_is_null(void)
+static int a_heap_that_cannot_be_opened_is_null(void)
 {
 	int good;
 
@@ -344,7 +344,7 @@ int main(int argc, char **argv)
 	result(freelist_client_version() == FREELIST_CLIENT_VERSION &&
 	       FREELIST_CLIENT_VERSION >= FREELIST_CLIENT_VERSION_OF(0, 1, 0),
 	       "header_and_library_are_of_one_version");
-	result(what_cannot_be_opened_is_null(), "what_cannot_be_opened_is_null");
+	result(a_heap_that_cannot_be_opened_is_null(), "a_heap_that_cannot_be_opened_is_null");
 	result(a_thread_outlives_a_plugin_with_a_heap(), "a_thread_outlives_a_plugin_with_a_heap");
 	freelist_heap_close(heap);
 	printf("%s 1 freelist_client_c\n", failed ? "not ok" : "ok");

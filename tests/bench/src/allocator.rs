@@ -137,9 +137,9 @@ impl Allocator for WholeProgram {
 pub struct Nothing(Pages);
 
 impl Nothing {
-    /// Makes one for blocks of at most `most` bytes.
-    pub fn of(most: usize) -> Self {
-        Self(Pages::anonymous(most))
+    /// Makes one for blocks of at most `max` bytes.
+    pub fn of(max: usize) -> Self {
+        Self(Pages::anonymous(max))
     }
 
     #[inline(never)]

@@ -116,31 +116,34 @@ fn print(record: &Record) -> Result<()> {
     Ok(writeln!(output)?)
 }
 
+/// Measures what each allocator holds and uses, without a limit.
+fn measure(selection: &Selection, rounds: u32, icount: bool) -> Result<()> {
+    let clock = match icount {
+        true => Clock::Instructions,
+        false => Clock::Wall,
+    };
+    let kernel = run::kernel()?;
+    print(&Record::Machine { kernel, clock })?;
+    let mut allocators = selection.allocators();
+    for workload in selection.workloads() {
+        run::warm_up(&workload, &allocators)?;
+        for round in 0..rounds {
+            for allocator in &allocators {
+                print(&Record::Run(run::measure(&workload, allocator, round)?))?;
+            }
+            allocators.reverse();
+        }
+    }
+    Ok(())
+}
+
 fn main() -> Result<()> {
     match Cli::parse().what {
         What::Run {
             selection,
             rounds,
             icount,
-        } => {
-            let clock = match icount {
-                true => Clock::Instructions,
-                false => Clock::Wall,
-            };
-            let kernel = run::kernel()?;
-            print(&Record::Machine { kernel, clock })?;
-            let mut allocators = selection.allocators();
-            for workload in selection.workloads() {
-                run::warm_up(&workload, &allocators)?;
-                for round in 0..rounds {
-                    for allocator in &allocators {
-                        print(&Record::Run(run::measure(&workload, allocator, round)?))?;
-                    }
-                    allocators.reverse();
-                }
-            }
-            Ok(())
-        }
+        } => measure(&selection, rounds, icount),
         What::Limits { selection } => {
             let allocators = selection.allocators();
             for workload in selection.workloads() {

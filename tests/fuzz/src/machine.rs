@@ -256,13 +256,7 @@ impl Machine {
             Kind::Unmap => self.cover(part, part_len),
             Kind::Remap => self.remap(at, part_len, call.args),
             // SAFETY: By the type's invariant no other code uses the range, and Rust has no object in it.
-            Kind::Advise => unsafe {
-                let advice = [d % 26, 100 + d % 6][usize::from(d % 7 == 0)];
-                // Poisoning would remove the pages from the whole machine.
-                if !(100..102).contains(&advice) {
-                    libc::madvise(part as *mut c_void, part_len, advice as i32);
-                }
-            },
+            Kind::Advise => unsafe { memory::advise(part, part_len, d) },
             // SAFETY: As above.
             Kind::Protect => unsafe {
                 libc::mprotect(part as *mut c_void, part_len, (d % 8) as i32);
@@ -278,25 +272,8 @@ impl Machine {
                 let thread = self.threads[usize::from(!call.second)].load(Relaxed);
                 libc::pthread_kill(thread, SIGNAL);
             },
-            // SAFETY: The child makes system calls only.
-            Kind::Fork => match unsafe { libc::fork() } {
-                0 => {
-                    ioctl(file, FREELIST_IOC_FREE, &mut [self.offset(b)]);
-                    // SAFETY: Ends the process.
-                    unsafe { libc::_exit(0) }
-                }
-                // SAFETY: No status is asked for.
-                child if child > 0 => drop(unsafe { libc::waitpid(child, ptr::null_mut(), 0) }),
-                _ => {}
-            },
-            Kind::Show => {
-                let name = ["stats", "classes", "arenas", "check"][b as usize % 4];
-                show(&path(&format!("{}/{name}", freelist::debugfs::DIR)));
-                show(&path(&format!("/proc/self/fdinfo/{file}")));
-                for arena in arenas() {
-                    show(&path(&format!("{arena}/map")));
-                }
-            }
+            Kind::Fork => self.free_in_child(file, b),
+            Kind::Show => show_all(file, b),
             Kind::DebugTrim => {
                 for arena in arenas() {
                     tell(&path(&format!("{arena}/trim")), b.to_string().as_bytes());
@@ -305,5 +282,30 @@ impl Machine {
             Kind::Shrink => shrink(b % 65),
             Kind::Delay => tell(&self.delay, (b % 200).to_string().as_bytes()),
         }
+    }
+
+    /// Frees a block in a forked child.
+    fn free_in_child(&self, file: i32, block: u64) {
+        // SAFETY: The child makes system calls only.
+        match unsafe { libc::fork() } {
+            0 => {
+                ioctl(file, FREELIST_IOC_FREE, &mut [self.offset(block)]);
+                // SAFETY: Ends the process.
+                unsafe { libc::_exit(0) }
+            }
+            // SAFETY: No status is asked for.
+            child if child > 0 => drop(unsafe { libc::waitpid(child, ptr::null_mut(), 0) }),
+            _ => {}
+        }
+    }
+}
+
+/// Reads one file of debugfs, the fdinfo of `file`, and the maps of all arenas.
+fn show_all(file: i32, which: u64) {
+    let name = ["stats", "classes", "arenas", "check"][which as usize % 4];
+    show(&path(&format!("{}/{name}", freelist::debugfs::DIR)));
+    show(&path(&format!("/proc/self/fdinfo/{file}")));
+    for arena in arenas() {
+        show(&path(&format!("{arena}/map")));
     }
 }

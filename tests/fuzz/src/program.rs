@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_program_is_refused() {
+    fn a_text_that_is_no_program_is_refused() {
         for text in [
             "",
             "open",

@@ -43,7 +43,7 @@ pub struct Worker {
     /// The buffers of the two threads.
     kcov: [Buffer; 2],
     running: Option<Running>,
-    /// The kernel's taint before.
+    /// The kernel's taint before the first program.
     taint: String,
 }
 
@@ -99,7 +99,7 @@ impl Worker {
         Ok(end)
     }
 
-    /// Ends the process, or finds that it has ended. Nothing of it may remain.
+    /// Ends the process, or finds that it has ended. Fails if the module holds anything of it afterwards.
     pub fn end(&mut self, killed: bool) -> Result<End, String> {
         let Some(running) = self.running.take() else {
             return Ok(End::Done);
@@ -171,7 +171,7 @@ fn start(kcov: &[Buffer; 2]) -> nix::Result<Running> {
             if let Err(error) = &result {
                 eprintln!("the process that runs programs: {error}");
             }
-            // SAFETY: Ends the process, and runs nothing that is the parent's to run.
+            // SAFETY: Ends the process, without the handlers and destructors of the parent.
             unsafe { libc::_exit(result.is_err().into()) }
         }
     }

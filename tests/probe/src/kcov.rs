@@ -86,13 +86,13 @@ impl Buffer {
     /// Passes every noted address to `each`, and clears the buffer. Addresses that a task notes at that time
     /// are not lost, but some may come twice. Returns whether the buffer was full, and so some were lost.
     pub fn drain(&self, mut each: impl FnMut(u64)) -> bool {
-        let room = self.entries.len() as u64 - 1;
-        let count = self.entries[0].load(Ordering::Relaxed).min(room);
+        let capacity = self.entries.len() as u64 - 1;
+        let count = self.entries[0].load(Ordering::Relaxed).min(capacity);
         for entry in &self.entries[1..=count as usize] {
             each(entry.load(Ordering::Relaxed));
         }
         self.entries[0].store(0, Ordering::Relaxed);
-        count == room
+        count == capacity
     }
 }
 

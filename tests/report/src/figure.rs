@@ -21,7 +21,7 @@ impl Aim {
     /// Returns whether a figure of that value meets the aim.
     pub fn is_met_by(self, value: f64) -> bool {
         match self {
-            Self::AtMost(most) => value <= most,
+            Self::AtMost(max) => value <= max,
             Self::AtLeast(least) => value >= least,
             Self::Exactly(exact) => value == exact,
             Self::Shown => true,
@@ -45,8 +45,8 @@ impl FromStr for Aim {
         let number = |text: &str| text.parse().with_context(|| format!("the aim {text}"));
         Ok(if text == "-" {
             Self::Shown
-        } else if let Some(most) = text.strip_prefix("<=") {
-            Self::AtMost(number(most)?)
+        } else if let Some(max) = text.strip_prefix("<=") {
+            Self::AtMost(number(max)?)
         } else if let Some(least) = text.strip_prefix(">=") {
             Self::AtLeast(number(least)?)
         } else if let Some(exact) = text.strip_prefix('=') {
@@ -60,7 +60,7 @@ impl FromStr for Aim {
 impl Display for Aim {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AtMost(most) => write!(f, "<= {most}"),
+            Self::AtMost(max) => write!(f, "<= {max}"),
             Self::AtLeast(least) => write!(f, ">= {least}"),
             Self::Exactly(exact) => write!(f, "= {exact}"),
             Self::Shown => f.write_str("-"),

@@ -89,7 +89,7 @@ fn draw_with(
         .map(|(_, value)| value)
         .collect();
     let least = all.iter().copied().fold(f64::MAX, f64::min) / 2.0;
-    let most = all.iter().copied().fold(0.0, f64::max) * 1.5;
+    let max = all.iter().copied().fold(0.0, f64::max) * 1.5;
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let (left, right) = area.split_horizontally(CHART);
@@ -98,7 +98,7 @@ fn draw_with(
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(80)
-        .build_cartesian_2d(-0.5..rows.len() as f64 - 0.5, (least..most).log_scale())?;
+        .build_cartesian_2d(-0.5..rows.len() as f64 - 0.5, (least..max).log_scale())?;
     chart
         .configure_mesh()
         .disable_x_mesh()

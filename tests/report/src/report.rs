@@ -229,12 +229,12 @@ impl Display for Report {
             writeln!(f, "MISSED: {line}: nothing explains it")?;
         }
         // Figures with the same explanation are listed together.
-        let told: Vec<_> = self
+        let explained: Vec<_> = self
             .lines
             .iter()
             .filter(|line| line.explained.is_some())
             .collect();
-        for lines in told.chunk_by(|one, next| one.explained == next.explained) {
+        for lines in explained.chunk_by(|one, next| one.explained == next.explained) {
             for line in lines {
                 writeln!(f, "{}: {line}", if line.met { "shown" } else { "missed" })?;
             }
@@ -308,10 +308,10 @@ mod tests {
         assert_eq!(whats, ["gpt: held", "unet 2: held"]);
         // The common explanation is printed once.
         let text = report.to_string();
-        let told =
+        let explained =
             "\nmissed: gpt: held: 3 ratio, not <= 2\nmissed: unet 2: held: 4 ratio, not <= 2\n    \
                     pages of 64 KiB\n";
-        assert!(report.holds() && text.contains(told), "{text}");
+        assert!(report.holds() && text.contains(explained), "{text}");
     }
 
     #[test]
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_else_is_wrong_counts() {
+    fn another_error_fails_the_report() {
         let text = format!("# trust: held 1 ratio -\n{COST}");
         let mut report = report(KNOWN, &[("stock", &text)]).unwrap();
         assert!(report.holds());

@@ -113,8 +113,7 @@ fn a_full_cgroup_is_enomem_and_no_process_is_killed() {
     cgroup.run(|| {
         let max = cgroup.current() + 16 * MIB;
         let arena = arena();
-        // A call that fails releases the memory that it grew by, which leaves this process
-        // room for its own pages.
+        // A call that fails releases the memory that it grew by, so that this process gets pages of its own.
         cgroup.limit(max);
         let mut got = 0;
         let errno = loop {

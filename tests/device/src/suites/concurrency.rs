@@ -22,10 +22,10 @@ suite!("freelist_concurrency":
     threads_never_share_a_block,
     processes_never_share_a_block,
     racing_frees_of_one_block_succeed_once,
-    a_free_races_with_allocations_of_the_same_place,
-    faults_race_with_allocations_and_frees,
-    mappings_come_and_go_under_allocations,
-    forks_race_with_faults_and_allocations,
+    each_block_is_freed_once_beside_frees_of_any_offset,
+    blocks_keep_their_bytes_beside_faults,
+    blocks_keep_their_bytes_while_mappings_come_and_go,
+    a_forked_child_reads_the_last_byte_beside_faults_and_allocations,
     arenas_are_opened_and_closed_by_many_threads,
     statistics_add_up_under_load,
     a_request_that_changes_under_the_call_is_read_once,
@@ -123,7 +123,7 @@ fn racing_frees_of_one_block_succeed_once() {
 
 /// One thread frees offsets that it does not own, as a faulty program would; every allocation has exactly one
 /// successful free.
-fn a_free_races_with_allocations_of_the_same_place() {
+fn each_block_is_freed_once_beside_frees_of_any_offset() {
     let arena = arena();
     let stop = AtomicBool::new(false);
     let (made, freed) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -153,7 +153,7 @@ fn a_free_races_with_allocations_of_the_same_place() {
     assert_eq!(stat.frees, freed.into_inner());
 }
 
-fn faults_race_with_allocations_and_frees() {
+fn blocks_keep_their_bytes_beside_faults() {
     let arena = arena();
     let len = 64 * system_page();
     // Held from here on, so that a touch may or may not find a live block.
@@ -188,7 +188,7 @@ fn faults_race_with_allocations_and_frees() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-fn mappings_come_and_go_under_allocations() {
+fn blocks_keep_their_bytes_while_mappings_come_and_go() {
     let arena = arena();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -214,7 +214,7 @@ fn mappings_come_and_go_under_allocations() {
 /// The copy of a mapping is made while its pages come and go, and other threads are in calls.
 ///
 /// Prior art: snmalloc protect_fork; scudo wrappers_cpp.AllocAfterFork.
-fn forks_race_with_faults_and_allocations() {
+fn a_forked_child_reads_the_last_byte_beside_faults_and_allocations() {
     let arena = arena();
     let block = alloc(&arena, page());
     let view = View::shared(&arena, block.offset, system_page());

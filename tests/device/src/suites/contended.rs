@@ -131,10 +131,10 @@ fn no_processor_writes_to_a_page_that_has_left() {
             let before = written.load(Ordering::Relaxed);
             mine.discard(block.offset, block.bytes).unwrap();
             let taken = alloc(&other, PAGES * page());
-            for look in 0..2 {
+            for pass in 0..2 {
                 for index in 0..PAGES as usize {
                     let byte = theirs.load(taken.offset as usize + index * system_page());
-                    assert_eq!(byte, 0, "page {index}, round {round}, look {look}");
+                    assert_eq!(byte, 0, "page {index}, round {round}, pass {pass}");
                 }
                 while written.load(Ordering::Relaxed) == before {
                     thread::yield_now();

@@ -20,7 +20,7 @@ use crate::kit::{
 suite!("freelist_contig":
     the_pages_lie_side_by_side,
     blocks_without_contig_need_not_be_contiguous,
-    what_is_beyond_the_request_is_the_blocks,
+    the_bytes_beyond_a_contiguous_request_are_the_blocks,
     the_pages_are_new_and_zero,
     more_than_the_largest_order_is_e2big,
     growing_must_be_allowed_and_waiting_not,
@@ -113,7 +113,7 @@ fn blocks_without_contig_need_not_be_contiguous() {
     assert!(!is_contiguous(&arena, joined.offset, joined.bytes));
 }
 
-fn what_is_beyond_the_request_is_the_blocks() {
+fn the_bytes_beyond_a_contiguous_request_are_the_blocks() {
     for pages in in_a_folio([1, 3, 5, 33, 65, 129]) {
         let arena = arena();
         let block = arena.alloc(pages * page(), FLAGS).unwrap();

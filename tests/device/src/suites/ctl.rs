@@ -31,7 +31,7 @@ suite!("freelist_ctl":
     map_draws_a_picture,
     a_frame_of_top_needs_no_terminal,
     nothing_is_said_to_a_closed_pipe,
-    what_is_asked_for_wrongly_is_a_line,
+    a_wrong_command_line_is_answered_by_one_line,
 );
 
 /// A user without rights.
@@ -364,7 +364,7 @@ fn nothing_is_said_to_a_closed_pipe() {
     }
 }
 
-fn what_is_asked_for_wrongly_is_a_line() {
+fn a_wrong_command_line_is_answered_by_one_line() {
     for (arguments, status, advice) in [
         (&["map", "18446744073709551615"][..], 1, "the arena open?"),
         (&["top", "--sort", "colour"], 1, "give one of arena, pid,"),

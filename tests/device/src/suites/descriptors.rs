@@ -36,7 +36,7 @@ suite!("freelist_descriptors":
     a_limit_on_the_size_of_files_is_none_on_an_arena,
     flags_of_other_mappings_are_refused_or_change_nothing,
     nothing_writes_through_a_read_only_mapping,
-    what_follows_a_page_in_a_pipe_stays_out_of_it,
+    a_write_to_a_pipe_does_not_reach_a_spliced_page,
     a_descriptor_that_another_process_takes_is_the_same_arena,
     an_arena_in_a_cycle_of_sockets_ends,
     the_number_of_a_copy_is_reserved_until_it_is_returned,
@@ -260,7 +260,7 @@ fn nothing_writes_through_a_read_only_mapping() {
 /// A pipe appends to its last page where that is its own.
 ///
 /// Prior art: reports dirty_pipe-CVE-2022-0847.
-fn what_follows_a_page_in_a_pipe_stays_out_of_it() {
+fn a_write_to_a_pipe_does_not_reach_a_spliced_page() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
     let view = View::shared(&arena, 0, block.bytes as usize);

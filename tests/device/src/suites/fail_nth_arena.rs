@@ -26,7 +26,7 @@ suite!("freelist_fail_nth_arena":
     limit_and_trim_fail_cleanly,
     clone_fails_cleanly,
     poll_fails_cleanly,
-    what_is_shown_fails_cleanly,
+    the_texts_of_debugfs_fail_cleanly,
 );
 
 /// Prior art: iommufd_fail_nth basic, device.
@@ -157,7 +157,7 @@ fn poll_fails_cleanly() {
     });
 }
 
-fn what_is_shown_fails_cleanly() {
+fn the_texts_of_debugfs_fail_cleanly() {
     let arena = arena();
     for size in [32, page(), 300 * KIB] {
         alloc(&arena, size);

@@ -20,7 +20,7 @@ use crate::kit::{scaled, KIB, MIB};
 suite!("freelist_heap_lifetime":
     a_closed_heap_leaves_nothing_mapped,
     a_forked_child_gets_nothing_and_takes_nothing,
-    a_heap_whose_file_was_closed_ends_nothing,
+    a_heap_whose_file_was_closed_does_not_end_the_process,
 );
 
 /// Returns the bytes of this process's mappings, with those of arenas.
@@ -43,7 +43,7 @@ fn a_closed_heap_leaves_nothing_mapped() {
     for _ in 0..scaled(50) {
         drop(used());
     }
-    // The last one's cache goes when there is another, or the thread ends.
+    // A thread drops its cache of a closed heap when it uses another heap, or ends.
     let after = (mapped(), descriptors());
     assert!(
         after.0 <= before.0 + 64 * KIB && after.1 == before.1,
@@ -85,7 +85,7 @@ fn a_forked_child_gets_nothing_and_takes_nothing() {
         }
         for block in [filled[3].block, large.block] {
             assert_eq!(heap.usable_size(block), None);
-            // SAFETY: It is live, and the child uses it no more.
+            // SAFETY: It is live, and the child does not use it afterwards.
             unsafe { heap.free(block) };
             // SAFETY: It is live.
             let got = unsafe { heap.realloc(block, 10, 1) };
@@ -112,8 +112,8 @@ fn a_forked_child_gets_nothing_and_takes_nothing() {
     is_empty(&heap);
 }
 
-/// A daemon closes all open files.
-fn a_heap_whose_file_was_closed_ends_nothing() {
+/// As in a daemon, which closes all files that it has open.
+fn a_heap_whose_file_was_closed_does_not_end_the_process() {
     for number in [None, Some("/dev/null")] {
         let status = fork_child(|| {
             let heap = heap();
@@ -122,7 +122,7 @@ fn a_heap_whose_file_was_closed_ends_nothing() {
             // SAFETY: None of these is used any more.
             let closed = unsafe { libc::close_range(3, u32::MAX, 0) };
             assert_eq!(closed, 0);
-            // Another file may have its number by now.
+            // With another file at its number.
             let _other = number.map(|path| fs::File::open(path).unwrap());
             for filled in small.into_iter().chain([large]) {
                 filled.free(&heap);

@@ -21,7 +21,7 @@ suite!("freelist_heap_threads":
     the_cache_of_a_thread_is_bounded,
     threads_that_sleep_keep_little_and_one_block_holds_a_page,
     a_limit_is_not_reached_by_what_threads_keep_that_sleep,
-    what_threads_keep_is_drained_while_they_work,
+    caches_of_threads_are_drained_while_they_work,
     many_heaps_are_used_by_one_thread,
     a_thread_uses_many_heaps_and_each_gets_its_memory_back,
 );
@@ -219,7 +219,7 @@ fn a_limit_is_not_reached_by_what_threads_keep_that_sleep() {
     });
 }
 
-fn what_threads_keep_is_drained_while_they_work() {
+fn caches_of_threads_are_drained_while_they_work() {
     let (heap, mut rng) = (heap(), random());
     let threads: Vec<_> = (0..3)
         .map(|_| {

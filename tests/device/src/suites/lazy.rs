@@ -24,7 +24,7 @@ suite!("freelist_lazy":
     little_is_held_beyond_what_is_touched,
     a_lazy_block_takes_free_memory_first,
     a_lazy_block_reserves_its_headroom_at_once,
-    what_lazy_blocks_are_promised_has_a_bound,
+    the_promises_to_lazy_blocks_are_bounded,
     a_lazy_block_reads_as_zero_where_it_is_new,
     flags_that_exclude_lazy_are_refused,
     lazy_blocks_come_in_bulk,
@@ -147,10 +147,10 @@ fn a_lazy_block_reserves_its_headroom_at_once() {
     touch_all(&view, block.offset, 8 * MIB);
     assert_eq!(stat(&arena).held_bytes, 10 * MIB);
     arena.discard(block.offset, block.bytes).unwrap();
-    // The page is still the block's.
+    // Discarded pages of a live block still count.
     refused(arena.alloc(page(), DEFAULT), Errno::EDQUOT);
     free(&arena, block);
-    // Free memory makes way for owed pages.
+    // Free memory is released for owed pages.
     free(&arena, other);
     alloc_lazy(&arena, 9 * MIB + page());
     assert!(stat(&arena).held_bytes <= 10 * MIB);
@@ -160,7 +160,7 @@ fn a_lazy_block_reserves_its_headroom_at_once() {
 /// The bound is half of the default limit, unless the module's parameter sets another.
 ///
 /// Prior art: reports binder-CVE-2026-43435.
-fn what_lazy_blocks_are_promised_has_a_bound() {
+fn the_promises_to_lazy_blocks_are_bounded() {
     let arena = arena();
     let bound = stat(&arena).limit_bytes / 2 / page() * page();
     let view = View::shared(&arena, 0, 16 * page() as usize);

@@ -46,7 +46,7 @@ fn with_probes(arena: &Arena, bytes: u64, work: impl FnOnce(&View)) -> (u64, u64
     (here, not)
 }
 
-/// Writes a byte to some pages of a block, and looks whether it stays.
+/// Writes a byte to some pages of a block, and checks that it stays.
 fn use_some(rng: &mut fastrand::Rng, view: &View, block: Block, with: u8) {
     for _ in 0..8 {
         let at = (block.offset + rng.u64(0..block.bytes)) as usize;

@@ -21,7 +21,7 @@ use crate::kit::{
 
 suite!("freelist_limits":
     a_limit_in_force_is_shown_everywhere,
-    what_is_0_stays_as_it_is,
+    a_field_of_0_leaves_its_bound_unchanged,
     growing_stops_at_the_limit_exactly,
     threads_that_grow_at_once_stay_within_the_limit,
     at_the_limit_free_blocks_still_serve,
@@ -82,7 +82,7 @@ fn a_limit_in_force_is_shown_everywhere() {
     assert_eq!(fdinfo(&arena, "arena_bytes"), MIB);
 }
 
-fn what_is_0_stays_as_it_is() {
+fn a_field_of_0_leaves_its_bound_unchanged() {
     let arena = arena();
     let before = arena.info().unwrap();
     let now = raw::limit(&arena, 0, 0).unwrap();

@@ -128,7 +128,7 @@ fn metadata_of_sparse_pages_counts_against_the_limits() {
         "one page kept of each 4 MiB: {:.2} of the limit is held, metadata beyond its free share included",
         (now.held_bytes + now.metadata_bytes - free_metadata(now.held_bytes)) as f64 / LIMIT as f64
     );
-    // The room comes back with what is released, but for tables of 20 KiB for each 256 MiB of offsets.
+    // Releases return the headroom, but for tables of 20 KiB for each 256 MiB of offsets.
     for offset in kept {
         arena.free(offset).unwrap();
     }

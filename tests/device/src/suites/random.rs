@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use freelist::Flags;
+use freelist::{Arena, Flags};
 use nix::errno::Errno;
 
 use crate::harness::{skip, suite};
@@ -79,6 +79,30 @@ fn calls_agree_with_the_model_beside(other: impl Fn() + Sync) {
     check();
 }
 
+/// Makes a call that is refused with `EINVAL` or `E2BIG`.
+fn wrong_call(arena: &Arena, rng: &mut fastrand::Rng, arena_bytes: u64) {
+    match rng.u8(0..3) {
+        0 => refused(arena.alloc(0, DEFAULT), Errno::EINVAL),
+        1 => refused(
+            arena.alloc(rng.u64(largest_block() + 1..), DEFAULT),
+            Errno::E2BIG,
+        ),
+        _ => {
+            let offset = rng.u64(arena_bytes..);
+            refused(arena.free(offset), Errno::EINVAL);
+        }
+    }
+}
+
+/// Returns an offset near a live block, where it is interesting.
+fn near_a_block(ledger: &Ledger<'_>, rng: &mut fastrand::Rng) -> u64 {
+    let near = match ledger.len() {
+        0 => 0,
+        len => ledger.nth(rng.usize(0..len)),
+    };
+    near.saturating_add_signed(rng.i64(-300..300) * [1, 16, 32][rng.usize(0..3)])
+}
+
 fn calls_agree_with_the_model(count: usize) {
     let mut rng = random();
     let arena = arena();
@@ -113,26 +137,10 @@ fn calls_agree_with_the_model(count: usize) {
             }
             7 => {
                 failures += 1;
-                match rng.u8(0..3) {
-                    0 => refused(arena.alloc(0, DEFAULT), Errno::EINVAL),
-                    1 => refused(
-                        arena.alloc(rng.u64(largest_block() + 1..), DEFAULT),
-                        Errno::E2BIG,
-                    ),
-                    _ => {
-                        let offset = rng.u64(arena_bytes..);
-                        refused(arena.free(offset), Errno::EINVAL);
-                    }
-                }
+                wrong_call(&arena, &mut rng, arena_bytes);
             }
             _ => {
-                // Near the blocks, where it is interesting.
-                let near = match ledger.len() {
-                    0 => 0,
-                    len => ledger.nth(rng.usize(0..len)),
-                };
-                let offset =
-                    near.saturating_add_signed(rng.i64(-300..300) * [1, 16, 32][rng.usize(0..3)]);
+                let offset = near_a_block(&ledger, &mut rng);
                 if let Err(errno) = model_of_free(&ledger, offset, arena_bytes) {
                     failures += 1;
                     refused(arena.free(offset), errno);

@@ -13,7 +13,7 @@ use crate::kit::{
 
 suite!("freelist_shared_limit":
     all_arenas_share_the_modules_limit,
-    what_is_free_in_another_arena_is_handed_over_at_the_modules_limit,
+    another_arena_releases_free_memory_at_the_modules_limit,
     an_arenas_own_limit_does_not_lift_the_modules,
 );
 
@@ -52,7 +52,7 @@ fn all_arenas_share_the_modules_limit() {
     more_than_half(&two, limit);
 }
 
-fn what_is_free_in_another_arena_is_handed_over_at_the_modules_limit() {
+fn another_arena_releases_free_memory_at_the_modules_limit() {
     let limit = shared_limit();
     // If the system is short of memory, it reclaims free pages itself.
     let is_short = meminfo("MemAvailable") < limit + 128 * MIB;

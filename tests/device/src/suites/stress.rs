@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Everything that happens to an arena's memory, at once: blocks are allocated, resized and freed, memory is
+//! Everything that happens to the memory of an arena, at once: blocks are allocated and freed, memory is
 //! reclaimed, pinned, migrated, and inherited. Every byte is that of its owner.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
-use freelist::Flags;
+use freelist::{Arena, Flags};
 use nix::unistd::pipe;
 
 use crate::figure;
@@ -25,6 +25,70 @@ suite!("freelist_stress":
 /// Owners of blocks, each a process.
 const OWNERS: u64 = 3;
 
+/// Returns a page of a mapping, by its first byte.
+fn any_page(rng: &mut fastrand::Rng, view: &View) -> usize {
+    rng.usize(0..view.len() / system_page()) * system_page()
+}
+
+/// Allocates, fills, checks and frees blocks of one owner.
+fn use_blocks(mut ledger: Ledger<'_>, rng: &mut fastrand::Rng, goes_on: impl Fn() -> bool) {
+    while goes_on() {
+        let max = [4 * KIB, 200 * KIB, 5 * MIB][rng.usize(0..3)];
+        let size = random_size(rng, max);
+        let flags = match rng.u32(0..4) {
+            0 => DEFAULT | Flags::POPULATE,
+            1 => DEFAULT | Flags::ZERO,
+            _ => DEFAULT,
+        };
+        if ledger.bytes() < 24 * MIB && rng.bool() {
+            // The others may have all that the limit allows.
+            let _ = ledger.alloc(size, flags);
+        } else if ledger.len() > 0 {
+            ledger.free(ledger.nth(rng.usize(0..ledger.len())));
+        }
+        if ledger.len() > 0 && rng.u32(0..8) == 0 {
+            ledger.check(ledger.nth(rng.usize(0..ledger.len())));
+        }
+    }
+    ledger.free_all();
+}
+
+/// Releases free memory, by forced shrinks and by TRIM.
+fn release(arena: &Arena, rng: &mut fastrand::Rng, goes_on: impl Fn() -> bool) {
+    let dir = shrinker::of_module();
+    while goes_on() {
+        match rng.u32(0..3) {
+            0 => shrinker::force(dir.as_deref()),
+            some => {
+                let keep = u64::from(some - 1) * random_size(rng, 64 * MIB);
+                arena.trim(keep).unwrap();
+            }
+        }
+    }
+}
+
+/// Pins pages, one at a time, for up to 2 ms each.
+fn pin(view: &View, rng: &mut fastrand::Rng, goes_on: impl Fn() -> bool) {
+    let (read, write) = pipe().unwrap();
+    let mut bytes = [0; 16];
+    while goes_on() {
+        let at = any_page(rng, view);
+        if splice_from(&write, view.address(at), 16).is_ok() {
+            std::thread::sleep(Duration::from_micros(rng.u64(0..2000)));
+            nix::unistd::read(&read, &mut bytes).unwrap();
+        }
+    }
+}
+
+/// Has the kernel move pages, and drop those that are not mapped.
+fn compact(goes_on: impl Fn() -> bool) {
+    while goes_on() {
+        let _ = fs::write("/proc/sys/vm/compact_memory", "1");
+        let _ = fs::write("/proc/sys/vm/drop_caches", "1");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn every_byte_is_its_owners_whatever_happens() {
     let end = Instant::now() + Duration::from_secs(scaled(10) as u64);
     let goes_on = || Instant::now() < end;
@@ -37,67 +101,19 @@ fn every_byte_is_its_owners_whatever_happens() {
     for key in 1..=OWNERS {
         let mut rng = rng.fork();
         children.push(spawn_child(|| {
-            let mut ledger = Ledger::new(&arena, &memory).with_key(key);
-            while goes_on() {
-                let max = [4 * KIB, 200 * KIB, 5 * MIB][rng.usize(0..3)];
-                let size = random_size(&mut rng, max);
-                let flags = match rng.u32(0..4) {
-                    0 => DEFAULT | Flags::POPULATE,
-                    1 => DEFAULT | Flags::ZERO,
-                    _ => DEFAULT,
-                };
-                if ledger.bytes() < 24 * MIB && rng.bool() {
-                    // The others may have all that the limit allows.
-                    let _ = ledger.alloc(size, flags);
-                } else if ledger.len() > 0 {
-                    ledger.free(ledger.nth(rng.usize(0..ledger.len())));
-                }
-                if ledger.len() > 0 && rng.u32(0..8) == 0 {
-                    ledger.check(ledger.nth(rng.usize(0..ledger.len())));
-                }
-            }
-            ledger.free_all();
+            let ledger = Ledger::new(&arena, &memory).with_key(key);
+            use_blocks(ledger, &mut rng, goes_on);
         }));
     }
-    // Memory leaves.
     let mut other = rng.fork();
-    children.push(spawn_child(|| {
-        let dir = shrinker::of_module();
-        while goes_on() {
-            match other.u32(0..3) {
-                0 => shrinker::force(dir.as_deref()),
-                some => {
-                    let keep = u64::from(some - 1) * random_size(&mut other, 64 * MIB);
-                    arena.trim(keep).unwrap();
-                }
-            }
-        }
-    }));
-    // Some pages are pinned for a while.
+    children.push(spawn_child(|| release(&arena, &mut other, goes_on)));
     let mut other = rng.fork();
-    children.push(spawn_child(|| {
-        let (read, write) = pipe().unwrap();
-        let mut bytes = [0; 16];
-        while goes_on() {
-            let at = other.usize(0..view.len() / system_page()) * system_page();
-            if splice_from(&write, view.address(at), 16).is_ok() {
-                std::thread::sleep(Duration::from_micros(other.u64(0..2000)));
-                nix::unistd::read(&read, &mut bytes).unwrap();
-            }
-        }
-    }));
-    // The kernel moves them, and drops those that are not mapped.
-    children.push(spawn_child(|| {
-        while goes_on() {
-            let _ = fs::write("/proc/sys/vm/compact_memory", "1");
-            let _ = fs::write("/proc/sys/vm/drop_caches", "1");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }));
-    // And they are inherited.
+    children.push(spawn_child(|| pin(&view, &mut other, goes_on)));
+    children.push(spawn_child(|| compact(goes_on)));
+    // Pages are inherited, too.
     let mut forks = 0;
     while goes_on() {
-        let at = rng.usize(0..view.len() / system_page()) * system_page();
+        let at = any_page(&mut rng, &view);
         fork_child(|| {
             let _ = view.probe(at);
         });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Free pages leave: by request, and for a lower limit.
+//! Releases of free pages to the system: by TRIM, and by a lower limit.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ suite!("freelist_trim":
     after_a_phase_of_small_blocks_all_pages_leave,
     a_lower_limit_trims,
     live_blocks_keep_their_bytes_under_random_trims,
-    trims_race_with_faults_and_allocations,
+    trims_beside_faults_and_allocations_lose_nothing,
     an_answer_that_cannot_be_written_is_efault,
     a_read_only_arena_is_not_trimmed,
 );
@@ -72,7 +72,7 @@ fn a_trim_leaves_the_pages_to_be_kept() {
         (4 * MIB, 0),
         (4 * MIB - page(), page()),
         (3 * MIB, MIB - page()),
-        // Part of a page cannot leave.
+        // A page is released as a whole.
         (MIB + 1, 2 * MIB),
         (1, MIB),
         (0, 0),
@@ -154,7 +154,7 @@ fn an_offset_that_was_trimmed_is_sigbus_until_it_is_allocated_again() {
             others.push(alloc(&arena, size));
         }
         for view in &views {
-            assert_eq!(view.load(at), 0, "a page that the system gave");
+            assert_eq!(view.load(at), 0, "a new page of the system");
         }
         for other in others {
             free(&arena, other);
@@ -246,7 +246,7 @@ fn metadata_of_removed_pages_is_freed() {
     let after = stat(&arena).metadata_bytes;
     figure!("metadata: empty {empty}, full {full}, free {idle}, trimmed {after} bytes");
     assert!(empty <= 16 * KIB, "an empty arena costs {empty} bytes");
-    assert!(full > empty + 64 * KIB, "it was no test");
+    assert!(full > empty + 64 * KIB, "the metadata did not grow");
     assert!(after < empty + 64 * KIB, "{after} bytes stay");
 }
 
@@ -319,7 +319,7 @@ fn live_blocks_keep_their_bytes_under_random_trims() {
 }
 
 /// Prior art: scudo combined.ThreadedCombined, secondary.AllocatorWithReleaseThreadsRace.
-fn trims_race_with_faults_and_allocations() {
+fn trims_beside_faults_and_allocations_lose_nothing() {
     let seed = random().u64(..);
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();

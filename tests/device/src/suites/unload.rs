@@ -4,7 +4,7 @@
 //! takes the device away.
 //! Prior art: vulnerabilities unload_while_open, unload_while_mapped, unload_while_waiting.
 
-use std::fs::{self, File};
+use std::fs::File;
 
 use freelist::uapi::FREELIST_SLACK_NONE;
 use freelist::Flags;
@@ -16,7 +16,8 @@ use crate::harness::{skip, suite};
 use crate::kit::module::{self, MODULE};
 use crate::kit::process::spawn_child;
 use crate::kit::{
-    alloc, arena, check, free, meminfo, page, raw, scaled, shrinker, stat, View, DEFAULT, KIB,
+    alloc, arena, check, free, free_memory, meminfo, page, raw, scaled, shrinker, stat, View,
+    DEFAULT, KIB,
 };
 use crate::{figure, trust};
 
@@ -139,17 +140,8 @@ fn slope(values: &[f64]) -> f64 {
 
 /// Returns the bytes of memory that are in use and cannot be reclaimed at once.
 fn used() -> u64 {
-    let free = ["MemFree", "Cached", "Buffers", "SReclaimable"].map(meminfo);
-    // Pages in per-CPU lists are free too, and in no other count.
-    let zones = fs::read_to_string("/proc/zoneinfo").expect("/proc is mounted");
-    let at_hand = zones.lines().filter_map(|line| {
-        line.trim()
-            .strip_prefix("count:")?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
-    meminfo("MemTotal") - free.iter().sum::<u64>() - at_hand.sum::<u64>() * page()
+    let reclaimable = ["Cached", "Buffers", "SReclaimable"].map(meminfo);
+    meminfo("MemTotal") - reclaimable.iter().sum::<u64>() - free_memory()
 }
 
 fn the_slack_of_an_arena_is_the_modules_parameter() {

@@ -127,16 +127,16 @@ fn caption(name: &str) -> &str {
 /// Returns the range of some values, extended a little.
 fn range(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     let least = values.clone().fold(f64::MAX, f64::min);
-    let most = values.fold(0.0, f64::max);
-    let margin = (most - least).max(most * 0.01) * MARGIN;
-    (least - margin).max(0.0)..most + margin
+    let max = values.fold(0.0, f64::max);
+    let margin = (max - least).max(max * 0.01) * MARGIN;
+    (least - margin).max(0.0)..max + margin
 }
 
 /// Draws the memory of each allocator over time, in the first round.
 fn memory(demo: &Demo, workload: &str, area: &Area) -> Drawn {
     let runs: Vec<&Run> = demo.runs(workload).filter(|run| run.round == 0).collect();
     let samples = || runs.iter().flat_map(|run| &run.samples);
-    let most = samples()
+    let max = samples()
         .map(|sample| mib(sample.current))
         .fold(0.0, f64::max);
     let end = samples()
@@ -147,7 +147,7 @@ fn memory(demo: &Demo, workload: &str, area: &Area) -> Drawn {
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(52)
-        .build_cartesian_2d(0.0..end, 0.0..most * (1.0 + MARGIN))?;
+        .build_cartesian_2d(0.0..end, 0.0..max * (1.0 + MARGIN))?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)

@@ -140,7 +140,7 @@ fn a_file_and_a_program_in_c_are_tests() {
 }
 
 #[test]
-fn what_is_not_a_name_is_refused() {
+fn an_invalid_name_is_refused() {
     for text in [
         "project one",
         "project.",
