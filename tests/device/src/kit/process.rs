@@ -11,7 +11,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{signal, SigHandler, Signal};
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{fork, ForkResult, Pid};
 
@@ -151,9 +151,19 @@ pub fn fork_child(work: impl FnOnce()) -> WaitStatus {
 }
 
 /// Returns the signal that ends `work`, which runs in a forked child.
+///
+/// The child has no handlers: the kernel writes to the stack of one first, and sends `SIGSEGV` instead of `SIGBUS`
+/// where the cgroup has no page for that.
 #[track_caller]
 pub fn signal_of(work: impl FnOnce()) -> Option<Signal> {
-    match fork_child(work) {
+    let without_handlers = || {
+        for number in [Signal::SIGBUS, Signal::SIGSEGV] {
+            // SAFETY: The default action runs no code of this process.
+            unsafe { signal(number, SigHandler::SigDfl) }.expect("it may be changed");
+        }
+        work();
+    };
+    match fork_child(without_handlers) {
         WaitStatus::Signaled(_, signal, _) => Some(signal),
         WaitStatus::Exited(_, 0) => None,
         status => panic!("the child ended as {status:?}"),
