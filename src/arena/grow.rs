@@ -42,6 +42,8 @@ use kernel::{
 
 /// The number of ranges without a removable page after which `vacate` stops.
 const STUCK: usize = 8;
+/// The fewest pages that a touch releases, if it has to release any: 256 KiB with pages of 4 KiB.
+const VACATED_AT_A_TOUCH: u32 = 64;
 /// How often a block's pages are moved when the system is out of memory.
 const TRIES: u32 = 4;
 /// One part in so many of a limit is kept free of surplus pages.
@@ -156,8 +158,9 @@ impl Arena {
         pages << PAGE_SHIFT <= self.lazy_limit
     }
 
-    /// Releases free memory elsewhere in the arena before a touch brings `pages` pages, as many as
-    /// would exceed the slack. May sleep.
+    /// Releases free memory elsewhere in the arena before a touch brings `pages` pages, if these would
+    /// exceed the slack: at least [`VACATED_AT_A_TOUCH`] pages, as the touches of a block come one after
+    /// the other. May sleep.
     pub(super) fn reuse_for_touch(&self, pages: u32) {
         let state = self.lock();
         let target = state.engine.reuse_target(pages, state.promised);
@@ -165,7 +168,7 @@ impl Arena {
         if target > 0 {
             let mut promise = Promise { bytes: 0 };
             // A caller that is being killed goes on with fewer pages moved.
-            let _ = self.vacate(target, &mut promise);
+            let _ = self.vacate(target.max(VACATED_AT_A_TOUCH), &mut promise);
             self.return_unused(promise);
         }
     }

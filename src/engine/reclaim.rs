@@ -55,8 +55,8 @@ impl Isolated {
 }
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
-    /// Isolates at most `max_pages` adjacent backed free pages: the last pages of one of the smallest
-    /// runs. Returns `None` when there is no such run or `max_pages` is 0.
+    /// Isolates at most `max_pages` adjacent backed free pages: the last pages of a long run. Returns
+    /// `None` when there is no run or `max_pages` is 0.
     ///
     /// Blocks on quick lists are in no run: call [`Engine::drain`] first.
     pub fn isolate(&mut self, max_pages: u32) -> Option<Isolated> {

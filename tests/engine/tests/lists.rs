@@ -107,7 +107,7 @@ fn some_large_blocks_are_kept_from_joining() {
 }
 
 #[test]
-fn memory_leaves_from_the_smallest_run_of_several_pages_first() {
+fn memory_leaves_from_the_ends_of_long_runs_first() {
     at_every_page_size!(leaves_first);
 }
 
@@ -116,29 +116,38 @@ mod generic {
 
     pub fn leaves_first<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
-        let mut arena = Arena::<KIB>::new(1 << 12);
-        let size = |pages| request(pages * page, true, true);
+        let mut arena = Arena::<KIB>::new(1 << 14);
+        let size = |pages: u64| request(pages * page, true, true);
+        let lens: [u32; 3] = [2000, 1100, 96];
         // Each keeps the next from joining.
-        let runs = [512, 64, 2, 1].map(|pages| {
-            let (run, _) = arena.alloc(size(pages)).unwrap();
-            arena.alloc(size(pages)).unwrap();
+        let runs = lens.map(|pages| {
+            let (run, _) = arena.alloc(size(pages.into())).unwrap();
+            arena.alloc(size(pages.into())).unwrap();
             run
         });
         for run in runs {
             arena.free(run).unwrap();
         }
         arena.drain();
-        let mut left = Vec::new();
+        let mut left = lens;
         while let Some(isolated) = arena.isolate(64) {
             let first = u64::from(isolated.page()) * page;
-            let from = runs.iter().rposition(|&run| run <= first).unwrap();
-            left.push((from, isolated.pages()));
+            let has = |run: u64, pages: u32| (run..run + u64::from(pages) * page).contains(&first);
+            let from = (0..3).find(|at| has(runs[*at], lens[*at])).unwrap();
+            // The smallest of those above 1,024 pages, or else one of the longest sixteenth.
+            let large = left.iter().filter(|pages| **pages > 1024).min();
+            match large {
+                Some(smallest) => assert_eq!(left[from], *smallest),
+                None => assert!(
+                    left[from] > left.into_iter().max().unwrap() / 16 * 15,
+                    "{from} of {left:?}"
+                ),
+            }
+            assert_eq!(isolated.pages(), left[from].min(64));
+            left[from] -= isolated.pages();
             arena.remove(isolated);
         }
-        let of_large = [(0, 64); 8];
-        assert_eq!(left[..2], [(2, 2), (1, 64)]);
-        assert_eq!(left[2..10], of_large);
-        assert_eq!(left[10..], [(3, 1)]);
+        assert_eq!(left, [0; 3]);
     }
 
     pub fn on_fast_path<const KIB: usize>() {
