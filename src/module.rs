@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The loaded module: its parameters, its parts, and the order of their teardown.
+//! The loaded module: its parameters, its parts, and the order of their teardown. It may be `unsafe`.
 
 use crate::{
     arena::{

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Counters of arenas and size classes, and refused calls by error. The engine counts blocks and bytes in
-//! `engine/stats.rs`; `debug/show.rs` prints all counters, and STAT returns those of one arena.
+//! Counters of arenas and size classes, and refused calls by error.
+//!
+//! The engine counts blocks and bytes (`engine/stats.rs`). [`Snapshot`] has all counters in the layout of
+//! `freelist_stat` of the contract: STAT returns it, and `debug/show.rs` prints it.
 
 use crate::{
     engine::{

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Options of an allocation: what the request flags of the contract (`uapi/freelist.h`) mean to an arena.
-//! `device/ioctl.rs` decodes them, and INFO reports its `FLAGS`; the engine has those that concern where
-//! a block lies, in `engine/request.rs`.
+//! Options of an allocation: the request flags of the contract (`uapi/freelist.h`), decoded.
+//!
+//! A new flag is added to the contract, to `FLAGS` in `device/ioctl.rs`, which INFO reports, and to
+//! `options` there, which decodes a request; and here to [`AllocOptions`] and its `flags`. A flag that
+//! selects the range of a block is a field of `Request` in `engine/request.rs`.
 
 use super::deadline::Deadline;
 use crate::{

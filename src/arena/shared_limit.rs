@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The limit on the memory that all arenas hold together.
+//! The limit on the memory that all arenas hold together, and the queue of its listeners: pollers and
+//! sleeping waiters of any arena. [`SharedLimit::wake`] wakes them.
 
 use crate::{
     arena::bounds::{

@@ -2,11 +2,16 @@
 
 //! Waits for a block, in the order that the engine's wait queue keeps.
 //!
-//! A call that makes memory available wakes, under the lock, the waiters whose turn it is
-//! ([`Arena::wake`]). No wake-up is lost: a waiter is enlisted before it scans for the last time, and
-//! marks itself asleep before it checks whether it was woken. Another arena wakes it, too, by releasing
-//! memory of the shared limit. If the system is short of memory, which causes no wake-up, the waiter
-//! scans again every [`RETRY_NS`].
+//! A waiter is woken
+//!
+//! - by a call that makes memory of its arena available: under the lock [`Arena::wake`] wakes the waiters
+//!   whose turn it is, which `engine/wait_queue.rs` decides, and the pollers;
+//! - by another arena that has free memory or releases some: `SharedLimit::wake` in `shared_limit.rs`;
+//! - by a lower limit of its arena, under which its request can never succeed: `bounds.rs`;
+//! - every [`RETRY_NS`] while the system is short of memory, as no call reports the end of that.
+//!
+//! No wake-up is lost: a waiter is enlisted before it scans for the last time, and marks itself asleep
+//! before it checks whether it was woken.
 
 use super::{
     counters::add,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Page faults in mappings of an arena. A fault maps folios of the page cache, and allocates memory for
-//! lazy blocks only.
+//! Page faults in mappings of an arena. A fault maps folios of the page cache (`c/wrappers/folio.c`), and
+//! allocates memory for lazy blocks only ([`Arena::touch`]).
 
 use crate::{
     arena::{

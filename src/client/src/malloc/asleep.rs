@@ -2,9 +2,10 @@
 
 //! A process that forks while it has an arena and no live block: the arena is asleep from then on.
 //!
-//! Such a process is usually about to start another program, and the child does not get the arena. Each page that handlers write around a fork is copied, and the kernel copies a table of open
-//! files up to the device's number, which is high. So the handler before the fork moves the device to
-//! a low number and notes that the arena is asleep, and the handlers after it do nothing.
+//! Such a process is usually about to start another program, and the child does not get the arena. Each
+//! page that handlers write around a fork is copied, and the kernel copies a table of open files up to
+//! the device's number, which is high. So the handler before the fork moves the device to a low number
+//! and notes that the arena is asleep, and the handlers after it do nothing.
 //!
 //! The next call that needs the arena wakes it. In the parent the device is moved back; if the program
 //! has closed it since, the next large block opens another arena, as no block was lost. The child

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Forks: the child gets a copy of its parent's large blocks.
+//! Forks: the child gets a copy of its parent's large blocks. These are the handlers; `range/fork.rs`
+//! copies a range of addresses, `asleep.rs` is for forks without a live block, and the drop-in's
+//! `fork()` (`c/malloc/src/fork.rs`) calls [`LargeBlocks::fork`].
 //!
 //! The arena is shared memory, which a fork does not copy; so its mapping is not inherited
 //! (`MADV_DONTFORK`). In the last handler before the fork the module makes a copy of the arena
