@@ -70,7 +70,7 @@ impl Arena {
     fn discard_range(&self, discard: Discard) {
         let range = discard.range();
         let keeps_memory = discard.keeps_memory();
-        RacePoint::Leave.reach();
+        RacePoint::Removal.reach();
         let stays = if keeps_memory {
             self.address_space.zero(&range, 0..PAGE_SIZE, || true)
         } else {

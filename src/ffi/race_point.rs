@@ -12,7 +12,7 @@ pub(crate) enum RacePoint {
     /// A page fault has locked its folio, but not mapped it yet.
     Fault,
     /// Memory to be dropped is unmapped, but still in the page cache.
-    Leave,
+    Removal,
     /// Memory was allocated for a touched page, but is not in the block yet.
     Touch,
     /// A block is complete, but its offset not copied to the caller yet.
@@ -62,7 +62,7 @@ mod forced {
         /// Creates the directory `delay_us` in debugfs, with its files.
         pub(crate) fn files(parent: &Dir) -> Result<Dir> {
             let dir = Dir::new(c"delay_us", Some(parent))?;
-            let names = [c"fault", c"leave", c"touch", c"answer", c"open", c"map"];
+            let names = [c"fault", c"removal", c"touch", c"answer", c"open", c"map"];
             for (name, delay) in names.into_iter().zip(&DELAYS) {
                 dir.number(name, delay);
             }

@@ -65,7 +65,7 @@ impl AddressSpace {
         self.count_nodes(&range, -1);
         // One call for the range is cheaper than truncation, which unmaps folio by folio.
         self.unmap(&range);
-        RacePoint::Leave.reach();
+        RacePoint::Removal.reach();
         let mut stays = true;
         for _ in 0..TRIES {
             let inner = self.remove_edges(&range);
@@ -96,7 +96,7 @@ impl AddressSpace {
         if folio.range() != *range {
             return false;
         }
-        RacePoint::Leave.reach();
+        RacePoint::Removal.reach();
         self.remove_locked(&folio)
     }
 

@@ -212,7 +212,7 @@ static int the_device_is_out_of_reach_again_after_a_fork(void)
 }
 
 /* No block is lost with the closed device. */
-static int a_program_that_closes_the_number_after_a_fork_goes_on(void)
+static int a_program_that_closes_the_number_after_a_fork_continues(void)
 {
 	int round, number, other, second;
 
@@ -275,7 +275,7 @@ static int threads_after_a_fork_are_served(void)
 	return 1;
 }
 
-static int a_fork_with_nothing_live_costs_what_it_costs_without_an_arena(void)
+static int a_fork_without_live_blocks_costs_as_much_as_without_an_arena(void)
 {
 	double none = cost_of("no arena"), freed = cost_of("freed"), steps = cost_of("steps");
 	double live = cost_of("live"), full = cost_of("256 MiB live");
@@ -292,9 +292,9 @@ static int a_fork_with_nothing_live_costs_what_it_costs_without_an_arena(void)
 static const struct promise promises[] = {
 	PROMISE(a_child_of_a_process_without_live_blocks_has_an_arena_of_its_own),
 	PROMISE(the_device_is_out_of_reach_again_after_a_fork),
-	PROMISE(a_program_that_closes_the_number_after_a_fork_goes_on),
+	PROMISE(a_program_that_closes_the_number_after_a_fork_continues),
 	PROMISE(threads_after_a_fork_are_served),
-	PROMISE(a_fork_with_nothing_live_costs_what_it_costs_without_an_arena),
+	PROMISE(a_fork_without_live_blocks_costs_as_much_as_without_an_arena),
 };
 
 /* Each test runs in a process of its own. */

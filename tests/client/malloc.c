@@ -40,15 +40,15 @@ static int nothing(void)
 	return 1;
 }
 
-static int what_the_environment_decides(void)
+static int each_environment_variable_has_its_effect(void)
 {
 	int round;
 
-	CHECK(again("with_sharing_a_child_reads_and_may_not_write", "FREELIST_FORK=share", NULL));
-	CHECK(again("a_burst_leaves_nothing_behind", NULL));
+	CHECK(again("with_fork_share_a_child_reads_and_may_not_write", "FREELIST_FORK=share", NULL));
+	CHECK(again("free_memory_of_a_burst_is_released", NULL));
 	CHECK(again("a_program_that_works_in_steps_keeps_what_it_needs_again", NULL));
-	CHECK(again("a_program_that_closes_all_files_goes_on", NULL));
-	CHECK(again("a_program_cannot_come_by_the_devices_number", NULL));
+	CHECK(again("a_program_that_closes_all_files_continues", NULL));
+	CHECK(again("a_program_cannot_get_the_number_of_the_device", NULL));
 	CHECK(again("another_file_under_the_number_is_left_alone", "FREELIST_QUIET=1", NULL));
 	CHECK(again("little_address_space_suffices", NULL));
 	CHECK(again("locked_memory_within_a_limit_suffices", NULL));
@@ -58,44 +58,44 @@ static int what_the_environment_decides(void)
 	for (round = 0; round < 40; round++)
 		CHECK(again("threads_call_functions_for_the_first_time", NULL));
 	CHECK(again("above_a_limit_the_c_library_serves", "FREELIST_LIMIT=8M", NULL));
-	CHECK(again("above_a_limit_strict_programs_get_nothing", "FREELIST_LIMIT=8M", "FREELIST_STRICT=1", NULL));
+	CHECK(again("above_a_limit_strict_programs_get_enomem", "FREELIST_LIMIT=8M", "FREELIST_STRICT=1", NULL));
 	CHECK(again("a_larger_threshold_leaves_more_to_the_c_library", "FREELIST_THRESHOLD=128K", NULL));
-	CHECK(again("a_forked_child_has_a_copy_and_both_go_on", NULL));
+	CHECK(again("a_forked_child_has_a_copy_and_both_continue", NULL));
 	return 1;
 }
 
 static const struct promise promises[] = {
 	PROMISE(large_blocks_are_in_the_arena_and_small_ones_are_not),
-	PROMISE(memory_comes_when_it_is_touched),
+	PROMISE(memory_is_allocated_when_it_is_touched),
 	PROMISE(a_block_from_before_main_is_whole),
 	PROMISE(calloc_is_zero_where_memory_was_used_before),
 	PROMISE(each_alignment_is_kept_and_holds_no_more_than_the_block),
-	PROMISE(what_cannot_be_is_refused_as_the_c_library_refuses_it),
-	PROMISE(sizes_of_nothing_are_as_in_the_c_library),
+	PROMISE(impossible_sizes_and_alignments_fail_as_in_the_c_library),
+	PROMISE(sizes_of_0_bytes_are_as_in_the_c_library),
 	PROMISE(a_resized_block_keeps_its_bytes_and_no_more_memory_than_it_needs),
 	PROMISE(a_block_that_grows_by_pages_keeps_its_bytes),
-	PROMISE(what_is_free_goes_back_and_the_numbers_say_so),
-	PROMISE(all_that_counts_memory_counts_large_blocks),
-	PROMISE(a_wrong_release_aborts_with_a_line_that_names_the_address),
-	PROMISE(a_forked_child_has_a_copy_and_both_go_on),
+	PROMISE(malloc_trim_releases_free_blocks_and_mallinfo_agrees),
+	PROMISE(statistics_of_the_c_library_count_large_blocks),
+	PROMISE(an_invalid_free_aborts_with_a_line_that_names_the_address),
+	PROMISE(a_forked_child_has_a_copy_and_both_continue),
 	PROMISE(a_child_has_no_more_memory_than_its_parents_blocks),
-	PROMISE(a_fork_without_room_for_a_copy_fails_and_leaves_nothing),
-	PROMISE(a_fork_of_a_thread_has_what_handlers_wrote),
-	PROMISE(forks_beside_threads_that_allocate_find_all_in_order),
-	PROMISE(another_program_is_run_by_any_way),
-	PROMISE(a_child_of_a_bare_call_takes_and_gives_nothing),
-	PROMISE(a_program_with_more_rights_is_left_alone),
-	PROMISE(what_the_environment_decides),
+	PROMISE(a_fork_without_memory_for_a_copy_fails_and_leaves_nothing),
+	PROMISE(a_fork_copies_bytes_that_handlers_wrote),
+	PROMISE(forks_beside_threads_that_allocate_copy_whole_blocks),
+	PROMISE(every_way_to_run_another_program_works),
+	PROMISE(a_child_of_a_bare_system_call_shares_no_block_with_its_parent),
+	PROMISE(a_setuid_program_has_all_blocks_from_the_c_library),
+	PROMISE(each_environment_variable_has_its_effect),
 };
 
-/* Run by what_the_environment_decides() only. */
+/* Run by each_environment_variable_has_its_effect() only. */
 static const struct promise others[] = {
-	PROMISE(a_burst_leaves_nothing_behind),
+	PROMISE(free_memory_of_a_burst_is_released),
 	PROMISE(a_program_that_works_in_steps_keeps_what_it_needs_again),
-	PROMISE(with_sharing_a_child_reads_and_may_not_write),
+	PROMISE(with_fork_share_a_child_reads_and_may_not_write),
 	PROMISE(the_c_library_has_all_blocks),
-	PROMISE(a_program_that_closes_all_files_goes_on),
-	PROMISE(a_program_cannot_come_by_the_devices_number),
+	PROMISE(a_program_that_closes_all_files_continues),
+	PROMISE(a_program_cannot_get_the_number_of_the_device),
 	PROMISE(another_file_under_the_number_is_left_alone),
 	PROMISE(little_address_space_suffices),
 	PROMISE(locked_memory_within_a_limit_suffices),
@@ -103,9 +103,9 @@ static const struct promise others[] = {
 	PROMISE(a_block_grows_beyond_what_is_mapped),
 	PROMISE(threads_call_functions_for_the_first_time),
 	PROMISE(above_a_limit_the_c_library_serves),
-	PROMISE(above_a_limit_strict_programs_get_nothing),
+	PROMISE(above_a_limit_strict_programs_get_enomem),
 	PROMISE(a_larger_threshold_leaves_more_to_the_c_library),
-	PROMISE(a_forked_child_has_a_copy_and_both_go_on),
+	PROMISE(a_forked_child_has_a_copy_and_both_continue),
 	PROMISE(nothing),
 };
 

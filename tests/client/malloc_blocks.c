@@ -46,7 +46,7 @@ int large_blocks_are_in_the_arena_and_small_ones_are_not(void)
 	return 1;
 }
 
-int memory_comes_when_it_is_touched(void)
+int memory_is_allocated_when_it_is_touched(void)
 {
 	size_t before, at;
 	unsigned char *block, *longer, *behind;
@@ -130,7 +130,7 @@ int each_alignment_is_kept_and_holds_no_more_than_the_block(void)
 	return 1;
 }
 
-int what_cannot_be_is_refused_as_the_c_library_refuses_it(void)
+int impossible_sizes_and_alignments_fail_as_in_the_c_library(void)
 {
 	volatile size_t huge = SIZE_MAX, most = PTRDIFF_MAX, terabyte = (size_t)1 << 46;
 	void *block = malloc(MIB), *untouched = block;
@@ -168,7 +168,7 @@ int what_cannot_be_is_refused_as_the_c_library_refuses_it(void)
 	return 1;
 }
 
-int sizes_of_nothing_are_as_in_the_c_library(void)
+int sizes_of_0_bytes_are_as_in_the_c_library(void)
 {
 	size_t before = large_bytes();
 	void *block = malloc(MIB), *none = use(malloc(0));
@@ -236,7 +236,7 @@ int a_block_that_grows_by_pages_keeps_its_bytes(void)
 	return 1;
 }
 
-int what_is_free_goes_back_and_the_numbers_say_so(void)
+int malloc_trim_releases_free_blocks_and_mallinfo_agrees(void)
 {
 	static char text[65536];
 	struct mallinfo2 info;
@@ -289,7 +289,7 @@ static int statistics(char *text, size_t size)
 	return length > 0;
 }
 
-int all_that_counts_memory_counts_large_blocks(void)
+int statistics_of_the_c_library_count_large_blocks(void)
 {
 	static char text[4096];
 	struct mallinfo2 before = mallinfo2(), after;
@@ -315,7 +315,7 @@ int all_that_counts_memory_counts_large_blocks(void)
 	return 1;
 }
 
-int a_burst_leaves_nothing_behind(void)
+int free_memory_of_a_burst_is_released(void)
 {
 	void *blocks[64];
 	size_t at, before;

@@ -17,7 +17,7 @@
 
 #include "malloc_test.h"
 
-int a_forked_child_has_a_copy_and_both_go_on(void)
+int a_forked_child_has_a_copy_and_both_continue(void)
 {
 	char *mine = malloc(5 * MIB), *other = malloc(200 * KIB), *gone = malloc(MIB);
 	size_t before = large_bytes();
@@ -106,7 +106,7 @@ int a_child_has_no_more_memory_than_its_parents_blocks(void)
 	return 1;
 }
 
-int a_fork_without_room_for_a_copy_fails_and_leaves_nothing(void)
+int a_fork_without_memory_for_a_copy_fails_and_leaves_nothing(void)
 {
 	struct rlimit before, none;
 	char *block = malloc(3 * MIB);
@@ -182,7 +182,7 @@ static void *churn(void *argument)
 	return NULL;
 }
 
-int forks_beside_threads_that_allocate_find_all_in_order(void)
+int forks_beside_threads_that_allocate_copy_whole_blocks(void)
 {
 	size_t before = large_bytes();
 	pthread_t threads[4];
@@ -249,7 +249,7 @@ static void *fork_in_a_thread(void *argument)
 }
 
 /* The program's handlers run before the copy is made, and after it is in place. */
-int a_fork_of_a_thread_has_what_handlers_wrote(void)
+int a_fork_copies_bytes_that_handlers_wrote(void)
 {
 	pthread_t thread;
 	void *wrong;
@@ -264,7 +264,7 @@ int a_fork_of_a_thread_has_what_handlers_wrote(void)
 	return 1;
 }
 
-int another_program_is_run_by_any_way(void)
+int every_way_to_run_another_program_works(void)
 {
 	char *block = malloc(2 * MIB);
 	pid_t child;
@@ -287,7 +287,7 @@ int another_program_is_run_by_any_way(void)
 	return 1;
 }
 
-int a_child_of_a_bare_call_takes_and_gives_nothing(void)
+int a_child_of_a_bare_system_call_shares_no_block_with_its_parent(void)
 {
 	char *block = malloc(MIB), *new;
 	size_t before;
@@ -322,7 +322,7 @@ int a_child_of_a_bare_call_takes_and_gives_nothing(void)
 	return 1;
 }
 
-int with_sharing_a_child_reads_and_may_not_write(void)
+int with_fork_share_a_child_reads_and_may_not_write(void)
 {
 	volatile char *block = malloc(MIB);
 	struct rlimit none = { 0, 0 };

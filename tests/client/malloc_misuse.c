@@ -69,7 +69,7 @@ static int aborts(void (*misuse)(void), const char *line)
 	return 1;
 }
 
-int a_wrong_release_aborts_with_a_line_that_names_the_address(void)
+int an_invalid_free_aborts_with_a_line_that_names_the_address(void)
 {
 	CHECK(aborts(double_free, "freelist: invalid or double free of 0x"));
 	CHECK(aborts(free_inside, "freelist: invalid or double free of 0x"));

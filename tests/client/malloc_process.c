@@ -20,7 +20,7 @@
 
 #include "malloc_test.h"
 
-int a_program_that_closes_all_files_goes_on(void)
+int a_program_that_closes_all_files_continues(void)
 {
 	char *old = malloc(MIB), *later;
 	size_t before, round;
@@ -54,7 +54,7 @@ int a_program_that_closes_all_files_goes_on(void)
 	return 1;
 }
 
-int a_program_cannot_come_by_the_devices_number(void)
+int a_program_cannot_get_the_number_of_the_device(void)
 {
 	char *block = malloc(MIB), path[64], to[64];
 	struct rlimit files;
@@ -280,7 +280,7 @@ int above_a_limit_the_c_library_serves(void)
 	return 1;
 }
 
-int above_a_limit_strict_programs_get_nothing(void)
+int above_a_limit_strict_programs_get_enomem(void)
 {
 	void *blocks[24] = { NULL };
 	size_t at = 0;
@@ -352,7 +352,7 @@ int the_c_library_has_all_blocks(void)
 	return 1;
 }
 
-int a_program_with_more_rights_is_left_alone(void)
+int a_setuid_program_has_all_blocks_from_the_c_library(void)
 {
 	/* Such a program has libraries from the system's directories alone. */
 	static const char library[] = "/usr/lib/libfreelist_malloc.so.0", program[] = "/usr/lib/privileged";

@@ -60,37 +60,37 @@ int again(const char *promise, ...);
 
 /* The promises. Each returns whether it holds. malloc_blocks.c: */
 int large_blocks_are_in_the_arena_and_small_ones_are_not(void);
-int memory_comes_when_it_is_touched(void);
+int memory_is_allocated_when_it_is_touched(void);
 int a_block_from_before_main_is_whole(void);
 int calloc_is_zero_where_memory_was_used_before(void);
 int each_alignment_is_kept_and_holds_no_more_than_the_block(void);
-int what_cannot_be_is_refused_as_the_c_library_refuses_it(void);
-int sizes_of_nothing_are_as_in_the_c_library(void);
+int impossible_sizes_and_alignments_fail_as_in_the_c_library(void);
+int sizes_of_0_bytes_are_as_in_the_c_library(void);
 int a_resized_block_keeps_its_bytes_and_no_more_memory_than_it_needs(void);
 int a_block_that_grows_by_pages_keeps_its_bytes(void);
-int what_is_free_goes_back_and_the_numbers_say_so(void);
-int all_that_counts_memory_counts_large_blocks(void);
-int a_burst_leaves_nothing_behind(void);
+int malloc_trim_releases_free_blocks_and_mallinfo_agrees(void);
+int statistics_of_the_c_library_count_large_blocks(void);
+int free_memory_of_a_burst_is_released(void);
 int a_program_that_works_in_steps_keeps_what_it_needs_again(void);
 
 /* malloc_misuse.c */
-int a_wrong_release_aborts_with_a_line_that_names_the_address(void);
+int an_invalid_free_aborts_with_a_line_that_names_the_address(void);
 
 /* malloc_fork.c */
-int a_forked_child_has_a_copy_and_both_go_on(void);
+int a_forked_child_has_a_copy_and_both_continue(void);
 int a_child_has_no_more_memory_than_its_parents_blocks(void);
-int a_fork_without_room_for_a_copy_fails_and_leaves_nothing(void);
-int forks_beside_threads_that_allocate_find_all_in_order(void);
-int a_fork_of_a_thread_has_what_handlers_wrote(void);
-int another_program_is_run_by_any_way(void);
-int a_child_of_a_bare_call_takes_and_gives_nothing(void);
-int with_sharing_a_child_reads_and_may_not_write(void);
+int a_fork_without_memory_for_a_copy_fails_and_leaves_nothing(void);
+int forks_beside_threads_that_allocate_copy_whole_blocks(void);
+int a_fork_copies_bytes_that_handlers_wrote(void);
+int every_way_to_run_another_program_works(void);
+int a_child_of_a_bare_system_call_shares_no_block_with_its_parent(void);
+int with_fork_share_a_child_reads_and_may_not_write(void);
 
 /* malloc_process.c */
-int a_program_with_more_rights_is_left_alone(void);
+int a_setuid_program_has_all_blocks_from_the_c_library(void);
 int the_c_library_has_all_blocks(void);
-int a_program_that_closes_all_files_goes_on(void);
-int a_program_cannot_come_by_the_devices_number(void);
+int a_program_that_closes_all_files_continues(void);
+int a_program_cannot_get_the_number_of_the_device(void);
 int another_file_under_the_number_is_left_alone(void);
 int little_address_space_suffices(void);
 int locked_memory_within_a_limit_suffices(void);
@@ -98,7 +98,7 @@ int strict_overcommit_suffices(void);
 int a_block_grows_beyond_what_is_mapped(void);
 int threads_call_functions_for_the_first_time(void);
 int above_a_limit_the_c_library_serves(void);
-int above_a_limit_strict_programs_get_nothing(void);
+int above_a_limit_strict_programs_get_enomem(void);
 int a_larger_threshold_leaves_more_to_the_c_library(void);
 
 #endif

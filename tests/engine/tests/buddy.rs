@@ -49,13 +49,13 @@ fn halves_of_every_order_kept_apart_serve_nothing_larger() {
 
 /// Prior art: gpu_buddy gpu_test_buddy_offset_aligned_allocation.
 #[test]
-fn blocks_of_odd_lengths_are_aligned_to_their_class_wherever_there_was_one() {
+fn freed_ranges_of_odd_length_serve_blocks_of_the_same_length() {
     at_every_page_size!(odd_lengths);
 }
 
 /// Prior art: gpu_buddy gpu_test_buddy_subtree_offset_alignment_stress.
 #[test]
-fn each_list_knows_what_it_can_serve_while_the_span_fills_and_empties() {
+fn each_list_reports_the_largest_request_that_it_serves() {
     at_every_page_size!(largest_of_each_list);
 }
 

@@ -274,7 +274,7 @@ fn holes_stay_holes() {
 }
 
 #[test]
-fn a_copy_serves_what_is_free_in_it() {
+fn a_copy_serves_requests_from_its_free_memory() {
     let mut source = Arena::<4>::new(SPAN);
     let blocks: Vec<_> = (0..64)
         .map(|_| source.alloc(request(64)).unwrap().0)

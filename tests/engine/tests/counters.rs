@@ -59,7 +59,7 @@ fn a_request_is_for_a_subpage_up_to_half_a_page_with_its_header() {
 }
 
 #[test]
-fn a_chunk_of_address_space_has_no_record_before_its_pages_come() {
+fn a_chunk_of_address_space_has_no_record_before_its_pages_are_backed() {
     at_every_page_size!(no_record);
 }
 
@@ -74,7 +74,7 @@ fn the_last_page_of_a_block_needs_no_metadata_of_the_next_one() {
 }
 
 #[test]
-fn a_batch_says_what_its_blocks_are() {
+fn a_batch_has_the_offsets_and_bytes_of_its_blocks() {
     at_every_page_size!(batch);
 }
 

@@ -68,7 +68,7 @@ fn alloc_free<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) -> u64 {
 }
 
 #[test]
-fn a_large_block_again_is_neither_split_nor_merged() {
+fn a_large_block_allocated_again_is_neither_split_nor_merged() {
     at_every_page_size!(again);
 }
 

@@ -304,7 +304,7 @@ fn enumerate<const KIB: usize>(depth: usize) -> u64 {
 
 /// With pages of 64 KiB three pages are too large for the quick lists.
 #[test]
-fn every_short_sequence_leaves_all_in_order() {
+fn the_invariants_hold_after_every_short_sequence() {
     let depth = std::env::var("FREELIST_DEPTH").map_or(4, |depth| depth.parse().expect("a number"));
     assert!(depth >= 2, "FREELIST_DEPTH is at least 2");
     let counts = [enumerate::<4>(depth), enumerate::<64>(depth)];

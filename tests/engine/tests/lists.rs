@@ -67,7 +67,7 @@ fn a_run_with_enough_is_found_after_many_with_almost_enough() {
 }
 
 #[test]
-fn a_block_grows_where_most_of_it_is_there_already() {
+fn a_block_grows_after_the_free_run_that_has_most_of_its_pages() {
     at_every_page_size!(most_of_it);
 }
 
@@ -107,7 +107,7 @@ fn some_large_blocks_are_kept_from_joining() {
 }
 
 #[test]
-fn memory_leaves_from_the_ends_of_long_runs_first() {
+fn memory_is_isolated_from_the_ends_of_long_runs_first() {
     at_every_page_size!(leaves_first);
 }
 

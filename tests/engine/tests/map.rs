@@ -46,7 +46,7 @@ fn contents<const KIB: usize>(arena: &Arena<KIB>) -> Vec<(Content, u32, u8)> {
 }
 
 #[test]
-fn the_bytes_of_a_live_block_are_found_where_it_begins() {
+fn the_bytes_of_a_live_block_are_returned_for_its_first_byte() {
     let mut arena = Arena::<4>::new(64);
     // Something before each, so that not all begin with a page.
     arena.alloc(request(2048)).unwrap();

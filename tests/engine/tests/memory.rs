@@ -38,8 +38,8 @@ fn a_surplus_does_not_admit_the_next() {
 }
 
 #[test]
-fn memory_leaves_from_the_end_and_each_run_is_seen_once() {
-    at_every_page_size!(memory_leaves_from_the_end_and_each_run_is_seen_once);
+fn memory_is_isolated_from_the_end_and_each_run_once() {
+    at_every_page_size!(memory_is_isolated_from_the_end_and_each_run_once);
 }
 
 #[test]
@@ -185,7 +185,7 @@ mod generic {
         arena.end();
     }
 
-    pub fn memory_leaves_from_the_end_and_each_run_is_seen_once<const KIB: usize>() {
+    pub fn memory_is_isolated_from_the_end_and_each_run_once<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 20);
         arena.checked = false;
@@ -326,7 +326,7 @@ mod generic {
 proptest! {
     /// Pages are lost at any time, of any kind.
     #[test]
-    fn counts_stay_true_whatever_is_lost(
+    fn counters_are_exact_after_any_loss(
         steps in prop::collection::vec((0..5u8, any::<u32>()), 1..300),
     ) {
         let mut arena = Arena::<4>::new(1 << 12);

@@ -74,7 +74,7 @@ fn no_block_is_two_threads() {
 }
 
 #[test]
-fn a_slab_that_leaves_is_another_class_s() {
+fn a_released_slab_serves_another_class() {
     both(
         1,
         |heap| {
@@ -86,7 +86,7 @@ fn a_slab_that_leaves_is_another_class_s() {
 }
 
 #[test]
-fn a_slab_that_leaves_is_a_large_block() {
+fn a_released_slab_becomes_a_large_block() {
     both(
         1,
         |heap| {
@@ -155,7 +155,7 @@ fn a_block_that_was_drained_and_comes_back_is_kept() {
 }
 
 #[test]
-fn a_block_comes_back_from_another_thread() {
+fn a_block_is_freed_by_another_thread() {
     check(|| {
         let heap = Arc::new(Heap::new(1));
         let blocks = heap.take(HALF, 2, 1);
@@ -169,7 +169,7 @@ fn a_block_comes_back_from_another_thread() {
 }
 
 #[test]
-fn a_large_block_that_two_threads_free_goes_once() {
+fn a_large_block_that_two_threads_free_is_freed_once() {
     check(|| {
         let heap = Arc::new(Heap::new(1));
         let block = heap.take_large(1).unwrap();

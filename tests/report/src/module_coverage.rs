@@ -428,7 +428,7 @@ fn new() {}
     }
 
     #[test]
-    fn a_way_that_can_only_panic_is_seen() {
+    fn a_path_that_can_only_panic_is_recognised() {
         // call NEXT; jmp 9; jne 9; nop; ret. 9: call PANIC.
         let code = [
             0xe8, 0, 0, 0, 0, 0xeb, 0x04, 0x75, 0x02, 0x90, 0xc3, 0xe8, 0, 0, 0, 0,

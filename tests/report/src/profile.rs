@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_whole_call_there_is_no_profile() {
+    fn a_trace_without_a_whole_call_has_no_profile() {
         assert!(Profile::new(SYMBOLS, "0 ffffffff81000110").is_err());
         assert!(Profile::new(SYMBOLS, "0 ffffffff81000000").is_err());
         assert!(Profile::new("", "ffffffff81000000").is_err());

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slab_is_4_to_64_kib_and_little_of_it_is_no_block_s() {
+    fn a_slab_is_4_to_64_kib_and_little_of_it_is_unused() {
         for class in Class::all() {
             let (slab, blocks) = (class.slab_bytes(), class.blocks());
             assert!(slab % GRAIN_BYTES == 0 && slab <= UNIT_BYTES, "{slab}");
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_keeps_few_large_blocks_and_some_of_each() {
+    fn a_thread_caches_few_large_blocks_and_at_least_one_of_each_class() {
         for class in Class::all() {
             let (most, bytes) = (class.max_cached(), class.bytes());
             assert!(most == 1 || most * bytes <= 8 << 10);

@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_not_reached_by_what_threads_keep_that_sleep() {
+    fn caches_of_sleeping_threads_do_not_exhaust_a_limit() {
         let heap = Heap::new(4 << 20);
         let threads: Vec<_> = (0..60).map(|_| heap.thread()).collect();
         // Each cache keeps about 64 KiB, which is nearly all memory together.
@@ -375,7 +375,7 @@ mod tests {
 
     /// Blocks that a cache cannot keep move between it and the slabs in batches.
     #[test]
-    fn a_thousand_blocks_of_many_sizes_come_to_the_slow_path_in_batches() {
+    fn a_thousand_blocks_of_many_sizes_take_the_slow_path_in_batches() {
         const COUNT: usize = 1000;
         let heap = Heap::new(16 << 20);
         let thread = heap.thread();

@@ -151,7 +151,7 @@ mod tests {
     use crate::heap::class::GRAIN_BYTES;
 
     #[test]
-    fn the_last_of_a_size_is_used_first_and_the_oldest_leave() {
+    fn the_newest_slab_of_a_size_is_used_first_and_the_oldest_are_released() {
         let mut pool = Pool::new();
         pool.add(1 << 20);
         for (offset, grains) in [(1, 1), (2, 3), (3, 1), (4, 2), (5, 1)] {

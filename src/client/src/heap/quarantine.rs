@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_leaves_and_none_comes_twice() {
+    fn the_oldest_is_released_and_none_is_accepted_twice() {
         let quarantine = Quarantine::new();
         for offset in 0..BLOCKS {
             assert_eq!(quarantine.detain(offset), Ok(None));

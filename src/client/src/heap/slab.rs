@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn low_blocks_are_taken_first_also_when_they_come_back() {
+    fn low_blocks_are_allocated_first_also_after_a_free() {
         let (slab, class) = (Slab::default(), Class::of(16).unwrap());
         slab.divide(class);
         assert_eq!(taken(&slab, class, 200).len(), 200);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_is_free_is_not_freed() {
+    fn a_free_block_is_not_freed_again() {
         let (slab, class) = (Slab::default(), Class::of(32).unwrap());
         slab.divide(class);
         assert_eq!(put(&slab, class, &[5]), Err(5));

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_block_goes_once() {
+    fn a_large_block_is_cleared_once() {
         let table = table(2);
         table.set_large(0, 40 << 10);
         // The entries of what follows it stay.

@@ -187,7 +187,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn one_that_holds_it_alone_enters_it_again() {
+    fn an_exclusive_holder_may_lock_the_gate_again() {
         let gate = Gate::new();
         let alone = gate.exclusive();
         drop(gate.shared());

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_left_only_for_what_grows_in_small_steps() {
+    fn only_a_block_that_grows_in_small_steps_is_made_larger_than_asked() {
         let ask = |grown, size| resize(block(8 * MIB, grown), size, true);
         let step = 8 * MIB + 4096;
         assert_eq!(ask(false, step), Resize::Move { ask: step });

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_has_its_own_number_and_words() {
+    fn each_refusal_has_its_own_number_and_text() {
         for (number, refusal) in Refusal::all().enumerate() {
             assert_eq!(refusal as usize, number);
             let same = Refusal::all().filter(|other| other.reason() == refusal.reason());

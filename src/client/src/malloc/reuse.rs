@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_want_the_same_again_take_nothing_from_the_third_on() {
+    fn equal_steps_allocate_no_memory_from_the_third_on() {
         let (reuse, mut arena) = (Reuse::new(), Arena::default());
         arena.alloc(&reuse, 20 * MIB);
         let taken: Vec<usize> = (0..5)
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_took_is_not_counted_as_held_after_a_look() {
+    fn memory_that_the_kernel_reclaimed_is_not_counted_as_held() {
         let (reuse, mut arena) = (Reuse::new(), Arena::default());
         arena.alloc(&reuse, 10 * MIB);
         reuse.measured(4 * MIB);

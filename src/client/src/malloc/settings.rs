@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_named_and_changes_nothing() {
+    fn an_invalid_value_is_reported_and_the_default_applies() {
         for value in [c"x", c"-1", c"63K", c"1.5M", c"99999999999G", c"\xff"] {
             let pairs: Pairs = Box::leak(Box::new([(c"FREELIST_THRESHOLD", value)]));
             assert_eq!(

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_is_found_and_taken_once() {
+    fn an_entry_is_found_and_taken_once() {
         let table = Table::new();
         for (offset, block) in [
             (0, entry(68 << 10, false)),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_block_can_be_is_refused() {
+    fn an_offset_or_a_size_that_no_block_has_is_refused() {
         let table = Table::new();
         assert!(!table.set(256 << 30, entry(64 << 10, false)), "beyond it");
         assert!(!table.set(4096, entry(64 << 10, false)), "inside a unit");

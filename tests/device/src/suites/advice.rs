@@ -18,11 +18,11 @@ suite!("freelist_advice":
     madvise_that_would_take_pages_away_is_refused,
     no_advice_takes_or_spoils_a_page,
     madvise_populate_maps_blocks_and_reports_holes,
-    mlock_spoils_nothing_and_keeps_nothing,
+    mlock_changes_no_bytes_and_keeps_no_free_page,
     a_scan_of_the_page_tables_finds_what_is_mapped,
     guards_cannot_be_installed,
     userfaultfd_does_not_take_faults_over,
-    pages_stay_what_they_were_under_all_this,
+    pages_keep_their_bytes_under_every_treatment,
 );
 
 /// Prior art: guard_regions dontneed.
@@ -74,7 +74,7 @@ fn madvise_populate_maps_blocks_and_reports_holes() {
 }
 
 /// Prior art: guard_regions mlock.
-fn mlock_spoils_nothing_and_keeps_nothing() {
+fn mlock_changes_no_bytes_and_keeps_no_free_page() {
     let page = page() as usize;
     let (arena, block, view) = numbered_pages(4);
     view.lock(0..4 * page).unwrap();
@@ -265,7 +265,7 @@ fn no_advice_takes_or_spoils_a_page() {
 }
 
 /// Applies every treatment to the same page in turn, then checks its neighbours.
-fn pages_stay_what_they_were_under_all_this() {
+fn pages_keep_their_bytes_under_every_treatment() {
     let arena = arena();
     let page = page() as usize;
     let block = alloc(&arena, 4 * page as u64);

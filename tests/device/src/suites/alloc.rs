@@ -18,7 +18,7 @@ suite!("freelist_alloc":
     a_request_of_5_1_mib_gets_5_1_mib,
     pages_after_a_block_of_odd_size_serve_others,
     any_call_may_be_an_arenas_first,
-    fixed_sizes_come_and_go,
+    blocks_of_fixed_sizes_are_allocated_and_freed,
     random_sizes_do_not_overlap,
     a_long_list_of_live_blocks_keeps_its_bytes,
     a_full_arena_of_small_blocks_has_no_gaps,
@@ -142,7 +142,7 @@ fn any_call_may_be_an_arenas_first() {
 }
 
 /// Prior art: test_vmalloc fix_size_alloc_test.
-fn fixed_sizes_come_and_go() {
+fn blocks_of_fixed_sizes_are_allocated_and_freed() {
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();
     let mut ledger = Ledger::new(&arena, &memory);

@@ -25,7 +25,7 @@ suite!("freelist_bulk":
     fewer_than_all_is_a_success,
     an_errno_only_when_nothing_was_done,
     a_release_stops_at_the_first_that_is_refused,
-    a_block_twice_in_a_batch_is_released_once,
+    a_block_that_is_in_a_batch_twice_is_freed_once,
     blocks_of_many_sizes_and_calls_are_released_in_one,
     threads_never_share_a_block_of_a_batch,
 );
@@ -235,7 +235,7 @@ fn a_release_stops_at_the_first_that_is_refused() {
     }
 }
 
-fn a_block_twice_in_a_batch_is_released_once() {
+fn a_block_that_is_in_a_batch_twice_is_freed_once() {
     let arena = arena();
     let keep = alloc(&arena, 64);
     let blocks = [alloc(&arena, 64).offset, alloc(&arena, 64).offset];

@@ -24,7 +24,7 @@ suite!("freelist_cgroup":
     one_cgroup_is_charged_where_a_process_and_its_memory_have_two,
     a_full_cgroup_is_enomem_and_no_process_is_killed,
     a_waiter_in_a_full_cgroup_is_not_killed,
-    page_tables_of_what_is_populated_are_worth_no_process,
+    populate_in_a_full_cgroup_kills_no_process_for_page_tables,
     page_tables_of_faults_take_the_arenas_free_memory,
 );
 
@@ -180,7 +180,7 @@ fn a_waiter_in_a_full_cgroup_is_not_killed() {
 }
 
 /// Pages that cannot be mapped at once are mapped by faults.
-fn page_tables_of_what_is_populated_are_worth_no_process() {
+fn populate_in_a_full_cgroup_kills_no_process_for_page_tables() {
     /// More bytes than the cgroup may have.
     const BYTES: u64 = 64 * MIB;
     let cgroup = Cgroup::new("tables");

@@ -21,7 +21,7 @@ suite!("freelist_clone":
     a_copy_has_the_same_blocks_and_bytes,
     a_copy_of_an_empty_arena_is_empty,
     writes_do_not_show_on_the_other_side,
-    blocks_that_were_freed_are_not_in_it,
+    a_copy_has_no_freed_blocks,
     a_page_with_small_blocks_serves_what_is_free_in_it,
     headers_are_right_or_overwritten_as_they_were,
     contiguous_blocks_stay_contiguous,
@@ -143,7 +143,7 @@ fn writes_do_not_show_on_the_other_side() {
     }
 }
 
-fn blocks_that_were_freed_are_not_in_it() {
+fn a_copy_has_no_freed_blocks() {
     let source = arena();
     let view = View::shared(&source, 0, SPAN);
     for size in [32, 2048, page(), 20 * page(), 3 * MIB] {

@@ -23,9 +23,9 @@ suite!("freelist_clone_file":
     the_clone_belongs_to_the_caller,
     unknown_fields_are_refused,
     a_file_that_is_not_open_for_writing_is_ebadf,
-    beyond_the_limit_of_files_nothing_is_left,
-    beyond_a_limit_of_bytes_nothing_is_left,
-    in_a_full_cgroup_nothing_is_left_and_no_process_is_killed,
+    a_copy_beyond_the_limit_of_files_leaves_nothing,
+    a_copy_beyond_a_limit_of_bytes_leaves_nothing,
+    a_copy_in_a_full_cgroup_leaves_nothing_and_kills_no_process,
     an_answer_that_cannot_be_written_leaves_nothing,
 );
 
@@ -114,7 +114,7 @@ fn a_file_that_is_not_open_for_writing_is_ebadf() {
     leaves_nothing(|| refused(source.copy(), Errno::EBADF));
 }
 
-fn beyond_the_limit_of_files_nothing_is_left() {
+fn a_copy_beyond_the_limit_of_files_leaves_nothing() {
     let source = arena();
     alloc(&source, MIB);
     leaves_nothing(|| {
@@ -134,7 +134,7 @@ fn beyond_the_limit_of_files_nothing_is_left() {
     });
 }
 
-fn beyond_a_limit_of_bytes_nothing_is_left() {
+fn a_copy_beyond_a_limit_of_bytes_leaves_nothing() {
     let source = arena();
     let view = View::shared(&source, 0, SPAN);
     let blocks = [5 * MIB, 64, MIB, 300].map(|size| alloc(&source, size));
@@ -158,7 +158,7 @@ fn beyond_a_limit_of_bytes_nothing_is_left() {
 }
 
 /// The copy is the caller's memory.
-fn in_a_full_cgroup_nothing_is_left_and_no_process_is_killed() {
+fn a_copy_in_a_full_cgroup_leaves_nothing_and_kills_no_process() {
     let group = Cgroup::new("clone");
     // Room for the blocks and for this process, and not for their copy.
     group.limit(62 * MIB);

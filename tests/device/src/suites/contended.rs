@@ -22,9 +22,9 @@ use crate::kit::{
 };
 
 suite!("freelist_contended":
-    touches_of_one_page_at_once_bring_one,
+    concurrent_touches_allocate_a_page_once,
     a_discard_ends_though_its_range_is_touched_all_the_while,
-    no_processor_writes_to_a_page_that_has_left,
+    no_processor_writes_to_a_page_that_was_removed,
     mappings_end_beside_forced_reclaim,
     copies_beside_all_other_calls_are_whole,
     a_page_turns_out_bad_while_it_is_copied,
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The first brings memory, and all others find it.
 ///
 /// Prior art: reports secretmem-CVE-2025-40272, mali-CVE-2023-6241.
-fn touches_of_one_page_at_once_bring_one() {
+fn concurrent_touches_allocate_a_page_once() {
     const THREADS: usize = 6;
     let pages = scaled(150);
     let arena = arena();
@@ -113,7 +113,7 @@ fn a_discard_ends_though_its_range_is_touched_all_the_while() {
 /// A processor that knows the page still, as its tables had it, would write into whatever it is now.
 ///
 /// Prior art: reports hugetlb-CVE-2021-4002, mali-CVE-2021-28663, mali-CVE-2022-38181.
-fn no_processor_writes_to_a_page_that_has_left() {
+fn no_processor_writes_to_a_page_that_was_removed() {
     const PAGES: u64 = 16;
     let (mine, other) = (arena(), arena());
     let block = mine.alloc(PAGES * page(), LAZY).unwrap();

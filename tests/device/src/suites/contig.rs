@@ -25,9 +25,9 @@ suite!("freelist_contig":
     more_than_the_largest_order_is_e2big,
     growing_must_be_allowed_and_waiting_not,
     at_the_limit_free_pages_make_headroom,
-    it_is_one_call_for_pages_without_reclaim,
-    a_released_one_serves_others,
-    a_live_one_stays_contiguous_whatever_moves_memory,
+    a_contiguous_block_is_one_page_allocation_without_reclaim,
+    a_freed_contiguous_block_serves_other_requests,
+    a_live_contiguous_block_is_neither_divided_nor_moved,
 );
 
 const FLAGS: Flags = DEFAULT.union(Flags::CONTIG);
@@ -198,7 +198,7 @@ fn at_the_limit_free_pages_make_headroom() {
     refused(arena.alloc(33 * page(), FLAGS), errno);
 }
 
-fn it_is_one_call_for_pages_without_reclaim() {
+fn a_contiguous_block_is_one_page_allocation_without_reclaim() {
     let tracer = PageAllocs::record(256);
     for pages in in_a_folio([1, 2, 3, 16, 65]) {
         let arena = arena();
@@ -217,7 +217,7 @@ fn it_is_one_call_for_pages_without_reclaim() {
     }
 }
 
-fn a_released_one_serves_others() {
+fn a_freed_contiguous_block_serves_other_requests() {
     let arena = arena();
     let block = arena
         .alloc(largest_folio().min(64 * page()), FLAGS)
@@ -233,7 +233,7 @@ fn a_released_one_serves_others() {
 
 /// What may divide a folio, or move a page of it: advice on a part of a mapping, a page that is taken offline,
 /// and compaction.
-fn a_live_one_stays_contiguous_whatever_moves_memory() {
+fn a_live_contiguous_block_is_neither_divided_nor_moved() {
     let arena = arena();
     let block = arena.alloc(16 * page(), FLAGS).unwrap();
     let view = View::shared(&arena, block.offset, block.bytes as usize);

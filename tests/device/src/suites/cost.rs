@@ -33,7 +33,7 @@ suite!("freelist_cost":
     a_batch_costs_less_than_single_calls,
     a_refusal_makes_no_later_call_dearer,
     pages_are_mapped_and_released_at_these_costs,
-    lazy_memory_comes_and_goes_at_these_costs,
+    lazy_memory_is_touched_and_discarded_at_these_costs,
     a_fork_costs_the_same_with_mapped_memory,
     the_shrinker_takes_memory_at_these_costs,
     memory_is_moved_at_these_costs,
@@ -269,7 +269,7 @@ fn pages_are_mapped_and_released_at_these_costs() {
     assert!(reused < anonymous / 10.0);
 }
 
-fn lazy_memory_comes_and_goes_at_these_costs() {
+fn lazy_memory_is_touched_and_discarded_at_these_costs() {
     let arena = arena();
     let view = View::shared(&arena, 0, 64 * MIB as usize);
     for bytes in [2 * MIB, 16 * MIB] {

@@ -23,14 +23,14 @@ suite!("freelist_ctl":
     doctor_finds_nothing_wrong_with_a_loaded_module,
     doctors_command_makes_a_device_that_is_missing,
     doctor_has_a_command_for_a_user_without_permission,
-    stat_for_programs_has_what_the_arena_says,
+    stat_as_json_agrees_with_the_arena,
     stat_goes_on_until_it_is_ended,
     stat_without_root_shows_the_arenas_of_ones_own_processes,
-    map_shows_what_lies_where,
+    map_shows_each_extent_at_its_offset,
     map_has_colours_only_where_they_are_seen,
     map_draws_a_picture,
     a_frame_of_top_needs_no_terminal,
-    nothing_is_said_to_a_closed_pipe,
+    a_closed_pipe_is_not_reported,
     a_wrong_command_line_is_answered_by_one_line,
 );
 
@@ -150,7 +150,7 @@ fn doctor_has_a_command_for_a_user_without_permission() {
     assert_eq!(verdict, "warning", "{text}");
 }
 
-fn stat_for_programs_has_what_the_arena_says() {
+fn stat_as_json_agrees_with_the_arena() {
     let arena = arena();
     alloc(&arena, 5 * MIB);
     free(&arena, alloc(&arena, MIB));
@@ -251,7 +251,7 @@ fn mixed() -> Arena {
     arena
 }
 
-fn map_shows_what_lies_where() {
+fn map_shows_each_extent_at_its_offset() {
     let _arena = mixed();
     let text = said(&["map", &id().to_string()]);
     let mut lines = text.lines();
@@ -342,7 +342,7 @@ fn a_frame_of_top_needs_no_terminal() {
     assert!(classes.contains("splits/s"), "{classes}");
 }
 
-fn nothing_is_said_to_a_closed_pipe() {
+fn a_closed_pipe_is_not_reported() {
     let _arena = mixed();
     let number = id().to_string();
     for arguments in [

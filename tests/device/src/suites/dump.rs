@@ -22,7 +22,7 @@ use freelist::Flags;
 suite!("freelist_dump":
     a_dump_has_the_arena_where_it_has_shared_files,
     a_dump_brings_no_memory,
-    a_part_that_is_left_out_stays_out,
+    a_part_with_dontdump_is_in_no_dump,
 );
 
 /// The kernel's default filter: no shared mapping of a file.
@@ -163,7 +163,7 @@ fn a_dump_brings_no_memory() {
 }
 
 /// The kernel brings no mapping into dumps by advice that may not grow (madvise_vma_behavior()).
-fn a_part_that_is_left_out_stays_out() {
+fn a_part_with_dontdump_is_in_no_dump() {
     let arena = arena();
     let view = View::shared(&arena, 0, 8 * MIB as usize);
     alloc(&arena, 8 * MIB);

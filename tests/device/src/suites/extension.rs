@@ -27,8 +27,8 @@ suite!("freelist_extension":
     a_structure_of_no_bytes_is_all_zeros,
     every_structure_may_be_longer_if_it_ends_in_zeros,
     every_structure_may_be_shorter,
-    the_direction_does_not_matter,
-    calls_that_only_answer_read_nothing,
+    the_direction_of_a_call_is_ignored,
+    calls_without_input_read_nothing,
 );
 
 /// Makes a call with `bytes` as the structure, whose length the request's number encodes, right before memory that
@@ -268,7 +268,7 @@ fn every_structure_may_be_shorter() {
     assert_eq!(stat(&arena).held_bytes, 0);
 }
 
-fn the_direction_does_not_matter() {
+fn the_direction_of_a_call_is_ignored() {
     let arena = arena();
     for direction in 0..4 {
         let turned = |request| raw::with_direction(request, direction);
@@ -292,7 +292,7 @@ fn the_direction_does_not_matter() {
     }
 }
 
-fn calls_that_only_answer_read_nothing() {
+fn calls_without_input_read_nothing() {
     let arena = arena();
     for request in [FREELIST_IOC_INFO, FREELIST_IOC_STAT] {
         // The kernel would fail with E2BIG if it read them.

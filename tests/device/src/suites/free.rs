@@ -24,7 +24,7 @@ suite!("freelist_free":
     free_after_a_block_of_odd_size_is_rejected,
     free_of_a_half_that_was_merged_is_rejected,
     free_of_another_arenas_block_is_rejected,
-    a_wrong_free_changes_nothing,
+    an_invalid_free_changes_nothing,
     scribbling_over_all_bytes_moves_nothing,
 );
 
@@ -250,7 +250,7 @@ fn free_of_another_arenas_block_is_rejected() {
     }
 }
 
-fn a_wrong_free_changes_nothing() {
+fn an_invalid_free_changes_nothing() {
     let arena = arena();
     let block = alloc(&arena, 64 * KIB);
     let small = alloc(&arena, 64);

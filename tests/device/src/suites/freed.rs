@@ -29,7 +29,7 @@ suite!("freelist_freed":
     a_debugger_reads_and_writes_the_page_of_a_freed_block,
     direct_io_reads_and_writes_the_page_of_a_freed_block,
     a_pin_reads_and_writes_the_page_of_a_freed_block,
-    a_write_through_a_pin_after_the_page_has_left_shows_nowhere,
+    a_write_through_a_pin_to_a_removed_page_shows_nowhere,
 );
 
 /// A subpage, a page, and several pages, in bytes.
@@ -197,7 +197,7 @@ fn a_pin_reads_and_writes_the_page_of_a_freed_block() {
 }
 
 /// Prior art: vulnerabilities CVE-2024-0582.
-fn a_write_through_a_pin_after_the_page_has_left_shows_nowhere() {
+fn a_write_through_a_pin_to_a_removed_page_shows_nowhere() {
     for size in SIZES {
         let (mine, other) = (arena(), arena());
         let block = alloc(&mine, size);

@@ -10,7 +10,7 @@ use crate::harness::suite;
 
 suite!("freelist_global":
     a_whole_program_has_its_large_blocks_in_an_arena,
-    a_program_without_a_device_goes_on_and_says_why,
+    a_program_without_a_device_continues_and_reports_why,
 );
 
 /// Returns the program whose allocator is [`freelist::Global`]; it lies beside this one.
@@ -30,7 +30,7 @@ fn a_whole_program_has_its_large_blocks_in_an_arena() {
     assert_eq!(complained, "");
 }
 
-fn a_program_without_a_device_goes_on_and_says_why() {
+fn a_program_without_a_device_continues_and_reports_why() {
     let mut command = program();
     // A user without permission to open the device.
     let command = command.arg("without").uid(65534).gid(65534);

@@ -17,13 +17,13 @@ use crate::kit::{
 use crate::{figure, trust};
 
 suite!("freelist_growing":
-    a_request_grows_by_what_it_lacks_and_no_more,
-    high_orders_come_first,
+    a_request_allocates_exactly_its_missing_pages,
+    high_orders_are_allocated_first,
     high_orders_are_asked_for_without_reclaim_and_nothing_kills,
     a_fragmented_machine_grows_to_the_limit,
 );
 
-fn a_request_grows_by_what_it_lacks_and_no_more() {
+fn a_request_allocates_exactly_its_missing_pages() {
     for size in [1, page(), 3 * page(), 64 * KIB, 3 * MIB + 1] {
         let arena = arena();
         arena.alloc(size, DEFAULT).unwrap();
@@ -56,7 +56,7 @@ fn orders(asked: &[PageAlloc]) -> Vec<u32> {
     asked.iter().map(|alloc| alloc.order).collect()
 }
 
-fn high_orders_come_first() {
+fn high_orders_are_allocated_first() {
     let tracer = PageAllocs::record(256);
     for pages in [1, 7, 64, 127, 300] {
         let arena = arena();

@@ -15,17 +15,17 @@ use crate::kit::{
 
 suite!("freelist_header":
     a_block_lies_16_bytes_after_its_start,
-    blocks_start_is_not_what_a_release_takes,
+    free_of_the_start_of_a_header_is_rejected,
     an_untouched_header_is_released_in_silence,
     any_overwritten_byte_is_reported_and_the_block_is_released,
     an_overrun_into_the_next_block_is_reported_when_that_is_freed,
     zeros_and_other_blocks_headers_do_not_pass,
     a_restored_header_passes,
-    a_batch_goes_on_over_an_overwritten_header,
+    a_batch_continues_after_an_overwritten_header,
     a_block_that_must_read_as_zero_keeps_its_header,
-    blocks_without_one_have_neighbours_with_one,
+    blocks_with_and_without_a_header_are_neighbours,
     a_header_counts_against_the_largest_size_and_the_limit,
-    a_page_is_lost_where_the_header_needs_it,
+    a_block_of_whole_pages_has_one_more_for_its_header,
     scribbling_over_headers_moves_nothing,
 );
 
@@ -64,7 +64,7 @@ fn a_block_lies_16_bytes_after_its_start() {
 }
 
 /// Prior art: kasan kmem_cache_invalid_free.
-fn blocks_start_is_not_what_a_release_takes() {
+fn free_of_the_start_of_a_header_is_rejected() {
     let arena = arena();
     for size in SIZES {
         let block = headed(&arena, size);
@@ -188,7 +188,7 @@ fn a_restored_header_passes() {
     assert_eq!(stat(&arena).failures, 0);
 }
 
-fn a_batch_goes_on_over_an_overwritten_header() {
+fn a_batch_continues_after_an_overwritten_header() {
     let arena = arena();
     let view = view(&arena);
     let mut offsets = [0; 150];
@@ -229,7 +229,7 @@ fn a_block_that_must_read_as_zero_keeps_its_header() {
     assert_eq!(stat(&arena).failures, 0);
 }
 
-fn blocks_without_one_have_neighbours_with_one() {
+fn blocks_with_and_without_a_header_are_neighbours() {
     let arena = arena();
     let view = view(&arena);
     let blocks: Vec<(Block, u64)> = (0..100u64)
@@ -270,7 +270,7 @@ fn a_header_counts_against_the_largest_size_and_the_limit() {
     assert_eq!(stat(&arena).held_bytes, 64 * KIB);
 }
 
-fn a_page_is_lost_where_the_header_needs_it() {
+fn a_block_of_whole_pages_has_one_more_for_its_header() {
     let arena = arena();
     let block = headed(&arena, page());
     assert_eq!(block.bytes, 2 * page() - HEADER);

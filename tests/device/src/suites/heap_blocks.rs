@@ -19,7 +19,7 @@ suite!("freelist_heap_blocks":
     a_resized_block_keeps_its_bytes_and_its_place_while_they_fit,
     a_large_block_grows_and_shrinks_where_it_is,
     a_large_block_has_its_pages_and_no_more,
-    a_large_block_holds_what_was_touched,
+    a_large_block_holds_only_touched_pages,
     buffers_and_slices_free_their_memory,
 );
 
@@ -196,7 +196,7 @@ fn a_large_block_has_its_pages_and_no_more() {
     is_empty(&heap);
 }
 
-fn a_large_block_holds_what_was_touched() {
+fn a_large_block_holds_only_touched_pages() {
     let heap = heap();
     let held = || heap.stat().unwrap().held_bytes;
     let block = heap.alloc(layout(64 << 20, 1)).unwrap();

@@ -19,7 +19,7 @@ use crate::kit::{scaled, KIB, MIB};
 
 suite!("freelist_heap_lifetime":
     a_closed_heap_leaves_nothing_mapped,
-    a_forked_child_gets_nothing_and_takes_nothing,
+    requests_and_frees_of_a_forked_child_change_nothing,
     a_heap_whose_file_was_closed_does_not_end_the_process,
 );
 
@@ -70,7 +70,7 @@ fn a_closed_heap_leaves_nothing_mapped() {
     thread.join().unwrap();
 }
 
-fn a_forked_child_gets_nothing_and_takes_nothing() {
+fn requests_and_frees_of_a_forked_child_change_nothing() {
     let heap = heap();
     let filled: Vec<Filled> = (0..100)
         .map(|index| Filled::new(&heap, 64, index))

@@ -20,7 +20,7 @@ suite!("freelist_heap_threads":
     threads_hand_buffers_around,
     the_cache_of_a_thread_is_bounded,
     threads_that_sleep_keep_little_and_one_block_holds_a_page,
-    a_limit_is_not_reached_by_what_threads_keep_that_sleep,
+    caches_of_sleeping_threads_do_not_exhaust_a_limit,
     caches_of_threads_are_drained_while_they_work,
     many_heaps_are_used_by_one_thread,
     a_thread_uses_many_heaps_and_each_gets_its_memory_back,
@@ -185,7 +185,7 @@ fn threads_that_sleep_keep_little_and_one_block_holds_a_page() {
     });
 }
 
-fn a_limit_is_not_reached_by_what_threads_keep_that_sleep() {
+fn caches_of_sleeping_threads_do_not_exhaust_a_limit() {
     const LIMIT: u64 = 6 * MIB;
     let heap = heap();
     heap.set_limit(LIMIT).unwrap();

@@ -21,7 +21,7 @@ use crate::kit::{random, random_size, refused, scaled, system_page, KIB, MIB};
 suite!("freelist_heaps":
     a_heap_that_ran_out_of_small_blocks_reuses_freed_ones,
     a_block_that_is_aligned_keeps_its_bytes_and_alignment_when_resized,
-    a_resize_to_more_than_there_is_leaves_the_block,
+    a_failed_resize_leaves_the_block_unchanged,
     a_block_outlives_the_thread_that_took_it,
     a_resize_may_be_the_first_call_of_a_thread,
     bytes_added_to_a_block_that_shrank_and_grew_are_zero_or_its_own,
@@ -100,7 +100,7 @@ fn a_block_that_is_aligned_keeps_its_bytes_and_alignment_when_resized() {
 /// Sizes beyond 2 and 4 GiB, at the limit, and at the end of all numbers.
 ///
 /// Prior art: reports gperftools#497.
-fn a_resize_to_more_than_there_is_leaves_the_block() {
+fn a_failed_resize_leaves_the_block_unchanged() {
     let heap = heap();
     heap.set_limit(16 * MIB).unwrap();
     let largest = isize::MAX as usize;

@@ -33,7 +33,7 @@ use crate::kit::{
 
 suite!("freelist_hostile":
     a_call_whose_argument_is_delayed_blocks_no_other_call,
-    a_call_whose_argument_goes_changes_nothing,
+    a_call_whose_argument_is_unmapped_changes_nothing,
     a_batch_whose_array_is_delayed_blocks_no_other_call,
     a_call_whose_argument_is_delayed_can_be_killed,
     a_discard_and_a_trim_twice_are_as_one,
@@ -100,7 +100,7 @@ fn calls(block: Block, array: u64) -> [(u32, Vec<u8>); 9] {
 
 /// Checks that others can use an arena, and the address space of its process, during a delayed call.
 #[track_caller]
-fn others_go_on(arena: &Arena) {
+fn check_others(arena: &Arena) {
     let start = Instant::now();
     let block = alloc(arena, 3 * page());
     let view = View::shared(arena, block.offset, block.bytes as usize);
@@ -134,7 +134,7 @@ fn a_call_whose_argument_is_delayed_blocks_no_other_call() {
         thread::scope(|scope| {
             let call = scope.spawn(|| ioctl_at(&arena, request, delayed.address(0)));
             delayed.await_touch();
-            others_go_on(&arena);
+            check_others(&arena);
             delayed.bring(&bytes);
             assert_eq!(call.join().unwrap(), Ok(0), "request {request:#x}");
         });
@@ -145,7 +145,7 @@ fn a_call_whose_argument_is_delayed_blocks_no_other_call() {
 /// Another thread unmaps the argument while the call waits for it.
 ///
 /// Prior art: reports binder-CVE-2023-20928.
-fn a_call_whose_argument_goes_changes_nothing() {
+fn a_call_whose_argument_is_unmapped_changes_nothing() {
     for index in 0..9 {
         let arena = arena();
         let block = alloc(&arena, 4 * page());
@@ -184,7 +184,7 @@ fn a_batch_whose_array_is_delayed_blocks_no_other_call() {
     thread::scope(|scope| {
         let call = scope.spawn(|| ioctl_at(&arena, FREELIST_IOC_ALLOC_BULK, argument.address(0)));
         delayed.await_touch();
-        others_go_on(&arena);
+        check_others(&arena);
         delayed.bring(&[]);
         assert_eq!(call.join().unwrap(), Ok(0));
     });
@@ -199,7 +199,7 @@ fn a_batch_whose_array_is_delayed_blocks_no_other_call() {
     thread::scope(|scope| {
         let call = scope.spawn(|| ioctl_at(&arena, FREELIST_IOC_FREE_BULK, argument.address(0)));
         again.await_touch();
-        others_go_on(&arena);
+        check_others(&arena);
         again.bring(&offsets);
         assert_eq!(call.join().unwrap(), Ok(0));
     });
@@ -235,7 +235,7 @@ fn a_call_whose_argument_is_delayed_can_be_killed() {
         );
         let now = stat(&shared);
         assert_eq!((now.live_blocks, now.live_bytes), (1, 4 * page()));
-        others_go_on(&shared);
+        check_others(&shared);
     }
 }
 

@@ -18,8 +18,8 @@ use crate::kit::{alloc, arena, check, free, page, stat, thread, touch_all, View,
 suite!("freelist_idle":
     an_idle_arena_releases_its_free_memory,
     an_arena_that_is_used_keeps_its_free_memory,
-    free_memory_that_a_thread_waits_for_stays,
-    with_no_time_nothing_goes_back,
+    free_memory_that_a_waiter_needs_is_not_released,
+    with_idle_s_0_free_memory_is_never_released,
 );
 
 /// More than twice the time after which memory is returned, on a busy machine.
@@ -107,7 +107,7 @@ fn an_arena_that_is_used_keeps_its_free_memory() {
     });
 }
 
-fn free_memory_that_a_thread_waits_for_stays() {
+fn free_memory_that_a_waiter_needs_is_not_released() {
     with_module(c"idle_s=1", || {
         let arena = with_free_memory();
         arena.set_limit(stat(&arena).held_bytes).unwrap();
@@ -122,7 +122,7 @@ fn free_memory_that_a_thread_waits_for_stays() {
     });
 }
 
-fn with_no_time_nothing_goes_back() {
+fn with_idle_s_0_free_memory_is_never_released() {
     with_module(c"idle_s=0", || {
         let arena = with_free_memory();
         thread::sleep(Duration::from_secs(3));

@@ -18,10 +18,10 @@ use crate::kit::{
 };
 
 suite!("freelist_lazy":
-    a_lazy_block_holds_what_was_touched,
-    a_byte_of_512_mib_costs_little,
-    memory_that_is_touched_in_order_comes_in_ever_larger_folios,
-    little_is_held_beyond_what_is_touched,
+    a_lazy_block_holds_only_touched_pages,
+    a_touched_byte_of_512_mib_holds_little_memory,
+    memory_that_is_touched_in_order_is_allocated_in_ever_larger_folios,
+    lazy_blocks_hold_little_more_than_their_touched_bytes,
     a_lazy_block_takes_free_memory_first,
     a_lazy_block_reserves_its_headroom_at_once,
     the_promises_to_lazy_blocks_are_bounded,
@@ -29,12 +29,12 @@ suite!("freelist_lazy":
     flags_that_exclude_lazy_are_refused,
     lazy_blocks_come_in_bulk,
     a_lazy_block_is_resized,
-    a_child_shares_what_it_touches,
+    pages_that_a_child_touches_are_shared,
     a_touch_in_a_full_cgroup_takes_free_memory_first,
     a_touch_in_a_full_cgroup_kills_as_anonymous_memory_does,
 );
 
-fn a_lazy_block_holds_what_was_touched() {
+fn a_lazy_block_holds_only_touched_pages() {
     let arena = arena();
     let view = View::shared(&arena, 0, 16 * MIB as usize);
     let block = alloc_lazy(&arena, 8 * MIB);
@@ -60,7 +60,7 @@ fn a_lazy_block_holds_what_was_touched() {
     check();
 }
 
-fn a_byte_of_512_mib_costs_little() {
+fn a_touched_byte_of_512_mib_holds_little_memory() {
     let arena = arena();
     // As much as the limit allows, if that is less.
     let bytes = (512 * MIB).min(stat(&arena).limit_bytes / 2);
@@ -71,7 +71,7 @@ fn a_byte_of_512_mib_costs_little() {
     assert!(stat(&arena).metadata_bytes <= MIB);
 }
 
-fn memory_that_is_touched_in_order_comes_in_ever_larger_folios() {
+fn memory_that_is_touched_in_order_is_allocated_in_ever_larger_folios() {
     // Else each page is a fault.
     huge();
     let arena = arena();
@@ -93,7 +93,7 @@ fn memory_that_is_touched_in_order_comes_in_ever_larger_folios() {
     assert!(count <= 64, "{count} faults");
 }
 
-fn little_is_held_beyond_what_is_touched() {
+fn lazy_blocks_hold_little_more_than_their_touched_bytes() {
     // Always the same sizes: the bounds are of these.
     let mut rng = fastrand::Rng::with_seed(20);
     let arena = arena();
@@ -261,7 +261,7 @@ fn a_lazy_block_is_resized() {
     check();
 }
 
-fn a_child_shares_what_it_touches() {
+fn pages_that_a_child_touches_are_shared() {
     let arena = arena();
     let view = View::shared(&arena, 0, 8 * MIB as usize);
     let block = alloc_lazy(&arena, 8 * MIB);

@@ -26,7 +26,7 @@ suite!("freelist_limits":
     threads_that_grow_at_once_stay_within_the_limit,
     at_the_limit_free_blocks_still_serve,
     a_request_that_may_grow_and_is_larger_than_the_limit_is_edquot,
-    a_limit_below_what_is_live_breaks_nothing,
+    a_limit_below_the_live_bytes_changes_no_block,
     a_raised_limit_lets_the_arena_grow_again,
     a_limit_above_the_default_needs_a_capability,
     a_limit_whose_answer_cannot_be_written_changes_nothing,
@@ -167,7 +167,7 @@ fn a_request_that_may_grow_and_is_larger_than_the_limit_is_edquot() {
     alloc(&arena, MIB);
 }
 
-fn a_limit_below_what_is_live_breaks_nothing() {
+fn a_limit_below_the_live_bytes_changes_no_block() {
     let mut rng = random();
     let arena = arena();
     let memory = arena.map(arena.info().unwrap().arena_bytes).unwrap();

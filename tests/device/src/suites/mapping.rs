@@ -31,7 +31,7 @@ suite!("freelist_mapping":
     a_forked_child_shares_the_blocks,
     a_child_without_the_mapping_does_not_have_it,
     a_page_that_was_read_first_is_the_one_that_is_written,
-    blocks_are_good_for_system_calls,
+    system_calls_read_and_write_blocks,
     other_processes_tools_read_the_blocks,
     every_byte_of_a_block_is_memory,
 );
@@ -279,7 +279,7 @@ fn a_page_that_was_read_first_is_the_one_that_is_written() {
     free(&arena, block);
 }
 
-fn blocks_are_good_for_system_calls() {
+fn system_calls_read_and_write_blocks() {
     let arena = arena();
     let block = alloc(&arena, 2 * page());
     let view = View::shared(&arena, block.offset, block.bytes as usize);

@@ -24,7 +24,7 @@ suite!("freelist_memory":
     large_blocks_are_huge_pages,
     huge_pages_are_mapped_whatever_the_policy_for_anonymous_memory,
     new_memory_costs_a_fault_a_huge_page,
-    a_part_that_leaves_divides_a_huge_page,
+    removal_of_a_part_divides_a_huge_page,
     a_mapping_may_divide_a_huge_page,
     a_mutex_in_a_block_is_shared_and_robust,
     a_thread_has_its_stack_in_a_block,
@@ -97,7 +97,7 @@ fn new_memory_costs_a_fault_a_huge_page() {
     assert!(count < 16, "{count} faults");
 }
 
-fn a_part_that_leaves_divides_a_huge_page() {
+fn removal_of_a_part_divides_a_huge_page() {
     let huge = huge();
     let arena = arena();
     let view = View::shared(&arena, 0, 4 * huge as usize);

@@ -20,7 +20,7 @@ use crate::kit::{
 
 suite!("freelist_nodes":
     memory_that_moves_to_another_node_keeps_its_bytes,
-    free_memory_leaves_every_node,
+    free_memory_of_every_node_is_reclaimed,
     memory_that_moves_in_a_full_cgroup_keeps_its_bytes,
     memory_that_moves_to_a_full_node_keeps_its_bytes,
 );
@@ -81,7 +81,7 @@ fn memory_that_moves_to_another_node_keeps_its_bytes() {
 }
 
 /// The kernel asks for free memory node by node.
-fn free_memory_leaves_every_node() {
+fn free_memory_of_every_node_is_reclaimed() {
     let nodes = two_nodes();
     let module = shrinker::of_module();
     let idle = Idle::new(8 * MIB);

@@ -13,13 +13,13 @@ use crate::kit::uring::Pinned;
 use crate::kit::{alloc, arena, check, free, stat, system_page, Cgroup, View, DEFAULT, KIB, MIB};
 
 suite!("freelist_pins":
-    pinned_memory_is_the_pins_when_it_leaves,
+    a_pin_keeps_the_bytes_of_a_trimmed_page,
     pinned_memory_stays_charged_to_its_cgroup,
-    a_pin_keeps_what_is_beside_it,
+    a_pin_in_a_huge_page_keeps_its_other_blocks,
     a_pin_keeps_a_page_that_was_never_written,
 );
 
-fn pinned_memory_is_the_pins_when_it_leaves() {
+fn a_pin_keeps_the_bytes_of_a_trimmed_page() {
     for size in [64 * KIB, 2 * MIB] {
         let arena = arena();
         let block = alloc(&arena, size);
@@ -75,7 +75,7 @@ fn pinned_memory_stays_charged_to_its_cgroup() {
 
 /// A huge page with a pin in it cannot be divided: nothing that is live is lost, and once the pin has
 /// gone all is as ever.
-fn a_pin_keeps_what_is_beside_it() {
+fn a_pin_in_a_huge_page_keeps_its_other_blocks() {
     let huge = huge();
     let arena = arena();
     let view = View::shared(&arena, 0, 4 * huge as usize);

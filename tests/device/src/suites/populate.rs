@@ -17,16 +17,16 @@ use crate::kit::{
 
 suite!("freelist_populate":
     a_populated_block_is_mapped_before_it_is_touched,
-    without_the_flag_nothing_is_mapped,
-    a_block_that_comes_again_is_mapped_where_it_is_not_yet,
+    without_populate_no_page_is_mapped,
+    populate_maps_the_unmapped_pages_of_a_reused_block,
     blocks_of_a_batch_are_mapped,
-    with_zero_and_header_it_is_what_they_say,
-    without_a_mapping_it_is_a_block_like_any,
+    a_populated_block_with_zero_and_header_is_zero_after_its_header,
+    without_a_mapping_populate_maps_nothing,
     holes_and_other_protections_are_no_obstacle,
-    another_mapping_is_found_when_the_last_is_gone,
+    populate_finds_another_mapping_when_the_last_is_unmapped,
     the_callers_own_mapping_is_populated,
     a_refused_request_maps_nothing,
-    a_fault_maps_what_is_around_it_and_has_memory,
+    a_fault_maps_the_backed_pages_around_it,
     a_fault_stays_within_its_mapping,
 );
 
@@ -83,7 +83,7 @@ fn a_populated_block_is_mapped_before_it_is_touched() {
 }
 
 /// Else the test above would show nothing.
-fn without_the_flag_nothing_is_mapped() {
+fn without_populate_no_page_is_mapped() {
     let arena = arena();
     let view = view(&arena);
     for size in SIZES {
@@ -91,7 +91,7 @@ fn without_the_flag_nothing_is_mapped() {
     }
 }
 
-fn a_block_that_comes_again_is_mapped_where_it_is_not_yet() {
+fn populate_maps_the_unmapped_pages_of_a_reused_block() {
     let arena = arena();
     let view = view(&arena);
     let block = arena.alloc(300 * KIB, FLAGS).unwrap();
@@ -134,7 +134,7 @@ fn blocks_of_a_batch_are_mapped() {
     }
 }
 
-fn with_zero_and_header_it_is_what_they_say() {
+fn a_populated_block_with_zero_and_header_is_zero_after_its_header() {
     let arena = arena();
     let view = view(&arena);
     let flags = FLAGS | Flags::ZERO | Flags::HEADER;
@@ -154,7 +154,7 @@ fn with_zero_and_header_it_is_what_they_say() {
     all_mapped(&view, pages_of(block));
 }
 
-fn without_a_mapping_it_is_a_block_like_any() {
+fn without_a_mapping_populate_maps_nothing() {
     let arena = arena();
     let block = arena.alloc(MIB, FLAGS).unwrap();
     let view = view(&arena);
@@ -195,7 +195,7 @@ fn holes_and_other_protections_are_no_obstacle() {
     check();
 }
 
-fn another_mapping_is_found_when_the_last_is_gone() {
+fn populate_finds_another_mapping_when_the_last_is_unmapped() {
     let arena = arena();
     let first = view(&arena);
     let block = alloc(&arena, 20 * page());
@@ -242,7 +242,7 @@ fn a_refused_request_maps_nothing() {
 }
 
 /// Prior art: guard_regions fault_around.
-fn a_fault_maps_what_is_around_it_and_has_memory() {
+fn a_fault_maps_the_backed_pages_around_it() {
     for write in [false, true] {
         let arena = arena();
         let view = view(&arena);

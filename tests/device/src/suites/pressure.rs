@@ -16,8 +16,8 @@ use crate::kit::{
 use crate::{figure, trust};
 
 suite!("freelist_pressure":
-    another_process_gets_what_an_idle_one_holds_in_free_blocks,
-    another_process_of_the_cgroup_gets_what_an_idle_one_holds_in_free_blocks,
+    free_blocks_of_an_idle_process_are_reclaimed_for_another_one,
+    free_blocks_of_an_idle_process_are_reclaimed_for_its_cgroup,
     another_cgroups_arena_is_left_alone,
     a_forced_scan_takes_free_pages_and_no_others,
     an_arena_that_grows_under_pressure_uses_its_own_free_pages,
@@ -98,7 +98,7 @@ impl Idle {
 
 /// Prior art: shrinkers ttm_pool_shrinker_scan, binder_shrink_scan;
 /// reports zfs#14686.
-fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
+fn free_blocks_of_an_idle_process_are_reclaimed_for_another_one() {
     if meminfo("MemTotal") > SMALL_MACHINE {
         skip("too much memory to use up; needs a machine of at most 400 MiB");
     }
@@ -120,7 +120,7 @@ fn another_process_gets_what_an_idle_one_holds_in_free_blocks() {
 }
 
 /// Prior art: reports zfs#4726.
-fn another_process_of_the_cgroup_gets_what_an_idle_one_holds_in_free_blocks() {
+fn free_blocks_of_an_idle_process_are_reclaimed_for_its_cgroup() {
     let cgroup = Cgroup::new("shared");
     let (max, bytes) = (64 * MIB, 40 * MIB);
     cgroup.limit(max);

@@ -22,12 +22,12 @@ use crate::kit::{
 };
 
 suite!("freelist_races":
-    a_write_by_a_fault_in_flight_is_not_lost_when_its_page_leaves,
+    a_write_by_a_fault_in_flight_is_not_lost_when_its_page_is_removed,
     a_fault_in_flight_does_not_bring_a_moved_page_back,
-    a_page_that_leaves_is_out_of_reach_of_requests_meanwhile,
-    a_guessed_free_finds_nothing_until_the_answer_is_out,
-    a_block_whose_answer_is_not_out_shows_zeros,
-    an_arena_is_closed_while_its_pages_leave,
+    no_request_gets_a_page_that_is_being_removed,
+    a_guessed_free_fails_until_the_block_is_reported,
+    a_block_that_is_not_reported_yet_shows_zeros,
+    an_arena_is_closed_while_its_pages_are_removed,
     a_thread_killed_at_a_race_point_loses_nothing,
     an_open_keeps_no_other_device_waiting,
     a_map_of_a_million_blocks_is_walked_in_steps,
@@ -130,7 +130,7 @@ fn write(view: &View, at: usize, byte: u8) -> Result<(), Errno> {
     read_to(&read, view.address(at), 1).map(drop)
 }
 
-fn a_write_by_a_fault_in_flight_is_not_lost_when_its_page_leaves() {
+fn a_write_by_a_fault_in_flight_is_not_lost_when_its_page_is_removed() {
     let arena = arena();
     let views = [0, 1].map(|_| View::shared(&arena, 0, MIB as usize));
     let block = alloc(&arena, page());
@@ -185,7 +185,7 @@ fn a_fault_in_flight_does_not_bring_a_moved_page_back() {
     check();
 }
 
-fn a_page_that_leaves_is_out_of_reach_of_requests_meanwhile() {
+fn no_request_gets_a_page_that_is_being_removed() {
     let arena = arena();
     let view = View::shared(&arena, 0, MIB as usize);
     let block = alloc(&arena, 4 * page());
@@ -193,7 +193,7 @@ fn a_page_that_leaves_is_out_of_reach_of_requests_meanwhile() {
     view.store(at, 1);
     free(&arena, block);
     let (freed, ()) = meet(
-        "leave",
+        "removal",
         || arena.trim(0).unwrap(),
         || {
             // The arena's own bytes, unless they are gone.
@@ -230,7 +230,7 @@ fn counters_loosely(arena: &Arena) -> freelist::Stat {
 }
 
 /// Prior art: reports binder-a370003cc301.
-fn a_guessed_free_finds_nothing_until_the_answer_is_out() {
+fn a_guessed_free_fails_until_the_block_is_reported() {
     let contig = DEFAULT | Flags::CONTIG;
     for (size, flags) in [
         (64, DEFAULT),
@@ -274,7 +274,7 @@ fn a_guessed_free_finds_nothing_until_the_answer_is_out() {
 }
 
 /// Its memory is the arena's already: zeros, and the writes of the arena's own processes.
-fn a_block_whose_answer_is_not_out_shows_zeros() {
+fn a_block_that_is_not_reported_yet_shows_zeros() {
     let arena = arena();
     let view = View::shared(&arena, 0, MIB as usize);
     let (block, early) = meet(
@@ -289,12 +289,12 @@ fn a_block_whose_answer_is_not_out_shows_zeros() {
 }
 
 /// The call continues, and ends the arena afterwards.
-fn an_arena_is_closed_while_its_pages_leave() {
+fn an_arena_is_closed_while_its_pages_are_removed() {
     let arena = arena();
     let block = alloc(&arena, 100 * page());
     free(&arena, block);
     let other = arena.try_clone().unwrap();
-    meet("leave", || other.trim(0).unwrap(), || drop(arena));
+    meet("removal", || other.trim(0).unwrap(), || drop(arena));
     drop(other);
     check();
 }

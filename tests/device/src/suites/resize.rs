@@ -19,17 +19,17 @@ use crate::kit::{
 suite!("freelist_resize":
     the_tail_of_a_shorter_block_is_free_at_once,
     a_longer_block_keeps_its_bytes,
-    free_memory_after_address_space_makes_way,
+    free_memory_after_address_space_yields_to_a_growth,
     a_resize_that_may_not_grow_releases_nothing_in_vain,
     added_pages_read_as_zero_if_that_was_asked_for,
     pages_in_use_after_a_block_are_enospc,
-    a_block_that_cannot_be_resized_is_refused_and_stays,
+    a_block_whose_resize_is_refused_is_unchanged,
     growth_beyond_a_limit_is_edquot_and_changes_nothing,
     without_grow_a_block_takes_free_memory_alone,
     an_answer_that_cannot_be_written_changes_nothing,
     resizes_and_releases_at_once_lose_nothing,
     blocks_are_aligned_as_asked_for,
-    the_slack_bounds_what_is_held,
+    the_slack_bounds_the_held_memory,
     a_slack_out_of_range_is_einval,
 );
 
@@ -97,7 +97,7 @@ fn a_longer_block_keeps_its_bytes() {
     check();
 }
 
-fn free_memory_after_address_space_makes_way() {
+fn free_memory_after_address_space_yields_to_a_growth() {
     let arena = arena();
     let view = View::shared(&arena, 0, MIB as usize);
     let other = View::shared(&arena, 0, MIB as usize);
@@ -191,7 +191,7 @@ fn pages_in_use_after_a_block_are_enospc() {
 }
 
 /// Prior art: kasan krealloc_uaf; mimalloc_security realloc_reuse; hardened_malloc uninitialized_realloc.
-fn a_block_that_cannot_be_resized_is_refused_and_stays() {
+fn a_block_whose_resize_is_refused_is_unchanged() {
     let arena = arena();
     let block = alloc(&arena, 3 * page());
     let small = alloc(&arena, 64);
@@ -360,7 +360,7 @@ fn blocks_are_aligned_as_asked_for() {
     check();
 }
 
-fn the_slack_bounds_what_is_held() {
+fn the_slack_bounds_the_held_memory() {
     let mut moved = Vec::new();
     for slack in [Some(10), Some(50), None] {
         let arena = arena();

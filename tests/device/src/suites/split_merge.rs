@@ -14,18 +14,18 @@ suite!("freelist_split_merge":
     without_flags_an_empty_list_is_enomem,
     larger_takes_from_a_larger_free_block,
     larger_takes_no_pages,
-    grow_alone_takes_pages,
+    grow_without_larger_allocates_pages,
     the_same_size_again_is_served_without_growing,
     the_block_freed_last_is_allocated_first_and_none_is_lost,
     free_halves_join_below_a_page,
     free_halves_join_across_pages,
     halves_join_in_any_order_of_release,
     one_block_becomes_one_of_every_smaller_class,
-    a_hole_serves_what_fits_and_nothing_more,
+    a_hole_serves_requests_up_to_its_size,
     the_rest_of_a_split_block_stays_free,
     phases_of_small_then_large_blocks_reuse_the_pages,
     phases_of_large_then_small_blocks_reuse_the_pages,
-    a_block_of_odd_size_comes_out_of_what_is_held,
+    a_block_of_odd_size_is_served_from_held_memory,
     splits_and_merges_are_counted,
 );
 
@@ -92,7 +92,7 @@ fn larger_takes_no_pages() {
     assert_eq!(stat(&arena).held_bytes, held);
 }
 
-fn grow_alone_takes_pages() {
+fn grow_without_larger_allocates_pages() {
     for size in [32, 2 * KIB, 4 * KIB, 5000, 64 * KIB, MIB] {
         let arena = arena();
         arena.alloc(size, GROW).unwrap();
@@ -202,7 +202,7 @@ fn one_block_becomes_one_of_every_smaller_class() {
     arena.alloc(MIB, LARGER).expect("the halves joined");
 }
 
-fn a_hole_serves_what_fits_and_nothing_more() {
+fn a_hole_serves_requests_up_to_its_size() {
     for (run, size) in [(16 * page(), 32), (16 * page(), page() / 2), (MIB, page())] {
         let (arena, _) = holding(run);
         let mut blocks = exhaust(&arena, size);
@@ -263,7 +263,7 @@ fn phases_of_large_then_small_blocks_reuse_the_pages() {
     arena.alloc(MIB, LARGER).expect("and back");
 }
 
-fn a_block_of_odd_size_comes_out_of_what_is_held() {
+fn a_block_of_odd_size_is_served_from_held_memory() {
     let (arena, held) = holding(MIB);
     let odd = arena.alloc(11 * page() - 5, LARGER).unwrap();
     assert_eq!(odd.bytes, 11 * page());

@@ -19,7 +19,7 @@ use crate::kit::{
 };
 
 suite!("freelist_stress":
-    every_byte_is_its_owners_whatever_happens,
+    blocks_keep_their_bytes_under_every_disturbance,
 );
 
 /// Owners of blocks, each a process.
@@ -89,7 +89,7 @@ fn compact(goes_on: impl Fn() -> bool) {
     }
 }
 
-fn every_byte_is_its_owners_whatever_happens() {
+fn blocks_keep_their_bytes_under_every_disturbance() {
     let end = Instant::now() + Duration::from_secs(scaled(10) as u64);
     let goes_on = || Instant::now() < end;
     let arena = arena();

@@ -30,7 +30,7 @@ suite!("freelist_tracepoints":
     faults_are_reported_with_their_outcome,
     a_wait_is_reported_with_its_time,
     the_shrinker_is_reported,
-    blocks_of_one_place_come_and_go_in_order,
+    events_of_one_offset_alternate,
 );
 
 /// The events, sorted, and their fields in the order in which they are printed.
@@ -443,7 +443,7 @@ fn the_shrinker_is_reported() {
 }
 
 /// Threads take turns at one offset: its events alternate, whichever thread they are of.
-fn blocks_of_one_place_come_and_go_in_order() {
+fn events_of_one_offset_alternate() {
     let events = Events::record(&["alloc", "free"]);
     let arena = arena();
     thread::scope(|scope| {

@@ -21,7 +21,7 @@ use crate::kit::{
 use crate::{figure, trust};
 
 suite!("freelist_trim":
-    all_that_is_wholly_free_leaves,
+    trim_releases_every_page_that_is_wholly_free,
     a_trim_leaves_the_pages_to_be_kept,
     pages_with_a_live_block_stay,
     removed_pages_are_back_in_the_system,
@@ -30,7 +30,7 @@ suite!("freelist_trim":
     a_page_that_is_pinned_lives_on_for_its_holder_alone,
     a_pinned_page_is_not_moved_to_another_block,
     metadata_of_removed_pages_is_freed,
-    after_a_phase_of_small_blocks_all_pages_leave,
+    after_a_phase_of_small_blocks_trim_releases_all_pages,
     a_lower_limit_trims,
     live_blocks_keep_their_bytes_under_random_trims,
     trims_beside_faults_and_allocations_lose_nothing,
@@ -48,7 +48,7 @@ fn holding(bytes: u64) -> Arena {
 }
 
 /// Prior art: scudo combined.CacheDrain, combined.ForceCacheDrain.
-fn all_that_is_wholly_free_leaves() {
+fn trim_releases_every_page_that_is_wholly_free() {
     let arena = arena();
     let sizes = [32, 700, page(), 3 * page(), 64 * KIB, 3 * MIB + 1];
     let blocks: Vec<Block> = sizes.iter().map(|size| alloc(&arena, *size)).collect();
@@ -251,7 +251,7 @@ fn metadata_of_removed_pages_is_freed() {
 }
 
 /// The phase change: the limit full of blocks of 64 bytes, then nothing.
-fn after_a_phase_of_small_blocks_all_pages_leave() {
+fn after_a_phase_of_small_blocks_trim_releases_all_pages() {
     let arena = arena();
     let limit = 8 * MIB;
     arena.set_limit(limit).unwrap();

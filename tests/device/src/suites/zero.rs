@@ -10,8 +10,8 @@ use crate::kit::{alloc, arena, free, page, stat, View, DEFAULT, GROW, KIB, LARGE
 suite!("freelist_zero":
     a_used_block_reads_as_zero_again,
     a_write_after_the_release_is_not_in_a_later_block,
-    a_fresh_block_reads_as_zero,
-    without_the_flag_old_bytes_may_stay,
+    a_new_block_reads_as_zero,
+    without_zero_a_block_may_have_old_bytes,
     neighbours_in_the_same_page_keep_their_bytes,
     memory_that_was_moved_reads_as_zero,
     blocks_of_a_batch_read_as_zero,
@@ -99,7 +99,7 @@ fn a_write_after_the_release_is_not_in_a_later_block() {
 
 /// Prior art: hardened_malloc calloc_zeroed; mimalloc_security zero_on_malloc; scudo
 /// combined.ZeroContents, wrappers_c.Calloc.
-fn a_fresh_block_reads_as_zero() {
+fn a_new_block_reads_as_zero() {
     for size in SIZES {
         let arena = arena();
         let block = arena.alloc(size, GROW | Flags::ZERO).unwrap();
@@ -108,7 +108,7 @@ fn a_fresh_block_reads_as_zero() {
 }
 
 /// Without the flag bytes may be old: otherwise the tests above would show nothing.
-fn without_the_flag_old_bytes_may_stay() {
+fn without_zero_a_block_may_have_old_bytes() {
     let arena = arena();
     let view = view(&arena);
     for size in SIZES {

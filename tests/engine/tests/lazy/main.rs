@@ -49,13 +49,13 @@ fn discarded<const KIB: usize>(
 }
 
 #[test]
-fn records_of_a_growth_leave_when_it_joins() {
-    at_every_page_size!(records_of_a_growth_leave_when_it_joins);
+fn records_of_a_growth_are_freed_when_it_joins() {
+    at_every_page_size!(records_of_a_growth_are_freed_when_it_joins);
 }
 
 #[test]
-fn a_lazy_block_holds_what_was_touched() {
-    at_every_page_size!(a_lazy_block_holds_what_was_touched);
+fn a_lazy_block_holds_only_touched_pages() {
+    at_every_page_size!(a_lazy_block_holds_only_touched_pages);
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn a_lazy_request_takes_free_memory_first() {
 }
 
 #[test]
-fn a_touch_of_a_block_that_went_brings_nothing() {
-    at_every_page_size!(a_touch_of_a_block_that_went_brings_nothing);
+fn a_touch_of_a_block_that_is_freed_backs_no_page() {
+    at_every_page_size!(a_touch_of_a_block_that_is_freed_backs_no_page);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_block_with_many_holes_is_freed_in_bounded_steps() {
 mod generic {
     use super::*;
 
-    pub fn a_lazy_block_holds_what_was_touched<const KIB: usize>() {
+    pub fn a_lazy_block_holds_only_touched_pages<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 20);
         let (offset, bytes) = arena.alloc(lazy(3000 * page)).unwrap();
@@ -222,7 +222,7 @@ mod generic {
         arena.end();
     }
 
-    pub fn a_touch_of_a_block_that_went_brings_nothing<const KIB: usize>() {
+    pub fn a_touch_of_a_block_that_is_freed_backs_no_page<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 20);
         let (offset, _) = arena.alloc(lazy(2000 * page)).unwrap();
@@ -327,7 +327,7 @@ mod generic {
         arena.end();
     }
 
-    pub fn records_of_a_growth_leave_when_it_joins<const KIB: usize>() {
+    pub fn records_of_a_growth_are_freed_when_it_joins<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let chunk = CHUNK_PAGES as u64;
         let mut arena = Arena::<KIB>::new(1 << 20);

@@ -56,12 +56,12 @@ fn a_table_names_tests_and_reasons() {
 }
 
 #[test]
-fn a_case_with_neither_is_wrong() {
+fn a_case_without_a_test_or_a_reason_is_wrong() {
     assert!(!table("one", "").unwrap().holds());
 }
 
 #[test]
-fn a_case_with_both_is_wrong() {
+fn a_case_with_a_test_and_a_reason_is_wrong() {
     let both = table(
         "one  no",
         "/// Prior art: project one.\n#[test]\nfn it() {}",
@@ -70,7 +70,7 @@ fn a_case_with_both_is_wrong() {
 }
 
 #[test]
-fn a_case_in_no_list_is_wrong() {
+fn a_case_that_is_in_no_list_is_wrong() {
     for unknown in ["project two", "other one"] {
         let test = format!("/// Prior art: {unknown}.\n#[test]\nfn it() {{}}");
         assert!(!table("one  no", &test).unwrap().holds(), "{unknown}");

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_for_programs_has_names() {
+    fn a_sample_as_json_has_names() {
         let mut sample = Sample::of_processes(vec![arena(1, 4096)], &"closed");
         let json = sample.json();
         assert_eq!(json["origin"], "fdinfo");

@@ -54,7 +54,7 @@ fn cache_of(bytes: usize) -> (Cache, Class) {
 }
 
 #[test]
-fn the_last_block_that_came_goes_first() {
+fn the_block_freed_last_is_allocated_first() {
     let (cache, class) = cache_of(64);
     assert_eq!(pop(&cache, class), None);
     assert!(push(&cache, class, 64) && push(&cache, class, 128));
@@ -65,7 +65,7 @@ fn the_last_block_that_came_goes_first() {
 }
 
 #[test]
-fn no_class_takes_more_than_it_may() {
+fn no_class_caches_more_than_its_bound() {
     for class in Class::all() {
         let cache = Cache::default();
         assert!(!push(&cache, class, 1 << 20));
@@ -115,7 +115,7 @@ fn use_classes(cache: &Cache, classes: std::ops::Range<u32>, rounds: usize) -> V
 }
 
 #[test]
-fn classes_that_are_used_alike_share_the_room_and_stop_moving_it() {
+fn classes_that_are_used_alike_share_the_cache_and_keep_their_bounds() {
     let cache = Cache::default();
     use_classes(&cache, 0..32, 400);
     let most = |class: Class| cache.enter().ok().unwrap().bound(class);
@@ -130,7 +130,7 @@ fn classes_that_are_used_alike_share_the_room_and_stop_moving_it() {
 }
 
 #[test]
-fn a_class_that_is_not_used_gives_way_to_those_that_are() {
+fn an_unused_class_yields_its_bound_to_used_ones() {
     let cache = Cache::default();
     use_classes(&cache, 0..32, 400);
     use_classes(&cache, 40..44, 400);
@@ -141,7 +141,7 @@ fn a_class_that_is_not_used_gives_way_to_those_that_are() {
 }
 
 #[test]
-fn those_that_came_first_are_taken_out_first() {
+fn the_oldest_blocks_are_taken_out_first() {
     let (cache, class) = cache_of(1024);
     for number in 1..8 {
         assert!(push(&cache, class, number << 12));
@@ -157,7 +157,7 @@ fn those_that_came_first_are_taken_out_first() {
 }
 
 #[test]
-fn an_address_where_no_block_begins_is_not_taken() {
+fn an_address_at_which_no_block_begins_is_not_cached() {
     for class in Class::all() {
         let cache = Cache::default();
         widen(&cache, class);
@@ -173,7 +173,7 @@ fn an_address_where_no_block_begins_is_not_taken() {
 }
 
 #[test]
-fn the_block_that_came_last_is_not_taken_again() {
+fn the_block_freed_last_is_not_cached_again() {
     let (cache, class) = cache_of(64);
     let is_last = |address| cache.enter().ok().unwrap().is_last(class, block(address));
     assert!(push(&cache, class, 64));
@@ -188,12 +188,12 @@ fn the_block_that_came_last_is_not_taken_again() {
 }
 
 #[test]
-fn the_place_of_no_class_takes_nothing() {
+fn a_place_without_a_class_caches_no_block() {
     assert!(!Cache::default().push(Place::NONE, block(1 << 20)));
 }
 
 #[test]
-fn what_it_is_filled_with_goes_in_order() {
+fn blocks_of_a_refill_are_allocated_in_order() {
     let (cache, class) = cache_of(32);
     let owned = cache.enter().ok().unwrap();
     let mut filling = owned.fill(class);

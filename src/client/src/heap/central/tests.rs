@@ -131,7 +131,7 @@ fn a_block_that_is_not_live_cannot_be_freed() {
 }
 
 #[test]
-fn wholly_free_slabs_beyond_a_few_go_back() {
+fn wholly_free_slabs_beyond_a_few_are_released() {
     let fixture = Fixture::new(UNITS << UNIT_SHIFT);
     for class in Class::all() {
         let mut all = Vec::new();

@@ -72,7 +72,7 @@ fn of(facts: &Facts, name: &str) -> (Verdict, String) {
 }
 
 #[test]
-fn nothing_is_wrong_where_all_is_well() {
+fn a_machine_without_faults_passes_every_check() {
     for check in all(&well()) {
         assert_eq!(check.verdict, Verdict::Ok, "{check:?}");
     }
@@ -162,7 +162,7 @@ fn the_kernel_comes_from_the_archive_that_the_machine_has() {
 }
 
 #[test]
-fn without_the_module_only_what_it_needs_is_looked_at() {
+fn without_the_module_only_its_prerequisites_are_checked() {
     let facts = Facts {
         module: Module::Absent,
         ..well()

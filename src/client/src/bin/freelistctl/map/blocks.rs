@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_a_glyph_where_it_lies() {
+    fn every_kind_has_a_glyph_at_its_offset() {
         // 64 columns, 48 rows: 4 KiB in each block, so that nothing is rounded.
         let text = plain(&view(), 80);
         let lines: Vec<&str> = text.lines().collect();

@@ -201,7 +201,7 @@ mod tests {
     use freelist::debugfs::Map;
 
     #[test]
-    fn every_kind_is_drawn_where_it_lies() {
+    fn every_kind_is_drawn_at_its_offset() {
         // A row is 256 KiB, of 32.
         let view = view();
         let pixels = Pixels::of(&draw(&view).to_string());
