@@ -105,7 +105,7 @@ module! {
         },
         idle_s: u32 {
             default: 30,
-            description: "Seconds without an allocation or a release after which the free memory of an arena goes back to the system, at the latest after twice as many; 0 is never (default: 30)",
+            description: "Seconds without an allocation or a release after which the free memory of an arena is returned to the system, at the latest after twice as many; 0 is never (default: 30)",
         },
     },
 }

@@ -149,7 +149,7 @@ impl Arena {
     }
 
     /// Reserves a block. `ticket` is the caller's place among the waiters, if it has one: the engine
-    /// gives it no more than the waiters before it leave. May sleep.
+    /// admits it to the memory that is not set aside for the waiters before it. May sleep.
     pub(super) fn reserve(
         &self,
         options: &AllocOptions,

@@ -3,8 +3,8 @@
 //! Charges the metadata of an arena to its limits.
 //!
 //! Metadata is free of charge up to [`FREE_BYTES`] and one part in [`FREE_PART`] of the held bytes, which
-//! is enough for blocks of any size. More than that comes from patterns such as one page kept in each
-//! chunk, by which a caller could make the kernel allocate several times its limit: this takes headroom
+//! is enough for blocks of any size. Patterns such as one live page in each chunk need more, and a
+//! caller could use them to make the kernel allocate several times its limit: this metadata takes headroom
 //! under the limits, as pages do.
 //!
 //! An allocation that grows fails before metadata without headroom is allocated. Three kinds of metadata may

@@ -107,8 +107,8 @@ impl SharedLimit {
         Ok(Arc::new(limit, GFP_KERNEL)?)
     }
 
-    /// Returns the wait queue of pollers of any arena and of threads that sleep until bytes are given
-    /// back, each a [`Sleeper`](crate::ffi::poll_queue::Sleeper).
+    /// Returns the wait queue of pollers of any arena and of threads that sleep until bytes are
+    /// returned, each a [`Sleeper`](crate::ffi::poll_queue::Sleeper).
     pub(crate) fn listeners(&self) -> &PollQueue {
         &self.listeners
     }
@@ -162,7 +162,7 @@ impl SharedLimit {
     }
 
     /// Notes that `arena` will be refused unless other arenas have free memory. From now on an arena
-    /// that comes to have some calls [`SharedLimit::wake`].
+    /// that gets some calls [`SharedLimit::wake`].
     pub(crate) fn refuse(&self, arena: u64) {
         match self.refused.cmpxchg(0, arena, Relaxed) {
             Err(other) if other != arena => self.refused.store(SEVERAL, Relaxed),

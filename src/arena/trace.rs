@@ -92,7 +92,7 @@ impl Arena {
         });
     }
 
-    /// Traces a range from which memory was to leave, and how many pages did.
+    /// Traces a range whose memory was to be dropped, and how many of its pages were.
     pub(super) fn trace_reclaim(&self, range: Range<u32>, left: u32, reason: u32) {
         trace::Reclaim::report(|| trace::Reclaim {
             arena: self.id,

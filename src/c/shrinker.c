@@ -255,7 +255,7 @@ static void look_for_idle_later(void)
 		queue_delayed_work(system_dfl_wq, &shrinking.idle_work, min(delay, MAX_JIFFY_OFFSET));
 }
 
-/* A member that comes after the sweep queues the work again. */
+/* A member that is added after the sweep queues the work again. */
 static void look_for_idle(struct work_struct *work)
 {
 	if (ask_each(return_idle, NULL, ULONG_MAX))

@@ -132,8 +132,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.relist_divided(page, largest, None);
     }
 
-    /// Begins a divided page with a copied tree, and counts its live blocks. A page without memory goes
-    /// on no list, so that no request gets its free nodes.
+    /// Begins a divided page with a copied tree, and counts its live blocks. A page without memory is
+    /// put on no list, so that no request gets its free nodes.
     pub(super) fn open_copied(&mut self, page: u32, mut tree: B::Box<Tree<PAGE_KIB>>) {
         let lost = !self.directory.is_backed(page);
         let largest = tree.largest().filter(|_| !lost);

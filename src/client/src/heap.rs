@@ -121,7 +121,8 @@ struct Shared {
     here: Anonymous<AtomicU32>,
     mapping: Mapping,
     arena: Arena,
-    /// The flags of blocks whose memory comes at their first touch; the default flags if the module has no such.
+    /// The flags of blocks whose memory is allocated when they are touched; the default flags if the module
+    /// has no lazy blocks.
     lazy: Flags,
     /// `true` if a thread can drain the caches of others.
     drains: bool,

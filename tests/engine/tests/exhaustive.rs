@@ -235,7 +235,7 @@ impl<const KIB: usize> World<KIB> {
     }
 }
 
-/// Carries a sequence out and proves what comes of it. `false`: its last operation does not apply.
+/// Executes a sequence and checks the state after it. Returns `false` if its last operation does not apply.
 fn run<const KIB: usize>(sequence: &[Op]) -> bool {
     let mut world = World::<KIB>::new();
     for op in sequence {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that comes beyond a block, leaves from the end of the arena, or is lost where it lies.
+//! Memory that is backed beyond a block, reclaimed from the end of the arena, or lost by a memory failure.
 
 use freelist_engine::at_every_page_size;
 use freelist_engine::engine::{Content, Loss, CHUNK_PAGES};
@@ -288,7 +288,7 @@ mod generic {
         arena.drain();
         assert_eq!(lose(&mut arena, 0), Loss::Free);
         assert_eq!(arena.counters().held_bytes, 0);
-        // While it is about to leave, and as a part of a block that shrinks.
+        // While it is isolated, and as a part of a block that shrinks.
         let (block, _) = arena.alloc(request(40 * page)).unwrap();
         assert_eq!(lose(&mut arena, (block / page) as u32 + 30), Loss::Block);
         arena.resize(block, 10 * page).unwrap();

@@ -39,9 +39,9 @@ mod slow {
     pub(super) const DRAIN: u32 = 2;
 }
 
-/// Where blocks go that leave a cache.
+/// The receiver of blocks that are taken out of a cache.
 pub(super) trait Sink {
-    /// Why one is not taken.
+    /// The reason why it does not take a block.
     type Error;
     /// Takes blocks of a class. Uses no cache of the calling thread.
     fn put(&self, class: Class, blocks: impl Iterator<Item = *mut u8>) -> Result<(), Self::Error>;

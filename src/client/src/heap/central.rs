@@ -32,7 +32,7 @@ const DISCARDS_PER_LOCK: usize = 4;
 /// The source of slabs, which are named by their offsets in bytes.
 pub(crate) trait Source {
     /// Allocates slabs of `bytes` bytes each, aligned to the next power of 2, as many as `slabs` has entries
-    /// if there is memory; if `lazy`, with memory that comes at the first touch. Returns how many it
+    /// if there is memory; if `lazy`, their memory is allocated at the first touch. Returns how many it
     /// allocated, at least one.
     fn alloc_slabs(&self, bytes: usize, lazy: bool, slabs: &mut [u64]) -> Result<usize>;
     /// Frees slabs.

@@ -37,7 +37,7 @@ pub(crate) const MAX_CACHED: usize = 60;
 /// The most bytes of a class that a thread's cache keeps, if they are more than one block.
 const MAX_CACHED_BYTES: usize = 8 << 10;
 
-/// The size in bytes above which blocks are a large part of their slab: its memory comes when they are touched.
+/// The size in bytes above which blocks are a large part of their slab: its memory is allocated when they are touched.
 const LAZY_BYTES: usize = 2 << 10;
 
 /// The constants of a class.
@@ -225,7 +225,7 @@ impl Class {
         self.bytes() > LAZY_BYTES && self.blocks() > 1
     }
 
-    /// Returns what tells where its blocks begin.
+    /// Returns the test for an address at which one of its blocks begins.
     #[inline]
     pub(crate) fn start(self) -> Start {
         self.shape().start

@@ -93,7 +93,7 @@ pub(super) fn attached<R>(heap: &Shared, work: impl FnOnce(&Owned<'_>) -> R) -> 
     })?
 }
 
-/// Has this thread's cache of the heap at hand, of another heap now.
+/// Makes the heap's cache the one that this thread reaches by the fast path, in place of another heap's.
 #[cold]
 #[inline(never)]
 fn attach(heap: &Shared) -> Option<()> {

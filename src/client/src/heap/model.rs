@@ -31,7 +31,7 @@ struct State {
     /// The lowest grain that may be free.
     low: usize,
     /// The grains in live blocks, and the most that there may be.
-    room: usize,
+    live_grains: usize,
     limit: usize,
 }
 
@@ -73,7 +73,7 @@ impl Pages {
             present_count: 0,
             discards: 0,
             low: 0,
-            room: 0,
+            live_grains: 0,
             limit: limit / GRAIN_BYTES,
         }))
     }
@@ -87,11 +87,11 @@ impl Pages {
         let mut state = self.lock();
         let count = bytes.div_ceil(GRAIN_BYTES);
         let align = count.next_power_of_two().min(UNIT_BYTES / GRAIN_BYTES);
-        if state.room + count > state.limit {
+        if state.live_grains + count > state.limit {
             return None;
         }
         let first = state.find(count, align)?;
-        state.room += count;
+        state.live_grains += count;
         state.used[first..first + count].fill(true);
         state.set_present(first..first + count, !lazy);
         state.live.insert(first, count);
@@ -106,7 +106,7 @@ impl Pages {
         let first = offset / GRAIN_BYTES;
         let count = state.live.remove(&first);
         let count = count.unwrap_or_else(|| panic!("{offset:#x} is freed twice"));
-        state.room -= count;
+        state.live_grains -= count;
         state.used[first..first + count].fill(false);
         state.set_present(first..first + count, false);
         state.low = state.low.min(first);

@@ -150,7 +150,7 @@ impl Small {
     }
 }
 
-/// The slabs, to which blocks go that leave a cache.
+/// The slabs, which receive the blocks that are taken out of a cache.
 struct Slabs<'a, S> {
     small: &'a Small,
     source: &'a S,

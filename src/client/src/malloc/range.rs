@@ -69,7 +69,8 @@ pub(super) struct Range {
     mapped: AtomicUsize,
     /// The arena's open file, or [`NO_FILE`].
     fd: AtomicI32,
-    /// Tells the file from others while the program can reach its number: see `lower_file`.
+    /// The identity of the file while the program can reach its number, and put another file there: see
+    /// `lower_file`.
     identity: AtomicU64,
     /// The bytes of the largest block.
     max_block: AtomicUsize,
@@ -163,7 +164,7 @@ impl Range {
     pub(super) fn open(&self, fd: RawFd) -> Result<(), Refusal> {
         self.fd.store(fd, Relaxed);
         let info = sys::info(self.file()).map_err(Refusal::of_open)?;
-        let span = usize::try_from(info.arena_bytes).map_err(|_| Refusal::NoRoom)?;
+        let span = usize::try_from(info.arena_bytes).map_err(|_| Refusal::NoSpace)?;
         self.max_block
             .store(1_usize.checked_shl(info.max_shift).unwrap_or(0), Relaxed);
         self.features.store(info.features, Relaxed);
@@ -189,7 +190,7 @@ impl Range {
                 self.kind.store(Kind::Arena as u32, Release);
                 Ok(())
             }
-            Err(_) => Err(Refusal::NoRoom),
+            Err(_) => Err(Refusal::NoSpace),
         }
     }
 
@@ -315,7 +316,7 @@ impl Range {
         } else if !self.is_mapped(offset + bytes)
             && alone(&mut || self.extend(offset + bytes)).is_err()
         {
-            Err(Refusal::NoRoom)
+            Err(Refusal::NoSpace)
         } else if !self.table.set(offset, entry) {
             Err(Refusal::NoMemory)
         } else {
@@ -335,7 +336,7 @@ impl Range {
         self.bytes.fetch_add(bytes, Relaxed);
         match NonNull::new((self.base() + offset) as *mut u8) {
             Some(block) => Ok((block, entry)),
-            None => Err(Refusal::NoRoom),
+            None => Err(Refusal::NoSpace),
         }
     }
 

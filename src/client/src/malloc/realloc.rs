@@ -11,7 +11,7 @@ use super::table::Entry;
 use super::{abort, Content, LargeBlocks};
 
 /// The part of its size by which a block that grows in small steps is made larger: a quarter, as a log2.
-const ROOM_SHIFT: u32 = 2;
+const SLACK_SHIFT: u32 = 2;
 
 /// The work of a `realloc()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +38,9 @@ fn resize(entry: Entry, size: usize, large: bool) -> Resize {
         };
     }
     let small_step = entry.grown && size - has < has / 8;
-    let room = if small_step { size >> ROOM_SHIFT } else { 0 };
+    let slack = if small_step { size >> SLACK_SHIFT } else { 0 };
     Resize::Move {
-        ask: size.saturating_add(room),
+        ask: size.saturating_add(slack),
     }
 }
 
@@ -212,7 +212,7 @@ mod tests {
                 ask: step + step / 4
             }
         );
-        assert_eq!(ask(true, 5 * MIB), Resize::Keep, "that room stays");
+        assert_eq!(ask(true, 5 * MIB), Resize::Keep, "the slack is kept");
         assert_eq!(ask(true, 4 * MIB - 1), Resize::Move { ask: 4 * MIB - 1 });
         assert_eq!(ask(true, 16 * MIB), Resize::Move { ask: 16 * MIB });
         assert_eq!(ask(true, usize::MAX), Resize::Move { ask: usize::MAX });

@@ -11,8 +11,8 @@ pub enum Refusal {
     NoDevice,
     /// The process has no permission to open the device.
     NoPermission,
-    /// The process has no free descriptor, or no room for the mapping.
-    NoRoom,
+    /// The process has no free descriptor, or no address space for the mapping.
+    NoSpace,
     /// The request is above a limit of the arena or of the module.
     Limit,
     /// The system or the control group is short of memory.
@@ -41,7 +41,7 @@ impl Refusal {
         let all: [Self; Self::COUNT] = [
             NoDevice,
             NoPermission,
-            NoRoom,
+            NoSpace,
             Limit,
             NoMemory,
             TooLarge,
@@ -59,7 +59,7 @@ impl Refusal {
         match self {
             Self::NoDevice => "no device (the module is not loaded)",
             Self::NoPermission => "no permission to open the device",
-            Self::NoRoom => "no number for another open file, or no address space",
+            Self::NoSpace => "no number for another open file, or no address space",
             Self::Limit => "above a limit",
             Self::NoMemory => "the system is short of memory",
             Self::TooLarge => "above the largest block",
@@ -75,7 +75,7 @@ impl Refusal {
     pub(super) fn is_lasting(self) -> bool {
         matches!(
             self,
-            Self::NoDevice | Self::NoPermission | Self::NoRoom | Self::FileLost | Self::Other
+            Self::NoDevice | Self::NoPermission | Self::NoSpace | Self::FileLost | Self::Other
         )
     }
 
@@ -84,7 +84,7 @@ impl Refusal {
         match errno {
             Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::NOTDIR => Self::NoDevice,
             Errno::ACCESS | Errno::PERM => Self::NoPermission,
-            Errno::MFILE | Errno::NFILE => Self::NoRoom,
+            Errno::MFILE | Errno::NFILE => Self::NoSpace,
             Errno::NOMEM => Self::NoMemory,
             _ => Self::Other,
         }
@@ -96,7 +96,7 @@ impl Refusal {
             Errno::DQUOT => Self::Limit,
             Errno::NOMEM | Errno::INTR | Errno::AGAIN => Self::NoMemory,
             Errno::TOOBIG => Self::TooLarge,
-            Errno::NOSPC => Self::NoRoom,
+            Errno::NOSPC => Self::NoSpace,
             // The errors of a closed number, or of another file than the device.
             Errno::BADF | Errno::NOTTY | Errno::INVAL | Errno::NOSYS => Self::FileLost,
             _ => Self::Other,

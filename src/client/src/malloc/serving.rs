@@ -62,7 +62,7 @@ impl LargeBlocks {
         let result = self.open_alone(&settings);
         if let Err(refusal) = result {
             // Another try at each block would cost too much; but memory may be there later.
-            if !matches!(refusal, Refusal::NoMemory | Refusal::NoRoom) {
+            if !matches!(refusal, Refusal::NoMemory | Refusal::NoSpace) {
                 self.refused.store(refusal as usize + 1, Relaxed);
             }
         }

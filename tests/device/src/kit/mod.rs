@@ -50,7 +50,7 @@ macro_rules! trust {
     };
 }
 
-/// The environment variable by which the harness tells a test the factor for the work of longer tests.
+/// The environment variable in which the harness passes the factor for the work of longer tests to a test.
 pub const SCALE_VARIABLE: &str = "FREELIST_SCALE";
 
 /// The environment variable that repeats the random choices of an earlier run.

@@ -159,7 +159,7 @@ fn a_scan_of_the_page_tables_finds_what_is_mapped() {
     free(&arena, block);
 }
 
-/// Guards would stand where the arena's pages come and go.
+/// A guard would be in the page table entry of a page of the arena.
 ///
 /// Prior art: guard_regions basic, multi_vma, process_madvise.
 fn guards_cannot_be_installed() {

@@ -238,7 +238,7 @@ fn another_device_node_opens_arenas_of_its_own() {
         assert_eq!(alloc(arena, 4 * page()).offset, 0);
         view.store(0, i as u8 + 1);
     }
-    // A page that leaves an arena is unmapped there only.
+    // A page that is trimmed is unmapped in its own arena only.
     for (i, arena) in arenas.iter().enumerate() {
         arena.free(0).unwrap();
         assert_eq!(arena.trim(0).unwrap(), 4 * page());

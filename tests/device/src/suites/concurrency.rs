@@ -211,7 +211,7 @@ fn blocks_keep_their_bytes_while_mappings_come_and_go() {
     assert_eq!(stat(&arena).live_blocks, 0);
 }
 
-/// The copy of a mapping is made while its pages come and go, and other threads are in calls.
+/// fork() copies a mapping while its pages are allocated and trimmed, and other threads are in calls.
 ///
 /// Prior art: snmalloc protect_fork; scudo wrappers_cpp.AllocAfterFork.
 fn a_forked_child_reads_the_last_byte_beside_faults_and_allocations() {

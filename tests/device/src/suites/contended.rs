@@ -72,8 +72,8 @@ fn concurrent_touches_allocate_a_page_once() {
     assert_eq!(stat(&arena).held_bytes, 0);
 }
 
-/// Threads that fault in a range have no way to keep its memory from leaving: the one that takes it away
-/// does not wait until there is none.
+/// Threads that fault in a range cannot keep a discard of it from ending: it does not wait until the range
+/// has no memory.
 ///
 /// Prior art: reports shmem-CVE-2014-4171.
 fn a_discard_ends_though_its_range_is_touched_all_the_while() {

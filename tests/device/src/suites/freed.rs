@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The page of a freed block stays mapped until it leaves, and whatever works on mapped pages may
+//! The page of a freed block stays mapped until it is reclaimed, and all that works on mapped pages may
 //! work on it: pipes, other processes, debuggers, direct I/O, pins. None of it is an error of the
-//! kernel's, so a kernel that looks for some (KASAN, page poisoning) has nothing to report.
+//! kernel's, so a kernel that looks for errors (KASAN, page poisoning) has nothing to report.
 
 use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut, Seek};

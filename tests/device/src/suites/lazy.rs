@@ -168,7 +168,7 @@ fn the_promises_to_lazy_blocks_are_bounded() {
     refused(arena.alloc(bound - 15 * page(), LAZY), Errno::EDQUOT);
     let large = alloc_lazy(&arena, bound - 16 * page());
     refused(arena.alloc(page(), LAZY), Errno::EDQUOT);
-    // A touched page is not owed any more, and memory that comes at once never was.
+    // A touched page is not owed any more, and memory that is allocated at once never was.
     view.store(0, 1);
     let held = stat(&arena).held_bytes;
     assert_eq!(held, page());

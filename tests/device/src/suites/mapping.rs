@@ -71,11 +71,11 @@ fn a_free_page_shows_zeros_or_the_arenas_own_bytes() {
         assert_eq!(view.load(at), 0, "of {size} bytes, never touched");
         view.store(at, 0x77);
         assert_eq!(View::shared(&arena, 0, MIB as usize).load(at), 0x77);
-        // Once it has left there is nothing.
+        // Once it is trimmed there is no memory.
         arena.trim(0).unwrap();
         let signal = signal_of(|| view.touch(at));
         assert_eq!(signal, Some(Signal::SIGBUS), "of {size} bytes");
-        // And what comes there next is new.
+        // The next memory there is new.
         let again = alloc(&arena, size);
         assert_eq!(again.offset, block.offset, "low offsets are used first");
         assert_eq!(view.load(at), 0);

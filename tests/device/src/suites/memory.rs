@@ -201,9 +201,9 @@ fn compaction_keeps_every_byte() {
             view.store(at as usize, byte(at));
         }
     }
-    // Holes, to which pages can move, and which no CPU keeps at hand: these are not found.
-    let at_hand = "/proc/sys/vm/percpu_pagelist_high_fraction";
-    fs::write(at_hand, "1000000").unwrap();
+    // Compaction does not find free pages on the lists of a CPU: these lists are kept short.
+    let lists = "/proc/sys/vm/percpu_pagelist_high_fraction";
+    fs::write(lists, "1000000").unwrap();
     let (freed, live): (Vec<_>, Vec<_>) =
         blocks.chunks_exact(2).map(|two| (two[0], two[1])).unzip();
     for block in freed {
@@ -231,7 +231,7 @@ fn compaction_keeps_every_byte() {
             }
         }
     }
-    fs::write(at_hand, "0").unwrap();
+    fs::write(lists, "0").unwrap();
     let after = places();
     let moved = |contiguous: usize| {
         let pairs = before.iter().zip(&after).skip(contiguous).step_by(2);
@@ -274,7 +274,7 @@ fn free_memory_is_available() {
     let before = ["KReclaimable", "MemAvailable"].map(meminfo);
     free(&arena, block);
     let after = ["KReclaimable", "MemAvailable"].map(meminfo);
-    // In batches of that many pages; other memory comes and goes.
+    // The kernel counts in batches of that many pages; other memory is allocated and freed meanwhile.
     let rise = after[0] - before[0];
     assert!(rise.abs_diff(bytes) <= 256 * page() + 4 * MIB, "{rise}");
     let expected = counts(before[0] + bytes) - counts(before[0]);

@@ -84,7 +84,7 @@ fn operate(arena: &Arena, ledger: &mut Ledger<'_>, rng: &mut fastrand::Rng) {
 }
 
 /// Runs a process: its threads work, meet, and report their model of the shared arena to `main`; they continue
-/// when it tells them to.
+/// when it asks them to.
 fn work(shared: &Arena, mut main: UnixStream, number: u64, rounds: usize, rng: &mut fastrand::Rng) {
     // A failure ends all threads: the others would wait for this one.
     let say = panic::take_hook();

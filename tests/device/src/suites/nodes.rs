@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Machines with two nodes of memory: pages that the kernel moves between them, and free memory that
-//! leaves each.
+//! is reclaimed from each.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -87,7 +87,7 @@ fn free_memory_of_every_node_is_reclaimed() {
     let idle = Idle::new(8 * MIB);
     let [moved, there] = move_to(&idle.view, nodes[1]);
     assert!(moved > 0, "0 of {there} pages are moved");
-    // What is moved to one node and stays on the other leaves as well.
+    // Pages that were moved to one node, and those that stayed on the other, are both reclaimed.
     let half = View::shared(&idle.arena, 0, 4 * MIB as usize);
     move_to(&half, nodes[0]);
     let mut rounds = 0;

@@ -117,7 +117,7 @@ fn a_moved_mapping_shows_the_same_blocks() {
         let byte = if i < 4 { i as u8 + 1 } else { 0 };
         assert_eq!(view.load(i * page), byte, "page {i}");
     }
-    // Pages that leave are unmapped at their present addresses.
+    // Pages that are trimmed are unmapped at their present addresses.
     free(&arena, block);
     arena.trim(0).unwrap();
     for i in 0..8 {

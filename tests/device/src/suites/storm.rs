@@ -76,7 +76,7 @@ fn be_a_victim(shared: &Arena, seed: u64) -> ! {
                     let _ = shared.free_bulk(&offsets[..count.min(90)]);
                 }
             }
-            // In faults, of pages that come and go.
+            // In faults, of pages that are allocated and trimmed.
             2 => {
                 let block = alloc(&own, MIB);
                 for at in (0..block.bytes).step_by(page() as usize) {

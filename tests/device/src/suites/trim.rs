@@ -265,7 +265,7 @@ fn after_a_phase_of_small_blocks_trim_releases_all_pages() {
     }
     let freed = arena.trim(0).unwrap();
     figure!(
-        "phase change: {:.1} % leaves by trim",
+        "phase change: trim releases {:.1} %",
         freed as f64 * 100.0 / limit as f64
     );
     trust!(

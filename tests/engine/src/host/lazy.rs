@@ -8,7 +8,7 @@ use super::memory::stayed;
 use super::Arena;
 
 impl<const KIB: usize> Arena<KIB> {
-    /// Releases pages with holes step by step. Returns the pages that come back to the limit.
+    /// Releases pages with holes step by step. Returns how many pages return to the limit.
     pub fn release_holed(&mut self, holed: Holed) -> u32 {
         let mut headroom = 0;
         let mut rest = Some(holed);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of the arena: what comes to a reserved block, and what leaves free runs.
+//! Memory of the arena: allocated for reserved blocks, and dropped from free runs.
 
 use std::cell::RefCell;
 use std::ops::Range;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lazy blocks: memory comes at a touch, leaves at a discard, and is never lost when the block is freed, resized
-//! or damaged between these.
+//! Lazy blocks: a touch backs pages, a discard drops them, and none is lost when the block is freed, resized or
+//! loses a page in between.
 
 mod model;
 

@@ -69,7 +69,7 @@ pub enum Op {
     RemoveHalf(usize),
     /// Frees every second live block.
     FreeHalf,
-    /// Free pages are about to leave.
+    /// Free pages are isolated.
     Isolate(u32),
     /// Removes an isolated range, or puts it back.
     Remove(usize),

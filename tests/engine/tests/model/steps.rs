@@ -275,7 +275,7 @@ impl<const KIB: usize> Model<KIB> {
         };
         let (first, pages) = (isolated.page(), isolated.pages());
         let taken = self.is_taken(u64::from(first) * Self::PAGE, u64::from(pages) * Self::PAGE);
-        assert!(!taken, "pages that are in use leave");
+        assert!(!taken, "pages in use are isolated");
         let range = first..first + pages;
         assert_eq!(self.arena.backed.range(range).count() as u32, pages);
         self.isolated.push(isolated);

@@ -12,15 +12,15 @@ use super::{largest, request, DEFAULT, GROW, LARGER, NONE};
 at_every_page_size! {
     an_empty_arena_holds_nothing;
     a_block_is_its_size_class_up_to_half_a_page_and_whole_pages_above;
-    every_size_class_can_be_had_and_is_aligned_to_its_size_up_to_64_kib;
-    a_block_is_aligned_as_it_is_asked_for;
+    every_size_class_is_served_and_aligned_to_its_size_up_to_64_kib;
+    a_block_is_aligned_as_requested;
     sizes_out_of_range_are_refused;
     without_flags_only_the_own_list_is_used;
-    without_grow_no_page_is_asked_for;
+    without_grow_no_page_is_allocated;
     larger_splits_a_larger_block_and_wastes_nothing;
     grow_alone_leaves_larger_blocks_whole;
     low_offsets_are_used_first;
-    the_largest_of_a_class_can_be_had_from_its_own_list;
+    the_largest_request_of_a_class_is_served_from_its_own_list;
 }
 
 mod generic {
@@ -60,7 +60,7 @@ mod generic {
         arena.check();
     }
 
-    pub fn every_size_class_can_be_had_and_is_aligned_to_its_size_up_to_64_kib<const KIB: usize>() {
+    pub fn every_size_class_is_served_and_aligned_to_its_size_up_to_64_kib<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(MAX_PAGES);
         arena.checked = false;
         for shift in MIN_SHIFT..=max_shift(KIB) {
@@ -80,7 +80,7 @@ mod generic {
         arena.check();
     }
 
-    pub fn a_block_is_aligned_as_it_is_asked_for<const KIB: usize>() {
+    pub fn a_block_is_aligned_as_requested<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(MAX_PAGES);
         arena.checked = false;
         let page = Arena::<KIB>::PAGE;
@@ -150,7 +150,7 @@ mod generic {
         }
     }
 
-    pub fn without_grow_no_page_is_asked_for<const KIB: usize>() {
+    pub fn without_grow_no_page_is_allocated<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         for size in [32, 4096, 1 << 20] {
             assert_eq!(arena.alloc(request(size, LARGER)), Err(Refusal::Empty));
@@ -199,7 +199,7 @@ mod generic {
         }
     }
 
-    pub fn the_largest_of_a_class_can_be_had_from_its_own_list<const KIB: usize>() {
+    pub fn the_largest_request_of_a_class_is_served_from_its_own_list<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let mut held = Vec::new();

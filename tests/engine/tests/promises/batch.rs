@@ -8,18 +8,18 @@ use freelist_engine::host::Arena;
 use super::{headed, request, DEFAULT, LARGER, NONE};
 
 at_every_page_size! {
-    a_batch_that_was_freed_is_the_next_one;
-    a_batch_on_the_fast_path_is_what_single_requests_would_get;
+    a_freed_batch_serves_the_next_batch;
+    a_batch_on_the_fast_path_gets_the_blocks_of_single_requests;
     blocks_of_a_batch_that_are_not_reported_are_free_again;
     blocks_that_are_alike_are_freed_together;
-    no_more_are_freed_together_than_a_quick_list_has_room_for;
+    blocks_are_freed_together_up_to_the_length_of_a_quick_list;
     quick_lists_are_bounded_and_merge_before_the_arena_grows;
 }
 
 mod generic {
     use super::*;
 
-    pub fn a_batch_that_was_freed_is_the_next_one<const KIB: usize>() {
+    pub fn a_freed_batch_serves_the_next_batch<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         for size in [32, 64, 128] {
             let batch = |arena: &mut Arena<KIB>| -> Vec<u64> {
@@ -41,7 +41,7 @@ mod generic {
         }
     }
 
-    pub fn a_batch_on_the_fast_path_is_what_single_requests_would_get<const KIB: usize>() {
+    pub fn a_batch_on_the_fast_path_gets_the_blocks_of_single_requests<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         for size in [1, 64, 100, page, (3 * page).min(1 << 16)] {
             let mut one_by_one = Arena::<KIB>::new(1 << 20);
@@ -127,7 +127,7 @@ mod generic {
         assert_eq!(arena.free_alike(&alike), 0);
     }
 
-    pub fn no_more_are_freed_together_than_a_quick_list_has_room_for<const KIB: usize>() {
+    pub fn blocks_are_freed_together_up_to_the_length_of_a_quick_list<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let blocks: Vec<u64> = (0..128)
             .map(|_| arena.alloc(request(32, DEFAULT)).unwrap().0)

@@ -12,8 +12,8 @@ at_every_page_size! {
     a_reservation_extends_over_its_header_too;
     a_block_with_a_header_is_freed_by_its_own_offset_alone;
     /// Prior art: vulnerabilities racing_frees.
-    of_those_that_release_a_block_with_a_header_one_gets_it;
-    a_reservation_says_whether_it_has_a_header;
+    one_of_several_frees_of_a_block_with_a_header_succeeds;
+    a_reservation_knows_whether_it_has_a_header;
 }
 
 mod generic {
@@ -102,7 +102,7 @@ mod generic {
         }
     }
 
-    pub fn of_those_that_release_a_block_with_a_header_one_gets_it<const KIB: usize>() {
+    pub fn one_of_several_frees_of_a_block_with_a_header_succeeds<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         for size in [100, page, 3 * page] {
@@ -123,7 +123,7 @@ mod generic {
         }
     }
 
-    pub fn a_reservation_says_whether_it_has_a_header<const KIB: usize>() {
+    pub fn a_reservation_knows_whether_it_has_a_header<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         for size in [64, 3 * Arena::<KIB>::PAGE] {
             for (asked, has) in [

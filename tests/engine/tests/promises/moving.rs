@@ -11,8 +11,8 @@ at_every_page_size! {
     /// Prior art: gpu_buddy gpu_test_buddy_alloc_contiguous.
     free_pages_in_pieces_serve_a_large_request_without_growing;
     scattered_free_pages_are_used_up_before_a_full_arena_refuses;
-    a_request_that_fits_nowhere_leaves_all_as_it_was;
-    a_contiguous_block_takes_nothing_that_was_there;
+    a_request_that_fits_nowhere_changes_nothing;
+    a_contiguous_block_takes_no_free_memory;
 }
 
 mod generic {
@@ -51,7 +51,7 @@ mod generic {
         assert_eq!(arena.alloc(request(1, DEFAULT)), Err(Refusal::Empty));
     }
 
-    pub fn a_request_that_fits_nowhere_leaves_all_as_it_was<const KIB: usize>() {
+    pub fn a_request_that_fits_nowhere_changes_nothing<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         comb(&mut arena, 64);
@@ -61,7 +61,7 @@ mod generic {
         arena.alloc(request(32 * page, LARGER)).unwrap();
     }
 
-    pub fn a_contiguous_block_takes_nothing_that_was_there<const KIB: usize>() {
+    pub fn a_contiguous_block_takes_no_free_memory<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let (old, _) = arena.alloc(request(5 * page, GROW)).unwrap();

@@ -9,16 +9,16 @@ use super::{request, DEFAULT, GROW, NONE};
 at_every_page_size! {
     /// Clear pages and pages with old bytes are distinguished.
     /// Prior art: gpu_buddy gpu_test_buddy_alloc_clear.
-    only_what_may_have_old_bytes_is_stale;
+    only_pages_that_may_have_old_bytes_are_stale;
     a_cancelled_block_releases_the_pages_it_grew;
-    a_cancelled_block_joins_nothing_over_what_it_had;
+    a_cancelled_block_merges_no_backed_with_unbacked_pages;
     a_cancelled_subpage_leaves_nothing;
 }
 
 mod generic {
     use super::*;
 
-    pub fn only_what_may_have_old_bytes_is_stale<const KIB: usize>() {
+    pub fn only_pages_that_may_have_old_bytes_are_stale<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         // New pages first, also for a subpage of one.
@@ -80,7 +80,7 @@ mod generic {
     }
 
     /// The memory that a cancelled block had lies between the two pieces of address space.
-    pub fn a_cancelled_block_joins_nothing_over_what_it_had<const KIB: usize>() {
+    pub fn a_cancelled_block_merges_no_backed_with_unbacked_pages<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let blocks: Vec<u64> = (0..3)

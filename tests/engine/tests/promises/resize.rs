@@ -10,10 +10,10 @@ use super::{headed, largest, request, DEFAULT, LARGER};
 at_every_page_size! {
     a_shrunk_block_frees_its_tail_at_once;
     a_growing_block_takes_free_memory_and_address_space_after_it;
-    a_block_is_not_resized_into_what_is_in_use;
+    a_block_does_not_grow_into_pages_in_use;
     a_longer_block_takes_nothing_that_is_set_aside;
     a_block_that_cannot_be_resized_stays_unchanged;
-    a_growth_whose_block_went_is_undone;
+    a_growth_whose_block_is_freed_is_undone;
 }
 
 mod generic {
@@ -67,7 +67,7 @@ mod generic {
         arena.end();
     }
 
-    pub fn a_block_is_not_resized_into_what_is_in_use<const KIB: usize>() {
+    pub fn a_block_does_not_grow_into_pages_in_use<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(64);
         let (block, _) = arena.alloc(request(16 * page, DEFAULT)).unwrap();
@@ -147,7 +147,7 @@ mod generic {
         }
     }
 
-    pub fn a_growth_whose_block_went_is_undone<const KIB: usize>() {
+    pub fn a_growth_whose_block_is_freed_is_undone<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let size = |pages| request(pages * page, DEFAULT);
         // Freed; another of its length at its place; made shorter.

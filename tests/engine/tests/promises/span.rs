@@ -9,7 +9,7 @@ use super::{request, DEFAULT, GROW};
 
 at_every_page_size! {
     /// The address space ends.
-    the_end_of_the_address_space_is_said;
+    a_request_beyond_the_address_space_is_refused;
     an_odd_span_is_used_to_its_last_page;
     the_span_can_be_set_until_it_is_used;
 }
@@ -17,7 +17,7 @@ at_every_page_size! {
 mod generic {
     use super::*;
 
-    pub fn the_end_of_the_address_space_is_said<const KIB: usize>() {
+    pub fn a_request_beyond_the_address_space_is_refused<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(64);
         let page = Arena::<KIB>::PAGE;
         let max = 64 * page;

@@ -12,10 +12,10 @@ at_every_page_size! {
     a_live_neighbour_keeps_halves_apart;
     a_freed_block_of_odd_length_serves_the_next_of_its_length;
     the_rest_of_a_longer_block_serves_others;
-    a_partly_backed_run_grows_by_what_is_missing;
+    a_partly_backed_run_grows_by_its_missing_pages;
     a_phase_change_from_small_to_large_needs_no_new_page;
     one_live_block_a_page_leaves_the_rest_to_small_requests;
-    the_same_size_again_is_neither_split_nor_merged;
+    a_block_of_the_same_size_is_neither_split_nor_merged_again;
 }
 
 mod generic {
@@ -111,7 +111,7 @@ mod generic {
         );
     }
 
-    pub fn a_partly_backed_run_grows_by_what_is_missing<const KIB: usize>() {
+    pub fn a_partly_backed_run_grows_by_its_missing_pages<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let (short, _) = arena.alloc(request(9 * page, GROW)).unwrap();
@@ -168,7 +168,7 @@ mod generic {
         assert!(arena.alloc(request(64 * page, LARGER)).is_ok());
     }
 
-    pub fn the_same_size_again_is_neither_split_nor_merged<const KIB: usize>() {
+    pub fn a_block_of_the_same_size_is_neither_split_nor_merged_again<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         for size in [32, 100, Arena::<KIB>::PAGE / 2, Arena::<KIB>::PAGE, 1 << 16] {
             let (first, _) = arena.alloc(request(size, DEFAULT)).unwrap();

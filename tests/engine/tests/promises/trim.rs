@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Free pages that leave, with their metadata.
+//! Free pages that are reclaimed, with their metadata.
 
 use freelist_engine::engine::{FreeError, Refusal};
 use freelist_engine::host::Arena;
@@ -8,10 +8,10 @@ use freelist_engine::host::Arena;
 use super::{comb, request, DEFAULT, GROW, LARGER};
 
 at_every_page_size! {
-    a_trimmed_arena_begins_at_its_beginning;
+    a_trimmed_arena_serves_from_offset_0;
     an_arena_that_ends_loses_no_page;
     a_trimmed_arena_keeps_live_blocks_and_keep_bytes;
-    metadata_leaves_with_the_memory_it_is_for;
+    metadata_is_freed_with_its_memory;
     pages_in_removal_are_allocated_to_no_request;
     pages_that_stay_of_an_isolated_range_are_free_again;
 }
@@ -19,7 +19,7 @@ at_every_page_size! {
 mod generic {
     use super::*;
 
-    pub fn a_trimmed_arena_begins_at_its_beginning<const KIB: usize>() {
+    pub fn a_trimmed_arena_serves_from_offset_0<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         for pages in [1, 3, 16, 100] {
             let mut arena = Arena::<KIB>::new(1 << 20);
@@ -62,7 +62,7 @@ mod generic {
         arena.end();
     }
 
-    pub fn metadata_leaves_with_the_memory_it_is_for<const KIB: usize>() {
+    pub fn metadata_is_freed_with_its_memory<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         let blocks: Vec<u64> = [1, 900, 1024, 3000, 2049, 5]

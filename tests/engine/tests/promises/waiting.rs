@@ -9,8 +9,8 @@ use super::{comb, request, DEFAULT, GROW, LARGER, NONE};
 
 at_every_page_size! {
     memory_that_is_reserved_for_a_waiter_stays_whole;
-    could_serve_says_what_reserve_does;
-    could_serve_knows_what_was_freed_a_moment_ago;
+    could_serve_agrees_with_reserve;
+    could_serve_counts_unmerged_blocks;
     waiters_are_counted_by_class;
     a_freed_block_is_kept_for_a_waiter_that_takes_no_other;
 }
@@ -41,7 +41,7 @@ mod generic {
         assert_eq!(arena.alloc(request(4 * page, NONE)).unwrap().0, whole);
     }
 
-    pub fn could_serve_says_what_reserve_does<const KIB: usize>() {
+    pub fn could_serve_agrees_with_reserve<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let sizes = [1, 32, 64, page / 2, page, 3 * page, 20 * page, 21 * page];
         for flags in [NONE, LARGER, GROW, DEFAULT] {
@@ -68,7 +68,7 @@ mod generic {
         }
     }
 
-    pub fn could_serve_knows_what_was_freed_a_moment_ago<const KIB: usize>() {
+    pub fn could_serve_counts_unmerged_blocks<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         for flags in [LARGER, GROW, DEFAULT] {
             let mut arena = Arena::<KIB>::new(1 << 20);

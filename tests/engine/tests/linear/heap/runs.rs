@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs of free pages: found, taken, and joined again; address space and memory that come and move.
+//! Runs of free pages: found, taken and joined; new address space, and memory that is moved.
 
 use super::{Heap, Kind, Record, EMPTY, NONE, PAGE};
 

@@ -366,7 +366,7 @@ fn huge_pages(facts: &Facts) -> Check {
     let name = "huge pages";
     let Some(bytes) = facts.huge_bytes else {
         let text =
-            "this kernel has none: memory comes in single pages, at more than four times the cost";
+            "this kernel has none: memory is allocated in single pages, at more than four times the cost";
         return ok(name, text).mended_by(Warning, kernel_command(facts));
     };
     let size = unit(bytes);
