@@ -162,7 +162,7 @@ programs() {
 		--add tests/programs --add src/client/python --add build/client/libfreelist_malloc.so "${@:4}" -- sh -c \
 		'programs/run /work/libfreelist_malloc.so "/work/programs/$1"; '"${3:-true}" sh "$2"
 }
-# And the programs of README and the manual that are scripts.
+# Runs also the scripts in README and in the manual pages.
 stage_programs() {
 	programs programs usual 'echo "# suite snippets"; snippets/run freelist_scripts py sh' \
 		--add build/bin/freelistctl --add build/snippets

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the kernel does with folios by itself: it removes bad ones, moves some to another node, and asks
-//! before it divides one.
+//! Changes of folios by the kernel itself: it removes bad ones, moves folios to another node, and asks before
+//! it divides one.
 
 use super::Arena;
 use crate::{

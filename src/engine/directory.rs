@@ -116,7 +116,8 @@ pub(super) struct Directory<B: Backend, const PAGE_KIB: usize> {
     pub(super) changes: Changes,
 }
 
-/// What may have changed since the last [`Engine::take_changes`](super::Engine::take_changes).
+/// The kinds of changes since the last [`Engine::take_changes`](super::Engine::take_changes): `true` if there may be
+/// one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Changes {
     /// Which pages are free.

@@ -79,7 +79,7 @@ static int blocks_hold_what_is_written(struct freelist_heap *heap)
 	return good && live(heap) == 0;
 }
 
-static int calloc_gives_zeros(struct freelist_heap *heap)
+static int calloc_returns_zeros(struct freelist_heap *heap)
 {
 	/* Volatile: the compiler warns of a product that it sees to overflow. */
 	volatile size_t many = SIZE_MAX / 2 + 2;
@@ -332,7 +332,7 @@ int main(int argc, char **argv)
 	if (!heap)
 		return 1;
 	result(blocks_hold_what_is_written(heap), "blocks_hold_what_is_written");
-	result(calloc_gives_zeros(heap), "calloc_gives_zeros");
+	result(calloc_returns_zeros(heap), "calloc_returns_zeros");
 	result(realloc_keeps_what_is_there(heap), "realloc_keeps_what_is_there");
 	result(blocks_are_aligned_as_asked_for(heap), "blocks_are_aligned_as_asked_for");
 	result(usable_size_knows_blocks(heap), "usable_size_knows_blocks");

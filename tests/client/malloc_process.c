@@ -354,7 +354,7 @@ int the_c_library_has_all_blocks(void)
 
 int a_setuid_program_has_all_blocks_from_the_c_library(void)
 {
-	/* Such a program has libraries from the system's directories alone. */
+	/* The loader takes libraries of a setuid program from the system's directories alone. */
 	static const char library[] = "/usr/lib/libfreelist_malloc.so.0", program[] = "/usr/lib/privileged";
 	void *block = use(malloc(MIB));
 	pid_t child;

@@ -113,7 +113,7 @@ impl<const KIB: usize> Model<KIB> {
                     self.arena.engine.lose(page, true);
                     self.arena.backed.remove(&page);
                     if bytes < Self::PAGE {
-                        // Some step of the copy has read its page.
+                        // A step of the copy may have read its page.
                         self.touched.insert(offset);
                     }
                 }

@@ -13,7 +13,7 @@ use loom::thread::{self, Thread};
 /// The request of a waiter.
 #[derive(Clone, Copy)]
 enum Need {
-    /// That many whole pages.
+    /// As many whole pages.
     Pages(u32),
     /// Any subpage of a divided page.
     Subpage,
@@ -392,7 +392,7 @@ fn memory_that_a_waiter_puts_back_wakes_the_others_only() {
     let whole = queue.enlist(1, false, 1, &mut new_table).unwrap();
     let subpage = queue.enlist(2, true, 2, &mut new_table).unwrap();
     assert!(queue.sleep(subpage));
-    // Else the oldest would scan again at once, and for ever.
+    // The caller does not wake itself: it would scan again at once, and for ever.
     assert_eq!(queue.wake(|id| *id == 1, |_, _| true), [None, Some(&2)]);
     assert!(!queue.is_woken(whole) && queue.is_woken(subpage));
     assert!(queue.sleep(whole));

@@ -234,7 +234,7 @@ impl Machine {
         let file = self.file(a);
         let place = a as usize % PLACES;
         let at = self.base + place * PLACE_LEN;
-        // Some whole pages of the place, more often from its beginning, where the blocks are.
+        // Whole pages of the place, more often at its beginning, where the blocks are.
         let pages = PLACE_LEN / PAGE;
         let first = b as usize % if b % 2 == 0 { 64 } else { pages };
         let count = 1 + c as usize % (pages - first).min(256);

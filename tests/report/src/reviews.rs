@@ -30,7 +30,7 @@ struct Fault {
 /// The attackers of a file: a program, by its calls; a lack of memory; a thread that closes, kills or unloads meanwhile.
 const ATTACKERS: [&str; 3] = ["hostile", "full", "closer"];
 
-/// What was tried with a file of the module.
+/// An attack on a file of the module, and the tests that try it.
 #[derive(Debug, PartialEq)]
 struct Attack {
     file: String,

@@ -97,7 +97,7 @@ pub(super) fn attached<R>(heap: &Shared, work: impl FnOnce(&Owned<'_>) -> R) -> 
 #[cold]
 #[inline(never)]
 fn attach(heap: &Shared) -> Option<()> {
-    // What is dropped or emptied is so behind the borrow: it may free memory.
+    // Dropped after the borrow of the list ends, as a drop may free memory.
     let mut ended = [const { None }; MAX_HEAPS];
     let mut evicted = None;
     let attached = NODES.with(|nodes| {

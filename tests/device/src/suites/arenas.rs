@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whose arena it is.
+//! The process to which an arena belongs: that of each open, its children, and receivers of its descriptor.
 
 use std::fs;
 use std::io::{IoSlice, IoSliceMut};

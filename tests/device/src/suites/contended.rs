@@ -221,7 +221,8 @@ fn works_on_its_own(arena: &Arena, view: &View, thread: usize, done: &AtomicBool
     blocks.into_iter().for_each(|block| free(arena, block));
 }
 
-/// And each copy is closed by another thread while the next one is made, some while they are mapped.
+/// Copies are made beside all other calls. Another thread closes each copy while the next one is made; some are
+/// mapped then.
 ///
 /// Prior art: reports binder-CVE-2022-20421, mali-CVE-2023-6241.
 fn copies_beside_all_other_calls_are_whole() {

@@ -96,7 +96,7 @@ fn the_pages_lie_side_by_side() {
     assert_eq!(stat(&arena).grows, counts.len() as u64);
 }
 
-/// Else the test above would show nothing.
+/// Otherwise the test above would prove nothing.
 fn blocks_without_contig_need_not_be_contiguous() {
     // Single pages, of two arenas in turns, that become one run.
     let (arena, other) = (arena(), arena());
@@ -231,8 +231,8 @@ fn a_freed_contiguous_block_serves_other_requests() {
     refused(arena.alloc(page(), LARGER), Errno::ENOMEM);
 }
 
-/// What may divide a folio, or move a page of it: advice on a part of a mapping, a page that is taken offline,
-/// and compaction.
+/// Three events may divide a folio, or move a page of it: advice on a part of a mapping, a page that is taken
+/// offline, and compaction.
 fn a_live_contiguous_block_is_neither_divided_nor_moved() {
     let arena = arena();
     let block = arena.alloc(16 * page(), FLAGS).unwrap();

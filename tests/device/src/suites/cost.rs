@@ -199,7 +199,7 @@ fn a_batch_costs_less_than_single_calls() {
     trust!("cost_pair", single, "instructions", "<=2085");
     trust!("cost_in_a_batch_of_64", batch, "instructions", "-");
     assert!(batch < single);
-    // What it costs with two holds of the lock, and 2 %: with more of them threads wait for each other.
+    // The cost with two holds of the lock, and 2 %: with more holds threads would wait for each other.
     assert!(single <= 2085.0, "{single}");
 }
 

@@ -277,7 +277,7 @@ fn a_write_to_a_pipe_does_not_reach_a_spliced_page() {
     let mut bytes = [0; 8];
     assert_eq!(nix::unistd::read(&read, &mut bytes), Ok(8));
     assert_eq!(&bytes, b"mineevil");
-    // And as before when its block is gone, and the page free.
+    // The same after its block was freed.
     assert_eq!(write_from(&write, view.address(0), 4), Ok(4));
     free(&arena, block);
     nix::unistd::write(&write, b"evil").unwrap();

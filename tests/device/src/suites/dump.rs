@@ -27,7 +27,7 @@ suite!("freelist_dump":
 
 /// The kernel's default filter: no shared mapping of a file.
 const DEFAULT_FILTER: u32 = 0x33;
-/// And shared mappings of files.
+/// The default filter and shared mappings of files.
 const SHARED_FILES: u32 = DEFAULT_FILTER | 0x8;
 
 /// The file that the kernel writes.
@@ -142,7 +142,7 @@ fn a_dump_has_the_arena_where_it_has_shared_files() {
     assert_eq!(core.byte(&view, view.len() - 1), 0);
 }
 
-/// What a program has not touched has no memory after a dump either.
+/// Untouched pages have no memory after a dump either.
 fn a_dump_brings_no_memory() {
     let arena = arena();
     let view = View::shared(&arena, 0, 16 * MIB as usize);

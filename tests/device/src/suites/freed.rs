@@ -188,7 +188,7 @@ fn a_pin_reads_and_writes_the_page_of_a_freed_block() {
         nix::unistd::write(&write, b"next").unwrap();
         assert_eq!(pin.read_from(&read, 0..4), Ok(4));
         assert_eq!(view.bytes(0, 4), b"next", "of {size} bytes");
-        // And one that is made of a page that is free already.
+        // A pin of a page that is free already.
         drop(pin);
         let mut pin = pinned(&view);
         assert_eq!(pin.write_to(&write, 0..4), Ok(4));

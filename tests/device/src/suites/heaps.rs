@@ -64,7 +64,7 @@ fn a_heap_that_ran_out_of_small_blocks_reuses_freed_ones() {
     let first = fill(&mut live);
     assert!(first > 6000, "{first}");
     for round in 1..6 {
-        // Some here and there, so that hardly a slab is empty.
+        // Scattered blocks, so that hardly a slab is empty.
         let released = live.len() / 5;
         for _ in 0..released {
             let at = (live.len() * round * 7) / 11 % live.len();
@@ -74,7 +74,7 @@ fn a_heap_that_ran_out_of_small_blocks_reuses_freed_ones() {
         assert!(again * 100 >= released * 95, "{again} of {released}");
     }
     live.into_iter().for_each(|block| block.free(&heap));
-    // And for large ones, which small ones were in the place of.
+    // A large block gets the memory of the small ones.
     Filled::new(&heap, 7 << 20, 1).free(&heap);
     is_empty(&heap);
 }

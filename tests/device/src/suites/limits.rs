@@ -299,7 +299,7 @@ fn in_a_full_cgroup_the_arenas_own_free_blocks_are_used_first() {
             more.len() / 4,
             before.free_bytes / KIB
         );
-        // But for the hundredth of the peak by which it may be wasteful.
+        // The arena may hold a hundredth of the peak more.
         let max = before.held_bytes + before.held_bytes / 99;
         assert!(after.held_bytes <= max, "{after:?}");
     });

@@ -160,7 +160,7 @@ fn a_mutex_in_a_block_is_shared_and_robust() {
         // Sleeps in the kernel until its parent is done.
         mutex.lock().unwrap();
         assert_eq!(view.load(8192), 7);
-        // And dies with it.
+        // The child ends and still holds the mutex.
     });
     while view.load(4096) == 0 {
         std::thread::yield_now();

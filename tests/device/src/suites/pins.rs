@@ -40,7 +40,8 @@ fn a_pin_keeps_the_bytes_of_a_trimmed_page() {
     }
 }
 
-/// What a pin keeps has left the arena's limits, and not those of the cgroup that it was charged to.
+/// A trimmed page that a pin keeps counts no more against the arena's limits, but still against the cgroup that
+/// it was charged to.
 fn pinned_memory_stays_charged_to_its_cgroup() {
     const SIZE: u64 = 8 * MIB;
     let cgroup = Cgroup::new("pins");

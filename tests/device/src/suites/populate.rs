@@ -82,7 +82,7 @@ fn a_populated_block_is_mapped_before_it_is_touched() {
     }
 }
 
-/// Else the test above would show nothing.
+/// Otherwise the test above would prove nothing.
 fn without_populate_no_page_is_mapped() {
     let arena = arena();
     let view = view(&arena);

@@ -147,7 +147,7 @@ fn a_resize_that_may_not_grow_releases_nothing_in_vain() {
         (now.held_bytes, now.free_bytes, now.live_bytes),
         (before.held_bytes, before.free_bytes, before.live_bytes)
     );
-    // That memory is still usable.
+    // The free memory still serves requests.
     let again = arena.alloc(16 * page(), LARGER).unwrap();
     assert_eq!(again.offset, way.offset);
     for block in [block, way, last] {

@@ -77,7 +77,7 @@ fn a_signal_whose_handler_restarts_does_not_prolong_it() {
         assert_eq!(ended.result, Err(Errno::ETIMEDOUT));
         assert!(ended.took >= timeout, "{:?}", ended.took);
         assert!(ended.took < 2 * timeout, "{:?}", ended.took);
-        // And is served as if nothing had happened.
+        // A waiter that a signal interrupted is served later.
         let waiter = Waiter::asleep(scope, &arena, waiting(page(), DEFAULT, None));
         waiter.signal(Signal::SIGUSR1);
         waiter.sleeps_on();

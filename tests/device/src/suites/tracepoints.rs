@@ -408,7 +408,7 @@ fn a_wait_is_reported_with_its_time() {
     assert_eq!(reported.len(), 2, "{reported:?}");
     let result = -i64::from(Errno::ETIMEDOUT as i32);
     assert_eq!(reported[1].number("result"), result);
-    // Some of its time is over before the call comes to the wait.
+    // The call begins to wait when a part of its timeout has passed.
     let waited = reported[1].number("waited_ns");
     assert!(waited >= 100_000_000, "{waited} ns");
 }

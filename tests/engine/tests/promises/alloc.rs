@@ -139,7 +139,7 @@ mod generic {
             assert_eq!(arena.alloc(request(size, NONE)), Err(Refusal::Empty));
             let (offset, _) = arena.alloc(request(size, GROW)).unwrap();
             if size < page {
-                // Else the page would become whole again.
+                // Keeps the page divided.
                 arena.alloc(request(16, DEFAULT)).unwrap();
             }
             arena.free(offset).unwrap();
