@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that comes when a test provides it (userfaultfd): a system call that touches it waits until then.
+//! Memory that a test provides late (userfaultfd): a system call that touches it waits until then.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;

@@ -65,7 +65,7 @@ pub fn try_number(fd: impl AsFd, number: RawFd) -> Result<(), Errno> {
     }
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: The caller's descriptor is open. No owned descriptor of this process has the number; one
-    // that comes to have it at this very moment is the copy of a call that the caller expects.
+    // that gets it at this moment is the copy of a call that the caller expects.
     Errno::result(unsafe { libc::dup3(fd, number, libc::O_CLOEXEC) })?;
     // SAFETY: It was made just now.
     unsafe { libc::close(number) };

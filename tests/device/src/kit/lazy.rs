@@ -18,7 +18,7 @@ pub fn stat(arena: &Arena) -> Stat {
     stat
 }
 
-/// Allocates a lazy block, for which there must be room.
+/// Allocates a lazy block, which must fit into the limit.
 #[track_caller]
 pub fn alloc_lazy(arena: &Arena, size: u64) -> Block {
     let block = arena.alloc(size, LAZY);

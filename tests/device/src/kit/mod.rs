@@ -164,7 +164,7 @@ pub fn check() {
     }
 }
 
-/// Allocates a block for which there must be room.
+/// Allocates a block, which must fit into the limit.
 #[track_caller]
 pub fn alloc(arena: &Arena, size: u64) -> Block {
     let block = arena.alloc(size, DEFAULT);

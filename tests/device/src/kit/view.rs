@@ -62,7 +62,7 @@ impl View {
         Self::map_near(Address::NULL, fd, offset, len, prot, flags)
     }
 
-    /// Maps as [`View::map`], with a wish for an address.
+    /// Maps as [`View::map`], with a hint address.
     pub fn map_near(
         wish: Address,
         fd: impl AsFd,
@@ -74,7 +74,7 @@ impl View {
         assert!(!flags.contains(MapFlags::MAP_FIXED), "would hit the heap");
         let fd = fd.as_fd().as_raw_fd();
         // SAFETY: Without MAP_FIXED the kernel puts the mapping where nothing of
-        // this process lies, whatever address is wished for.
+        // this process lies, whatever the hint is.
         let base = unsafe {
             libc::mmap(
                 ptr::with_exposed_provenance_mut(wish.get()),

@@ -148,8 +148,8 @@ pub fn full(pages: u64) -> (Arena, Vec<Block>) {
     (arena, blocks)
 }
 
-/// Returns an arena that holds all that arenas may hold together, and its blocks. The test is skipped
-/// where that is too much, or more than there is.
+/// Returns an arena that has taken the whole limit of all arenas, and its blocks. Skips the test if that
+/// limit is too large, or the machine has less memory.
 pub fn hog() -> (Arena, Vec<Block>) {
     let stats = freelist::debugfs::Stats::read().expect("debugfs is mounted");
     let limit = stats.get("limit_bytes").expect("the limit of all arenas");

@@ -136,7 +136,7 @@ fn a_scan_of_the_page_tables_finds_what_is_mapped() {
     let view = View::shared(&arena, block.offset, 64 * len);
     view.advise_raw(0..64 * len, libc::MADV_POPULATE_WRITE)
         .unwrap();
-    // Faults map some around them: holes are made.
+    // Each fault also maps pages around it, so holes are made.
     for hole in [5..40, 41..64] {
         view.advise_raw(hole.start * len..hole.end * len, libc::MADV_DONTNEED)
             .unwrap();

@@ -35,7 +35,7 @@ fn every_class_from_to(min: u64, max: u64) {
     while size <= max {
         let block = ledger.alloc(size, DEFAULT).unwrap();
         assert_eq!(block.bytes, size);
-        // A second one is another one.
+        // A second block of the class is at another offset.
         if size <= MIB {
             ledger.alloc(size, DEFAULT).unwrap();
         }
@@ -116,7 +116,7 @@ fn pages_after_a_block_of_odd_size_serve_others() {
     free(&arena, small);
 }
 
-/// An arena has no metadata until it must: each path has to begin with none.
+/// An arena allocates metadata only when it needs some: each path has to work without any at first.
 ///
 /// Prior art: snmalloc first_operation; scudo combined.ReleaseToOS.
 fn any_call_may_be_an_arenas_first() {
@@ -180,7 +180,7 @@ fn a_long_list_of_live_blocks_keeps_its_bytes() {
     for i in 0..count {
         ledger.alloc(32 << (i % 3), DEFAULT).unwrap();
     }
-    // Others come and go around them.
+    // Other blocks are allocated and freed around them.
     for size in [MIB, 64 * KIB, 4 * KIB] {
         let block = ledger.alloc(size, DEFAULT).unwrap();
         ledger.free(block.offset);

@@ -19,7 +19,7 @@ suite!("freelist_bad_pages":
 const HWPOISON: i32 = 100;
 pub(super) const SOFT_OFFLINE: i32 = 101;
 
-/// Poisons the page of byte `at`. The process that finds out dies of it.
+/// Poisons the page of byte `at`. A process that touches it is killed.
 #[track_caller]
 pub(super) fn poison(view: &View, at: usize) {
     let page = system_page();

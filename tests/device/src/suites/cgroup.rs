@@ -134,7 +134,7 @@ fn a_full_cgroup_is_enomem_and_no_process_is_killed() {
     });
 }
 
-/// Neither what a waiter needs to wait nor the buffer of many requests is worth a process.
+/// Neither the metadata of a waiter nor the buffer of a large batch makes the OOM killer kill a process.
 fn a_waiter_in_a_full_cgroup_is_not_killed() {
     const THREADS: usize = 300;
     let cgroup = Cgroup::new("waiters");
@@ -209,7 +209,7 @@ fn populate_in_a_full_cgroup_kills_no_process_for_page_tables() {
     });
 }
 
-/// A fault holds a locked folio while it takes a page table, and the shrinker may wait for none.
+/// A fault holds the lock of a folio while it allocates a page table, so the shrinker must wait for no folio.
 fn page_tables_of_faults_take_the_arenas_free_memory() {
     /// Mappings of the arena, each of which has page tables of its own.
     const MAPPINGS: usize = 80;
@@ -217,7 +217,7 @@ fn page_tables_of_faults_take_the_arenas_free_memory() {
     cgroup.run(|| {
         let idle = Idle::new(32 * MIB);
         mlockall(MlockAllFlags::MCL_CURRENT).expect("root may");
-        // Mapped after that, which would bring their page tables.
+        // Mapped after mlockall(), which would allocate their page tables.
         let views: Vec<View> = (0..MAPPINGS)
             .map(|_| View::shared(&idle.arena, 0, idle.view.len()))
             .collect();

@@ -141,7 +141,7 @@ fn a_copy_beyond_a_limit_of_bytes_leaves_nothing() {
     for block in blocks {
         fill(&view, block, 0);
     }
-    // Less than it has by now: the copy would be beyond its own limit, at its first block or later.
+    // Less than the source holds: the copy exceeds its limit, at its first block or later.
     for limit in [MIB, 5 * MIB + page(), 6 * MIB] {
         source.set_limit(limit).unwrap();
         let before = crate::kit::counters(&source);
@@ -157,10 +157,10 @@ fn a_copy_beyond_a_limit_of_bytes_leaves_nothing() {
     source.copy().unwrap();
 }
 
-/// The copy is the caller's memory.
+/// The copy is charged to the caller's cgroup.
 fn a_copy_in_a_full_cgroup_leaves_nothing_and_kills_no_process() {
     let group = Cgroup::new("clone");
-    // Room for the blocks and for this process, and not for their copy.
+    // Enough for the blocks and for this process, but not for the copy.
     group.limit(62 * MIB);
     spawn_child(|| {
         group.join();
@@ -174,7 +174,7 @@ fn a_copy_in_a_full_cgroup_leaves_nothing_and_kills_no_process() {
         assert!(blocks
             .into_iter()
             .all(|block| has_its_bytes(&view, block, 0)));
-        // With room it is made.
+        // Under a higher limit the copy succeeds.
         source.free(blocks[0].offset).unwrap();
         source.trim(0).unwrap();
         source.copy().unwrap();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! An arena that is closed beside its own calls: another one takes its number at once, so that the last
-//! reference goes at the end of some call, of a mapping, of a poll, or of a read of its files.
+//! reference is dropped at the end of a call, of a mapping, of a poll, or of a read of its files.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,7 +24,7 @@ suite!("freelist_closing":
 /// A call that a thread makes on an arena, again and again.
 type Work = fn(&Arena, &mut fastrand::Rng) -> Result<(), Error>;
 
-/// Where an arena is no more, another one is: what is refused is refused for that.
+/// Checks that a call succeeded, or failed as it may in another arena, which has the number of the closed one.
 #[track_caller]
 fn is_of_another_arena(result: Result<(), Error>) {
     let Err(error) = result else { return };
@@ -81,7 +81,7 @@ fn trims_and_limits(arena: &Arena, rng: &mut fastrand::Rng) -> Result<(), Error>
 
 fn waits(arena: &Arena, _: &mut fastrand::Rng) -> Result<(), Error> {
     let mut timeout = Timeout::from(Duration::from_millis(2));
-    // Without GROW: what is not there is waited for.
+    // Without GROW the call waits for a free block.
     let block = arena.alloc_wait(3 * MIB, Flags::LARGER, &mut timeout)?;
     arena.free(block.offset)
 }
@@ -115,7 +115,7 @@ fn is_shown(arena: &Arena, _: &mut fastrand::Rng) -> Result<(), Error> {
     Ok(())
 }
 
-/// All that a program can ask for, by name.
+/// The works of a program on an arena, by name.
 const WORKS: [(&str, Work); 9] = [
     ("allocates", allocates),
     ("allocates in batches", allocates_in_batches),

@@ -33,7 +33,7 @@ suite!("freelist_concurrency":
 
 const THREADS: u64 = 4;
 
-/// Tells the other threads to stop when it goes, by a panic too.
+/// Stops the other threads when it is dropped, also by a panic.
 struct StopAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {

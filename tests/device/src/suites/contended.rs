@@ -33,7 +33,7 @@ suite!("freelist_contended":
 /// A call that must end, on however slow a machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The first brings memory, and all others find it.
+/// The first touch allocates the page, and all others find it.
 ///
 /// Prior art: reports secretmem-CVE-2025-40272, mali-CVE-2023-6241.
 fn concurrent_touches_allocate_a_page_once() {
@@ -47,7 +47,7 @@ fn concurrent_touches_allocate_a_page_once() {
         for thread in 0..THREADS {
             let (view, barrier) = (&view, &barrier);
             scope.spawn(move || {
-                // From the last on, so that none is brought by the fault before.
+                // From the last page on, so that no fault backs the next page, too.
                 for index in (0..pages).rev() {
                     barrier.wait();
                     view.store(index * system_page() + thread, thread as u8 + 1);
@@ -110,7 +110,7 @@ fn a_discard_ends_though_its_range_is_touched_all_the_while() {
     check();
 }
 
-/// A processor that knows the page still, as its tables had it, would write into whatever it is now.
+/// A processor whose TLB still had the page would write to its next user.
 ///
 /// Prior art: reports hugetlb-CVE-2021-4002, mali-CVE-2021-28663, mali-CVE-2022-38181.
 fn no_processor_writes_to_a_page_that_was_removed() {
@@ -161,7 +161,7 @@ fn maps_and_ends(arena: &Arena, rounds: usize) -> Child {
     })
 }
 
-/// The memory that is taken is mapped by processes whose address spaces end at that moment.
+/// Reclaim takes memory that is mapped by processes whose address spaces end at that moment.
 ///
 /// Prior art: reports binder-CVE-2019-1999, binder-CVE-2023-52438, binder-CVE-2023-52609.
 fn mappings_end_beside_forced_reclaim() {
@@ -272,7 +272,7 @@ fn copies_beside_all_other_calls_are_whole() {
     assert_eq!(stats(), before);
 }
 
-/// The copy has the page, or has none there: never another's bytes, and all others are right.
+/// The copy has the bytes of the page or a hole there, and all other bytes.
 ///
 /// Prior art: reports shmem-a76054266661.
 fn a_page_turns_out_bad_while_it_is_copied() {

@@ -27,7 +27,7 @@ suite!("freelist_ctl_record":
     completions_and_man_pages_are_made,
 );
 
-/// A file of this test's own, which goes with it.
+/// A file of this test, which is removed when the value is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -233,7 +233,7 @@ fn tracepoints_are_counted_and_left_as_they_were() {
         let instances = fs::read_dir(tracing.join("instances")).unwrap();
         assert_eq!(instances.count(), 0, "its own instance has gone");
     } else {
-        // A module without them, or a kernel: the statistics are there all the same.
+        // Without tracepoints in the module or the kernel the statistics are recorded alone.
         assert_eq!((allocs, &last["events"]), (0, &Value::Null));
         assert!(last["allocs"].as_u64() >= Some(10), "{last}");
     }

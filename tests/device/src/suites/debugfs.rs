@@ -86,7 +86,7 @@ fn stats_count_the_arenas() {
         arenas.push(arena());
         assert_eq!(value(&stats(), "arenas"), count);
     }
-    // A duplicate and a mapping are no arenas of their own, and keep theirs.
+    // A duplicate and a mapping are not arenas of their own, and keep theirs open.
     let duplicate = arenas[0].try_clone().unwrap();
     let mapping = arenas[1].map(page()).unwrap();
     assert_eq!(value(&stats(), "arenas"), 5);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An arena's file in the hands of a program that tries all that there is for files: calls of other
-//! kinds of files, flags of mmap(), links in /proc, passing it around.
+//! A program that tries every operation on files on that of an arena: calls for other kinds of files, flags
+//! of mmap(), links in /proc, and passing it to other processes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, Seek, SeekFrom};
@@ -156,7 +156,7 @@ fn no_lease_and_no_pipe_is_had_of_an_arena() {
     check();
 }
 
-/// A file of a program that may write no file at all.
+/// RLIMIT_FSIZE of 0: the program may write to no file.
 fn a_limit_on_the_size_of_files_is_none_on_an_arena() {
     setrlimit(Resource::RLIMIT_FSIZE, 0, 0).unwrap();
     let arena = arena();
@@ -235,7 +235,7 @@ fn nothing_writes_through_a_read_only_mapping() {
     let path = format!("/proc/{}/mem", child.pid());
     let memory = File::options().read(true).write(true).open(path).unwrap();
     for round in 0..20 {
-        // An advice that takes page tables away in between, as exploits do.
+        // An advice that clears page tables in between, as exploits do.
         let _ = view.advise_raw(0..len, libc::MADV_DONTNEED);
         let written = memory.write_at(b"evil", base as u64);
         assert!(written.is_err(), "round {round}: {written:?}");
@@ -308,7 +308,7 @@ fn a_descriptor_that_another_process_takes_is_the_same_arena() {
     assert_eq!(stat(&taken).live_blocks, 0);
 }
 
-/// Only the kernel's collection of sockets in flight has the arena then.
+/// Only the kernel's garbage collector of sockets can release the arena then.
 ///
 /// Prior art: reports unix_gc-CVE-2021-0920.
 fn an_arena_in_a_cycle_of_sockets_ends() {

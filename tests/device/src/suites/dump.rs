@@ -37,7 +37,7 @@ const PATTERN: &str = "/proc/sys/kernel/core_pattern";
 /// A core dump of this program, 64 bit.
 struct Core(File);
 
-/// Memory of a dump: from where on it is, how much the process had, how much the file has.
+/// A segment of a dump: its place in the file, its address, its bytes in the process and in the file.
 struct Segment {
     offset: u64,
     address: u64,
@@ -46,7 +46,7 @@ struct Segment {
 }
 
 impl Core {
-    /// Returns that of a child that dies with `filter`.
+    /// Returns the core of a child that dies with `filter`.
     #[track_caller]
     fn of_child(filter: u32) -> Self {
         let Ok(before) = fs::read_to_string(PATTERN) else {
@@ -138,7 +138,7 @@ fn a_dump_has_the_arena_where_it_has_shared_files() {
         assert_eq!(core.byte(&view, at), byte(at), "byte {at:#x}");
     }
     assert_eq!(core.byte(&view, small.offset as usize), 0x11);
-    // Where nothing is.
+    // Where no block is.
     assert_eq!(core.byte(&view, view.len() - 1), 0);
 }
 

@@ -112,8 +112,8 @@ fn a_longer_answer_ends_in_zeros() {
 fn a_shorter_request_is_extended_with_zeros() {
     let arena = arena();
     let whole = raw::request(64).to_bytes();
-    // Without room for `offset` the block is allocated even so, and known to the arena
-    // alone; without `flags` the request may neither split nor grow.
+    // Without the field `offset` the block is allocated all the same, and only the arena
+    // knows it; without `flags` the request may neither split nor grow.
     for (len, expected) in [
         (36, Ok(())),
         (24, Ok(())),

@@ -96,7 +96,7 @@ fn a_heap_opens_where_addresses_or_promises_are_bounded() {
         mlockall(MlockAllFlags::MCL_FUTURE).unwrap();
         use_heap();
     });
-    // The system promises no more than it has; heaps that are open take next to nothing of that.
+    // Under strict overcommit; open heaps commit almost no memory.
     let policy = "/proc/sys/vm/overcommit_memory";
     let before = fs::read_to_string(policy).unwrap();
     fs::write(policy, "2").unwrap();

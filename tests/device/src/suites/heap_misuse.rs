@@ -54,7 +54,7 @@ fn a_free_of_no_block_ends_the_program() {
             let [small, large] = [100, 300_000].map(|size| heap.alloc(layout(size, 1)).unwrap());
             assert_eq!(large.addr().get() % (64 << 10), 0);
             for block in blocks(small, large) {
-                // SAFETY: One is none, which is seen: this process ends.
+                // SAFETY: One of them is not live, which the heap detects: this process ends.
                 unsafe { heap.free(block) };
             }
             // At the latest when the cache is emptied.
@@ -70,7 +70,7 @@ fn the_block_that_was_freed_last_is_not_freed_again() {
         let signal = signal_of(|| {
             let heap = heap();
             let block = heap.alloc(layout(size, 1)).unwrap();
-            // SAFETY: The second is seen: this process ends.
+            // SAFETY: The heap detects the second free: this process ends.
             unsafe {
                 heap.free(block);
                 heap.free(block);
@@ -87,7 +87,7 @@ fn a_checked_heap_sees_every_double_free() {
             env::set_var("FREELIST_CHECK", "1");
             let heap = heap();
             let block = heap.alloc(layout(64, 1)).unwrap();
-            // SAFETY: The last is seen: this process ends.
+            // SAFETY: The heap detects the last free: this process ends.
             unsafe {
                 heap.free(block);
                 for _ in 0..between {

@@ -275,7 +275,7 @@ fn many_heaps_are_used_by_one_thread() {
     }
 }
 
-/// A thread has a cache for some; the next takes the place of another.
+/// A thread has caches of a few heaps; that of the next heap replaces one of them.
 fn a_thread_uses_many_heaps_and_each_gets_its_memory_back() {
     let heaps: Vec<Heap> = (0..40).map(|_| heap()).collect();
     for round in 0..3 {

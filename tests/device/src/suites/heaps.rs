@@ -34,8 +34,8 @@ suite!("freelist_heaps":
     blocks_freed_in_another_order_leave_no_metadata,
 );
 
-/// Runs `work` in a thread that has ended when this returns, with what is done at its end. (A scope waits
-/// for less than that.)
+/// Runs `work` in a thread that has ended when this returns, with its destructors. (A scope does not wait for
+/// these.)
 fn ended<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join()).expect("no panic")
 }
@@ -240,7 +240,7 @@ fn blocks_that_a_thread_frees_that_takes_none_are_not_hoarded() {
 }
 
 thread_local! {
-    /// Dropped when its thread ends, before or after what the heap keeps for the thread.
+    /// Dropped when its thread ends, before or after the heap's cache of the thread.
     static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
 }
 
@@ -271,7 +271,7 @@ fn a_block_that_is_freed_when_its_thread_ends_returns_to_its_slab() {
                 _buffer: heap.buffer(1000).unwrap(),
                 block: Some(Filled::new(heap, 64, 5)),
             };
-            // The heap's own comes to the thread before it, or after it.
+            // The destructor of the heap's cache is registered before it, or after it.
             if round % 2 == 0 {
                 LATE.with(|_| ());
             }
@@ -337,7 +337,7 @@ fn a_small_stack_is_enough() {
     });
 }
 
-/// Parts of mappings that are protected, advised or unmapped divide them, until there may be no more.
+/// A mapping is divided when a part of it is protected, advised or unmapped, and a process may have only so many.
 ///
 /// Prior art: reports jemalloc#1328, jemalloc#1256, jemalloc#970, jemalloc#1324.
 fn blocks_take_no_mappings() {
@@ -378,7 +378,7 @@ fn many_small_blocks_with_large_alignments_are_freed() {
     is_empty(&heap);
 }
 
-/// Twelve blocks at a time that are freed three by three, for ever: what is known of them stays bounded.
+/// Twelve blocks at a time are freed in threes, again and again: the metadata stays bounded.
 ///
 /// Prior art: reports jemalloc#487, jemalloc#1263.
 fn blocks_freed_in_another_order_leave_no_metadata() {

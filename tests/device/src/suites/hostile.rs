@@ -165,7 +165,7 @@ fn a_call_whose_argument_is_unmapped_changes_nothing() {
     }
 }
 
-/// Offsets are stored and loaded with blocks in hand that are neither live nor free.
+/// The call holds blocks that are neither live nor free while it stores or loads their offsets.
 ///
 /// Prior art: reports ashmem-740a5759bf22.
 fn a_batch_whose_array_is_delayed_blocks_no_other_call() {
@@ -239,7 +239,7 @@ fn a_call_whose_argument_is_delayed_can_be_killed() {
     }
 }
 
-/// Pages that have left are on no list again.
+/// Pages that were trimmed are put on no list a second time.
 ///
 /// Prior art: reports panfrost-9fc33eaaa979.
 fn a_discard_and_a_trim_twice_are_as_one() {
@@ -310,7 +310,7 @@ fn blocks_are_populated_beside_mappings_that_change() {
     check();
 }
 
-/// Of a span and a first block one comes first, and the other is refused.
+/// Either the span is set first and bounds the block, or the block is first and the span is refused.
 ///
 /// Prior art: reports ashmem-CVE-2017-13216, packet-CVE-2016-8655.
 fn a_span_is_set_before_all_blocks_or_not_at_all() {

@@ -63,7 +63,8 @@ fn has_free_memory(arena: &Arena) -> bool {
     now.held_bytes > now.live_bytes
 }
 
-/// Waits until no memory of the arena is free, without a call that allocates or frees. Returns whether that came.
+/// Waits until no memory of the arena is free, without a call that allocates or frees. Returns whether that happened
+/// in time.
 fn wait_until_none_is_free(arena: &Arena) -> bool {
     let start = Instant::now();
     while has_free_memory(arena) {

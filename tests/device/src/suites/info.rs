@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! INFO and STAT of an arena that nothing happened in yet.
+//! INFO and STAT of an arena that was not used yet.
 
 use freelist::uapi::{
     freelist_info, freelist_stat, FREELIST_ABI, FREELIST_FEATURE_ALIGN, FREELIST_FEATURE_CLONE,

@@ -72,7 +72,7 @@ fn a_touched_byte_of_512_mib_holds_little_memory() {
 }
 
 fn memory_that_is_touched_in_order_is_allocated_in_ever_larger_folios() {
-    // Else each page is a fault.
+    // Otherwise each page would take a fault.
     huge();
     let arena = arena();
     let bytes = 16 * MIB;
@@ -94,7 +94,7 @@ fn memory_that_is_touched_in_order_is_allocated_in_ever_larger_folios() {
 }
 
 fn lazy_blocks_hold_little_more_than_their_touched_bytes() {
-    // Always the same sizes: the bounds are of these.
+    // Always the same sizes, with which the bounds were measured.
     let mut rng = fastrand::Rng::with_seed(20);
     let arena = arena();
     let view = View::shared(&arena, 0, 1 << 30);

@@ -19,7 +19,7 @@ suite!("freelist_lazy_races":
     touches_and_discards_at_once_lose_nothing,
 );
 
-/// Probes pages of an arena at random while `work` runs. Returns how many were there, and were not.
+/// Probes pages of an arena at random while `work` runs. Returns how many had memory, and how many had none.
 fn with_probes(arena: &Arena, bytes: u64, work: impl FnOnce(&View)) -> (u64, u64) {
     let view = View::shared(arena, 0, bytes as usize);
     let done = AtomicBool::new(false);

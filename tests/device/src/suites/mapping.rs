@@ -60,7 +60,7 @@ fn an_offset_without_a_page_is_sigbus() {
     free(&arena, block);
 }
 
-/// Free memory may be mapped with its neighbours: a huge page is one thing.
+/// Free memory may be mapped with its neighbours: a huge page is mapped as a whole.
 fn a_free_page_shows_zeros_or_the_arenas_own_bytes() {
     let arena = arena();
     for size in [64, page(), 64 * KIB] {
@@ -260,7 +260,7 @@ fn a_child_without_the_mapping_does_not_have_it() {
     assert_eq!(view.load(0), 1, "the parent has it still");
 }
 
-/// A read comes first, so nothing that is shared by all may stand in for the page.
+/// The first access is a read: no zero page that all processes share may be mapped for it.
 ///
 /// Prior art: guard_regions anon_zeropage.
 fn a_page_that_was_read_first_is_the_one_that_is_written() {

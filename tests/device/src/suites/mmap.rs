@@ -87,7 +87,7 @@ fn a_full_address_space_is_enomem() {
         }
     };
     assert_eq!(errno, Errno::ENOMEM);
-    // A shorter mapping has room, and the mapped part can be used.
+    // A shorter mapping fits, and the mapped part can be used.
     let small = View::shared(&arena, 0, page() as usize);
     let block = alloc(&arena, 64);
     views.push(small);

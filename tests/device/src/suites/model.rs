@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The model in the VM: threads of several processes work on one arena, and on arenas of their own.
-//! Each knows its own blocks and their bytes. Now and then all stop, and what they know together is
-//! compared with what the module says. All the while processes are killed, shrinkers forced, pages
-//! trimmed, and a CPU goes and comes.
+//! Each has a model of its own blocks and their bytes. From time to time all stop, and their models are
+//! compared with the module's counters. Meanwhile processes are killed, shrinkers forced, pages trimmed,
+//! and a CPU is taken offline and back.
 //!
 //! `--scale 125` is a million operations. FREELIST_SEED repeats the choices, not their order among
 //! threads.

@@ -34,8 +34,8 @@ fn two_nodes() -> [i32; 2] {
     }
 }
 
-/// Moves all pages of `view` that are there to a node. Returns how many are on it then, and how many are
-/// there: the kernel leaves a page where it is that is used at this moment.
+/// Moves all pages of `view` with memory to a node. Returns how many are on it then, and how many have memory:
+/// the kernel does not move a page that is used at this moment.
 #[track_caller]
 fn move_to(view: &View, node: i32) -> [usize; 2] {
     let places = view.move_to_node(0..view.len(), node).unwrap();
@@ -109,8 +109,8 @@ fn again_until(end: Instant, mut work: impl FnMut()) -> Child {
     })
 }
 
-/// Whatever moves, faults and is allocated at once: what is live keeps its bytes, nothing waits for ever,
-/// and no process is killed. `eaten` bytes of other memory come and go.
+/// Pages are moved, touched and allocated at once: live blocks keep their bytes, no call waits for ever, and no
+/// process is killed. `eaten` bytes of other memory are allocated and freed.
 fn moves_beside_reclaim(idle: &Idle, nodes: [i32; 2], eaten: u64) {
     let end = Instant::now() + Duration::from_secs(scaled(4) as u64);
     let view = &idle.view;

@@ -74,8 +74,8 @@ fn pinned_memory_stays_charged_to_its_cgroup() {
     });
 }
 
-/// A huge page with a pin in it cannot be divided: nothing that is live is lost, and once the pin has
-/// gone all is as ever.
+/// A huge page with a pin in it cannot be divided: no live block is lost, and after the unpin its free pages
+/// can be trimmed.
 fn a_pin_in_a_huge_page_keeps_its_other_blocks() {
     let huge = huge();
     let arena = arena();

@@ -102,7 +102,7 @@ fn poll_reports_when_the_smallest_refused_size_could_be_served() {
             assert!(ready && took < PATIENCE / 2, "{took:?}");
         });
         arena.alloc(page(), DEFAULT).unwrap();
-        // A raised limit is as good.
+        // A raised limit makes it ready, too.
         refused(arena.alloc(page(), DEFAULT), Errno::EDQUOT);
         assert!(!now(&arena));
         arena.set_limit(17 * page()).unwrap();

@@ -67,7 +67,7 @@ fn a_populated_block_is_mapped_before_it_is_touched() {
     for size in SIZES {
         let arena = arena();
         let view = view(&arena);
-        // So that it does not begin where the mapping does.
+        // The block does not begin where the mapping does.
         let before = alloc(&arena, 40_000);
         let block = arena.alloc(size, FLAGS).unwrap();
         let here = pages_of(block);
@@ -160,7 +160,7 @@ fn without_a_mapping_populate_maps_nothing() {
     let view = view(&arena);
     none_mapped(&view, pages_of(block));
     drop(view);
-    // The mapping that was there last is gone, and something else is there.
+    // The arena was unmapped, and other memory is mapped at its address.
     let other = View::anonymous(64 * MIB as usize);
     let again = arena.alloc(MIB, FLAGS).unwrap();
     none_mapped(&other, 0..256);

@@ -196,7 +196,7 @@ fn a_forced_scan_takes_free_pages_and_no_others() {
     });
 }
 
-/// Reclaim that begins in the arena's own call comes back to the same arena.
+/// Reclaim that a call on the arena begins takes free pages of the same arena.
 ///
 /// Prior art: vulnerabilities shrinker_recursion.
 fn an_arena_that_grows_under_pressure_uses_its_own_free_pages() {

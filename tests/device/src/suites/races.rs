@@ -145,7 +145,7 @@ fn a_write_by_a_fault_in_flight_is_not_lost_when_its_page_is_removed() {
         },
     );
     assert_eq!(freed, page());
-    // The fault's entry went with the page.
+    // The removal cleared the fault's entry, too.
     assert_eq!(views[0].probe(at), Err(Errno::EFAULT));
     let again = alloc(&arena, page());
     assert_eq!(again, block, "low offsets are used first");
@@ -310,7 +310,7 @@ fn a_thread_killed_at_a_race_point_loses_nothing() {
         drop(point);
         child.wait();
     }
-    // Each is live, unknown to any thread, or was cancelled.
+    // Each block is live, and no thread knows it, or its reservation was cancelled.
     let stat = stat(&shared);
     assert!(stat.live_blocks <= 2, "{stat:?}");
     check();
@@ -336,12 +336,13 @@ fn an_open_keeps_no_other_device_waiting() {
     assert!(took < PATIENCE / 4, "{}: {took:?}", other.display());
 }
 
-/// Extents of a step, and how long the walk waits after each.
+/// Extents of a step.
 const STEP: usize = 256;
+/// The delay of the walk after each step.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The lock is dropped after each step: calls and touches go on in between, and each step makes the walk
-/// longer. In one step it would be as long as one pause.
+/// The lock is dropped after each step: calls and touches go on in between, and the walk takes a delay for each
+/// step. A walk in one step would take one delay.
 fn a_map_of_a_million_blocks_is_walked_in_steps() {
     const MANY: usize = 1_000_000;
     let arena = arena();

@@ -39,7 +39,7 @@ fn random_calls_agree_with_the_model() {
     calls_agree_with_the_model(scaled(1500));
 }
 
-/// The counters and caches of a processor move to others when it goes.
+/// The counters and caches of a processor move to others when it is taken offline.
 fn random_calls_agree_with_the_model_while_processors_come_and_go() {
     let online = "/sys/devices/system/cpu/cpu1/online";
     if fs::write(online, "1").is_err() {

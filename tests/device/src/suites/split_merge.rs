@@ -119,7 +119,7 @@ fn the_same_size_again_is_served_without_growing() {
     }
 }
 
-/// A short list of each class is a stack; what it has no room for is the oldest, and is free as ever.
+/// The quick list of a class is a short stack; a full one releases its oldest block, which is merged.
 ///
 /// Prior art: scudo secondary.AllocatorCacheEntryOrder, secondary.AllocatorCacheMemoryLeakTest.
 fn the_block_freed_last_is_allocated_first_and_none_is_lost() {

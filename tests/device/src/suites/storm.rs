@@ -142,7 +142,7 @@ fn processes_that_are_killed_anywhere_hold_nothing() {
         }
         ledger.free_all();
         check();
-        // The blocks of the dead are still the arena's, which ends here.
+        // The blocks of killed processes are live until the arena ends here.
         drop(memory);
         drop(shared);
         nothing_is_held();

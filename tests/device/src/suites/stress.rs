@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Everything that happens to the memory of an arena, at once: blocks are allocated and freed, memory is
+//! All events that change the memory of an arena, at once: blocks are allocated and freed, memory is
 //! reclaimed, pinned, migrated, and inherited. Every byte is that of its owner.
 
 use std::fs;

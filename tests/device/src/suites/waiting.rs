@@ -204,7 +204,7 @@ fn a_big_waiter_is_not_starved_by_small_ones() {
             assert_eq!(raw::alloc_in(&arena, &mut request), Err(Errno::EAGAIN));
         }
         big.sleeps_on();
-        // Nor can a waiter have it that came later.
+        // Nor does a later waiter get it.
         let later = Waiter::asleep(scope, &arena, waiting(page(), DEFAULT, None));
         later.sleeps_on();
         free(&arena, blocks[1]);

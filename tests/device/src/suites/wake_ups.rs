@@ -112,7 +112,7 @@ fn memory_that_another_arena_frees_wakes() {
         // The other arena's free memory is passed on.
         free(&hog, blocks[0]);
         waiter.served();
-        // The rest of it, and then nothing.
+        // The rest of its memory is used up.
         while arena.alloc(4 * MIB, DEFAULT).is_ok() {}
         while arena.alloc(page(), DEFAULT).is_ok() {}
         let waiter = Waiter::asleep(scope, &arena, request);
@@ -130,7 +130,7 @@ fn a_killed_process_that_held_everything_wakes() {
         thread::sleep(Duration::from_secs(3600));
     });
     drop(wait);
-    // If the child has skipped, nothing comes.
+    // A child that skips writes nothing.
     let mut byte = [0];
     if nix::unistd::read(&go, &mut byte) != Ok(1) {
         skip("no process can hold everything here");
@@ -159,7 +159,7 @@ fn a_descriptor_that_is_closed_wakes_no_waiter() {
         free(&arena, blocks[0]);
         waiter.served();
     });
-    // The descriptor that a waiter came by is closed under it.
+    // The descriptor of a waiter's call is closed while it sleeps.
     let (shared, blocks) = full(4);
     let keeper = shared.try_clone().unwrap();
     let child = sleeping_child(&shared);

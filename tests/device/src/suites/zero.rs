@@ -68,7 +68,7 @@ fn a_used_block_reads_as_zero_again() {
     }
 }
 
-/// The page is mapped still, so a program that is wrong can write there until the very last moment.
+/// The page of a freed block is still mapped, so a faulty program can write to it until the block is zeroed.
 ///
 /// Prior art: hardened_malloc write_after_free_small_reuse, write_after_free_large_reuse; scudo
 /// combined.DisableMemInit.
@@ -81,7 +81,7 @@ fn a_write_after_the_release_is_not_in_a_later_block() {
         dirty(&view, block);
         free(&arena, block);
         dirty(&view, block);
-        // Others come and go in its place first.
+        // Other blocks are allocated and freed in its place first.
         for other in [32, 2 * KIB, size] {
             let other = arena.alloc(other, LARGER | Flags::ZERO);
             let Ok(other) = other else { continue };
