@@ -194,10 +194,10 @@ impl Arena {
         // Dropped after the unlock.
         let mut garbage = KernelGarbage::default();
         let owed = u64::from(pending.owed()) << PAGE_SHIFT;
-        let brought = self.lock().engine.cancel(pending, &mut garbage);
+        let backed = self.lock().engine.cancel(pending, &mut garbage);
         drop(garbage);
         self.shared_limit.give(owed);
-        if let Some(isolated) = brought {
+        if let Some(isolated) = backed {
             self.drop_isolated(isolated, Headroom::Returned);
         }
         self.wake_unlocked();

@@ -227,7 +227,7 @@ impl Arena {
             let mut result = self.prepare_from(first, options, prealloc, batch);
             let waits_later = options.wait.is_some() && !batch.is_empty();
             if batch.len() == first {
-                // None could be reserved under one hold of the lock: one by the slow path.
+                // None could be reserved under one hold of the lock: the slow path reserves one.
                 let one = if waits_later {
                     self.attempt(options, None, prealloc)
                 } else {
@@ -310,7 +310,7 @@ impl Arena {
         Ok(())
     }
 
-    /// Adds a block to a batch, which must have room.
+    /// Adds a block to a batch, which must not be full.
     fn push(batch: &mut Buffer<Reservation>, pending: Reservation) {
         let result = batch.push_within_capacity(pending);
         debug_assert!(result.is_ok());

@@ -178,7 +178,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Brings memory to the reserved extents, with a copy of the source's contents. May sleep.
+    /// Backs the reserved extents with copies of the source's pages. May sleep.
     fn fill(&mut self) -> Result {
         let mut promise = self.target.take_headroom_for_copy(missing(&self.blocks))?;
         let mut result = Ok(());
@@ -188,7 +188,7 @@ impl Copy<'_> {
                 index += 1;
                 continue;
             }
-            result = task::fail_if_killed().and_then(|()| self.bring_folio(index, &mut promise));
+            result = task::fail_if_killed().and_then(|()| self.back_folio(index, &mut promise));
             if result.is_err() {
                 break;
             }
@@ -199,9 +199,9 @@ impl Copy<'_> {
         result
     }
 
-    /// Brings a folio for the next missing pages of the block of this index and of the blocks that
-    /// follow it in the address space, or skips these pages if the source has no memory there.
-    fn bring_folio(&mut self, index: usize, promise: &mut Promise) -> Result {
+    /// Backs the next missing pages of the block of this index and of the blocks that follow it in the
+    /// address space with one folio, or skips these pages if the source has no memory there.
+    fn back_folio(&mut self, index: usize, promise: &mut Promise) -> Result {
         let blocks = self.blocks.get_mut(index..).unwrap_or_default();
         let Some(first) = blocks.first() else {
             return Ok(());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Brings memory to reserved blocks: new folios, within the limits.
+//! Backs reserved blocks with new folios, within the limits.
 //!
 //! Moving means that free memory elsewhere in the arena is released first, and its headroom serves the
 //! new folios. It costs more than growing, so it happens in three cases only: the arena would hold more than
@@ -55,8 +55,8 @@ pub(super) fn missing(blocks: &[Reservation]) -> u32 {
 }
 
 impl Arena {
-    /// Brings the missing pages of a reserved block. A request that may not grow gets as many as the
-    /// arena releases elsewhere. After an error the block keeps the pages that it has got, and `cancel`
+    /// Backs the missing pages of a reserved block. A request that may not grow gets as many as the
+    /// arena releases elsewhere. After an error the block keeps the pages that were backed, and `cancel`
     /// releases them. May sleep.
     ///
     /// `EDQUOT` when a limit is reached, `ENOMEM` when memory is short, or the free memory has been
@@ -81,7 +81,7 @@ impl Arena {
                 promise => promise?,
             };
             if request.policy == Policy::Contiguous {
-                return self.bring_contiguous(pending, prealloc, promise);
+                return self.back_contiguous(pending, prealloc, promise);
             }
             let lacks = pending.missing().saturating_sub(promise.pages());
             if lacks > 0 {
@@ -98,7 +98,7 @@ impl Arena {
                     continue;
                 }
             }
-            match self.bring(from_mut(pending), prealloc, promise) {
+            match self.back_pages(from_mut(pending), prealloc, promise) {
                 // The system is out of memory, but the arena may have free pages.
                 Err(error) if error == ENOMEM && pending.is_movable() && tries < TRIES => {
                     tries += 1;
@@ -158,7 +158,7 @@ impl Arena {
         pages << PAGE_SHIFT <= self.lazy_limit
     }
 
-    /// Releases free memory elsewhere in the arena before a touch brings `pages` pages, if these would
+    /// Releases free memory elsewhere in the arena before a touch backs `pages` pages, if these would
     /// exceed the slack: at least [`VACATED_AT_A_TOUCH`] pages, as the touches of a block come one after
     /// the other. May sleep.
     pub(super) fn reuse_for_touch(&self, pages: u32) {
@@ -173,8 +173,8 @@ impl Arena {
         }
     }
 
-    /// Brings new pages for several reserved blocks at once, if the limits have headroom and nothing has to
-    /// be moved. Pages that are missing afterwards are left to [`Arena::fill`]. May sleep.
+    /// Backs several reserved blocks with new pages at once, if the limits have headroom and nothing has to be
+    /// moved. [`Arena::fill`] backs the pages that are missing afterwards. May sleep.
     pub(super) fn fill_together(&self, blocks: &mut [Reservation], prealloc: &mut KernelPrealloc) {
         let missing = missing(blocks);
         if missing < 2 {
@@ -191,7 +191,7 @@ impl Arena {
         state.promised += bytes;
         drop(state);
         // `fill` meets the same error if it lasts.
-        let _ = self.bring(blocks, prealloc, Promise { bytes });
+        let _ = self.back_pages(blocks, prealloc, Promise { bytes });
     }
 
     /// Releases at most `max_pages` free pages of the arena and adds their headroom to a promise. Returns their
@@ -235,9 +235,9 @@ impl Arena {
         result.map(|()| done)
     }
 
-    /// Brings new pages, as many as the promise allows, in the largest folios that the system has.
+    /// Backs blocks with new pages, as many as the promise allows, in the largest folios that the system has.
     /// May sleep.
-    fn bring(
+    fn back_pages(
         &self,
         blocks: &mut [Reservation],
         prealloc: &mut KernelPrealloc,
@@ -254,7 +254,7 @@ impl Arena {
             }
             let rest = blocks.get_mut(done..).unwrap_or_default();
             result = task::fail_if_killed()
-                .and_then(|()| self.bring_folio(rest, prealloc, &mut promise, &mut max_order));
+                .and_then(|()| self.back_folio(rest, prealloc, &mut promise, &mut max_order));
             if result.is_err() {
                 break;
             }
@@ -264,9 +264,9 @@ impl Arena {
         result
     }
 
-    /// Brings a folio for the missing pages of the first block and of the blocks that follow it in the
-    /// address space. Lowers `max_order` instead if the system has no folio of that order. May sleep.
-    fn bring_folio(
+    /// Backs missing pages of the first block and of the blocks that follow it in the address space with
+    /// one folio. Lowers `max_order` instead if the system has no folio of that order. May sleep.
+    fn back_folio(
         &self,
         blocks: &mut [Reservation],
         prealloc: &mut KernelPrealloc,
@@ -335,7 +335,7 @@ impl Arena {
         }
     }
 
-    /// Claims `pages` unbacked pages after the blocks, which become free memory of the same huge page.
+    /// Claims `pages` unbacked pages after the blocks, which become free memory in the same huge page.
     /// Takes headroom for them. Returns `None` if the slack does not allow them, near a limit, while a
     /// thread waits, or if these pages are in use. May sleep.
     fn surplus(
@@ -400,8 +400,8 @@ impl Arena {
         self.shared_limit.give(bytes);
     }
 
-    /// Brings the one folio of a contiguous block. `ENOMEM` when the system has none. May sleep.
-    fn bring_contiguous(
+    /// Backs a contiguous block with its one folio. `ENOMEM` when the system has none. May sleep.
+    fn back_contiguous(
         &self,
         pending: &mut Reservation,
         prealloc: &mut KernelPrealloc,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Brings memory to lazy blocks at a page fault.
+//! Backs pages of lazy blocks at a page fault.
 //!
 //! Memory is allocated without the arena's lock. Its range is in transit meanwhile
 //! ([`engine::Touch`](crate::engine::Touch)): if the block is freed in between, the memory is removed
@@ -36,7 +36,7 @@ const GIVE_UP_PAGES: u64 = 8192;
 pub(crate) enum Touched {
     /// The page has memory: this folio.
     Present(LockedFolio),
-    /// The touch has brought memory: this folio, which no page table maps yet.
+    /// The touch has backed the page: with this folio, which no page table maps yet.
     New(LockedFolio),
     /// Another thread is changing the range: the fault has to be taken again.
     Again,
@@ -45,7 +45,7 @@ pub(crate) enum Touched {
 }
 
 impl Arena {
-    /// Brings memory to page number `index` if it lies in a lazy block and has none. When memory is
+    /// Backs page number `index` if it lies in a lazy block and has no memory. When memory is
     /// short, free memory of the arena is released first, then the OOM killer runs. May sleep.
     pub(crate) fn touch(&self, index: u64) -> Touched {
         let Some(page) = nospec::index_nospec(index, MAX_PAGES) else {

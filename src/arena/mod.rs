@@ -169,7 +169,7 @@ impl Arena {
         Ok(place.pin_init_with(arena)?.into())
     }
 
-    /// Returns its number, which no other arena of this module ever has.
+    /// Returns its number, which no other arena of the loaded module ever has.
     pub(crate) fn id(&self) -> u64 {
         self.id
     }

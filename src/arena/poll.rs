@@ -18,7 +18,7 @@ use kernel::page::PAGE_SHIFT;
 
 impl Arena {
     /// Returns the two queues that a poller enters: the arena's own, and that of the shared limit,
-    /// which is woken when another arena gives memory up.
+    /// which is woken when another arena releases memory.
     pub(crate) fn polls(&self) -> [&PollQueue; 2] {
         [&self.poll, self.shared_limit.listeners()]
     }

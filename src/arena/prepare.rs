@@ -33,7 +33,7 @@ impl Arena {
         }
     }
 
-    /// Brings the missing pages of a reserved block, zeroes it if the options ask for that, and writes
+    /// Backs the missing pages of a reserved block, zeroes it if the options ask for that, and writes
     /// its header. After an error the caller has to cancel the block. May sleep.
     ///
     /// Errors are those of [`Arena::prepared`].

@@ -48,7 +48,7 @@ impl AllocOptions {
     }
 
     /// Returns the flags of the request, as the contract has them: `FREELIST_POPULATE` alone where
-    /// it is lazy too, as it brings all memory at once.
+    /// it is lazy too, as it backs all pages at once.
     pub(super) fn flags(&self) -> u32 {
         let (split, grow, contiguous) = match self.request.policy {
             Policy::Reuse { split, grow } => (split, grow, false),

@@ -99,7 +99,7 @@ impl Arena {
                     drop(state);
                     return Ok(None);
                 }
-                // A call that may not grow could not bring the memory back afterwards.
+                // A call that may not grow could not back these pages again.
                 Ok(Resized::InTheWay(isolated)) if !request.policy.may_grow() => {
                     state.engine.putback(isolated);
                     return Err(ENOMEM);
@@ -140,7 +140,7 @@ impl Arena {
         Ok(())
     }
 
-    /// Brings memory to the pages that a block gets, and makes them its own. `ENOENT` when the block was
+    /// Backs the pages that a block gets, and makes them a part of it. `ENOENT` when the block was
     /// freed meanwhile. May sleep.
     fn grow_block(
         &self,

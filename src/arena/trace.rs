@@ -81,7 +81,7 @@ impl Arena {
         });
     }
 
-    /// Traces a folio that came, or did not.
+    /// Traces a folio that was added to the arena, or could not be allocated.
     pub(super) fn trace_grow<T>(&self, page: u32, order: u32, result: &Result<T>) {
         trace::Grow::report(|| trace::Grow {
             arena: self.id,
@@ -134,7 +134,7 @@ impl Arena {
         });
     }
 
-    /// Traces that so many free pages were asked for, on a node or on any, and how many left.
+    /// Traces how many free pages were to be returned, of a node or of any, and how many were.
     pub(super) fn trace_shrink(&self, node: Option<Node>, max_pages: u64, freed: u64, reason: u32) {
         trace::Shrink::report(|| trace::Shrink {
             arena: self.id,

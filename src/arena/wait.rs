@@ -157,7 +157,7 @@ impl Arena {
         if !options.request.policy.may_grow() {
             return self.wait_at(ticket, options, None, deadline, prealloc);
         }
-        // A request that may grow can use memory that other arenas give up.
+        // A request that may grow can use memory that other arenas release.
         pin_init::stack_pin_init!(let sleeper = Sleeper::new(self.shared_limit.listeners()));
         self.wait_at(ticket, options, Some(&sleeper), deadline, prealloc)
     }

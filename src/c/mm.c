@@ -123,7 +123,7 @@ unsigned long freelist_vma_mapped(struct vm_area_struct *vma, unsigned long addr
 /*
  * Returns whether there is memory for the page tables that @address may lack.
  * The kernel always calls the OOM killer for page tables. So this allocates and
- * frees as much before, without the OOM killer.
+ * frees as much beforehand, without the OOM killer.
  */
 static bool freelist_has_tables(struct vm_area_struct *vma, unsigned long address)
 {

@@ -19,7 +19,7 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// An open file that is not installed yet, and its file descriptor. When it is dropped both are given up,
+/// An open file that is not installed yet, and its file descriptor. When it is dropped both are released,
 /// and the arena is closed before the call returns to user space.
 pub(super) struct NewFile {
     number: FileDescriptorReservation,

@@ -3,8 +3,8 @@
 //! The table of pages: which extent each page belongs to, and which pages have memory.
 //!
 //! A *chunk* has the records of [`CHUNK_PAGES`] pages. It exists while one of these pages has memory,
-//! or an extent begins after its first page. Otherwise its [`Entry`] says all there is to say, so that
-//! empty address space costs one entry per chunk. Entries come in *parts*, made on first use; the
+//! or an extent begins after its first page. Otherwise its [`Entry`] alone describes it, so that empty
+//! address space costs one entry per chunk. Entries come in *parts*, made on first use; the
 //! *root* is a table of parts.
 //!
 //! ```text

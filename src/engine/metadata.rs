@@ -111,8 +111,8 @@ const LEFT_TREES: usize = 16;
 
 /// Metadata that the engine no longer uses, to be dropped after the unlock.
 ///
-/// It has room for the garbage of one call. A call that needs more room stops and says so
-/// ([`Refusal::Again`](super::Refusal::Again), [`Drained::Part`](super::Drained::Part)).
+/// It holds the garbage of one call. When it is full, the call stops and returns
+/// [`Refusal::Again`](super::Refusal::Again) or [`Drained::Part`](super::Drained::Part).
 #[must_use = "garbage is to be dropped after the unlock"]
 pub struct Garbage<B: Backend, const PAGE_KIB: usize> {
     chunks: [Option<B::Slice<Record<B, PAGE_KIB>>>; LEFT_CHUNKS],

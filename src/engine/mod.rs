@@ -36,9 +36,9 @@
 //! 4. unbacked pages, and memory for all of them.
 //!
 //! The memory for unbacked pages is new while the arena holds no more than its peak need plus the
-//! slack ([`Engine::reuse_target`]). Beyond that, or where no new memory can be had, the memory of
+//! slack ([`Engine::reuse_target`]). Beyond that, or where no new memory is allowed, the memory of
 //! free runs elsewhere is dropped and allocated anew here ([`reclaim`]). So a request fails only when
-//! memory is really used up.
+//! free memory is used up.
 //!
 //! Blocks are aligned to their size class, but to no more than 64 KiB unless the request asks for
 //! more. Every divided page is a buddy tree (Knowlton, 1965; [`tree`]), on the list of its largest free

@@ -97,7 +97,7 @@ pub struct WaitQueue<R, W, S> {
     /// The waiters for whole pages, and those for subpage blocks.
     queues: [Queue; 2],
     count: u32,
-    /// The number of the last waiter that came.
+    /// The number of the last waiter that was enlisted.
     number: u64,
     slot: core::marker::PhantomData<WaiterSlot<R, W>>,
 }

@@ -10,7 +10,7 @@ use freelist_demo::workload::Workload;
 use crate::cgroup::Cgroup;
 use crate::run::{self, Seen};
 
-/// The relative distance to which the largest limit that fails and the smallest that suffices are brought.
+/// The relative distance of the largest limit that fails and the smallest that suffices, at the end.
 const PRECISION: f64 = 0.005;
 
 /// Lowers `memory.max` from the program's peak without a limit, in steps that double, until it fails, and

@@ -62,7 +62,7 @@ impl<const KIB: usize> Copying<KIB> {
         }
     }
 
-    /// Brings memory to these extents: pages where the source has pages, holes where it has none.
+    /// Backs these extents: with pages where the source has pages, with holes where it has none.
     pub fn fill(&mut self, source: &Arena<KIB>) {
         for (_, reservation) in &mut self.found {
             while reservation.missing() > 0 {

@@ -23,19 +23,19 @@ enum Op {
     Half,
     /// Allocates half a page with a header.
     HeadedHalf,
-    /// A page, from anywhere.
+    /// Allocates a page, from any source.
     Page,
-    /// Three pages, from anywhere.
+    /// Allocates three pages, from any source.
     Pages,
-    /// A page from what there is.
+    /// Allocates a page from free memory alone.
     PageWithoutGrowing,
-    /// The block that came first goes.
+    /// Frees the oldest block.
     FreeOldest,
-    /// The block that came last goes.
+    /// Frees the newest block.
     FreeNewest,
-    /// Three pages are reserved, and one of them comes.
+    /// Reserves three pages, and backs one of them.
     Reserve,
-    /// Brings pages to the reservation, and makes it live.
+    /// Backs the reservation, and makes it live.
     Commit,
     /// Cancels the reservation.
     Cancel,

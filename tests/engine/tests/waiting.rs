@@ -167,7 +167,7 @@ impl Arena {
                 failed = true;
             } else {
                 assert!(!woken, "woken before it could be served");
-                // The arena scans, brings pages, and reports that it has found none, step by step.
+                // The arena scans, backs pages, and reports that it has found none, step by step.
                 drop(state);
                 state = self.0.lock().unwrap();
             }

@@ -69,12 +69,12 @@ impl Delayed {
     }
 
     /// Provides its memory, which begins with `bytes`: a call that waits for it continues.
-    pub fn bring(&self, bytes: &[u8]) {
+    pub fn provide(&self, bytes: &[u8]) {
         let (page, from) = (system_page(), View::anonymous(system_page()));
         from.set_bytes(0, bytes);
         let (to, from) = (self.address(0).get() as u64, from.address(0).get() as u64);
-        let brought = self.call(COPY, &[to, from, page as u64, 0, 0]);
-        brought.expect("UFFDIO_COPY");
+        let provided = self.call(COPY, &[to, from, page as u64, 0, 0]);
+        provided.expect("UFFDIO_COPY");
     }
 
     /// Unmaps it: a call that waits for it fails.

@@ -191,7 +191,7 @@ fn guards_cannot_be_installed() {
     free(&arena, block);
 }
 
-/// Pages that another process would have to bring, by userfaultfd: the kernel serves its own files
+/// Pages that another process would have to provide, by userfaultfd: the kernel serves its own files
 /// and anonymous memory alone.
 ///
 /// Prior art: guard_regions uffd.

@@ -21,7 +21,7 @@ use freelist::Flags;
 
 suite!("freelist_dump":
     a_dump_has_the_arena_where_it_has_shared_files,
-    a_dump_brings_no_memory,
+    a_dump_backs_no_page,
     a_part_with_dontdump_is_in_no_dump,
 );
 
@@ -143,7 +143,7 @@ fn a_dump_has_the_arena_where_it_has_shared_files() {
 }
 
 /// Untouched pages have no memory after a dump either.
-fn a_dump_brings_no_memory() {
+fn a_dump_backs_no_page() {
     let arena = arena();
     let view = View::shared(&arena, 0, 16 * MIB as usize);
     let block = arena.alloc(8 * MIB, DEFAULT | Flags::LAZY).unwrap();
@@ -162,7 +162,7 @@ fn a_dump_brings_no_memory() {
     assert!(arena.stat().unwrap().held_bytes > before.held_bytes);
 }
 
-/// The kernel brings no mapping into dumps by advice that may not grow (madvise_vma_behavior()).
+/// The kernel refuses MADV_DODUMP for mappings that may not grow (madvise_vma_behavior()).
 fn a_part_with_dontdump_is_in_no_dump() {
     let arena = arena();
     let view = View::shared(&arena, 0, 8 * MIB as usize);

@@ -75,7 +75,7 @@ fn high_orders_are_allocated_first() {
     }
 }
 
-/// Checks every call that may bring pages or metadata of any order.
+/// Checks every call that may allocate pages or metadata of any order.
 #[track_caller]
 fn no_high_order_reclaims(asked: &[PageAlloc]) {
     for alloc in asked {

@@ -135,7 +135,7 @@ fn a_call_whose_argument_is_delayed_blocks_no_other_call() {
             let call = scope.spawn(|| ioctl_at(&arena, request, delayed.address(0)));
             delayed.await_touch();
             check_others(&arena);
-            delayed.bring(&bytes);
+            delayed.provide(&bytes);
             assert_eq!(call.join().unwrap(), Ok(0), "request {request:#x}");
         });
         check();
@@ -185,7 +185,7 @@ fn a_batch_whose_array_is_delayed_blocks_no_other_call() {
         let call = scope.spawn(|| ioctl_at(&arena, FREELIST_IOC_ALLOC_BULK, argument.address(0)));
         delayed.await_touch();
         check_others(&arena);
-        delayed.bring(&[]);
+        delayed.provide(&[]);
         assert_eq!(call.join().unwrap(), Ok(0));
     });
     assert_eq!(stat(&arena).live_blocks, COUNT);
@@ -200,7 +200,7 @@ fn a_batch_whose_array_is_delayed_blocks_no_other_call() {
         let call = scope.spawn(|| ioctl_at(&arena, FREELIST_IOC_FREE_BULK, argument.address(0)));
         again.await_touch();
         check_others(&arena);
-        again.bring(&offsets);
+        again.provide(&offsets);
         assert_eq!(call.join().unwrap(), Ok(0));
     });
     assert_eq!(stat(&arena).live_blocks, 0);

@@ -52,7 +52,7 @@ pub(super) struct Idle {
 impl Idle {
     pub(super) fn new(bytes: u64) -> Self {
         let arena = arena();
-        // No memory is brought beyond the blocks' need.
+        // No page is allocated beyond the blocks' need.
         arena.set_slack_permille(Some(1)).unwrap();
         let piece = 128 * KIB;
         let view = View::shared(&arena, 0, 4 * bytes as usize);

@@ -75,9 +75,9 @@ impl<const KIB: usize> Arena<KIB> {
 
     /// Undoes a reservation.
     pub fn cancel(&mut self, reservation: Reservation) {
-        let brought = self.engine.cancel(reservation, &mut Garbage::default());
+        let backed = self.engine.cancel(reservation, &mut Garbage::default());
         self.step();
-        if let Some(isolated) = brought {
+        if let Some(isolated) = backed {
             self.remove(isolated);
             self.step();
         }

@@ -21,7 +21,7 @@ impl<const KIB: usize> Arena<KIB> {
         headroom
     }
 
-    /// Begins to bring memory to a page of a lazy block.
+    /// Begins to back a page of a lazy block.
     pub fn touch(&mut self, page: u32, max_order: u32) -> Result<Touch, Untouchable> {
         loop {
             let result = self.engine.touch(page, max_order, &mut self.prealloc);

@@ -24,13 +24,13 @@ pub(super) fn stayed(
 }
 
 impl<const KIB: usize> Arena<KIB> {
-    /// Brings at most `max` new pages to a reserved block.
+    /// Backs at most `max` pages of a reserved block with new memory.
     pub fn back(&mut self, reservation: &mut Reservation, max: u32) {
         self.ensure_backing(reservation, max);
         self.back_ensured(reservation, max);
     }
 
-    /// Makes the records of what [`Arena::back_ensured`] brings.
+    /// Makes the records of the pages that [`Arena::back_ensured`] backs.
     pub fn ensure_backing(&mut self, reservation: &Reservation, max: u32) {
         while let Err(metadata) = self
             .engine
@@ -40,7 +40,7 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// Brings new pages that have their records.
+    /// Backs at most `max` pages whose records were made.
     pub fn back_ensured(&mut self, reservation: &mut Reservation, max: u32) {
         let pages = reservation.missing().min(max);
         let end = reservation.extent().end.div_ceil(Self::PAGE) as u32;
@@ -77,7 +77,7 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// Brings memory to a surplus after a block that ends at page number `first`.
+    /// Backs a surplus after a block that ends at page number `first`.
     pub fn back_surplus(&mut self, first: u32, surplus: Surplus) {
         self.add_pages(first..first + surplus.pages());
         self.engine.back_surplus(surplus);
@@ -135,8 +135,8 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
-    /// Moves at most `max` free pages to a reserved block: removes their memory, and brings as much. Returns the
-    /// number of pages.
+    /// Moves at most `max` free pages to a reserved block: drops their memory, and backs as many of its
+    /// pages. Returns their number.
     pub fn steal(&mut self, reservation: &mut Reservation, max: u32) -> u32 {
         let before = reservation.missing();
         let goal = before.saturating_sub(max);
@@ -153,8 +153,8 @@ impl<const KIB: usize> Arena<KIB> {
         moved
     }
 
-    /// Brings a reserved block's missing pages: from free runs as far as the engine decides so or there is no
-    /// other way, otherwise new ones. Returns `false` if these are too few.
+    /// Backs a reserved block's missing pages: with memory of free runs as far as the engine decides so or no
+    /// other is allowed, otherwise with new memory. Returns `false` if that is too little.
     pub fn fill(&mut self, reservation: &mut Reservation, grow: bool) -> bool {
         let held = (self.counters().held_bytes / Self::PAGE) as u32;
         let headroom = if grow {

@@ -36,7 +36,7 @@ impl<const KIB: usize> Arena<KIB> {
         }
     }
 
-    /// Brings a growth its pages. `false`: the limit forbids it.
+    /// Backs the pages of a growth. Returns `false` if the limit forbids it.
     pub fn fill_growth(&mut self, growth: &mut Growth) -> bool {
         let mut headroom = self.limit - (self.counters().held_bytes / Self::PAGE) as u32;
         headroom = headroom.min(growth.reservation().missing());

@@ -20,7 +20,7 @@ fn lazy(size: u64) -> Request {
     }
 }
 
-/// Touches a page and brings its memory. Returns how many pages came.
+/// Touches a page and backs it. Returns how many pages were backed.
 fn touched<const KIB: usize>(arena: &mut Arena<KIB>, page: u32) -> u32 {
     let touch = arena.touch(page, 10).unwrap();
     let pages = touch.range().len() as u32;
@@ -64,8 +64,8 @@ fn a_block_that_is_touched_in_order_gets_ever_larger_folios() {
 }
 
 #[test]
-fn touches_at_random_bring_single_pages() {
-    at_every_page_size!(touches_at_random_bring_single_pages);
+fn touches_at_random_back_single_pages() {
+    at_every_page_size!(touches_at_random_back_single_pages);
 }
 
 #[test]
@@ -166,7 +166,7 @@ mod generic {
         arena.end();
     }
 
-    /// Touches a block in order, to its end. Returns how many touches brought memory.
+    /// Touches a block in order, to its end. Returns how many touches backed pages.
     fn touches_of<const KIB: usize>(bytes: u64) -> u32 {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 20);
@@ -196,7 +196,7 @@ mod generic {
         assert!(touches >= max + 4, "{touches}");
     }
 
-    pub fn touches_at_random_bring_single_pages<const KIB: usize>() {
+    pub fn touches_at_random_back_single_pages<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 20);
         arena.checked = false;

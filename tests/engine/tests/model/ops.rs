@@ -50,7 +50,7 @@ pub enum Op {
     /// A reservation that stays open, with some of its pages.
     Reserve {
         size: Size,
-        bring: u32,
+        pages: u32,
     },
     /// The next step of an open reservation: commit, or cancel.
     Commit(usize),
@@ -111,7 +111,7 @@ pub fn ops(page: u64) -> impl Strategy<Value = Vec<Op>> {
         7 => any::<usize>().prop_map(Op::Free),
         2 => (proptest::option::of(any::<usize>()), -70000..70000i64)
             .prop_map(|(near, offset)| Op::FreeAt { near, offset }),
-        2 => (sizes(page), 0..100u32).prop_map(|(size, bring)| Op::Reserve { size, bring }),
+        2 => (sizes(page), 0..100u32).prop_map(|(size, pages)| Op::Reserve { size, pages }),
         1 => any::<usize>().prop_map(Op::Commit),
         1 => any::<usize>().prop_map(Op::Cancel),
         2 => any::<usize>().prop_map(Op::Release),

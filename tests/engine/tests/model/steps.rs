@@ -181,7 +181,7 @@ impl<const KIB: usize> Model<KIB> {
                 let base = near.and_then(|index| self.pick(index)).unwrap_or(0);
                 self.free(base.saturating_add_signed(offset));
             }
-            Op::Reserve { size, bring } => self.reserve(size, bring),
+            Op::Reserve { size, pages } => self.reserve(size, pages),
             Op::Commit(index) => {
                 if let Some((pending, size)) = nth_of(&mut self.open, index) {
                     self.commit(pending, size, true);
@@ -221,14 +221,14 @@ impl<const KIB: usize> Model<KIB> {
         self.compare();
     }
 
-    /// Reserves a block, and brings it some of its pages.
-    fn reserve(&mut self, size: Size, bring: u32) {
+    /// Reserves a block, and backs some of its pages.
+    fn reserve(&mut self, size: Size, pages: u32) {
         if self.open.len() >= 4 {
             return;
         }
         if let Ok(mut pending) = self.arena.reserve(size.request(true, true)) {
             self.check_reserved(&pending, size, true, true);
-            self.arena.back(&mut pending, bring);
+            self.arena.back(&mut pending, pages);
             self.open.push((pending, size.bytes));
         }
     }

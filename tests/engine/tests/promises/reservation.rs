@@ -61,11 +61,11 @@ mod generic {
         let (offset, _) = arena.alloc(request(130 * page, GROW)).unwrap();
         arena.free(offset).unwrap();
         let before = arena.counters();
-        for brought in [0, 1, 63, 64, 65, 100, u32::MAX] {
+        for backed in [0, 1, 63, 64, 65, 100, u32::MAX] {
             let mut pending = arena.reserve(request(250 * page, DEFAULT)).unwrap();
             assert_eq!(pending.offset(), offset);
             assert_eq!(pending.missing(), 120);
-            arena.back(&mut pending, brought);
+            arena.back(&mut pending, backed);
             arena.cancel(pending);
             let after = arena.counters();
             assert_eq!(after.held_bytes, 130 * page);

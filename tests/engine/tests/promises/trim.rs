@@ -86,9 +86,9 @@ mod generic {
             assert_eq!(arena.counters().metadata.chunks, 0, "{pages}");
         }
         // A block that never comes takes none with it, however far it came.
-        for brought in [0, 1, 1023, 1024, 1025, 2048, 3000] {
+        for backed in [0, 1, 1023, 1024, 1025, 2048, 3000] {
             let mut pending = arena.reserve(request(3000 * page, GROW)).unwrap();
-            arena.back(&mut pending, brought);
+            arena.back(&mut pending, backed);
             arena.cancel(pending);
             assert_eq!(arena.counters().metadata.chunks, 0);
         }

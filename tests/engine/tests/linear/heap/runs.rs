@@ -128,7 +128,7 @@ impl Heap {
             if hole.is_none() && start > frontier {
                 self.extend_to(start + pages);
                 self.insert(frontier, start - frontier, false);
-                self.bring(pages);
+                self.back_pages(pages);
                 return start;
             } else if start > at {
                 let len = self.remove(at);
@@ -138,7 +138,7 @@ impl Heap {
             self.take_space(start, pages);
             (start, 0)
         };
-        self.bring(pages - has);
+        self.back_pages(pages - has);
         start
     }
 
@@ -163,8 +163,8 @@ impl Heap {
         }
     }
 
-    /// Brings memory for `missing` pages: new memory within the slack, otherwise that of free runs.
-    fn bring(&mut self, missing: u32) {
+    /// Backs `missing` pages: new memory within the slack, otherwise that of free runs.
+    fn back_pages(&mut self, missing: u32) {
         let max = self.peak + self.peak * self.settings.slack_permille / 1000;
         let after = (self.counts.held_pages + u64::from(missing)) * PAGE;
         let over = after.saturating_sub(max).div_ceil(PAGE);
