@@ -170,7 +170,7 @@ static int a_trim_says_what_went(struct freelist_heap *heap)
 	volatile char *block = (volatile char *)freelist_malloc(heap, 3 << 20);
 	size_t at;
 
-	/* Its memory comes when it is touched. */
+	/* Its memory is allocated when it is touched. */
 	for (at = 0; block && at < 3 << 20; at += 1024)
 		block[at] = 1;
 	freelist_free(heap, (void *)block);

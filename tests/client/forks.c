@@ -21,8 +21,8 @@
 
 #define ROUNDS 9
 /*
- * The cost of a fork with an open arena and no live block, over one without an arena: what is
- * aimed at, and the most that is allowed: two builds had 1.034 and 0.990.
+ * The cost of a fork with an open arena and no live block, over one without an arena: the aim,
+ * and the most that is allowed. Two builds had 1.034 and 0.990.
  */
 #define AIM 1.01
 #define MOST 1.06

@@ -247,7 +247,7 @@ int malloc_trim_releases_free_blocks_and_mallinfo_agrees(void)
 	malloc_trim(0);
 	for (at = 0; at < COUNT(blocks); at++)
 		memset(blocks[at] = malloc(MIB), 1, MIB);
-	/* A second time, so that free memory is worth keeping. */
+	/* A second time, so that the drop-in keeps free memory. */
 	for (at = 0; at < COUNT(blocks); at++)
 		free(blocks[at]);
 	for (at = 0; at < COUNT(blocks); at++)

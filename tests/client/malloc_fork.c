@@ -53,7 +53,7 @@ int a_forked_child_has_a_copy_and_both_continue(void)
 			_exit(6);
 		free(mine);
 		free(new);
-		/* The parent's blocks that it has freed are not counted any more. */
+		/* Blocks of the parent that the child has freed are not counted any more. */
 		exit(large_bytes() == before - MIB - 5 * MIB - 200 * KIB ? 0 : 7);
 	}
 	memset(other, 'x', 200 * KIB);

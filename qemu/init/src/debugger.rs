@@ -12,7 +12,7 @@ use crate::ports;
 const SECTIONS: &str = "/sys/module/freelist/sections";
 
 /// Writes the sections of the module to the host, a name and an address a line and an empty line at the
-/// end. Then waits for a byte from the host, which comes when a debugger lets the guest go on.
+/// end. Then waits for a byte from the host, which is sent when a debugger lets the guest continue.
 pub fn wait_for_one() -> Result<()> {
     let mut port = ports::open_with("symbols", File::options().read(true).write(true))?;
     let mut lines = String::new();

@@ -86,8 +86,8 @@ pub fn enter_root() -> Result<()> {
     Ok(chdir("/")?)
 }
 
-/// Makes it the root as an init of its own expects it: writable, and not below another one. What is
-/// mounted there by then is left alone by such an init.
+/// Makes it the root as an init of its own expects it: writable, and not below another one. That init leaves
+/// file systems alone that are mounted there already.
 pub fn switch_root() -> Result<()> {
     mount_disk(MsFlags::empty())?;
     mount_one(None, &inside("/run"), Some("tmpfs"), MsFlags::empty())?;

@@ -18,7 +18,7 @@ pub fn open(name: &str) -> Result<File> {
     open_with(name, File::options().write(true))
 }
 
-/// Opens the port of that name as `options` say.
+/// Opens the port of that name with these options.
 pub fn open_with(name: &str, options: &OpenOptions) -> Result<File> {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {

@@ -20,8 +20,8 @@
 //! All of that may sleep in the kernel, and keeps no state beside the open file.
 //!
 //! A [`Heap`] is an allocator over an arena of its own, with a cache a thread.
-//! [`Global`] is the allocator of a whole program: the system's for small blocks,
-//! an arena for large ones.
+//! [`Global`] is the allocator of a whole program: the system allocator serves small
+//! blocks, an arena serves large ones.
 //!
 //! | module | is |
 //! | --- | --- |
@@ -39,9 +39,9 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `std` | yes | all but `malloc`, `size` and `uapi`, which need Rust's core library alone: what a library that every program loads can be made of |
+//! | `std` | yes | all but `malloc`, `size` and `uapi`, which need Rust's core library alone, so that a library that every program loads can use them |
 //! | `trace` | no | the module `trace`; with `std`, and a decompressor |
-//! | `ctl` | no | the command `freelistctl`; with `trace`, and what a command line needs |
+//! | `ctl` | no | the command `freelistctl`; with `trace`, and the crates of a command line |
 //!
 //! # Examples
 //!

@@ -29,7 +29,7 @@ impl Timeout {
     }
 }
 
-/// Converts; a time above 292 years becomes 292 years.
+/// Converts from a duration; one above 292 years becomes 292 years.
 impl From<Duration> for Timeout {
     fn from(time: Duration) -> Self {
         Self(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX))

@@ -133,7 +133,7 @@ impl Allocator for WholeProgram {
     }
 }
 
-/// An allocator that returns the same memory each time, to measure the rest of a measurement.
+/// An allocator that returns the same memory each time, to measure the cost of the loop alone.
 pub struct Nothing(Pages);
 
 impl Nothing {
@@ -179,7 +179,7 @@ impl Block {
         Self(block)
     }
 
-    /// Frees the block to the allocator that it is of, if there is one.
+    /// Frees the block, if there is one, to its allocator.
     #[inline]
     pub fn free(&mut self, allocator: &impl Allocator) {
         let block = std::mem::replace(&mut self.0, ptr::null_mut());

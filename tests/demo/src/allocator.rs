@@ -29,8 +29,8 @@ pub const FREELIST: &str = "freelist";
 
 /// All settings that can be measured, by name.
 ///
-/// The default ones are each allocator with its defaults, and with all that its documentation offers to hold
-/// less memory.
+/// By default each allocator is measured with its defaults, and with every setting that its documentation
+/// offers to hold less memory.
 pub const ALLOCATORS: &[Allocator] = &[
     Allocator {
         name: "glibc",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs a program in a cgroup, and measures it at its marks and all the time.
+//! Runs a program in a cgroup, and measures it at its marks and every 10 ms.
 
 use std::env;
 use std::fs::{self, File};

@@ -32,7 +32,7 @@ impl<const KIB: usize> Copying<KIB> {
     ///
     /// # Panics
     ///
-    /// If the target has no room at an offset of the source.
+    /// If the pages at an offset of the source are in use in the target.
     pub fn find(&mut self, source: &Arena<KIB>, max: u32) -> bool {
         let Some(from) = self.from else {
             return false;
@@ -77,7 +77,7 @@ impl<const KIB: usize> Copying<KIB> {
         }
     }
 
-    /// Makes live what is still live in the source. If `all` is `false`, cancels everything.
+    /// Makes the blocks live that are still live in the source. If `all` is `false`, cancels all of them.
     pub fn commit(&mut self, source: &Arena<KIB>, all: bool) {
         let target = &mut self.target;
         for (extent, reservation) in self.found.drain(..) {
@@ -129,7 +129,7 @@ impl<const KIB: usize> Arena<KIB> {
         self.step();
     }
 
-    /// Copies all that is live.
+    /// Copies all live blocks.
     pub fn copy(&self, span: u32) -> Self {
         let mut copying = Copying::new(span);
         while copying.find(self, 7) {

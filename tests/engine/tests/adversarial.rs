@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Patterns that are made to fragment memory: what is held stays within the slack of the most that
-//! was needed, since free memory can always be moved. How much is moved is printed.
+//! Patterns that are made to fragment memory: the held memory stays within the peak need and the slack, since
+//! free memory can always be moved. The moved memory is printed.
 
 use freelist_engine::engine::SLACK_PERMILLE;
 use freelist_engine::host::{request, Arena};
@@ -17,7 +17,7 @@ const OPS: u64 = if cfg!(debug_assertions) {
     1_000_000
 };
 
-/// A generator of numbers that prints no seed, for it has but one.
+/// Random numbers, always the same: prints no seed, unlike the generators of other tests (xorshift64, Marsaglia, 2003).
 struct Random(u64);
 
 impl Random {
@@ -39,7 +39,7 @@ struct Pattern {
     /// The offset and the bytes of each live block.
     live: Vec<(u64, u64)>,
     ops: u64,
-    /// The most that was held.
+    /// The peak of the held memory.
     held: u64,
 }
 

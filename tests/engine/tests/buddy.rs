@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 const SMALLEST: u64 = 1 << MIN_SHIFT;
 
-/// Returns the offset of a new block that there must be room for.
+/// Returns the offset of a new block, for which there must be address space.
 #[track_caller]
 fn alloc<const KIB: usize>(arena: &mut Arena<KIB>, size: u64) -> u64 {
     let (offset, bytes) = arena.alloc(request(size)).unwrap();

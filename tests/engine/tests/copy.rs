@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Copies of an arena: all blocks that stay, and blocks that come and go during the copy.
+//! Copies of an arena: of all blocks that stay live, and of blocks that are allocated and freed during the copy.
 
 use freelist_engine::copy::Copying;
 use freelist_engine::engine::{FreeError, Policy, Request};
@@ -176,7 +176,7 @@ fn runs<const KIB: usize>(before: Vec<Op>, during: Vec<(Op, u8)>) {
     }
     let mut copy = copying.target;
     copy.check();
-    // A block that stayed is in the copy; one that came or went is in it with some earlier content, or not.
+    // A block that stayed live is in the copy. One that was allocated or freed may be in it, with earlier bytes.
     let mut live = BTreeMap::new();
     for (offset, bytes) in &seen {
         let before = copy.counters().live_bytes;

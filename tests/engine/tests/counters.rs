@@ -83,8 +83,8 @@ fn blocks_that_are_alike_are_freed_together() {
     at_every_page_size!(alike);
 }
 
-/// A record a page and a tree a divided page are what an arena of small blocks has of metadata, however
-/// small they are.
+/// The metadata of an arena of small blocks is a record for each page and a tree for each divided page, however
+/// small the blocks are.
 #[test]
 fn metadata_is_two_percent_with_small_blocks_and_half_a_percent_with_pages() {
     at_every_page_size!(metadata);
@@ -257,7 +257,7 @@ mod generic {
         arena.cancel(pending);
         assert_eq!(arena.counters().merges, 0);
         arena.end();
-        // A block that is given up joins its memory to what lies before it: one merge.
+        // A cancelled block merges its memory with the run before it: one merge.
         let mut arena = Arena::<KIB>::new(1 << 12);
         let mut alloc = |pages| arena.alloc(request(pages * page)).unwrap().0;
         let [eight, four, _last] = [8, 4, 1].map(&mut alloc);

@@ -153,7 +153,7 @@ impl<const KIB: usize> World<KIB> {
         }
     }
 
-    /// Carries an operation out. `None`: there is nothing that it could be done to.
+    /// Executes an operation. Returns `None` if it does not apply.
     fn apply(&mut self, op: Op) -> Option<()> {
         match op {
             Op::Half => self.alloc(Self::PAGE / 2, false, true),

@@ -324,7 +324,7 @@ mod generic {
         };
         let sizes = [5, 4, 1, 3, 1, 6, 1, 2];
         let [long, hole, _, short, _, longest, _, last] = sizes.map(&mut alloc);
-        // Address space without end follows the last.
+        // Unused address space follows the last block.
         arena.free(last).unwrap();
         arena.free(short).unwrap();
         arena.free(longest).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The map of an arena: everything is on it, once, and it adds up with the counters.
+//! The map of an arena: it has each page once, and adds up with the counters.
 
 use freelist_engine::engine::{Content, Extent};
 use freelist_engine::host::{request, Arena};
@@ -37,7 +37,7 @@ fn map<const KIB: usize>(arena: &Arena<KIB>) -> Vec<Extent> {
     map
 }
 
-/// Contents, and where they begin in pages.
+/// The content of each extent, and the page at which it begins.
 fn contents<const KIB: usize>(arena: &Arena<KIB>) -> Vec<(Content, u32, u8)> {
     let extents = map(arena).into_iter();
     extents

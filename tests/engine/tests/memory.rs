@@ -121,7 +121,7 @@ mod generic {
         arena.end();
     }
 
-    /// The memory of a reserved block comes without the lock, while its neighbours are allocated and freed.
+    /// The memory of a reserved block is allocated without the lock, while its neighbours are allocated and freed.
     pub fn a_reserved_block_keeps_its_records<const KIB: usize>() {
         let page = Arena::<KIB>::PAGE;
         let chunk = CHUNK_PAGES as u64;
@@ -324,7 +324,7 @@ mod generic {
 }
 
 proptest! {
-    /// Pages are lost at any time, of any kind.
+    /// Pages in any state are lost at any time.
     #[test]
     fn counters_are_exact_after_any_loss(
         steps in prop::collection::vec((0..5u8, any::<u32>()), 1..300),

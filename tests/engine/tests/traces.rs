@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Recorded traces of real programs against the engine: what is held at the peak for what was
-//! asked for, and how much of it had to be moved from block to block for that. The figures are
-//! printed (`cargo test -- --nocapture`) and held against a bound.
+//! Recorded traces of real programs on the engine: the peak of held bytes over the peak of requested bytes, and
+//! how much memory was moved between blocks for that. The figures are printed (`cargo test -- --nocapture`) and
+//! compared with bounds.
 
 use freelist_engine::engine::SLACK_PERMILLE;
 use freelist_engine::host::{request, Arena};
 use freelist_engine::trace::{path, read, Step};
 use std::collections::BTreeMap;
 
-/// Replays what a program does, and frees what it left. Returns the peak of the bytes asked for, and
-/// that of the bytes held.
+/// Replays a trace, and frees the blocks that it leaves. Returns the peak of the requested bytes, and that of the
+/// held bytes.
 fn replay<const KIB: usize>(arena: &mut Arena<KIB>, steps: &[Step]) -> (u64, u64) {
     let mut live: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     let (mut requested, mut peak, mut held) = (0, 0, 0);
@@ -82,8 +82,8 @@ fn measure<const KIB: usize>(
     outcome
 }
 
-/// Holds at most `max` times what it needs; when it runs again in what it left, it moves at most
-/// `moves` times that.
+/// Checks that the arena holds at most `max` times the peak of a trace, and that each further run in the same
+/// arena moves at most `moves` times that.
 fn holds_at_most<const KIB: usize>(name: &str, slack: u32, rounds: u32, max: f64, moves: f64) {
     let Outcome { held, moved } = measure::<KIB>(name, 0, slack, rounds);
     assert!(held <= max, "{name} holds {held:.4} times what it needs");

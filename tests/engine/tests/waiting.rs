@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The module's own `wait_queue.rs` in every order in which threads can run, as far as loom finds one
-//! that differs (Norris and Demsky, 2013): around it is what the arena does, with a mutex for its
-//! spin lock and parking for its sleep, and nothing else.
+//! that differs (Norris and Demsky, 2013). The arena around it is simulated: a mutex is its spin lock, and
+//! parking is its sleep.
 //!
 //! A lost wake-up is a deadlock here, which loom reports with the order that leads to it.
 
@@ -33,7 +33,7 @@ struct State {
     pages: u32,
     subpages: u32,
     queue: Queue,
-    /// The waiters for whole pages in the order in which they came and in which they were served.
+    /// The waiters for whole pages in the order of arrival, and in the order in which they were served.
     came: Vec<u32>,
     served: Vec<u32>,
 }
@@ -197,7 +197,7 @@ impl Arena {
         }
     }
 
-    /// Checks the free memory and that no waiter is left; the last to come were served in their order.
+    /// Checks the free memory, that no waiter is left, and that the waiters were served in the order of arrival.
     fn end(&self, pages: u32, subpages: u32) {
         let state = self.0.lock().unwrap();
         assert_eq!((state.pages, state.subpages), (pages, subpages));

@@ -288,7 +288,7 @@ impl Heap {
         let Some(first) = blocks.first() else {
             return;
         };
-        // The class is what the table says, as a thread knows only addresses.
+        // The class is looked up in the table, as a thread knows only addresses.
         let class = self.table.class(first.offset).expect("it is in a slab");
         let offsets = blocks.iter().map(|block| block.offset);
         let put = self.central.put(&self.arena, &self.table, class, offsets);
@@ -327,7 +327,7 @@ impl Heap {
         self.central.discard(&self.arena, &self.table);
     }
 
-    /// Checks that all memory is back in the arena.
+    /// Checks that all memory was freed to the arena.
     pub fn ends(&self) {
         self.trim();
         assert!(self.arena.live.lock().unwrap().is_empty());

@@ -146,7 +146,7 @@ fn a_block_that_was_drained_and_comes_back_is_kept() {
         let thread = spawn(move || shared.drain());
         let popped = kept.pop();
         let drained = thread.join().unwrap();
-        // The drain may have ended after the owner left the block alone.
+        // The owner may have taken the slow path before the drain ended.
         let popped = popped.or_else(|| kept.pop());
         assert!(popped.is_some() ^ (drained == [1]));
         assert!(kept.push(1), "it is kept nowhere");

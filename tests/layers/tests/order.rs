@@ -23,7 +23,7 @@ fn place(folder: &str) -> Option<usize> {
     ORDER.iter().position(|name| *name == folder)
 }
 
-/// Returns the paths of a file that `are_wrong`, as lines with their positions.
+/// Returns the paths of a file that `are_wrong` selects, as lines with their positions.
 fn wrong(file: &File, are_wrong: impl Fn(Root, &str) -> bool) -> Vec<String> {
     let paths = file.paths.iter();
     paths

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Each crate that ours are made of has a licence that `src/deny.toml` allows: what
-//! `cargo deny check licenses` says, without that tool.
+//! Each crate that ours depend on has a licence that `src/deny.toml` allows, as `cargo deny check licenses`
+//! checks, without that tool.
 
 use std::collections::BTreeSet;
 use std::env;

@@ -3,7 +3,7 @@
 //! Programs in README and in the manual pages, as they stand in the text.
 //!
 //! In Markdown a program is a fenced block with the info string of its language; `console` (commands
-//! for the reader's machine) and `text` (what a command prints) are none. In mdoc it is a literal
+//! for the reader's machine) and `text` (the output of a command) are none. In mdoc it is a literal
 //! display, and its language is seen from its first line.
 
 use anyhow::{bail, Result};

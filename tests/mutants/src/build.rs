@@ -46,7 +46,7 @@ const OTHER: &str = "linear";
 /// The workspace with the sources.
 pub struct Tree {
     top: PathBuf,
-    /// The files with mutants, as they are without.
+    /// The files that have mutants, unchanged.
     sources: BTreeMap<String, Source>,
 }
 
@@ -187,7 +187,7 @@ impl Tree {
                 "--message-format=json",
             ])
             .current_dir(&self.top)
-            // Long tests become short enough by it; all checks stay.
+            // Long tests are made shorter by this variable, with all of their checks.
             .env("CARGO_PROFILE_TEST_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_TEST_DEBUG", "0")
             // As in cargo-mutants: a warning is not an error.

@@ -57,7 +57,7 @@ fn main() -> Result<()> {
     let state = State::open(&cli.outcomes)?;
     let tree = Tree::new(cli.tree, &mut mutants)?;
 
-    // All that can be in one program.
+    // The mutants that can be in one program.
     let mut together = tree.together(&mutants)?;
     together.retain(|id| state.get(&mutants[*id]).is_none());
     let program = loop {
@@ -79,7 +79,7 @@ fn main() -> Result<()> {
     let limits = Limits::of(&program)?;
     trial::run_all(&program, &mutants, &together, cli.jobs, &limits, &state)?;
 
-    // All others.
+    // The other mutants.
     for (id, mutant) in mutants.iter().enumerate() {
         if state.get(mutant).is_none() {
             let outcome = match tree.build_alone(&mutants, id)? {

@@ -106,7 +106,7 @@ impl Source {
         self.changed(mutant, 0..self.text.len())
     }
 
-    /// Returns the source with all of `ids`, between which each function chooses.
+    /// Returns the source with all of `ids`, of which the environment selects one at a time.
     pub fn with_all(&self, mutants: &[Mutant], ids: &[usize]) -> Result<Woven> {
         let mut functions: Vec<Function> = Vec::new();
         for id in ids {

@@ -32,8 +32,8 @@ const PANICS: [&str; 4] = [
 ];
 /// The module's sources, by directory.
 const SOURCES: &str = "/src/";
-/// Files and folders that are not part of the module's work: its own tests, and the check of the engine's
-/// invariants, most of whose points report a violation.
+/// Files and folders that are left out: the module's own tests, and the check of the engine's invariants, most of
+/// whose points report a violation.
 const TESTS: [&str; 2] = ["kunit/", "engine/check.rs"];
 /// The configuration option under which code is compiled for the module's own tests alone.
 const FOR_TESTS: &str = "CONFIG_KUNIT";

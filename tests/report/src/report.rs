@@ -95,7 +95,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// Makes a line of a figure, which is `what`.
+    /// Makes a line of a figure with the description `what`.
     pub fn new((figure, stage): Measured, what: String, explained: Option<String>) -> Self {
         let met = figure.aim.is_met_by(figure.value);
         let says_why = !met || figure.aim == Aim::Shown;

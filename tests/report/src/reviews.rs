@@ -111,7 +111,7 @@ impl Reviews {
     }
 }
 
-/// Makes the figure of `count` things, of which `wrong` are not as they should be.
+/// Makes the figure of `count` faults or attacks, of which `wrong` are not held.
 fn figure(name: &str, count: usize, wrong: usize) -> Figure {
     Figure {
         name: name.to_owned(),

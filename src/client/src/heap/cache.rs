@@ -2,12 +2,12 @@
 
 //! A thread's cache of free small blocks: a stack of addresses for each class, each with its own bound.
 //!
-//! A class that comes to the slow path may keep twice as many blocks as before, and others give way once
-//! all together may keep 48 KiB (as thread caches of TCMalloc share theirs, Ghemawat and Menage 2007): those
-//! that did not come to the slow path for a whole round (the second chance of Corbato 1968), and those whose
-//! share saves fewer visits of the slow path than it would here: of classes that are used alike, a byte saves
-//! most where the blocks' number, squared, times their size is least. So a thread that sleeps keeps no more
-//! than one that works.
+//! A class whose request takes the slow path gets twice the bound. Once all bounds together are 48 KiB, those
+//! of other classes are halved for that (as thread caches of TCMalloc share theirs, Ghemawat and Menage 2007):
+//! of classes without such a request for a whole round (the second chance of Corbato 1968), and of classes
+//! whose share saves fewer requests on the slow path than it would here. (Of classes that are used alike, a
+//! byte saves most where the blocks' number, squared, times their size is least.) So a thread that sleeps
+//! keeps no more than one that works.
 
 use std::ptr::{self, NonNull};
 
@@ -20,13 +20,13 @@ use crate::sync::heavy_barrier;
 /// The most bytes that a thread's cache keeps, all classes together.
 pub(super) const MAX_KEPT_BYTES: usize = 48 << 10;
 
-/// Once all together keep that much, a try to keep more looks at so many others, whether they give way.
+/// Once all bounds together are that large, a try to widen one examines so many other classes.
 const LOOKS: u32 = 16;
-/// One in so many requests to keep more is a try then: at least, and at most while tries are in vain.
+/// One in so many requests to widen a bound is a try then: at least, and at most while tries are in vain.
 const MIN_PAUSE: u32 = 4;
 const MAX_PAUSE: u32 = 64;
 
-/// Words in which there is a bit a class.
+/// Words of a bitmap with a bit for each class.
 const USED_WORDS: usize = CLASSES.div_ceil(64);
 
 /// The states of a cache: which thread is on its slow path.
@@ -59,9 +59,9 @@ pub(crate) struct Cache {
     bytes: AtomicU32,
     /// The next class to lose some of its bound.
     next: AtomicU32,
-    /// A bit a class, set when it came to the slow path since `next` passed it.
+    /// A bit for each class, set if a request of it took the slow path since `next` passed it.
     used: [AtomicU64; USED_WORDS],
-    /// How many requests to keep more are left out from now on, and for how many a try counts.
+    /// How many requests to widen a bound are skipped from now on, and how many after a try.
     wait: AtomicU32,
     pause: AtomicU32,
     /// Where it is among the caches of its heap.
@@ -90,14 +90,14 @@ impl Cache {
         &self.magazines[place.number()]
     }
 
-    /// Takes the block that came last.
+    /// Takes the newest block.
     #[inline]
     pub(super) fn pop(&self, place: Place) -> Option<NonNull<u8>> {
         self.magazine(place).pop()
     }
 
     /// Keeps a block. Returns `false` if the class has reached its bound, if no block of the class begins at
-    /// that address, or if the block is the one that came last.
+    /// that address, or if the block is the newest one.
     #[inline]
     pub(super) fn push(&self, place: Place, block: NonNull<u8>) -> bool {
         self.magazine(place).push(block)
@@ -151,12 +151,12 @@ impl Cache {
 }
 
 impl Owned<'_> {
-    /// Returns whether a block is the one that came last, and so is free.
+    /// Returns whether a block is the newest one, and so is free.
     pub(super) fn is_last(&self, class: Class, block: NonNull<u8>) -> bool {
         self.0.magazine(class.place()).is_last(block)
     }
 
-    /// Takes the block of the class that came last.
+    /// Takes the newest block of the class.
     pub(super) fn pop(&self, class: Class) -> Option<NonNull<u8>> {
         self.0.pop(class.place())
     }
@@ -176,7 +176,7 @@ impl Owned<'_> {
         self.0.magazine(class.place()).fill()
     }
 
-    /// Takes the `count` blocks out that came first, or all that there are, and has `sink` take them.
+    /// Takes out the `count` oldest blocks, or all if there are fewer, and passes them to `sink`.
     pub(super) fn put_oldest<S: Sink>(
         &self,
         class: Class,
@@ -187,9 +187,9 @@ impl Owned<'_> {
         magazine.take_oldest(count, |blocks| sink.put(class, blocks))
     }
 
-    /// Lets a class that came to the slow path keep twice as many blocks as before, if others give way, whose
-    /// blocks `sink` takes. A thread that uses many sizes does not spend its time on that: it is left out ever
-    /// more often while it is in vain.
+    /// Doubles the bound of a class whose request took the slow path, if the bounds of others can be halved for
+    /// it; `sink` takes their blocks. A thread that uses many sizes does not spend its time on that: while the
+    /// tries are in vain, more and more of them are skipped.
     #[inline]
     pub(super) fn widen<S: Sink>(&self, class: Class, sink: &S) -> Result<(), S::Error> {
         self.note_use(class);
@@ -211,10 +211,10 @@ impl Owned<'_> {
             return Ok(());
         }
         let more = (bound - has) * class.bytes();
-        let has_room = |more| self.bytes() + more <= MAX_KEPT_BYTES;
-        let mut is_in_vain = !has_room(more);
+        let fits = |more| self.bytes() + more <= MAX_KEPT_BYTES;
+        let mut is_in_vain = !fits(more);
         for _ in 0..LOOKS {
-            if has_room(more) {
+            if fits(more) {
                 break;
             }
             let Some(other) = self.next_to_look_at() else {
@@ -231,17 +231,17 @@ impl Owned<'_> {
         let pause = if is_in_vain { pause * 2 } else { pause / 2 };
         let pause = pause.clamp(MIN_PAUSE, MAX_PAUSE);
         self.0.pause.store(pause, Ordering::Relaxed);
-        if has_room(more) {
+        if fits(more) {
             self.set_bound(class, bound);
         }
-        // The next step of this class would find none.
-        if !has_room(more) {
+        // The next try for this class would fail.
+        if !fits(more) {
             self.0.wait.store(pause - 1, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// Returns each class in turn.
+    /// Returns the next class in turn.
     fn next_to_look_at(&self) -> Option<Class> {
         let next = self.0.next.load(Ordering::Relaxed);
         let after = (next + 1) % CLASSES as u32;
@@ -249,7 +249,7 @@ impl Owned<'_> {
         Class::numbered(next)
     }
 
-    /// Returns the word and the bit that say whether a class came to the slow path.
+    /// Returns the word and the bit that say whether a request of a class took the slow path.
     #[inline]
     fn used_bit(&self, class: Class) -> (&AtomicU64, u64) {
         let number = class.number();
@@ -262,7 +262,7 @@ impl Owned<'_> {
         used.store(used.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
     }
 
-    /// Whether a class came to the slow path since this was asked last.
+    /// Returns whether a request of a class took the slow path since the last call, and clears that.
     fn was_used(&self, class: Class) -> bool {
         let (used, bit) = self.used_bit(class);
         let classes = used.load(Ordering::Relaxed);
@@ -270,7 +270,7 @@ impl Owned<'_> {
         classes & bit != 0
     }
 
-    /// Lets a class keep half as many blocks as before.
+    /// Halves the bound of a class.
     fn narrow<S: Sink>(&self, class: Class, sink: &S) -> Result<(), S::Error> {
         let less = self.bound(class) / 2;
         let excess = self.count(class).saturating_sub(less);

@@ -79,7 +79,7 @@ impl Central {
         })
     }
 
-    /// Makes room for the state of the slabs in the first `bytes` bytes.
+    /// Extends the table of slabs to the first `bytes` bytes of the arena.
     pub(crate) fn open(&self, bytes: usize) -> std::result::Result<(), Errno> {
         self.slabs.open(bytes.div_ceil(GRAIN_BYTES))
     }
@@ -127,8 +127,8 @@ impl Central {
         }
     }
 
-    /// Takes the blocks of `class` at `offsets` back, under its lock: they are no more than a thread keeps. A
-    /// slab that is wholly free then leaves. Stops at a block that is not live.
+    /// Puts the blocks of `class` at `offsets` into their slabs, under its lock: they are no more than a thread
+    /// keeps. A slab that is wholly free then is taken off the list. Stops at a block that is not live.
     pub(crate) fn put(
         &self,
         source: &impl Source,
@@ -176,7 +176,7 @@ impl Central {
     pub(crate) fn trim(&self, source: &impl Source) -> usize {
         let mut given = 0;
         loop {
-            match self.give_some(source) {
+            match self.free_some(source) {
                 0 => return given,
                 count => given += count,
             }
@@ -257,12 +257,12 @@ impl Central {
         self.ask_for_slabs(source, class, is_large)
     }
 
-    /// Asks the source for slabs, of which the first is returned and the others are kept; after some are given
-    /// back where too much `is_kept`.
+    /// Asks the source for slabs, of which the first is returned and the others are kept. Frees some of the kept
+    /// slabs before if too much `is_kept`.
     #[cold]
     fn ask_for_slabs(&self, source: &impl Source, class: Class, is_kept: bool) -> Result<u64> {
         if is_kept {
-            self.give_some(source);
+            self.free_some(source);
         }
         let bytes = class.slab_bytes();
         let batch = lock(&self.pool).batch(bytes);
@@ -290,18 +290,18 @@ impl Central {
         }
     }
 
-    /// Keeps a slab that is wholly free. Returns whether it freed others to make room.
+    /// Keeps a slab that is wholly free. Returns whether it freed others for that.
     fn keep_slab(&self, source: &impl Source, slab: u64, bytes: usize) -> bool {
-        let mut are_given = false;
+        let mut has_freed = false;
         while !lock(&self.pool).push(slab, bytes) {
-            self.give_some(source);
-            are_given = true;
+            self.free_some(source);
+            has_freed = true;
         }
-        are_given
+        has_freed
     }
 
     /// Frees some slabs that are wholly free, and returns their number.
-    fn give_some(&self, source: &impl Source) -> usize {
+    fn free_some(&self, source: &impl Source) -> usize {
         let mut slabs = [0; BATCH];
         let count = lock(&self.pool).take_oldest(&mut slabs);
         if count > 0 {

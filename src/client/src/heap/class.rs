@@ -91,9 +91,9 @@ const fn bytes_of(number: usize) -> usize {
 }
 
 /// Returns the bytes of a class's slabs: the size for which the waste is least. That is the part in no block,
-/// plus 3 % of the size for each grain (memory that a class with few blocks leaves unused), or 0.6 % if memory
-/// comes at the first touch. Where it comes with the slab, sizes are powers of 2, which lie without gaps and get
-/// their memory in large folios.
+/// plus 3 % of the size for each grain (memory that a class with few blocks leaves unused), or 0.6 % if the memory
+/// is allocated at the first touch. Where it is allocated with the slab, sizes are powers of 2, which lie without
+/// gaps and get large folios.
 const fn slab_bytes_of(bytes: usize) -> usize {
     let is_large = bytes > LAZY_BYTES;
     let of_size = if is_large { 60 } else { 300 };
@@ -146,7 +146,7 @@ static SHAPES: [Shape; CLASSES] = {
     shapes
 };
 
-/// A size class of small blocks, by what is known of it.
+/// A size class of small blocks.
 #[derive(Clone, Copy)]
 pub(crate) struct Class(&'static Shape);
 
@@ -218,8 +218,8 @@ impl Class {
         self.shape().blocks as usize
     }
 
-    /// Whether the memory of its slabs comes when it is touched: where blocks of a page or so lie side by
-    /// side, those that were never used have none.
+    /// Returns whether the memory of its slabs is allocated when it is touched: where blocks of a page or so lie
+    /// side by side, those that were never used have none.
     #[inline]
     pub(crate) fn is_lazy(self) -> bool {
         self.bytes() > LAZY_BYTES && self.blocks() > 1

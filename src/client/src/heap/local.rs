@@ -131,21 +131,21 @@ fn attach(heap: &Shared) -> Option<()> {
             weak: heap.weak.clone(),
             cache,
         });
-        // SAFETY: It is new. Its memory stays in place until the node is dropped: by `give_back()`, which
+        // SAFETY: It is new. Its memory stays in place until the node is dropped: by `return_blocks()`, which
         // removes it from the registry before, or when the heap is gone.
         unsafe { heap.small.caches.add(&node.cache[0]) };
         node.is_hot();
         Some(())
     });
     if let Some(node) = evicted {
-        node.give_back();
+        node.return_blocks();
     }
     attached
 }
 
 impl Node {
     fn is_hot(&self) {
-        // INVARIANT: This is a node of the list. A node that leaves the list is in `HOT` no more before.
+        // INVARIANT: This is a node of the list. A node is removed from `HOT` before it is removed from the list.
         HOT.set(Hot {
             heap: self.heap,
             cache: self.cache.as_ptr(),
@@ -153,7 +153,7 @@ impl Node {
     }
 
     /// Returns the blocks in the cache to their heap.
-    fn give_back(self) {
+    fn return_blocks(self) {
         // A forked child's cache is empty, and the list's lock may be held for ever.
         let heap = self.weak.upgrade();
         if let Some(heap) = heap.filter(|heap| heap.must_be_here().is_ok()) {
@@ -174,6 +174,6 @@ extern "C" fn end(_: *mut c_void) {
     // Taken out before: what follows may free memory.
     let nodes = NODES.with(|nodes| nodes.try_borrow_mut().ok()?.take());
     for node in nodes.into_iter().flat_map(|nodes| nodes.places).flatten() {
-        node.give_back();
+        node.return_blocks();
     }
 }

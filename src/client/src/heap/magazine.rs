@@ -129,7 +129,7 @@ impl Magazine {
         }
     }
 
-    /// Begins to fill it, if it is empty. For the owner, on its slow path, where no drain comes.
+    /// Begins to fill it, if it is empty. For the owner, on its slow path, where no drain runs.
     pub(crate) fn fill(&self) -> Filling<'_> {
         Filling {
             magazine: self,
@@ -137,8 +137,8 @@ impl Magazine {
         }
     }
 
-    /// Takes the `count` blocks out that came first, or all that there are, and hands them over. For the
-    /// owner, on its slow path, where no drain comes; `hand` does not use this magazine.
+    /// Takes out the `count` oldest blocks, or all if there are fewer, and passes them to `hand`, which does not
+    /// use this magazine. For the owner, on its slow path, where no drain runs.
     pub(crate) fn take_oldest<R>(&self, count: usize, hand: impl FnOnce(Oldest<'_>) -> R) -> R {
         let low = self.low.load(Ordering::Relaxed) as usize;
         let kept = self.blocks.get(low + 1..=low + self.count());
@@ -148,7 +148,7 @@ impl Magazine {
         for (place, block) in self.blocks[1..].iter().zip(others) {
             place.store(block.load(Ordering::Relaxed), Ordering::Relaxed);
         }
-        // INVARIANT: The rest came from the first places. Only [`Magazine::push`] accesses the places above,
+        // INVARIANT: The rest was moved to the first places. Only [`Magazine::push`] accesses the places above,
         // and it overwrites them.
         self.low.store(0, Ordering::Relaxed);
         self.len.store(others.len() as u32, Ordering::Release);
@@ -165,7 +165,7 @@ impl Magazine {
     }
 }
 
-/// Blocks that came first, and leave a magazine.
+/// The oldest blocks of a magazine, which are taken out.
 pub(crate) struct Oldest<'a>(slice::Iter<'a, AtomicPtr<u8>>);
 
 impl Iterator for Oldest<'_> {
@@ -185,7 +185,7 @@ pub(crate) struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    /// Adds a block, which will go after those that came before it; there are at most [`MAX_CACHED`].
+    /// Adds a block, which is popped after those that were added before; at most [`MAX_CACHED`].
     #[inline]
     pub(crate) fn add(&mut self, block: NonNull<u8>) {
         if let Some(place) = self.magazine.blocks.get(self.len as usize + 1) {
@@ -194,12 +194,12 @@ impl Filling<'_> {
         }
     }
 
-    /// Has the magazine keep them.
+    /// Ends the filling: the magazine has the blocks now.
     pub(crate) fn end(self) {
         let Magazine {
             len, low, blocks, ..
         } = self.magazine;
-        // The first one lies highest, as the next to go.
+        // The first block lies highest, as it is popped next.
         let (mut one, mut other) = (1, self.len as usize);
         while one < other {
             let block = blocks[one].load(Ordering::Relaxed);
@@ -207,7 +207,7 @@ impl Filling<'_> {
             blocks[other].store(block, Ordering::Relaxed);
             (one, other) = (one + 1, other - 1);
         }
-        // INVARIANT: So many were just filled.
+        // INVARIANT: As many places were just filled.
         low.store(0, Ordering::Relaxed);
         len.store(self.len, Ordering::Release);
     }

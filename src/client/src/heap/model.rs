@@ -182,7 +182,7 @@ struct Heap {
 struct Thread<'a> {
     heap: &'a Heap,
     cache: Box<Cache>,
-    /// How often it came to the slow path.
+    /// How many of its requests took the slow path.
     slow: Cell<usize>,
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Slabs that are wholly free. They are kept for a while, for any class with slabs of that size, so that
-//! memory that is freed and allocated in turn does not go to the arena and back each time.
+//! memory that is freed and allocated in turn is not freed to the arena each time.
 
 use super::class::{MAX_GRAINS, UNIT_BYTES};
 
@@ -66,7 +66,7 @@ impl Pool {
         (most / bytes).clamp(1, BATCH)
     }
 
-    /// Notes that slabs of that many bytes came from the arena.
+    /// Notes that slabs of `bytes` bytes in all were allocated from the arena.
     pub(super) fn add(&mut self, bytes: usize) {
         self.held_bytes += bytes;
         self.peak_bytes = self.held_bytes.max(self.peak_bytes);
@@ -124,7 +124,7 @@ impl Pool {
         true
     }
 
-    /// Returns whether slabs have to be freed before more come from the arena.
+    /// Returns whether slabs have to be freed before more are allocated from the arena.
     pub(super) fn is_large(&self) -> bool {
         self.free_bytes > self.held_bytes / HELD_PER_FREE
     }

@@ -16,7 +16,7 @@ pub(super) struct Quarantine(Mutex<Ring>);
 
 struct Ring {
     blocks: Box<[usize; BLOCKS]>,
-    /// The index of the oldest block, and of the next one to come.
+    /// The index of the oldest block, and of the next entry to be written.
     next: usize,
 }
 

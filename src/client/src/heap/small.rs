@@ -38,7 +38,7 @@ impl Small {
         })
     }
 
-    /// Makes room in the tables for the state of the first `bytes` bytes.
+    /// Extends the tables to the first `bytes` bytes of the arena.
     pub(super) fn open_tables(&self, bytes: usize) -> std::result::Result<(), Errno> {
         self.table.open(bytes)?;
         self.central.open(bytes)
@@ -63,9 +63,9 @@ impl Small {
         Ok(self.at(first))
     }
 
-    /// Takes a block of a class of which a cache keeps none, and fills it up to three quarters of what it may
-    /// keep: a quarter is room for what is freed next. A block that is not live, which is found when another
-    /// class gives way, is the inner error.
+    /// Takes a block of a class of which a cache has none, and fills the class up to three quarters of its bound:
+    /// a quarter is left for the next frees. A block that is not live, which is found when the bound of another
+    /// class is halved, is the outer error.
     pub(super) fn refill(
         &self,
         source: &impl Source,
@@ -84,9 +84,9 @@ impl Small {
         Ok(first.map(|offset| self.at(offset)))
     }
 
-    /// Keeps a block of a class of which a cache has as many as it may, in the place of all others: a thread
-    /// that frees that many goes on to free. A block that is not live is the error: this one, if it came last
-    /// before.
+    /// Keeps a block of a class whose bound is reached, and moves all others of the class to their slabs: a
+    /// thread that frees as many goes on to free. A block that is not live is the error: this one, if it is the
+    /// newest one of the cache already.
     pub(super) fn spill(
         &self,
         source: &impl Source,
@@ -131,7 +131,7 @@ impl Small {
         self.caches.drain(&self.slabs(source))
     }
 
-    /// Takes a block back that no cache keeps.
+    /// Puts a block that no cache keeps into its slab.
     pub(super) fn put_one(
         &self,
         source: &impl Source,

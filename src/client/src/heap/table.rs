@@ -28,7 +28,7 @@ impl Table {
         })
     }
 
-    /// Makes room for the entries of the first `bytes` bytes.
+    /// Extends the table to the first `bytes` bytes of the arena.
     pub(crate) fn open(&self, bytes: usize) -> Result<(), Errno> {
         self.places.open(bytes.div_ceil(GRAIN_BYTES))?;
         self.large.open(bytes.div_ceil(UNIT_BYTES))

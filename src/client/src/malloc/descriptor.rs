@@ -44,8 +44,8 @@ pub(super) fn hide(file: OwnedFd) -> RawFd {
 /// Where it is put for a fork: in the part of the table of open files that each process has.
 const LOW: RawFd = 32;
 
-/// Moves the device to a lower number, which a forked child gets for less. Returns its number; the same
-/// one where there is no lower one.
+/// Moves the device to a lower number, with which a fork costs less. Returns its number: the old one if there
+/// is no lower one.
 pub(super) fn lower(fd: RawFd) -> RawFd {
     // SAFETY: The number is used for this call alone, which the kernel refuses if it is closed.
     let file = unsafe { BorrowedFd::borrow_raw(fd) };

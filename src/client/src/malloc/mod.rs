@@ -4,7 +4,7 @@
 //!
 //! An allocator that serves an unchanged process puts this above another one: the next allocator has
 //! the blocks below a threshold (64 KiB); the arena has the larger ones, in exactly their pages,
-//! strands none of them, and leaves free memory to the kernel. If the arena cannot serve a request
+//! strands none of these, and leaves free memory to the kernel. If the arena cannot serve a request
 //! (no device, a limit, no memory), the next allocator does. `libfreelist_malloc.so` is this above
 //! the C library's `malloc()`; [`Global`] is this above Rust's system allocator.
 //!

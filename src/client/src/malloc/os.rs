@@ -101,7 +101,7 @@ pub(super) unsafe fn withhold(at: usize, len: usize) {
     let _ = unsafe { madvise(at as *mut c_void, len, Advice::LinuxDontFork) };
 }
 
-/// Maps `len` bytes of private memory, all zero, at any address. Memory comes page by page: a huge
+/// Maps `len` bytes of private memory, all zero, at any address. Memory is allocated page by page: a huge
 /// page would also hold the gaps between blocks.
 pub(super) fn map_private(len: usize) -> Result<usize, Errno> {
     let at = map_anonymous(len, MapFlags::PRIVATE | MapFlags::NORESERVE)?;
@@ -192,7 +192,7 @@ pub(super) unsafe fn copy_pages(from: usize, to: usize, len: usize, page: usize)
 /// each of these. Returns `false` if the kernel does not report it.
 pub(super) fn has_memory(at: usize, has: &mut [u8]) -> bool {
     let len = has.len() * page_size();
-    // SAFETY: It writes a byte for each page, as many as there is room for, and reads nothing.
+    // SAFETY: It writes a byte for each page, as many as it has bytes, and reads nothing.
     let result = unsafe { syscall!(Sysno::mincore, at, len, has.as_mut_ptr()) };
     // The upper bits are reserved.
     has.iter_mut().for_each(|page| *page &= 1);

@@ -43,7 +43,7 @@ impl Kind {
     }
 }
 
-/// The end of a mapping is a multiple of this, if there is room.
+/// The end of a mapping is a multiple of this, if the addresses before it are unused.
 const HUGE: usize = 2 << 20;
 /// The log2 of the largest alignment of a block: 1 GiB.
 const MAX_ALIGN_SHIFT: u32 = 30;
@@ -181,7 +181,7 @@ impl Range {
                 return Ok(());
             }
         }
-        // The processor has fewer address bits: map all of it, wherever the kernel finds room.
+        // The processor has fewer address bits: map all of it, at an address that the kernel chooses.
         match os::map_file(fd, 0, span, 0) {
             Ok(base) => {
                 self.base.store(base, Relaxed);

@@ -25,7 +25,7 @@ impl LargeBlocks {
     /// Returns the range that serves. Opens an arena if there is none.
     #[inline]
     pub(super) fn serving(&'static self) -> Result<&'static Range, Refusal> {
-        // Before the look at what serves, as that changes then.
+        // Before the range that serves is read, as this may change it.
         if !self.is_awake() && !self.wake() {
             return Err(Refusal::Forked);
         }

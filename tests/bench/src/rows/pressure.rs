@@ -19,7 +19,7 @@ use crate::probe::{self, Subject};
 use crate::samples::Samples;
 use crate::sys::Pages;
 
-/// The bytes that both may have together; the bytes that the one keeps, and that the other one needs.
+/// The bytes that both processes may have together, that the first keeps, and that the second needs.
 const LIMIT: usize = 224 << 20;
 const HOARDED: usize = 96 << 20;
 const NEEDED: usize = 192 << 20;
@@ -102,7 +102,7 @@ pub fn run(printer: Printer, clock: Clock) -> Result<()> {
         for (at, subject) in subjects.iter().enumerate() {
             let (time, killed) = once(*subject)?;
             kills[at].add(killed);
-            // A killed process has no time; one for which another was killed has none to compare.
+            // A killed process has no time. That of a process for which another was killed is not compared.
             if let (Some(time), 0.0) = (time, killed) {
                 times[at].add(time);
             }
@@ -149,7 +149,7 @@ fn wait() -> Result<()> {
     Ok(())
 }
 
-/// Uses memory and frees it, and then has what its allocator keeps.
+/// Uses memory and frees it: the process then has the memory that its allocator keeps.
 pub fn hoard(allocator: &impl Allocator) -> Result<()> {
     let mut blocks: Vec<Block> = (0..HOARDED / BLOCK)
         .map(|_| Block::new(allocator, BLOCK))

@@ -37,7 +37,7 @@ fn costs(raw: &Raw, bytes: usize) -> [f64; 2] {
     [at_once, later / COUNT as f64]
 }
 
-/// The costs with few and with many of something, round by round.
+/// The costs with few and with many blocks or arenas, round by round.
 type Costs = [[Samples; 2]; 2];
 
 fn add(costs: &mut [Samples; 2], new: [f64; 2]) {

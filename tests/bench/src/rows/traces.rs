@@ -16,7 +16,7 @@ use crate::print::Printer;
 use crate::probe::{self, Subject};
 use crate::samples::Samples;
 
-/// The directory in which `scripts/bench` puts them.
+/// The directory in which `scripts/bench` puts the traces.
 const TRACES: &str = "traces";
 const SMALL: [&str; 2] = ["small_sqlite3", "small_git_log"];
 const TRAINING: [&str; 3] = ["torch_resnet18", "torch_gpt", "torch_unet"];

@@ -52,7 +52,7 @@ impl<const KIB: usize> Arena<KIB> {
     ///
     /// # Panics
     ///
-    /// When what may have old bytes passes for zero.
+    /// If a page that may have old bytes is not stale.
     pub fn commit(&mut self, reservation: Reservation) {
         self.take_into_use(&reservation);
         self.engine.commit(reservation);
@@ -63,7 +63,7 @@ impl<const KIB: usize> Arena<KIB> {
         let pages = reservation.block_bytes().div_ceil(Self::PAGE) as u32;
         let first = (reservation.extent().start / Self::PAGE) as u32;
         for index in 0..pages {
-            // A page of a lazy block comes later, and is zero.
+            // A page of a lazy block is backed later, and is zero.
             let Some(page) = self.backed.get(&(first + index)) else {
                 assert!(reservation.is_lazy(), "a page is missing");
                 continue;

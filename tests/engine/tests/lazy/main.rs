@@ -191,7 +191,7 @@ mod generic {
         };
         let touches = touches_of::<KIB>(2 << 20);
         assert!(touches <= max, "{touches}");
-        // One that is a page shorter is no large one.
+        // A block that is a page shorter is not large.
         let touches = touches_of::<KIB>((2 << 20) - page);
         assert!(touches >= max + 4, "{touches}");
     }

@@ -25,7 +25,7 @@ enum Op {
         pages: u64,
         lazy: bool,
     },
-    /// Touches begin, and end.
+    /// Begins a touch of a page; the next two end the touch with this index.
     Touch {
         at: usize,
         max_order: u32,

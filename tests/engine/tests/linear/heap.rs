@@ -27,7 +27,7 @@ const NONE: u32 = u32::MAX;
 /// Classes of subpage blocks: 32 B to 2 KiB, by depth in the page's tree (7 to 1).
 const DEPTHS: usize = 8;
 
-/// The parameters that were chosen by the figures.
+/// The parameters that were chosen by measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Sub-lists of a doubling, as a power of 2.
@@ -126,14 +126,14 @@ impl Tree {
     }
 }
 
-/// The counters.
+/// The counters of the heap, in pages where not said otherwise.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub held_pages: u64,
     pub peak_held_pages: u64,
     pub moved_pages: u64,
     pub frontier: u32,
-    /// The most that this was.
+    /// The peak of `frontier`.
     pub space: u32,
     /// The entries that the longest search examined.
     pub longest_search: u32,
@@ -346,8 +346,8 @@ impl Heap {
         start
     }
 
-    /// The invariants: runs and blocks follow one another, no two neighbours of one kind are free,
-    /// and what is free and what is on lists is the same.
+    /// Checks the invariants: runs and blocks follow one another, no two neighbours of one kind are free, and
+    /// exactly the free runs are on lists.
     pub fn check(&self) {
         let (mut page, mut before, mut free, mut held) = (0, Kind::Inside, 0, 0);
         while page < self.counts.frontier {

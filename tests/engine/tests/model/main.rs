@@ -17,7 +17,7 @@ use freelist_engine::host::Arena;
 
 use ops::Size;
 
-/// Address space of the arenas here, in pages: not a power of 2, so that its end is met.
+/// Address space of the arenas here, in pages: not a power of 2, so that runs reach its end.
 const SPAN: u32 = 2 * 1024 + 300;
 
 /// Live blocks: from where to where, headers included, and where the caller's part begins.
@@ -168,7 +168,7 @@ impl<const KIB: usize> Model<KIB> {
         }
     }
 
-    /// Frees all blocks, and checks that held memory is as good as new.
+    /// Frees all blocks, and checks that the held memory serves any request.
     fn end(mut self) {
         for (pending, _) in std::mem::take(&mut self.open) {
             self.arena.cancel(pending);
@@ -192,7 +192,7 @@ impl<const KIB: usize> Model<KIB> {
         self.arena.trim(0);
         let counters = self.arena.counters();
         assert_eq!(counters.held_bytes, 0);
-        // The end of the address space, which is no whole chunk, may have been met.
+        // A block may lie at the end of the address space, in a chunk that is not whole.
         assert!(counters.metadata.chunks <= 1);
         self.arena.end();
     }

@@ -55,9 +55,9 @@ pub enum Op {
     /// The next step of an open reservation: commit, or cancel.
     Commit(usize),
     Cancel(usize),
-    /// The header of a block that was taken is found as it should be.
+    /// The release of a block whose header is being checked: the header is right.
     Release(usize),
-    /// A live block becomes so long, or begins to.
+    /// A resize of a live block to this size, which may stay open.
     Resize {
         index: usize,
         bytes: u64,

@@ -12,7 +12,7 @@ use super::ops::{largest, ops, Op, Size};
 use super::{Model, SPAN};
 
 impl<const KIB: usize> Model<KIB> {
-    /// Checks a reservation that was given.
+    /// Checks a reservation.
     fn check_reserved(&self, pending: &Reservation, size: Size, larger: bool, grow: bool) {
         let bytes = Self::block_bytes(size);
         let start = pending.extent().start;

@@ -41,7 +41,7 @@ mod generic {
         let page = Arena::<KIB>::PAGE;
         arena.limit = 100;
         comb(&mut arena, 80);
-        // 40 pages are free, 20 more may come: 61 are too many, with all of it undone.
+        // 40 pages are free, and 20 more may be allocated: a request for 61 fails, and changes nothing.
         for flags in [DEFAULT, GROW] {
             assert_eq!(arena.alloc(request(61 * page, flags)), Err(Refusal::Empty));
             assert_eq!(arena.counters().live_bytes, 40 * page);

@@ -106,7 +106,7 @@ mod generic {
         arena.cancel(pending);
         assert_eq!(arena.counters().held_bytes, 0);
         assert_eq!(arena.counters().metadata.trees, 0);
-        // With the page the arena has it whole again, and free.
+        // The page is whole again, and free.
         let mut pending = arena.reserve(request(64, DEFAULT)).unwrap();
         arena.back(&mut pending, 1);
         arena.cancel(pending);

@@ -85,7 +85,7 @@ mod generic {
             arena.trim(0);
             assert_eq!(arena.counters().metadata.chunks, 0, "{pages}");
         }
-        // A block that never comes takes none with it, however far it came.
+        // A cancelled block leaves no record, however many of its pages were backed.
         for backed in [0, 1, 1023, 1024, 1025, 2048, 3000] {
             let mut pending = arena.reserve(request(3000 * page, GROW)).unwrap();
             arena.back(&mut pending, backed);

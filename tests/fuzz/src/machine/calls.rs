@@ -70,7 +70,7 @@ impl Machine {
 
 /// Sets bounds.
 pub(super) fn limit(file: i32, [_, b, c, d]: [u64; 4]) {
-    // Seldom more than was allocated: memory is what takes time.
+    // Seldom more than was allocated: a program that touches much memory takes long.
     let bytes = if b % 8 == 0 { b } else { b % (2 * LIMIT) };
     ioctl(
         file,

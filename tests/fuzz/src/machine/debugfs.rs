@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// that the allocator could get.
 pub(super) fn show(path: &CStr) {
     let mut text = [0_u8; 4096];
-    // SAFETY: `path` ends in 0, and there is room for what is read.
+    // SAFETY: `path` ends in 0, and `text` has as many bytes as are read.
     unsafe {
         let file = libc::open(path.as_ptr(), libc::O_RDONLY);
         while libc::read(file, text.as_mut_ptr().cast(), text.len()) > 0 {}

@@ -167,7 +167,7 @@ impl Demo {
         })
     }
 
-    /// Returns the memory that it still held, in MiB, when another process had got all that it could.
+    /// Returns the memory that it still held, in MiB, when another process had taken as much as it could.
     fn idle(&self, workload: &str, allocator: &str) -> String {
         let found = self.records.iter().find_map(|record| match record {
             Record::Idle {

@@ -103,7 +103,7 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// The number of samples of a replay, about: more than a picture has pixels.
+    /// The approximate number of samples of a replay: more than a picture has pixels.
     const SAMPLES: usize = 4000;
 
     /// Creates the file `path` for the replay of the trace in `file`.

@@ -143,7 +143,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         args.limit.map(|bytes| bytes.to_string().into()),
     );
     set("FREELIST_STRICT", args.strict.then(|| "1".into()));
-    // Without a report of its own the program has none: the outer one's is not for it.
+    // Without `--report` the program has no report: that of an outer `freelistctl run` is not for it.
     let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     set(
         "FREELIST_REPORT",

@@ -20,7 +20,7 @@ fn pop(cache: &Cache, class: Class) -> Option<usize> {
     cache.pop(class.place()).map(|block| block.addr().get())
 }
 
-/// The addresses of blocks that left a cache.
+/// The addresses of blocks that were taken out of a cache.
 #[derive(Default)]
 struct Left(RefCell<Vec<usize>>);
 
@@ -39,7 +39,7 @@ impl Left {
     }
 }
 
-/// Lets a class keep as many as it may, with nothing kept of others.
+/// Widens the bound of a class to its maximum, in a cache without other blocks.
 fn widen(cache: &Cache, class: Class) {
     let owned = cache.enter().ok().unwrap();
     for _ in 0..7 {
@@ -101,7 +101,7 @@ fn all_classes_together_keep_at_most_48_kib() {
     );
 }
 
-/// Has each of so many classes come to the slow path, in turn, and keep what it may.
+/// Makes a request of each of so many classes on the slow path, in turn, and fills the class up to its bound.
 fn use_classes(cache: &Cache, classes: std::ops::Range<u32>, rounds: usize) -> Vec<usize> {
     let left = Left::default();
     for round in 0..rounds {

@@ -62,7 +62,7 @@ impl Heap {
         start
     }
 
-    /// Returns the longest backed run that enough address space follows: its beginning, the pages that the
+    /// Returns the longest backed run that is followed by enough address space: its beginning, the pages that the
     /// request can have of it, and its end. `hole` is the unbacked run that would serve the request alone.
     fn longest_before_space(
         &self,
@@ -215,7 +215,7 @@ impl Heap {
             len += self.remove(end);
         }
         if !is_backed && end == self.counts.frontier {
-            // Nothing follows it: that space was never used.
+            // It is the last range: address space after it was never used.
             self.counts.frontier = start;
             return;
         }

@@ -170,7 +170,7 @@ fn signature(facts: &Facts) -> Check {
         (false, true) => "the kernel is locked down",
         (false, false) => "module.sig_enforce is set",
     };
-    // mokutil asks for a password, which the next boot asks for again.
+    // mokutil asks for a password, and the firmware asks for it again at the next boot.
     let make = match facts.has_key {
         true => "",
         false => "sudo apt install dkms mokutil && sudo dkms generate_mok && ",

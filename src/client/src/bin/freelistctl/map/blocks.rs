@@ -18,8 +18,8 @@ pub(crate) fn width() -> usize {
     size.map_or(80, |(columns, _)| usize::from(columns))
 }
 
-/// Returns the kind of most bytes of each cell. Address space without memory counts only in a cell of nothing
-/// else, so that no block is lost in a large arena.
+/// Returns the kind of most bytes of each cell. A cell is shown as unbacked only if all of it is, so that no
+/// block is lost in a large arena.
 fn cells(view: &View, cell: u64) -> Vec<Kind> {
     let count = view.span().div_ceil(cell) as usize;
     let mut sums = vec![[0; Kind::ALL.len()]; count];

@@ -16,7 +16,7 @@ use super::Event;
 
 /// The directory of tracefs.
 const ROOT: &str = "/sys/kernel/tracing";
-/// The name for the number of events that the kernel's buffer had no room for.
+/// The name for the number of events that were lost, as the kernel's buffer was full.
 pub(super) const LOST: &str = "lost";
 
 /// A running trace. It ends when it is dropped: the pipe is closed before the instance is removed, as the kernel
