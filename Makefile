@@ -53,7 +53,7 @@ help:
 	@echo '  KDIR=DIR          for modules (the default then), modules_install, install, clean, doc,'
 	@echo '                    rust-analyzer, fmt: your own kernel tree, with W=1, CLIPPY=1'
 
-# The kernel of these is the one that runs, where none was named.
+# These are for the running kernel, unless KERNEL names another.
 named-kernel = $(if $(filter file,$(origin KERNEL)),,--kernel $(KERNEL))
 install-to = $(if $(DESTDIR),--destdir $(DESTDIR))
 install:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The machine, for scripts/package: the kernel that the module is for, the keys that sign it, the user as
-# whom it is built. Sourced after common.sh.
+# The machine, for scripts/package: the kernel that the module is for, the keys that sign it, the user that
+# builds it. Sourced after common.sh.
 # shellcheck shell=bash
 
 # Tests look at the files of another machine.

@@ -16,8 +16,8 @@ freelist_users() {
 	done
 }
 
-# freelist_unload: unloads the module. Fails where arenas are open, and says of which processes: it is
-# never unloaded by force, and nothing of them is lost.
+# freelist_unload: unloads the module. Fails while arenas are open, and names their processes: it is
+# never unloaded by force, so that no process loses its memory.
 freelist_unload() {
 	[ -d /sys/module/freelist ] || return 0
 	if modprobe -r freelist 2>/dev/null || rmmod freelist 2>/dev/null; then return 0; fi

@@ -28,7 +28,7 @@ everything() {
 	cut -d: -f1 /etc/group
 }
 
-# lay_clone DIR: lays there what `make install` and `make uninstall` read of a clone in which all was built.
+# lay_clone DIR: copies the files to DIR that `make install` and `make uninstall` read in a clone in which all was built.
 lay_clone() {
 	mkdir -p "$1/build"
 	cp -a /work/{Makefile,scripts,qemu} "$1/"
