@@ -18,8 +18,8 @@ as_owner() {
 	fi
 }
 
-# target_release KERNEL KDIR: the release that the module is for; without both the one that runs here.
-# Ends with what to do where there is no module for it.
+# target_release KERNEL KDIR: prints the release that the module is for; without both the running one.
+# Ends with advice if there can be no module for it.
 target_release() {
 	local kernel=$1 kdir=$2 release
 	if [ -n "$kdir" ]; then
@@ -40,7 +40,7 @@ target_release() {
 	echo "$release"
 }
 
-# unsupported RELEASE: says which kernels there are instead, and how to get one.
+# unsupported RELEASE: ends with the kernels that are supported, and how to get one.
 unsupported() {
 	local series flavour suite
 	series=$(setting series | sort -V | paste -sd' ' | sed 's/ / and /g')
@@ -98,7 +98,7 @@ sign() {
 		hash=$(sed -n 's/^CONFIG_MODULE_SIG_HASH="\(.*\)"/\1/p' "$tree/.config")
 		"$tree/scripts/sign-file" "${hash:-sha256}" "$KEY" "$CERTIFICATE" "$1"
 	else
-		# The owner's cache has all that it takes.
+		# The owner's cache has the build root and the kernel's tree.
 		CACHE=$(as_owner bash -c '. "$1/scripts/lib/common.sh"; echo "$CACHE"' sh "$TOP")
 		need_kernel "$2"
 		hash=$(sed -n 's/^CONFIG_MODULE_SIG_HASH="\(.*\)"/\1/p' "$KERNEL_BUILD/.config")

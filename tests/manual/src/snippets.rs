@@ -4,11 +4,11 @@
 //!
 //! In Markdown a program is a fenced block with the info string of its language; `console` (commands
 //! for the reader's machine) and `text` (the output of a command) are none. In mdoc it is a literal
-//! display, and its language is seen from its first line.
+//! display, and its language is known by its first line.
 
 use anyhow::{bail, Result};
 
-/// The languages of programs, and what their files end in.
+/// The language of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
     /// C11.
@@ -33,7 +33,7 @@ impl Language {
     }
 
     /// Returns the language of a block in Markdown; `None` for one that is no program. Fails for an
-    /// info string that is not known.
+    /// unknown info string.
     fn of_info(info: &str) -> Result<Option<Self>> {
         Ok(match info {
             "c" => Some(Language::C),
@@ -45,7 +45,7 @@ impl Language {
         })
     }
 
-    /// Returns the language of a display in mdoc. Fails where its first line does not say.
+    /// Returns the language of a display in mdoc. Fails if it is not known by its first line.
     fn of_text(text: &str) -> Result<Self> {
         let first = text.lines().next().unwrap_or_default();
         Ok(match first {
@@ -90,8 +90,8 @@ pub fn in_markdown(text: &str) -> Result<Vec<Snippet>> {
     Ok(found)
 }
 
-/// Returns the programs of `text`, a manual page in mdoc. Fails for a display whose language is not
-/// seen and for one that does not end.
+/// Returns the programs of `text`, a manual page in mdoc. Fails for a display of an unknown
+/// language and for one that does not end.
 pub fn in_page(text: &str) -> Result<Vec<Snippet>> {
     let mut found = Vec::new();
     let mut lines = text.lines().enumerate();

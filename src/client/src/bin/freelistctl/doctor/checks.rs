@@ -70,8 +70,8 @@ impl Check {
     }
 }
 
-/// Returns the checks that apply, in the order in which faults are to be mended. Without a loaded module the
-/// checks of it are left out.
+/// Returns the checks that apply, in the order in which faults are to be mended. Without a loaded module its
+/// checks are left out.
 pub(crate) fn all(facts: &Facts) -> Vec<Check> {
     let is_loaded = matches!(facts.module, Module::Loaded(_));
     let mut checks = vec![kernel(facts), module(facts)];
@@ -260,7 +260,7 @@ fn refused(facts: &Facts) -> Check {
         return ok(name, text).mended_by(Wrong, format!("{make} && {join} && exec newgrp {GROUP}"));
     }
     if !is_groups {
-        let text = format!("{path} is not the group {GROUP}'s");
+        let text = format!("{path} does not belong to the group {GROUP}");
         return ok(name, text).mended_by(
             Wrong,
             format!("sudo chgrp {GROUP} {path} && sudo chmod 0660 {path}"),
@@ -278,7 +278,7 @@ fn refused(facts: &Facts) -> Check {
         }
         _ => {
             let text =
-                format!("{path} is refused to its own group: a container or a security module");
+                format!("members of its group cannot open {path}: a container or a security module refuses it");
             ok(name, text).mended_by(Wrong, "sudo dmesg | grep -i -e apparmor -e avc -e freelist")
         }
     }
@@ -313,7 +313,7 @@ fn tracepoints(facts: &Facts) -> Check {
     match facts.tracepoints {
         Some(0) => ok(
             name,
-            "this module has none: record counts by statistics alone",
+            "this module has none: record samples the statistics alone",
         ),
         Some(count) => ok(name, format!("{count} events freelist:*")),
         None if facts.is_root => {
