@@ -146,7 +146,7 @@ pub static LARGE: LargeBlocks = LargeBlocks {
     here: Lazy::new(),
 };
 
-/// Ends the program after a wrong release or a corruption was found.
+/// Ends the program after an invalid free or a corruption was found.
 fn abort() -> ! {
     // SAFETY: It has no arguments and does not return.
     unsafe { libc::abort() }
