@@ -180,7 +180,7 @@ impl Arena {
                         && !trimmed =>
                 {
                     trimmed = true;
-                    if self.give_up(u64::MAX, 0) == 0 {
+                    if self.release_free(u64::MAX, 0) == 0 {
                         return Err(ENOSPC);
                     }
                 }
@@ -196,7 +196,7 @@ impl Arena {
         let owed = u64::from(pending.owed()) << PAGE_SHIFT;
         let backed = self.lock().engine.cancel(pending, &mut garbage);
         drop(garbage);
-        self.shared_limit.give(owed);
+        self.shared_limit.uncharge(owed);
         if let Some(isolated) = backed {
             self.drop_isolated(isolated, Headroom::Returned);
         }

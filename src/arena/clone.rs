@@ -116,7 +116,7 @@ impl Arena {
             if bytes > state.limit.saturating_sub(state.taken()) {
                 return Err(edquot());
             }
-            if self.shared_limit.take(bytes) {
+            if self.shared_limit.try_charge(bytes) {
                 state.promised += bytes;
                 return Ok(Promise { bytes });
             }

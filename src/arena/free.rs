@@ -99,7 +99,7 @@ impl Arena {
             rest = more;
             task::resched();
         }
-        self.shared_limit.give(headroom << PAGE_SHIFT);
+        self.shared_limit.uncharge(headroom << PAGE_SHIFT);
         self.wake_unlocked();
     }
 }

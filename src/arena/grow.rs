@@ -184,7 +184,7 @@ impl Arena {
         let mut state = self.lock();
         if state.taken() + bytes > state.limit
             || state.engine.reuse_target(missing, state.promised) > 0
-            || !self.shared_limit.take(bytes)
+            || !self.shared_limit.try_charge(bytes)
         {
             return;
         }
@@ -364,7 +364,7 @@ impl Arena {
                 return Ok(None);
             }
             match state.engine.claim_surplus(last, pages, prealloc) {
-                Ok(Some(surplus)) if self.shared_limit.take(bytes) => {
+                Ok(Some(surplus)) if self.shared_limit.try_charge(bytes) => {
                     state.promised += bytes;
                     return Ok(Some(surplus));
                 }
@@ -397,7 +397,7 @@ impl Arena {
         state.promised -= bytes;
         state.engine.release_surplus(surplus, &mut garbage);
         drop(state);
-        self.shared_limit.give(bytes);
+        self.shared_limit.uncharge(bytes);
     }
 
     /// Backs a contiguous block with its one folio. `ENOMEM` when the system has none. May sleep.

@@ -30,7 +30,7 @@ use crate::{
 use kernel::prelude::*;
 
 /// The most pages that an arena releases at a time before a touch may run the OOM killer.
-const GIVE_UP_PAGES: u64 = 8192;
+const RELEASE_PAGES: u64 = 8192;
 
 /// The outcome of a touch.
 pub(crate) enum Touched {
@@ -77,7 +77,7 @@ impl Arena {
                 Err(_) if task::fatal_signal() => return Touched::Nothing,
                 Err(_) if order > 0 => max_order = order - 1,
                 // No process is killed while the arena has free memory.
-                Err(_) if self.give_up(GIVE_UP_PAGES, 0) > 0 => {}
+                Err(_) if self.release_free(RELEASE_PAGES, 0) > 0 => {}
                 Err(_) if urge == Urge::Reclaim => urge = Urge::Kill,
                 Err(_) => return Touched::Nothing,
             }

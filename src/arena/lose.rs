@@ -23,7 +23,7 @@ impl Owner for Arena {
                 loss = self.lock().engine.lose(page, true);
             }
             if matches!(loss, Loss::Free | Loss::Block) {
-                self.shared_limit.give(PAGE_SIZE as u64);
+                self.shared_limit.uncharge(PAGE_SIZE as u64);
             }
         }
     }

@@ -94,9 +94,9 @@ impl StateGuard<'_> {
         self.metadata_taken = Some(due);
         let limit = &self.arena.shared_limit;
         if due > taken {
-            limit.take_in_any_case(due - taken);
+            limit.charge(due - taken);
         } else {
-            limit.give(taken - due);
+            limit.uncharge(taken - due);
         }
     }
 }

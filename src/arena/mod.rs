@@ -300,7 +300,7 @@ impl Arena {
             drop(chunk);
             task::resched();
         }
-        self.shared_limit.give(taken);
+        self.shared_limit.uncharge(taken);
         self.trace_close(held);
     }
 }

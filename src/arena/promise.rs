@@ -85,7 +85,7 @@ impl Arena {
         // Free memory that a thread waits for is kept.
         if request.policy == Policy::Contiguous && self.waiters() == 0 {
             let missing = pending.missing().into();
-            if self.give_up(missing, 0) > 0 {
+            if self.release_free(missing, 0) > 0 {
                 return true;
             }
         }
@@ -139,7 +139,7 @@ impl Arena {
         // Headroom that is taken without need, even for a moment, could make another arena's request fail.
         for pages in [target.clamp(least, headroom), least] {
             let bytes = u64::from(pages) << PAGE_SHIFT;
-            if self.shared_limit.take(bytes) {
+            if self.shared_limit.try_charge(bytes) {
                 state.promised += bytes;
                 return Ok(Promise { bytes });
             }
@@ -155,7 +155,7 @@ impl Arena {
             state.promised -= promise.bytes;
             self.wake(&mut state);
             drop(state);
-            self.shared_limit.give(promise.bytes);
+            self.shared_limit.uncharge(promise.bytes);
         }
     }
 }

@@ -64,14 +64,14 @@ impl Arena {
     /// Releases at most `max_pages` free pages, down to `keep` of them, and counts them as trimmed. Returns
     /// their number. May sleep.
     pub(super) fn trim_pages(&self, max_pages: u64, keep: u32) -> u64 {
-        let pages = self.give_up(max_pages, keep);
+        let pages = self.release_free(max_pages, keep);
         add(&mut self.lock().events.trims, pages);
         pages
     }
 
     /// Releases at most `max_pages` free pages to the system, down to `keep` of them, those with the
     /// highest offsets first. Returns their number. May sleep.
-    pub(super) fn give_up(&self, max_pages: u64, keep: u32) -> u64 {
+    pub(super) fn release_free(&self, max_pages: u64, keep: u32) -> u64 {
         self.drain();
         let (step, align) = self.step();
         let mut freed = 0;
@@ -217,7 +217,7 @@ impl Arena {
             rest = more;
         }
         if headroom == Headroom::Returned {
-            self.shared_limit.give(u64::from(left) << PAGE_SHIFT);
+            self.shared_limit.uncharge(u64::from(left) << PAGE_SHIFT);
         }
         let reason = match headroom {
             Headroom::Promised => trace::RECLAIM_MOVE,
@@ -263,7 +263,7 @@ impl Shrink for Arena {
         if self.waiters() > 0 {
             return 0;
         }
-        let pages = self.give_up(max_pages, 0);
+        let pages = self.release_free(max_pages, 0);
         add(&mut self.lock().events.shrinks, pages);
         self.trace_shrink(None, max_pages, pages, trace::SHRINK_LIMIT);
         pages

@@ -73,13 +73,13 @@ impl Limits {
     }
 }
 
-/// A limit in bytes, and the part of it that is taken.
+/// A limit in bytes, and the part of it that is charged.
 ///
-/// An arena takes bytes before it allocates pages, so that two arenas that grow at once cannot both use
-/// the last of them.
+/// An arena is charged before it allocates pages, so that two arenas that grow at once cannot both use
+/// the last bytes.
 pub(crate) struct SharedLimit {
     bytes: u64,
-    taken: Taken,
+    charged: Charged,
     /// The arenas that were refused since the last [`SharedLimit::wake`]: none (0), the one of this
     /// number, or [`SEVERAL`].
     refused: Atomic<u64>,
@@ -91,16 +91,16 @@ pub(crate) struct SharedLimit {
 /// More than one arena.
 const SEVERAL: u64 = u64::MAX;
 
-/// The number of bytes that are taken.
-struct Taken(Atomic<u64>);
+/// The number of bytes that are charged.
+struct Charged(Atomic<u64>);
 
 impl SharedLimit {
-    /// Returns a limit of which nothing is taken. `ENOMEM` when memory is short.
+    /// Returns a limit with nothing charged. `ENOMEM` when memory is short.
     pub(crate) fn new(bytes: u64) -> Result<Arc<Self>> {
         let listeners = PollQueue::new()?;
         let limit = Self {
             bytes,
-            taken: Taken(Atomic::new(0)),
+            charged: Charged(Atomic::new(0)),
             refused: Atomic::new(0),
             listeners,
         };
@@ -113,9 +113,9 @@ impl SharedLimit {
         &self.listeners
     }
 
-    /// Returns the bytes that are not taken.
+    /// Returns the bytes that are not charged.
     pub(crate) fn headroom(&self) -> u64 {
-        self.bytes.saturating_sub(self.taken.0.load(Relaxed))
+        self.bytes.saturating_sub(self.charged.0.load(Relaxed))
     }
 
     /// Returns the limit itself, in bytes.
@@ -123,41 +123,41 @@ impl SharedLimit {
         self.bytes
     }
 
-    /// Takes `bytes` and returns true; takes nothing and returns false if fewer are left.
-    pub(crate) fn take(&self, bytes: u64) -> bool {
-        let mut before = self.taken.0.load(Relaxed);
+    /// Charges `bytes` and returns true; charges nothing and returns false if fewer are left.
+    pub(crate) fn try_charge(&self, bytes: u64) -> bool {
+        let mut before = self.charged.0.load(Relaxed);
         loop {
             let after = match before.checked_add(bytes) {
                 Some(after) if after <= self.bytes => after,
                 _ => return false,
             };
-            match self.taken.0.cmpxchg(before, after, Relaxed) {
+            match self.charged.0.cmpxchg(before, after, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => before = now,
             }
         }
     }
 
-    /// Takes `bytes`, beyond the limit if fewer are left.
-    pub(crate) fn take_in_any_case(&self, bytes: u64) {
+    /// Charges `bytes`, beyond the limit if fewer are left.
+    pub(crate) fn charge(&self, bytes: u64) {
         if bytes > 0 {
-            self.taken.0.fetch_add(bytes, Relaxed);
+            self.charged.0.fetch_add(bytes, Relaxed);
         }
     }
 
-    /// Returns whether nothing is taken.
+    /// Returns whether nothing is charged.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn is_unused(&self) -> bool {
-        self.taken.0.load(Relaxed) == 0
+        self.charged.0.load(Relaxed) == 0
     }
 
-    /// Returns `bytes` that were taken to the limit, and wakes the listeners. The caller itself is not woken: it
-    /// may have taken the bytes in vain.
-    pub(crate) fn give(&self, bytes: u64) {
+    /// Uncharges `bytes` that were charged, and wakes the listeners but the caller itself: a caller whose request
+    /// failed afterwards must not wake itself.
+    pub(crate) fn uncharge(&self, bytes: u64) {
         if bytes == 0 {
             return;
         }
-        self.taken.0.fetch_sub(bytes, Relaxed);
+        self.charged.0.fetch_sub(bytes, Relaxed);
         self.wake();
     }
 
@@ -170,9 +170,9 @@ impl SharedLimit {
         }
     }
 
-    /// Returns whether another arena than `arena` was refused and could use free memory of `arena`.
+    /// Returns whether another arena than `arena` was refused, which could use free memory of `arena`.
     #[inline]
-    pub(crate) fn is_wanted_from(&self, arena: u64) -> bool {
+    pub(crate) fn has_refused_another_than(&self, arena: u64) -> bool {
         let refused = self.refused.load(Relaxed);
         refused != 0 && refused != arena
     }
@@ -189,10 +189,10 @@ impl SharedLimit {
     }
 }
 
-impl Drop for Taken {
+impl Drop for Charged {
     fn drop(&mut self) {
-        // Every path returns exactly the bytes that it took, also after an error. The unload of the
-        // module proves this for everything that was done with it.
+        // Every path uncharges exactly the bytes that it charged, also after an error. The unload of the
+        // module proves this for all calls on it.
         debug_assert_eq!(self.0.load(Relaxed), 0);
     }
 }

@@ -278,17 +278,17 @@ impl Arena {
     /// wakes the caller itself.
     #[inline(always)]
     pub(super) fn wake(&self, state: &mut State) {
-        let wanted = self.shared_limit.is_wanted_from(self.id);
+        let refused = self.shared_limit.has_refused_another_than(self.id);
         // A poller enters the queue before it takes the lock to check for itself: none is missed here.
         let polled = state.refused.is_some() && !self.poll.is_idle();
-        if state.waiters.count() > 0 || polled || wanted {
+        if state.waiters.count() > 0 || polled || refused {
             self.wake_some(state, polled);
         }
     }
 
     #[inline(never)]
     fn wake_some(&self, state: &mut State, polled: bool) {
-        if self.shared_limit.is_wanted_from(self.id) {
+        if self.shared_limit.has_refused_another_than(self.id) {
             self.offer(state);
         }
         if state.waiters.count() == 0 && !polled {

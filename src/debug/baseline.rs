@@ -106,7 +106,7 @@ impl<const N: usize> Pages<N> {
     }
 
     /// Frees all pages.
-    pub(crate) fn give(&mut self) {
+    pub(crate) fn free(&mut self) {
         // SAFETY: By the invariant this object owns them.
         unsafe { raw::freelist_bench_pages_give(self.pages.as_mut_ptr(), self.len) };
         // INVARIANT: There is none any more.
@@ -116,6 +116,6 @@ impl<const N: usize> Pages<N> {
 
 impl<const N: usize> Drop for Pages<N> {
     fn drop(&mut self) {
-        self.give();
+        self.free();
     }
 }

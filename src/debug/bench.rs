@@ -377,7 +377,7 @@ impl Table<'_> {
         let [taken, given] = least_of_parts(GROWTH as u32, || {
             let taken = timed(|| pages.take())?;
             let given = timed(|| {
-                pages.give();
+                pages.free();
                 Ok(())
             })?;
             Ok([taken, given])

@@ -457,10 +457,10 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                     garbage.add_tree(tree);
                 }
                 self.release_pages(page, 1, false);
-                self.directory.give_chunk(page, garbage);
+                self.directory.release_chunk(page, garbage);
             }
             Shape::Subpage { shift } => {
-                self.give_node(page, Self::node(reservation.start, shift), garbage);
+                self.free_node(page, Self::node(reservation.start, shift), garbage);
             }
             Shape::Pages { pages } => {
                 self.owed -= reservation.owed();
@@ -479,7 +479,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
                 }
                 // Drops records that were made for pages that were not backed.
                 for end in [page, page + had, page + backed, page + pages] {
-                    self.directory.give_chunk(end, garbage);
+                    self.directory.release_chunk(end, garbage);
                 }
             }
         }

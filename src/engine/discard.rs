@@ -167,7 +167,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             }
             page = stays.end.max(page + 1);
         }
-        self.directory.give_chunk(start, garbage);
+        self.directory.release_chunk(start, garbage);
         None
     }
 }

@@ -89,7 +89,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             }
         }
         for end in [first, page] {
-            self.directory.give_chunk(end, garbage);
+            self.directory.release_chunk(end, garbage);
         }
         let pages = end - page;
         if pages > 0 {

@@ -196,7 +196,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         }
         self.end_transit(touch.slot);
         for page in [touch.page, touch.range().end] {
-            self.directory.give_chunk(page, garbage);
+            self.directory.release_chunk(page, garbage);
         }
     }
 

@@ -422,7 +422,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     pub fn merge(&mut self, Loose { start, class }: Loose, garbage: &mut Garbage<B, PAGE_KIB>) {
         let page = (start >> Self::PAGE_SHIFT) as u32;
         match class.shape() {
-            Shape::Subpage { shift } => self.give_node(page, Self::node(start, shift), garbage),
+            Shape::Subpage { shift } => self.free_node(page, Self::node(start, shift), garbage),
             Shape::Pages { .. } => self.merge_pages(start, class),
         }
     }

@@ -173,7 +173,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.held_bytes -= u64::from(left) << Self::PAGE_SHIFT;
         // Runs that joined it no longer begin there.
         for page in [first, end - 1, end] {
-            self.directory.give_chunk(page, garbage);
+            self.directory.release_chunk(page, garbage);
         }
         let rest = (first > start).then(|| Isolated::new(start, first - start));
         (left, rest)

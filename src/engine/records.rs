@@ -92,7 +92,7 @@ impl<B: Backend, const PAGE_KIB: usize> Directory<B, PAGE_KIB> {
     /// Moves the chunk of `page` to `garbage` if its entry says as much and the garbage has room.
     ///
     /// The chunk stays where a block, which may begin before the chunk, is about to get memory.
-    pub(super) fn give_chunk(&mut self, page: u32, garbage: &mut Garbage<B, PAGE_KIB>) {
+    pub(super) fn release_chunk(&mut self, page: u32, garbage: &mut Garbage<B, PAGE_KIB>) {
         let Some(place) = garbage.chunk_place() else {
             return;
         };

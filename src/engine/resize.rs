@@ -296,7 +296,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.set_live_pages(growth.page, growth.pages, pages, memory);
         // Nothing begins there now, and lazy pages have no memory yet: the records may go.
         self.directory
-            .give_chunk(growth.page + growth.pages, garbage);
+            .release_chunk(growth.page + growth.pages, garbage);
         self.peak_bytes = self.peak_bytes.max(self.claimed);
         if growth.reservation.had + missing < more {
             let class = Class::of_pages(pages, Self::PAGE_SHIFT);

@@ -70,13 +70,13 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// Frees a node of a divided page: merges it with its free buddies, and the page with its
     /// neighbours when the whole page is free.
-    pub(super) fn give_node(&mut self, page: u32, node: u32, garbage: &mut Garbage<B, PAGE_KIB>) {
+    pub(super) fn free_node(&mut self, page: u32, node: u32, garbage: &mut Garbage<B, PAGE_KIB>) {
         let Some(Head::Subpage(tree, ..)) = self.directory.head_mut(page) else {
             debug_assert!(false, "the node lies in a divided page");
             return;
         };
         let before = tree.largest();
-        let joined = tree.give(node);
+        let joined = tree.free_node(node);
         let (after, lost) = (tree.largest(), tree.is_lost());
         if lost {
             // It is on no list: its free nodes have no memory.

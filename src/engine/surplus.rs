@@ -68,7 +68,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
         self.take_reserved(page);
         self.release_pages(page, pages, false);
         for end in [page, page + pages - 1, page + pages] {
-            self.directory.give_chunk(end, garbage);
+            self.directory.release_chunk(end, garbage);
         }
     }
 

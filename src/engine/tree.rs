@@ -82,7 +82,7 @@ impl<const KIB: usize> Tree<KIB> {
 
     /// Frees a node and merges it with its buddy as long as that is free. Returns the depth of the free
     /// node; 0 when the whole page is free, and the tree no longer used.
-    pub(super) fn give(&mut self, mut node: u32) -> u32 {
+    pub(super) fn free_node(&mut self, mut node: u32) -> u32 {
         while node > 1 {
             if !self.is_free(node ^ 1) {
                 set(&mut self.free, node);

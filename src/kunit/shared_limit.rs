@@ -55,14 +55,14 @@ mod tests {
     #[test]
     fn a_limit_grants_exactly_its_bytes() -> Result {
         let limit = SharedLimit::new(100)?;
-        assert!(limit.take(60));
-        assert!(!limit.take(41));
-        assert!(limit.take(40));
-        assert!(!limit.take(1));
-        assert!(!limit.take(u64::MAX));
-        limit.give(60);
-        assert!(limit.take(60));
-        limit.give(100);
+        assert!(limit.try_charge(60));
+        assert!(!limit.try_charge(41));
+        assert!(limit.try_charge(40));
+        assert!(!limit.try_charge(1));
+        assert!(!limit.try_charge(u64::MAX));
+        limit.uncharge(60);
+        assert!(limit.try_charge(60));
+        limit.uncharge(100);
         assert!(limit.is_unused());
         Ok(())
     }
