@@ -74,8 +74,8 @@ show_every=15
 # step TEXT UNIT TOTAL COUNTER LOG COMMAND...
 #
 # Runs COMMAND with its output in LOG. Shows its progress: the number that the
-# command COUNTER prints, of about TOTAL UNITs (`?`: unknown), in place on a
-# terminal, else as a line every $show_every seconds. Ends with a line with the time
+# command COUNTER prints, of about TOTAL UNITs (`?`: unknown; a number that is passed is
+# shown no more), in place on a terminal, else as a line every $show_every seconds. Ends with a line with the time
 # it took, or with the last lines of LOG if COMMAND fails.
 #
 # A COMMAND that ends within $quiet_for seconds, if set, shows nothing. With
@@ -111,6 +111,7 @@ with_progress() {
 			# A count that falls, as files are moved or removed, is not shown.
 			now=$(eval "$counter" 2>/dev/null) || true
 			if [[ $now =~ ^[0-9]+$ ]] && [ "$now" -gt "$count" ]; then count=$now; fi
+			if [ "$total" != '?' ] && [ "$count" -gt "$total" ]; then of=''; fi
 			if [ -t 2 ]; then
 				printf '\r\033[Kfreelist: %s: %s%s %s, %s%s' "$text" "$count" "$of" "$unit" "$(elapsed "$start")" "$about" >&2
 			else
