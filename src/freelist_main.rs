@@ -62,7 +62,7 @@
 //! | page fault | `device/fault.rs` looks up the folio of the offset, which the kernel maps; a lazy page without memory gets it in `arena/lazy.rs` |
 //! | wake-up | a call that frees memory calls `Arena::wake` (`arena/wait.rs`) under the lock; `engine/wait_queue.rs` says whose turn it is |
 //! | shrink | `c/shrinker.c` finds the arenas of the cgroup; `Shrink` of `mm/shrinker.rs`, which `arena/reclaim.rs` implements; `mm/removal.rs` |
-//! | statistic | counted in `engine/stats.rs` (blocks) or `arena/counters.rs` (calls), shown by `debug/show.rs` and STAT |
+//! | statistic | counted in `engine/stats.rs` (blocks, bytes) or `arena/counters.rs` (waits, trims, refused calls), shown by `debug/show.rs` and STAT; `arena/counters.rs` lists the places of a new one |
 
 mod arena;
 mod debug;

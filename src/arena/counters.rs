@@ -2,8 +2,20 @@
 
 //! Counters of arenas and size classes, and refused calls by error.
 //!
-//! The engine counts blocks and bytes (`engine/stats.rs`). [`Snapshot`] has all counters in the layout of
-//! `freelist_stat` of the contract: STAT returns it, and `debug/show.rs` prints it.
+//! The engine counts blocks and bytes (`engine/stats.rs`), the arena counts [`Events`]. [`Snapshot`] has both in
+//! the layout of `freelist_stat`: STAT returns it, `debug/show.rs` prints it. The places of a new counter:
+//!
+//! | file | what is added |
+//! | --- | --- |
+//! | `uapi/freelist.h` | a field in place of a reserved word of `freelist_stat`; then run `scripts/bindings` |
+//! | `engine/stats.rs`, or [`Events`] | the counter; a total also in `seed_totals` or `Events::seeded` |
+//! | this file | `Snapshot::add`; for a total `Snapshot::keep_totals` |
+//! | `debug/show.rs` | its name in `with_fields!`, for debugfs and fdinfo |
+//! | `man/` | its description in `freelist.4`, its name in `debugfs-freelist` |
+//! | `client/src/bin/freelistctl/show.rs` | `stat`, if replays print it |
+//! | `tests/` | `header/header.c`, `header/calls.c`; `fields` in `device/src/suites/debugfs.rs` |
+//!
+//! If a program must tell 0 from "not counted", the counter has a feature bit, too: see `device/ioctl.rs`.
 
 use crate::{
     engine::{

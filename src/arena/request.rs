@@ -2,9 +2,18 @@
 
 //! Options of an allocation: the request flags of the contract (`uapi/freelist.h`), decoded.
 //!
-//! A new flag is added to the contract, to `FLAGS` in `device/ioctl.rs`, which INFO reports, and to
-//! `options` there, which decodes a request; and here to [`AllocOptions`] and its `flags`. A flag that
-//! selects the range of a block is a field of `Request` in `engine/request.rs`.
+//! The places of a new flag:
+//!
+//! | file | what is added |
+//! | --- | --- |
+//! | `uapi/freelist.h` | its number; then run `scripts/bindings` |
+//! | `device/ioctl.rs` | `FLAGS`, which INFO reports; `options`, which decodes it; for RESIZE `RESIZE_FLAGS` and `resize` |
+//! | this file | a field of [`AllocOptions`]; `flags`; `takes_as_it_is` and `is_met`, if the block needs more work |
+//! | `engine/request.rs` | a field of `Request` instead, if the flag selects the range of a block |
+//! | `c/freelist_trace.h` | its name in `FREELIST_TRACE_FLAGS` |
+//! | `client/src/flags.rs` | `Flags` and `Features` |
+//! | `man/freelist.4` | its description, which `tests/manual` checks |
+//! | `tests/device/src/suites/` | its name in `tracepoints.rs`; a test of its promise |
 
 use super::deadline::Deadline;
 use crate::{

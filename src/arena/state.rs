@@ -13,8 +13,8 @@
 //!    under reclaim; below it the core's own locks (`i_mmap_rwsem`, `i_pages`, page tables, LRU lists);
 //! 4. an arena's `state`, a spin lock: its engine, waiters and counters. Lookups in the page cache under
 //!    it take none of the page cache's locks;
-//! 5. the locks of two wait queues, each a spin lock: that of an arena's pollers, and that of the shared
-//!    limit's listeners (pollers of any arena, and sleeping threads); the scheduler's locks below that.
+//! 5. the lock of one wait queue, a spin lock: of an arena's pollers, or of the shared limit's listeners
+//!    (pollers of any arena, and sleeping threads). The scheduler's locks are taken under it.
 //!
 //! A cgroup's list of members of the shrinker (`list_lru`) has a spin lock of its own. Under it the
 //! shrinker takes a reference to a member, and none of these locks.

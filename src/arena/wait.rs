@@ -4,9 +4,11 @@
 //!
 //! A waiter is woken
 //!
-//! - by a call that makes memory of its arena available: under the lock [`Arena::wake`] wakes the waiters
-//!   whose turn it is, which `engine/wait_queue.rs` decides, and the pollers;
-//! - by another arena that has free memory or releases some: `SharedLimit::wake` in `shared_limit.rs`;
+//! - by a call that makes memory of its arena available or raises the limit, and by a waiter that leaves.
+//!   They call [`Arena::wake`] in this file under the lock. It wakes the pollers, and the waiters whose turn
+//!   it is: `engine/wait_queue.rs` decides that;
+//! - by another arena that has free memory (`Arena::offer` in this file) or returns headroom
+//!   (`SharedLimit::uncharge`): both call `SharedLimit::wake` in `shared_limit.rs`;
 //! - by a lower limit of its arena, under which its request can never succeed: `bounds.rs`;
 //! - every [`RETRY_NS`] while the system is short of memory, as no call reports the end of that.
 //!

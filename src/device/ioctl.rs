@@ -5,6 +5,19 @@
 //! The first of these checks that fails is the error: the call is known (`ENOTTY`); the file is open for
 //! writing (`EBADF`); the structure can be read (`EFAULT`) and ends in zeros beyond the known fields
 //! (`E2BIG`); its fields are valid (`EINVAL`); then the arena's own checks.
+//!
+//! The places of a new ioctl:
+//!
+//! | file | what is added |
+//! | --- | --- |
+//! | `uapi/freelist.h` | structure, number, feature bit, errors; then run `scripts/bindings` |
+//! | `c/helpers.h` | `FREELIST_NR_*` and `FREELIST_OFFERS_*`: macros that bindgen cannot evaluate |
+//! | `ffi/uaccess.rs` | the structure in `contract!` |
+//! | this file | `FEATURES`, `call`, `change_more`, and a function that decodes the call |
+//! | `arena/` | a file with the function of `Arena` |
+//! | `client/src/` | `sys.rs`, `arena.rs`, `Call` in `error.rs`, `Features` in `flags.rs` |
+//! | `man/freelist.4` | its description, which `tests/manual` checks |
+//! | `tests/` | `device/src/`: `plain!` in `kit/calls.rs`, `suites/info.rs`, a suite; `header/`: `header.c`, `calls.c` |
 
 use crate::{
     arena::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Macros and inline functions of folios, as functions for Rust.
+ * Macros and inline functions of folios, and the mapping of pages by a fault, as functions for Rust.
  */
 #include <linux/err.h>
 #include <linux/folio_batch.h>

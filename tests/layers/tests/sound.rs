@@ -8,8 +8,8 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use walkdir::WalkDir;
 
-/// The folders that are searched: all that may have unsafe code. Which files have some, each `mod.rs` says. The
-/// client is another crate.
+/// The folders that are searched: all of the module but `engine`, which forbids unsafe code. The `mod.rs` of a
+/// folder names its files with unsafe code; that of `arena` and that of `kunit` name none. The client is another crate.
 const FOLDERS: [&str; 6] = ["ffi", "mm", "arena", "debug", "device", "kunit"];
 
 /// Collects the tokens of a file as text; a group in `()` or `[]` is one token, one in `{}` is entered.
