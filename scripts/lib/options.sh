@@ -67,11 +67,9 @@ check_kind() {
 	[ -z "$complaint" ] || wrong "${1:+$1: }$complaint"
 }
 
-# parse TABLE ARGS...
-parse() {
-	local o_table=$1 o_name o_target o_kind o_longs=help o_mode=none o_parsed o_rest o_operand
-	local -A o_targets=() o_kinds=()
-	shift
+# read_table TABLE: reads the rows of a table into the variables of parse.
+read_table() {
+	local o_name o_target o_kind
 	while read -r o_name o_target o_kind; do
 		case $o_name in
 		--*)
@@ -83,8 +81,15 @@ parse() {
 			o_kinds[operands]=${o_kind:-text}
 			;;
 		esac
-	done <<<"$o_table"
+	done <<<"$1"
+}
 
+# parse TABLE ARGS...
+parse() {
+	local o_name o_target o_kind o_longs=help o_mode=none o_parsed o_rest o_operand
+	local -A o_targets=() o_kinds=()
+	read_table "$1"
+	shift
 	# With a leading - getopt keeps the order of operands, with a leading + it stops at the first.
 	local o_getopt=(env -u POSIXLY_CORRECT LC_ALL=C getopt --name "$COMMAND")
 	if [ "$o_mode" = command ]; then o_getopt+=(--options +h); else o_getopt+=(--options -h); fi

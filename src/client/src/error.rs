@@ -226,18 +226,21 @@ fn alloc_advice(size: u64, flags: Flags, errno: Errno) -> &'static str {
     }
 }
 
-/// Returns advice for a call that was refused.
-fn advice(call: Call, errno: Errno) -> &'static str {
-    // Each of many blocks is allocated and freed like one.
-    let call = match call {
-        Call::AllocBulk { count: 0, .. } | Call::FreeBulk { count: 0 } => {
-            return "; the array of offsets is empty"
-        }
+/// Returns the call for one block that is refused for the same reasons as a bulk call; other calls as they are.
+fn of_one_block(call: Call) -> Call {
+    match call {
         Call::AllocBulk { size, flags, .. } => Call::Alloc { size, flags },
         Call::FreeBulk { .. } => Call::Free { offset: 0 },
         call => call,
-    };
-    match (call, errno) {
+    }
+}
+
+/// Returns advice for a call that was refused.
+fn advice(call: Call, errno: Errno) -> &'static str {
+    if let Call::AllocBulk { count: 0, .. } | Call::FreeBulk { count: 0 } = call {
+        return "; the array of offsets is empty";
+    }
+    match (of_one_block(call), errno) {
         (_, Errno::ENOTTY) => {
             "; the file is not /dev/freelist, or the module is too old for this call"
         }

@@ -184,6 +184,21 @@ fn a_thread_has_its_stack_in_a_block() {
     free(&arena, block);
 }
 
+/// Returns the offsets of a block's pages.
+fn offsets_of(block: &Block) -> impl Iterator<Item = u64> {
+    (block.offset..block.offset + block.bytes).step_by(page() as usize)
+}
+
+/// Returns the numbers of the pages of each block, all of which were touched.
+fn frames_of(view: &View, blocks: &[Block]) -> Vec<Vec<u64>> {
+    let of = |block: &Block| {
+        let count = (block.bytes / page()) as usize;
+        let frames = frames(view, block.offset as usize, count).into_iter();
+        frames.map(|frame| frame.expect("it was touched")).collect()
+    };
+    blocks.iter().map(of).collect()
+}
+
 /// Blocks whose pages are contiguous move as a whole, and stay contiguous.
 fn compaction_keeps_every_byte() {
     let compact = "/proc/sys/vm/compact_memory";
@@ -196,10 +211,8 @@ fn compaction_keeps_every_byte() {
     let blocks = (0..4096).map(|index| arena.alloc(12 * KIB, flags[index / 2 % 2]).unwrap());
     let blocks: Vec<_> = blocks.collect();
     let byte = |at: u64| (at / page()) as u8 ^ 0x5a;
-    for block in &blocks {
-        for at in (block.offset..block.offset + block.bytes).step_by(page() as usize) {
-            view.store(at as usize, byte(at));
-        }
+    for at in blocks.iter().flat_map(offsets_of) {
+        view.store(at as usize, byte(at));
     }
     // Compaction does not find free pages on the lists of a CPU: these lists are kept short.
     let lists = "/proc/sys/vm/percpu_pagelist_high_fraction";
@@ -210,29 +223,15 @@ fn compaction_keeps_every_byte() {
         free(&arena, block);
     }
     arena.trim(0).unwrap();
-    let places = || {
-        let frames = |block: &Block| {
-            let frames = frames(
-                &view,
-                block.offset as usize,
-                (block.bytes / page()) as usize,
-            );
-            let frames = frames.into_iter();
-            frames.map(|frame| frame.expect("it was touched")).collect()
-        };
-        live.iter().map(frames).collect::<Vec<Vec<u64>>>()
-    };
-    let before = places();
+    let before = frames_of(&view, &live);
     for _ in 0..5 {
         fs::write(compact, "1").unwrap();
-        for block in &live {
-            for at in (block.offset..block.offset + block.bytes).step_by(page() as usize) {
-                assert_eq!(view.load(at as usize), byte(at), "byte {at:#x}");
-            }
+        for at in live.iter().flat_map(offsets_of) {
+            assert_eq!(view.load(at as usize), byte(at), "byte {at:#x}");
         }
     }
     fs::write(lists, "0").unwrap();
-    let after = places();
+    let after = frames_of(&view, &live);
     let moved = |contiguous: usize| {
         let pairs = before.iter().zip(&after).skip(contiguous).step_by(2);
         pairs.filter(|(before, after)| before != after).count()

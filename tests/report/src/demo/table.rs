@@ -86,7 +86,7 @@ impl Demo {
         table
     }
 
-    /// Returns the columns beyond the peak. Only programs with marks have an import and steps.
+    /// Returns the columns beyond the peak.
     fn columns(&self, workload: &str) -> Vec<Column> {
         let unit = self.time_unit();
         let is_freelist = |run: &Run| run.allocator == FREELIST;
@@ -108,34 +108,7 @@ impl Demo {
                 1,
             ),
         ];
-        let last = self.runs(workload).next().and_then(|run| run.marks.last());
-        if let Some(last) = last.map(|mark| mark.name.clone()) {
-            let step = last.clone();
-            let imports = |run: &Run| Some(mib(run.mark("import")?.current));
-            if self.runs(workload).any(|run| imports(run).is_some()) {
-                columns.push(("after import".to_owned(), Box::new(imports), 1));
-            }
-            columns.push((
-                "at the end".to_owned(),
-                Box::new(move |run| Some(mib(run.mark(&last)?.current))),
-                1,
-            ));
-            let usage = move |run: &Run| {
-                let end = run.mark(&step)?.usage;
-                Some(end.since(run.before(&step)?.usage))
-            };
-            let of_step = usage.clone();
-            columns.push((
-                "faults, last step".to_owned(),
-                Box::new(move |run| Some(of_step(run)?.faults as f64)),
-                0,
-            ));
-            columns.push((
-                format!("{unit}, last step"),
-                Box::new(move |run| Some(time(usage(run)?.time_us))),
-                3,
-            ));
-        }
+        columns.extend(self.mark_columns(workload));
         columns.push((
             "faults".to_owned(),
             Box::new(|run| Some(run.total.faults as f64)),
@@ -150,6 +123,41 @@ impl Demo {
             "of it system".to_owned(),
             Box::new(|run| Some(time(run.total.system_us))),
             2,
+        ));
+        columns
+    }
+
+    /// Returns the columns of the import and of the last step, for programs with marks.
+    fn mark_columns(&self, workload: &str) -> Vec<Column> {
+        let mut columns: Vec<Column> = Vec::new();
+        let last = self.runs(workload).next().and_then(|run| run.marks.last());
+        let Some(last) = last.map(|mark| mark.name.clone()) else {
+            return columns;
+        };
+        let step = last.clone();
+        let imports = |run: &Run| Some(mib(run.mark("import")?.current));
+        if self.runs(workload).any(|run| imports(run).is_some()) {
+            columns.push(("after import".to_owned(), Box::new(imports), 1));
+        }
+        columns.push((
+            "at the end".to_owned(),
+            Box::new(move |run| Some(mib(run.mark(&last)?.current))),
+            1,
+        ));
+        let usage = move |run: &Run| {
+            let end = run.mark(&step)?.usage;
+            Some(end.since(run.before(&step)?.usage))
+        };
+        let of_step = usage.clone();
+        columns.push((
+            "faults, last step".to_owned(),
+            Box::new(move |run| Some(of_step(run)?.faults as f64)),
+            0,
+        ));
+        columns.push((
+            format!("{}, last step", self.time_unit()),
+            Box::new(move |run| Some(time(usage(run)?.time_us))),
+            3,
         ));
         columns
     }
