@@ -39,7 +39,7 @@
 //! | `device` | `/dev/freelist`: open files, ioctls, mappings, page faults |
 //! | `kunit` | tests that need the kernel |
 //!
-//! # The way of an ALLOC
+//! # The path of an ALLOC
 //!
 //! 1. [`device::fops`] finds the arena of the file, [`device::ioctl`] copies the structure in once and
 //!    checks it.
@@ -55,12 +55,12 @@
 //! Memory is dropped in three steps: the engine isolates a range, so that no request gets it; its folios
 //! are removed from the page cache; the engine marks their pages unbacked.
 //!
-//! # Other ways
+//! # Other paths
 //!
 //! | what | where |
 //! | --- | --- |
 //! | page fault | `device/fault.rs` looks up the folio of the offset, which the kernel maps; a lazy page without memory gets it in `arena/lazy.rs` |
-//! | wake-up | a call that frees memory calls `Arena::wake` (`arena/wait.rs`) under the lock; `engine/wait_queue.rs` says whose turn it is |
+//! | wake-up | a call that frees memory calls `Arena::wake` (`arena/wait.rs`) under the lock; `engine/wait_queue.rs` decides whose turn it is |
 //! | shrink | `c/shrinker.c` finds the arenas of the cgroup; `Shrink` of `mm/shrinker.rs`, which `arena/reclaim.rs` implements; `mm/removal.rs` |
 //! | statistic | counted in `engine/stats.rs` (blocks, bytes) or `arena/counters.rs` (waits, trims, refused calls), shown by `debug/show.rs` and STAT; `arena/counters.rs` lists the places of a new one |
 

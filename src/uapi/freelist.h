@@ -18,21 +18,21 @@
  * Errors of the calls and of mmap():
  *
  * E2BIG	larger than the largest block; a longer structure that does not end in zeros
- * EAGAIN	it would have to wait, and may not
+ * EAGAIN	the request would have to wait, and may not
  * EBADF	the file is not open for writing
- * EDQUOT	a limit forbids it
+ * EDQUOT	a limit forbids the request
  * EFAULT	a bad address
- * EINTR	a signal came while it waited
- * EINVAL	a value or a combination that no module takes
+ * EINTR	a signal arrived while the request waited
+ * EINVAL	an invalid value or combination of values
  * EMFILE	CLONE: the process has as many open files as it may
- * ENFILE	CLONE: the system has
- * ENOENT	no live block is there
- * ENOMEM	the flags allow nothing more, or memory is short
+ * ENFILE	CLONE: the system has as many open files as it may
+ * ENOENT	no live block begins at the offset
+ * ENOMEM	the flags allow no other source, or memory is short
  * ENOSPC	no address space; RESIZE: the pages after the block are in use
  * ENOTTY	an unknown call
  * EOPNOTSUPP	a request flag that this module does not have
  * EPERM	a limit above the administrator's default
- * ETIMEDOUT	it has waited for its time
+ * ETIMEDOUT	the timeout of the request passed
  * EUCLEAN	the header of the freed block was overwritten
  */
 #ifndef _UAPI_LINUX_FREELIST_H

@@ -10,9 +10,9 @@
 //! closes its descriptor of it. The handlers are registered before those of other libraries, so they
 //! run last before a fork and first after it.
 //!
-//! To the forking thread the copy is one as of the handler before the fork. What other threads write
-//! at that time is in it or not, byte by byte. (A child of a program with threads may call only
-//! functions that are safe in signal handlers, until it runs another program.)
+//! The copy has the bytes that the forking thread had written before the last handler ran. A byte that
+//! another thread writes at that time may be in it or not. (A child of a program with threads may call
+//! only functions that are safe in signal handlers, until it runs another program.)
 //!
 //! A fork for which there is no copy fails with `ENOMEM`. Handlers cannot report that:
 //! [`LargeBlocks::fork`] wraps the C library's `fork()`, has the child end at once, and waits for it.
@@ -21,7 +21,7 @@
 //! The blocks of an arena whose file the program closed, and of a module without CLONE, are copied
 //! to private memory before the fork, which the child moves to their addresses. The child waits until
 //! the parent has dropped the copy, or has ended: pages that it writes before that would be copied
-//! once more.
+//! twice.
 //!
 //! Where no block is live there is nothing to copy: see [`asleep`](super::asleep).
 //!

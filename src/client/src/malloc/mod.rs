@@ -2,11 +2,11 @@
 
 //! The large blocks of a whole process, from an arena of its own.
 //!
-//! An allocator that serves an unchanged process puts this above another one: the next allocator has
-//! the blocks below a threshold (64 KiB); the arena has the larger ones, in exactly their pages,
-//! strands none of these, and leaves free memory to the kernel. If the arena cannot serve a request
-//! (no device, a limit, no memory), the next allocator does. `libfreelist_malloc.so` is this above
-//! the C library's `malloc()`; [`Global`] is this above Rust's system allocator.
+//! This is the upper one of two allocators of a process. The next allocator has the blocks below a
+//! threshold (64 KiB); the arena has the larger ones, in exactly their pages, strands none of these,
+//! and leaves free memory to the kernel. If the arena cannot serve a request (no device, a limit, no
+//! memory), the next allocator does. In `libfreelist_malloc.so`
+//! the next allocator is the C library's `malloc()`; below [`Global`] it is Rust's system allocator.
 //!
 //! ```text
 //!   address space   | arena: block . . block block . block . . . |   (nothing mapped yet) ...
