@@ -15,8 +15,8 @@ use super::view::{Address, View};
 /// Calls read() for `len` bytes to an address.
 pub fn read_to(fd: impl AsFd, to: Address, len: usize) -> Result<usize, Errno> {
     let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: The kernel answers EFAULT where it cannot write. By the type's
-    // promise nothing else is there but a `View`, which expects any value.
+    // SAFETY: The kernel answers EFAULT if it cannot write. At an `Address` there is a `View`, whose
+    // accesses expect any value, or no memory.
     let got = unsafe { libc::read(fd, to.get() as *mut _, len) };
     Errno::result(got).map(|got| got as usize)
 }
@@ -28,8 +28,7 @@ pub fn splice_from(pipe: impl AsFd, from: Address, len: usize) -> Result<usize, 
         iov_base: from.get() as *mut _,
         iov_len: len,
     };
-    // SAFETY: The kernel only refers to the pages, and answers EFAULT where
-    // there are none.
+    // SAFETY: The kernel only refers to the pages, and answers EFAULT if there are none.
     let spliced = unsafe { libc::vmsplice(fd, &raw const bytes, 1, 0) };
     Errno::result(spliced).map(|spliced| spliced as usize)
 }
@@ -37,7 +36,7 @@ pub fn splice_from(pipe: impl AsFd, from: Address, len: usize) -> Result<usize, 
 /// Calls write() for `len` bytes at an address.
 pub fn write_from(fd: impl AsFd, from: Address, len: usize) -> Result<usize, Errno> {
     let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: The kernel only reads, and answers EFAULT where it cannot.
+    // SAFETY: The kernel only reads, and answers EFAULT if it cannot.
     let written = unsafe { libc::write(fd, from.get() as *const _, len) };
     Errno::result(written).map(|written| written as usize)
 }
@@ -45,15 +44,13 @@ pub fn write_from(fd: impl AsFd, from: Address, len: usize) -> Result<usize, Err
 /// Calls ioctl() with any pointer.
 pub fn ioctl_at(fd: impl AsFd, request: u32, at: Address) -> Result<i32, Errno> {
     let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: A driver accesses at most the bytes that the request's number
-    // encodes, less than 16 KiB. By the type's promise these are in a `View`,
-    // whose accesses expect any value; where an anonymous one ends, so much
-    // follows that cannot be accessed.
+    // SAFETY: A driver accesses at most the bytes that the request's number encodes, less than 16 KiB.
+    // These are in a `View`, whose accesses expect any value, or after the end of an anonymous one, after
+    // which at least as many bytes cannot be accessed.
     Errno::result(unsafe { libc::ioctl(fd, request as _, at.get()) })
 }
 
-/// A structure of the contract: plain numbers without padding (the C header
-/// test holds their layout).
+/// A structure of the contract: plain numbers without padding (the test of the C header checks the layout).
 pub trait Plain: Copy {
     /// Returns its bytes.
     fn to_bytes(&self) -> Vec<u8>;
@@ -96,7 +93,7 @@ plain!(
 
 /// Calls ioctl() with a structure, as C programs do: the result is in the structure, even of a call that fails.
 pub fn ioctl<T: Plain>(fd: BorrowedFd<'_>, request: u32, with: &mut T) -> Result<i32, Errno> {
-    // Its end is the end of the accessible range.
+    // The structure ends where the accessible range ends.
     let view = View::anonymous(size_of::<T>());
     let at = view.len() - size_of::<T>();
     view.set_bytes(at, &with.to_bytes());

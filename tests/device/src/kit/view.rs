@@ -18,7 +18,7 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags};
 
 use super::calls::write_from;
 
-/// An address for the kernel, at which this process has nothing, or a [`View`].
+/// An address that may be passed to the kernel: this process has a [`View`] there, or no memory at all.
 #[derive(Debug, Clone, Copy)]
 pub struct Address(usize);
 

@@ -42,7 +42,7 @@ fn has_only(view: &View, offset: u64, bytes: u64, with: u8) -> bool {
     has.iter().all(|byte| *byte == with)
 }
 
-/// Touches its tail after that: no memory is there any more.
+/// Touches the tail that was cut off: it has no memory any more.
 ///
 /// Prior art: kasan krealloc_less_oob, krealloc_large_less_oob; scudo combined.ReallocateLargeDecreasing,
 /// combined.ReallocateSame.
@@ -69,7 +69,7 @@ fn the_tail_of_a_shorter_block_is_free_at_once() {
     check();
 }
 
-/// Touches what lies after its end: no memory is there.
+/// Touches the first byte after the block: it has no memory.
 ///
 /// Prior art: kasan krealloc_more_oob, krealloc_large_more_oob; kfence test_krealloc; test_vmalloc
 /// vrealloc_test; hardened_malloc large_array_growth; scudo combined.ReallocateLargeIncreasing,
