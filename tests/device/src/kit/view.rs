@@ -73,8 +73,7 @@ impl View {
     ) -> Result<Self, Errno> {
         assert!(!flags.contains(MapFlags::MAP_FIXED), "would hit the heap");
         let fd = fd.as_fd().as_raw_fd();
-        // SAFETY: Without MAP_FIXED the kernel puts the mapping where nothing of
-        // this process lies, whatever the hint is.
+        // SAFETY: Without MAP_FIXED the kernel replaces no mapping of this process, whatever the hint is.
         let base = unsafe {
             libc::mmap(
                 ptr::with_exposed_provenance_mut(wish.get()),
@@ -144,9 +143,8 @@ impl View {
         let address = self.base + at;
         let inside = |piece: &Range<usize>| piece.contains(&address);
         assert!(self.pieces.iter().any(inside), "byte {at} is not mapped");
-        // SAFETY: By the type's invariant the byte belongs to a mapping that
-        // is this value's as long as it is borrowed. All accesses of this
-        // process are atomic; of others' any value is expected.
+        // SAFETY: By the type's invariant the byte belongs to a mapping that is this value's as long as it
+        // is borrowed. All accesses of this process are atomic; other processes may write any value.
         unsafe { AtomicU8::from_ptr(address as *mut u8) }
     }
 
@@ -221,12 +219,12 @@ impl View {
     /// Calls munmap() for a range.
     pub fn unmap(&mut self, range: Range<usize>) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
-        // SAFETY: The range is this mapping's, and no longer counted as such
-        // below, so that nothing accesses what may come to lie there.
+        // SAFETY: The range is this mapping's. It leaves `pieces` below, so that no code accesses a later
+        // mapping there.
         Errno::result(unsafe { libc::munmap(address, len) })?;
         let (start, end) = (address as usize, address as usize + len);
         let pieces = std::mem::take(&mut self.pieces).into_iter();
-        // INVARIANT: What was unmapped is taken out of the pieces.
+        // INVARIANT: The unmapped range is taken out of the pieces.
         self.pieces = pieces
             .flat_map(|piece| {
                 [
@@ -239,7 +237,7 @@ impl View {
         Ok(())
     }
 
-    /// Maps anonymous memory over a range, which stays this value's.
+    /// Maps anonymous memory over a range. The range remains this value's.
     pub fn cover(&self, range: Range<usize>) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
         let prot = libc::PROT_READ | libc::PROT_WRITE;
@@ -253,7 +251,7 @@ impl View {
         Ok(())
     }
 
-    /// Maps a file over a range, which stays this value's.
+    /// Maps a file over a range. The range remains this value's.
     pub fn cover_with(&self, range: Range<usize>, fd: impl AsFd, offset: u64) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
         let prot = libc::PROT_READ | libc::PROT_WRITE;
@@ -279,21 +277,21 @@ impl View {
         let there = Self::anonymous(len);
         let target = there.base as *mut libc::c_void;
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        // SAFETY: The range is this mapping's. It replaces one that is ours
-        // too, and that no code accesses any more.
+        // SAFETY: Both ranges are this process's own: the mapping's, and that of `there`, which no code
+        // accesses any more.
         let moved = unsafe { libc::mremap(self.base as *mut _, len, len, flags, target) };
         if moved == libc::MAP_FAILED {
             return Err(Errno::last());
         }
-        // INVARIANT: The range is where `there` was, which ends here.
+        // INVARIANT: The range is where `there` was, whose value is forgotten.
         self.pieces.clear();
         *self = Self::own(moved as usize, len);
         std::mem::forget(there);
         Ok(())
     }
 
-    /// Calls mremap() for a range that is to stay mapped too: to any address, or over all of `target`. Returns the
-    /// error with which the kernel refuses that.
+    /// Calls mremap() for a range that is to stay mapped as well: to any address, or over all of `target`.
+    /// Returns the error with which the kernel refuses that.
     pub fn leave_behind(&self, range: Range<usize>, target: Option<Self>) -> Errno {
         let (address, len) = self.absolute(&range);
         let mut flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
@@ -308,8 +306,8 @@ impl View {
         Errno::last()
     }
 
-    /// Calls move_pages() for a range, with pages that other processes map too. Returns of each page the
-    /// node that it is on afterwards, or why that is not known.
+    /// Calls move_pages() for a range, including pages that other processes map. Returns the node of each
+    /// page afterwards, or the error that hides it.
     pub fn move_to_node(
         &self,
         range: Range<usize>,
@@ -347,7 +345,7 @@ impl View {
     /// Calls mlock() for a range.
     pub fn lock(&self, range: Range<usize>) -> Result<(), Errno> {
         let (address, len) = self.absolute(&range);
-        // SAFETY: The range is this mapping's; what is in it stays.
+        // SAFETY: The range is this mapping's, and keeps its bytes.
         Errno::result(unsafe { libc::mlock(address, len) }).map(drop)
     }
 
@@ -382,8 +380,7 @@ impl View {
     /// Calls mremap() for the whole mapping, from `old` to `new` bytes. On failure it is unchanged.
     pub fn remap(&mut self, old: usize, new: usize, flags: i32) -> Result<(), Errno> {
         assert_eq!(flags & libc::MREMAP_FIXED, 0, "would hit the heap");
-        // SAFETY: The range is this mapping's, and the kernel chooses where it
-        // moves to, which is noted below.
+        // SAFETY: The range is this mapping's. The kernel chooses the new address, which `self` gets below.
         let moved = unsafe { libc::mremap(self.base as *mut _, old, new, flags) };
         if moved == libc::MAP_FAILED {
             return Err(Errno::last());

@@ -80,7 +80,7 @@ fn a_longer_block_keeps_its_bytes() {
     let block = alloc(&arena, 10 * page());
     fill(&view, block.offset, block.bytes, 5);
     let mut before = block.bytes;
-    // New memory; then the pages that were cut off, and others.
+    // Grows by new pages, shrinks, grows by the pages that were cut off and by new ones.
     for pages in [30, 11, 50, 300] {
         let size = pages * page();
         let bytes = arena.resize(block.offset, size, DEFAULT).unwrap();
@@ -302,7 +302,7 @@ fn an_answer_that_cannot_be_written_changes_nothing() {
     assert_eq!(stat(&arena), freelist::Stat { failures, ..before });
 }
 
-/// Resizes blocks at random until they are gone, as another thread frees and trims.
+/// Resizes a block at random until another thread has freed it.
 fn resize_until_gone(arena: &Arena, offset: u64, seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     loop {

@@ -20,7 +20,7 @@ suite!("freelist_zero":
 
 const SIZES: [u64; 8] = [1, 32, 100, 2 * KIB, 4 * KIB, 20_000, 64 * KIB, MIB + 1];
 
-/// Returns all of the arena's first bytes, with room for any of [`SIZES`] a few times.
+/// Maps the arena's first bytes: enough for a few blocks of any of [`SIZES`].
 fn view(arena: &Arena) -> View {
     View::shared(arena, 0, 16 * MIB as usize)
 }
@@ -179,7 +179,8 @@ fn blocks_of_a_batch_read_as_zero() {
     }
 }
 
-/// Every byte of enough blocks that most pages of the first arena are used again.
+/// Fills every byte of so many blocks that the second arena gets most of the first one's pages.
+///
 /// Prior art: dmabuf_heaps fill_4_kib, zeroed_4_kib, fill_1_mib, zeroed_1_mib.
 fn memory_that_another_arena_filled_and_released_reads_as_zero() {
     const COUNT: u64 = 32;
