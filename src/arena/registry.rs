@@ -81,7 +81,7 @@ impl Registry {
     pub(crate) fn open(&self, memcg: Memcg) -> Result<Arc<Arena>> {
         let id = self.next_id.fetch_add(1, Relaxed);
         let arena = Arena::new(id, memcg, self.defaults, self.limit.clone())?;
-        // Allocated before the lock is taken.
+        // The entry is allocated before the lock is taken.
         let entry = || RBTreeNode::new(id, arena.clone(), GFP_KERNEL_ACCOUNT);
         let entry = arena.memcg().charge(entry)?;
         self.arenas.lock().open.insert(entry);

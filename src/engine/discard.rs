@@ -132,7 +132,7 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
 
     /// Ends a discard after the memory was dropped. The pages that lost it are owed from now on.
     ///
-    /// `stayed(page)` returns the first adjacent pages at or after `page` that kept their memory.
+    /// `stayed(page)` returns the first run of pages at or after `page` that kept their memory.
     /// Returns the range if its block was freed or shortened meanwhile: the range is isolated then,
     /// and has to be passed to [`Engine::remove_isolated`].
     pub fn finish_discard(

@@ -107,8 +107,8 @@ impl AddressSpace {
     }
 
     /// Splits the folios that cross an end of a range, by removing the first and the last page alone.
-    /// Returns the part of the range that no such folio has any more. (To truncate the whole range would
-    /// drop pages beyond it where a split fails.)
+    /// Returns the range without the pages of folios that could not be split. (Truncation of the whole
+    /// range would drop the pages of such a folio beyond it, too.)
     fn remove_edges(&self, range: &Range<u32>) -> Range<u32> {
         let mut inner = range.clone();
         if let Some(stuck) = self.remove_edge(range.start, range) {

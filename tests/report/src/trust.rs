@@ -50,7 +50,7 @@ fn not_passed(status: &str) -> Result<Vec<String>> {
         all.push(match state {
             "passed" => continue,
             "failed" => format!("stage {name} has failed"),
-            "old" => format!("stage {name} ran with other sources: its figures are theirs"),
+            "old" => format!("stage {name} ran with other sources: its figures are old"),
             "never" => format!("stage {name} did not run"),
             _ => bail!("stage {name} is {state}"),
         });

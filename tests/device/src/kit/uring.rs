@@ -2,7 +2,7 @@
 
 //! Pages that the kernel pins for a program: registered buffers of io_uring.
 
-#![expect(unsafe_code, reason = "the kernel works on memory by itself")]
+#![expect(unsafe_code, reason = "the kernel accesses the memory")]
 
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
@@ -26,8 +26,8 @@ impl<'a> Pinned<'a> {
             iov_base: view.address(0).get() as *mut _,
             iov_len: view.len(),
         };
-        // SAFETY: Only entries below use the buffer, on memory that expects any value, and none is
-        // under way when `ring` goes.
+        // SAFETY: Only the entries of `run()` use the buffer, whose memory expects any value, and none is
+        // pending when `ring` is dropped.
         unsafe { ring.submitter().register_buffers(&[buffer]) }.map_err(errno)?;
         Ok(Self { ring, view })
     }
@@ -49,11 +49,10 @@ impl<'a> Pinned<'a> {
     }
 
     fn run(&mut self, entry: &squeue::Entry) -> Result<usize, Errno> {
-        // SAFETY: The descriptor and the buffer are there until the end of this call, which waits
-        // for the entry's.
-        unsafe { self.ring.submission().push(entry) }.expect("there is room for one");
+        // SAFETY: The descriptor and the buffer exist until this call returns, after the entry has completed.
+        unsafe { self.ring.submission().push(entry) }.expect("the queue is empty");
         self.ring.submit_and_wait(1).map_err(errno)?;
-        let result = self.ring.completion().next().expect("one has ended");
+        let result = self.ring.completion().next().expect("an entry has completed");
         usize::try_from(result.result()).map_err(|_| Errno::from_raw(-result.result()))
     }
 }

@@ -76,7 +76,7 @@ mod generic {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let page = Arena::<KIB>::PAGE;
         for size in [32, 200, page / 2, page, 3 * page] {
-            // The next of its class after it; then at the same place, the other way round.
+            // A block with a header before one without; then the other way round, at the same offset.
             let with = headed(size - 16, DEFAULT);
             let without = request(size, DEFAULT);
             for requests in [[with, without], [without, with]] {

@@ -7,8 +7,8 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Reads a file and drops its content. Allocates nothing, as the other thread's calls unmap memory at places
-/// that the allocator could get.
+/// Reads a file and drops its content. Allocates no memory: the other thread unmaps addresses that the allocator
+/// could get.
 pub(super) fn show(path: &CStr) {
     let mut text = [0_u8; 4096];
     // SAFETY: `path` ends in 0, and `text` has as many bytes as are read.
@@ -21,7 +21,7 @@ pub(super) fn show(path: &CStr) {
 
 /// Writes to a file.
 pub(super) fn tell(path: &CStr, text: &[u8]) {
-    // SAFETY: `path` ends in 0, and `text` has so many bytes.
+    // SAFETY: `path` ends in 0, and `text` has as many bytes as are written.
     unsafe {
         let file = libc::open(path.as_ptr(), libc::O_WRONLY);
         libc::write(file, text.as_ptr().cast(), text.len());
@@ -69,7 +69,7 @@ pub fn wrong() -> Option<String> {
 /// The longest life of the children of a killed process, which have the arenas open too.
 const ORPHANS: Duration = Duration::from_secs(10);
 
-/// Returns a description of what remains without an open arena, if anything does.
+/// Returns a description of the memory that is held while no arena is open, if any is.
 pub fn left() -> Option<String> {
     let start = Instant::now();
     loop {

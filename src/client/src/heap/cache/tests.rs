@@ -101,7 +101,8 @@ fn all_classes_together_keep_at_most_48_kib() {
     );
 }
 
-/// Makes a request of each of so many classes on the slow path, in turn, and fills the class up to its bound.
+/// In each round, makes a request of each class on the slow path, and fills the class up to its bound. Returns the
+/// blocks that left the cache.
 fn use_classes(cache: &Cache, classes: std::ops::Range<u32>, rounds: usize) -> Vec<usize> {
     let left = Left::default();
     for round in 0..rounds {
@@ -122,7 +123,7 @@ fn classes_that_are_used_alike_share_the_cache_and_keep_their_bounds() {
     let saves = |class| most(class) * most(class) * class.bytes();
     let all: Vec<usize> = (0..32).filter_map(Class::numbered).map(saves).collect();
     let (least, highest) = (all.iter().min().unwrap(), all.iter().max().unwrap());
-    // A step is a doubling, four times as much, and one more may be due.
+    // A step doubles a bound, which multiplies its saving by 4. Two classes may be two steps apart.
     assert!(*least > 0 && *highest <= 32 * least, "{all:?}");
     assert!(cache.bytes.load(Ordering::Relaxed) as usize > MAX_KEPT_BYTES / 2);
     let moved = use_classes(&cache, 0..32, 100);
@@ -209,7 +210,7 @@ fn blocks_of_a_refill_are_allocated_in_order() {
 }
 
 #[test]
-fn a_drain_takes_all_and_the_owner_goes_on() {
+fn a_drain_takes_all_blocks_and_the_owner_continues() {
     assert!(crate::sync::can_heavy_barrier());
     let (cache, class) = cache_of(64);
     let drained = |cache: &Cache| {
@@ -222,7 +223,7 @@ fn a_drain_takes_all_and_the_owner_goes_on() {
     }
     assert_eq!(drained(&cache), [64, 128, 192, 256, 320]);
     assert_eq!((pop(&cache, class), drained(&cache)), (None, vec![]));
-    // Another thread was handed the block meanwhile, and this one frees it.
+    // Another thread has got block 320 meanwhile, and this thread frees it.
     assert!(push(&cache, class, 320) && push(&cache, class, 64));
     assert_eq!((pop(&cache, class), drained(&cache)), (Some(64), vec![320]));
     let owned = cache.enter().ok().unwrap();
