@@ -86,8 +86,8 @@ impl Arena {
 }
 
 impl Arena {
-    /// Frees pages some of which have no memory, in bounded steps, and returns the headroom that their
-    /// missing pages had under the limits. May sleep.
+    /// Frees pages, of which some have no memory, in bounded steps, and uncharges the headroom that was
+    /// reserved for these. May sleep.
     pub(super) fn release_holed(&self, holed: Holed) {
         let mut rest = Some(holed);
         let mut headroom = 0;

@@ -18,7 +18,7 @@ export PATH=$PATH:/usr/local/bin
 says() { grep -qE -e "$1" "$2" || { echo "no '$1' in:"; cat "$2"; exit 1; }; }
 
 loaded() { grep -q '^freelist ' /proc/modules; }
-the_device_is_the_groups() { expect 'the device' "$(stat -c '%a %U %G' /dev/freelist)" '660 root freelist'; }
+the_device_belongs_to_the_group() { expect 'the device' "$(stat -c '%a %U %G' /dev/freelist)" '660 root freelist'; }
 
 # Every file of the system but logs, caches and state; and every group.
 everything() {

@@ -45,7 +45,7 @@ fn op(page: u64) -> impl Strategy<Value = Op> {
     ]
 }
 
-/// An arena and its live blocks: how many bytes each has, by the offset that its caller knows.
+/// An arena, and the bytes of each live block by its offset.
 struct Model<const KIB: usize> {
     arena: Arena<KIB>,
     live: BTreeMap<u64, u64>,
@@ -193,7 +193,7 @@ fn runs<const KIB: usize>(before: Vec<Op>, during: Vec<(Op, u8)>) {
         }
     }
     copy.check();
-    assert_eq!(copy.counters().live_blocks, 0, "a block that never was");
+    assert_eq!(copy.counters().live_blocks, 0, "a block that the source never had");
     assert_eq!(copy.counters().frees, live.len() as u64);
     copy.trim(0);
     assert_eq!(copy.counters().held_bytes, 0);
@@ -285,7 +285,7 @@ fn a_copy_serves_requests_from_its_free_memory() {
     let mut copy = source.copy(SPAN);
     for _ in 1..64 {
         let (offset, _) = copy.alloc(request(64)).unwrap();
-        assert!(blocks.contains(&offset), "not of the page that has room");
+        assert!(blocks.contains(&offset), "not in the page with free blocks");
     }
     assert_eq!(copy.counters().held_bytes, 4096);
 }

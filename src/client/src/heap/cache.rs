@@ -2,12 +2,12 @@
 
 //! A thread's cache of free small blocks: a stack of addresses for each class, each with its own bound.
 //!
-//! A class whose request takes the slow path gets twice the bound. Once all bounds together are 48 KiB, those
-//! of other classes are halved for that (as thread caches of TCMalloc share theirs, Ghemawat and Menage 2007):
-//! of classes without such a request for a whole round (the second chance of Corbato 1968), and of classes
-//! whose share saves fewer requests on the slow path than it would here. (Of classes that are used alike, a
-//! byte saves most where the blocks' number, squared, times their size is least.) So a thread that sleeps
-//! keeps no more than one that works.
+//! A request on the slow path doubles the bound of its class. Once all bounds together are 48 KiB, the bounds of
+//! other classes are halved first (as thread caches of TCMalloc share theirs, Ghemawat and Menage 2007): of
+//! classes without such a request for a whole round (the second chance of Corbato 1968), and of classes whose
+//! share would save more requests on the slow path in this class. (Of classes that are used alike, a byte saves
+//! most where the number of blocks squared times their size is least.) So a thread that sleeps keeps no more
+//! than one that works.
 
 use std::ptr::{self, NonNull};
 
@@ -20,9 +20,9 @@ use crate::sync::heavy_barrier;
 /// The most bytes that a thread's cache keeps, all classes together.
 pub(super) const MAX_KEPT_BYTES: usize = 48 << 10;
 
-/// Once all bounds together are that large, a try to widen one examines so many other classes.
+/// The most other classes that are examined to widen a bound, once all bounds together reach the maximum.
 const LOOKS: u32 = 16;
-/// One in so many requests to widen a bound is a try then: at least, and at most while tries are in vain.
+/// The least and the greatest [`Cache::pause`].
 const MIN_PAUSE: u32 = 4;
 const MAX_PAUSE: u32 = 64;
 
@@ -47,8 +47,8 @@ pub(super) trait Sink {
     fn put(&self, class: Class, blocks: impl Iterator<Item = *mut u8>) -> Result<(), Self::Error>;
 }
 
-/// A thread's free blocks, by class; the place of no class keeps none. All zeros is
-/// a cache that is empty, and takes nothing.
+/// A thread's free blocks, by class; the place without a class keeps none. A cache of zeros is empty, and
+/// accepts no blocks.
 pub(crate) struct Cache {
     magazines: [Magazine; PLACES],
     /// One of the states in [`slow`].
@@ -61,10 +61,12 @@ pub(crate) struct Cache {
     next: AtomicU32,
     /// A bit for each class, set if a request of it took the slow path since `next` passed it.
     used: [AtomicU64; USED_WORDS],
-    /// How many requests to widen a bound are skipped from now on, and how many after a try.
+    /// The requests to widen a bound that are still to be skipped.
     wait: AtomicU32,
+    /// One of so many requests to widen a bound is a try, once all bounds together reach the maximum. A try in
+    /// vain doubles it, another one halves it.
     pause: AtomicU32,
-    /// Where it is among the caches of its heap.
+    /// The link in the list of its heap's caches.
     pub(super) link: Link,
 }
 
@@ -119,8 +121,8 @@ impl Cache {
             .map(drop)
     }
 
-    /// Takes all blocks out, in another thread than its owner, and hands them over by class. Leaves it as it
-    /// is while the owner is on its slow path.
+    /// Takes all blocks out, in another thread than its owner, and passes them to `sink` by class. Does
+    /// nothing while the owner is on its slow path.
     pub(super) fn drain<S: Sink>(&self, sink: &S) -> Result<(), S::Error> {
         let is_empty = |class: &Class| self.magazine(class.place()).count() == 0;
         if Class::all().all(|class| is_empty(&class)) || self.enter_as(slow::DRAIN).is_err() {
@@ -133,7 +135,7 @@ impl Cache {
         }
         let is_passed = heavy_barrier();
         let mut result = Ok(());
-        // An error ends none of the drains: the owner has to continue.
+        // An error does not end the loop: the owner can use a magazine only after its drain has ended.
         for (class, closed) in closed.into_iter().flatten() {
             let mut blocks = [ptr::null_mut(); MAX_CACHED];
             let count = closed.take(is_passed, &mut blocks);
@@ -188,8 +190,8 @@ impl Owned<'_> {
     }
 
     /// Doubles the bound of a class whose request took the slow path, if the bounds of others can be halved for
-    /// it; `sink` takes their blocks. A thread that uses many sizes does not spend its time on that: while the
-    /// tries are in vain, more and more of them are skipped.
+    /// it; `sink` takes their blocks. While the tries are in vain, more and more requests are skipped, so that a
+    /// thread that uses many sizes does not spend its time on them.
     #[inline]
     pub(super) fn widen<S: Sink>(&self, class: Class, sink: &S) -> Result<(), S::Error> {
         self.note_use(class);
@@ -234,7 +236,7 @@ impl Owned<'_> {
         if fits(more) {
             self.set_bound(class, bound);
         }
-        // The next try for this class would fail.
+        // Another try would have to narrow other classes.
         if !fits(more) {
             self.0.wait.store(pause - 1, Ordering::Relaxed);
         }

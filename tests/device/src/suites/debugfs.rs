@@ -19,7 +19,7 @@ suite!("freelist_debugfs":
     stats_count_the_arenas,
     stats_have_every_field_of_stat,
     stats_are_the_sums_over_the_arenas,
-    counts_in_all_keep_those_of_closed_arenas,
+    totals_include_closed_arenas,
     nothing_is_held_once_every_arena_is_closed,
     classes_have_a_row_a_size_class,
     classes_count_the_blocks_of_their_class,
@@ -132,7 +132,7 @@ fn stats_are_the_sums_over_the_arenas() {
     }
 }
 
-fn counts_in_all_keep_those_of_closed_arenas() {
+fn totals_include_closed_arenas() {
     alone();
     let before = stats();
     let one = arena();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The held and moved memory of a linear heap: recorded traces over its lists alone. The engine's parameters were
-//! chosen by the figures that the ignored test prints (`cargo test --release --test linear -- --ignored
+//! The held and moved memory of a linear heap, a model of the engine's lists, for recorded traces. The engine's
+//! parameters were chosen by the figures that the ignored test prints (`cargo test --release --test linear -- --ignored
 //! --nocapture`); the other tests check a few of them.
 
 mod heap;
@@ -152,7 +152,7 @@ fn training_traces_move_nothing_from_the_second_time_on() {
 }
 
 #[test]
-#[ignore = "a table for people"]
+#[ignore = "prints a table, checks nothing"]
 fn every_setting_against_every_trace() {
     let mut traces: Vec<(String, Vec<Step>)> = Vec::new();
     for name in [

@@ -8,7 +8,6 @@ use freelist_engine::host::Arena;
 use super::{request, DEFAULT, GROW};
 
 at_every_page_size! {
-    /// The address space ends.
     a_request_beyond_the_address_space_is_refused;
     an_odd_span_is_used_to_its_last_page;
     the_span_can_be_set_until_it_is_used;

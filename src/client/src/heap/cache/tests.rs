@@ -120,10 +120,10 @@ fn classes_that_are_used_alike_share_the_cache_and_keep_their_bounds() {
     let cache = Cache::default();
     use_classes(&cache, 0..32, 400);
     let most = |class: Class| cache.enter().ok().unwrap().bound(class);
-    let saves = |class| most(class) * most(class) * class.bytes();
-    let all: Vec<usize> = (0..32).filter_map(Class::numbered).map(saves).collect();
+    let product = |class| most(class) * most(class) * class.bytes();
+    let all: Vec<usize> = (0..32).filter_map(Class::numbered).map(product).collect();
     let (least, highest) = (all.iter().min().unwrap(), all.iter().max().unwrap());
-    // A step doubles a bound, which multiplies its saving by 4. Two classes may be two steps apart.
+    // A step doubles a bound, which multiplies the product by 4. Two classes may be two steps apart.
     assert!(*least > 0 && *highest <= 32 * least, "{all:?}");
     assert!(cache.bytes.load(Ordering::Relaxed) as usize > MAX_KEPT_BYTES / 2);
     let moved = use_classes(&cache, 0..32, 100);
