@@ -193,7 +193,11 @@ fn runs<const KIB: usize>(before: Vec<Op>, during: Vec<(Op, u8)>) {
         }
     }
     copy.check();
-    assert_eq!(copy.counters().live_blocks, 0, "a block that the source never had");
+    assert_eq!(
+        copy.counters().live_blocks,
+        0,
+        "a block that the source never had"
+    );
     assert_eq!(copy.counters().frees, live.len() as u64);
     copy.trim(0);
     assert_eq!(copy.counters().held_bytes, 0);

@@ -52,7 +52,11 @@ impl<'a> Pinned<'a> {
         // SAFETY: The descriptor and the buffer exist until this call returns, after the entry has completed.
         unsafe { self.ring.submission().push(entry) }.expect("the queue is empty");
         self.ring.submit_and_wait(1).map_err(errno)?;
-        let result = self.ring.completion().next().expect("an entry has completed");
+        let result = self
+            .ring
+            .completion()
+            .next()
+            .expect("an entry has completed");
         usize::try_from(result.result()).map_err(|_| Errno::from_raw(-result.result()))
     }
 }
