@@ -24,7 +24,7 @@ SCALE=${SCALE:-1}
 STAGES='
 style            usual  module=each                                                -              tests     3    143  format and lints
 host             usual  -                                                          -              tests     514  286  the crates on this machine
-scripts          usual  module=each,init                                           -              tests     57   184  scripts/ themselves
+scripts          usual  module=each,init                                           -              tests     58   184  scripts/ themselves
 kunit            usual  module=debug,init                                          -              tests     27   34   KUnit on the debug kernel
 stock            usual  module=each,init,programs,header,c-library,snippets        each           tests     794  147  user space on %k
 small            usual  module=default,init,programs                               -              tests     9    10   user space on a small machine

@@ -8,8 +8,11 @@ use super::counters::{are_reported, counters};
 use super::message::{say, Answer};
 use super::range::{Kind, Range};
 use super::{abort, Content, LargeBlocks, Refusal};
-use crate::sync::atomic::Ordering::*;
+use crate::sync::atomic::{AtomicBool, Ordering::*};
 use crate::{sys, uapi};
+
+/// Whether live bytes have had a new peak since the last release. Only with a report.
+static PEAK_IS_NEW: AtomicBool = AtomicBool::new(false);
 
 impl LargeBlocks {
     /// Allocates a block of at least `size` bytes, at a multiple of `align`, which is a power of 2.
@@ -77,6 +80,7 @@ impl LargeBlocks {
             // The parent's block, which the parent still uses.
             return true;
         }
+        self.note_peak(range);
         let freed = {
             let _together = self.gate.shared();
             range.free(block as usize)
@@ -121,6 +125,9 @@ impl LargeBlocks {
 
     #[cold]
     fn trim_range(&self, range: &Range, keep: usize) -> usize {
+        if are_reported() {
+            self.note_held(range);
+        }
         let _together = self.gate.shared();
         let freed = sys::trim(range.file(), keep as u64).unwrap_or(0) as usize;
         self.reuse.trimmed(freed);
@@ -139,6 +146,7 @@ impl LargeBlocks {
         if live > counters.peak_live.load(Relaxed) {
             counters.peak_live.fetch_max(live, Relaxed);
             if are_reported() {
+                PEAK_IS_NEW.store(true, Relaxed);
                 self.measure(range);
             }
         }
@@ -151,6 +159,21 @@ impl LargeBlocks {
             if let Some(keep) = self.reuse.excess(range.live_bytes()) {
                 self.trim_range(range, keep);
             }
+        }
+    }
+
+    /// Notes in a report what the arena holds at the first release after a new peak of live bytes. When the
+    /// peak's block was allocated, the program had not yet touched its pages.
+    fn note_peak(&self, range: &Range) {
+        if are_reported() && PEAK_IS_NEW.swap(false, Relaxed) {
+            self.note_held(range);
+        }
+    }
+
+    /// Notes in a report what the arena holds.
+    fn note_held(&self, range: &Range) {
+        if let Ok(stat) = sys::stat(range.file()) {
+            counters().note_held(stat.held_bytes);
         }
     }
 
