@@ -204,7 +204,7 @@ stage_storm() {
 	if [ "$1" = debug ]; then scale=$((10 * SCALE)); fi
 	scripts/vm --kernel "$1" --cpus 2 --memory 1024 --timeout 7200 --add build/bin/freelist-device-tests -- sh -c \
 		'./freelist-device-tests --scale "$1" --timeout 3600 freelist_storm \
-			freelist_unload/a_module_that_comes_and_goes_holds_nothing; true' sh "$scale"
+			freelist_unload/a_module_that_is_loaded_and_unloaded_holds_nothing; true' sh "$scale"
 }
 stage_stress() {
 	local scale=$((6 * SCALE))

@@ -103,8 +103,8 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Frees the leading blocks of `offsets` that can be freed together: those in the page of the
     /// first block and of its class, without headers, as long as their quick list has room.
     ///
-    /// Returns how many it freed. The next one is for [`Engine::free`], which also finds what is
-    /// wrong with it.
+    /// Returns how many it freed. The next one is for [`Engine::free`], which also returns the error
+    /// of an offset that cannot be freed.
     pub fn free_alike(&mut self, offsets: &[u64]) -> usize {
         let Some(first) = offsets.first().filter(|first| **first < self.span_bytes()) else {
             return 0;

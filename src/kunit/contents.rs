@@ -105,7 +105,7 @@ mod tests {
                 assert_eq!(arena.free(offset), overwritten);
                 assert_eq!(arena.free(offset), Err(ENOENT));
             }
-            // The header of another block is wrong too.
+            // The header of another block is not accepted, either.
             let (one, _) = alloc(&arena, &options)?;
             let (two, _) = alloc(&arena, &options)?;
             let mut header = [0; 16];
@@ -183,7 +183,7 @@ mod tests {
             arena.free(block.0)?;
             assert_eq!(arena.check(), Ok(()));
         }
-        // Free memory is dropped where the limit forbids to grow.
+        // Free memory is dropped if the limit forbids growth.
         alloc(&arena, &request(36 * PAGE))?;
         assert_eq!(
             arena.alloc(&contiguous(65 * PAGE), |_, _, _| Ok(())),

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_block_is_another_one_for_a_contiguous_one() {
+    fn the_largest_contiguous_block_is_named_for_a_contiguous_request() {
         let too_large = |flags| {
             let size = 1 << 40;
             refused(Call::Alloc { size, flags }, Errno::E2BIG).to_string()

@@ -327,7 +327,7 @@ mod tests {
 
     /// Expects events, total bytes and peak as in the traces' README.
     #[test]
-    fn the_recorded_traces_are_what_their_readme_says() {
+    fn the_recorded_traces_match_their_readme() {
         for (name, events, total, peak) in [
             ("torch_resnet18", 5_480, 1_557_091_632, 169_175_752),
             ("torch_gpt", 6_846, 1_586_969_280, 267_054_296),

@@ -39,7 +39,7 @@ fn the_need_follows_the_length_of_a_resized_block() {
 }
 
 #[test]
-fn totals_wrap_and_what_is_there_now_is_counted_all_the_same() {
+fn totals_wrap_and_current_values_stay_exact() {
     at_every_page_size!(totals_wrap);
 }
 

@@ -88,7 +88,7 @@ fn a_request_of_another_length_or_policy_finds_no_deferred_block() {
 }
 
 #[test]
-fn a_run_that_changes_while_a_block_is_deferred_ends_that() {
+fn a_change_of_its_run_ends_the_deferral_of_a_block() {
     at_every_page_size!(run_changes);
 }
 

@@ -53,8 +53,8 @@ fn a_block_keeps_its_hole_until_it_is_freed() {
 }
 
 #[test]
-fn a_divided_page_that_is_lost_serves_no_one() {
-    at_every_page_size!(a_divided_page_that_is_lost_serves_no_one);
+fn a_lost_divided_page_serves_no_request() {
+    at_every_page_size!(a_lost_divided_page_serves_no_request);
 }
 
 mod generic {
@@ -136,14 +136,14 @@ mod generic {
         arena.back_ensured(&mut pending, u32::MAX);
         let second = pending.offset();
         arena.commit(pending);
-        // No free page is lost by it.
+        // The reservation loses no free page.
         arena.free(first).unwrap();
         arena.free(second).unwrap();
         arena.alloc(request((chunk + 64) * page)).unwrap();
         assert_eq!(arena.counters().held_bytes, (chunk + 64) * page);
         arena.end();
 
-        // So does a divided page.
+        // A divided page keeps its records, too.
         let mut arena = Arena::<KIB>::new(1 << 20);
         arena.alloc(request(chunk * page)).unwrap();
         let mut pending = arena.reserve(request(32)).unwrap();
@@ -272,7 +272,7 @@ mod generic {
                 arena.check();
                 assert_eq!(arena.counters().free_bytes, held);
                 assert_eq!(arena.counters().pending_bytes, 0);
-                // It is in no block.
+                // The hole is in no block.
                 let (again, bytes) = arena.alloc(request(u64::from(pages) * page)).unwrap();
                 let first = (again / page) as u32;
                 let all = first..first + (bytes / page) as u32;
@@ -301,7 +301,7 @@ mod generic {
         arena.end();
     }
 
-    pub fn a_divided_page_that_is_lost_serves_no_one<const KIB: usize>() {
+    pub fn a_lost_divided_page_serves_no_request<const KIB: usize>() {
         let mut arena = Arena::<KIB>::new(1 << 20);
         let (first, _) = arena.alloc(request(64)).unwrap();
         let (second, _) = arena.alloc(request(300)).unwrap();

@@ -112,7 +112,7 @@ fn no_page_is_discarded_in_which_a_block_is_in_use() {
 
 /// Has another thread drain a magazine while its owner uses it: each block is in one place.
 #[test]
-fn a_block_that_is_drained_is_not_the_owner_s() {
+fn a_drained_block_is_no_longer_in_the_magazine() {
     for pops in 1..=3 {
         check(move || {
             let kept = Arc::new(Kept::new());
@@ -138,7 +138,7 @@ fn a_block_that_is_drained_is_not_the_owner_s() {
 
 /// Returns a drained block to its owner by way of another thread.
 #[test]
-fn a_block_that_was_drained_and_comes_back_is_kept() {
+fn a_drained_block_that_returns_is_kept() {
     check(|| {
         let kept = Arc::new(Kept::new());
         assert!(kept.push(1));

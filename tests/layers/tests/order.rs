@@ -79,6 +79,6 @@ fn every_file_has_its_folder_and_comes_into_the_module_by_its_name() {
 }
 
 #[test]
-fn the_root_file_is_a_map_in_that_order() {
+fn the_root_file_maps_the_folders_in_their_order() {
     assert_eq!(tree().map(ROOT).unwrap(), ORDER);
 }

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_display_reads_as_a_reader_sees_it() {
+    fn a_literal_display_is_read_without_its_escapes() {
         let found =
             in_page(".Bd -literal -compact\n#include <a.h>\nputs(\"\\en\");\n.Ed\n").unwrap();
         assert_eq!(found[0].text, "#include <a.h>\nputs(\"\\n\");\n");

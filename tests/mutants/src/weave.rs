@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_has_all_of_its_changes_and_itself() {
+    fn a_function_has_all_of_its_changes() {
         let source = Source::new(TEXT.to_owned());
         let woven = source.with_all(&mutants(), &[0, 1]).unwrap();
         let text: String = woven.text.split_whitespace().collect();

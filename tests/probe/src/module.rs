@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_is_not_there_has_no_place() {
+    fn a_missing_module_has_no_path() {
         assert_eq!(Module::read(Path::new("/nowhere")), None);
     }
 }

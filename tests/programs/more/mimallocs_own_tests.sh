@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # mimalloc's own tests, of the standard interface: its stress of threads, and its cases call by call.
 tests=/usr/src/mimalloc/test
-# The functions of mimalloc that are the standard ones under other names, or are made of them.
+# mimalloc's names of the standard functions, and functions made of these.
 cat >mimalloc.h <<'C'
 #include <malloc.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ static inline void *mi_zalloc_aligned(size_t size, size_t align)
 }
 C
 touch mimalloc-types.h
-# Without what only mimalloc has: heaps, and blocks of which an inner address is aligned.
+# Without the tests of mimalloc's own functions: heaps, and blocks of which an inner address is aligned.
 sed -e '/^  CHECK_BODY("\(malloc_aligned11\|malloc-aligned-at[12]\)")/,/^  }/d' -e '/^  CHECK("heap_/d' \
 	-e '/^bool test_heap[12]() {/,/^}/d' "$tests/test-api.c" >test-api.c
 # Unoptimised, as a compiler removes a malloc() whose block nothing uses. calloc0 and realloc-sizezero fail with

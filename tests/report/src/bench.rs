@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn plots_are_drawn_of_tables_that_have_one() {
+    fn plots_are_drawn_for_tables_with_a_plot() {
         let dir = std::env::temp_dir().join(format!("freelist-plots-{}", std::process::id()));
         bench(PRINTED).unwrap().plot(&dir).unwrap();
         let svg = fs::read_to_string(dir.join("reuse.svg")).unwrap();

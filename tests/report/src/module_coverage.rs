@@ -398,7 +398,7 @@ fn new() {}
     }
 
     #[test]
-    fn a_place_is_reached_where_one_of_its_points_is() {
+    fn a_line_is_reached_if_one_of_its_points_is() {
         let mut points = ModuleCoverage::default();
         let lines = points.files.entry("a.rs".to_owned()).or_default();
         lines.insert(

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn one_name_can_be_that_of_several_figures() {
+    fn several_figures_can_have_one_name() {
         let known = "['held_{gpt,unet_2}_mib']\nwhat = '{}: held'\nexplained = 'pages of 64 KiB'\n";
         let text = "# trust: held_gpt_mib 3 ratio <=2\n# trust: held_unet_2_mib 4 ratio <=2\n";
         let report = report(known, &[("stock", text)]).unwrap();

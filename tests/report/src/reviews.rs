@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_was_skipped_or_failed_somewhere_shows_nothing() {
+    fn a_skipped_or_failed_test_shows_nothing() {
         let reviews = Reviews::parse("1 it bent: a/one").unwrap();
         let held = |ktaps: &[&str]| reviews.judge(&stages(ktaps)).0.value == 1.0;
         let passed = "    # Subtest: a\n    ok 1 one\n";

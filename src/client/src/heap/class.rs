@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_is_a_multiple_of_an_alignment_has_blocks_so_aligned() {
+    fn blocks_of_a_multiple_of_an_alignment_have_that_alignment() {
         for align in (4..=15).map(|shift| 1 << shift) {
             for size in (align..=MAX_BYTES).step_by(align) {
                 let class = Class::of(size).unwrap();

@@ -420,7 +420,7 @@ mod tests {
         }
 
         #[test]
-        fn recorded_programs_hold_at_most_1_12_of_what_they_ask_for() {
+        fn recorded_programs_hold_at_most_1_12_times_their_requested_bytes() {
             let names = [
                 "small_sqlite3",
                 "small_git_log",

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_meets_another_one_computes_its_own() {
+    fn a_call_during_another_one_computes_its_own_value() {
         let once = new();
         let value = once.get_or_compute(|_| {
             // As a signal handler or a forked child would.

@@ -16,7 +16,7 @@ use crate::kit::{
 };
 
 suite!("freelist_bulk":
-    every_block_is_one_of_its_own,
+    blocks_of_a_batch_do_not_overlap,
     blocks_of_a_batch_are_like_those_of_single_calls,
     elements_after_those_done_are_untouched,
     a_batch_of_none_is_einval,
@@ -31,7 +31,7 @@ suite!("freelist_bulk":
 );
 
 /// Prior art: kfence test_memcache_alloc_bulk.
-fn every_block_is_one_of_its_own() {
+fn blocks_of_a_batch_do_not_overlap() {
     let arena = arena();
     // Below, at and above the number of blocks in one hold of the lock.
     for (size, count) in [

@@ -156,7 +156,7 @@ fn each_block_is_freed_once_beside_frees_of_any_offset() {
 fn blocks_keep_their_bytes_beside_faults() {
     let arena = arena();
     let len = 64 * system_page();
-    // Held from here on, so that a touch may or may not find a live block.
+    // The arena holds these pages from here on, with a live block in them or without.
     let run = alloc(&arena, len as u64);
     arena.free(run.offset).unwrap();
     let stop = AtomicBool::new(false);

@@ -23,7 +23,7 @@ use crate::kit::{
 
 suite!("freelist_contended":
     concurrent_touches_allocate_a_page_once,
-    a_discard_ends_though_its_range_is_touched_all_the_while,
+    a_discard_ends_while_its_range_is_touched,
     no_processor_writes_to_a_page_that_was_removed,
     mappings_end_beside_forced_reclaim,
     copies_beside_all_other_calls_are_whole,
@@ -76,7 +76,7 @@ fn concurrent_touches_allocate_a_page_once() {
 /// has no memory.
 ///
 /// Prior art: reports shmem-CVE-2014-4171.
-fn a_discard_ends_though_its_range_is_touched_all_the_while() {
+fn a_discard_ends_while_its_range_is_touched() {
     let arena = arena();
     let block = arena.alloc(2 * MIB, LAZY).unwrap();
     let view = View::shared(&arena, block.offset, block.bytes as usize);

@@ -29,16 +29,16 @@ use crate::{figure, trust};
 suite!("freelist_cost":
     an_allocation_costs_the_same_with_a_thousand_blocks_and_a_million,
     an_allocation_costs_the_same_with_one_arena_and_a_thousand,
-    a_pair_of_calls_costs_this_at_any_size,
+    costs_of_a_pair_of_calls_at_each_size,
     a_batch_costs_less_than_single_calls,
     a_refusal_makes_no_later_call_dearer,
-    pages_are_mapped_and_released_at_these_costs,
-    lazy_memory_is_touched_and_discarded_at_these_costs,
+    costs_of_mapping_and_releasing_pages,
+    costs_of_touching_and_discarding_lazy_memory,
     a_fork_costs_the_same_with_mapped_memory,
     the_shrinker_takes_memory_at_these_costs,
     memory_is_moved_at_these_costs,
     a_copy_costs_little_more_than_its_memory_and_its_bytes,
-    a_small_block_of_a_heap_costs_this,
+    costs_of_a_small_block_of_a_heap,
 );
 
 /// Set where the clock counts instructions, one a nanosecond.
@@ -165,7 +165,7 @@ fn an_allocation_costs_the_same_with_one_arena_and_a_thousand() {
 
 /// Two ioctls that do nothing are 1,240 of it. With 256 pages and more each call changes the kernel's count of
 /// reclaimable memory, too.
-fn a_pair_of_calls_costs_this_at_any_size() {
+fn costs_of_a_pair_of_calls_at_each_size() {
     for (kib, aim, max) in [
         (8, 2150.0, 2120.0),
         (64, 2150.0, 2120.0),
@@ -214,7 +214,7 @@ fn a_refusal_makes_no_later_call_dearer() {
     assert!(after <= before * 1.01);
 }
 
-fn pages_are_mapped_and_released_at_these_costs() {
+fn costs_of_mapping_and_releasing_pages() {
     let bytes = 4 * MIB;
     let pages = bytes / page();
     let arena = arena();
@@ -269,7 +269,7 @@ fn pages_are_mapped_and_released_at_these_costs() {
     assert!(reused < anonymous / 10.0);
 }
 
-fn lazy_memory_is_touched_and_discarded_at_these_costs() {
+fn costs_of_touching_and_discarding_lazy_memory() {
     let arena = arena();
     let view = View::shared(&arena, 0, 64 * MIB as usize);
     for bytes in [2 * MIB, 16 * MIB] {
@@ -423,7 +423,7 @@ fn heap_free(heap: &Heap, block: *mut u8) {
 }
 
 /// A block that its thread keeps, and 1,000 blocks of many sizes, which no cache keeps.
-fn a_small_block_of_a_heap_costs_this() {
+fn costs_of_a_small_block_of_a_heap() {
     const COUNT: u64 = 1000;
     let heap = Heap::open().expect("the module is loaded");
     for size in [16, 64, 1000, 4096] {

@@ -24,7 +24,7 @@ suite!("freelist_ctl":
     doctors_command_makes_a_device_that_is_missing,
     doctor_has_a_command_for_a_user_without_permission,
     stat_as_json_agrees_with_the_arena,
-    stat_goes_on_until_it_is_ended,
+    stat_prints_until_it_is_ended,
     stat_without_root_shows_the_arenas_of_ones_own_processes,
     map_shows_each_extent_at_its_offset,
     map_has_colours_only_where_they_are_seen,
@@ -177,7 +177,7 @@ fn stat_as_json_agrees_with_the_arena() {
     assert!(row.is_some_and(|row| row.contains("5.00 MiB")), "{text}");
 }
 
-fn stat_goes_on_until_it_is_ended() {
+fn stat_prints_until_it_is_ended() {
     let arena = arena();
     let mut command = ctl(&["stat", "--json", "--watch", "0.2"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();

@@ -121,7 +121,7 @@ fn batches_fail_cleanly() {
             || Prepared::new(FREELIST_IOC_ALLOC_BULK, bulk(size, count)),
             || (arena(), 0),
             |arena, call, result| {
-                // Blocks that were done stay done, and are reported.
+                // The blocks that were allocated stay live, and are reported.
                 let done = made(result).map_or(0, |_| call.answer::<freelist_bulk>().done);
                 assert_eq!(stat(arena).live_blocks, u64::from(done));
                 if done > 0 {
@@ -168,7 +168,7 @@ const SPECIAL: [Flags; 6] = [
 
 /// Tries all combinations of flags that the contract allows, on subpages and on whole pages.
 fn every_flag_fails_cleanly() {
-    // A new flag has to be swept too.
+    // A new flag has to be added to `SPECIAL`.
     let known = SPECIAL.into_iter().fold(DEFAULT, |all, flag| all | flag);
     assert_eq!(info().features as u32, known.bits());
     let sources = [Flags::empty(), Flags::LARGER, Flags::GROW].map(|flags| (flags, 0));

@@ -15,7 +15,7 @@ use crate::kit::{largest_block, random, random_size, refused, scaled, system_pag
 suite!("freelist_heap_blocks":
     blocks_are_aligned_and_apart,
     a_block_is_aligned_as_asked_for_up_to_a_gibibyte,
-    memory_that_was_used_is_zero_where_that_is_asked_for,
+    used_memory_reads_as_zero_with_zero,
     a_resized_block_keeps_its_bytes_and_its_place_while_they_fit,
     a_large_block_grows_and_shrinks_where_it_is,
     a_large_block_has_its_pages_and_no_more,
@@ -63,7 +63,7 @@ fn a_block_is_aligned_as_asked_for_up_to_a_gibibyte() {
     is_empty(&heap);
 }
 
-fn memory_that_was_used_is_zero_where_that_is_asked_for() {
+fn used_memory_reads_as_zero_with_zero() {
     let heap = heap();
     for size in [1, 16, 100, 4000, 32 << 10, 40_000, 3 << 20] {
         let used: Vec<Filled> = (0..5).map(|_| Filled::new(&heap, size, 0xaa)).collect();

@@ -23,7 +23,7 @@ suite!("freelist_heap_threads":
     caches_of_sleeping_threads_do_not_exhaust_a_limit,
     caches_of_threads_are_drained_while_they_work,
     many_heaps_are_used_by_one_thread,
-    a_thread_uses_many_heaps_and_each_gets_its_memory_back,
+    a_thread_uses_many_heaps_and_returns_the_blocks_of_each,
 );
 
 fn a_thread_that_ends_returns_its_cached_blocks() {
@@ -276,7 +276,7 @@ fn many_heaps_are_used_by_one_thread() {
 }
 
 /// A thread has caches of a few heaps; that of the next heap replaces one of them.
-fn a_thread_uses_many_heaps_and_each_gets_its_memory_back() {
+fn a_thread_uses_many_heaps_and_returns_the_blocks_of_each() {
     let heaps: Vec<Heap> = (0..40).map(|_| heap()).collect();
     for round in 0..3 {
         for heap in &heaps {

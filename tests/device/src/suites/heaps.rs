@@ -25,7 +25,7 @@ suite!("freelist_heaps":
     a_block_outlives_the_thread_that_took_it,
     a_resize_may_be_the_first_call_of_a_thread,
     bytes_added_to_a_block_that_shrank_and_grew_are_zero_or_its_own,
-    blocks_that_a_thread_frees_that_takes_none_are_not_hoarded,
+    blocks_freed_by_a_thread_that_allocates_none_are_not_hoarded,
     a_block_that_is_freed_when_its_thread_ends_returns_to_its_slab,
     threads_that_end_at_once_leave_nothing,
     a_small_stack_is_enough,
@@ -203,7 +203,7 @@ fn bytes_added_to_a_block_that_shrank_and_grew_are_zero_or_its_own() {
 }
 
 /// Prior art: reports mimalloc#1364, mimalloc#214, mimalloc#1117.
-fn blocks_that_a_thread_frees_that_takes_none_are_not_hoarded() {
+fn blocks_freed_by_a_thread_that_allocates_none_are_not_hoarded() {
     const LIVE: usize = 2000;
     const LEN: usize = 592;
     let heap = heap();

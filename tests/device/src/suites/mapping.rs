@@ -20,7 +20,7 @@ use crate::kit::{alloc, arena, free, info, page, refused, stat, View, DEFAULT, K
 suite!("freelist_mapping":
     an_offset_without_a_page_is_sigbus,
     a_free_page_shows_zeros_or_the_arenas_own_bytes,
-    a_page_with_any_live_block_is_there,
+    a_page_with_a_live_block_is_mapped,
     new_pages_read_as_zero,
     other_arenas_bytes_are_never_seen,
     all_mappings_of_an_arena_show_the_same_bytes,
@@ -84,7 +84,7 @@ fn a_free_page_shows_zeros_or_the_arenas_own_bytes() {
     }
 }
 
-fn a_page_with_any_live_block_is_there() {
+fn a_page_with_a_live_block_is_mapped() {
     let arena = arena();
     let small: Vec<_> = (0..4).map(|_| alloc(&arena, page() / 4)).collect();
     let view = View::shared(&arena, 0, MIB as usize);

@@ -15,7 +15,7 @@ use crate::kit::{alloc, arena, info, largest_folio, numbered_pages, page, raw, V
 suite!("freelist_mmap":
     the_whole_arena_is_mapped,
     a_mapping_is_aligned_to_a_huge_page,
-    a_mapping_is_at_its_hint_if_that_is_unmapped,
+    a_mapping_is_at_its_hint_if_nothing_is_mapped_there,
     a_full_address_space_is_enomem,
     a_mapping_that_ends_beyond_the_arena_is_refused,
     a_mapping_whose_offset_overflows_is_refused,
@@ -63,7 +63,7 @@ fn a_mapping_is_aligned_to_a_huge_page() {
     }
 }
 
-fn a_mapping_is_at_its_hint_if_that_is_unmapped() {
+fn a_mapping_is_at_its_hint_if_nothing_is_mapped_there() {
     const LEN: usize = 8 << 20;
     let arena = arena();
     let first = View::shared(&arena, 0, 2 * LEN);

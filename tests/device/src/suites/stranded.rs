@@ -15,11 +15,11 @@ use crate::{figure, trust};
 suite!("freelist_stranded":
     after_a_phase_of_small_blocks_every_page_serves_large_ones,
     one_live_block_a_page_strands_nothing,
-    torch_resnet18_holds_what_it_asks_for,
-    torch_gpt_holds_what_it_asks_for,
-    torch_unet_holds_what_it_asks_for,
-    small_sqlite3_holds_little_more_than_it_asks_for,
-    small_git_log_holds_little_more_than_it_asks_for,
+    torch_resnet18_holds_its_requested_bytes,
+    torch_gpt_holds_its_requested_bytes,
+    torch_unet_holds_its_requested_bytes,
+    small_sqlite3_holds_little_more_than_its_requested_bytes,
+    small_git_log_holds_little_more_than_its_requested_bytes,
 );
 
 /// Blocks of a call.
@@ -169,25 +169,25 @@ macro_rules! replay {
     };
 }
 
-fn torch_resnet18_holds_what_it_asks_for() {
+fn torch_resnet18_holds_its_requested_bytes() {
     replay!("torch_resnet18", 1.05);
 }
 
-fn torch_gpt_holds_what_it_asks_for() {
+fn torch_gpt_holds_its_requested_bytes() {
     replay!("torch_gpt", 1.05);
 }
 
-fn torch_unet_holds_what_it_asks_for() {
+fn torch_unet_holds_its_requested_bytes() {
     replay!("torch_unet", 1.05);
 }
 
 // Below a page the size classes are powers of two by design: a bound of what
 // the engine does today, at pages of 4 KiB.
 
-fn small_sqlite3_holds_little_more_than_it_asks_for() {
+fn small_sqlite3_holds_little_more_than_its_requested_bytes() {
     replay!("small_sqlite3", 1.83);
 }
 
-fn small_git_log_holds_little_more_than_it_asks_for() {
+fn small_git_log_holds_little_more_than_its_requested_bytes() {
     replay!("small_git_log", 1.16);
 }

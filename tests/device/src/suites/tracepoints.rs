@@ -26,7 +26,7 @@ suite!("freelist_tracepoints":
     each_block_of_a_batch_is_reported,
     an_overwritten_header_is_reported,
     the_held_bytes_are_the_sum_of_an_arenas_events,
-    memory_that_is_moved_is_reported_as_that,
+    moved_memory_is_reported_as_moved,
     faults_are_reported_with_their_outcome,
     a_wait_is_reported_with_its_time,
     the_shrinker_is_reported,
@@ -323,7 +323,7 @@ fn the_held_bytes_are_the_sum_of_an_arenas_events() {
     }
 }
 
-fn memory_that_is_moved_is_reported_as_that() {
+fn moved_memory_is_reported_as_moved() {
     let events = Events::record(&["reclaim"]);
     let arena = arena();
     arena.set_limit(2 * MIB).unwrap();

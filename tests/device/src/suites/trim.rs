@@ -24,10 +24,10 @@ suite!("freelist_trim":
     trim_releases_every_page_that_is_wholly_free,
     a_trim_leaves_the_pages_to_be_kept,
     pages_with_a_live_block_stay,
-    removed_pages_are_back_in_the_system,
+    removed_pages_are_returned_to_the_system,
     an_offset_that_was_trimmed_is_sigbus_until_it_is_allocated_again,
     a_new_block_at_a_trimmed_offset_shows_no_others_bytes,
-    a_page_that_is_pinned_lives_on_for_its_holder_alone,
+    a_pinned_page_is_kept_for_its_holder_only,
     a_pinned_page_is_not_moved_to_another_block,
     metadata_of_removed_pages_is_freed,
     after_a_phase_of_small_blocks_trim_releases_all_pages,
@@ -118,7 +118,7 @@ fn pages_with_a_live_block_stay() {
 }
 
 /// Prior art: ttm_pool ttm_pool_free_no_dma_alloc; scudo primary.ReleaseToOS.
-fn removed_pages_are_back_in_the_system() {
+fn removed_pages_are_returned_to_the_system() {
     let max = MIB * 64;
     let arena = holding(max);
     let held = free_memory();
@@ -185,7 +185,7 @@ fn a_new_block_at_a_trimmed_offset_shows_no_others_bytes() {
 /// A pipe refers to the page as any long-term pin does.
 ///
 /// Prior art: vulnerabilities CVE-2024-0582.
-fn a_page_that_is_pinned_lives_on_for_its_holder_alone() {
+fn a_pinned_page_is_kept_for_its_holder_only() {
     let arena = arena();
     let block = alloc(&arena, 8 * page());
     let view = View::shared(&arena, block.offset, block.bytes as usize);

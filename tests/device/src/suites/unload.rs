@@ -29,8 +29,8 @@ suite!("freelist_unload":
     the_module_stays_while_a_thread_waits,
     the_slack_of_an_arena_is_the_modules_parameter,
     limits_in_mebibytes_are_as_large_as_there_are_numbers,
-    a_module_comes_and_goes_beside_reclaim,
-    a_module_that_comes_and_goes_holds_nothing,
+    a_module_is_loaded_and_unloaded_beside_reclaim,
+    a_module_that_is_loaded_and_unloaded_holds_nothing,
 );
 
 #[track_caller]
@@ -215,7 +215,7 @@ fn limits_in_mebibytes_are_as_large_as_there_are_numbers() {
 /// The shrinker is called from its registration until it is gone.
 ///
 /// Prior art: reports zfs#13940, zfs#2136.
-fn a_module_comes_and_goes_beside_reclaim() {
+fn a_module_is_loaded_and_unloaded_beside_reclaim() {
     let Ok(file) = File::open(MODULE) else {
         skip("the module's file is not there");
     };
@@ -238,7 +238,7 @@ fn a_module_comes_and_goes_beside_reclaim() {
 }
 
 /// Prior art: slub_kunit test_leak_destroy.
-fn a_module_that_comes_and_goes_holds_nothing() {
+fn a_module_that_is_loaded_and_unloaded_holds_nothing() {
     let Ok(file) = File::open(MODULE) else {
         skip("the module's file is not there");
     };

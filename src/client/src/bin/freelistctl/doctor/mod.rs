@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_stands_below_what_it_mends() {
+    fn a_command_stands_below_the_problem_that_it_mends() {
         let check = Check {
             name: "debugfs",
             verdict: Verdict::Warning,

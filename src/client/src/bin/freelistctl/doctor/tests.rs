@@ -238,7 +238,7 @@ fn a_kernel_that_requires_signatures_is_reported() {
 }
 
 #[test]
-fn a_device_that_is_missing_or_anothers_is_made() {
+fn a_missing_or_foreign_device_is_made() {
     for node in [
         Node::Absent,
         Node::Other,

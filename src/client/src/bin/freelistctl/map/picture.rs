@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_legend_has_what_there_is_and_no_more() {
+    fn the_legend_names_the_drawn_kinds_only() {
         let text = draw(&view()).to_string();
         for kind in Kind::ALL {
             assert!(

@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn tracepoints_have_a_chart_where_there_are_some() {
+    fn recorded_tracepoints_have_a_chart() {
         let (header, lines) = recording(false, true);
         let text = draw(&header, &lines).unwrap();
         assert!(

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_columns_key_sorts_by_it_and_r_turns_it_round() {
+    fn the_key_of_a_column_sorts_by_it_and_r_reverses_the_order() {
         let mut state = state();
         assert_eq!(names(&state), ["train", "sh", "cat"], "most held first");
         press(&mut state, "n");
