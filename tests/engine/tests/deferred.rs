@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The block too large for the quick lists that was freed last: allocated again it costs neither a
-//! split nor a merge, and all other calls find it merged.
+//! The deferred block: of the blocks too large for the quick lists, the one that was freed last. A request
+//! for its length gets it without a split or a merge; all other calls find it merged.
 
 use freelist_engine::at_every_page_size;
 use freelist_engine::engine::{Admission, Content, Garbage, Loss, Request, ResizeError, Resized};
@@ -161,7 +161,7 @@ mod generic {
         let after = pair.arena.counters();
         assert_eq!((after.splits, after.merges), (before.splits, before.merges));
         assert_eq!(after.free_bytes, before.free_bytes);
-        // So is a block that the fast path took from a run.
+        // A block that the fast path took from a run is deferred, too.
         pair.arena.engine.merge_deferred();
         let fast = pair.arena.engine.reserve_fast(SECOND, reuse(true, true));
         let fast = fast.expect("a run has so much");
@@ -219,7 +219,7 @@ mod generic {
         let mut pair = Pair::<KIB>::new();
         pair.arena.free(pair.first).unwrap();
         let isolated = pair.arena.isolate(1).unwrap();
-        // Noted once more after that.
+        // The isolation changes a run. Later the second block is deferred again.
         pair.arena.free(pair.second).unwrap();
         assert_eq!(alloc(&mut pair.arena, SECOND), pair.second);
         pair.arena.free(pair.second).unwrap();

@@ -309,7 +309,7 @@ fn the_invariants_hold_after_every_short_sequence() {
     assert!(depth >= 2, "FREELIST_DEPTH is at least 2");
     let counts = [enumerate::<4>(depth), enumerate::<64>(depth)];
     let count: u64 = counts.iter().sum();
-    assert!(count > 1000, "{count} sequences are none");
+    assert!(count > 1000, "only {count} sequences");
     println!("{count} sequences of at most {depth} operations");
     if depth >= 8 {
         println!("trust: enumerated_sequences {count} sequences >=10000000");

@@ -48,7 +48,7 @@ fn contents<const KIB: usize>(arena: &Arena<KIB>) -> Vec<(Content, u32, u8)> {
 #[test]
 fn the_bytes_of_a_live_block_are_returned_for_its_first_byte() {
     let mut arena = Arena::<4>::new(64);
-    // Something before each, so that not all begin with a page.
+    // A block before them, so that not all begin at a page.
     arena.alloc(request(2048)).unwrap();
     for size in [1, 33, 100, 1000, 2048, 4096, 3 * 4096] {
         let (offset, bytes) = arena.alloc(request(size)).unwrap();
@@ -99,7 +99,7 @@ fn each_content_differs_from_the_others() {
 
 fn random<const KIB: usize>(steps: &[(bool, u16, u16)]) {
     let mut arena = Arena::<KIB>::new(4096);
-    // The map is the check.
+    // `map()` checks the arena instead.
     arena.checked = false;
     let mut live = Vec::new();
     for (alloc, size, which) in steps {

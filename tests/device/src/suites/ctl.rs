@@ -57,7 +57,7 @@ pub(super) fn output(command: &mut Command) -> Output {
         .expect("freelistctl lies beside this program")
 }
 
-/// Returns its output; it has to succeed, without a word on standard error.
+/// Returns the output of the command, which has to succeed and to print nothing to standard error.
 #[track_caller]
 pub(super) fn said<S: AsRef<OsStr>>(arguments: &[S]) -> String {
     let output = output(&mut ctl(arguments));

@@ -263,7 +263,7 @@ fn every_structure_may_be_shorter() {
     call(&arena, FREELIST_IOC_LIMIT, &mut limit).unwrap();
     call(&arena, FREELIST_IOC_LIMIT, &mut []).unwrap();
     assert_eq!(arena.info().unwrap().limit_bytes, 1 << 20);
-    // Zeros ask to keep nothing.
+    // A TRIM of zeros keeps no free memory.
     call(&arena, FREELIST_IOC_TRIM, &mut []).unwrap();
     assert_eq!(stat(&arena).held_bytes, 0);
 }

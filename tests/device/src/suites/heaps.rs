@@ -316,7 +316,7 @@ fn a_small_stack_is_enough() {
         .map(|index| Filled::new(&heap, 70_000, index as u8))
         .collect();
     for (index, block) in blocks.into_iter().enumerate() {
-        // The others stay for as long as the heap.
+        // The other blocks are live until the heap ends.
         if index % 2 == 0 {
             block.free(&heap);
         }
