@@ -97,9 +97,9 @@ impl Drop for Number {
 /// The device is added.
 struct Entry<T>(NonNull<raw::freelist_cdev>, PhantomData<fn(&T)>);
 
-// SAFETY: A character device may be deleted by any thread. What it leads to is used by all of them.
+// SAFETY: Any thread may delete a character device. All threads may use its data, as `T` is `Sync`.
 unsafe impl<T: Sync> Send for Entry<T> {}
-// SAFETY: Nothing can be done through a shared `Entry`. What it leads to is used by all threads.
+// SAFETY: Nothing can be done through a shared `Entry`. All threads may use its data, as `T` is `Sync`.
 unsafe impl<T: Sync> Sync for Entry<T> {}
 
 impl<T> Entry<T> {

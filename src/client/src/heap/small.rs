@@ -85,8 +85,8 @@ impl Small {
     }
 
     /// Keeps a block of a class whose bound is reached, and moves all others of the class to their slabs: a
-    /// thread that frees as many goes on to free. A block that is not live is the error: this one, if it is the
-    /// newest one of the cache already.
+    /// thread that has freed so many is likely to free more. The error is a block that is not live: this one, if
+    /// it is the newest one in the cache.
     pub(super) fn spill(
         &self,
         source: &impl Source,

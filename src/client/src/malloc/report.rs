@@ -19,7 +19,7 @@ pub struct ProcessReport {
     pub live_bytes: u64,
     /// The peak of `live_bytes`.
     pub peak_live: u64,
-    /// The bytes that the arena held when it was last asked.
+    /// The bytes that the arena held when its counters were last read.
     pub held: u64,
     /// The peak of `held`, which is read at each new peak of `live_bytes`.
     pub peak_held: u64,

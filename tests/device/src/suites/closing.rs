@@ -115,7 +115,7 @@ fn is_shown(arena: &Arena, _: &mut fastrand::Rng) -> Result<(), Error> {
     Ok(())
 }
 
-/// The works of a program on an arena, by name.
+/// The kinds of work on an arena, by name.
 const WORKS: [(&str, Work); 9] = [
     ("allocates", allocates),
     ("allocates in batches", allocates_in_batches),

@@ -182,7 +182,7 @@ fn a_map_is_of_one_moment() {
     let mut blocks: Vec<_> = (0..64).map(|_| alloc(&arena, 3 * page())).collect();
     thread::scope(|scope| {
         scope.spawn(|| {
-            // Always 64 of them, or one more while it moves.
+            // 64 blocks are live, or 65 while one is replaced.
             let mut turn = 0;
             while !done.load(Ordering::Relaxed) {
                 let moved = alloc(&arena, 3 * page());
