@@ -15,7 +15,7 @@ use nix::sys::time::TimeValLike;
 use crate::list::Mutant;
 use crate::state::{Outcome, State};
 
-/// The parts of the tests, by their names: those that are quick and notice most come first. The first
+/// The parts of the tests, by their names: quick ones that catch most mutants come first. The first
 /// part takes a fifth of a second, each of the others several times what those before it take.
 const PARTS: [&[&str]; 4] = [
     &[
@@ -60,14 +60,14 @@ const PARTS: [&[&str]; 4] = [
 ];
 /// Limits a command to `$0` seconds of CPU time, 8 GB, and ten minutes of real time.
 const LIMITED: &str = "ulimit -t $0 -v 8000000; exec timeout --signal=KILL 600 \"$@\"";
-/// The seconds of CPU time that no part needs on any machine.
+/// The limit without a measurement, in seconds of CPU time: more than any part needs on any machine.
 const AMPLE: u64 = 120;
 
 /// The seconds of CPU time for each part, after which it is taken to be endless.
 pub struct Limits([u64; PARTS.len()]);
 
 impl Limits {
-    /// Sets them to four times the time of each part without a mutant, which has to pass.
+    /// Measures each part without a mutant, which has to pass. The limits are four times its time.
     pub fn of(program: &Path) -> Result<Self> {
         let mut limits = [0; PARTS.len()];
         for (limit, part) in limits.iter_mut().zip(PARTS) {

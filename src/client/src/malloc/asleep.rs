@@ -25,7 +25,7 @@ const ASLEEP: u32 = 1;
 const WAKING: u32 = 2;
 
 /// The number of times that a thread checks, for some seconds, whether another one has woken the arena: in a child
-/// by a bare system call at that moment none does.
+/// that a bare system call makes at that moment no thread does.
 const PATIENCE: u32 = 50_000;
 
 impl LargeBlocks {
@@ -41,7 +41,7 @@ impl LargeBlocks {
         if !is_single_threaded() {
             return false;
         }
-        // Does not write what does not change: written pages are copied.
+        // Writes nothing if nothing changes: written pages are copied.
         if self.highest.load(Relaxed) == 0 || self.asleep.load(Relaxed) == ASLEEP {
             return true;
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A program whose large blocks are an arena's, which uses memory as ordinary code does: in threads, in a forked
+//! A program with its large blocks in an arena, which uses memory as ordinary code does: in threads, in a forked
 //! child, and at the end of threads. Its status is 0 if all results are right; the suite `freelist_global` runs
 //! it with and without a device.
 
@@ -20,7 +20,7 @@ fn large() -> usize {
     Global::usage().live_bytes
 }
 
-/// Returns whether the arena has large blocks: the environment has a variable when it has not.
+/// Returns whether large blocks are in the arena: a variable of the environment is set if they are not.
 fn has_arena() -> bool {
     std::env::args().nth(1).is_none_or(|word| word != "without")
 }
@@ -92,7 +92,7 @@ fn threads() {
         .map(|thread| {
             let send = send.clone();
             thread::spawn(move || {
-                // Before or after the heap's own: both orders occur.
+                // The destructor runs before that of the heap, or after it: both orders occur.
                 if thread % 2 == 0 {
                     LATE.with(|late| late.0.borrow_mut().push("early".to_owned()));
                 }

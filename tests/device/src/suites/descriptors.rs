@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A program that tries every operation on files on that of an arena: calls for other kinds of files, flags
+//! Operations on files that a program may try on the file of an arena: calls for other kinds of files, flags
 //! of mmap(), links in /proc, and passing it to other processes.
 
 use std::fs::{File, OpenOptions};
@@ -32,8 +32,8 @@ use crate::kit::{
 suite!("freelist_descriptors":
     an_open_by_map_files_is_another_arena,
     calls_of_other_files_change_nothing,
-    no_lease_and_no_pipe_is_had_of_an_arena,
-    a_limit_on_the_size_of_files_is_none_on_an_arena,
+    leases_and_pipe_commands_are_refused_on_an_arena,
+    the_limit_on_file_sizes_does_not_apply_to_an_arena,
     flags_of_other_mappings_are_refused_or_change_nothing,
     nothing_writes_through_a_read_only_mapping,
     a_write_to_a_pipe_does_not_reach_a_spliced_page,
@@ -85,7 +85,7 @@ fn an_open_by_map_files_is_another_arena() {
     );
 }
 
-/// Each ends with an errno, or does nothing.
+/// Each call fails with an errno, or does nothing.
 ///
 /// Prior art: reports ashmem-cb57469c9573.
 fn calls_of_other_files_change_nothing() {
@@ -132,7 +132,7 @@ fn calls_of_other_files_change_nothing() {
 }
 
 /// Tries the fcntl() commands of regular files and pipes.
-fn no_lease_and_no_pipe_is_had_of_an_arena() {
+fn leases_and_pipe_commands_are_refused_on_an_arena() {
     let arena = arena();
     let block = alloc(&arena, page());
     for (command, number) in [
@@ -157,7 +157,7 @@ fn no_lease_and_no_pipe_is_had_of_an_arena() {
 }
 
 /// RLIMIT_FSIZE of 0: the program may write to no file.
-fn a_limit_on_the_size_of_files_is_none_on_an_arena() {
+fn the_limit_on_file_sizes_does_not_apply_to_an_arena() {
     setrlimit(Resource::RLIMIT_FSIZE, 0, 0).unwrap();
     let arena = arena();
     let view = View::shared(&arena, 0, 64 * MIB as usize);
@@ -216,8 +216,8 @@ fn flags_of_other_mappings_are_refused_or_change_nothing() {
     }
 }
 
-/// The kernel's own ways to write over what a program may only read, and so to break copies on write:
-/// a shared mapping has none.
+/// The kernel may write to memory that a program may only read if it breaks a copy on write. A shared mapping
+/// has no such copies.
 ///
 /// Prior art: reports dirty_cow-CVE-2016-5195, shmem-CVE-2022-2590, mali-CVE-2022-22706.
 fn nothing_writes_through_a_read_only_mapping() {
@@ -257,7 +257,7 @@ fn nothing_writes_through_a_read_only_mapping() {
     assert_eq!(writable.bytes(0, 4), b"mine");
 }
 
-/// A pipe appends to its last page where that is its own.
+/// A pipe appends to its last page if that page is its own.
 ///
 /// Prior art: reports dirty_pipe-CVE-2022-0847.
 fn a_write_to_a_pipe_does_not_reach_a_spliced_page() {
@@ -266,7 +266,7 @@ fn a_write_to_a_pipe_does_not_reach_a_spliced_page() {
     let view = View::shared(&arena, 0, block.bytes as usize);
     view.set_bytes(0, b"minemine");
     let (read, write) = pipe().unwrap();
-    // All of its buffers have had pages of the pipe once.
+    // Each buffer of the pipe has had a page of its own before.
     for _ in 0..32 {
         nix::unistd::write(&write, &[1; 64]).unwrap();
         nix::unistd::read(&read, &mut [0; 64]).unwrap();
