@@ -55,7 +55,7 @@ impl kernel::InPlaceModule for Freelist {
             let each = files.each().clone();
             Ok(try_pin_init!(Self {
                 _files: files,
-                // SAFETY: A module is loaded once at a time, and no arena exists before the device.
+                // SAFETY: The module is loaded at most once at a time, and no arena exists before the device.
                 _file_system: unsafe { FileSystem::mount() }?,
                 // SAFETY: As above.
                 _trees: unsafe { TreeCache::create::<KernelTree>() }?,

@@ -7,8 +7,8 @@
 //! [`Prealloc`] and calls again. Metadata that a call no longer uses goes to [`Garbage`], which the
 //! caller drops after the unlock.
 //!
-//! Tables are of what `directory.rs` defines, which is generic over the [`Backend`] here: that is why the
-//! two files use each other.
+//! The elements of tables are types of `directory.rs`, which are generic over the [`Backend`] of this file:
+//! therefore the two files use each other.
 
 use super::directory::{Entry, Part, Record};
 use super::Tree;
