@@ -111,11 +111,11 @@ const fn slab_bytes_of(bytes: usize) -> usize {
 }
 
 /// Returns how many blocks of so many bytes a thread keeps, at most: bounded in number and in bytes.
-const fn most_cached_of(bytes: usize) -> usize {
+const fn max_cached_of(bytes: usize) -> usize {
     match MAX_CACHED_BYTES / bytes {
         0 => 1,
         MAX_CACHED.. => MAX_CACHED,
-        most => most,
+        max => max,
     }
 }
 
@@ -135,7 +135,7 @@ static SHAPES: [Shape; CLASSES] = {
         assert!(slab_bytes / bytes <= MAX_BLOCKS);
         shapes[number] = Shape {
             number: number as u8,
-            max_cached: most_cached_of(bytes) as u8,
+            max_cached: max_cached_of(bytes) as u8,
             bytes: bytes as u32,
             slab_bytes: slab_bytes as u32,
             blocks: (slab_bytes / bytes) as u32,
@@ -392,9 +392,9 @@ mod tests {
     #[test]
     fn a_thread_caches_few_large_blocks_and_at_least_one_of_each_class() {
         for class in Class::all() {
-            let (most, bytes) = (class.max_cached(), class.bytes());
-            assert!(most == 1 || most * bytes <= 8 << 10);
-            assert!((1..=MAX_CACHED).contains(&most));
+            let (max, bytes) = (class.max_cached(), class.bytes());
+            assert!(max == 1 || max * bytes <= 8 << 10);
+            assert!((1..=MAX_CACHED).contains(&max));
         }
     }
 }

@@ -404,7 +404,7 @@ mod tests {
             let heap = Heap::new(1 << 30);
             let thread = heap.thread();
             let mut blocks = vec![None; trace.sizes.len()];
-            let mut most = 0;
+            let mut peak = 0;
             for event in &trace.events {
                 match event {
                     Event::Alloc(block) => {
@@ -414,9 +414,9 @@ mod tests {
                     Event::Free(block) => thread.free(blocks[*block].take().unwrap()),
                     Event::Mark(_) => {}
                 }
-                most = heap.pages.held_bytes().max(most);
+                peak = heap.pages.held_bytes().max(peak);
             }
-            most as f64 / trace.peak().bytes as f64
+            peak as f64 / trace.peak().bytes as f64
         }
 
         #[test]

@@ -62,8 +62,8 @@ impl Pool {
 
     /// Returns the number of slabs of `bytes` bytes that one call should allocate.
     pub(super) fn batch(&self, bytes: usize) -> usize {
-        let most = (self.held_bytes / HELD_PER_BATCH).min(UNIT_BYTES);
-        (most / bytes).clamp(1, BATCH)
+        let max_bytes = (self.held_bytes / HELD_PER_BATCH).min(UNIT_BYTES);
+        (max_bytes / bytes).clamp(1, BATCH)
     }
 
     /// Notes that slabs of `bytes` bytes in all were allocated from the arena.

@@ -53,18 +53,18 @@ fn blocks_that_another_thread_frees_are_not_hoarded() {
             }
         })
     };
-    let mut most = 0;
+    let mut peak = 0;
     for step in 0..scaled(50_000) {
         let filled = Filled::new(&heap, 1 << (step % 12), step as u8);
         send.send(filled).unwrap();
         if step % 1000 == 0 {
-            most = heap.stat().unwrap().live_bytes.max(most);
+            peak = heap.stat().unwrap().live_bytes.max(peak);
         }
     }
     drop(send);
     consumer.join().unwrap();
     // Two caches, and slabs that are there for blocks of each class.
-    assert!(most <= 8 * MIB, "{most} bytes");
+    assert!(peak <= 8 * MIB, "{peak} bytes");
     is_empty(&heap);
 }
 
@@ -177,8 +177,8 @@ fn threads_that_sleep_keep_little_and_one_block_holds_a_page() {
     while_they_sleep(&heap, THREADS, work, || {
         let live = heap.stat().unwrap().live_bytes;
         // The cache of each thread, its block, and the slabs that are kept for all.
-        let most = THREADS as u64 * (48 * KIB + 4 * KIB) + 2 * MIB;
-        assert!(live <= most, "{live} bytes");
+        let max = THREADS as u64 * (48 * KIB + 4 * KIB) + 2 * MIB;
+        assert!(live <= max, "{live} bytes");
         heap.trim(0).unwrap();
         let held = heap.stat().unwrap().held_bytes;
         assert!(held <= (THREADS * system_page()) as u64, "{held} bytes");

@@ -207,7 +207,7 @@ fn blocks_freed_by_a_thread_that_allocates_none_are_not_hoarded() {
     const LIVE: usize = 2000;
     const LEN: usize = 592;
     let heap = heap();
-    let mut most = 0;
+    let mut peak = 0;
     thread::scope(|scope| {
         let (send, receive) = sync_channel::<Filled>(64);
         let producers = [0, 1, 2, 3].map(|producer| {
@@ -228,14 +228,14 @@ fn blocks_freed_by_a_thread_that_allocates_none_are_not_hoarded() {
         for (index, block) in receive.into_iter().enumerate() {
             block.free(&heap);
             if index % 1000 == 0 {
-                most = most.max(heap.stat().unwrap().held_bytes);
+                peak = peak.max(heap.stat().unwrap().held_bytes);
             }
         }
         producers.map(|thread| thread.join().unwrap());
     });
     // A size class is at most a power of 2, and threads cache some blocks.
     let live = (4 * LIVE * LEN.next_power_of_two()) as u64;
-    assert!(most <= live + live / 4 + 4 * MIB, "{most} held for {live}");
+    assert!(peak <= live + live / 4 + 4 * MIB, "{peak} held for {live}");
     is_empty(&heap);
 }
 

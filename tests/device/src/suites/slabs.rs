@@ -34,13 +34,13 @@ fn pages_of_slabs_without_a_block_hold_nothing() {
         let held = heap.stat().unwrap().held_bytes;
         let kept = count.div_ceil(every);
         // A block may lie in one page more than it fills.
-        let most = kept * (size.div_ceil(page()) + 1) * page() + MIB;
+        let max = kept * (size.div_ceil(page()) + 1) * page() + MIB;
         figure!(
             "a heap of {:.1} MiB in blocks of {size} bytes, one in each 64 KiB kept: {:.1} MiB held",
             full as f64 / MIB as f64,
             held as f64 / MIB as f64
         );
-        assert!(held <= most, "{held} of {full} held for {kept} blocks");
+        assert!(held <= max, "{held} of {full} held for {kept} blocks");
         // Discarded pages serve further blocks.
         let again: Vec<_> = (0..count / 2)
             .map(|index| Filled::new(&heap, size as usize, index as u8))

@@ -119,8 +119,8 @@ fn use_classes(cache: &Cache, classes: std::ops::Range<u32>, rounds: usize) -> V
 fn classes_that_are_used_alike_share_the_cache_and_keep_their_bounds() {
     let cache = Cache::default();
     use_classes(&cache, 0..32, 400);
-    let most = |class: Class| cache.enter().ok().unwrap().bound(class);
-    let product = |class| most(class) * most(class) * class.bytes();
+    let bound = |class: Class| cache.enter().ok().unwrap().bound(class);
+    let product = |class| bound(class) * bound(class) * class.bytes();
     let all: Vec<usize> = (0..32).filter_map(Class::numbered).map(product).collect();
     let (least, highest) = (all.iter().min().unwrap(), all.iter().max().unwrap());
     // A step doubles a bound, which multiplies the product by 4. Two classes may be two steps apart.
@@ -135,9 +135,9 @@ fn an_unused_class_yields_its_bound_to_used_ones() {
     let cache = Cache::default();
     use_classes(&cache, 0..32, 400);
     use_classes(&cache, 40..44, 400);
-    let most = |class: Class| cache.enter().ok().unwrap().bound(class);
+    let bound = |class: Class| cache.enter().ok().unwrap().bound(class);
     for class in (40..44).filter_map(Class::numbered) {
-        assert!(2 * most(class) > class.max_cached(), "{class:?}");
+        assert!(2 * bound(class) > class.max_cached(), "{class:?}");
     }
 }
 
