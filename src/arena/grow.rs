@@ -21,7 +21,8 @@ use crate::{
         Policy,
         Request,
         Reservation,
-        Surplus, //
+        Surplus,
+        Touch, //
     },
     ffi::{
         errno::edquot,
@@ -42,8 +43,8 @@ use kernel::{
 
 /// The number of ranges without a removable page after which `vacate` stops.
 const STUCK: usize = 8;
-/// The fewest pages that a touch releases, if it has to release any: 256 KiB with pages of 4 KiB.
-const VACATED_AT_A_TOUCH: u32 = 64;
+/// The most pages that a touch releases for the touches after it: 2 MiB with pages of 4 KiB.
+const VACATED_AHEAD: u32 = 512;
 /// How often a block's pages are moved when the system is out of memory.
 const TRIES: u32 = 4;
 /// One part in so many of a limit is kept free of surplus pages.
@@ -85,7 +86,7 @@ impl Arena {
             }
             let lacks = pending.missing().saturating_sub(promise.pages());
             if lacks > 0 {
-                let moved = self.vacate(lacks, &mut promise);
+                let moved = self.vacate(lacks, pending.missing(), &mut promise);
                 if moved != Ok(lacks) {
                     self.return_unused(promise);
                     // Other threads took free pages, or pages stayed: try again without moving.
@@ -103,7 +104,8 @@ impl Arena {
                 Err(error) if error == ENOMEM && pending.is_movable() && tries < TRIES => {
                     tries += 1;
                     let mut promise = Promise { bytes: 0 };
-                    let moved = self.vacate(pending.missing(), &mut promise);
+                    let lacks = pending.missing();
+                    let moved = self.vacate(lacks, lacks, &mut promise);
                     self.return_unused(promise);
                     if moved? == 0 {
                         return Err(ENOMEM);
@@ -131,7 +133,7 @@ impl Arena {
             };
             let lacks = pending.missing().saturating_sub(promise.pages());
             let left = if lacks > 0 {
-                self.vacate(lacks, &mut promise)
+                self.vacate(lacks, pending.missing(), &mut promise)
             } else {
                 Ok(0)
             };
@@ -158,17 +160,18 @@ impl Arena {
         pages << PAGE_SHIFT <= self.lazy_limit
     }
 
-    /// Releases free memory elsewhere in the arena before a touch backs `pages` pages, if these would
-    /// exceed the slack: at least [`VACATED_AT_A_TOUCH`] pages, as the touches of a block come one after
-    /// the other. May sleep.
-    pub(super) fn reuse_for_touch(&self, pages: u32) {
+    /// Releases free memory elsewhere in the arena before a touch is backed, if that would exceed the slack:
+    /// for the rest of the block, too, as its touches come one after the other. May sleep.
+    pub(super) fn reuse_for_touch(&self, touch: &Touch) {
+        let pages = 1 << touch.order();
         let state = self.lock();
         let target = state.engine.reuse_target(pages, state.promised);
         drop(state);
         if target > 0 {
+            let rest = touch.rest_of_block();
             let mut promise = Promise { bytes: 0 };
-            // A caller that is being killed goes on with fewer pages moved.
-            let _ = self.vacate(target.max(VACATED_AT_A_TOUCH), &mut promise);
+            // A caller that is being killed continues with fewer pages moved.
+            let _ = self.vacate(target.max(rest.min(VACATED_AHEAD)), rest, &mut promise);
             self.return_unused(promise);
         }
     }
@@ -194,11 +197,11 @@ impl Arena {
         let _ = self.back_pages(blocks, prealloc, Promise { bytes });
     }
 
-    /// Releases at most `max_pages` free pages of the arena and adds their headroom to a promise. Returns their
-    /// number. May sleep.
+    /// Releases at most `max_pages` free pages of the arena, for a block that lacks `lacks` pages, and adds
+    /// their headroom to a promise. Returns their number. May sleep.
     ///
     /// `EINTR` when the caller is being killed.
-    fn vacate(&self, max_pages: u32, promise: &mut Promise) -> Result<u32> {
+    fn vacate(&self, max_pages: u32, lacks: u32, promise: &mut Promise) -> Result<u32> {
         let mut aside = [const { None }; STUCK];
         let mut stuck = 0;
         let mut done = 0;
@@ -209,7 +212,7 @@ impl Arena {
             if result.is_err() {
                 break;
             }
-            let Some(isolated) = self.lock().engine.isolate(max_pages - done) else {
+            let Some(isolated) = self.lock().engine.isolate(max_pages - done, lacks) else {
                 break;
             };
             let range = Some(isolated.range());

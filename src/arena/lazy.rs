@@ -88,7 +88,7 @@ impl Arena {
     /// touch is cancelled. May sleep.
     fn bring_touched(&self, touch: Touch, urge: Urge) -> Result<Touched> {
         let (page, order) = (touch.range().start, touch.order());
-        self.reuse_for_touch(1 << order);
+        self.reuse_for_touch(&touch);
         let added = self
             .memcg
             .charge(|| self.address_space.add_locked(page, order, urge));

@@ -37,12 +37,18 @@ pub struct Touch {
     slot: usize,
     page: u32,
     pages: u32,
+    rest: u32,
 }
 
 impl Touch {
     /// Returns its page numbers: `1 << order` of them, naturally aligned.
     pub fn range(&self) -> Range<u32> {
         self.page..self.page + self.pages
+    }
+
+    /// Returns how many pages its block has from the first of them on.
+    pub fn rest_of_block(&self) -> u32 {
+        self.rest
     }
 
     /// Returns its order.
@@ -106,11 +112,17 @@ impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
             return Err(Untouchable::Busy);
         }
         self.directory.ensure_chunk(page, prealloc)?;
+        let rest = block.end - page;
         let pages = 1 << self.order_at(page, max_order, block);
         let slot = self.transits.add(page, pages, Kind::Comes);
         let slot = slot.ok_or(Untouchable::Busy)?;
         self.directory.count_transit(page, 1);
-        Ok(Touch { slot, page, pages })
+        Ok(Touch {
+            slot,
+            page,
+            pages,
+            rest,
+        })
     }
 
     /// Returns whether a page without memory would get memory when it is touched.

@@ -6,6 +6,7 @@
 use freelist_engine::engine::SLACK_PERMILLE;
 use freelist_engine::host::{request, Arena};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// Bytes of a page.
 const PAGE: u64 = Arena::<4>::PAGE;
@@ -224,4 +225,36 @@ fn adversarial_patterns_hold_no_more_than_the_slack() {
     random_sizes("last in, first out", Order::LastIn);
     random_sizes("first in, first out", Order::FirstIn);
     random_sizes("random", Order::Random);
+}
+
+/// Replaces blocks of `pages` pages at random, `count` of which are live. Returns how much is moved, over what is
+/// allocated, when each has been replaced about forty times.
+fn replace_at_random(count: u64, pages: Range<u64>) -> f64 {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut arena = Arena::<4>::new(16 << 20);
+    arena.checked = false;
+    let mut blocks = vec![None; count as usize];
+    let mut allocated = 0;
+    for step in 0..80 * count {
+        if step == 40 * count {
+            (arena.moved, allocated) = (0, 0);
+        }
+        let block = &mut blocks[random.below(count) as usize];
+        if let Some(offset) = block.take() {
+            arena.free(offset).unwrap();
+        }
+        let pages = pages.start + random.below(pages.end - pages.start);
+        *block = Some(arena.alloc(request(pages * PAGE)).unwrap().0);
+        allocated += pages;
+    }
+    let moved = arena.moved as f64 / allocated as f64;
+    println!("{count} blocks of {pages:?} pages, replaced at random: moved {moved:.4} of what is allocated");
+    moved
+}
+
+#[test]
+fn blocks_that_are_replaced_at_random_move_little() {
+    assert!(replace_at_random(512, 25..425) <= 0.031);
+    assert!(replace_at_random(64, 256..1280) <= 0.048);
+    assert!(replace_at_random(4096, 1..65) <= 0.001);
 }

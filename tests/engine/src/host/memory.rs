@@ -93,7 +93,12 @@ impl<const KIB: usize> Arena<KIB> {
 
     /// Isolates free pages, at most `max`.
     pub fn isolate(&mut self, max: u32) -> Option<Isolated> {
-        let isolated = self.engine.isolate(max)?;
+        self.isolate_for(max, max)
+    }
+
+    /// Isolates free pages, at most `max`, for a block that lacks `lacks` pages.
+    pub fn isolate_for(&mut self, max: u32, lacks: u32) -> Option<Isolated> {
+        let isolated = self.engine.isolate(max, lacks)?;
         self.step();
         assert!((1..=max).contains(&isolated.pages()));
         Some(isolated)
@@ -141,7 +146,7 @@ impl<const KIB: usize> Arena<KIB> {
         let before = reservation.missing();
         let goal = before.saturating_sub(max);
         while reservation.missing() > goal {
-            let Some(isolated) = self.isolate(reservation.missing() - goal) else {
+            let Some(isolated) = self.isolate_for(reservation.missing() - goal, before) else {
                 break;
             };
             let left = self.remove(isolated);
