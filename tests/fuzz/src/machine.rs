@@ -19,7 +19,7 @@ use freelist::uapi::{FREELIST_IOC_FREE, FREELIST_IOC_LIMIT, FREELIST_IOC_TRIM};
 
 use crate::program::{Call, Kind};
 
-use debugfs::{arenas, show, shrink, tell};
+use debugfs::{arenas, delays, show, shrink, tell};
 pub use debugfs::{left, wrong};
 
 /// Bytes of a page.
@@ -69,7 +69,8 @@ pub struct Machine {
     threads: [AtomicU64; 2],
     /// A file in memory, whose writes use copy_from_user().
     memory: i32,
-    delay: CString,
+    /// The files of the race points, ordered by name; none on a kernel without fault injection.
+    delays: Vec<CString>,
 }
 
 /// Returns a path for system calls.
@@ -117,7 +118,7 @@ impl Machine {
             moving: Mutex::new(()),
             threads: [AtomicU64::new(0), AtomicU64::new(0)],
             memory,
-            delay: path(&format!("{}/delay_us", freelist::debugfs::DIR)),
+            delays: delays(),
         })
     }
 
@@ -159,7 +160,7 @@ impl Machine {
         self.cover(self.base, PLACES * PLACE_LEN);
         self.blocks.iter().for_each(|block| block.store(0, Relaxed));
         self.next_block.store(0, Relaxed);
-        tell(&self.delay, b"0");
+        self.delays.iter().for_each(|file| tell(file, b"0"));
     }
 
     /// Maps an inaccessible range over a part of the reserved address space.
@@ -280,7 +281,11 @@ impl Machine {
                 }
             }
             Kind::Shrink => shrink(b % 65),
-            Kind::Delay => tell(&self.delay, (b % 200).to_string().as_bytes()),
+            Kind::Delay => {
+                if let Some(at) = (c as usize).checked_rem(self.delays.len()) {
+                    tell(&self.delays[at], (b % 200).to_string().as_bytes());
+                }
+            }
         }
     }
 

@@ -2,8 +2,9 @@
 
 //! The module's files in debugfs, and the invariants that they show.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,17 @@ pub(super) fn tell(path: &CStr, text: &[u8]) {
         libc::write(file, text.as_ptr().cast(), text.len());
         libc::close(file);
     }
+}
+
+/// Returns the files of the race points, ordered by name: each has a delay in microseconds.
+pub(super) fn delays() -> Vec<CString> {
+    let dir = format!("{}/delay_us", freelist::debugfs::DIR);
+    let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| CString::new(entry.path().into_os_string().into_vec()).ok())
+        .collect();
+    files.sort();
+    files
 }
 
 /// Returns the directories of the arenas.
