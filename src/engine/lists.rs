@@ -33,8 +33,8 @@ const VISITED_RUNS: u32 = 8;
 /// the pages that the block lacks, or else from the longest run. Where short runs lose their memory, later
 /// blocks find holes in their way, and memory is moved again; a much longer run serves other blocks.
 ///
-/// Chosen by replaying traces and random releases (`tests/engine/tests/traces.rs`). Where only the blocks
-/// above 32 KiB of a training run are in an arena, as with a heap, ten runs of resnet18 move 8 to 33 % of
+/// Chosen by replaying traces and random releases (`tests/engine/tests/traces.rs`, `adversarial.rs`). Where
+/// only the blocks above 32 KiB of a training run are in an arena, ten runs of resnet18 move 8 to 33 % of
 /// the peak in each but the first if the shortest runs are taken, and 4 % in one of them with this. Where
 /// blocks of random sizes are replaced, a quarter less is moved; if the longest runs are taken, five times
 /// as much.

@@ -119,8 +119,8 @@ traces! {
     small_git_log: 1.18, 1.23, 0.0;
 }
 
-/// Ten runs of what a heap of the client has in its arena: no block of 32 KiB or less, so that nothing small is
-/// there for the gaps. All later runs together move at most `moves` times the peak.
+/// Ten runs without the blocks of 32 KiB or less, so that nothing small is there for the gaps, as under the drop-in.
+/// All later runs together move at most `moves` times the peak.
 fn large_blocks_move_at_most(name: &str, moves: f64) {
     let Outcome { held, moved } = measure::<4>(name, (32 << 10) + 1, SLACK_PERMILLE, 10);
     assert!(held <= 1.051, "{name} holds {held:.4} times what it needs");
