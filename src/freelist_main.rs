@@ -26,8 +26,8 @@
 //! Each folder uses only those before it in the order `engine`, `ffi`, `mm`, `arena`, `debug`,
 //! `device`; `tests/layers` checks that. `kunit`, the tests in the kernel, uses all
 //! of them. `c` has the helpers in C by subject, `uapi` the contract with user space, freelist(4), and
-//! [`mod@module`] the loaded module. Each `mod.rs` names the files that may be `unsafe`; so may
-//! `module.rs`.
+//! [`mod@module`] the loaded module. The files that may be `unsafe` are those that the `mod.rs` of their
+//! folder marks with `expect(unsafe_code)`, and `module.rs`.
 //!
 //! | folder | what it does |
 //! | --- | --- |

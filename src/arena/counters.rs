@@ -9,7 +9,9 @@
 //! | --- | --- |
 //! | `uapi/freelist.h` | a field in place of a reserved word of `freelist_stat`; then run `scripts/bindings` |
 //! | `engine/stats.rs`, or [`Events`] | the counter; a total also in `seed_totals` or `Events::seeded` |
-//! | this file | `Snapshot::add`; for a total `Snapshot::keep_totals` |
+//! | `engine/mod.rs` | for a counter in `Counters` that no size class has: a field of `Engine` |
+//! | `arena/mod.rs` | for what neither of them counts, as `huge_bytes`: `Arena::snapshot` |
+//! | this file | `Snapshot::add`; for a total, which counts from the beginning, `Snapshot::keep_totals` |
 //! | `debug/show.rs` | its name in `with_fields!`, for debugfs and fdinfo |
 //! | `man/` | its description in `freelist.4`, its name in `debugfs-freelist` |
 //! | `client/src/bin/freelistctl/show.rs` | `stat`, if replays print it |

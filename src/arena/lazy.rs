@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Backs pages of lazy blocks at a page fault.
+//! Backs pages of lazy blocks, and pages that were discarded, at a page fault. A discard makes its block
+//! lazy.
 //!
 //! Memory is allocated without the arena's lock. Its range is in transit meanwhile
 //! ([`engine::Touch`](crate::engine::Touch)): if the block is freed in between, the memory is removed

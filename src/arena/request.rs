@@ -9,7 +9,8 @@
 //! | `uapi/freelist.h` | its number; then run `scripts/bindings` |
 //! | `device/ioctl.rs` | `FLAGS`, which INFO reports; `options`, which decodes it; for RESIZE `RESIZE_FLAGS` and `resize` |
 //! | this file | a field of [`AllocOptions`]; `flags`; `takes_as_it_is` and `is_met`, if the block needs more work |
-//! | `engine/request.rs` | a field of `Request` instead, if the flag selects the range of a block |
+//! | `arena/prepare.rs` | that work, in `prepare`; for a block that is live already, as with POPULATE: `alloc.rs`, `bulk.rs`, `resize.rs` |
+//! | `engine/request.rs` | a field of `Request`, in place of that of `AllocOptions`, if the flag selects the range of a block |
 //! | `c/freelist_trace.h` | its name in `FREELIST_TRACE_FLAGS` |
 //! | `client/src/flags.rs` | `Flags` and `Features` |
 //! | `man/freelist.4` | its description, which `tests/manual` checks |

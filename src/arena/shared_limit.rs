@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! The limit on the memory that all arenas hold together, and the wait queue of its listeners: the pollers of
-//! all arenas, and the waiters whose requests may grow. [`SharedLimit::wake`] wakes all of them. It is called
-//! by [`SharedLimit::uncharge`], and by `Arena::offer` in `wait.rs`.
+//! all arenas, and the waiters whose requests may grow, which are in the queue of their own arena, too.
+//! [`SharedLimit::wake`] wakes all listeners. It is called by [`SharedLimit::uncharge`], and by
+//! `Arena::offer` in `wait.rs`.
 
 use crate::{
     arena::bounds::{

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The state of an arena, and the lock that protects it.
+//! The state of an arena, and the lock that protects it: [`Arena::lock`] takes it, and returns a
+//! [`StateGuard`], which holds it until it is dropped.
 //!
 //! # Locks
 //!

@@ -2,14 +2,15 @@
 
 //! Waits for a block, in the order that the engine's wait queue keeps.
 //!
-//! A waiter is woken
+//! A waiter's task is woken by `wake_up()` in this file and in `bounds.rs`, and by `wake_sleeper` in
+//! `ffi/poll_queue.rs` if it is a listener of the shared limit, too. It is woken
 //!
 //! - by a call that makes memory of its arena available or raises the limit, and by a waiter that leaves.
 //!   They call [`Arena::wake`] in this file under the lock. It wakes the pollers, and the waiters whose turn
 //!   it is: `engine/wait_queue.rs` decides that;
 //! - by another arena that has free memory (`Arena::offer` in this file) or returns headroom
 //!   (`SharedLimit::uncharge`): both call `SharedLimit::wake` in `shared_limit.rs`;
-//! - by a lower limit of its arena, under which its request can never succeed: `bounds.rs`;
+//! - by a lower limit of its arena, under which its request can never succeed: `Arena::wake_hopeless` in `bounds.rs`;
 //! - every [`RETRY_NS`] while the system is short of memory, as no call reports the end of that.
 //!
 //! No wake-up is lost: a waiter is enlisted before it scans for the last time, and marks itself asleep

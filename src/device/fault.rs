@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Page faults in mappings of an arena. A fault maps folios of the page cache (`c/wrappers/folio.c`), and
-//! allocates memory for lazy blocks only ([`Arena::touch`]).
+//! Page faults in mappings of an arena. [`fault`] maps folios of the page cache (`c/wrappers/folio.c`). It
+//! allocates memory only for a page of a lazy block, or one that was discarded: [`Arena::touch`] in
+//! `arena/lazy.rs`.
 
 use crate::{
     arena::{

@@ -13,11 +13,11 @@
 //! | `uapi/freelist.h` | structure, number, feature bit, errors; then run `scripts/bindings` |
 //! | `c/helpers.h` | `FREELIST_NR_*` and `FREELIST_OFFERS_*`: macros that bindgen cannot evaluate |
 //! | `ffi/uaccess.rs` | the structure in `contract!` |
-//! | this file | `FEATURES`, `call`, `change_more`, and a function that decodes the call |
+//! | this file | `FEATURES`, `call`, a function that decodes the call; `change_more`, if it may change the arena |
 //! | `arena/` | a file with the function of `Arena` |
 //! | `client/src/` | `sys.rs`, `arena.rs`, `Call` in `error.rs`, `Features` in `flags.rs` |
 //! | `man/freelist.4` | its description, which `tests/manual` checks |
-//! | `tests/` | `device/src/`: `plain!` in `kit/calls.rs`, `suites/info.rs`, a suite; `header/`: `header.c`, `calls.c` |
+//! | `tests/` | `device/src/`: `plain!` in `kit/calls.rs`, `suites/info.rs`, `calls` in `suites/hostile.rs`, a suite; `header/`: `header.c`, `calls.c` |
 
 use crate::{
     arena::{

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Safe access to `/dev/freelist`.
+//! Safe access to `/dev/freelist`. `unsafe` is in `sys`, `heap` and `malloc` alone, and in the C library
+//! (`client/c`).
 //!
 //! An [`Arena`] is one open of the device: an address space of offsets, in
 //! bytes, from which it hands out [`Block`]s. A [`Mapping`] shows a part of
@@ -47,8 +48,6 @@
 //!
 //! In `examples/`: `arena`, `heap` and `global`, each a program for `cargo run --example NAME`. They need the
 //! module and permission to open the device.
-//!
-//! `unsafe` is in `sys`, `heap` and `malloc` alone.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 

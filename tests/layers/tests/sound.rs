@@ -9,7 +9,8 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use walkdir::WalkDir;
 
 /// The folders that are searched: all of the module but `engine`, which forbids unsafe code. The `mod.rs` of a
-/// folder names its files with unsafe code; that of `arena` and that of `kunit` name none. The client is another crate.
+/// folder marks its files with unsafe code by `expect(unsafe_code)`; those of `arena` and `kunit` mark none. The client
+/// is another crate.
 const FOLDERS: [&str; 6] = ["ffi", "mm", "arena", "debug", "device", "kunit"];
 
 /// Collects the tokens of a file as text; a group in `()` or `[]` is one token, one in `{}` is entered.

@@ -5,7 +5,7 @@
 //! `fork()` (`c/malloc/src/fork.rs`) calls [`LargeBlocks::fork`].
 //!
 //! The arena is shared memory, which a fork does not copy; so its mapping is not inherited
-//! (`MADV_DONTFORK`). In the last handler before the fork the module makes a copy of the arena
+//! (`MADV_DONTFORK`). In the last handler before the fork the kernel module copies the arena
 //! (CLONE); the child's first handler maps it at the old addresses and serves from it; the parent
 //! closes its descriptor of it. The handlers are registered before those of other libraries, so they
 //! run last before a fork and first after it.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The suites, a file for each area. A new test is a function that the `suite!` of its file names; a new suite is
-//! a row of [`ALL`], too.
+//! a `mod` here and a row of [`ALL`], too.
 
 mod advice;
 mod alloc;
