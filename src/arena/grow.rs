@@ -104,8 +104,8 @@ impl Arena {
                 Err(error) if error == ENOMEM && pending.is_movable() && tries < TRIES => {
                     tries += 1;
                     let mut promise = Promise { bytes: 0 };
-                    let lacks = pending.missing();
-                    let moved = self.vacate(lacks, lacks, &mut promise);
+                    let missing = pending.missing();
+                    let moved = self.vacate(missing, missing, &mut promise);
                     self.return_unused(promise);
                     if moved? == 0 {
                         return Err(ENOMEM);
@@ -197,11 +197,11 @@ impl Arena {
         let _ = self.back_pages(blocks, prealloc, Promise { bytes });
     }
 
-    /// Releases at most `max_pages` free pages of the arena, for a block that lacks `lacks` pages, and adds
+    /// Releases at most `max_pages` free pages of the arena, for a block that misses `missing` pages, and adds
     /// their headroom to a promise. Returns their number. May sleep.
     ///
     /// `EINTR` when the caller is being killed.
-    fn vacate(&self, max_pages: u32, lacks: u32, promise: &mut Promise) -> Result<u32> {
+    fn vacate(&self, max_pages: u32, missing: u32, promise: &mut Promise) -> Result<u32> {
         let mut aside = [const { None }; STUCK];
         let mut stuck = 0;
         let mut done = 0;
@@ -212,7 +212,7 @@ impl Arena {
             if result.is_err() {
                 break;
             }
-            let Some(isolated) = self.lock().engine.isolate(max_pages - done, lacks) else {
+            let Some(isolated) = self.lock().engine.isolate(max_pages - done, missing) else {
                 break;
             };
             let range = Some(isolated.range());

@@ -73,7 +73,7 @@ impl Arena {
                 Err(Untouchable::Nothing) => return Touched::Nothing,
             };
             let order = touch.order();
-            match self.bring_touched(touch, urge) {
+            match self.back_touched(touch, urge) {
                 Ok(touched) => return touched,
                 Err(_) if task::fatal_signal() => return Touched::Nothing,
                 Err(_) if order > 0 => max_order = order - 1,
@@ -87,7 +87,7 @@ impl Arena {
 
     /// Allocates the memory of a touch. After `ENOMEM`, when there is none or the cgroup is full, the
     /// touch is cancelled. May sleep.
-    fn bring_touched(&self, touch: Touch, urge: Urge) -> Result<Touched> {
+    fn back_touched(&self, touch: Touch, urge: Urge) -> Result<Touched> {
         let (page, order) = (touch.range().start, touch.order());
         self.reuse_for_touch(&touch);
         let added = self

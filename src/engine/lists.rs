@@ -30,7 +30,7 @@ const SUBPAGE_LISTS: usize = (page_shift(64) - MIN_SHIFT) as usize;
 /// How many runs of a list one search visits.
 const VISITED_RUNS: u32 = 8;
 /// The memory for a block comes from the smallest run that has about one part in `1 << VACATED_SHIFT` of
-/// the pages that the block lacks, or else from the longest run. Where short runs lose their memory, later
+/// the pages that the block misses, or else from the longest run. Where short runs lose their memory, later
 /// blocks find holes in their way, and memory is moved again; a much longer run serves other blocks.
 ///
 /// Chosen by replaying traces and random releases (`tests/engine/tests/traces.rs`, `adversarial.rs`). Where
@@ -143,12 +143,6 @@ impl RunLists {
         }
         let order = lowest(self.orders, order + 1)?;
         Some((order, self.bins[order as usize].trailing_zeros()))
-    }
-
-    /// Returns the order and bin of the list of the longest runs.
-    fn last(&self) -> Option<(u32, u32)> {
-        let order = self.orders.checked_ilog2()?;
-        Some((order, self.bins[order as usize].checked_ilog2()?))
     }
 
     /// Returns the first run of a list.
@@ -336,13 +330,13 @@ impl Lists {
         }
     }
 
-    /// Returns the backed run whose memory is dropped first for a block that lacks `pages` pages: see
+    /// Returns the backed run whose memory is dropped first for a block that misses `missing` pages: see
     /// [`VACATED_SHIFT`].
-    pub(super) fn find_vacated(&self, pages: u32) -> Option<u32> {
+    pub(super) fn find_vacated(&self, missing: u32) -> Option<u32> {
         let runs = &self.backed;
-        let order = ceil_log2(pages.into()).saturating_sub(VACATED_SHIFT);
-        let at = runs.next((order, 0)).or_else(|| runs.last())?;
-        Some(runs.first(at))
+        let order = ceil_log2(missing.into()).saturating_sub(VACATED_SHIFT);
+        let run = runs.next((order, 0)).map(|at| runs.first(at));
+        run.or_else(|| self.largest_of(runs.orders.checked_ilog2()?))
     }
 
     /// Calls `see` with the first page of the longest backed runs of at most about `pages` pages, at

@@ -56,15 +56,15 @@ impl Isolated {
 
 impl<B: Backend, const PAGE_KIB: usize> Engine<B, PAGE_KIB> {
     /// Isolates at most `max_pages` adjacent backed free pages, at the end of a run, so that a block that
-    /// lacks `lacks` pages can be backed. Returns `None` when there is no run or `max_pages` is 0.
+    /// misses `missing` pages can be backed. Returns `None` when there is no run or `max_pages` is 0.
     ///
     /// Blocks on quick lists are in no run: call [`Engine::drain`] first.
-    pub fn isolate(&mut self, max_pages: u32, lacks: u32) -> Option<Isolated> {
+    pub fn isolate(&mut self, max_pages: u32, missing: u32) -> Option<Isolated> {
         if max_pages == 0 {
             return None;
         }
         self.merge_deferred();
-        let run = self.run_at(self.lists.find_vacated(lacks)?)?;
+        let run = self.run_at(self.lists.find_vacated(missing)?)?;
         let pages = run.pages.min(max_pages);
         Some(self.isolate_part(run, run.end() - pages, run.end()))
     }

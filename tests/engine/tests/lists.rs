@@ -115,12 +115,12 @@ mod generic {
     use super::*;
 
     pub fn isolated_first<const KIB: usize>() {
-        for lacks in [64, 1000, 6000, 60_000] {
-            isolated_first_for::<KIB>(lacks);
+        for missing in [64, 1000, 6000, 60_000] {
+            isolated_first_for::<KIB>(missing);
         }
     }
 
-    fn isolated_first_for<const KIB: usize>(lacks: u32) {
+    fn isolated_first_for<const KIB: usize>(missing: u32) {
         let page = Arena::<KIB>::PAGE;
         let mut arena = Arena::<KIB>::new(1 << 14);
         let size = |pages: u64| request(pages * page, true, true);
@@ -135,9 +135,9 @@ mod generic {
             arena.free(run).unwrap();
         }
         arena.drain();
-        let quarter = lacks.next_power_of_two() / 4;
+        let quarter = missing.next_power_of_two() / 4;
         let mut left = lens;
-        while let Some(isolated) = arena.isolate_for(64, lacks) {
+        while let Some(isolated) = arena.isolate_for(64, missing) {
             let first = u64::from(isolated.page()) * page;
             let has = |run: u64, pages: u32| (run..run + u64::from(pages) * page).contains(&first);
             let from = (0..3).find(|at| has(runs[*at], lens[*at])).unwrap();

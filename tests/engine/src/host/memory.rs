@@ -96,9 +96,9 @@ impl<const KIB: usize> Arena<KIB> {
         self.isolate_for(max, max)
     }
 
-    /// Isolates free pages, at most `max`, for a block that lacks `lacks` pages.
-    pub fn isolate_for(&mut self, max: u32, lacks: u32) -> Option<Isolated> {
-        let isolated = self.engine.isolate(max, lacks)?;
+    /// Isolates free pages, at most `max`, for a block that misses `missing` pages.
+    pub fn isolate_for(&mut self, max: u32, missing: u32) -> Option<Isolated> {
+        let isolated = self.engine.isolate(max, missing)?;
         self.step();
         assert!((1..=max).contains(&isolated.pages()));
         Some(isolated)
