@@ -170,17 +170,16 @@ impl LargeBlocks {
         }
     }
 
-    /// Notes in a report what the arena holds.
-    fn note_held(&self, range: &Range) {
-        if let Ok(stat) = sys::stat(range.file()) {
-            counters().note_held(stat.held_bytes);
-        }
+    /// Reads the arena's counters, and notes what it holds. Returns `None` if they cannot be read.
+    fn note_held(&self, range: &Range) -> Option<uapi::freelist_stat> {
+        let stat = sys::stat(range.file()).ok()?;
+        counters().note_held(stat.held_bytes);
+        Some(stat)
     }
 
     /// Reads from the arena what it holds.
     fn measure(&self, range: &Range) {
-        if let Ok(stat) = sys::stat(range.file()) {
-            counters().note_held(stat.held_bytes);
+        if let Some(stat) = self.note_held(range) {
             // Pages of live blocks count whether they were touched or not: the system cannot have them.
             self.reuse
                 .measured((stat.live_bytes + stat.free_bytes) as usize);
