@@ -3,12 +3,12 @@
 //! The events of the module's tracepoints.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::str::FromStr;
 
 use freelist::Arena;
 
+use super::fdinfo;
 use super::trace::Instance;
 
 /// The directory of the module's events, in an instance of the tracer.
@@ -105,13 +105,7 @@ impl Events {
 /// Returns the number of an arena.
 #[track_caller]
 pub fn number(arena: &Arena) -> i64 {
-    let path = format!("/proc/self/fdinfo/{}", arena.as_fd().as_raw_fd());
-    let text = fs::read_to_string(path).expect("fdinfo");
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("freelist_arena:"));
-    line.and_then(|value| value.trim().parse().ok())
-        .unwrap_or_else(|| panic!("no arena in {text}"))
+    fdinfo(arena).0 as i64
 }
 
 /// Parses a line ` PROGRAM-PID [CPU] FLAGS TIME: NAME: FIELDS`.

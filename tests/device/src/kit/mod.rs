@@ -27,7 +27,9 @@ pub mod waiter;
 use std::env;
 use std::fmt::Debug;
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 
+use freelist::debugfs::Stats;
 use freelist::{Arena, Block, Flags, Info, Stat};
 use nix::errno::Errno;
 
@@ -235,6 +237,14 @@ pub fn meminfo(name: &str) -> u64 {
     kib.and_then(|kib| kib.parse::<u64>().ok())
         .unwrap_or_else(|| panic!("/proc/meminfo has {name}"))
         * KIB
+}
+
+/// Returns the number of an arena, and the statistics that the `fdinfo` of its file has.
+#[track_caller]
+pub fn fdinfo(arena: &Arena) -> (u64, Stats) {
+    let path = format!("/proc/self/fdinfo/{}", arena.as_fd().as_raw_fd());
+    let text = fs::read_to_string(path).expect("/proc is mounted");
+    freelist::fdinfo::parse(&text).unwrap_or_else(|| panic!("no arena in {text}"))
 }
 
 /// Returns the bytes of a huge page; `None` on a kernel without huge pages.

@@ -2,7 +2,6 @@
 
 //! The limit of an arena.
 
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use freelist::uapi::{freelist_limit, FREELIST_IOC_LIMIT};
@@ -15,8 +14,8 @@ use crate::harness::suite;
 use crate::kit::calls::{ioctl_at, Plain};
 use crate::kit::process::{drop_cap_sys_resource, spawn_child};
 use crate::kit::{
-    alloc, arena, counters, free, largest_block, page, random, random_size, raw, refused, scaled,
-    stat, thread, Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, MIB,
+    alloc, arena, counters, fdinfo, free, largest_block, page, random, random_size, raw, refused,
+    scaled, stat, thread, Cgroup, Ledger, View, DEFAULT, GROW, KIB, LARGER, MIB,
 };
 
 suite!("freelist_limits":
@@ -59,15 +58,6 @@ pub(super) fn fill(arena: &Arena, size: u64, errno: Errno) -> Vec<Block> {
     }
 }
 
-fn fdinfo(arena: &Arena, name: &str) -> u64 {
-    let path = format!("/proc/self/fdinfo/{}", arena.as_fd().as_raw_fd());
-    let text = std::fs::read_to_string(path).unwrap();
-    let name = format!("freelist_{name}:");
-    let line = text.lines().find_map(|line| line.strip_prefix(&name));
-    line.and_then(|value| value.trim().parse().ok())
-        .unwrap_or_else(|| panic!("{name} in {text}"))
-}
-
 fn a_limit_in_force_is_shown_everywhere() {
     let arena = arena();
     let before = arena.info().unwrap();
@@ -75,11 +65,11 @@ fn a_limit_in_force_is_shown_everywhere() {
     assert_eq!((now.bytes, now.span), (5 * MIB, before.arena_bytes));
     assert_eq!(arena.info().unwrap().limit_bytes, 5 * MIB);
     assert_eq!(stat(&arena).limit_bytes, 5 * MIB);
-    assert_eq!(fdinfo(&arena, "limit_bytes"), 5 * MIB);
+    assert_eq!(fdinfo(&arena).1.get("limit_bytes"), Some(5 * MIB));
     let now = arena.set_span(MIB).unwrap();
     assert_eq!((now.bytes, now.span), (5 * MIB, MIB));
     assert_eq!(arena.info().unwrap().arena_bytes, MIB);
-    assert_eq!(fdinfo(&arena, "arena_bytes"), MIB);
+    assert_eq!(fdinfo(&arena).1.get("arena_bytes"), Some(MIB));
 }
 
 fn a_field_of_0_leaves_its_bound_unchanged() {

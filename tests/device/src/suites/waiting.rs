@@ -3,19 +3,17 @@
 //! Requests that wait for a block: when they wait, for what, for how long, and in which order they are
 //! served.
 
-use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use freelist::{fdinfo, Arena, Block, Flags};
+use freelist::{Arena, Block, Flags};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use crate::harness::suite;
 use crate::kit::waiter::{full, waiting, Waiter, PATIENCE};
 use crate::kit::{
-    alloc, arena, check, free, largest_block, page, raw, refused, stat, thread, DEFAULT, GROW,
-    LARGER, MIB,
+    alloc, arena, check, fdinfo, free, largest_block, page, raw, refused, stat, thread, DEFAULT,
+    GROW, LARGER, MIB,
 };
 
 suite!("freelist_waiting":
@@ -262,11 +260,7 @@ fn a_block_of_exactly_its_class_is_kept_for_a_waiter() {
 
 fn fdinfo_counts_the_requests_that_wait() {
     let (arena, blocks) = full(2);
-    let path = format!("/proc/self/fdinfo/{}", arena.as_fd().as_raw_fd());
-    let waiters = || {
-        let (_, stats) = fdinfo::parse(&fs::read_to_string(&path).unwrap()).unwrap();
-        stats.get("waiters")
-    };
+    let waiters = || fdinfo(&arena).1.get("waiters");
     assert_eq!(waiters(), Some(0));
     thread::scope(|scope| {
         let asleep = [0, 1].map(|_| Waiter::asleep(scope, &arena, waiting(page(), DEFAULT, None)));
