@@ -75,8 +75,8 @@ show_every=15
 #
 # Runs COMMAND with its output in LOG. Shows its progress: the number that the
 # command COUNTER prints, of about TOTAL UNITs (`?`: unknown; a number that is passed is
-# shown no more), in place on a terminal, else as a line every $show_every seconds. Ends with a line with the time
-# it took, or with the last lines of LOG if COMMAND fails.
+# shown no more), in place on a terminal, else as a line every $show_every seconds. Ends
+# with a line with the time it took, or with the last lines of LOG if COMMAND fails.
 #
 # A COMMAND that ends within $quiet_for seconds, if set, shows nothing. With
 # $about_seconds the lines say that it takes about so long.

@@ -5,8 +5,8 @@
 //! This is the upper one of two allocators of a process. The next allocator has the blocks below a
 //! threshold (64 KiB); the arena has the larger ones, in exactly their pages, strands none of these,
 //! and leaves free memory to the kernel. If the arena cannot serve a request (no device, a limit, no
-//! memory), the next allocator does. In `libfreelist_malloc.so`
-//! the next allocator is the C library's `malloc()`; below [`Global`] it is Rust's system allocator.
+//! memory), the next allocator does. In `libfreelist_malloc.so` the next allocator is the C library's
+//! `malloc()`; below [`Global`] it is Rust's system allocator.
 //!
 //! ```text
 //!   address space   | arena: block . . block block . block . . . |   (nothing mapped yet) ...
